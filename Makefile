@@ -1,0 +1,61 @@
+# edgeface: `make help` lists every target.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+MODEL ?= edgeface-n
+TARGET ?= onnx
+PRECISION ?= fp32
+SIZE ?= 640x480
+DATA ?= ../shared/wider
+OUT ?= dist
+RUN_DIR ?= runs/$(MODEL)
+TEST_JOBS ?= 2
+
+.PHONY: help setup lint type test test-slow train eval export bench package clean
+
+help: ## list the targets
+	@echo "edgeface: tiny face detectors for ARM and x86 CPUs"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  Options: MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) SIZE=$(SIZE) DATA=$(DATA) OUT=$(OUT)"
+
+setup: $(STAMP) ## make .venv with everything the checkout needs
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "python 3.11 is needed: install it or pass PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[dev]'
+	@touch $@
+
+lint: $(STAMP) ## ruff (lint) and mypy (types)
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy edgeface export benchmarks
+
+test: lint ## lint, types and the quick tests (minutes)
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+test-slow: $(STAMP) ## the full matrix: every network, fresh environments, training (up to an hour)
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile -m slow
+
+train: $(STAMP) ## train MODEL on DATA (WIDER FACE layout) into RUN_DIR; resumes by itself
+	$(RUN) -m edgeface train --model $(MODEL) --data $(DATA) --out $(RUN_DIR)
+
+eval: $(STAMP) ## official WIDER FACE figures of MODEL on DATA
+	$(RUN) -m edgeface eval --model $(MODEL) --data $(DATA)
+
+export: $(STAMP) ## MODEL to TARGET (onnx, tflite), proven equal to torch, into OUT
+	$(RUN) -m export --model $(MODEL) --target $(TARGET) --precision $(PRECISION) --size $(SIZE) --out $(OUT)
+
+bench: $(STAMP) ## the project's own tables: postprocessing, training speed, latency beside peers
+	$(RUN) -m benchmarks
+
+package: $(STAMP) ## build the wheel that devices install
+	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(OUT) .
+
+clean: ## remove what was built (not .venv, not runs)
+	rm -rf $(OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

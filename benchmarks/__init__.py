@@ -1,0 +1,1 @@
+"""Commands that produce the project's own tables and plots."""

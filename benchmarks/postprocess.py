@@ -1,0 +1,163 @@
+"""``python -m benchmarks.postprocess``: what decoding and NMS cost after the network, at a given input size.
+
+Outputs are made up so that their candidate counts are those of real scenes: background logits around -6, and faces of
+10-250 px that excite the cells near their centre. Each scene is timed at the score threshold of use (0.5) and at that
+of an evaluation (0.02). No network runs, so the figures hold for every runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.decode import HeadLayout, decode, nms
+from edgeface.errors import EdgefaceError
+from edgeface.files import atomic_write
+from edgeface.options import parse_size
+
+LIMIT_MS = 2.0
+"""the project's bound on the median at score 0.5"""
+SCENES = (0, 1, 5, 30, 150)
+THRESHOLDS = (0.5, 0.02)
+NMS_IOU = 0.45
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scene at one threshold."""
+
+    faces: int
+    anchors: int
+    score_threshold: float
+    candidates: int
+    kept: int
+    median_ms: float
+    p90_ms: float
+    minimum_ms: float
+
+
+def make_outputs(
+    width: int, height: int, faces: int, layout: HeadLayout, random: np.random.Generator
+) -> dict[str, NDArray[np.float32]]:
+    """Head outputs of an imagined scene: as a runner returns them, float32 [1, H/s, W/s, C]."""
+    sides = np.exp(random.uniform(np.log(10), np.log(250), faces))
+    centres = random.uniform((0, 0), (width, height), (faces, 2))
+    outputs = {}
+    for stride in layout.strides:
+        rows, columns = height // stride, width // stride
+        cls = random.normal(-6, 1.2, (rows, columns, layout.anchors))
+        box = random.uniform(0.5, 3, (rows, columns, layout.anchors, 4))
+        points = (np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) + layout.offset) * stride
+        for centre, side in zip(centres, sides, strict=True):
+            distance = np.hypot(*np.moveaxis(points - centre, -1, 0)) / side
+            near = distance < 0.5
+            at_home = stride == (8 if side < 32 else 16 if side < 96 else 32)
+            cls[near] += ((8 if at_home else 3) * np.exp(-((distance[near] / 0.35) ** 2)))[:, None]
+            corners = np.concatenate((points - centre + side / 2, centre + side / 2 - points), -1) / stride
+            shape = (int(near.sum()), layout.anchors, 4)
+            box[near] = corners[near][:, None] * (1 + random.normal(0, 0.08, shape))
+        outputs[f"cls_{stride}"] = cls[None].astype(np.float32)
+        outputs[f"box_{stride}"] = box.reshape(1, rows, columns, -1).astype(np.float32)
+    return outputs
+
+
+def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
+    """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls on all alike."""
+    random = np.random.default_rng(seed)
+    cases = []
+    for anchors in (1, 2):
+        layout = HeadLayout(anchors=anchors)
+        for faces in SCENES:
+            outputs = make_outputs(width, height, faces, layout, random)
+            cases += [(faces, outputs, layout, threshold) for threshold in THRESHOLDS]
+    samples: list[list[float]] = [[] for _ in cases]
+    for run in range(-3, runs):  # three warm-up rounds
+        for times, (_, outputs, layout, threshold) in zip(samples, cases, strict=True):
+            elapsed = _timed(_postprocess, outputs, layout, threshold)
+            if run >= 0:
+                times.append(elapsed)
+    rows = []
+    for times, (faces, outputs, layout, threshold) in zip(samples, cases, strict=True):
+        candidates, kept = _postprocess(outputs, layout, threshold)
+        median, p90 = np.percentile(times, (50, 90))
+        rows.append(Row(faces, layout.anchors, threshold, candidates, kept, float(median), float(p90), min(times)))
+    return rows
+
+
+def _postprocess(outputs: dict[str, NDArray[np.float32]], layout: HeadLayout, threshold: float) -> tuple[int, int]:
+    boxes, scores = decode(outputs, layout, threshold)
+    return len(boxes), len(nms(boxes, scores, NMS_IOU))
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return (time.perf_counter() - start) * 1e3
+
+
+def as_table(rows: list[Row], width: int, height: int) -> str:
+    """Plain text, one line a scene, with the verdict below."""
+    lines = [f"decode + NMS at {width}x{height}",
+             "faces anchors score >= candidates  kept median ms  p90 ms  min ms"]
+    lines += [
+        f"{r.faces:5d} {r.anchors:7d} {r.score_threshold:8.2f} {r.candidates:10d} {r.kept:5d} {r.median_ms:9.3f} "
+        f"{r.p90_ms:7.3f} {r.minimum_ms:7.3f}"
+        for r in rows
+    ]
+    worst = _worst(rows)
+    lines.append(f"worst median at score {THRESHOLDS[0]}: {worst:.3f} ms, limit {LIMIT_MS} ms: "
+                 + ("held" if worst < LIMIT_MS else "NOT held"))
+    return "\n".join(lines)
+
+
+def _worst(rows: list[Row]) -> float:
+    return max(r.median_ms for r in rows if r.score_threshold == THRESHOLDS[0])
+
+
+def as_json(rows: list[Row], width: int, height: int) -> dict[str, Any]:
+    """Rows with the conditions they were measured under."""
+    return {
+        "width": width, "height": height, "nms_iou": NMS_IOU, "limit_ms": LIMIT_MS,
+        "worst_median_ms": _worst(rows), "rows": [asdict(r) for r in rows],
+        "environment": {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
+                        "numpy": np.__version__, "load_1min": os.getloadavg()[0]},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns 1 when the limit is not held."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.postprocess", description=__doc__)
+    parser.add_argument("--size", default="640x480", help="network input, WIDTHxHEIGHT in px")
+    parser.add_argument("--runs", type=int, default=300, help="timed runs of each scene")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
+    options = parser.parse_args(arguments)
+    if options.runs < 1:
+        parser.error("--runs must be 1 or more")
+    try:
+        width, height = parse_size(options.size)
+        rows = measure(width, height, options.runs)
+        text = json.dumps(as_json(rows, width, height), indent=1)
+        if options.save:
+            with atomic_write(options.save) as path:
+                path.write_text(text + "\n", encoding="utf-8")
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text if options.format == "json" else as_table(rows, width, height))
+    return int(_worst(rows) >= LIMIT_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

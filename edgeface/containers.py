@@ -1,0 +1,97 @@
+"""PNG and WebP files as containers: what must be known of a file before OpenCV decodes it.
+
+OpenCV drops transparency when it applies the EXIF orientation, and libpng writes to stderr when a file is damaged, so
+both are looked at here first: is the file whole, may it hold transparent pixels, which orientation does it ask for.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the file's chunks tell."""
+
+    whole: bool = True
+    """False: a chunk is cut off or fails its checksum"""
+    alpha: bool = False
+    """True: pixels may be transparent"""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8"""
+
+
+def inspect(data: bytes) -> Container:
+    """Read the chunks of a PNG or WebP file; any other content gives the defaults. Never raises."""
+    if data.startswith(PNG_MAGIC):
+        return _inspect_png(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _inspect_webp(data)
+    return Container()
+
+
+def _inspect_png(data: bytes) -> Container:
+    alpha, orientation, ended = False, 1, False
+    for kind, body in _png_chunks(data):
+        if kind == b"IHDR" and len(body) == 13:
+            alpha = alpha or body[9] in (4, 6)  # grey + alpha, RGB + alpha
+        alpha = alpha or kind == b"tRNS"
+        if kind == b"eXIf":
+            orientation = exif_orientation(body)
+        ended = kind == b"IEND"
+    return Container(ended, alpha, orientation)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield (kind, body) up to IEND; stop early at a chunk that is cut off or fails its CRC."""
+    view, at = memoryview(data), len(PNG_MAGIC)
+    while at + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, at)
+        if at + 12 + size > len(data):
+            return
+        (crc,) = struct.unpack_from(">I", data, at + 8 + size)
+        if zlib.crc32(view[at + 4 : at + 8 + size]) != crc:
+            return
+        kind = bytes(view[at + 4 : at + 8])
+        yield kind, view[at + 8 : at + 8 + size]
+        if kind == b"IEND":
+            return
+        at += 12 + size
+
+
+def _inspect_webp(data: bytes) -> Container:
+    alpha, orientation, at = False, 1, 12
+    while at + 8 <= len(data):
+        kind, (size,) = data[at : at + 4], struct.unpack_from("<I", data, at + 4)
+        body = memoryview(data)[at + 8 : at + 8 + size]
+        if kind == b"VP8X" and size >= 1 and body:
+            alpha = alpha or bool(body[0] & 0x10)
+        elif kind == b"VP8L" and len(body) >= 5:  # signature, 14 bits width - 1, 14 bits height - 1, 1 bit alpha
+            alpha = alpha or bool(body[4] & 0x10)
+        elif kind == b"EXIF":
+            orientation = exif_orientation(body)
+        at += 8 + size + size % 2
+    return Container(True, alpha, orientation)
+
+
+def exif_orientation(exif: bytes | memoryview) -> int:
+    """Orientation tag (0x0112) of the first directory of an EXIF block; 1 when there is none or it is damaged."""
+    tiff = bytes(exif[:65536]).removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        if order is None:
+            return 1
+        (first,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

@@ -1,0 +1,174 @@
+"""Detector: photo in, faces out. The whole API for most users."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.bundle import MANIFEST, Bundle
+from edgeface.decode import decode, nms
+from edgeface.detections import Detections
+from edgeface.errors import ModelError, OptionError
+from edgeface.images import Image, as_rgb, fit_size, place, read_image
+from edgeface.runners import Runner, open_runner
+
+DEFAULT_SCORE = 0.5
+DEFAULT_IOU = 0.45
+DEFAULT_LONG_SIDE_PX = 640
+TOP_K = 5000
+"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can cost"""
+
+
+class Detector:
+    """Finds faces in images, with any runner.
+
+    ::
+
+        with Detector.open("dist/edgeface-n-tflite-fp32-640x480") as detector:
+            faces = detector.detect("photo.jpg")
+
+    Not thread-safe: give each thread a Detector of its own.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        score_threshold: float = DEFAULT_SCORE,
+        nms_iou: float = DEFAULT_IOU,
+        size: int | str | None = None,
+    ) -> None:
+        """Wrap an open runner; see :meth:`open` for the arguments. Closing the Detector closes the runner."""
+        self.runner = runner
+        self.score_threshold = _fraction("score threshold", score_threshold)
+        self.nms_iou = _fraction("NMS IoU", nms_iou)
+        self.size = _checked_size(runner, size)
+
+    @classmethod
+    def open(
+        cls,
+        model: Path | str,
+        threads: int = 1,
+        score_threshold: float = DEFAULT_SCORE,
+        nms_iou: float = DEFAULT_IOU,
+        size: int | str | None = None,
+    ) -> Detector:
+        """Open a Bundle folder, or a zoo name (run by torch).
+
+        score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by more are dropped.
+        size: for models that take any size, the long side in px that an image is scaled to (default 640), or
+        ``"original"`` for no scaling; a fixed model has its own. Raises an EdgefaceError with one line.
+        """
+        runner = _open(model, threads)
+        try:
+            return cls(runner, score_threshold, nms_iou, size)
+        except BaseException:
+            runner.close()
+            raise
+
+    def detect(
+        self,
+        image: NDArray[np.uint8] | Path | str,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        top_k: int | None = TOP_K,
+    ) -> Detections:
+        """Faces in one image, best first, in px of that image and inside it.
+
+        image: uint8 RGB [H, W, 3], uint8 grey [H, W], or the path of a file (boxes then are in its displayed
+        orientation). The thresholds replace those of :meth:`open` for this call. Raises ImageError, and
+        RunnerClosedError after :meth:`close`.
+        """
+        rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image)
+        canvas, factors = self._fit(rgb)
+        outputs = self.runner.run(canvas[None])
+        threshold = self.score_threshold if score_threshold is None else _fraction("score threshold", score_threshold)
+        boxes, scores = decode(outputs, self.runner.layout, threshold, top_k)
+        kept = nms(boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou))
+        return _in_image(boxes[kept] / factors, scores[kept], rgb.shape[1], rgb.shape[0])
+
+    def close(self) -> None:
+        """Free the model. Calling it again does nothing."""
+        self.runner.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def network_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in px of the network input for an image of this size."""
+        return self._geometry(width, height)[1]
+
+    def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size that an image is scaled to, and size of the canvas it lies on, both (width, height) in px."""
+        fixed = self.runner.input_size
+        if fixed is not None:
+            return fit_size(width, height, *fixed), fixed
+        side = self.size
+        fitted = (width, height) if side == "original" else fit_size(width, height, int(side), int(side))
+        multiple = self.runner.layout.strides[-1]
+        return fitted, (math.ceil(fitted[0] / multiple) * multiple, math.ceil(fitted[1] / multiple) * multiple)
+
+    def _fit(self, rgb: Image) -> tuple[Image, NDArray[np.float32]]:
+        """Canvas for the network, and (fx, fy, fx, fy) = canvas px / image px along each axis."""
+        height, width = rgb.shape[:2]
+        fitted, canvas = self._geometry(width, height)
+        # Whole pixels on both sides: the two factors differ a little, which matters for small faces far from 0, 0.
+        factors = np.array((fitted[0] / width, fitted[1] / height) * 2, np.float32)
+        return place(rgb, fitted, *canvas), factors
+
+
+def _open(model: Path | str, threads: int) -> Runner:
+    """A zoo name goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
+    from edgeface import zoo
+    from edgeface.models.registry import ARCHITECTURES
+
+    text = os.fspath(model)
+    path = Path(text)
+    if path.name == MANIFEST and path.is_file():
+        path = path.parent
+    named = isinstance(model, str) and (text in zoo.names() or text in ARCHITECTURES)
+    if named and not (path / MANIFEST).is_file():
+        from edgeface.runners.torch import TorchRunner
+
+        return TorchRunner.open(text, threads)
+    if not path.exists() and path.name == text:
+        raise ModelError(f"unknown model {text!r}: no such Bundle folder, and the zoo has: "
+                         f"{', '.join(zoo.names()) or 'none yet'}")
+    return open_runner(Bundle.open(path, verify=False), threads)  # the runner checks the bytes it loads
+
+
+def _checked_size(runner: Runner, size: int | str | None) -> int | str:
+    """The long side in px, or "original"; of a fixed model always its own."""
+    if runner.input_size is not None:
+        own = max(runner.input_size)
+        if size not in (None, own):
+            raise OptionError(f"{runner.model} is fixed at {runner.input_size[0]}x{runner.input_size[1]} px and cannot "
+                              f"run at size {size!r}: use a zoo name or a file exported with --dynamic")
+        return own
+    if size is None:
+        return DEFAULT_LONG_SIDE_PX
+    if size == "original" or (type(size) is int and 32 <= size <= 1 << 16):
+        return size
+    raise OptionError(f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'")
+
+
+def _fraction(what: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise OptionError(f"{what} {value} is not between 0 and 1")
+    return float(value)
+
+
+def _in_image(boxes: NDArray[np.float32], scores: NDArray[np.float32], width: int, height: int) -> Detections:
+    """Clip to the image; drop what lies outside it altogether (found in the padding)."""
+    boxes = np.clip(boxes, 0, np.array((width, height) * 2, np.float32)).astype(np.float32)
+    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Detections(boxes[inside], scores[inside])

@@ -1,0 +1,63 @@
+"""What is installed here, in which version, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from edgeface import zoo
+from edgeface.backends import BACKENDS, PRECISIONS
+from edgeface.version import __version__
+
+TOOLS = (
+    ("numpy", "", "everything"),
+    ("opencv-python-headless", "", "everything"),
+    ("typer", "cli", "the command line"),
+    ("torch", "zoo", "running a model by name, training, exporting"),
+    ("safetensors", "zoo", "reading weights"),
+    ("scipy", "eval", "edgeface eval"),
+    ("matplotlib", "eval", "plots"),
+    ("onnx", "export", "exporting to onnx"),
+    ("onnxsim", "export", "exporting to onnx"),
+    ("litert-torch", "export", "exporting to tflite"),
+    ("ai-edge-quantizer", "export", "exporting to tflite fp16"),
+)
+"""distribution, extra that brings it, what needs it"""
+
+
+def diagnose() -> dict[str, Any]:
+    """Return a JSON-ready report: platform, tools, backends, models."""
+    tools = []
+    for name, extra, purpose in TOOLS:
+        version = _version(name)
+        tools.append({"package": name, "version": version, "for": purpose,
+                      "fix": None if version else _install(extra)})
+    backends = []
+    for row in BACKENDS.values():
+        found = row.installed()
+        backends.append({
+            "target": row.target, "runtime": found[0] if found else row.distributions[0],
+            "version": found[1] if found else None,
+            "fix": None if found or row.runner is None else _install(row.extra),
+            "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},
+        })
+    return {
+        "edgeface": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "tools": tools,
+        "backends": backends,
+        "models_with_weights": list(zoo.names()),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    # OpenCV comes under several names that serve alike.
+    names = (distribution, "opencv-python", "opencv-contrib-python") if "opencv" in distribution else (distribution,)
+    installed = (next(iter(metadata.distributions(name=name)), None) for name in names)
+    return next((found.version for found in installed if found), None)
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'edgeface[{extra}]'" if extra else "pip install edgeface"

@@ -1,0 +1,47 @@
+"""Every error a user can cause, under one root.
+
+The command line turns any of these into one line on stderr and exit code 2. A message says what is wrong, what
+would be accepted, and what to run next; ``assert`` is kept for the project's own invariants.
+"""
+
+from __future__ import annotations
+
+
+class EdgefaceError(Exception):
+    """A problem the user can fix. Its text is one line."""
+
+
+class ImageError(EdgefaceError):
+    """An image that cannot be read or decoded."""
+
+
+class ModelError(EdgefaceError):
+    """An unknown model, or weights that do not fit or cannot be trusted."""
+
+
+class BundleError(EdgefaceError):
+    """A Bundle whose manifest or files are missing, damaged or altered."""
+
+
+class DataError(EdgefaceError):
+    """A data set, annotation or prediction file that breaks its format."""
+
+
+class ExportError(EdgefaceError):
+    """An export that cannot be made, or that failed its parity check."""
+
+
+class OptionError(EdgefaceError):
+    """A command-line value or combination that is not accepted."""
+
+
+class OutputError(EdgefaceError):
+    """A place that cannot be written."""
+
+
+class MissingExtraError(EdgefaceError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package '{package}': run: pip install 'edgeface[{extra}]'")
+        self.package, self.extra = package, extra

@@ -1,0 +1,30 @@
+"""Accuracy: the official WIDER FACE protocol, by setting and by face height, on any runner.
+
+evaluation = evaluate_model("edgeface-n", "WIDER_ROOT", scale="640", progress=True)
+print(evaluation.report.to_json())
+"""
+
+from __future__ import annotations
+
+from edgeface.evaluation.plots import plot_curves
+from edgeface.evaluation.predict import Evaluation, Predictions, evaluate_detector, evaluate_model, present_images
+from edgeface.evaluation.predictions import load_predictions, save_predictions
+from edgeface.evaluation.report import Protocol, Report
+from edgeface.evaluation.wider import GroundTruth, WiderResult, evaluate, load_ground_truth
+
+__all__ = [
+    "Evaluation",
+    "GroundTruth",
+    "Predictions",
+    "Protocol",
+    "Report",
+    "WiderResult",
+    "evaluate",
+    "evaluate_detector",
+    "evaluate_model",
+    "load_ground_truth",
+    "load_predictions",
+    "plot_curves",
+    "present_images",
+    "save_predictions",
+]

@@ -1,0 +1,152 @@
+"""Run a detector over the WIDER FACE validation images and evaluate what it finds.
+
+The Detector fits the images. At scale ``640`` (published as "VGA") the long side is resized to 640 px, ratio kept,
+small images enlarged. The usual protocol puts that image at the top left of a 640x640 black canvas; a network of any
+input size gets the canvas only as far as the next multiple of 32 px, which leaves out nothing but black::
+
+    +--------------+--+
+    |  640 x 427   |  |   640 stays, 427 -> 448
+    +--------------+  |
+    +--------------+--+
+
+Scale ``original``: no resizing, the same padding. A network of one fixed input size gets each image letterboxed into
+that size, whatever its scale then is; the report's ``scale`` and ``input`` say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from edgeface.detections import Detections
+from edgeface.detector import Detector
+from edgeface.errors import DataError, OptionError
+from edgeface.evaluation.report import ANNOTATED, EVALUATED, Protocol, Report
+from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
+from edgeface.images import read_image
+
+SCALES = ("640", "original")
+SCORE_THRESHOLD = 0.02
+NMS_IOU = 0.45
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector found, by key ``event/name``."""
+
+    detections: dict[str, Detections]
+    """in px of the original images"""
+    scales: dict[str, float]
+    """px of the evaluated image per px of the original"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report with all that it came from."""
+
+    report: Report
+    result: WiderResult
+    predictions: Predictions
+
+
+def evaluate_model(
+    model: Path | str,
+    root: Path | str,
+    scale: str = "640",
+    threads: int = 1,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_iou: float = NMS_IOU,
+    heights: str = ANNOTATED,
+    progress: bool = False,
+) -> Evaluation:
+    """Open a zoo name or Bundle and evaluate it on the annotated images that are present below ``root``.
+
+    scale: '640' or 'original'. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the
+    evaluated scale. progress: a bar on stderr. Raises an EdgefaceError with one line: for data that is missing,
+    before the model is opened, for a model that is missing or cannot run at that scale, for a damaged image.
+    """
+    if scale not in SCALES:
+        raise OptionError(f"scale {scale!r} is not known; accepted: {', '.join(SCALES)}")
+    ground_truth = load_ground_truth(root)
+    images = present_images(root, ground_truth)
+    size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
+    with Detector.open(model, threads, score_threshold, nms_iou, size) as detector:
+        return evaluate_detector(detector, Path(model).name, ground_truth, images, heights, progress)
+
+
+def evaluate_detector(
+    detector: Detector,
+    name: str,
+    ground_truth: GroundTruth,
+    images: Mapping[str, Path],
+    heights: str = ANNOTATED,
+    progress: bool = False,
+) -> Evaluation:
+    """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and no others.
+
+    name: what the report calls it. Raises DataError for an image that is not annotated; see :func:`evaluate_model`.
+    """
+    if heights not in (ANNOTATED, EVALUATED):
+        raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
+    restricted = ground_truth.restrict(images)
+    predictions = predict(detector, images, progress)
+    result = evaluate(predictions.detections, restricted, predictions.scales if heights == EVALUATED else None)
+    return Evaluation(Report.of(name, protocol_of(detector, heights), result), result, predictions)
+
+
+def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Path]:
+    """The annotated images below ``root/WIDER_val/images``: key -> path, in the order of the ground truth.
+
+    Raises DataError if there is none.
+    """
+    folder = Path(root) / "WIDER_val" / "images"
+    paths = (path for path in sorted(folder.glob("*/*")) if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = {image_key(path.relative_to(folder).as_posix()): path for path in paths}
+    present = {key: found[key] for key in ground_truth.images if key in found}
+    if not present:
+        raise DataError(f"no annotated image in {folder}; accepted: <event>/<name>.jpg as WIDER FACE is distributed")
+    return present
+
+
+def predict(detector: Detector, images: Mapping[str, Path], progress: bool = False) -> Predictions:
+    """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged."""
+    detections, scales = {}, {}
+    for key, path in _with_progress(images.items(), len(images), progress):
+        image = read_image(path)
+        detections[key] = detector.detect(image, top_k=None)
+        long_side_px = max(image.shape[:2])
+        scales[key] = 1.0 if detector.size == "original" else int(detector.size) / long_side_px
+    return Predictions(detections, scales)
+
+
+def protocol_of(detector: Detector, heights: str = ANNOTATED) -> Protocol:
+    """What a report says about the predictions of ``detector``."""
+    fixed = detector.runner.input_size
+    multiple = detector.runner.layout.strides[-1]
+    return Protocol(
+        scale=str(detector.size),
+        input=f"letterboxed into {fixed[0]}x{fixed[1]}" if fixed else f"padded to multiples of {multiple}",
+        score_threshold=detector.score_threshold,
+        nms=detector.nms_iou,
+        runtime=detector.runner.runtime,
+        heights=heights,
+    )
+
+
+def _with_progress(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:  # a bar is a comfort: a device may do without
+        shown = False
+    if not shown:
+        yield from items
+        return
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total)

@@ -1,0 +1,293 @@
+"""The official WIDER FACE evaluation, equal to the original script to the last digit, vectorised per image.
+
+Source: ``eval_tools`` of WIDER FACE (Yang et al., CVPR 2016) in its Python port wondervictor/WiderFace-Evaluation.
+
+1. Scores are normalised once over all images: ``s <- (s - min) / (max - min)``, max from 0, min from 1.
+2. Per image, predictions in order of score; each takes its best-overlapping face among *all* annotated ones (IoU with
+   the +1 convention below; the first of equals). Below .5: false positive. On a face outside the setting: ignored.
+   On a counting face: true positive the first time, false positive after that. No second-best face is tried.
+3. At each of 1000 thresholds .999 ... 0, the kept predictions and the true positives of all images are summed. Images
+   without an annotated face or without a prediction add no prediction, but their faces stay in the recall.
+4. AP is the area under the precision envelope (VOC 2010).
+
+The settings easy, medium and hard differ only in which faces count; the height bins split the hard setting likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    from edgeface.detections import Detections
+
+Floats = NDArray[np.float64]
+
+SETTINGS = ("easy", "medium", "hard")
+HEIGHT_BINS_PX: dict[str, tuple[float, float]] = {
+    "0-16": (0, 16),
+    "16-32": (16, 32),
+    "32-96": (32, 96),
+    "96+": (96, np.inf),
+}
+"""lower bound included, upper excluded"""
+IOU_THRESHOLD = 0.5
+THRESHOLDS: Floats = 1 - (np.arange(1000) + 1) / 1000
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class ImageFaces:
+    """The annotated faces of one image."""
+
+    boxes: Floats
+    """[N, 4] x, y, w, h in px of the original image, as annotated"""
+    counts: dict[str, NDArray[np.bool_]]
+    """per setting [N]: whether the face counts; every other face is ignored"""
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The annotated images by key, ``event/name`` without suffix."""
+
+    images: dict[str, ImageFaces]
+
+    def restrict(self, keys: Iterable[str]) -> GroundTruth:
+        """Only these images (a suffix is allowed), in the order of the ground truth.
+
+        Raises DataError on an image that is not annotated.
+        """
+        wanted = {image_key(key) for key in keys}
+        _refuse_unknown(wanted, self)
+        return GroundTruth({key: faces for key, faces in self.images.items() if key in wanted})
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall at the 1000 thresholds of falling score; precision is 0 where nothing is kept."""
+
+    precision: Floats
+    recall: Floats
+
+
+@dataclass(frozen=True)
+class WiderResult:
+    """AP of each setting and height bin; None where no face counts."""
+
+    easy: float | None
+    medium: float | None
+    hard: float | None
+    by_height: dict[str, float | None]
+    images: int
+    faces: dict[str, int]
+    """counting faces per setting and height bin"""
+    curves: dict[str, Curve] = field(repr=False, compare=False)
+    """per setting and height bin that has faces"""
+
+
+def image_key(path: str) -> str:
+    """``event/name.jpg`` -> ``event/name``, the key of ground truth and predictions."""
+    for suffix in IMAGE_SUFFIXES:
+        if path.lower().endswith(suffix):
+            return path[: -len(suffix)]
+    return path
+
+
+def load_ground_truth(root: Path | str) -> GroundTruth:
+    """Read the official ``.mat`` files from ``root/eval_tools/ground_truth``, or from ``root`` itself.
+
+    Raises DataError for a missing, damaged or inconsistent file; MissingExtraError without SciPy.
+    """
+    root = Path(root)
+    folder = root / "eval_tools" / "ground_truth"
+    folder = folder if folder.is_dir() else root
+    val = _load_mat(folder / "wider_face_val.mat", ("event_list", "file_list", "face_bbx_list"))
+    lists = {s: _load_mat(folder / f"wider_{s}_val.mat", ("gt_list",))["gt_list"] for s in SETTINGS}
+    images = {}
+    try:
+        for e, event in enumerate(val["event_list"][:, 0]):
+            for i, name in enumerate(val["file_list"][e, 0][:, 0]):
+                boxes = np.asarray(val["face_bbx_list"][e, 0][i, 0], np.float64).reshape(-1, 4)
+                counts = {s: _counting_mask(lists[s][e, 0][i, 0], len(boxes)) for s in SETTINGS}
+                images[f"{event[0]}/{name[0]}"] = ImageFaces(boxes, counts)
+    except (IndexError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the .mat files in {folder} do not belong together ({error}); accepted: the four of one"
+            " official eval_tools/ground_truth"
+        ) from error
+    return GroundTruth(images)
+
+
+def evaluate(
+    predictions: Mapping[str, NDArray[Any] | Detections],
+    ground_truth: GroundTruth,
+    scales: Mapping[str, float] | None = None,
+) -> WiderResult:
+    """AP over every image of ``ground_truth``; an image without an entry in ``predictions`` has none.
+
+    predictions: per image, keyed ``event/name`` (a suffix is allowed), either [n, 5] x, y, w, h, score in px of the
+    original image, in any order, or Detections, for which w = x2 - x1: the annotations measure so, and our networks
+    learn x + w as the right edge. (Several published repositories write w = x2 - x1 + 1; do that in the array if you
+    compare with them.)
+    scales: the height bins hold the hard faces by their annotated height in px of the original image, as is; with
+    scales (per key, px of the evaluated image per px of the original), by the height in the evaluated image.
+
+    Raises DataError for predictions of an unknown image or of the wrong form.
+    """
+    ranked = {image_key(key): as_table(key, value) for key, value in predictions.items()}
+    _refuse_unknown(ranked, ground_truth)
+    low, high = _score_range(ranked.values())
+    sets = (*SETTINGS, *HEIGHT_BINS_PX)
+    faces = np.zeros(len(sets), np.int64)
+    kept, true = np.zeros((2, len(sets), len(THRESHOLDS)), np.int64)
+    for key, image in ground_truth.images.items():
+        counting = _counting_faces(image, 1.0 if scales is None else scales[key])
+        faces += counting.sum(axis=1)
+        prediction = ranked.get(key)
+        if prediction is None or not len(prediction) or not len(image.boxes):
+            continue
+        scores = (prediction[:, 4] - low) / (high - low) if high > low else np.ones(len(prediction))
+        reached = np.searchsorted(-scores, -THRESHOLDS, side="right")
+        image_kept, image_true = _judge(prediction[:, :4], image.boxes, counting)
+        kept += image_kept[:, reached]
+        true += image_true[:, reached]
+    return _result(sets, faces, kept, true, len(ground_truth.images))
+
+
+def as_table(key: str, value: NDArray[Any] | Detections) -> Floats:
+    """Predictions of one image in either form -> [n, 5] x, y, w, h, score by falling score, equals in given order.
+
+    Raises DataError naming the image ``key``.
+    """
+    if isinstance(value, np.ndarray):
+        table = np.asarray(value, np.float64)
+    else:
+        corners = np.asarray(value.boxes, np.float64)
+        table = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2], np.asarray(value.scores, np.float64)])
+    if table.ndim != 2 or table.shape[1] != 5 or not np.isfinite(table).all():
+        raise DataError(
+            f"predictions of {key}: array of shape {list(table.shape)}; accepted: finite [n, 5] x, y, w, h, score"
+        )
+    return table[np.argsort(-table[:, 4], kind="stable")]
+
+
+def overlaps(boxes: Floats, faces: Floats) -> Floats:
+    """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, then x2 - x1 + 1 px wide.
+
+    The additions keep the order of the original, for equal last digits.
+    """
+    x1, y1, x2, y2 = (edge[:, None] for edge in _corners(boxes))
+    fx1, fy1, fx2, fy2 = _corners(faces)
+    width = np.maximum(np.minimum(x2, fx2) - np.maximum(x1, fx1) + 1, 0)
+    height = np.maximum(np.minimum(y2, fy2) - np.maximum(y1, fy1) + 1, 0)
+    intersection = width * height
+    union = (x2 - x1 + 1) * (y2 - y1 + 1) + (fx2 - fx1 + 1) * (fy2 - fy1 + 1) - intersection
+    iou: Floats = intersection / union
+    return iou
+
+
+def average_precision(precision: Floats, recall: Floats) -> float:
+    """Area under the precision envelope (VOC 2010 and later)."""
+    recall = np.concatenate([[0.0], recall, [1.0]])
+    precision = np.concatenate([[0.0], precision, [0.0]])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    step = np.flatnonzero(recall[1:] != recall[:-1])
+    return float(np.sum((recall[step + 1] - recall[step]) * envelope[step + 1]))
+
+
+def _corners(boxes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    x, y, w, h = boxes.T
+    return x, y, x + w, y + h
+
+
+def _judge(boxes: Floats, faces: Floats, counting: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Kept predictions and true positives among the first 0 ... n: two int arrays [sets, n + 1].
+
+    boxes [n, 4] in order of falling score, faces [m, 4], counting [sets, m].
+    """
+    iou = overlaps(boxes, faces)
+    best = iou.argmax(axis=1)
+    hit = iou[np.arange(len(boxes)), best] >= IOU_THRESHOLD
+    hits = np.flatnonzero(hit)
+    first = np.zeros(len(boxes), np.bool_)
+    # The first hit on a face is the true positive in every setting where that face counts.
+    first[hits[np.unique(best[hits], return_index=True)[1]]] = True
+    counts = counting[:, best]
+    outcomes = np.stack([counts | ~hit, counts & first])
+    kept, true = np.pad(outcomes.cumsum(axis=2), ((0, 0), (0, 0), (1, 0)))
+    return kept, true
+
+
+def _counting_faces(image: ImageFaces, scale: float) -> NDArray[np.bool_]:
+    """[settings + height bins, N]"""
+    height_px = image.boxes[:, 3] * scale
+    bins = [image.counts["hard"] & (height_px >= low) & (height_px < high) for low, high in HEIGHT_BINS_PX.values()]
+    return np.stack([*(image.counts[setting] for setting in SETTINGS), *bins])
+
+
+def _result(
+    sets: Sequence[str], faces: NDArray[np.int64], kept: NDArray[np.int64], true: NDArray[np.int64], images: int
+) -> WiderResult:
+    precision = np.divide(true, kept, out=np.zeros(true.shape), where=kept > 0)
+    curves = {s: Curve(precision[i], true[i] / faces[i]) for i, s in enumerate(sets) if faces[i]}
+    ap = {s: average_precision(curves[s].precision, curves[s].recall) if s in curves else None for s in sets}
+    return WiderResult(
+        easy=ap["easy"],
+        medium=ap["medium"],
+        hard=ap["hard"],
+        by_height={s: ap[s] for s in HEIGHT_BINS_PX},
+        images=images,
+        faces=dict(zip(sets, faces.tolist(), strict=True)),
+        curves=curves,
+    )
+
+
+def _score_range(ranked: Iterable[Floats]) -> tuple[float, float]:
+    low, high = 1.0, 0.0
+    for table in ranked:
+        if len(table):
+            low, high = min(low, float(table[-1, 4])), max(high, float(table[0, 4]))
+    return low, high
+
+
+def _counting_mask(indices: NDArray[Any], faces: int) -> NDArray[np.bool_]:
+    """The official lists are 1-based indices of the faces that count."""
+    index = np.asarray(indices).astype(np.int64).ravel() - 1
+    if index.size and (index.min() < 0 or index.max() >= faces):
+        raise ValueError(f"face {index.max() + 1} of {faces}")
+    mask = np.zeros(faces, np.bool_)
+    mask[index] = True
+    return mask
+
+
+def _refuse_unknown(keys: Iterable[str], ground_truth: GroundTruth) -> None:
+    unknown = sorted(set(keys) - ground_truth.images.keys())
+    if unknown:
+        known = next(iter(ground_truth.images), "none")
+        raise DataError(f"image {unknown[0]} ({len(unknown)} such) is not in the ground truth; accepted: like {known}")
+
+
+def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise MissingExtraError("scipy", "eval", "reading the WIDER FACE ground truth") from error
+    if not path.is_file():
+        raise DataError(
+            f"no ground truth {path}; accepted: a WIDER FACE folder with the official eval_tools/ground_truth/*.mat"
+        )
+    try:
+        content: dict[str, Any] = loadmat(path, variable_names=names)
+    except Exception as error:  # a damaged file fails in many ways inside SciPy
+        raise DataError(f"cannot read {path}: it is not a MATLAB 5 file, or it is damaged") from error
+    for name in names:
+        if name not in content:
+            raise DataError(f"{path} has no variable {name}; accepted: the official file of that name")
+    return content

@@ -1,0 +1,20 @@
+"""Networks as data (Architecture) and as torch modules. Importing this package does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeface.models.architecture import Architecture, Backbone, Head, InputNorm, Neck
+from edgeface.models.registry import ARCHITECTURES, get_architecture
+
+if TYPE_CHECKING:
+    from edgeface.models.detector import FaceNet
+
+__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "Head", "InputNorm", "Neck", "build", "get_architecture"]
+
+
+def build(architecture: Architecture | str, seed: int = 0) -> FaceNet:
+    """Build the network of an Architecture (or of a zoo name) with weights drawn from ``seed``; needs torch."""
+    from edgeface.models.detector import build_detector
+
+    return build_detector(get_architecture(architecture) if isinstance(architecture, str) else architecture, seed)

@@ -1,0 +1,117 @@
+"""Architecture: everything that defines a network, as plain data.
+
+It is what search mutates, what the zoo and every manifest store, and what :func:`edgeface.models.build` turns into a
+module. Two equal Architectures build equal graphs. This module needs nothing beyond the standard library, so a device
+can read one without torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from edgeface.errors import ModelError
+
+T = TypeVar("T")
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def from_fields(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass ``cls`` from the JSON object ``data``; an unknown or missing key is a ModelError."""
+    if not isinstance(data, dict):
+        raise ModelError(f"{where}: expected a JSON object, got {type(data).__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ModelError(f"{where}: unknown key {unknown[0]!r} (known: {', '.join(fields)})")
+    hints = get_type_hints(cls)
+    values = {
+        k: from_fields(hints[k], v, f"{where}.{k}") if dataclasses.is_dataclass(hints[k]) else _tupled(v)
+        for k, v in data.items()
+    }
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Feature extractor with outputs at strides 8, 16 and 32."""
+
+    kind: str
+    """convnet, plainnet, mobilenetv1 or resnetv1e"""
+    structure: str = ""
+    """plainnet: the published structure string"""
+    widths: tuple[int, ...] = ()
+    """output channels of the stem and of each stage"""
+    depths: tuple[int, ...] = ()
+    """blocks of each stage"""
+    block: str = ""
+    """resnetv1e: basic or bottleneck"""
+
+
+@dataclass(frozen=True)
+class Neck:
+    """Feature pyramid over the three backbone outputs."""
+
+    kind: str
+    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up)"""
+    channels: int
+
+
+@dataclass(frozen=True)
+class Head:
+    """Classification and box outputs on each pyramid level."""
+
+    kind: str
+    """scrfd: one tower shared by the levels; plain: a tower of its own on each level, 1x1 outputs"""
+    channels: int
+    stack: int
+    """3x3 convolutions in the tower"""
+    norm: str = "batch"
+    """batch (folds away on export) or group (as published)"""
+    groups: int = 0
+    """groups of the group normalisation"""
+    depthwise: bool = False
+    anchors: int = 1
+    """boxes predicted per cell"""
+    offset: float = 0.5
+    """position of a cell's anchor point inside the cell, in strides"""
+
+
+@dataclass(frozen=True)
+class InputNorm:
+    """``(pixel - mean) / std`` on raw 0-255 RGB, inside the network."""
+
+    mean: float = 0.0
+    std: float = 255.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One face detector network."""
+
+    name: str
+    backbone: Backbone
+    neck: Neck
+    head: Head
+    input: InputNorm = InputNorm()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Architecture:
+        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed field."""
+        return from_fields(cls, data, "architecture")
+
+    def dumps(self) -> str:
+        """Return the canonical text: equal Architectures give equal bytes."""
+        return json.dumps(self.to_json(), indent=1, sort_keys=True)

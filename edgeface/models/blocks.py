@@ -1,0 +1,98 @@
+"""Building blocks shared by all networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from edgeface.errors import ModelError
+
+
+class ConvNorm(nn.Module):
+    """Convolution, optional normalisation, optional ReLU: [N, in, H, W] -> [N, out, H', W'].
+
+    Every convolution of every network is one of these, so that folding batch normalisation is one loop.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+        norm: nn.Module | None = None,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        pad = (kernel - 1) // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=bias)
+        self.norm = norm
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return torch.relu(x) if self.relu else x
+
+    def fold(self) -> None:
+        """Fold batch normalisation into the convolution (evaluation mode); group normalisation stays."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = None
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, relu: bool = True,
+            groups: int = 1, bias: bool = False, padding: int | None = None, eps: float = 1e-5) -> ConvNorm:
+    """ConvNorm with batch normalisation."""
+    return ConvNorm(in_channels, out_channels, kernel, stride, padding=padding, groups=groups, bias=bias,
+                    norm=nn.BatchNorm2d(out_channels, eps=eps), relu=relu)
+
+
+def conv_bias(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> ConvNorm:
+    """Bare convolution with bias: no normalisation, no activation."""
+    return ConvNorm(in_channels, out_channels, kernel, stride, bias=True, relu=False)
+
+
+def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
+    """Raise ModelError unless every value is a whole number of at least ``minimum``; ``where`` begins the message."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ModelError(f"{where}: {name} is {value!r}, accepted: a whole number of at least {minimum}")
+
+
+class BasicResidual(nn.Module):
+    """ReLU(x + 3x3(ReLU(3x3(x)))), same width and stride 1. The last scale starts at 0, so it begins as identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = conv_bn(channels, channels, 3)
+        self.second = conv_bn(channels, channels, 3, relu=False)
+        assert self.second.norm is not None
+        nn.init.zeros_(self.second.norm.weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(self.first(x)))
+
+
+class Residual(nn.Module):
+    """ReLU(branch(x) + shortcut(x)), the shape of both the same; the branch ends in batch norm without activation."""
+
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.branch(x) + self.shortcut(x))
+
+    @property
+    def last_scale(self) -> nn.Parameter:
+        """Scale that multiplies the whole branch; at 0 the block is its shortcut, which is how training starts."""
+        last = self.branch[-1]
+        assert isinstance(last, ConvNorm) and isinstance(last.norm, nn.BatchNorm2d)
+        return last.norm.weight

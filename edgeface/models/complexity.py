@@ -1,0 +1,115 @@
+"""Parameters and multiply-accumulates of a network.
+
+Counted are the multiply-accumulates of convolutions (and of linear layers, which are 1x1 convolutions), each time
+they run; biases, normalisation, activations, pooling and resizing count nothing. Published "FLOPs" of this field add
+some of those, each author in another way, so compare networks by this count only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeface.models.architecture import Architecture
+from edgeface.models.detector import build_detector
+from edgeface.models.registry import get_architecture
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size of a network at one input size."""
+
+    params: int
+    """parameters; one shared by several layers counts once"""
+    macs: int
+    """multiply-accumulates of the convolutions, for one image"""
+    parts: dict[str, int]
+    """multiply-accumulates of each child of the network (backbone, neck, head); of each stage of its backbone
+    (stem, c2 to c5, named by the stride 2^n of their output) where it is a detector of this package"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dict."""
+        return asdict(self)
+
+
+def count(model: nn.Module | Architecture | str, width: int, height: int) -> Complexity:
+    """Count a module, an Architecture or a zoo name on one [1, 3, height, width] image (px).
+
+    Shapes are enough: an Architecture is built without weights, and a module is traced on a weightless copy. A module
+    that needs values (a tensor kept outside its buffers, a data-dependent branch) is run on zeros instead. Layers
+    called through ``torch.nn.functional`` are not seen.
+    """
+    if isinstance(model, nn.Module):
+        net = copy.deepcopy(model).to("meta")
+    else:
+        with torch.device("meta"):
+            net = build_detector(get_architecture(model) if isinstance(model, str) else model, seed=0)
+    try:
+        layers = _run(net, width, height)
+    except RuntimeError:
+        if not isinstance(model, nn.Module):
+            raise
+        layers = _run(copy.deepcopy(model), width, height)
+    parts: Counter[str] = Counter()
+    for name, macs in layers.items():
+        parts.update(dict.fromkeys(_parts_of(name, net), macs))
+    return Complexity(params=sum(p.numel() for p in net.parameters()), macs=sum(layers.values()), parts=dict(parts))
+
+
+def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
+    """Forward zeros through ``net`` and return the multiply-accumulates of each layer by its dotted name."""
+    macs: dict[str, int] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
+            macs[name] = 0
+            module.register_forward_hook(_hook(name, macs))
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, 3, height, width, device=device))
+    return macs
+
+
+def _hook(name: str, macs: dict[str, int]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        macs[name] += layer_macs(module, inputs[0], output)
+
+    return add
+
+
+def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
+    """Return the multiply-accumulates of one run of a convolution, transposed convolution or linear layer.
+
+    Each output element of a convolution (each input element of a transposed one) meets weight.numel / channels
+    weights, where channels are those of the side that is walked over.
+    """
+    weight = layer.weight.numel()  # type: ignore[operator]
+    if isinstance(layer, CONVOLUTIONS):
+        return output.numel() * weight // layer.out_channels
+    if isinstance(layer, TRANSPOSED):
+        return source.numel() * weight // layer.in_channels
+    assert isinstance(layer, nn.Linear)
+    return source.numel() * layer.out_features
+
+
+def _parts_of(name: str, net: nn.Module) -> list[str]:
+    """Return the parts that the layer called ``name`` belongs to.
+
+    ``backbone.stages.i`` of n stages is c(6 - n + i), since every backbone ends at stride 32 = 2^5.
+    """
+    path = name.split(".")
+    parts = [path[0]]
+    stages = getattr(getattr(net, "backbone", None), "stages", None)
+    if path[:2] == ["backbone", "stem"]:
+        parts.append("stem")
+    elif path[:2] == ["backbone", "stages"] and isinstance(stages, nn.ModuleList):
+        parts.append(f"c{6 - len(stages) + int(path[2])}")
+    return parts

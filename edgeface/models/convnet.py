@@ -1,0 +1,42 @@
+"""Our own backbone: narrow standard convolutions and ReLU only, stride 4 in a single first convolution.
+
+One 6x6 stride-4 stem replaces the usual pair of stride-2 convolutions: the two largest activations of a small
+detector are never written to memory, which is where most of its CPU time goes. Everything else is 3x3, so that every
+runtime has a fast float and INT8 kernel for it.
+
+    image 3 x H x W
+      stem 6x6 /4   widths[0]   H/4
+      3x3 /2        widths[1]   H/8   + depths[0] residuals -> c3
+      3x3 /2        widths[2]   H/16  + depths[1] residuals -> c4
+      3x3 /2        widths[3]   H/32  + depths[2] residuals -> c5
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from edgeface.models.architecture import Backbone
+from edgeface.models.blocks import BasicResidual, conv_bn
+
+
+class ConvNet(nn.Module):
+    """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
+
+    def __init__(self, spec: Backbone) -> None:
+        super().__init__()
+        if len(spec.widths) != 4 or len(spec.depths) != 3:
+            raise ValueError("convnet takes 4 widths (stem, stride 8, 16, 32) and 3 depths")
+        self.stem = conv_bn(3, spec.widths[0], 6, 4, padding=1)
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv_bn(w_in, w_out, 3, 2), *(BasicResidual(w_out) for _ in range(depth)))
+            for w_in, w_out, depth in zip(spec.widths, spec.widths[1:], spec.depths, strict=False)
+        )
+        self.channels = spec.widths[1:]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return tuple(features)

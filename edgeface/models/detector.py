@@ -1,0 +1,124 @@
+"""FaceNet: backbone, neck and head as one module on raw pixels."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Architecture, Backbone, InputNorm
+from edgeface.models.blocks import ConvNorm, require_sizes
+from edgeface.models.convnet import ConvNet
+from edgeface.models.head import FoldedSCRFDHead, SCRFDHead, build_head
+from edgeface.models.neck import build_neck
+from edgeface.models.plainnet import PlainNet
+from edgeface.models.scrfd import MobileNetV1, ResNetV1e
+
+
+class FaceNet(nn.Module):
+    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.normalise: nn.Module = Normalise(architecture.input)
+        self.backbone = build_backbone(architecture.backbone)
+        self.neck = build_neck(architecture.neck, self.backbone.channels)
+        self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.head(self.neck(self.backbone(self.normalise(image))))
+        return outputs
+
+
+class Normalise(nn.Module):
+    """``(pixel - mean) / std``."""
+
+    def __init__(self, spec: InputNorm) -> None:
+        super().__init__()
+        if not all(isinstance(v, (int, float)) for v in (spec.mean, spec.std)) or not spec.std:
+            raise ModelError(f"input: mean {spec.mean!r} and std {spec.std!r}, accepted: two numbers, std not 0")
+        self.mean, self.std = spec.mean, spec.std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class PadWithMean(nn.Module):
+    """What is left of the normalisation after folding: the first convolution's zero padding meant ``mean`` pixels."""
+
+    def __init__(self, mean: float, padding: int) -> None:
+        super().__init__()
+        self.mean, self.padding = mean, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (self.padding,) * 4, value=self.mean)
+
+
+BACKBONES: dict[str, tuple[type[ConvNet | PlainNet | MobileNetV1 | ResNetV1e], int, int]] = {
+    "convnet": (ConvNet, 4, 3),
+    "plainnet": (PlainNet, 0, 0),
+    "mobilenetv1": (MobileNetV1, 6, 4),
+    "resnetv1e": (ResNetV1e, 5, 4),
+}
+"""Backbone kinds: class, number of widths and number of depths it takes."""
+
+
+def build_backbone(spec: Backbone) -> ConvNet | PlainNet | MobileNetV1 | ResNetV1e:
+    """Build the backbone named by ``spec.kind``; it has ``channels``, its three output widths.
+
+    Raises ModelError on a specification that cannot be built, or that fills in what its kind does not read.
+    """
+    if spec.kind not in BACKBONES:
+        raise ModelError(f"unknown backbone {spec.kind!r} (known: {', '.join(BACKBONES)})")
+    kind, widths, depths = BACKBONES[spec.kind]
+    where = f"backbone {spec.kind}"
+    for name, values, length in (("widths", spec.widths, widths), ("depths", spec.depths, depths)):
+        if not isinstance(values, tuple) or len(values) != length:
+            raise ModelError(f"{where}: {name} is {values!r}, accepted: {length} whole numbers")
+    require_sizes(where, **{f"widths[{i}]": width for i, width in enumerate(spec.widths)})
+    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
+    require_sizes(where, 0 if kind is ConvNet else 1, **{f"depths[{i}]": depth for i, depth in enumerate(spec.depths)})
+    for name, reader in (("structure", "plainnet"), ("block", "resnetv1e")):
+        if getattr(spec, name) and spec.kind != reader:
+            raise ModelError(f"{where}: {name} is for {reader} only, leave it out")
+    return kind(spec)
+
+
+def deployable(model: FaceNet) -> FaceNet:
+    """Return an evaluation copy with batch norm, level scales and input normalisation folded into convolutions.
+
+    The outputs are those of ``model.eval()`` up to float32 rounding. ``model`` itself is left as it was.
+    """
+    net = copy.deepcopy(model).eval().float()
+    with torch.no_grad():
+        convs = [m for m in net.modules() if isinstance(m, ConvNorm)]
+        for layer in convs:
+            layer.fold()
+        net.normalise = _fold_normalise(convs[0].conv, net.architecture.input)
+        if isinstance(net.head, SCRFDHead):
+            net.head = FoldedSCRFDHead(net.head)
+    return net
+
+
+def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
+    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean / std."""
+    weight = conv.weight.double()
+    bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.double()
+    conv.bias = nn.Parameter((bias - weight.sum((1, 2, 3)) * spec.mean / spec.std).float())
+    conv.weight = nn.Parameter((weight / spec.std).float())
+    padding = int(conv.padding[0])
+    if spec.mean == 0 or padding == 0:
+        return nn.Identity()
+    conv.padding = (0, 0)
+    return PadWithMean(spec.mean, padding)
+
+
+def build_detector(architecture: Architecture, seed: int) -> FaceNet:
+    """Build the network with initial weights drawn from ``seed``, leaving torch's global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FaceNet(architecture)

@@ -1,0 +1,67 @@
+"""Feature pyramids: three backbone features (strides 8, 16, 32) -> three maps of equal width."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Neck
+from edgeface.models.blocks import conv_bias, conv_bn, require_sizes
+
+
+class FPN(nn.Module):
+    """Top-down pyramid with bilinear upsampling.
+
+    Bilinear, because nearest resize falls off the fast INT8 path of the TFLite CPU delegate.
+    """
+
+    def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(conv_bn(c, channels, 1) for c in in_channels)
+        self.out_channels = channels
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        maps = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
+        for i in (1, 0):
+            maps[i] = maps[i] + F.interpolate(maps[i + 1], scale_factor=2.0, mode="bilinear", align_corners=False)
+        return tuple(maps)
+
+
+class PAFPN(nn.Module):
+    """Path-aggregation pyramid as SCRFD uses it: biased convolutions, no normalisation, no activation.
+
+    Top-down: 1x1 laterals, nearest upsample and add, 3x3 on each level. Bottom-up: a 3x3 stride-2 convolution of the
+    level below (before its output convolution), add, then a 3x3 output convolution on the two upper levels. Starts
+    from Xavier-uniform weights and zero biases, as the authors' code does.
+    """
+
+    def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(conv_bias(c, channels, 1) for c in in_channels)
+        self.smooth = nn.ModuleList(conv_bias(channels, channels, 3) for _ in in_channels)
+        self.down = nn.ModuleList(conv_bias(channels, channels, 3, 2) for _ in in_channels[1:])
+        self.output = nn.ModuleList(conv_bias(channels, channels, 3) for _ in in_channels[1:])
+        self.out_channels = channels
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.xavier_uniform_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        maps = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
+        for i in (1, 0):
+            maps[i] = maps[i] + F.interpolate(maps[i + 1], scale_factor=2.0, mode="nearest")
+        maps = [smooth(m) for smooth, m in zip(self.smooth, maps, strict=True)]
+        for i in (1, 2):
+            maps[i] = maps[i] + self.down[i - 1](maps[i - 1])
+        return (maps[0], self.output[0](maps[1]), self.output[1](maps[2]))
+
+
+def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> FPN | PAFPN:
+    """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
+    kinds: dict[str, type[FPN | PAFPN]] = {"fpn": FPN, "pafpn": PAFPN}
+    if spec.kind not in kinds:
+        raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)})")
+    require_sizes(f"neck {spec.kind}", channels=spec.channels)
+    return kinds[spec.kind](in_channels, spec.channels)

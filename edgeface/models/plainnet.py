@@ -1,0 +1,145 @@
+"""PlainNet: the backbones that DamoFD found (Jiang et al., ICLR 2023), built from their structure strings.
+
+    image 3 x H x W
+      SuperConv    stem   H/2
+      super-block  c2     H/4
+      super-block  c3     H/8    -> out
+      super-block  c4     H/16   -> out
+      super-block  c5     H/32   -> out
+
+Readings that the published strings leave open, settled by the parameters and multiply-accumulates of all four nets:
+
+- bottleneck and inverted super-blocks run *two* residuals per inner layer, basic ones a single residual;
+- the first residual of a super-block always has a projection (1x1 convolution *with* bias, then batch norm), the
+  others only where stride or width change;
+- an inverted layer ends its first residual at the bottleneck width; the second one widens from the *output* width;
+- a super-block of stride 1 continues the stage before it, and a stage's feature is the output of its last block.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Backbone
+from edgeface.models.blocks import Residual, conv_bn
+from edgeface.models.structure import SuperBlock, parse
+
+BN_EPS = 1e-3
+XAVIER_GAIN = 3.26033
+"""Gain of the authors' initialisation."""
+STAGES = 5
+
+
+class PlainNet(nn.Module):
+    """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
+
+    def __init__(self, spec: Backbone) -> None:
+        super().__init__()
+        stages = _stages(parse(spec.structure))
+        self.stem = nn.Sequential(*(layer for block in stages[0] for layer in build_super_block(block)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(layer for block in stage for layer in build_super_block(block))) for stage in stages[1:]
+        )
+        self.channels = tuple(stage[-1].out_channels for stage in stages[2:])
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return tuple(features[1:])
+
+
+def build_super_block(block: SuperBlock) -> list[nn.Module]:
+    """Return the layers of one super-block, in order: ConvNorm for a conv block, Residual for the others."""
+    layers: list[nn.Module] = []
+    in_channels, stride = block.in_channels, block.stride
+    for index in range(block.layers):
+        layers += _INNER_LAYERS[block.kind](block, in_channels, stride, index == 0)
+        in_channels, stride = block.out_channels, 1
+    return layers
+
+
+def round8(value: float) -> int:
+    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors' search."""
+    return max(8, 8 * round(value / 8))
+
+
+def _conv_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    return [conv_bn(in_channels, block.out_channels, block.kernel, stride, eps=BN_EPS)]
+
+
+def _basic_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    inner, out = block.bottleneck, block.out_channels
+    branch = nn.Sequential(conv_bn(in_channels, inner, block.kernel, stride, eps=BN_EPS),
+                           conv_bn(inner, out, block.kernel, relu=False, eps=BN_EPS))
+    return [_residual(branch, in_channels, out, stride, first)]
+
+
+def _bottleneck_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    def residual(width: int, step: int, project: bool) -> Residual:
+        branch = _three(width, block.bottleneck, block.out_channels, block.kernel, step, groups=1)
+        return _residual(branch, width, block.out_channels, step, project)
+
+    return [residual(in_channels, stride, first), residual(block.out_channels, 1, False)]
+
+
+def _inverted_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    def residual(width: int, out: int, step: int, project: bool) -> Residual:
+        inner = round8(block.expansion * out)
+        return _residual(_three(width, inner, out, block.kernel, step, groups=inner), width, out, step, project)
+
+    return [residual(in_channels, block.bottleneck, stride, first),
+            residual(block.bottleneck, block.out_channels, 1, False)]
+
+
+_INNER_LAYERS = {"conv": _conv_layer, "basic": _basic_layer, "bottleneck": _bottleneck_layer,
+                 "inverted": _inverted_layer}
+
+
+def _residual(branch: nn.Sequential, in_channels: int, out_channels: int, stride: int, project: bool) -> Residual:
+    """[N, in, H, W] -> [N, out, H/stride, W/stride], with a projection if asked for or if the shapes differ."""
+    shortcut: nn.Module = nn.Identity()
+    if project or stride > 1 or in_channels != out_channels:
+        shortcut = conv_bn(in_channels, out_channels, 1, stride, bias=True, relu=False, eps=BN_EPS)
+    return Residual(branch, shortcut)
+
+
+def _three(in_channels: int, inner: int, out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
+    """1x1, then K x K with the stride, then 1x1 without activation."""
+    return nn.Sequential(
+        conv_bn(in_channels, inner, 1, eps=BN_EPS),
+        conv_bn(inner, inner, kernel, stride, groups=groups, eps=BN_EPS),
+        conv_bn(inner, out, 1, relu=False, eps=BN_EPS),
+    )
+
+
+def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
+    """Group super-blocks into stem, c2, c3, c4 and c5: each stride-2 block opens a stage."""
+    if blocks[0].kind != "conv" or blocks[0].in_channels != 3 or blocks[0].stride != 2:
+        raise ModelError(f"plainnet structure: block 1, {blocks[0]}, cannot be the stem: accepted is "
+                         "SuperConvK3BNRELU(3,out,2,layers), K one of 3, 5, 7")
+    stages: list[list[SuperBlock]] = []
+    for block in blocks:
+        if block.stride == 2:
+            stages.append([])
+        stages[-1].append(block)
+    if len(stages) != STAGES:
+        raise ModelError(f"plainnet structure: {len(stages)} of its blocks have stride 2, accepted: {STAGES} "
+                         "(stem, c2, c3, c4, c5)")
+    return stages
+
+
+def _initialise(net: PlainNet) -> None:
+    """Xavier-normal convolutions; the last scale of each residual branch is 0, so that it starts as its shortcut."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_normal_(module.weight, gain=XAVIER_GAIN)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in net.modules():
+        if isinstance(module, Residual):
+            nn.init.zeros_(module.last_scale)

@@ -1,0 +1,120 @@
+"""PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock. Standard library only.
+
+Four forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or 6):
+
+    SuperConvK3BNRELU(in,out,stride,layers)             convolutions, the stem
+    SuperResK3K3(in,out,stride,bottleneck,layers)       basic residuals
+    SuperResK1K3K1(in,out,stride,bottleneck,layers)     bottleneck residuals
+    SuperResIDWE1K3(in,out,stride,bottleneck,layers)    inverted depthwise residuals
+
+Parsing is strict (no spaces, no leading zeros), so that printing gives back the very same text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from edgeface.errors import ModelError
+
+KERNELS = (3, 5, 7)
+EXPANSIONS = (1, 2, 4, 6)
+KINDS = ("conv", "basic", "bottleneck", "inverted")
+MAX_CHANNELS = 9999
+MAX_LAYERS = 99
+ACCEPTED = (
+    "SuperConvK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or SuperResIDWE1K3"
+    "(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6"
+)
+
+_NUMBER = r"([1-9]\d{0,3})"
+_FORMS = {
+    "conv": re.compile(rf"SuperConvK([357])BNRELU\({_NUMBER},{_NUMBER},([12]),{_NUMBER}\)"),
+    "basic": re.compile(rf"SuperResK([357])K\1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
+    "bottleneck": re.compile(rf"SuperResK1K([357])K1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
+    "inverted": re.compile(rf"SuperResIDWE([1246])K([357])\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
+}
+
+
+@dataclass(frozen=True)
+class SuperBlock:
+    """One super-block: ``layers`` inner layers of one kind, of which the first carries the stride.
+
+    ``str(block)`` is its published text. Raises ModelError for a value that has none.
+    """
+
+    kind: str
+    """conv, basic, bottleneck or inverted"""
+    kernel: int
+    in_channels: int
+    out_channels: int
+    stride: int
+    layers: int
+    bottleneck: int = 0
+    """inner width; 0 for conv, which has none"""
+    expansion: int = 0
+    """inverted: widening of the depthwise convolution; 0 for the other kinds"""
+
+    def __post_init__(self) -> None:
+        residual, inverted = self.kind != "conv", self.kind == "inverted"
+        checks = {
+            "kind": (self.kind in KINDS, ", ".join(KINDS)),
+            "kernel": (self.kernel in KERNELS, "3, 5 or 7"),
+            "in_channels": (1 <= self.in_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
+            "out_channels": (1 <= self.out_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
+            "stride": (self.stride in (1, 2), "1 or 2"),
+            "layers": (1 <= self.layers <= MAX_LAYERS, f"1 to {MAX_LAYERS}"),
+            "bottleneck": (residual <= self.bottleneck <= residual * MAX_CHANNELS,
+                           f"1 to {MAX_CHANNELS}" if residual else "0"),
+            "expansion": (self.expansion in (EXPANSIONS if inverted else (0,)), "1, 2, 4 or 6" if inverted else "0"),
+        }
+        for name, (accepted, what) in checks.items():
+            if not accepted:
+                raise ModelError(f"{self.kind} block: {name} is {getattr(self, name)!r}, accepted: {what}")
+
+    def __str__(self) -> str:
+        k = self.kernel
+        names = {"conv": f"SuperConvK{k}BNRELU", "basic": f"SuperResK{k}K{k}", "bottleneck": f"SuperResK1K{k}K1",
+                 "inverted": f"SuperResIDWE{self.expansion}K{k}"}
+        inner = (self.layers,) if self.kind == "conv" else (self.bottleneck, self.layers)
+        arguments = (self.in_channels, self.out_channels, self.stride, *inner)
+        return f"{names[self.kind]}({','.join(map(str, arguments))})"
+
+
+def parse(text: str) -> tuple[SuperBlock, ...]:
+    """Read a structure string; ``format_structure(parse(text)) == text``.
+
+    Raises ModelError naming the block that is malformed, or that takes other channels than the one before gives.
+    """
+    if not isinstance(text, str) or not text:
+        raise ModelError(f"plainnet structure is empty; a structure is one or more blocks of: {ACCEPTED}")
+    pieces = re.findall(r"[^)]*\)|[^)]+", text)
+    blocks = tuple(_parse_block(piece, number) for number, piece in enumerate(pieces, 1))
+    for number, (before, block) in enumerate(pairwise(blocks), 2):
+        if block.in_channels != before.out_channels:
+            raise ModelError(f"plainnet structure: block {number}, {block}, takes {block.in_channels} channels but "
+                             f"block {number - 1} gives {before.out_channels}")
+    return blocks
+
+
+def format_structure(blocks: Iterable[SuperBlock]) -> str:
+    """Print super-blocks as the structure string that :func:`parse` reads."""
+    return "".join(map(str, blocks))
+
+
+def _parse_block(piece: str, number: int) -> SuperBlock:
+    for kind, form in _FORMS.items():
+        match = form.fullmatch(piece)
+        if match:
+            values = [int(group) for group in match.groups()]
+            expansion = values.pop(0) if kind == "inverted" else 0
+            bottleneck = values.pop(4) if kind != "conv" else 0
+            kernel, in_channels, out_channels, stride, layers = values
+            try:
+                return SuperBlock(kind, kernel, in_channels, out_channels, stride, layers, bottleneck, expansion)
+            except ModelError as error:
+                raise ModelError(f"plainnet structure: block {number}, {piece}: {error}") from None
+    shown = piece if len(piece) <= 60 else piece[:57] + "..."
+    raise ModelError(f"plainnet structure: block {number}, {shown!r}, is malformed; accepted: {ACCEPTED}")

@@ -1,0 +1,102 @@
+"""Runner: one input, the same names and the same meaning on every backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.decode import HeadLayout
+from edgeface.errors import EdgefaceError, ImageError, OptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Heads = dict[str, NDArray[np.float32]]
+MAX_THREADS = 1024
+
+
+class RunnerClosedError(EdgefaceError):
+    """A runner or detector that is used after ``close()``."""
+
+
+class Runner(ABC):
+    """A loaded model: uint8 RGB in, raw head outputs out.
+
+    Not thread-safe: give each thread a runner of its own. Close it, or use it in a ``with`` block, to free the
+    runtime's memory. Subclasses supply :meth:`_run_one` and :meth:`_close`; everything about the input is checked
+    here, so that it is the same everywhere.
+    """
+
+    def __init__(
+        self, model: str, layout: HeadLayout, input_size: tuple[int, int] | None, runtime: str, threads: int
+    ) -> None:
+        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+            raise OptionError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+        self.model = model
+        """name of the model"""
+        self.layout = layout
+        self.input_size = input_size
+        """(width, height) in px, or None: any multiples of the largest stride"""
+        self.runtime = runtime
+        """package and version, such as ``onnxruntime 1.31.1``"""
+        self.threads = threads
+        self._closed = False
+
+    @property
+    def dynamic(self) -> bool:
+        """True: takes any width and height that are multiples of the largest stride."""
+        return self.input_size is None
+
+    def run(self, batch: NDArray[np.uint8]) -> Heads:
+        """uint8 RGB [N, H, W, 3], raw 0-255 -> float32 ``cls_s`` [N, H/s, W/s, A], ``box_s`` [N, H/s, W/s, 4A].
+
+        Raises ImageError when the batch is not of that type and size, RunnerClosedError after :meth:`close`. The
+        arrays returned are the caller's to keep.
+        """
+        if self._closed:
+            raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
+        self._check(batch)
+        if len(batch) == 1:
+            return self._run_one(batch)
+        parts = [self._run_one(batch[i : i + 1]) for i in range(len(batch))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.layout.output_names}
+
+    def close(self) -> None:
+        """Free the runtime. Calling it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
+        """One checked image [1, H, W, 3] -> outputs; arrays are not reused by later calls."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Drop what the runtime holds; called once."""
+
+    def _check(self, batch: NDArray[np.uint8]) -> None:
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8:
+            what = f"dtype {batch.dtype}" if isinstance(batch, np.ndarray) else type(batch).__name__
+            raise ImageError(f"a batch must be a uint8 array [N, H, W, 3], got {what}")
+        if batch.ndim != 4 or batch.shape[3] != 3 or batch.shape[0] == 0:
+            raise ImageError(f"a batch must be [N, H, W, 3] with N of 1 or more, got {list(batch.shape)}")
+        height, width = batch.shape[1:3]
+        if self.input_size is not None and (width, height) != self.input_size:
+            raise ImageError(f"{self.model} is fixed at {self.input_size[0]}x{self.input_size[1]} px, got a batch of "
+                             f"{width}x{height}: letterbox the images first")
+        multiple = self.layout.strides[-1]
+        if width % multiple or height % multiple or 0 in (width, height):
+            raise ImageError(f"width and height must be multiples of {multiple} px, got {width}x{height}")

@@ -1,0 +1,58 @@
+"""What runners of model files share: checks against the manifest, and layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.bundle import Bundle, Manifest
+from edgeface.errors import BundleError
+
+
+def fixed_size(manifest: Manifest) -> tuple[int, int] | None:
+    """(width, height) that the file takes, None for any."""
+    return None if manifest.input.dynamic else (manifest.input.width, manifest.input.height)
+
+
+def load_failed(bundle: Bundle, error: Exception) -> BundleError:
+    """One line for a runtime that refuses the file."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return BundleError(f"{bundle.path / bundle.manifest.primary} cannot be loaded: {reason}")
+
+
+def check_io(bundle: Bundle, inputs: Mapping[str, Sequence[object]], outputs: Iterable[str]) -> None:
+    """Raise BundleError unless the file has the input (float32, of the manifest's shape) and outputs it promises.
+
+    ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free.
+    """
+    manifest, spec = bundle.manifest, bundle.manifest.input
+    where = bundle.path / manifest.primary
+    if spec.dtype != "float32":
+        raise BundleError(f"{where}: input dtype {spec.dtype} cannot be run yet (accepted: float32)")
+    if list(inputs) != [spec.name]:
+        raise BundleError(f"{where}: the file has the inputs {sorted(inputs)}, its manifest says [{spec.name!r}]")
+    wanted = (1, 3, spec.height, spec.width) if spec.layout == "NCHW" else (1, spec.height, spec.width, 3)
+    shape = inputs[spec.name]
+    fixed = [side for side in shape if isinstance(side, int) and side > 0]
+    if len(shape) != 4 or (list(shape) != list(wanted) if not spec.dynamic else any(s not in wanted for s in fixed)):
+        raise BundleError(f"{where}: the file takes {list(shape)}, its manifest says {list(wanted)}")
+    missing = sorted(set(manifest.outputs.values()) - set(outputs))
+    if missing:
+        raise BundleError(f"{where}: the file has no output {missing[0]!r} that its manifest names")
+
+
+def to_tensor(batch: NDArray[np.uint8], layout: str) -> NDArray[np.float32]:
+    """uint8 [1, H, W, 3] -> float32 in the file's layout, contiguous."""
+    if layout == "NHWC":
+        return batch.astype(np.float32)
+    tensor = np.empty((1, 3, *batch.shape[1:3]), np.float32)
+    for channel in range(3):  # three strided copies are faster than one transposed copy
+        tensor[0, channel] = batch[0, :, :, channel]
+    return tensor
+
+
+def to_nhwc(value: NDArray[np.float32], layout: str) -> NDArray[np.float32]:
+    """An output in the file's layout -> float32 NHWC, contiguous."""
+    return np.ascontiguousarray(value.transpose(0, 2, 3, 1) if layout == "NCHW" else value, np.float32)

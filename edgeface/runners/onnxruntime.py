@@ -1,0 +1,45 @@
+"""ONNX Runtime on the CPU: the float reference of the project."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.backends import get_backend, import_runtime
+from edgeface.bundle import Bundle
+from edgeface.runners.base import Heads, Runner
+from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
+
+
+class OnnxRuntimeRunner(Runner):
+    """Runs a Bundle of target ``onnx``."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        manifest = bundle.manifest
+        ort = import_runtime(get_backend("onnx"))
+        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), f"onnxruntime {ort.__version__}",
+                         threads)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what fails is told by our one line
+        # Idle workers that spin slow down whatever else the device does, and collapse when cores are shared.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        content = bundle.read()
+        try:
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class but this
+            raise load_failed(bundle, error) from None
+        shapes = {i.name: i.shape for i in self._session.get_inputs()}
+        check_io(bundle, shapes, [o.name for o in self._session.get_outputs()])
+        self._input, self._layout = manifest.input.name, manifest.input.layout
+        self._outputs = manifest.outputs
+
+    def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
+        names = self.layout.output_names
+        tensor = to_tensor(batch, self._layout)
+        values = self._session.run([self._outputs[name] for name in names], {self._input: tensor})
+        return {name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)}
+
+    def _close(self) -> None:
+        del self._session

@@ -1,0 +1,66 @@
+"""PyTorch: the network as it was trained, from zoo weights or a safetensors file, at any size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.backends import has_module
+from edgeface.decode import head_layout
+from edgeface.errors import MissingExtraError
+from edgeface.runners.base import Heads, Runner
+
+if TYPE_CHECKING:
+    from edgeface.models.detector import FaceNet
+
+
+class TorchRunner(Runner):
+    """Runs a network in float32 on the CPU or on ``device``, with normalisations folded."""
+
+    def __init__(self, network: FaceNet, threads: int = 1, device: str = "cpu") -> None:
+        import torch
+
+        from edgeface.models.detector import deployable
+
+        architecture = network.architecture
+        super().__init__(architecture.name, head_layout(architecture), None, f"torch {torch.__version__}", threads)
+        self._network = deployable(network).to(device)
+        self._device = device
+
+    @classmethod
+    def open(cls, name: str, threads: int = 1, device: str = "cpu") -> TorchRunner:
+        """Load a zoo model. Raises ModelError for a name without weights, MissingExtraError without torch."""
+        from edgeface.zoo import get_entry, load_network
+
+        get_entry(name)
+        if not has_module("torch"):
+            raise MissingExtraError("torch", "zoo", f"running {name} by name instead of an exported Bundle")
+        return cls(load_network(name), threads, device)
+
+    def run(self, batch: NDArray[np.uint8]) -> Heads:
+        import torch
+
+        before = torch.get_num_threads()  # a setting of the whole process: put it back
+        torch.set_num_threads(self.threads)
+        try:
+            return super().run(batch)
+        finally:
+            torch.set_num_threads(before)
+
+    def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
+        import torch
+
+        with torch.inference_mode():
+            # A copy: the array may be read-only or have negative strides, which torch does not take.
+            image = torch.from_numpy(batch.copy()).to(self._device).permute(0, 3, 1, 2).float()
+            values = self._network(image)
+        return {
+            name: np.ascontiguousarray(value.permute(0, 2, 3, 1).cpu().numpy())
+            for name, value in zip(self.layout.output_names, values, strict=True)
+        }
+
+    def _close(self) -> None:
+        del self._network
+

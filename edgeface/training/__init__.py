@@ -1,0 +1,46 @@
+"""Training: annotated photos in, weights out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeface.errors import DataError, OptionError
+from edgeface.models.architecture import Architecture
+from edgeface.training.options import AugmentOptions, TrainOptions
+
+__all__ = ["AugmentOptions", "TrainOptions", "train_model"]
+
+WIDER_LIST = Path("wider_face_split/wider_face_train_bbx_gt.txt")
+WIDER_IMAGES = Path("WIDER_train/images")
+
+
+def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
+                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu") -> None:
+    """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see :class:`Trainer`.
+
+    Raises DataError for annotations or photos that cannot be used, OptionError for a device that is not there.
+    """
+    import torch
+
+    from edgeface.annotations import read_annotations
+    from edgeface.training.dataset import open_cache
+    from edgeface.training.loop import Trainer, distributed
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise OptionError(f"--device {device!r} is not usable here: use cpu") from None
+    if threads:
+        torch.set_num_threads(threads)
+    boxes = annotations or data / WIDER_LIST
+    images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
+    if not boxes.is_file():
+        raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
+    with distributed() as first:
+        if first:  # the others then find the cache made
+            open_cache(cache, images, read_annotations(boxes))
+    with distributed():
+        pixels = open_cache(cache, images, read_annotations(boxes), in_memory)
+        trainer = Trainer(architecture, options, pixels, run, device)
+        trainer.resume()
+        trainer.fit()

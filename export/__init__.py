@@ -1,0 +1,29 @@
+"""The export room: a torch network -> a Bundle for one runtime, proven equal before it gets its name.
+
+    Source (network + weights) --deployable()--> <target>.py --> model file --> parity.py --> Bundle in dist/
+
+``python -m export --help`` is the command; in Python: ``export_model(load_source("edgeface-n"),
+ExportRequest("tflite"))``. One small module per target (:mod:`export.onnx`, :mod:`export.tflite`) supplies only what
+differs: a function ``(network, request) -> Converted`` named in the capability table of :mod:`edgeface.backends`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from export.pipeline import Exported, export_model
+from export.request import Converted, ExportRequest
+
+if TYPE_CHECKING:
+    from export.source import Source, load_source
+
+__all__ = ["Converted", "ExportRequest", "Exported", "Source", "export_model", "load_source"]
+
+
+def __getattr__(name: str) -> Any:
+    """Source and load_source need torch: they are imported on use, so that ``--help`` works without."""
+    if name in ("Source", "load_source"):
+        from export import source
+
+        return getattr(source, name)
+    raise AttributeError(f"module 'export' has no attribute {name!r}")

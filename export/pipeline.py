@@ -1,0 +1,104 @@
+"""One export from network to Bundle: fold, convert, open the written file, compare, and only then give it its name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeface.backends import BACKENDS
+from edgeface.bundle import Bundle, InputSpec, Manifest, write_bundle
+from edgeface.decode import head_layout
+from edgeface.errors import OutputError
+from export.quiet import quiet
+from export.request import INPUT_NAME, Converted, ExportRequest
+
+if TYPE_CHECKING:
+    from export.parity import Parity
+    from export.source import Source
+
+Stage = Callable[[str], AbstractContextManager[Any]]
+"""Called with the name of each step that takes long; its context lasts as long as the step."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came out."""
+
+    bundle: Bundle
+    parity: Parity
+    operators: dict[str, int]
+    """operator -> how often it is in the graph"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as ``--format json`` prints it."""
+        manifest = self.bundle.manifest
+        return {
+            "path": str(self.bundle.path), "model": manifest.model, "target": manifest.target,
+            "precision": manifest.precision, "width": manifest.input.width, "height": manifest.input.height,
+            "dynamic": manifest.input.dynamic, "file": manifest.primary,
+            "bytes": self.bundle.primary.stat().st_size, "sha256": manifest.files[manifest.primary],
+            "operators": dict(sorted(self.operators.items())), "parity": manifest.parity,
+            "weights": manifest.to_json()["weights"],
+        }
+
+
+def export_model(source: Source, request: ExportRequest, out: Path | str = "dist", *, stage: Stage = nullcontext,
+                 verbose: bool = False) -> Exported:
+    """Export ``source`` as ``request`` says into ``out/<model>-<target>-<precision>-<W>x<H>/``.
+
+    Raises ExportError when a converter fails or the file differs from torch, OutputError when ``out`` cannot be
+    written, MissingExtraError when a converter or the runtime is not installed. Nothing is left behind then.
+    """
+    from edgeface.models.detector import deployable
+    from export.parity import check_parity
+
+    check_writable(out)
+    exporter = BACKENDS[request.target].load_exporter(request.precision)
+    with stage(f"converting to {request.target}"), quiet(f"converting {source.name} to {request.target}", verbose):
+        converted: Converted = exporter(deployable(source.network), request)
+    manifest = _manifest(source, request, converted)
+    files = {manifest.primary: converted.content}
+    with stage("comparing the file with torch"), _scratch_folder() as scratch:
+        unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
+        with quiet(f"running the {request.target} file", verbose):
+            parity = check_parity(unproven, source.network)
+    bundle = write_bundle(Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files)
+    return Exported(bundle, parity, converted.operators)
+
+
+def check_writable(out: Path | str) -> None:
+    """Raise OutputError now for a folder that a conversion of half a minute could not be written to."""
+    folder = Path(out).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {out}: {folder} is not a folder")
+    try:
+        tempfile.TemporaryDirectory(prefix=".edgeface-", dir=folder).cleanup()  # permission bits say nothing to root
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}: choose another folder with --out") from None
+
+
+def _manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:
+    architecture = source.network.architecture
+    return Manifest(
+        model=source.name, target=request.target, precision=request.precision, architecture=architecture,
+        head_layout=head_layout(architecture),
+        input=InputSpec(request.width, request.height, request.dynamic, converted.layout, "float32", INPUT_NAME),
+        outputs=converted.outputs, primary=source.name + BACKENDS[request.target].suffix, tools=converted.tools,
+        weights=source.weights,
+    )
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgeface-export-")
+    except OSError as error:
+        raise OutputError(f"cannot write a temporary folder: {error.strerror or error}") from error
+    with folder as name:
+        yield Path(name)

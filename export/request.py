@@ -1,0 +1,77 @@
+"""What is asked of an exporter and what it hands back. Nothing here imports torch or a converter."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from edgeface.backends import check_combination
+from edgeface.errors import MissingExtraError, OptionError
+from edgeface.options import parse_size
+
+if TYPE_CHECKING:
+    from edgeface.models.detector import FaceNet
+
+INPUT_NAME = "input"
+"""Name of the image tensor in every exported file."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One file to make. Raises OptionError, naming the option, for a combination that is off."""
+
+    target: str
+    """runtime to export for: a row of the capability table"""
+    precision: str = "fp32"
+    """what the weights are stored as"""
+    width: int = 640
+    """px, a multiple of 32"""
+    height: int = 480
+    """px, a multiple of 32"""
+    dynamic: bool = False
+    """accept any width and height that are multiples of 32, not only the given ones"""
+
+    def __post_init__(self) -> None:
+        backend = check_combination(self.target, self.precision)
+        parse_size(f"{self.width}x{self.height}")
+        if self.dynamic and not backend.dynamic:
+            raise OptionError(f"--dynamic: a {self.target} file has one fixed size: leave --dynamic out and export "
+                              "one file per size, or use --target onnx")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model file before its parity check."""
+
+    content: bytes
+    layout: str
+    """NCHW or NHWC, of the input and of every output"""
+    outputs: dict[str, str]
+    """our output name -> name of that tensor in the file"""
+    operators: dict[str, int]
+    """operator -> how often it is in the graph"""
+    tools: dict[str, str]
+    """package -> version, of everything that took part"""
+
+
+Exporter = Callable[["FaceNet", ExportRequest], Converted]
+"""``deployable()`` network, request -> file. The network is left as it was."""
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Package -> installed version, for the manifest."""
+    return {name: metadata.version(name) for name in sorted(distributions)}
+
+
+def require(purpose: str, *packages: str) -> None:
+    """Raise MissingExtraError for the first import name that is not installed; imports nothing."""
+    for package in packages:
+        try:
+            found = importlib.util.find_spec(package) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            raise MissingExtraError(package.replace("_", "-"), "export", purpose)

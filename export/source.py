@@ -1,0 +1,107 @@
+"""Which network, with which numbers in it.
+
+One rule decides the weights: ``--weights FILE`` if given, else those shipped in the zoo, else (or with ``--seed N``)
+random ones. Random weights make a file that is right in everything but its detections: good for latency, size and
+operator coverage. The manifest and the terminal say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgeface import zoo
+from edgeface.bundle import WeightsInfo
+from edgeface.errors import ModelError, OptionError
+from edgeface.models import Architecture, build, get_architecture
+from edgeface.models.detector import FaceNet
+from edgeface.models.head import LevelScale
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network in evaluation mode and where its weights come from."""
+
+    network: FaceNet
+    weights: WeightsInfo
+    seed: int | None = None
+    """set when the weights are random"""
+
+    @property
+    def name(self) -> str:
+        return self.network.architecture.name
+
+
+def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
+    """Build ``model`` and give it its weights. Raises ModelError, OptionError."""
+    if weights is not None and seed is not None:
+        raise OptionError("--weights and --seed exclude each other: give the file, or ask for random weights")
+    if weights is not None:
+        return _from_file(get_architecture(model), Path(weights))
+    if seed is None and model in zoo.names():
+        return _from_zoo(model)
+    return random_source(model, seed or 0)
+
+
+def random_source(model: str | Architecture, seed: int) -> Source:
+    """``model`` with random weights that exercise every layer.
+
+    Training starts from branches and outputs that are nearly zero; a parity check on those would prove little. Here
+    every normalisation has numbers of its own, and outputs vary from cell to cell. Raises OptionError for a seed out of
+    range.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise OptionError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
+    network = build(model, seed).eval()
+    random = torch.Generator().manual_seed(seed)
+
+    def uniform(like: Tensor, low: float, high: float) -> Tensor:
+        return torch.rand(like.shape, generator=random) * (high - low) + low
+
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                bound = (3.0 / module.weight[0].numel()) ** 0.5  # variance 1 / fan-in
+                module.weight.copy_(uniform(module.weight, -bound, bound))
+            elif isinstance(module, LevelScale):
+                module.value.copy_(uniform(module.value, 0.7, 1.3))
+            elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+                quiet_branch = not module.weight.any()  # the end of a residual: a large factor would grow with depth
+                module.weight.copy_(uniform(module.weight, *(0.1, 0.3) if quiet_branch else (0.8, 1.6)))
+                module.bias.copy_(uniform(module.bias, -0.2, 0.2))
+                if isinstance(module, nn.BatchNorm2d):
+                    assert module.running_mean is not None and module.running_var is not None
+                    module.running_mean.copy_(uniform(module.running_mean, -0.2, 0.2))
+                    module.running_var.copy_(uniform(module.running_var, 0.5, 1.5))
+    info = WeightsInfo(sha256=state_sha256(network), licence=f"none: random weights, seed {seed}, not trained",
+                       data_terms="none: not trained")
+    return Source(network, info, seed)
+
+
+def state_sha256(network: FaceNet) -> str:
+    """SHA-256 over names, shapes and values of all weights: equal for equal weights in any file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_file(architecture: Architecture, path: Path) -> Source:
+    weights = zoo.load_weights_file(path)
+    try:
+        network = zoo.network_with(architecture, weights)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}: name its network with --model") from None
+    return Source(network, WeightsInfo(hashlib.sha256(path.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED))
+
+
+def _from_zoo(name: str) -> Source:
+    entry = zoo.get_entry(name)
+    return Source(zoo.load_network(name), WeightsInfo(entry.sha256, entry.licence, entry.data_terms))

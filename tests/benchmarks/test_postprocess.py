@@ -1,0 +1,38 @@
+"""The decode + NMS benchmark runs, counts what the decoder counts, and says whether its limit holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.postprocess import SCENES, THRESHOLDS, main, make_outputs
+from edgeface.decode import HeadLayout, check_outputs, decode, nms
+
+
+@pytest.mark.parametrize("anchors", [1, 2])
+def test_scenes_look_like_head_outputs(anchors: int) -> None:
+    layout = HeadLayout(anchors=anchors)
+    outputs = make_outputs(320, 256, 5, layout, np.random.default_rng(0))
+    check_outputs(outputs, layout)
+    boxes, scores = decode(outputs, layout, 0.5)
+    assert 0 < len(nms(boxes, scores)) <= len(boxes)
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "postprocess.json"
+    code = main(["--size", "320x256", "--runs", "2", "--format", "json", "--save", str(saved)])
+    data = json.loads(capsys.readouterr().out)
+    assert data == json.loads(saved.read_text()) and len(data["rows"]) == 2 * len(SCENES) * len(THRESHOLDS)
+    assert code == int(data["worst_median_ms"] >= data["limit_ms"])
+    for row in data["rows"]:
+        assert row["minimum_ms"] <= row["median_ms"] <= row["p90_ms"] and row["kept"] <= row["candidates"]
+
+
+def test_table_and_bad_size(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--size", "320x256", "--runs", "1"])
+    assert "limit 2.0 ms" in capsys.readouterr().out
+    assert main(["--size", "321x256"]) == 2
+    assert "multiples of 32" in capsys.readouterr().err

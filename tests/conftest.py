@@ -1,0 +1,81 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edgeface.bundle import Bundle
+    from export import Source
+
+Photo = NDArray[np.uint8]
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of given data sets, goldens and peer models: EDGEFACE_SHARED, or ``shared`` beside the checkout."""
+    folder = Path(os.environ.get("EDGEFACE_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip("the shared data are not there: set EDGEFACE_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Photo:
+    """Portrait of Eileen Collins (NASA, public domain) that scikit-image brings along: RGB [512, 512, 3]."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    return np.ascontiguousarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def hopper_path() -> Path:
+    """Portrait of Grace Hopper (US Navy, public domain) that matplotlib brings along: a JPEG file."""
+    cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib is not installed")
+    return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+@pytest.fixture(scope="session")
+def lively_size() -> tuple[int, int]:
+    """Width and height of the exported test networks: small, so that a suite stays quick."""
+    return (160, 128)
+
+
+@pytest.fixture(scope="session")
+def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
+    """edgeface-n with random weights whose scores pass .3 in about one cell of twenty: enough to compare boxes."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.images import letterbox
+    from export.source import random_source
+
+    source = random_source("edgeface-n", seed=3)
+    image, _ = letterbox(astronaut, *lively_size)
+    with torch.no_grad():
+        outputs = source.network(torch.from_numpy(image[None]).permute(0, 3, 1, 2).float())
+        for cls, logits in zip(source.network.head.cls, outputs[::2], strict=True):
+            cls.conv.bias -= torch.quantile(logits, 0.95) + 0.5
+    return source
+
+
+@pytest.fixture(scope="session")
+def exported(
+    lively: Source, lively_size: tuple[int, int], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Bundle]:
+    """``exported(target, precision="fp32", dynamic=False)`` -> Bundle of ``lively``, made once a session."""
+    made: dict[tuple[str, str, bool], Bundle] = {}
+
+    def make(target: str, precision: str = "fp32", dynamic: bool = False) -> Bundle:
+        from export import ExportRequest, export_model
+
+        key = (target, precision, dynamic)
+        if key not in made:
+            request = ExportRequest(target, precision, *lively_size, dynamic)
+            made[key] = export_model(lively, request, tmp_path_factory.mktemp("dist")).bundle
+        return made[key]
+
+    return make

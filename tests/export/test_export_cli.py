@@ -1,0 +1,232 @@
+"""``python -m export``: what it prints, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgeface.backends import BACKENDS, PRECISIONS, export_targets
+from edgeface.bundle import Bundle
+from edgeface.models import build
+from export.__main__ import main
+from export.quiet import quiet
+from export.source import load_source, random_source
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SMALL = ("--size", "64x64")
+
+
+class CLI:
+    """Runs the command in this process: ``cli(*arguments) -> (exit code, stdout, stderr)``."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+        self.capfd, self.monkeypatch, self.out = capfd, monkeypatch, out
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments), "--out", str(self.out)])
+        self.capfd.readouterr()
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return (code, *self.capfd.readouterr())
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CLI:
+    return CLI(capfd, monkeypatch, tmp_path / "dist")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of edgeface-n as a training writes them."""
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    state = random_source("edgeface-n", 5).network.state_dict()
+    save_file({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
+    return path
+
+
+def fails(cli: CLI, *arguments: str | Path) -> str:
+    """Assert exit code 2, one line on stderr, nothing on stdout, nothing written; return the line."""
+    code, out, err = cli(*arguments)
+    lines = [line for line in err.splitlines() if not line.endswith(" ...") and not line.startswith("note: ")]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith("error: ")
+    assert not cli.out.exists() or cli.out.is_file() or not list(cli.out.iterdir())
+    return lines[0]
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(("arguments", "message"), [
+        (("--target", "coreml"), r"unknown target 'coreml' (known: onnx, tflite"),
+        (("--target", "onnx", "--precision", "fp8"), "unknown precision 'fp8' (known: fp32, fp16, int8)"),
+        (("--target", "tflite", "--precision", "int8"), "tflite int8 is off: "),
+        (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
+        (("--target", "onnx", "--size", "0x0"), "width and height must be multiples of 32"),
+        (("--target", "onnx", "--size", "big"), "is not WIDTHxHEIGHT, for example 640x480"),
+        (("--target", "tflite", "--dynamic"), "--dynamic: a tflite file has one fixed size"),
+        (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
+        (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
+        (("--target", "onnx", "--seed", "-1"), "--seed -1: a seed is a whole number from 0"),
+        (("--target", "onnx", "--weights", "a", "--seed", "1"), "--weights and --seed exclude each other"),
+    ])
+    def test_options(self, cli: CLI, arguments: tuple[str, ...], message: str) -> None:
+        assert message in fails(cli, *arguments)
+
+    def test_missing_weights(self, cli: CLI, tmp_path: Path) -> None:
+        path = tmp_path / "none.safetensors"
+        assert f"cannot read weights {path}" in fails(cli, "--target", "onnx", "--weights", path)
+
+    @pytest.mark.parametrize("kept", [0, 7, 5000, -1])
+    def test_truncated_weights(self, cli: CLI, weights: Path, tmp_path: Path, kept: int) -> None:
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes(weights.read_bytes()[:kept])
+        assert f"{path} is not a whole safetensors file" in fails(cli, "--target", "onnx", "--weights", path)
+
+    def test_foreign_weights(self, cli: CLI, weights: Path) -> None:
+        line = fails(cli, "--target", "onnx", "--weights", weights, "--model", "scrfd-0.5g")
+        assert f"{weights}: the weights do not fit scrfd-0.5g: backbone." in line
+        assert line.endswith("name its network with --model")
+
+    def test_misshapen_and_infinite_weights(self, cli: CLI, tmp_path: Path) -> None:
+        state = build("edgeface-n").state_dict()
+        key = "backbone.stem.conv.weight"
+        path = tmp_path / "bad.safetensors"
+        for bad in (state[key][:, :2], torch.full_like(state[key], torch.inf)):
+            save_file(state | {key: bad.contiguous()}, path)
+            assert key in fails(cli, "--target", "onnx", "--weights", path)
+
+    def test_output_is_a_file(self, cli: CLI) -> None:
+        cli.out.write_text("mine")
+        assert "is not a folder" in fails(cli, "--target", "onnx", *SMALL)
+        assert cli.out.read_text() == "mine"
+
+    @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
+    def test_output_without_permission(self, cli: CLI) -> None:
+        cli.out = Path("/proc/self/dist")
+        line = fails(cli, "--target", "onnx", *SMALL)
+        assert line.startswith("error: cannot write /proc/self/dist: ")
+        assert line.endswith("choose another folder with --out")
+
+    def test_disk_full(self, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = Path.write_bytes
+
+        def full(self: Path, data: bytes) -> int:
+            if cli.out in self.parents:
+                original(self, data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(self, data)
+
+        monkeypatch.setattr(Path, "write_bytes", full)
+        assert "No space left on device" in fails(cli, "--target", "onnx", *SMALL)
+
+    @pytest.mark.parametrize(("target", "package", "name"), [
+        ("onnx", "torch", "torch"), ("onnx", "onnxsim", "onnxsim"), ("tflite", "litert_torch", "litert-torch"),
+    ])
+    def test_missing_extra(
+        self, cli: CLI, monkeypatch: pytest.MonkeyPatch, target: str, package: str, name: str
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        line = fails(cli, "--target", target, *SMALL)
+        assert f"needs the package '{name}': run: pip install 'edgeface[export]'" in line
+
+    def test_missing_runtime(self, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        assert "pip install 'edgeface[onnx]'" in fails(cli, "--target", "onnx", *SMALL)
+
+
+class TestResult:
+    def test_json(self, cli: CLI) -> None:
+        code, out, err = cli("--target", "onnx", *SMALL, "--format", "json")
+        assert code == 0, err
+        result: dict[str, Any] = json.loads(out)
+        bundle = Bundle.open(result["path"])
+        assert bundle.path == cli.out / "edgeface-n-onnx-fp32-64x64"
+        assert result["bytes"] == bundle.primary.stat().st_size
+        assert result["sha256"] == bundle.manifest.files[result["file"]]
+        assert result["parity"] == bundle.manifest.parity
+        assert result["operators"]["Conv"] > 10
+
+    def test_table_names_the_next_command(self, cli: CLI) -> None:
+        code, out, err = cli("--target", "onnx", *SMALL)
+        assert code == 0, err
+        assert f"edgeface detect photo.jpg --model {cli.out / 'edgeface-n-onnx-fp32-64x64'}" in out
+        assert all(head in out for head in ("cls_8", "box_32"))
+        assert "converting to onnx ..." in err
+
+    def test_own_weights(self, cli: CLI, weights: Path) -> None:
+        import hashlib
+
+        code, _, err = cli("--target", "onnx", *SMALL, "--weights", weights)
+        assert code == 0, err
+        assert "random" not in err
+        info = Bundle.open(cli.out / "edgeface-n-onnx-fp32-64x64").manifest.weights
+        assert info.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+    def test_random_weights_say_so(self, cli: CLI) -> None:
+        code, out, err = cli("--target", "onnx", *SMALL, "--model", "scrfd-0.5g")
+        assert code == 0, err
+        assert "note: scrfd-0.5g gets random weights (seed 0)" in err
+        assert "random weights, seed 0, not trained" in out
+        manifest = Bundle.open(cli.out / "scrfd-0.5g-onnx-fp32-64x64").manifest
+        assert manifest.weights.licence == "none: random weights, seed 0, not trained"
+
+    def test_converters_are_silent_unless_verbose(self, cli: CLI) -> None:
+        code, out, err = cli("--target", "onnx", *SMALL, "--format", "json")
+        assert code == 0
+        assert all(line.endswith(" ...") or line.startswith("note: ") for line in err.splitlines()), err
+        assert out.startswith("{")
+
+
+def test_help_teaches(cli: CLI) -> None:
+    code, out, _ = cli("--help")
+    assert code == 0
+    for word in (*export_targets(), *PRECISIONS, "--dynamic", "--weights", "--seed", "Examples:", "manifest.json"):
+        assert word in out
+
+
+def test_help_needs_no_torch_and_no_converter() -> None:
+    code = ("import runpy, sys\n"
+            "sys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxsim', 'litert_torch', 'safetensors'])\n"
+            "sys.argv = ['export', '--help']; runpy.run_module('export', run_name='__main__')")
+    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--target" in result.stdout
+
+
+def test_rows_of_the_capability_table_resolve() -> None:
+    for backend in BACKENDS.values():
+        for precision in backend.precisions:
+            assert callable(backend.load_exporter(precision))
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(11)
+    first = load_source("edgeface-n", seed=0)
+    torch.manual_seed(12)
+    second = load_source("edgeface-n", seed=0)
+    assert first.weights == second.weights
+    assert load_source("edgeface-n", seed=1).weights.sha256 != first.weights.sha256
+
+
+class TestQuiet:
+    def test_keeps_everything_away(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with quiet("x"):
+            print("python")
+            subprocess.run(["sh", "-c", "echo native; echo native >&2"], check=True)
+        print("after")
+        assert capfd.readouterr() == ("after\n", "")
+
+    def test_verbose_shows_everything(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(ValueError, match="inner"), quiet("x", verbose=True):
+            print("python")
+            raise ValueError("inner")
+        assert capfd.readouterr().out == "python\n"

@@ -1,0 +1,87 @@
+"""Folding for deployment changes no output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgeface.models import ARCHITECTURES, build
+from edgeface.models.blocks import Residual
+from edgeface.models.detector import FaceNet, deployable
+from edgeface.models.head import LevelScale
+
+
+def trained_like(name: str) -> FaceNet:
+    """Build ``name`` with every number that folding touches drawn at random, activations kept near 1.
+
+    Statistics are measured on noise, then moved: with the initial ones (mean 0, variance 1, scale 1 or 0) a wrong fold
+    would go unseen.
+    """
+    model = build(name, seed=1)
+    generator = torch.Generator().manual_seed(2)
+
+    def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        return torch.rand(like.shape, generator=generator) * (high - low) + low
+
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.copy_(uniform(norm.weight, 0.5, 1.5))
+            norm.bias.copy_(uniform(norm.bias, -0.5, 0.5))
+        for module in model.modules():
+            if isinstance(module, LevelScale):
+                module.value.copy_(uniform(module.value, 0.5, 2.0))
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                module.bias.add_(uniform(module.bias, -0.5, 0.5))
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # statistics of the one batch below, not a moving average
+            if isinstance(module, Residual):
+                module.last_scale.mul_(0.3)  # else rounding alone grows past 1e-4 over 100 layers
+        model.train()(torch.rand(4, 3, 64, 96, generator=generator) * 255)
+        for norm in norms:
+            if isinstance(norm, nn.BatchNorm2d):
+                assert norm.running_mean is not None and norm.running_var is not None
+                norm.running_mean.add_(norm.running_var.sqrt() * uniform(norm.running_mean, -0.3, 0.3))
+                norm.running_var.mul_(uniform(norm.running_var, 0.7, 1.5))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_deployable_equals_the_network_in_evaluation(name: str) -> None:
+    model = trained_like(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    folded = deployable(model)
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3)) * 255
+    with torch.no_grad():
+        expected, got = model(image), folded(image)
+    for e, g in zip(expected, got, strict=True):
+        assert e.std() > 0.01, "an output this flat would hide a wrong fold"
+        torch.testing.assert_close(g, e, rtol=0, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "model was changed"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_only_group_normalisation_is_left(name: str) -> None:
+    folded = deployable(build(name))
+    kinds = {type(m) for m in folded.modules()}
+    assert not kinds & {nn.BatchNorm2d, LevelScale}
+    has_group = any(issubclass(kind, nn.GroupNorm) for kind in kinds)
+    assert has_group == (folded.architecture.head.norm == "group")
+    assert not folded.training
+
+
+def test_batch_norm_head_runs_with_the_statistics_it_was_trained_with() -> None:
+    """Levels of different brightness: one normalisation for all of them would mix their statistics."""
+    head = build("scrfd-0.5g-bn").head
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    generator = torch.Generator().manual_seed(0)
+    maps = tuple(gain * torch.randn(4, 16, side, side, generator=generator) for gain, side in
+                 ((1, 16), (9, 8), (30, 4)))
+    with torch.no_grad():
+        in_training = head.train()(maps)
+        in_evaluation = head.eval()(maps)
+    for a, b in zip(in_training, in_evaluation, strict=True):
+        assert (a - b).std() < 0.05 * a.std(), "unbiased variance of few values is all that may differ"

@@ -1,0 +1,65 @@
+"""What a user's model name or Architecture file can get wrong: one line that says what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeface.errors import ModelError
+from edgeface.models import Architecture, build, get_architecture
+
+
+def edited(name: str, **parts: dict[str, Any]) -> Architecture:
+    """Return the Architecture of ``name`` read from JSON in which fields of its parts were overwritten."""
+    data = get_architecture(name).to_json()
+    for part, fields in parts.items():
+        data[part] |= fields
+    return Architecture.from_json(data)
+
+
+def test_unknown_model_lists_the_known_ones() -> None:
+    with pytest.raises(ModelError, match=r"unknown model 'damofd'.*edgeface-n, damofd-0.5g.*scrfd-34g.*-bn"):
+        build("damofd")
+
+
+@pytest.mark.parametrize(("name", "parts", "said"), [
+    ("scrfd-1g", {"backbone": {"kind": "vgg"}},
+     "unknown backbone 'vgg' (known: convnet, plainnet, mobilenetv1, resnetv1e)"),
+    ("scrfd-1g", {"backbone": {"widths": [8, 8]}}, "widths is (8, 8), accepted: 6 whole numbers"),
+    ("scrfd-1g", {"backbone": {"widths": [8, 8, 8, 8, 8, "8"]}}, "widths[5] is '8'"),
+    ("scrfd-1g", {"backbone": {"depths": [1, 1, 1, 0]}}, "depths[3] is 0"),
+    ("scrfd-1g", {"backbone": {"depths": 3}}, "depths is 3"),
+    ("scrfd-1g", {"backbone": {"block": "basic"}}, "block is for resnetv1e only"),
+    ("scrfd-34g", {"backbone": {"block": "wide"}}, "unknown block 'wide' (known: basic, bottleneck)"),
+    ("scrfd-34g", {"backbone": {"widths": [56, 224, 224, 576, 735]}}, "multiples of 4"),
+    ("edgeface-n", {"backbone": {"widths": [8, 8, 8]}}, "widths is (8, 8, 8), accepted: 4 whole numbers"),
+    ("edgeface-n", {"backbone": {"structure": "x"}}, "structure is for plainnet only"),
+    ("damofd-0.5g", {"backbone": {"structure": "SuperConvK3BNRELU(3,32,2,1)SuperResK2K2(32,8,2,8,1)"}},
+     "block 2, 'SuperResK2K2(32,8,2,8,1)', is malformed; accepted: SuperConvK3BNRELU"),
+    ("damofd-0.5g", {"backbone": {"structure": "SuperResK3K3(3,8,2,8,1)"}}, "cannot be the stem"),
+    ("damofd-0.5g", {"backbone": {"structure": "SuperConvK3BNRELU(3,32,2,1)SuperResK3K3(32,8,2,8,1)"}},
+     "2 of its blocks have stride 2, accepted: 5"),
+    ("damofd-0.5g", {"neck": {"kind": "bifpn"}}, "unknown neck 'bifpn' (known: fpn, pafpn)"),
+    ("damofd-0.5g", {"neck": {"channels": -1}}, "channels is -1, accepted: a whole number of at least 1"),
+    ("damofd-0.5g", {"head": {"kind": "ssd"}}, "unknown head 'ssd' (known: scrfd, plain)"),
+    ("damofd-0.5g", {"head": {"norm": "layer"}}, "unknown norm 'layer' (known: batch, group)"),
+    ("damofd-0.5g", {"head": {"groups": 7}}, "groups is 7, accepted: a divisor of its channels (64; with depthwise"),
+    ("damofd-0.5g", {"head": {"groups": 0}}, "groups is 0"),
+    ("damofd-0.5g", {"head": {"anchors": 0}}, "anchors is 0"),
+    ("damofd-0.5g", {"head": {"stack": 1.5}}, "stack is 1.5"),
+    ("damofd-0.5g", {"input": {"std": 0}}, "std 0, accepted: two numbers, std not 0"),
+])
+def test_architecture_that_cannot_be_built(name: str, parts: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(edited(name, **parts))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_stride_1_super_block_continues_its_stage() -> None:
+    structure = get_architecture("damofd-0.5g").backbone.structure
+    split = structure.replace("SuperResIDWE1K7(64,120,2,40,2)",
+                              "SuperResIDWE1K7(64,96,2,40,1)SuperResIDWE1K7(96,120,1,40,1)")
+    model = build(edited("damofd-0.5g", backbone={"structure": split}))
+    assert model.backbone.channels == (64, 120, 160)

@@ -1,0 +1,242 @@
+"""The decoder against a loop over cells, NMS against the textbook, and both against damaged outputs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgeface.decode import HeadLayout, check_outputs, decode, head_layout, nms
+from edgeface.errors import ModelError
+from edgeface.models import ARCHITECTURES, get_architecture
+
+Heads = dict[str, NDArray[np.float32]]
+LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0), HeadLayout(strides=(16, 64), anchors=3)]
+
+
+def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -> Heads:
+    random = np.random.default_rng(seed)
+    outputs = {}
+    for stride in layout.strides:
+        cells = (1, height // stride, width // stride)
+        outputs[f"cls_{stride}"] = random.normal(-1, 2, (*cells, layout.anchors)).astype(np.float32)
+        outputs[f"box_{stride}"] = random.uniform(0, 4, (*cells, 4 * layout.anchors)).astype(np.float32)
+    return outputs
+
+
+def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[tuple[float, list[float]]]:
+    """One cell at a time, in double precision, from the drawing in the module's docstring."""
+    found = []
+    for stride in layout.strides:
+        cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
+        for row, column, anchor in np.ndindex(*cls.shape[1:]):
+            score = 1 / (1 + math.exp(-float(cls[0, row, column, anchor])))
+            if score >= threshold:
+                left, top, right, bottom = (float(v) for v in box[0, row, column, 4 * anchor : 4 * anchor + 4])
+                x, y = column + layout.offset, row + layout.offset
+                found.append((score, [(x - left) * stride, (y - top) * stride, (x + right) * stride,
+                                      (y + bottom) * stride]))
+    return sorted(found, key=lambda item: -item[0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.9])
+def test_decode_equals_the_loop(layout: HeadLayout, threshold: float) -> None:
+    outputs = random_outputs(layout, 192, 128)
+    boxes, scores = decode(outputs, layout, threshold)
+    expected = slow_decode(outputs, layout, threshold)
+    assert boxes.dtype == scores.dtype == np.float32 and len(boxes) == len(expected) > 0
+    np.testing.assert_allclose(scores, [score for score, _ in expected], rtol=1e-6)
+    np.testing.assert_allclose(boxes, [box for _, box in expected], atol=1e-4)
+
+
+def test_one_face_by_hand() -> None:
+    layout = HeadLayout()
+    outputs = {name: np.full((1, 64 // s, 96 // s, c), -20, np.float32)
+               for s in layout.strides for name, c in ((f"cls_{s}", 1), (f"box_{s}", 4))}
+    outputs["cls_16"][0, 1, 2, 0] = 0.0
+    outputs["box_16"][0, 1, 2] = (1, 0.5, 2, 0.25)
+    boxes, scores = decode(outputs, layout, 0.5)
+    assert boxes.tolist() == [[24.0, 16.0, 72.0, 28.0]] and scores.tolist() == [0.5]
+
+
+def test_order_is_score_then_position() -> None:
+    layout = HeadLayout()
+    outputs = random_outputs(layout, 96, 64)
+    for name in outputs:
+        if name.startswith("cls"):
+            outputs[name][:] = np.round(outputs[name])
+    boxes, scores = decode(outputs, layout, 0)
+    cells = np.concatenate([outputs[f"cls_{s}"].ravel() for s in layout.strides])
+    order = np.argsort(-cells, kind="stable")
+    assert np.all(np.diff(scores) <= 0)
+    whole = np.concatenate([_all_boxes(outputs, s) for s in layout.strides])
+    np.testing.assert_allclose(boxes, whole[order], atol=1e-4)
+    few, few_scores = decode(outputs, layout, 0, top_k=7)
+    assert np.array_equal(few, boxes[:7]) and np.array_equal(few_scores, scores[:7])
+
+
+def _all_boxes(outputs: Heads, stride: int) -> NDArray[np.float64]:
+    box = outputs[f"box_{stride}"][0].astype(float)
+    rows, columns = np.mgrid[: box.shape[0], : box.shape[1]] + 0.5
+    return np.stack((columns - box[..., 0], rows - box[..., 1], columns + box[..., 2], rows + box[..., 3]),
+                    -1).reshape(-1, 4) * stride
+
+
+def test_thresholds_at_the_ends() -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    assert len(decode(outputs, HeadLayout(), 0)[0]) == sum(outputs[f"cls_{s}"].size for s in (8, 16, 32))
+    boxes, scores = decode(outputs, HeadLayout(), 1)
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ModelError, match="score threshold"):
+            decode(outputs, HeadLayout(), bad)
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    outputs["cls_8"][:] = 3e38
+    outputs["cls_16"][:] = -3e38
+    with np.errstate(all="raise", under="ignore"):
+        scores = decode(outputs, HeadLayout(), 0)[1]
+    assert scores[0] == 1 and scores[-1] == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["cls_16", "box_8"])
+def test_values_that_are_not_finite_are_an_error(name: str, value: float) -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    outputs[name].reshape(-1)[5] = value
+    outputs["cls_8"].reshape(-1)[1] = 5  # box element 5 belongs to this candidate
+    with pytest.raises(ModelError, match="not finite"):
+        decode(outputs, HeadLayout(), 0.5)
+
+
+def test_a_box_that_nobody_reads_may_be_anything() -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    outputs["cls_8"][0, 0, 0] = -9
+    outputs["box_8"][0, 0, 0] = math.nan
+    decode(outputs, HeadLayout(), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("cls_8", None, "no output 'cls_8'"),
+        ("cls_8", np.zeros((1, 8, 12, 2), np.float32), r"expected float32 \[1, rows, columns, 1\]"),
+        ("box_8", np.zeros((1, 4, 8, 12), np.float32), r"expected float32 \[1, rows, columns, 4\]"),
+        ("box_8", np.zeros((2, 8, 12, 4), np.float32), "expected float32"),
+        ("box_8", np.zeros((1, 8, 12, 4), np.float64), "got float64"),
+        ("box_8", np.zeros((1, 8, 13, 4), np.float32), "differ in rows and columns"),
+    ],
+)
+def test_outputs_that_do_not_fit(name: str, array: NDArray[np.float32] | None, message: str) -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    if array is None:
+        del outputs[name]
+    else:
+        outputs[name] = array
+    with pytest.raises(ModelError, match=message):
+        check_outputs(outputs, HeadLayout())
+
+
+def test_levels_that_do_not_cover_the_same() -> None:
+    outputs = random_outputs(HeadLayout(), 96, 64)
+    outputs |= {k: v for k, v in random_outputs(HeadLayout(), 96, 96).items() if k.endswith("_32")}
+    with pytest.raises(ModelError, match="stride 32 cover 96x96 px, others 96x64"):
+        decode(outputs, HeadLayout())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_head_layout_of_every_network(name: str) -> None:
+    layout = head_layout(get_architecture(name))
+    assert (layout.anchors, layout.offset) == ((1, 0.5) if name.startswith("edgeface") else (2, 0.0))
+    assert layout.output_names == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
+
+
+def test_head_layout_round_trip() -> None:
+    for layout in LAYOUTS:
+        assert HeadLayout.from_json(layout.to_json()) == layout
+    with pytest.raises(ModelError, match="unknown box coding"):
+        HeadLayout.from_json({"coding": "ssd"})
+    for bad in ({"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"}):
+        with pytest.raises(ModelError, match="head_layout"):
+            HeadLayout.from_json(bad)
+
+
+# Small whole numbers: the exact overlap is a ratio of integers, so that a tie with the threshold is decided alike.
+CORNERS = st.integers(0, 12)
+BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS)
+
+
+def textbook_nms(boxes: list[tuple[int, ...]], scores: list[float], numerator: int, denominator: int) -> list[int]:
+    kept: list[int] = []
+    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
+        if all(not _exceeds(boxes[i], boxes[j], numerator, denominator) for j in kept):
+            kept.append(i)
+    return kept
+
+
+def _exceeds(a: tuple[int, ...], b: tuple[int, ...], numerator: int, denominator: int) -> bool:
+    def area(x1: int, y1: int, x2: int, y2: int) -> int:
+        return max(0, x2 - x1) * max(0, y2 - y1)
+
+    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    return shared * denominator > numerator * (area(*a) + area(*b) - shared)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(BOX, st.integers(-3, 3)), max_size=150), st.sampled_from([(1, 3), (1, 7), (3, 5)]))
+def test_nms_equals_the_textbook(items: list[tuple[tuple[int, ...], int]], threshold: tuple[int, int]) -> None:
+    boxes, scores = [box for box, _ in items], [float(score) for _, score in items]
+    # The bounds are off the ratios that such boxes can have by less than float32 resolves: shift them a little up.
+    iou = threshold[0] / threshold[1] + 1e-5
+    found = nms(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), iou)
+    assert found.tolist() == textbook_nms(boxes, scores, *threshold)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 1000, 3000])
+def test_nms_across_blocks(count: int) -> None:
+    random = np.random.default_rng(count)
+    corner = random.uniform(0, 300, (count, 2))
+    boxes = np.concatenate((corner, corner + random.uniform(5, 60, (count, 2))), 1).astype(np.float32)
+    scores = random.uniform(0, 1, count).astype(np.float32)
+    kept = nms(boxes, scores, 0.45)
+    assert kept.tolist() == _quick_textbook(boxes, scores, 0.45)
+
+
+def _quick_textbook(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> list[int]:
+    x1, y1, x2, y2 = boxes.astype(float).T
+    area = (x2 - x1) * (y2 - y1)
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while order.size:
+        i, rest = order[0], order[1:]
+        kept.append(int(i))
+        width = np.maximum(0, np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest]))
+        height = np.maximum(0, np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest]))
+        shared = width * height
+        order = rest[shared / (area[i] + area[rest] - shared) <= iou]
+    return kept
+
+
+def test_nms_at_the_ends() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [9, 9, 12, 12], [20, 20, 30, 30]], np.float32)
+    scores = np.array([0.5, 0.9, 0.8, 0.1], np.float32)
+    assert nms(boxes, scores, 0).tolist() == [1, 3]
+    assert nms(boxes, scores, 1).tolist() == [1, 2, 0, 3]
+    assert nms(boxes[:0], scores[:0]).tolist() == []
+
+
+def test_nms_ignores_boxes_without_area() -> None:
+    boxes = np.array([[0, 0, 10, 10], [5, 5, 5, 5], [10, 10, 0, 0], [8, 2, 2, 8]], np.float32)
+    assert nms(boxes, np.array([4, 3, 2, 1], np.float32)).tolist() == [0, 1, 2, 3]
+
+
+def test_negative_zero_ties_with_zero() -> None:
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert nms(boxes, np.array([0.0, -0.0, 0.0], np.float32), 1).tolist() == [0, 1, 2]

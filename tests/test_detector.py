@@ -1,0 +1,218 @@
+"""Detector: where boxes land in the caller's image, whatever its size, and every wrong use refused in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from edgeface import Bundle, Detector, zoo
+from edgeface.decode import HeadLayout
+from edgeface.errors import BundleError, ImageError, ModelError, OptionError
+from edgeface.runners import Heads, Runner, RunnerClosedError
+
+
+class Spotter(Runner):
+    """A runner that finds the bright rectangle in its input: known geometry, no network.
+
+    One cell at stride 8 fires, with the rectangle's distances from its anchor point.
+    """
+
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
+        super().__init__("spotter", HeadLayout(), size, "numpy", 1)
+        self.seen: list[tuple[int, int]] = []
+
+    def _run_one(self, batch: Any) -> Heads:
+        height, width = batch.shape[1:3]
+        self.seen.append((width, height))
+        outputs = {}
+        for stride in self.layout.strides:
+            outputs[f"cls_{stride}"] = np.full((1, height // stride, width // stride, 1), -20, np.float32)
+            outputs[f"box_{stride}"] = np.full((1, height // stride, width // stride, 4), 0.25, np.float32)
+        # Edges with sub-pixel precision: the brightness of a resized edge pixel is its covered share.
+        bright = batch[0, :, :, 0] / 255.0
+        if bright.max() > 0.5:
+            edges = []
+            for profile in (bright.max(axis=0), bright.max(axis=1)):
+                inside = np.flatnonzero(profile > 0.98)
+                low, high = inside[0], inside[-1] + 1
+                edges.append((low - profile[:low].sum(), high + profile[high:].sum()))
+            (x1, x2), (y1, y2) = edges
+            row, column = int((y1 + y2) / 16), int((x1 + x2) / 16)
+            outputs["cls_8"][0, row, column] = 4
+            x, y = column + 0.5, row + 0.5
+            outputs["box_8"][0, row, column] = (x - x1 / 8, y - y1 / 8, x2 / 8 - x, y2 / 8 - y)
+        return outputs
+
+    def _close(self) -> None:
+        pass
+
+
+def scene(width: int, height: int) -> tuple[Any, list[float]]:
+    """A black image with one white rectangle, and its box."""
+    box = [width * 5 // 8, height * 5 // 8, width * 7 // 8, height * 7 // 8]
+    image = np.zeros((height, width, 3), np.uint8)
+    image[box[1] : box[3], box[0] : box[2]] = 255
+    return image, box
+
+
+SIZES = [(640, 480), (480, 640), (1280, 960), (2000, 1501), (333, 777), (100, 90), (3000, 400), (64, 64)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("fixed", "side"), [((640, 480), None), ((320, 320), None), (None, None), (None, 333),
+                                             (None, "original")])
+def test_boxes_land_on_the_object(size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None) -> None:
+    image, box = scene(*size)
+    found = Detector(Spotter(fixed), size=side).detect(image)
+    assert len(found) == 1
+    longest = {None: 640, "original": max(size)}.get(side, side) if fixed is None else max(fixed)
+    tolerance = 1.0 * max(1.0, max(size) / float(longest))  # a pixel of whichever is coarser
+    np.testing.assert_allclose(found.boxes[0], box, atol=tolerance)
+    assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-4)))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((1024, 683), None, (640, 448)), ((683, 1024), None, (448, 640)), ((100, 50), None, (640, 320)),
+        ((1024, 683), 1024, (1024, 704)), ((500, 375), "original", (512, 384)), ((20000, 20), None, (640, 32)),
+        ((20000, 20), "original", (20000, 32)), ((1, 1), "original", (32, 32)), ((1, 1), None, (640, 640)),
+    ],
+)
+def test_network_size(size: tuple[int, int], side: int | str | None, expected: tuple[int, int]) -> None:
+    spotter = Spotter()
+    detector = Detector(spotter, size=side)
+    assert detector.network_size(*size) == expected
+    detector.detect(np.zeros((size[1], size[0], 3), np.uint8))
+    assert spotter.seen == [expected]
+
+
+def test_original_scale_is_not_resized() -> None:
+    """Padding to a multiple of 32 must not stretch the picture."""
+    image, box = scene(500, 375)
+    assert Detector(Spotter(), size="original").detect(image).boxes[0].tolist() == box
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (20000, 20), (1, 5000), (10000, 10000)])
+def test_extreme_images_are_looked_at(shape: tuple[int, int]) -> None:
+    assert len(Detector(Spotter((640, 480))).detect(np.zeros(shape, np.uint8))) == 0
+
+
+def test_boxes_are_clipped_and_those_in_the_padding_dropped() -> None:
+    class Wide(Spotter):
+        def _run_one(self, batch: Any) -> Heads:
+            outputs = super()._run_one(batch)
+            outputs["cls_32"][0, 0, 0], outputs["box_32"][0, 0, 0] = 3, 20  # far over all edges
+            outputs["cls_32"][0, -1, -1], outputs["box_32"][0, -1, -1] = 2, 0.4  # bottom right: padding
+            return outputs
+
+    found = Detector(Wide((640, 480))).detect(np.zeros((100, 200, 3), np.uint8))
+    assert found.boxes.tolist() == [[0, 0, 200, 100]]
+
+
+def test_thresholds_can_be_replaced_for_a_call() -> None:
+    image, _ = scene(64, 64)
+    detector = Detector(Spotter(), score_threshold=0.99)
+    assert len(detector.detect(image)) == 0
+    assert len(detector.detect(image, score_threshold=0.5)) == 1
+    assert len(detector.detect(image, score_threshold=0, top_k=None)) > 1
+    assert len(detector.detect(image, score_threshold=0, top_k=1)) == 1
+    for name in ("score_threshold", "nms_iou"):
+        for bad in (-0.1, 1.5, float("nan")):
+            with pytest.raises(OptionError, match="is not between 0 and 1"):
+                detector.detect(image, **{name: bad})
+            with pytest.raises(OptionError, match="is not between 0 and 1"):
+                Detector(Spotter(), **{name: bad})
+
+
+def test_grey_and_colour_agree() -> None:
+    image, _ = scene(640, 480)
+    detector = Detector(Spotter((640, 480)))
+    assert detector.detect(image) == detector.detect(image[..., 0])
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 0), np.uint8), None, 3]
+)
+def test_arrays_that_are_no_image(bad: Any) -> None:
+    with pytest.raises(ImageError, match="expected a uint8 RGB array"):
+        Detector(Spotter()).detect(bad)
+
+
+def test_paths_and_displayed_orientation(tmp_path: Path) -> None:
+    image, box = scene(320, 200)
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    Pillow.fromarray(np.rot90(image)).save(tmp_path / "turned.png", exif=exif)
+    for path in (tmp_path / "turned.png", str(tmp_path / "turned.png")):
+        assert Detector(Spotter(), size="original").detect(path).boxes[0].tolist() == box
+    with pytest.raises(ImageError, match="no image at"):
+        Detector(Spotter()).detect(tmp_path / "none.png")
+
+
+def test_close_and_use_after_close() -> None:
+    with Detector(Spotter()) as detector:
+        pass
+    detector.close()
+    with pytest.raises(RunnerClosedError, match="closed"):
+        detector.detect(np.zeros((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize("size", [0, 31, -640, 1.5, "640", "tiny", True, 1 << 20])
+def test_sizes_that_are_none(size: Any) -> None:
+    with pytest.raises(OptionError, match="neither a long side in px"):
+        Detector(Spotter(), size=size)
+
+
+def test_size_of_a_fixed_model() -> None:
+    assert Detector(Spotter((640, 480)), size=640).size == 640
+    for size in (320, "original"):
+        with pytest.raises(OptionError, match="fixed at 640x480 px and cannot run at size"):
+            Detector(Spotter((640, 480)), size=size)
+
+
+def test_open_bundle(exported: Callable[..., Bundle], astronaut: Any) -> None:
+    bundle = exported("onnx")
+    with Detector.open(bundle.path, score_threshold=0.3) as detector:
+        found = detector.detect(astronaut)
+    assert len(found) > 0 and (found.boxes >= 0).all() and (found.boxes <= 512).all()
+    with Detector.open(str(bundle.path / "manifest.json"), threads=2, score_threshold=0.3) as detector:
+        assert len(detector.detect(astronaut)) == len(found)
+    with pytest.raises(OptionError, match="fixed at"):
+        Detector.open(bundle.path, size=320)
+
+
+def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="unknown model 'edgefase-n': no such Bundle folder, and the zoo has"):
+        Detector.open("edgefase-n")
+    with pytest.raises(BundleError, match="no Bundle at"):
+        Detector.open(tmp_path / "none")
+    with pytest.raises(BundleError, match="has no manifest"):
+        Detector.open(tmp_path)
+    with pytest.raises(ModelError, match="ships without weights"):
+        Detector.open("scrfd-34g")
+
+
+@pytest.mark.skipif(not zoo.names(), reason="no weights ship yet")
+def test_the_shipped_model_finds_the_face(astronaut: Any) -> None:
+    with Detector.open(zoo.names()[0]) as detector:
+        assert len(detector.detect(astronaut)) == 1
+
+
+def test_equal_across_processes(exported: Callable[..., Bundle], hopper_path: Path) -> None:
+    program = (
+        "import json, sys; from edgeface import Detector\n"
+        "print(json.dumps(Detector.open(sys.argv[1], score_threshold=0.3).detect(sys.argv[2]).to_json()))"
+    )
+    command = [sys.executable, "-c", program, str(exported("onnx").path), str(hopper_path)]
+    texts = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert texts[0] == texts[1] and json.loads(texts[0])

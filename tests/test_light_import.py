@@ -1,0 +1,131 @@
+"""A device needs NumPy, OpenCV and one runtime: proven with everything else out of reach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeface import zoo
+from edgeface.backends import get_backend
+from edgeface.bundle import Bundle
+
+ROOT = Path(__file__).parents[1]
+
+HEAVY = (
+    "PIL", "ai_edge_quantizer", "export", "jax", "litert_converter", "litert_torch", "matplotlib", "onnx", "onnxscript",
+    "onnxsim", "quantize", "rich", "safetensors", "scipy", "skimage", "tensorflow", "torch", "torchvision", "tqdm",
+    "transformers", "typer", "yaml",
+)
+"""everything that the project uses somewhere and a device must not need"""
+
+BLOCKER = textwrap.dedent(
+    f"""
+    import sys
+
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in {HEAVY!r}:
+                raise ModuleNotFoundError(f"No module named {{name!r}} (blocked by the test)", name=name)
+
+    sys.meta_path.insert(0, Blocker())
+    """
+)
+
+MODULES = (
+    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.decode", "edgeface.detections", "edgeface.detector",
+    "edgeface.errors", "edgeface.files", "edgeface.images", "edgeface.models", "edgeface.options", "edgeface.runners",
+    "edgeface.runners.onnxruntime", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.zoo",
+)
+
+DETECT = textwrap.dedent(
+    """
+    import sys
+    import numpy as np
+    from edgeface import Detector
+    image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    with Detector.open(sys.argv[1], score_threshold=0.0) as detector:
+        print(len(detector.detect(image)) > 0)
+    """
+)
+
+
+def run_python(code: str, *arguments: str, python: str = sys.executable) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    run_python(BLOCKER + f"import {module}")
+
+
+def test_import_edgeface_imports_next_to_nothing() -> None:
+    code = "import sys, edgeface; print(edgeface.__version__, 'numpy' in sys.modules, 'cv2' in sys.modules)"
+    assert run_python(code) == "0.1.0 False False"
+
+
+def test_every_public_name_resolves() -> None:
+    import edgeface
+
+    assert set(edgeface.__all__) == set(dir(edgeface))
+    for name in edgeface.__all__:
+        assert getattr(edgeface, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
+        _ = edgeface.Detektor
+
+
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_detection_with_one_runtime(target: str, exported: Callable[..., Bundle]) -> None:
+    others = {p for t in ("onnx", "tflite") if t != target for p in get_backend(t).packages}
+    blocker = BLOCKER.replace("('PIL'", f"({', '.join(map(repr, sorted(others)))}, 'PIL'")
+    assert blocker != BLOCKER
+    assert run_python(blocker + DETECT, str(exported(target).path)) == "True"
+
+
+def test_zoo_name_without_torch_says_what_to_do() -> None:
+    code = BLOCKER + textwrap.dedent(
+        """
+        from edgeface import Detector
+        from edgeface.errors import EdgefaceError
+        try:
+            Detector.open("edgeface-n")
+        except EdgefaceError as error:
+            print(error)
+        """
+    )
+    expected = "edgeface[zoo]" if "edgeface-n" in zoo.names() else "ships without weights"
+    assert expected in run_python(code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_path: Path) -> None:
+    """A real environment: the wheel with its one extra, installed by pip, and nothing else."""
+    bundle = exported(target)
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{copy}[{target}]"]
+    installed = subprocess.run(pip, capture_output=True, text=True)
+    if installed.returncode != 0 and "connection" in installed.stderr.lower():
+        pytest.skip("no package index can be reached")
+    assert installed.returncode == 0, installed.stderr
+    for name in ("torch", "typer", "scipy", "onnx"):
+        check = [python, "-c", f"import {name}"]
+        assert subprocess.run(check, capture_output=True).returncode != 0, f"{name} came along"
+    result = subprocess.run([python, "-c", DETECT, str(bundle.path)], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.strip() == "True", result.stderr

@@ -1,0 +1,261 @@
+"""One behaviour kit for every runner, and the proof that all of them find the same boxes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgeface.backends import combinations, get_backend
+from edgeface.bundle import Bundle, write_bundle
+from edgeface.detections import Detections
+from edgeface.detector import Detector
+from edgeface.errors import BundleError, ImageError, MissingExtraError, OptionError
+from edgeface.images import letterbox, read_image
+from edgeface.runners import Runner, RunnerClosedError, open_runner
+from edgeface.runners.torch import TorchRunner
+
+if TYPE_CHECKING:
+    from export import Source
+
+pytest.importorskip("torch", reason="torch is not installed")
+Opener = Callable[..., Runner]
+
+FILES = [(target, precision, False) for target, precision in combinations()] + [("onnx", "fp32", True)]
+KINDS = [("torch", "fp32", True), *FILES]
+Kind = tuple[str, str, bool]
+
+
+def _parameter(kind: Kind) -> Any:
+    """A kind as a test parameter; the fp16 files differ from fp32 in their weights only and cost a conversion each."""
+    target, precision, dynamic = kind
+    marks = [pytest.mark.slow] if precision == "fp16" else []
+    return pytest.param(kind, id="-".join((target, precision, *["dynamic"] * dynamic)), marks=marks)
+
+
+each_file = pytest.mark.parametrize("kind", [_parameter(kind) for kind in FILES], indirect=True)
+each_fp32 = pytest.mark.parametrize("kind", [_parameter(kind) for kind in KINDS if kind[1] == "fp32"], indirect=True)
+
+
+@pytest.fixture(params=[_parameter(kind) for kind in KINDS])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+def opener(kind: Kind, exported: Callable[..., Bundle], lively: Source) -> Opener:
+    """opener(threads=1) -> a runner of the parametrised kind."""
+    if kind[0] == "torch":
+        return lambda threads=1: TorchRunner(lively.network, threads)
+    bundle = exported(*kind)
+    return lambda threads=1: open_runner(bundle, threads)
+
+
+@pytest.fixture
+def runner(opener: Opener) -> Iterator[Runner]:
+    with opener() as opened:
+        yield opened
+
+
+@pytest.fixture
+def batch(astronaut: Any, lively_size: tuple[int, int]) -> Any:
+    return letterbox(astronaut, *lively_size)[0][None]
+
+
+def test_names_shapes_and_types(runner: Runner, batch: Any, lively_size: tuple[int, int]) -> None:
+    outputs = runner.run(batch)
+    assert tuple(outputs) == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
+    for stride in (8, 16, 32):
+        for name, channels in ((f"cls_{stride}", 1), (f"box_{stride}", 4)):
+            value = outputs[name]
+            assert value.shape == (1, lively_size[1] // stride, lively_size[0] // stride, channels)
+            assert value.dtype == np.float32 and value.flags["C_CONTIGUOUS"]
+
+
+def test_what_it_says_of_itself(runner: Runner, kind: Kind, lively_size: tuple[int, int]) -> None:
+    assert runner.model == "edgeface-n" and runner.dynamic == kind[2]
+    assert runner.input_size == (None if kind[2] else lively_size)
+    name, _, version = runner.runtime.partition(" ")
+    assert name in ("torch", *get_backend(kind[0]).distributions) if kind[0] != "torch" else name == "torch"
+    assert version[0].isdigit()
+
+
+def test_repeats_exactly_and_keeps_its_hands_off(runner: Runner, batch: Any) -> None:
+    """Neither the input nor earlier outputs change, and the same input gives the same bits."""
+    before = batch.copy()
+    first = runner.run(batch)
+    kept = {name: value.copy() for name, value in first.items()}
+    runner.run(255 - batch)
+    second = runner.run(batch)
+    assert np.array_equal(batch, before)
+    for name in first:
+        assert np.array_equal(first[name], kept[name]) and np.array_equal(second[name], kept[name])
+
+
+def test_a_batch_is_its_images_one_by_one(runner: Runner, batch: Any) -> None:
+    both = runner.run(np.concatenate((batch, 255 - batch)))
+    for i, image in enumerate((batch, 255 - batch)):
+        for name, value in runner.run(image).items():
+            assert np.array_equal(both[name][i : i + 1], value)
+
+
+def test_memory_layout_of_the_batch_does_not_matter(runner: Runner, batch: Any) -> None:
+    mirrored = batch[:, :, ::-1]
+    frozen = np.ascontiguousarray(mirrored)
+    frozen.flags.writeable = False
+    for name, value in runner.run(mirrored).items():
+        assert np.array_equal(value, runner.run(frozen)[name])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads(opener: Opener, batch: Any, threads: int) -> None:
+    with opener(1) as one, opener(threads) as some:
+        assert some.threads == threads
+        for name, value in one.run(batch).items():
+            np.testing.assert_allclose(some.run(batch)[name], value, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, 10**6])
+def test_threads_that_are_none(opener: Opener, threads: Any) -> None:
+    with pytest.raises(OptionError, match="threads must be"):
+        opener(threads)
+
+
+def test_two_models_in_one_process(opener: Opener, batch: Any) -> None:
+    with opener() as one, opener() as other:
+        expected = one.run(batch)
+        one.close()
+        for name, value in other.run(batch).items():
+            assert np.array_equal(value, expected[name])
+
+
+def test_use_after_close(opener: Opener, batch: Any) -> None:
+    runner = opener()
+    runner.close()
+    runner.close()
+    with pytest.raises(RunnerClosedError, match="closed: open it again"):
+        runner.run(batch)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((1, 128, 160, 3), np.float32), "got dtype float32"),
+        ([1], "got list"),
+        (np.zeros((128, 160, 3), np.uint8), r"must be \[N, H, W, 3\]"),
+        (np.zeros((1, 3, 128, 160), np.uint8), r"must be \[N, H, W, 3\]"),
+        (np.zeros((0, 128, 160, 3), np.uint8), "N of 1 or more"),
+        (np.zeros((1, 100, 160, 3), np.uint8), "letterbox the images first|multiples of 32"),
+        (np.zeros((1, 0, 0, 3), np.uint8), "letterbox the images first|multiples of 32"),
+    ],
+)
+def test_batches_that_do_not_fit(runner: Runner, bad: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        runner.run(bad)
+
+
+def test_other_sizes(runner: Runner, lively: Source) -> None:
+    other = np.random.default_rng(0).integers(0, 256, (1, 96, 224, 3), dtype=np.uint8)
+    if not runner.dynamic:
+        with pytest.raises(ImageError, match="fixed at 160x128 px, got a batch of 224x96"):
+            runner.run(other)
+        return
+    for name, value in TorchRunner(lively.network).run(other).items():
+        np.testing.assert_allclose(runner.run(other)[name], value, atol=1e-4)
+
+
+@each_fp32
+@pytest.mark.parametrize("name", ["astronaut", "hopper"])
+def test_same_boxes_as_torch(
+    opener: Opener, name: str, astronaut: Any, hopper_path: Path, lively: Source, lively_size: tuple[int, int]
+) -> None:
+    """Within 0.1 px of the photo at score > .3, scores within .001, in the same order."""
+    image = astronaut if name == "astronaut" else read_image(hopper_path)
+    image = letterbox(image, *lively_size)[0]  # so that a file of any size sees what a fixed one sees
+    reference = _detect(TorchRunner(lively.network), image)
+    assert len(reference) > 5
+    found = _detect(opener(), image)
+    assert len(found) == len(reference)
+    np.testing.assert_allclose(found.scores, reference.scores, atol=1e-3)
+    np.testing.assert_allclose(found.boxes, reference.boxes, atol=0.1)
+
+
+def _detect(runner: Runner, image: Any) -> Detections:
+    with Detector(runner, score_threshold=0.3, size=max(image.shape)) as detector:
+        return detector.detect(image)
+
+
+@each_file
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "picture"}, r"the file has the inputs \['input'\], its manifest says \['picture'\]"),
+        ({"width": 192}, r"the file takes \[1, .*its manifest says \[1"),
+        ({"dtype": "int8"}, "input dtype int8 cannot be run yet"),
+    ],
+)
+def test_a_file_that_breaks_its_manifest(
+    kind: Kind, exported: Callable[..., Bundle], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    bundle = exported(*kind)
+    if kind[2] and "width" in change:
+        pytest.skip("a file of any size has no size to break")
+    manifest = dataclasses.replace(bundle.manifest, input=dataclasses.replace(bundle.manifest.input, **change))
+    other = write_bundle(tmp_path / "b", manifest, {manifest.primary: bundle.read()})
+    with pytest.raises(BundleError, match=message):
+        open_runner(other)
+
+
+@each_file
+def test_outputs_that_are_not_in_the_file(
+    kind: Kind, exported: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = exported(*kind)
+    outputs = {**bundle.manifest.outputs, "cls_8": "scores"}
+    manifest = dataclasses.replace(bundle.manifest, outputs=outputs)
+    with pytest.raises(BundleError, match="no output 'scores' that its manifest names"):
+        open_runner(write_bundle(tmp_path / "b", manifest, {manifest.primary: bundle.read()}))
+
+
+@each_file
+@pytest.mark.parametrize("damage", ["half", "empty", "text"])
+def test_a_damaged_model_with_a_matching_hash(
+    kind: Kind, exported: Callable[..., Bundle], tmp_path: Path, damage: str
+) -> None:
+    bundle = exported(*kind)
+    content = bundle.read()
+    content = {"half": content[: len(content) // 2], "empty": b"", "text": b"not a model " * 50}[damage]
+    other = write_bundle(tmp_path / "b", bundle.manifest, {bundle.manifest.primary: content})
+    with pytest.raises(BundleError, match="cannot be loaded") as caught:
+        open_runner(other)
+    assert "\n" not in str(caught.value)
+
+
+@each_file
+def test_missing_runtime(
+    kind: Kind, exported: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = exported(*kind)
+    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    with pytest.raises(MissingExtraError, match=rf"run: pip install 'edgeface\[{kind[0]}\]'"):
+        open_runner(bundle)
+
+
+def test_missing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.zoo.get_entry", lambda name: None)
+    monkeypatch.setattr("edgeface.runners.torch.has_module", lambda name: False)
+    with pytest.raises(MissingExtraError, match=r"instead of an exported Bundle .*edgeface\[zoo\]"):
+        TorchRunner.open("edgeface-n")
+
+
+def test_threads_of_torch_are_put_back(lively: Source, batch: Any) -> None:
+    torch = importlib.import_module("torch")
+    before = torch.get_num_threads()
+    TorchRunner(lively.network, threads=before + 1).run(batch)
+    assert torch.get_num_threads() == before

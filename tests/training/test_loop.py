@@ -1,0 +1,174 @@
+"""Whole runs through the command line: resume is exact, two processes agree with one, options are checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgeface.errors import ModelError, OptionError
+from edgeface.training.checkpoint import read_meta
+from edgeface.training.ema import EMA
+from edgeface.training.optimizer import orthogonalise
+from edgeface.training.options import TrainOptions
+
+SMALL = ("--samples", "40", "--batch", "4", "--size", "64", "--late-size", "96", "--late-share", "0.3", "--warmup", "2",
+         "--checkpoint-every", "2", "--snapshot-every", "5", "--threads", "1")
+
+
+def command(photos: Path, run: Path, *extra: str, start: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    return [*start, "-m", "edgeface", "train", "--data", str(photos), "--annotations", str(photos / "faces.csv"),
+            "--out", str(run), "--cache", str(photos.parent / f"{photos.name}-cache"), *SMALL, *extra]
+
+
+def train(photos: Path, run: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(photos, run, *extra), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = train(photos, run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_what_it_says(whole: Path) -> None:
+    config = json.loads((whole / "config.json").read_text())
+    assert config["architecture"]["name"] == "edgeface-n"
+    assert config["options"]["samples"] == 40
+    assert sorted(p.name for p in (whole / "snapshots").iterdir()) == [
+        "step-0000005.safetensors", "step-0000010.safetensors"]
+    assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert rows(whole)[-1]["step"] == "10"
+    assert not [p for p in whole.rglob(".*")]
+
+
+def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first checkpoint, then the same command again: every tensor is bit for bit the same."""
+    run = tmp_path / "killed"
+    process = subprocess.Popen(command(photos, run), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = read_meta(run / "checkpoint.safetensors")["step"]
+    assert 0 < step < 10, "the run was over before it could be killed"
+    done = train(photos, run)
+    assert done.returncode == 0, done.stderr
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        ours, theirs = load_file(run / name), load_file(whole / name)
+        assert ours.keys() == theirs.keys()
+        assert [k for k in ours if not ours[k].equal(theirs[k])] == []
+
+
+def test_a_finished_run_can_be_made_longer_but_not_another(photos: Path, whole: Path, tmp_path: Path) -> None:
+    refused = train(photos, whole, "--lr", "0.001")
+    assert refused.returncode == 2
+    assert refused.stderr.strip().splitlines()[-1].startswith("error: ") and "lr" in refused.stderr
+    run = tmp_path / "longer"
+    assert train(photos, run, "--samples", "8").returncode == 0
+    assert train(photos, run, "--samples", "16").returncode == 0
+    assert read_meta(run / "checkpoint.safetensors")["step"] == 4
+
+
+def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Path) -> None:
+    """torchrun with two gloo processes sees the same faces as one process.
+
+    ATSS depends on the faces alone, so the summed number of positive cells must be equal to the last one; the losses
+    are not, since each process normalises its own half of the batch.
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert train(photos, one, "--assigner", "atss").returncode == 0
+    start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(command(photos, two, "--assigner", "atss", start=start), capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert rows(two)[-1]["positives"] == rows(one)[-1]["positives"]
+    assert float(rows(two)[-1]["cls_loss"]) == pytest.approx(float(rows(one)[-1]["cls_loss"]), rel=0.3)
+
+
+@pytest.mark.slow
+def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
+    """240 steps on five photos: the loss falls to half and the portrait's face is found."""
+    from edgeface.detector import Detector
+    from edgeface.images import read_image
+    from edgeface.models import get_architecture
+    from edgeface.runners.torch import TorchRunner
+    from edgeface.zoo import load_weights_file, network_with
+
+    run = tmp_path / "run"
+    args = ("--samples", "1920", "--batch", "8", "--size", "160", "--late-size", "256", "--warmup", "20", "--ema", "0.95",
+            "--checkpoint-every", "100")
+    done = train(photos, run, *args)
+    assert done.returncode == 0, done.stderr
+    log = rows(run)
+    assert float(log[-1]["cls_loss"]) < 0.5 * float(log[0]["cls_loss"])
+    network = network_with(get_architecture("edgeface-n"), load_weights_file(run / "weights.safetensors"))
+    with Detector(TorchRunner(network), size=512) as detector:
+        faces = detector.detect(read_image(photos / "0.png"), score_threshold=0.3)
+    assert len(faces) >= 1
+    x1, y1, x2, y2 = faces.boxes[0]
+    assert abs(x1 - 172) < 40 and abs(y1 - 68) < 40 and abs(x2 - 274) < 40 and abs(y2 - 196) < 40
+
+
+def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ModelError, match="not a training checkpoint"):
+        read_meta(run / "checkpoint.safetensors")
+    done = train(photos, run)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()[-1:]) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 100), ("optimizer", "sgd"), ("samples", 0), ("precision", "fp8")])
+def test_options_are_checked(name: str, value: object) -> None:
+    with pytest.raises(OptionError, match=name):
+        TrainOptions(**{name: value})
+
+
+def test_schedule() -> None:
+    o = TrainOptions(samples=3200, batch=32, warmup=10, decay_share=0.5, lr=1.0, size=320, late_size=448, late_share=0.2)
+    assert [o.lr_at(s) for s in (0, 4, 9, 49)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert [o.lr_at(s) for s in (75, 99)] == pytest.approx([0.5, 0.02])
+    assert [o.size_at(s) for s in (0, 79, 80, 99)] == [320, 320, 448, 448]
+
+
+def test_moving_average_is_its_formula() -> None:
+    model = torch.nn.BatchNorm1d(3)
+    ema = EMA(model, decay=0.9)
+    want, k = model.weight.detach().clone(), 1000
+    for step in range(k, k + 3):
+        with torch.no_grad():
+            model.weight += 1
+            model.num_batches_tracked += 1
+        want = 0.9 * want + 0.1 * model.weight.detach()
+        ema.update(model, step)
+    torch.testing.assert_close(ema.shadow.weight, want)
+    assert ema.shadow.num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("shape", [(64, 576), (64, 32), (32, 32)])
+def test_orthogonalised_matrices_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    """The quintic iteration leaves singular values between about 0.7 and 1.2 (a little below for tiny ones)."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.max() < 1.3 and values.median() > 0.6
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    assert torch.nn.functional.cosine_similarity(orthogonalise(matrix).flatten(), (u @ v).flatten(), dim=0) > 0.95
