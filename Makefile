@@ -14,6 +14,7 @@ PRECISION ?= fp32
 SIZE ?= 640x480
 DATA ?= ../shared/wider
 OUT ?= dist
+PEERS ?= ../shared/peers
 RUN_DIR ?= runs/$(MODEL)
 TEST_JOBS ?= 2
 
@@ -52,7 +53,7 @@ export: $(STAMP) ## MODEL to TARGET (onnx, tflite), proven equal to torch, into 
 	$(RUN) -m export --model $(MODEL) --target $(TARGET) --precision $(PRECISION) --size $(SIZE) --out $(OUT)
 
 bench: $(STAMP) ## the project's own tables: postprocessing, training speed, latency beside peers
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks --out $(OUT) --peers $(PEERS)
 
 package: $(STAMP) ## build the wheel that devices install
 	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(OUT) .

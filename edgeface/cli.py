@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+from edgeface.backends import has_module
 from edgeface.errors import EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
 from edgeface.options import field_help, parse_size
+from edgeface.training.options import TrainOptions
 
 try:
     import typer
@@ -109,6 +111,11 @@ def detect(
         raise typer.Exit(2)
 
 
+def _require_torch(extra: str, purpose: str) -> None:
+    if not has_module("torch"):
+        raise MissingExtraError("torch", extra, purpose)
+
+
 def _long_side(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdigit() else text
 
@@ -183,11 +190,10 @@ def models(
     """List the networks with parameters and multiply-accumulates."""
     from edgeface import zoo
     from edgeface.models.registry import listed
-    from edgeface.runners.torch import require_torch
 
     _check_format(format)
     width, height = parse_size(size)
-    require_torch("the counter")
+    _require_torch("zoo", "counting parameters and MACs")
     from edgeface.models.complexity import count
 
     rows: list[dict[str, Any]] = []
@@ -262,22 +268,11 @@ def _with_options(cls: type) -> Callable[[F], F]:
     return decorate
 
 
-def _train_options() -> type:
-    """TrainOptions, or an empty stand-in where torch is not installed: then ``train`` has nothing to train with."""
-    import importlib.util
-
-    if importlib.util.find_spec("torch") is None:
-        return dataclasses.make_dataclass("NoOptions", [])
-    from edgeface.training.options import TrainOptions
-
-    return TrainOptions
-
-
 @app.command(epilog="Examples:\n\nedgeface train --data wider --out runs/mine\n\n"
                     "edgeface train --data photos --annotations faces.csv --out runs/mine --samples 100000\n\n"
                     "torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine\n\n"
                     "Killed at any moment, the same command goes on where the run was.")
-@_with_options(_train_options())
+@_with_options(TrainOptions)
 def train(
     data: Annotated[Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")],
     out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
@@ -294,10 +289,9 @@ def train(
 ) -> None:
     """Train a network; writes weights, checkpoints, log and curves into --out."""
     from edgeface.models.registry import get_architecture
-    from edgeface.runners.torch import require_torch
 
     architecture = get_architecture(model)
-    require_torch("training")
+    _require_torch("train", "training")
     from edgeface.training import train_model
 
     train_model(architecture, options, data, out, annotations, cache or out / "cache", in_memory, threads, device)

@@ -1,7 +1,8 @@
-"""PNG and WebP files as containers: what must be known of a file before OpenCV decodes it.
+"""JPEG, PNG and WebP files as containers: what must be known of a file before OpenCV decodes it.
 
-OpenCV drops transparency when it applies the EXIF orientation, and libpng writes to stderr when a file is damaged, so
-both are looked at here first: is the file whole, may it hold transparent pixels, which orientation does it ask for.
+OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only and fill the rest of
+a truncated JPEG with grey, and libpng writes to stderr when a file is damaged. So three things are looked at here
+first: is the file whole, may it hold transparent pixels, which orientation does it ask for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -22,17 +24,35 @@ class Container:
     """False: a chunk is cut off or fails its checksum"""
     alpha: bool = False
     """True: pixels may be transparent"""
-    orientation: int = 1
-    """EXIF orientation, 1 to 8"""
+    orientation: int = 0
+    """EXIF orientation of a PNG or WebP file, 1 to 8; 0: left to OpenCV"""
 
 
 def inspect(data: bytes) -> Container:
-    """Read the chunks of a PNG or WebP file; any other content gives the defaults. Never raises."""
+    """Read the chunks of a JPEG, PNG or WebP file; any other content gives the defaults. Never raises."""
+    if data.startswith(JPEG_MAGIC):
+        return Container(whole=_jpeg_ends(data))
     if data.startswith(PNG_MAGIC):
         return _inspect_png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _inspect_webp(data)
     return Container()
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have their own."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return True  # not as a JPEG should be: for OpenCV to judge
+        marker = data[at + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # padding, or a marker without a segment
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xDA:  # in the scans behind, 0xFF is followed by 0 or by a real marker
+            return data.find(b"\xff\xd9", at) > 0
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
 
 
 def _inspect_png(data: bytes) -> Container:

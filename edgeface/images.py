@@ -2,7 +2,7 @@
 
 Everything that OpenCV can decode is turned into what a viewer would show: EXIF orientation applied (JPEG, PNG, WebP,
 TIFF), grey and palette images as RGB, CMYK converted, 16 bits scaled to 8, transparent PNG and WebP pixels laid over
-white, the first frame of an animation. Damaged files are refused, because half an image gives half the faces.
+white, the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files are refused, because half an image gives half the faces.
 """
 
 from __future__ import annotations
@@ -63,14 +63,16 @@ def decode_image(data: bytes) -> Image:
         pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
             return oriented(_over_white(pixels), container.orientation)
+    ours = cv2.IMREAD_IGNORE_ORIENTATION if container.orientation else 0
     if _READ_RGB is not None:
-        return np.ascontiguousarray(_imdecode(data, _READ_RGB), np.uint8)
-    bgr = _imdecode(data, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        rgb = _imdecode(data, _READ_RGB | ours)
+    else:
+        rgb = cv2.cvtColor(_imdecode(data, cv2.IMREAD_COLOR | ours), cv2.COLOR_BGR2RGB)
+    return oriented(np.asarray(rgb, np.uint8), container.orientation)
 
 
 def oriented(image: Image, orientation: int) -> Image:
-    """Turn stored pixels into the displayed orientation (EXIF tag 0x0112, values 1 to 8)."""
+    """Turn stored pixels into the displayed orientation (EXIF tag 0x0112; outside 2 to 8: as they are)."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

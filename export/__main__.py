@@ -102,7 +102,7 @@ def _print_table(exported: Exported) -> None:
         "file": f"{result['file']}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
         "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {size}",
         "operators": f"{sum(result['operators'].values())}: {operators}",
-        "weights": result["weights"]["licence"],
+        "weights": f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}",
     }
     for label, text in lines.items():
         print(f"{label:<10} {text}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -55,9 +55,10 @@ def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
 
     source = random_source("edgeface-n", seed=3)
     image, _ = letterbox(astronaut, *lively_size)
+    head: Any = source.network.head
     with torch.no_grad():
         outputs = source.network(torch.from_numpy(image[None]).permute(0, 3, 1, 2).float())
-        for cls, logits in zip(source.network.head.cls, outputs[::2], strict=True):
+        for cls, logits in zip(head.cls, outputs[::2], strict=True):
             cls.conv.bias -= torch.quantile(logits, 0.95) + 0.5
     return source
 
@@ -79,3 +80,12 @@ def exported(
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_mat() -> Callable[..., Path]:
+    """``write_mat(root, images)`` -> root, with WIDER FACE ground truth of a few faces below it."""
+    pytest.importorskip("scipy", reason="scipy is not installed")
+    from official_mat import write_ground_truth
+
+    return write_ground_truth

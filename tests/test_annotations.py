@@ -39,9 +39,11 @@ def test_wider_format(tmp_path: Path) -> None:
     assert images[2].boxes.tolist() == [[1, 2, 4, 6]]
 
 
-@pytest.mark.parametrize("change", [("\n", "\r\n"), ("0 0 0 0 0 0 0 0 0 0 \n", ""), ("1--Shake", "\n1--Shake")])
+@pytest.mark.parametrize(
+    "change", [("\n", "\r\n"), ("0 0 0 0 0 0 0 0 0 0 \n", ""), ("1--Shake", "\n1--Shake"), ("0--P", "\ufeff0--P")]
+)
 def test_wider_variants_read_the_same(tmp_path: Path, change: tuple[str, str]) -> None:
-    """Windows line ends; no all-zero line after count 0, which other tools leave out; blank lines between blocks."""
+    """Windows line ends; no all-zero line after count 0, which other tools leave out; blank lines between blocks; BOM."""
     assert change[0] in WIDER
     plain, changed = (read_annotations(write(tmp_path, text)) for text in (WIDER, WIDER.replace(*change)))
     assert [image.path for image in plain] == [image.path for image in changed]
@@ -53,7 +55,8 @@ def test_wider_faces_of_no_positive_size_are_invalid(tmp_path: Path) -> None:
     text = "a.jpg\n3\n9 9 0 5 0 0 0 0 0 0\n656.2 88.8 -16.2 31.2 2 0 0 0 1 0\n1 1 2 2 0 0 0 0 0 0\n"
     (image,) = read_annotations(write(tmp_path, text))
     assert image.invalid.tolist() == [True, True, False]
-    assert (image.boxes[:, 2:] >= image.boxes[:, :2]).all()
+    expected = [[9, 9, 9, 14], [640, 88.8, 656.2, 120], [1, 1, 3, 3]]
+    np.testing.assert_allclose(image.boxes, np.array(expected), rtol=1e-6)
 
 
 def test_plain_format(tmp_path: Path) -> None:
@@ -75,6 +78,11 @@ BAD_WIDER = {
     "count too large": (f"a.jpg\n3\n{ROW}{ROW}", "line 5", "after 2 of 3 faces"),
     "count too large, image follows": (f"a.jpg\n2\n{ROW}b.jpg\n1\n{ROW}", "line 4", "face 2 of 2"),
     "count too small": (f"a.jpg\n1\n{ROW}{ROW}", "line 4", "count above is too small"),
+    "count too small, with fractions": (
+        f"a.jpg\n1\n{ROW}50.5 60 5 6 0 0 0 0 0 0\n",
+        "line 4",
+        "count above is too small",
+    ),
     "count negative": (f"a.jpg\n-1\n{ROW}", "line 2", "face count '-1'"),
     "count not whole": (f"a.jpg\n1.0\n{ROW}", "line 2", "face count '1.0'"),
     "count missing": (f"a.jpg\n{ROW}", "line 2", "face count '1 2 3 4"),
@@ -97,6 +105,7 @@ BAD_PLAIN = {
     "no size": ("a.jpg,1,2,1,4\n", "line 1", "box of 0 x 2 px"),
     "box without an image": (",1,2,3,4\n", "line 1", "no image path"),
     "outside the folder": ("d/../../a.jpg,1,2,3,4\n", "line 1", "no image path"),
+    "header again": ("a.jpg,1,2,3,4\nimage,x1,y1,x2,y2\n", "line 2", "no image path"),
     "header alone": ("image,x1,y1,x2,y2\n", "faces.csv", "names no image"),
     "empty file": ("", "faces.csv", "names no image"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,7 +164,10 @@ def test_head_layout_round_trip() -> None:
         assert HeadLayout.from_json(layout.to_json()) == layout
     with pytest.raises(ModelError, match="unknown box coding"):
         HeadLayout.from_json({"coding": "ssd"})
-    for bad in ({"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"}):
+    wrong: list[dict[str, Any]] = [
+        {"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"},
+    ]
+    for bad in wrong:
         with pytest.raises(ModelError, match="head_layout"):
             HeadLayout.from_json(bad)
 

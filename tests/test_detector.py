@@ -55,7 +55,7 @@ class Spotter(Runner):
         pass
 
 
-def scene(width: int, height: int) -> tuple[Any, list[float]]:
+def scene(width: int, height: int) -> tuple[Any, list[int]]:
     """A black image with one white rectangle, and its box."""
     box = [width * 5 // 8, height * 5 // 8, width * 7 // 8, height * 7 // 8]
     image = np.zeros((height, width, 3), np.uint8)
@@ -73,8 +73,9 @@ def test_boxes_land_on_the_object(size: tuple[int, int], fixed: tuple[int, int] 
     image, box = scene(*size)
     found = Detector(Spotter(fixed), size=side).detect(image)
     assert len(found) == 1
-    longest = {None: 640, "original": max(size)}.get(side, side) if fixed is None else max(fixed)
-    tolerance = 1.0 * max(1.0, max(size) / float(longest))  # a pixel of whichever is coarser
+    named: dict[int | str | None, int] = {None: 640, "original": max(size), 333: 333}
+    longest = named[side] if fixed is None else max(fixed)
+    tolerance = max(1.0, max(size) / longest)  # a pixel of whichever is coarser
     np.testing.assert_allclose(found.boxes[0], box, atol=tolerance)
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-4)))
 
@@ -126,11 +127,12 @@ def test_thresholds_can_be_replaced_for_a_call() -> None:
     assert len(detector.detect(image, score_threshold=0, top_k=None)) > 1
     assert len(detector.detect(image, score_threshold=0, top_k=1)) == 1
     for name in ("score_threshold", "nms_iou"):
-        for bad in (-0.1, 1.5, float("nan")):
+        for value in (-0.1, 1.5, float("nan")):
+            bad: dict[str, Any] = {name: value}
             with pytest.raises(OptionError, match="is not between 0 and 1"):
-                detector.detect(image, **{name: bad})
+                detector.detect(image, **bad)
             with pytest.raises(OptionError, match="is not between 0 and 1"):
-                Detector(Spotter(), **{name: bad})
+                Detector(Spotter(), **bad)
 
 
 def test_grey_and_colour_agree() -> None:

@@ -79,8 +79,9 @@ def _is_prediction(row: str) -> bool:
 
 
 def _foreign(path: Path, folder: Path) -> bool:
-    depth = len(path.relative_to(folder).parts)
-    return path.is_symlink() or not (path.is_dir() if depth == 1 else depth == 2 and path.suffix == ".txt")
+    """Neither an event's folder nor a text file in one; what lies deeper has a parent that is foreign."""
+    event = path.parent == folder
+    return path.is_symlink() or not (path.is_dir() if event else path.is_file() and path.suffix == ".txt")
 
 
 def _below(folder: Path, key: str) -> Path:

@@ -39,6 +39,7 @@ class TrainOptions:
     samples: int = 300_000
     """images seen in the whole run"""
     batch: int = 32
+    """images per optimiser step, over all processes"""
     size: int = 320
     """side of the square crops, px"""
     late_size: int = 448
@@ -50,6 +51,7 @@ class TrainOptions:
     lr: float = 3e-3
     """peak learning rate"""
     weight_decay: float = 0.02
+    """decoupled weight decay of convolution weights"""
     warmup: int = 300
     """optimiser steps of linear warm-up"""
     decay_share: float = 0.35
@@ -65,6 +67,7 @@ class TrainOptions:
     compile: bool = False
     """compile the image sampling with torch.compile: about twice as fast, needs a C++ compiler"""
     seed: int = 0
+    """of the initial weights, the order of the images and every crop"""
     checkpoint_every: int = 250
     """optimiser steps between checkpoints"""
     snapshot_every: int = 1000

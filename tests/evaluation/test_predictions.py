@@ -37,11 +37,14 @@ def test_earlier_predictions_are_replaced_and_other_files_are_not(tmp_path: Path
     save_predictions(out, {"a/x": np.zeros((1, 5)), "b/y": np.zeros((1, 5))})
     save_predictions(out, {"a/z": np.zeros((2, 5))})
     assert {key: len(rows) for key, rows in load_predictions(out).items()} == {"a/z": 2}
-    precious = out / "notes.txt"
-    precious.write_text("keep me")
-    with pytest.raises(DataError, match="holds other files"):
-        save_predictions(out, {"a/x": np.zeros((1, 5))})
-    assert precious.read_text() == "keep me" and (out / "a" / "z.txt").exists()
+    for name in ("notes.txt", "a/notes.md", "a/deep.txt/notes.txt"):
+        precious = out / name
+        precious.parent.mkdir(exist_ok=True)
+        precious.write_text("keep me")
+        with pytest.raises(DataError, match="holds other files"):
+            save_predictions(out, {"a/x": np.zeros((1, 5))})
+        assert precious.read_text() == "keep me" and (out / "a" / "z.txt").exists()
+        precious.unlink()
 
 
 @pytest.mark.parametrize("key", ["x", "a/b/c", "../x", "a/..", "/x"])

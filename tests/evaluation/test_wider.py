@@ -221,6 +221,12 @@ def test_scores_are_normalised_over_all_images() -> None:
     assert hard(ground_truth([FACE, OTHER]), *rows) == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
+def test_scores_closer_than_a_thousandth_of_the_range_may_tie() -> None:
+    faces, ends = ground_truth([FACE, OTHER]), ([*FACE, 1.0], [*FAR, 0.0])
+    assert hard(faces, *ends, [*OTHER, 0.5050], [*FAR, 0.5015]) == 1.0
+    assert hard(faces, *ends, [*OTHER, 0.5055], [*FAR, 0.5052]) == pytest.approx(0.5 + 0.5 * 2 / 3)
+
+
 def test_height_bins_follow_the_scale() -> None:
     faces = ground_truth([FACE])  # 50 px
     for scale, name in [(0.3, "0-16"), (0.32, "16-32"), (0.64, "32-96"), (1.91, "32-96"), (1.92, "96+")]:
@@ -236,8 +242,9 @@ def test_detections_measure_from_edge_to_edge() -> None:
     corners = evaluate({"e/a": detections}, ground_truth([FACE]))
     table = evaluate({"e/a": np.array([[*FACE, 0.9]])}, ground_truth([FACE]))
     assert corners == table and corners.hard == 1.0
-    half = Detections(np.array([[0, 0, 9, 9]], np.float32), score)
-    assert evaluate({"e/a": half}, ground_truth([[0, 0, 19, 9]])).hard == 1.0, "exactly one half, as for x, y, w, h"
+    for right, expected in [(9, 1.0), (8.9, 0.0)]:  # exactly one half, and a little less
+        half = Detections(np.array([[0, 0, right, 9]], np.float32), score)
+        assert evaluate({"e/a": half}, ground_truth([[0, 0, 19, 9]])).hard == expected
 
 
 def test_average_precision_of_a_known_curve() -> None:

@@ -11,6 +11,9 @@ from edgeface.models.blocks import Residual
 from edgeface.models.detector import FaceNet, deployable
 from edgeface.models.head import LevelScale
 
+NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if "34g" in n else n for n in ARCHITECTURES]
+"""the largest take as long as all others together"""
+
 
 def trained_like(name: str) -> FaceNet:
     """Build ``name`` with every number that folding touches drawn at random, activations kept near 1.
@@ -47,7 +50,7 @@ def trained_like(name: str) -> FaceNet:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_deployable_equals_the_network_in_evaluation(name: str) -> None:
     model = trained_like(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -61,7 +64,7 @@ def test_deployable_equals_the_network_in_evaluation(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "model was changed"
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_only_group_normalisation_is_left(name: str) -> None:
     folded = deployable(build(name))
     kinds = {type(m) for m in folded.modules()}

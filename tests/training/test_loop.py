@@ -55,7 +55,7 @@ def test_run_folder_holds_what_it_says(whole: Path) -> None:
         "step-0000005.safetensors", "step-0000010.safetensors"]
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert rows(whole)[-1]["step"] == "10"
-    assert not [p for p in whole.rglob(".*")]
+    assert not list(whole.rglob(".*"))
 
 
 def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
     from edgeface.zoo import load_weights_file, network_with
 
     run = tmp_path / "run"
-    args = ("--samples", "1920", "--batch", "8", "--size", "160", "--late-size", "256", "--warmup", "20", "--ema", "0.95",
-            "--checkpoint-every", "100")
+    args = ("--samples", "1920", "--batch", "8", "--size", "160", "--late-size", "256", "--warmup", "20",
+            "--ema", "0.95", "--checkpoint-every", "100")
     done = train(photos, run, *args)
     assert done.returncode == 0, done.stderr
     log = rows(run)
@@ -144,7 +144,7 @@ def test_options_are_checked(name: str, value: object) -> None:
 
 
 def test_schedule() -> None:
-    o = TrainOptions(samples=3200, batch=32, warmup=10, decay_share=0.5, lr=1.0, size=320, late_size=448, late_share=0.2)
+    o = TrainOptions(samples=3200, batch=32, warmup=10, decay_share=0.5, lr=1.0, late_share=0.2)
     assert [o.lr_at(s) for s in (0, 4, 9, 49)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert [o.lr_at(s) for s in (75, 99)] == pytest.approx([0.5, 0.02])
     assert [o.size_at(s) for s in (0, 79, 80, 99)] == [320, 320, 448, 448]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from scipy.io import savemat
 
 SETTINGS = ("easy", "medium", "hard")
@@ -46,9 +45,3 @@ def write_ground_truth(root: Path, images: Mapping[str, Faces]) -> Path:
         ]
         savemat(folder / f"wider_{setting}_val.mat", {"gt_list": cell(lists)})
     return root
-
-
-@pytest.fixture(scope="session")
-def write_mat() -> Callable[[Path, Mapping[str, Faces]], Path]:
-    """write_mat(root, images) -> root, with the .mat files below it."""
-    return write_ground_truth

@@ -1,0 +1,52 @@
+"""What every benchmark prints and keeps: a table for people, JSON with the conditions for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeface.files import atomic_write
+
+
+def environment(*distributions: str) -> dict[str, Any]:
+    """The conditions that a figure depends on: processor, cores, load and versions of ``distributions``."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in distributions},
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Plain text, first column to the left, the others to the right."""
+    cells = [[str(v) for v in row] for row in (columns, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    first, *others = widths
+    lines = []
+    for name, *values in cells:
+        lines.append(name.ljust(first) + "".join(f"  {v:>{w}}" for v, w in zip(values, others, strict=True)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def emit(result: dict[str, Any], text: str, format: str, save: Path | None) -> None:
+    """Print as table or JSON, and keep the JSON where asked."""
+    print(json.dumps(result, indent=1) if format == "json" else text)
+    if save is not None:
+        with atomic_write(save) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,111 @@
+"""``python -m benchmarks.learning_curve RUN --data WIDER``: accuracy of every snapshot of a training run.
+
+Writes curve.csv and curve.png into the run folder and prints the table. Snapshots already in curve.csv are not
+evaluated again, so it can be run while the training goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import emit, environment, table
+from edgeface.detector import Detector
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.evaluation import evaluate_detector, load_ground_truth
+from edgeface.evaluation.predict import present_images
+from edgeface.files import atomic_write
+from edgeface.models import Architecture
+from edgeface.runners.torch import TorchRunner
+from edgeface.zoo import load_weights_file, network_with
+
+SETTINGS = ("easy", "medium", "hard")
+FIELDS = ("step", "samples", "epoch", *SETTINGS)
+
+
+def evaluate_run(run: Path, data: Path, threads: int) -> list[dict[str, Any]]:
+    """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows by step."""
+    config = _config(run)
+    architecture = Architecture.from_json(config["architecture"])
+    batch, images = int(config["options"]["batch"]), int(config["images"])
+    ground_truth = load_ground_truth(data)
+    photos = present_images(data, ground_truth)
+    rows = {int(r["step"]): r for r in _read(run / "curve.csv")}
+    for path in sorted((run / "snapshots").glob("step-*.safetensors")):
+        step = int(path.stem.removeprefix("step-"))
+        if step in rows:
+            continue
+        network = network_with(architecture, load_weights_file(path))
+        with Detector(TorchRunner(network, threads), score_threshold=0.02) as detector:
+            report = evaluate_detector(detector, path.stem, ground_truth, photos, progress=True).report
+        rows[step] = {"step": step, "samples": step * batch, "epoch": round(step * batch / images, 2),
+                      **{s: round(getattr(report, s), 4) for s in SETTINGS}}
+        _write(run / "curve.csv", [rows[s] for s in sorted(rows)])
+    return [rows[s] for s in sorted(rows)]
+
+
+def plot(path: Path, rows: list[dict[str, Any]]) -> None:
+    """AP of the three settings against epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for setting in SETTINGS:
+        axes.plot([float(r["epoch"]) for r in rows], [float(r[setting]) for r in rows], marker=".", label=setting)
+    axes.set(xlabel="epoch", ylabel="AP", title="WIDER FACE development images, long side 640")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+
+def _config(run: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run} is not the folder of a training run ({error}): make one with edgeface train") from None
+    return config
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_curve", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a training run")
+    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder with the validation images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
+    o = parser.parse_args(arguments)
+    try:
+        rows = evaluate_run(o.run, o.data, o.threads)
+        if not rows:
+            raise DataError(f"{o.run}/snapshots holds no snapshot yet")
+        plot(o.run / "curve.png", rows)
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = table(FIELDS, [[r[f] for f in FIELDS] for r in rows])
+    emit({"run": o.run.name, "rows": rows, "environment": environment("torch")}, text, o.format, o.save)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""``python -m benchmarks.model_card RUN --data WIDER``: put the weights of a run into the zoo, with their card.
+
+Everything the card states is measured or read here: accuracy by the official protocol, parameters and MACs, the data
+the run saw, and, from files that benchmarks.latency and benchmarks.learning_curve wrote, latency and the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import table
+from edgeface import zoo
+from edgeface.detector import Detector
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.evaluation import evaluate_detector, load_ground_truth
+from edgeface.evaluation.predict import present_images
+from edgeface.files import atomic_write
+from edgeface.models import Architecture
+from edgeface.models.complexity import count
+from edgeface.runners.torch import TorchRunner
+
+LICENCE = "Apache-2.0"
+DATA_TERMS = ("Trained on WIDER FACE, which is for research use; the images stay with their owners. Whether weights "
+              "inherit such terms is not settled: ask your own counsel before commercial use.")
+SETTINGS = ("easy", "medium", "hard")
+SIZE = (640, 480)
+
+
+def publish(run: Path, data: Path, note: str, latency: Path | None, folder: Path = zoo.FOLDER) -> dict[str, Any]:
+    """Evaluate the run's weights and write weights, card and index entry; returns the evaluation report."""
+    config = json.loads((run / "config.json").read_text())
+    architecture = Architecture.from_json(config["architecture"])
+    name = architecture.name
+    content = (run / "weights.safetensors").read_bytes()
+    report = _evaluate(architecture, run / "weights.safetensors", data)
+    entry = zoo.ZooEntry(
+        weights=f"{name}.safetensors", sha256=hashlib.sha256(content).hexdigest(), card=f"{name}.md", licence=LICENCE,
+        data_terms=DATA_TERMS, architecture=architecture, accuracy=report)
+    index = {key: asdict(value) for key, value in zoo.read_index(folder).items()} | {name: asdict(entry)}
+    card = _card(entry, config, run, note, json.loads(latency.read_text()) if latency else None)
+    for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
+        with atomic_write(folder / file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    with atomic_write(folder / entry.weights) as temporary:
+        temporary.write_bytes(content)
+    return report
+
+
+def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str, Any]:
+    network = zoo.network_with(architecture, zoo.load_weights_file(weights))
+    ground_truth = load_ground_truth(data)
+    with Detector(TorchRunner(network), score_threshold=0.02) as detector:
+        return evaluate_detector(detector, architecture.name, ground_truth, present_images(data, ground_truth),
+                                 heights="evaluated", progress=True).report.to_json()
+
+
+def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: dict[str, Any] | None) -> str:
+    architecture, report = entry.architecture, entry.accuracy
+    assert report is not None
+    size = count(architecture, *SIZE)
+    options = config["options"]
+    heights = [(f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
+               for name, ap in report["by_height"].items()]
+    parts = [
+        f"# {architecture.name}",
+        "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, no landmarks.",
+        "## Size",
+        f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at {SIZE[0]}x{SIZE[1]} "
+        f"(convolutions only), {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights.",
+        "## Accuracy",
+        _block(table(("", *SETTINGS), [("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
+                                       ("faces", *(report["faces"][s] for s in SETTINGS))])),
+        f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px, {report['input']}, "
+        f"score >= {report['score_threshold']:g}, NMS IoU {report['nms']:g}, {report['runtime']}. "
+        f"{report['evaluator']}.",
+        "By face height in px of the evaluated image (faces of the hard setting):",
+        _block(table(("height", "AP", "faces"), heights)),
+        note,
+        "## Latency",
+        _latency(latency),
+        "## Input and output",
+        "Raw 0-255 RGB; width and height multiples of 32; photos are scaled to fit, at the top left of a black canvas. "
+        "Outputs `cls_8`, `box_8`, `cls_16`, `box_16`, `cls_32`, `box_32`: one logit a cell, and the distances left, "
+        "top, right and bottom from the middle of the cell to the sides of the box, in strides.",
+        "## Training",
+        f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of {config['images']:,} "
+        f"images with {config['faces']:,} faces), {options['size']} px, the last {options['late_share']:.0%} at "
+        f"{options['late_size']} px, batch {options['batch']}, {options['optimizer']}, seed {options['seed']}, no "
+        "pre-training, no teacher. The whole configuration:",
+        _block(json.dumps(options, indent=1), "json"),
+        *_curve(run / "curve.csv"),
+        "## Licence and data",
+        f"Weights: {entry.licence}. {entry.data_terms}",
+        f"SHA-256 of {entry.weights}: `{entry.sha256}`",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _block(text: str, kind: str = "text") -> str:
+    return f"```{kind}\n{text}\n```"
+
+
+def _latency(latency: dict[str, Any] | None) -> str:
+    if latency is None:
+        return "Not measured."
+    columns = ("model", "cpu_median_ms", "cpu_min_ms", "wall_p90_ms", "ratio")
+    rows = [[r["model"], *(f"{r[c]:.2f}" for c in columns[1:])] for r in latency["rows"]]
+    e = latency["environment"]
+    return (f"ONNX Runtime {e['onnxruntime']}, {latency['size']}, {latency['threads']} thread(s), {e['cpu']}, models "
+            f"in turn in one process (`python -m benchmarks.latency`), ratio to {latency['reference']}:\n\n"
+            + _block(table(columns, rows)))
+
+
+def _curve(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    fields = ("epoch", "samples", *SETTINGS)
+    return ["AP of the averaged weights as the training went (`python -m benchmarks.learning_curve`):",
+            _block(table(fields, [[r[f] for f in fields] for r in rows]))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_card", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished training run")
+    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder with the validation images")
+    parser.add_argument("--latency", type=Path, help="JSON that benchmarks.latency saved")
+    parser.add_argument("--note", default="", help="a sentence on which images the figures may be compared on")
+    parser.add_argument("--zoo", type=Path, default=zoo.FOLDER, help="folder of index.json; default: the package's own")
+    o = parser.parse_args(arguments)
+    try:
+        if not (o.run / "weights.safetensors").exists():
+            raise DataError(f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}")
+        report = publish(o.run, o.data, o.note, o.latency, o.zoo)
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

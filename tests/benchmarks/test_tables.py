@@ -1,0 +1,103 @@
+"""The benchmark commands run end to end on small inputs, and say what they measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import latency, learning_curve, model_card
+from benchmarks.common import table
+from edgeface import zoo
+from edgeface.models import build, get_architecture
+from edgeface.training.checkpoint import save_weights
+from edgeface.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from edgeface.bundle import Bundle
+
+
+def test_table_is_aligned() -> None:
+    assert table(("name", "ms"), [("a", 10), ("longer", 2.5)]).splitlines() == [
+        "name     ms", "a        10", "longer  2.5"]
+
+
+def test_latency_beside_itself(exported: Callable[..., Bundle], tmp_path: Path,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    """A Bundle and a bare copy of its file: the reference has ratio 1 and both have all figures."""
+    bundle = exported("onnx")
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes((bundle.path / bundle.manifest.primary).read_bytes())
+    code = latency.main([str(bundle.path), str(copy), "--size", "160x128", "--rounds", "1", "--reference", "copy",
+                         "--format", "json"])
+    result = json.loads(capsys.readouterr().out)
+    rows = {row["model"]: row for row in result["rows"]}
+    assert code == 0 and set(rows) == {bundle.path.name, "copy"} and rows["copy"]["ratio"] == 1
+    assert all(row["cpu_min_ms"] > 0 and row["wall_p90_ms"] >= row["wall_min_ms"] for row in rows.values())
+    assert result["environment"]["onnxruntime"]
+
+
+def test_latency_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    assert latency.main([str(tmp_path / "bad.onnx")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def wider(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]) -> Path:
+    """Two validation photos with a face each."""
+    root = tmp_path / "wider"
+    faces = ([[10, 10, 40, 50]], {"easy": [0], "medium": [0], "hard": [0]})
+    write_mat(root, {"event/a": faces, "event/b": faces})
+    folder = root / "WIDER_val" / "images" / "event"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        cv2.imwrite(str(folder / f"{name}.jpg"), np.full((96, 128, 3), 90, np.uint8))
+    return root
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """The folder of a run of edgeface-n, as the training loop leaves it, with random weights."""
+    run = tmp_path / "run"
+    for step in (10, 20):
+        save_weights(build("edgeface-n", seed=step), run / "snapshots" / f"step-{step:07d}.safetensors")
+    save_weights(build("edgeface-n", seed=20), run / "weights.safetensors")
+    options = {k: v for k, v in vars(TrainOptions(samples=640)).items() if k != "augment"}
+    (run / "config.json").write_text(json.dumps({"architecture": get_architecture("edgeface-n").to_json(),
+                                                 "options": options, "images": 100, "faces": 300}))
+    return run
+
+
+def test_learning_curve_then_card(finished: Path, wider: Path, tmp_path: Path,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(finished), "--data", str(wider), "--format", "json"]
+    assert learning_curve.main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(r["step"], r["samples"], r["epoch"]) for r in rows] == [(10, 320, 3.2), (20, 640, 6.4)]
+    assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
+    (finished / "snapshots" / "step-0000010.safetensors").write_bytes(b"evaluated already, not read again")
+    assert learning_curve.main(arguments) == 0
+    capsys.readouterr()
+
+    shelf = tmp_path / "zoo"
+    shelf.mkdir()
+    (shelf / "index.json").write_text("{}")
+    assert model_card.main([str(finished), "--data", str(wider), "--note", "Two photos.", "--zoo", str(shelf)]) == 0
+    entry = zoo.read_index(shelf)["edgeface-n"]
+    network = zoo.network_with(entry.architecture, zoo.load_weights_file(shelf / entry.weights, entry.sha256))
+    assert network.state_dict()["backbone.stem.conv.weight"].equal(
+        build("edgeface-n", seed=20).state_dict()["backbone.stem.conv.weight"])
+    card = (shelf / entry.card).read_text()
+    assert entry.sha256 in card and "Two photos." in card and "640 crops (6.4 epochs" in card
+
+
+@pytest.mark.parametrize("command", [learning_curve, model_card])
+def test_no_run_is_one_line(command: Any, tmp_path: Path, wider: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(tmp_path / "nowhere"), "--data", str(wider)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

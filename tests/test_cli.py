@@ -1,0 +1,220 @@
+"""The command line as a user meets it: JSON that later work relies on, help that teaches, errors of one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from edgeface.cli import app, main
+
+if TYPE_CHECKING:
+    from edgeface.bundle import Bundle
+
+Command = Callable[..., tuple[int, str, str]]
+VERBS = ("detect", "eval", "models", "doctor", "train")
+
+
+@pytest.fixture(scope="session")
+def bundle(exported: Callable[..., Bundle]) -> str:
+    return str(exported("onnx").path)
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of ``edgeface arguments`` in this process."""
+    monkeypatch.setattr(sys, "argv", ["edgeface", *arguments])
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def edgeface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return lambda *arguments: run(capsys, monkeypatch, *arguments)
+
+
+def failed(result: tuple[int, str, str], *words: str) -> None:
+    """One line on stderr with these words, exit code 2, nothing on stdout."""
+    code, out, err = result
+    lines = err.strip().splitlines()
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (code, out, err)
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> dict[str, str]:
+    """Image files that are none, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    whole = cv2.imencode(".jpg", astronaut)[1].tobytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return {p.stem: str(p) for p in folder.iterdir()} | {"missing": str(folder / "missing.jpg"), "folder": str(folder)}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_teaches(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert "--format" in result.output or verb == "train"
+    options = [line for line in result.output.splitlines() if line.strip().startswith("--")]
+    without_help = [o for o in options if len(o.split("  ")[-1].strip()) < 5 and "--help" not in o]
+    assert options and not without_help
+
+
+def test_help_of_training_comes_from_the_options() -> None:
+    from edgeface.options import field_help
+    from edgeface.training import TrainOptions
+
+    texts = field_help(TrainOptions)
+    assert set(texts) == {f for f in TrainOptions.__dataclass_fields__ if f != "augment"}
+    output = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
+    assert all(" ".join(text.split()) in output for text in texts.values())
+
+
+def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
+    code, out, _ = edgeface("detect", str(hopper_path), "--model", bundle, "--score-threshold", "0.3", "--format",
+                            "json")
+    (item,) = json.loads(out)
+    assert code == 0 and item["image"] == str(hopper_path) and item["faces"]
+    assert all(set(face) == {"box", "score"} and len(face["box"]) == 4 for face in item["faces"])
+
+
+def test_detect_saves_photo_folder_and_video(
+    edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path
+) -> None:
+    photo = cv2.imread(str(hopper_path))
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), photo)
+    cv2.imwrite(str(tmp_path / "in" / "deep" / "a.jpg"), photo)
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
+    for _ in range(4):
+        writer.write(cv2.resize(photo, (160, 128)))
+    writer.release()
+    flags = ("--model", bundle, "--score-threshold", "0.1")
+    assert edgeface("detect", str(hopper_path), *flags, "--save", str(tmp_path / "out.png"))[0] == 0
+    assert cv2.imread(str(tmp_path / "out.png")).shape == photo.shape
+    assert (cv2.imread(str(tmp_path / "out.png")) != photo).any()
+    assert edgeface("detect", str(tmp_path / "in"), *flags, "--save", str(tmp_path / "out"))[0] == 0
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "a.png", "deep/a.jpg"]
+    code, out, _ = edgeface("detect", str(tmp_path / "clip.avi"), *flags, "--save", str(tmp_path / "out.mp4"),
+                            "--format", "json")
+    assert code == 0 and len(json.loads(out)) == 4
+    saved = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert saved.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert edgeface("detect", str(tmp_path / "clip.avi"), *flags, "--max-frames", "2", "--format", "json")[0] == 0
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize(("kind", "word"), [("zero", "empty"), ("text", "not an image"), ("cut", "truncated"),
+                                            ("missing", "no image")])
+def test_bad_images(edgeface: Command, bundle: str, damaged: dict[str, str], kind: str,
+                    word: str, tmp_path: Path) -> None:
+    code, _, err = edgeface("detect", damaged[kind], "--model", bundle, "--save", str(tmp_path / "out.png"))
+    assert code == 2 and err.count("\n") == 1 and word in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_bad_image_does_not_end_the_run(
+    edgeface: Command, bundle: str, damaged: dict[str, str], hopper_path: Path
+) -> None:
+    code, out, err = edgeface("detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json")
+    assert code == 2 and err.count("\n") == 1
+    assert [item["image"] for item in json.loads(out)] == [str(hopper_path)]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "CMYK", "P", "exif"])
+def test_unusual_images_are_detected_not_refused(
+    edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path, mode: str
+) -> None:
+    photo = Image.open(hopper_path)
+    path = tmp_path / ("photo.jpg" if mode in ("CMYK", "exif") else "photo.png")
+    if mode == "exif":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=100)
+    elif mode == "I;16":
+        Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) << 8).save(path)
+    else:
+        photo.convert(mode).save(path)
+    code, out, err = edgeface("detect", str(path), "--model", bundle, "--format", "json")
+    assert code == 0 and err == "" and "faces" in json.loads(out)[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (20000, 20)])
+def test_extreme_shapes(edgeface: Command, bundle: str, tmp_path: Path,
+                        shape: tuple[int, int]) -> None:
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), np.zeros((*shape, 3), np.uint8))
+    assert edgeface("detect", str(path), "--model", bundle, "--format", "json")[0] == 0
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("detect", "{photo}", "--model", "nonsense"), ("unknown model", "nonsense")),
+    (("detect", "{photo}", "--format", "xml"), ("xml", "table, json")),
+    (("detect", "{photo}", "--model", "{bundle}", "--score-threshold", "2"), ("0 and 1",)),
+    (("detect", "{photo}", "--model", "{bundle}", "--size", "320"), ("fixed",)),
+    (("detect", "{photo}", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.png"), ("folder",)),
+    (("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.txt"), (".png",)),
+    (("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/file/a.png"), ("cannot write",)),
+    (("models", "--size", "641x480"), ("multiples of 32",)),
+    (("models", "--size", "big"), ("640x480",)),
+    (("eval", "--data", "{tmp}/nowhere", "--model", "{bundle}"), ("nowhere",)),
+    (("eval", "--data", "{tmp}", "--model", "{bundle}", "--scale", "3"), ("640",)),
+    (("train", "--data", "{tmp}", "--out", "{tmp}/run"), ("no annotations",)),
+    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--model", "nonsense"), ("unknown model",)),
+    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--size", "100"), ("multiple of 32",)),
+    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--annotations", "{tmp}/file"), ("file",)),
+    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--device", "warp"), ("warp",)),
+])
+def test_mistakes_get_one_line(edgeface: Command, bundle: str, hopper_path: Path,
+                               tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    filled = [a.format(photo=hopper_path, bundle=bundle, tmp=tmp_path) for a in arguments]
+    failed(edgeface(*filled), *words)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_models_json(edgeface: Command) -> None:
+    code, out, _ = edgeface("models", "--size", "640x480", "--format", "json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and len(rows) >= 10
+    published = rows["damofd-0.5g"]
+    assert (round(published["params"] / 1e6, 4), round(published["macs"] / 1e6, 1)) == (0.2582, 492.5)
+
+
+def test_doctor_json_names_every_backend(edgeface: Command) -> None:
+    from edgeface.backends import BACKENDS
+
+    code, out, _ = edgeface("doctor", "--format", "json")
+    report = json.loads(out)
+    assert code == 0 and [b["target"] for b in report["backends"]] == list(BACKENDS)
+    installed = {b["target"]: b["version"] for b in report["backends"]}
+    import onnxruntime
+
+    assert installed["onnx"] == onnxruntime.__version__
+
+
+def test_closed_pipe_is_no_error(bundle: str, hopper_path: Path) -> None:
+    """``edgeface detect ... | head -0`` ends quietly."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeface", "detect", str(hopper_path), "--model", bundle, "--format", "json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait()
+    assert b"Traceback" not in err
