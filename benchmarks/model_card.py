@@ -58,7 +58,7 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
     ground_truth = load_ground_truth(data)
     with Detector(TorchRunner(network), score_threshold=0.02) as detector:
         return evaluate_detector(detector, architecture.name, ground_truth, present_images(data, ground_truth),
-                                 heights="evaluated", progress=True).report.to_json()
+                                 progress=True).report.to_json()
 
 
 def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: dict[str, Any] | None) -> str:
@@ -80,7 +80,7 @@ def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, lat
         f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px, {report['input']}, "
         f"score >= {report['score_threshold']:g}, NMS IoU {report['nms']:g}, {report['runtime']}. "
         f"{report['evaluator']}.",
-        "By face height in px of the evaluated image (faces of the hard setting):",
+        "By face height in px of the photo as annotated (faces of the hard setting):",
         _block(table(("height", "AP", "faces"), heights)),
         note,
         "## Latency",

@@ -155,7 +155,7 @@ def evaluate(
     model: Model = DEFAULT_MODEL,
     scale: Annotated[str, typer.Option(help="640 (long side, the 'VGA' protocol) or original.")] = "640",
     heights: Annotated[str, typer.Option(
-        help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale).")] = "evaluated",
+        help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale).")] = "annotated",
     plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")] = None,
     predictions: Annotated[Path | None, typer.Option(
         help="Also write the boxes here, in the folders of text files that the official tool reads.")] = None,

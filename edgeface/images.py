@@ -2,7 +2,8 @@
 
 Everything that OpenCV can decode is turned into what a viewer would show: EXIF orientation applied (JPEG, PNG, WebP,
 TIFF), grey and palette images as RGB, CMYK converted, 16 bits scaled to 8, transparent PNG and WebP pixels laid over
-white, the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files are refused, because half an image gives half the faces.
+white, the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files are refused, because half an image
+gives half the faces.
 """
 
 from __future__ import annotations

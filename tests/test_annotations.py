@@ -43,7 +43,7 @@ def test_wider_format(tmp_path: Path) -> None:
     "change", [("\n", "\r\n"), ("0 0 0 0 0 0 0 0 0 0 \n", ""), ("1--Shake", "\n1--Shake"), ("0--P", "\ufeff0--P")]
 )
 def test_wider_variants_read_the_same(tmp_path: Path, change: tuple[str, str]) -> None:
-    """Windows line ends; no all-zero line after count 0, which other tools leave out; blank lines between blocks; BOM."""
+    """Windows line ends; no all-zero line after count 0, as some tools write it; blank lines; a byte order mark."""
     assert change[0] in WIDER
     plain, changed = (read_annotations(write(tmp_path, text)) for text in (WIDER, WIDER.replace(*change)))
     assert [image.path for image in plain] == [image.path for image in changed]

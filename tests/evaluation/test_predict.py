@@ -68,6 +68,7 @@ def root(tmp_path: Path, write_mat: Callable[..., Path]) -> Path:
     faces["1--B/absent"] = faces["1--B/large"]
     cv2.imwrite(str(folder / "1--B" / "unknown.png"), image)
     (folder / "0--A" / "notes.txt").write_text("not an image")
+    (folder / "1--B" / "absent").mkdir()
     return write_mat(tmp_path, faces)
 
 
