@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -28,9 +28,12 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with everything the checkout needs
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "python 3.11 is needed: install it or pass PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: the pins are for Python 3.11: install it, or pass PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "making $(VENV): about 2.5 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[dev]'
+	PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install $(if $(CI),--quiet) --disable-pip-version-check \
+	  torch==2.13.0 -e '.[dev]'
 	@touch $@
 
 lint: $(STAMP) ## ruff (lint) and mypy (types)

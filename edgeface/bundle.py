@@ -13,19 +13,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from edgeface.backends import BACKENDS, PRECISIONS
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ModelError
 from edgeface.files import atomic_folder
-from edgeface.models.architecture import Architecture, from_fields
+from edgeface.models.architecture import Architecture
+from edgeface.records import from_fields, short
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -126,10 +125,9 @@ class Manifest:
         """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed or out of range."""
         version = data.get("format_version") if isinstance(data, dict) else None
         if isinstance(data, dict) and (type(version) is not int or version != FORMAT_VERSION):
-            raise BundleError(f"manifest: format_version {_short(version)} is not one this edgeface reads "
+            raise BundleError(f"manifest: format_version {short(version)} is not one this edgeface reads "
                               f"({FORMAT_VERSION}): export the model again, or install a newer edgeface")
         try:
-            _check_type(data, cls, "manifest")
             manifest = from_fields(cls, data, "manifest")
             _check_consistent(manifest)
         except ModelError as error:
@@ -229,7 +227,7 @@ def _read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{folder / MANIFEST} is not valid JSON: {_short(str(error))}") from None
+        raise BundleError(f"{folder / MANIFEST} is not valid JSON: {short(str(error))}") from None
     try:
         return Manifest.from_json(data)
     except BundleError as error:
@@ -240,14 +238,14 @@ def _check_consistent(manifest: Manifest) -> None:
     """Checks across the fields of a well-typed manifest."""
     for label, text in (("model", manifest.model), ("target", manifest.target)):
         if not _NAME.fullmatch(text):
-            raise BundleError(f"manifest: {label} {_short(text)} is not a plain name")
+            raise BundleError(f"manifest: {label} {short(text)} is not a plain name")
     if manifest.target not in BACKENDS:
-        raise BundleError(f"manifest: unknown target {_short(manifest.target)} (known: {', '.join(BACKENDS)})")
+        raise BundleError(f"manifest: unknown target {short(manifest.target)} (known: {', '.join(BACKENDS)})")
     if manifest.precision not in PRECISIONS:
-        raise BundleError(f"manifest: unknown precision {_short(manifest.precision)} (known: {', '.join(PRECISIONS)})")
+        raise BundleError(f"manifest: unknown precision {short(manifest.precision)} (known: {', '.join(PRECISIONS)})")
     _check_files(manifest.files)
     if manifest.primary not in manifest.files:
-        raise BundleError(f"manifest: primary file {_short(manifest.primary)} is not one of its files")
+        raise BundleError(f"manifest: primary file {short(manifest.primary)} is not one of its files")
     if set(manifest.outputs) != set(manifest.head_layout.output_names):
         raise BundleError(f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}")
 
@@ -255,63 +253,11 @@ def _check_consistent(manifest: Manifest) -> None:
 def _check_files(files: dict[str, str]) -> None:
     for name, digest in files.items():
         if "/" in name or "\\" in name or ":" in name or name in (".", ".."):
-            raise BundleError(f"manifest names a file outside its folder: {_short(name)}")
+            raise BundleError(f"manifest names a file outside its folder: {short(name)}")
         if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
-            raise BundleError(f"manifest: {_short(name)} is not a plain file name")
+            raise BundleError(f"manifest: {short(name)} is not a plain file name")
         if not _SHA256.fullmatch(digest):
             raise BundleError(f"manifest: the SHA-256 of {name} is not 64 lower-case hexadecimal digits")
-
-
-def _check_type(value: Any, hint: Any, where: str) -> None:
-    """Raise BundleError unless the JSON value ``value`` fits the type ``hint`` of a manifest field."""
-    if hint is Any:
-        return
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return
-        (hint,) = (a for a in arguments if a is not type(None))
-        _check_type(value, hint, where)
-    elif dataclasses.is_dataclass(hint):
-        _expect(isinstance(value, dict), value, "an object", where)
-        _check_keys(value, hint, where)
-        hints = get_type_hints(hint)
-        for key in value:
-            _check_type(value[key], hints[key], f"{where}.{key}")
-    elif origin is dict:
-        _expect(isinstance(value, dict), value, "an object", where)
-        for key, item in value.items():
-            _check_type(item, arguments[1], f"{where}[{_short(key)}]")
-    elif origin is tuple:
-        _expect(isinstance(value, list), value, "a list", where)
-        for item in value:
-            _check_type(item, arguments[0], where)
-    else:
-        _check_scalar(value, hint, where)
-
-
-def _check_scalar(value: Any, hint: Any, where: str) -> None:
-    if hint is float:
-        number = type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-        _expect(number, value, "a number", where)
-    else:
-        _expect(type(value) is hint, value, {int: "an integer", str: "a string", bool: "true or false"}[hint], where)
-
-
-def _check_keys(value: dict[str, Any], cls: Any, where: str) -> None:
-    fields = dataclasses.fields(cls)
-    for key in value:
-        if key not in {f.name for f in fields}:
-            raise BundleError(f"{where}: unknown field {_short(key)}")
-    for f in fields:
-        has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
-        if f.name not in value and not has_default:
-            raise BundleError(f"{where}: field {f.name!r} is missing")
-
-
-def _expect(good: bool, value: Any, wanted: str, where: str) -> None:
-    if not good:
-        raise BundleError(f"{where}: expected {wanted}, got {_short(value)}")
 
 
 def _require(good: bool, name: str, wanted: str) -> None:
@@ -322,12 +268,3 @@ def _require(good: bool, name: str, wanted: str) -> None:
 
 def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
-
-
-def _short(value: Any) -> str:
-    """``repr`` of a value that a stranger wrote: ASCII, one line, at most 60 characters."""
-    try:
-        text = ascii(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
-        text = type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."

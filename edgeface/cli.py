@@ -6,13 +6,14 @@ code 2. Heavy imports happen inside the verb that needs them, so that a device n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -88,7 +89,9 @@ def detect(
         print(f"error: {error}", file=sys.stderr)
 
     found: list[dict[str, Any]] = []
-    with Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size)) as detector, _ticker() as tick:
+    with _hushed():
+        opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size))
+    with opened as detector, _ticker() as tick:
         try:
             for name, image in sources(images, failed):
                 faces = detector.detect(image)
@@ -109,6 +112,20 @@ def detect(
         _print_faces(found)
     if failures:
         raise typer.Exit(2)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what a runtime's C++ side says while it loads off stderr: our own one line tells what matters."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _require_torch(extra: str, purpose: str) -> None:
@@ -294,7 +311,10 @@ def train(
     _require_torch("train", "training")
     from edgeface.training import train_model
 
-    train_model(architecture, options, data, out, annotations, cache or out / "cache", in_memory, threads, device)
+    cache = cache or out / "cache"
+    if not train_model(architecture, options, data, out, annotations, cache, in_memory, threads, device):
+        print("stopped: the state is saved, the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130)
 
 
 def main() -> int:

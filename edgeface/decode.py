@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture, from_fields
+from edgeface.models.architecture import Architecture
+from edgeface.records import from_fields
 
 Floats = NDArray[np.float32]
 

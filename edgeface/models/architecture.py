@@ -9,57 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from edgeface.errors import ModelError
-
-T = TypeVar("T")
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def from_fields(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass ``cls`` from the JSON object ``data``; an unknown or missing key is a ModelError."""
-    if not isinstance(data, dict):
-        raise ModelError(f"{where}: expected a JSON object, got {type(data).__name__}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise ModelError(f"{where}: unknown key {unknown[0]!r} (known: {', '.join(fields)})")
-    hints = get_type_hints(cls)
-    values = {k: _value(hints[k], v, f"{where}.{k}") for k, v in data.items()}
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{where}: {error}") from None
-
-
-_PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("a string", lambda v: type(v) is str),
-    bool: ("true or false", lambda v: type(v) is bool),
-    int: ("a whole number", lambda v: type(v) is int),
-    float: ("a number", lambda v: type(v) in (int, float)),
-    tuple[int, ...]: ("a list of whole numbers", lambda v: type(v) is tuple and all(type(n) is int for n in v)),
-}
-"""type hint -> what it is called, and whether a value is one"""
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """Check and convert one field; hints that are not plain are left to the dataclass itself."""
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return from_fields(hint, value, where)
-    value = _tupled(value)
-    if hint in _PLAIN:
-        wanted, good = _PLAIN[hint]
-        if not good(value):
-            raise ModelError(f"{where}: expected {wanted}, got {value!r}")
-        return float(value) if hint is float else value
-    return value
+from edgeface.records import from_fields
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ WIDER_IMAGES = Path("WIDER_train/images")
 
 
 def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
-                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu") -> None:
+                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu") -> bool:
     """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see :class:`Trainer`.
+
+    Returns False when it was stopped before the last step.
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is not there.
     """
@@ -43,4 +45,4 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
         pixels = open_cache(cache, images, read_annotations(boxes), in_memory)
         trainer = Trainer(architecture, options, pixels, run, device)
         trainer.resume()
-        trainer.fit()
+        return trainer.fit()

@@ -14,12 +14,14 @@ import csv
 import dataclasses
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 import torch
@@ -93,18 +95,21 @@ class Trainer:
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
         self.step = int(meta["step"])
 
-    def fit(self) -> None:
-        """Train to the last step, writing the run folder as it goes."""
+    def fit(self) -> bool:
+        """Train to the last step, writing the run folder as it goes; True when it got there.
+
+        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one stops at once.
+        """
         torch.use_deterministic_algorithms(True, warn_only=True)
         steps = self.options.steps
         if self.rank == 0:
             self._write_config()
         model: torch.nn.Module = DistributedDataParallel(self.model) if self.world > 1 else self.model
-        log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
-        with ThreadPoolExecutor(1) as pool, _progress(self.rank) as progress:
+        with _stop_request(self.world) as stop, ThreadPoolExecutor(1) as pool, _progress(self.rank) as progress:
+            log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             task = progress.add_task("training", total=steps, completed=self.step, note="")
             future = pool.submit(self._batch, self.step)
-            while self.step < steps:
+            while self.step < steps and not stop.is_set():
                 batch, waited = _wait(future)
                 if self.step + 1 < steps:
                     future = pool.submit(self._batch, self.step + 1)
@@ -113,6 +118,9 @@ class Trainer:
                 self.step += 1
                 progress.update(task, completed=self.step, note=log.note)
                 self._save_if_due(log)
+        if self.step < steps:
+            self._save_checkpoint()
+        return self.step == steps
 
     def _batch(self, step: int) -> Batch:
         o = self.options
@@ -158,10 +166,13 @@ class Trainer:
         if last or self.step % o.snapshot_every == 0:
             save_weights(self.ema.shadow, self.run / "snapshots" / f"step-{self.step:07d}.safetensors")
         if last or self.step % o.checkpoint_every == 0:
-            save_weights(self.ema.shadow, self.run / "weights.safetensors")
-            save_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers,
-                            {"step": self.step, "config": self._config})
+            self._save_checkpoint()
             log.plot()
+
+    def _save_checkpoint(self) -> None:
+        save_weights(self.ema.shadow, self.run / "weights.safetensors")
+        save_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers,
+                        {"step": self.step, "config": self._config})
 
     def _write_config(self) -> None:
         with atomic_write(self.run / "config.json") as temporary:
@@ -181,6 +192,32 @@ def distributed() -> Iterator[bool]:
         dist.init_process_group("gloo", timeout=timedelta(hours=2))
     yield dist.get_rank() == 0
     dist.barrier()
+
+
+@contextmanager
+def _stop_request(world: int) -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual.
+
+    Only for a lone process: several would stop at different steps and wait for each other for ever.
+    """
+    stop = Event()
+    if world > 1 or current_thread() is not main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(*_: object) -> None:
+        stop.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait(future: Future[Batch]) -> tuple[Batch, float]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import MissingExtraError, ModelError
-from edgeface.models.architecture import Architecture, from_fields
+from edgeface.models.architecture import Architecture
+from edgeface.records import from_fields
 
 if TYPE_CHECKING:
     from edgeface.models.detector import FaceNet

@@ -77,6 +77,22 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_
         assert [k for k in ours if not ours[k].equal(theirs[k])] == []
 
 
+def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Path) -> None:
+    """Ctrl-C between checkpoints: the step is finished and kept, and going on ends with the same weights."""
+    run = tmp_path / "interrupted"
+    process = subprocess.Popen(command(photos, run, "--checkpoint-every", "1000"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not (run / "log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on" in err
+    assert read_meta(run / "checkpoint.safetensors")["step"] < 10
+    assert train(photos, run).returncode == 0
+    ours, theirs = load_file(run / "weights.safetensors"), load_file(whole / "weights.safetensors")
+    assert [k for k in ours if not ours[k].equal(theirs[k])] == []
+
+
 def test_a_finished_run_can_be_made_longer_but_not_another(photos: Path, whole: Path, tmp_path: Path) -> None:
     refused = train(photos, whole, "--lr", "0.001")
     assert refused.returncode == 2

@@ -1,0 +1,83 @@
+"""JSON objects to dataclasses, with every key and type checked: what a stranger wrote is never trusted.
+
+Needs nothing beyond the standard library. Used for Architectures, head layouts, manifests and the zoo's index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from edgeface.errors import ModelError
+
+T = TypeVar("T")
+_SCALARS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+
+
+def from_fields(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass ``cls`` from the JSON object ``data``.
+
+    Raises ModelError, in one line that starts with ``where``, for an unknown or missing key, a value of another type
+    than the field's, and whatever the dataclass itself refuses with a ValueError.
+    """
+    if not isinstance(data, dict):
+        raise ModelError(f"{where}: expected an object, got {short(data)}")
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    for key in data:
+        if key not in {f.name for f in fields}:
+            raise ModelError(f"{where}: unknown field {short(key)} (known: {', '.join(f.name for f in fields)})")
+    for f in fields:
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in data:
+            raise ModelError(f"{where}: field {f.name!r} is missing")
+    hints = get_type_hints(cls)
+    values = {key: _read(value, hints[key], f"{where}.{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}") from None
+
+
+def short(value: Any) -> str:
+    """``repr`` of a value that a stranger wrote: ASCII, one line, at most 60 characters."""
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _read(value: Any, hint: Any, where: str) -> Any:
+    """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises ModelError."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = (a for a in arguments if a is not type(None))
+        return _read(value, hint, where)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return from_fields(hint, value, where)
+    if origin is dict:
+        _expect(isinstance(value, dict), value, "an object", where)
+        return {key: _read(item, arguments[1], f"{where}[{short(key)}]") for key, item in value.items()}
+    if origin is tuple:
+        _expect(isinstance(value, (list, tuple)), value, "a list", where)
+        return tuple(_read(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
+    _expect(_is_scalar(value, hint), value, _SCALARS[hint], where)
+    return value
+
+
+def _is_scalar(value: Any, hint: Any) -> bool:
+    if hint is float:  # a number stays as it was written, so that a record is written back as it was read
+        return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
+    return type(value) is hint
+
+
+def _expect(good: bool, value: Any, wanted: str, where: str) -> None:
+    if not good:
+        raise ModelError(f"{where}: expected {wanted}, got {short(value)}")
