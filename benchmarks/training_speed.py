@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps at each size, at least 50")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--compile", action="store_true", help="compile the image sampling, as train --compile does")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="as of edgeface train")
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--save", type=Path, help="also write the JSON to this file")
     o = parser.parse_args(arguments)

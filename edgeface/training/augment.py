@@ -128,17 +128,24 @@ def _neighbours(position: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def _render(pixels: Tensor, row0: Tensor, row1: Tensor, fy: Tensor, in_y: Tensor, x0: Tensor, x1: Tensor, fx: Tensor,
             in_x: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image stays black."""
+    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image stays black.
 
-    def tap(row: Tensor, column: Tensor) -> Tensor:
-        packed = torch.take(pixels, row[:, :, None] + column[:, None, :])
-        return packed.view(torch.uint8).view(*packed.shape, 4).float()
+    Written channel by channel, so that a compiler can make one loop of it: nothing between the packed pixels and the
+    result is then ever stored.
+    """
+    corners = [torch.take(pixels, row[:, :, None] + column[:, None, :]) for row in (row0, row1) for column in (x0, x1)]
+    fx, fy = fx[:, None, :], fy[:, :, None]
 
-    top = tap(row0, x0).lerp_(tap(row0, x1), fx[:, None, :, None])
-    bottom = tap(row1, x0).lerp_(tap(row1, x1), fx[:, None, :, None])
-    mixed = top.lerp_(bottom, fy[:, :, None, None])
-    coloured = torch.baddbmm(offset, mixed.flatten(1, 2), matrix).clamp_(0, 255).view(*mixed.shape[:3], 3)
-    return coloured.mul_((in_y[:, :, None] * in_x[:, None, :])[..., None])
+    def channel(shift: int) -> Tensor:
+        a, b, c, d = ((corner >> shift & 255).float() for corner in corners)
+        top, bottom = a + (b - a) * fx, c + (d - c) * fx
+        return top + (bottom - top) * fy
+
+    red, green, blue = channel(0), channel(8), channel(16)
+    inside = in_y[:, :, None] * in_x[:, None, :]
+    weights = matrix[:, :, :, None, None]
+    mixed = (red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + offset for k in range(3))
+    return torch.stack([value.clamp(0, 255) * inside for value in mixed], -1)
 
 
 @lru_cache(maxsize=1)
@@ -147,9 +154,9 @@ def _compiled_render() -> Callable[..., Tensor]:
 
 
 def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, saturation, hue and grey as one matrix [B, 4, 3] and one offset [B, 1, 1] per image.
+    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1, 1] per image.
 
-    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear. The matrix acts on (R, G, B, 0).
+    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix + offset.
     """
     batch, device = len(rand[0]), rand[0].device
 
@@ -169,7 +176,7 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
     matrix = (saturation * torch.eye(3, device=device) + (1 - saturation) * luma) @ matrix
     matrix = matrix * (1 + symmetric(rand[3], o.contrast))[:, None, None]
     offset = symmetric(rand[4], o.brightness)[:, None, None]
-    return torch.cat([matrix.transpose(1, 2), torch.zeros(batch, 1, 3, device=device)], 1), offset
+    return matrix.transpose(1, 2), offset
 
 
 def _faces(cache: Cache, o: AugmentOptions, size: int, index: Tensor, scale: Tensor, origin: Tensor,

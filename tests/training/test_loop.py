@@ -21,7 +21,7 @@ from edgeface.training.optimizer import orthogonalise
 from edgeface.training.options import TrainOptions
 
 SMALL = ("--samples", "40", "--batch", "4", "--size", "64", "--late-size", "96", "--late-share", "0.3", "--warmup", "2",
-         "--checkpoint-every", "2", "--snapshot-every", "5", "--threads", "1")
+         "--checkpoint-every", "2", "--snapshot-every", "5", "--threads", "1", "--no-compile")
 
 
 def command(photos: Path, run: Path, *extra: str, start: tuple[str, ...] = (sys.executable,)) -> list[str]:
