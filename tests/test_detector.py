@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from edgeface import Bundle, Detector, zoo
+from edgeface import Bundle, Detector
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ImageError, ModelError, OptionError
 from edgeface.runners import Heads, Runner, RunnerClosedError
@@ -202,12 +202,6 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Detector.open(tmp_path)
     with pytest.raises(ModelError, match="ships without weights"):
         Detector.open("scrfd-34g")
-
-
-@pytest.mark.skipif(not zoo.names(), reason="no weights ship yet")
-def test_the_shipped_model_finds_the_face(astronaut: Any) -> None:
-    with Detector.open(zoo.names()[0]) as detector:
-        assert len(detector.detect(astronaut)) == 1
 
 
 def test_equal_across_processes(exported: Callable[..., Bundle], hopper_path: Path) -> None:
