@@ -81,7 +81,7 @@ def detect(
     from edgeface.saving import Saver
 
     _check_format(format)
-    saver = Saver(save, images) if save else None
+    saver = Saver(save, images) if save else contextlib.nullcontext()
     failures: list[ImageError] = []
 
     def failed(error: ImageError) -> None:
@@ -91,21 +91,18 @@ def detect(
     found: list[dict[str, Any]] = []
     with _hushed():
         opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size))
-    with opened as detector, _ticker() as tick:
+    with opened as detector, _Ticker() as tick, saver as keep:
         try:
             for name, image in sources(images, failed):
                 faces = detector.detect(image)
                 found.append({"image": name, "faces": faces.to_json()})
                 tick(name)
-                if saver:
-                    saver.add(name, image, faces)
+                if keep:
+                    keep.add(name, image, faces)
                 if len(found) == max_frames:
                     break
         except KeyboardInterrupt:
             print("stopped: what follows is what was found so far", file=sys.stderr)
-        finally:
-            if saver:
-                saver.close()
     if format == "json":
         _print_json(found)
     else:
@@ -147,7 +144,7 @@ def _print_faces(found: list[dict[str, Any]]) -> None:
         _print_table(("image", "score", "x1", "y1", "x2", "y2"), rows, right=("score", "x1", "y1", "x2", "y2"))
 
 
-class _ticker:
+class _Ticker:
     """A line on a terminal's stderr that says how many frames are done; silent elsewhere."""
 
     def __enter__(self) -> Callable[[str], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -48,26 +49,32 @@ class Saver:
             if suffix not in accepted:
                 raise OptionError(f"--save {target}: one {kinds[0]} is saved as one of {', '.join(sorted(accepted))}")
         self._roots = [Path(text) for text, kind in zip(inputs, kinds, strict=True) if kind == "folder"]
-        self._rates = {text: kind for text, kind in zip(inputs, kinds, strict=True) if kind in ("video", "camera")}
+        self._clips = {text for text, kind in zip(inputs, kinds, strict=True) if kind in ("video", "camera")}
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:
         """Save one frame as :func:`edgeface.images.sources` names it."""
         source, _, frame = name.rpartition(FRAME)
         drawn = draw(image, faces)
-        if source in self._rates and frame.isdigit():
+        if source in self._clips and frame.isdigit():
             if self._video is None or self._video.source != source:
-                self.close()
+                self._finish()
                 self._video = _Video(source, self._video_path(source), drawn)
             self._video.add(drawn)
         else:
             write_image(self._image_path(Path(name)), drawn)
 
-    def close(self) -> None:
-        """Finish the video that is being written."""
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Finish the video that is being written; after an error, drop it instead."""
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None = None) -> None:
         if self._video is not None:
-            self._video.close()
-            self._video = None
+            video, self._video = self._video, None
+            video.close(error)
 
     def _image_path(self, source: Path) -> Path:
         if not self.into_folder:
@@ -98,6 +105,10 @@ class _Video:
     def add(self, frame: Image) -> None:
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         self._writer.release()
-        self._context.__exit__(None, None, None)
+        if error is None:
+            self._context.__exit__(None, None, None)
+            return
+        with contextlib.suppress(type(error)):  # the context removes the file and passes the error on: ours to raise
+            self._context.__exit__(type(error), error, error.__traceback__)

@@ -119,6 +119,20 @@ def test_detect_saves_photo_folder_and_video(
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_an_error_leaves_no_half_written_video(tmp_path: Path) -> None:
+    from edgeface.detections import Detections
+    from edgeface.saving import Saver
+
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
+    writer.write(np.zeros((128, 160, 3), np.uint8))
+    writer.release()
+    with pytest.raises(ZeroDivisionError), Saver(tmp_path / "out.mp4", [str(clip)]) as saver:
+        saver.add(f"{clip}#0", np.zeros((128, 160, 3), np.uint8), Detections.empty())
+        raise ZeroDivisionError
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.avi"]
+
+
 @pytest.mark.parametrize(("kind", "word"), [("zero", "empty"), ("text", "not an image"), ("cut", "truncated"),
                                             ("missing", "no image")])
 def test_bad_images(edgeface: Command, bundle: str, damaged: dict[str, str], kind: str,

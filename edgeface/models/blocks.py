@@ -96,3 +96,20 @@ class Residual(nn.Module):
         last = self.branch[-1]
         assert isinstance(last, ConvNorm) and isinstance(last.norm, nn.BatchNorm2d)
         return last.norm.weight
+
+
+class StagedBackbone(nn.Module):
+    """A stem and stages that halve the size; the last three features, at strides 8, 16 and 32, are the output."""
+
+    stem: nn.Module
+    stages: nn.ModuleList
+    channels: tuple[int, ...]
+    """widths of the three outputs"""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return tuple(features[-3:])

@@ -13,13 +13,13 @@ runtime has a fast float and INT8 kernel for it.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgeface.models.architecture import Backbone
-from edgeface.models.blocks import BasicResidual, conv_bn
+from edgeface.models.blocks import BasicResidual, StagedBackbone, conv_bn
 
 
-class ConvNet(nn.Module):
+class ConvNet(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
 
     def __init__(self, spec: Backbone) -> None:
@@ -32,11 +32,3 @@ class ConvNet(nn.Module):
             for w_in, w_out, depth in zip(spec.widths, spec.widths[1:], spec.depths, strict=False)
         )
         self.channels = spec.widths[1:]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return tuple(features)

@@ -18,11 +18,11 @@ Readings that the published strings leave open, settled by the parameters and mu
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Backbone
-from edgeface.models.blocks import Residual, conv_bn
+from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
 from edgeface.models.structure import SuperBlock, parse
 
 BN_EPS = 1e-3
@@ -31,7 +31,7 @@ XAVIER_GAIN = 3.26033
 STAGES = 5
 
 
-class PlainNet(nn.Module):
+class PlainNet(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
 
     def __init__(self, spec: Backbone) -> None:
@@ -43,14 +43,6 @@ class PlainNet(nn.Module):
         )
         self.channels = tuple(stage[-1].out_channels for stage in stages[2:])
         _initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return tuple(features[1:])
 
 
 def build_super_block(block: SuperBlock) -> list[nn.Module]:

@@ -11,17 +11,16 @@ where stride or width change; a bottleneck block is a quarter as wide inside as 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Backbone
-from edgeface.models.blocks import Residual, conv_bn
+from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
 
 BOTTLENECK_EXPANSION = 4
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5). ``widths``: first convolution, stem, c2 to c5; ``depths``: c2 to c5."""
 
     def __init__(self, spec: Backbone) -> None:
@@ -37,16 +36,8 @@ class MobileNetV1(nn.Module):
         self.channels = widths[3:]
         _initialise(self)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return tuple(features[1:])
 
-
-class ResNetV1e(nn.Module):
+class ResNetV1e(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5). ``widths``: outputs of stem and c2 to c5; ``depths``: blocks of c2 to c5.
 
     Max-pool between stem and c2, so c2 itself keeps its stride of 4; c3, c4 and c5 halve in their first block.
@@ -61,7 +52,8 @@ class ResNetV1e(nn.Module):
                              f"{BOTTLENECK_EXPANSION}, got {', '.join(map(str, spec.widths[1:]))}")
         width = spec.widths[0]
         half = max(1, width // 2)
-        self.stem = nn.Sequential(conv_bn(3, half, 3, 2), conv_bn(half, half, 3), conv_bn(half, width, 3))
+        self.stem = nn.Sequential(conv_bn(3, half, 3, 2), conv_bn(half, half, 3), conv_bn(half, width, 3),
+                                  nn.MaxPool2d(2))
         self.stages = nn.ModuleList()
         for index, (w_out, depth) in enumerate(zip(spec.widths[1:], spec.depths, strict=True)):
             strides = [1 if index == 0 else 2] + [1] * (depth - 1)
@@ -72,14 +64,6 @@ class ResNetV1e(nn.Module):
             width = w_out
         self.channels = spec.widths[2:]
         _initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = F.max_pool2d(self.stem(x), 2)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return tuple(features[1:])
 
 
 def _resnet_block(in_channels: int, out_channels: int, stride: int, block: str) -> Residual:
