@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from edgeface.errors import MissingExtraError, OptionError
+from edgeface.hush import unreported
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """what a weight is stored as: float32, float16, or 8-bit integers with scales"""
@@ -26,27 +27,41 @@ class Backend:
 
     target: str
     title: str
-    suffix: str
-    """of the primary model file"""
+    suffixes: tuple[str, ...]
+    """of the model files; the first is the primary one, which the runtime opens"""
     extra: str
     """``pip install 'edgeface[extra]'`` brings the runtime"""
     packages: tuple[str, ...]
     """import names of runtimes that serve it, best first; any one is enough"""
     distributions: tuple[str, ...]
     """pip names of ``packages``, same order"""
-    runner: str | None
-    """``module:function(bundle, threads) -> Runner``"""
-    exporter: str | None
-    """``module:function``, part of the checkout"""
-    export_extra: str = "export"
+    runner: str
+    """``module:class(bundle, threads, fast) -> Runner``"""
+    probe: str
+    """``module:class(bundle) -> Probe``: the file with its intermediate tensors in view"""
+    exporter: str
+    """``module:function``, part of the checkout: fp32 and fp16"""
+    quantizer: str
+    """``module:class``, part of the checkout: int8, made from an fp32 Bundle"""
+    converters: tuple[str, ...]
+    """pip names of what exporter and quantizer need beside the runtime"""
+    platforms: tuple[str, ...]
+    """where the runtime has wheels, as the ``platform`` module names them"""
     dynamic: bool = False
     """True: a file can take any height and width"""
+    fast: str = ""
+    """what a runner's fast mode changes; empty: nothing"""
     off: dict[str, str] = field(default_factory=dict)
-    """precision -> why it cannot be exported"""
+    """precision -> why it cannot be made"""
+
+    @property
+    def suffix(self) -> str:
+        """Of the primary model file."""
+        return self.suffixes[0]
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Precisions that can be exported."""
+        """Precisions that can be made."""
         return tuple(p for p in PRECISIONS if p not in self.off)
 
     def installed(self) -> tuple[str, str] | None:
@@ -60,49 +75,63 @@ class Backend:
         return None
 
     def load_runner(self) -> Callable[..., Any]:
-        """Import and return the function that opens a Bundle. Raises OptionError where the target is off."""
-        if self.runner is None:
-            raise OptionError(f"target {self.target!r} is off: {self.off[PRECISIONS[0]]}")
+        """Import and return what opens a Bundle."""
         return _resolve(self.runner)
+
+    def load_probe(self) -> Callable[..., Any]:
+        """Import and return what opens a Bundle with all its tensors in view."""
+        return _resolve(self.probe)
 
     def load_exporter(self, precision: str) -> Callable[..., Any]:
         """Import and return the export function. Raises OptionError with the reason where the combination is off."""
-        if precision in self.off:
-            raise OptionError(f"{self.target} {precision} is off: {self.off[precision]}")
-        assert self.exporter is not None
-        if not has_module(self.exporter.partition(":")[0].partition(".")[0]):
-            raise OptionError("exporting runs from a checkout of the project: clone it and run: make export "
-                              f"TARGET={self.target}")
-        return _resolve(self.exporter)
+        check_combination(self.target, precision)
+        return _from_checkout(self.exporter, f"make export TARGET={self.target}")
+
+    def load_quantizer(self) -> Callable[..., Any]:
+        """Import and return the class that makes int8 files. Raises OptionError with the reason where it is off."""
+        check_combination(self.target, "int8")
+        return _from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
-_INT8_OFF = "no quantizer yet: export fp32 or fp16"
+_SERVERS = ("Linux x86_64", "Linux aarch64", "macOS arm64", "Windows AMD64")
 
 BACKENDS: dict[str, Backend] = {
     b.target: b
     for b in (
         Backend(
-            target="onnx", title="ONNX Runtime", suffix=".onnx", extra="onnx",
+            target="onnx", title="ONNX Runtime", suffixes=(".onnx",), extra="onnx",
             packages=("onnxruntime",), distributions=("onnxruntime",),
-            runner="edgeface.runners.onnxruntime:OnnxRuntimeRunner", exporter="export.onnx:export_onnx", dynamic=True,
-            off={"int8": _INT8_OFF},
+            runner="edgeface.runners.onnxruntime:OnnxRuntimeRunner",
+            probe="edgeface.probes.onnxruntime:OnnxRuntimeProbe",
+            exporter="export.onnx:export_onnx",
+            quantizer="quantize.onnx:OnnxQuantizer", converters=("onnx", "onnxsim"), platforms=_SERVERS, dynamic=True,
         ),
         Backend(
-            target="tflite", title="TFLite (LiteRT)", suffix=".tflite", extra="tflite",
+            target="tflite", title="TFLite (LiteRT)", suffixes=(".tflite",), extra="tflite",
             packages=("ai_edge_litert", "tflite_runtime", "tensorflow"),
             distributions=("ai-edge-litert", "tflite-runtime", "tensorflow"),
-            runner="edgeface.runners.tflite:TFLiteRunner", exporter="export.tflite:export_tflite",
-            off={"int8": _INT8_OFF},
+            runner="edgeface.runners.tflite:TFLiteRunner", probe="edgeface.probes.tflite:TFLiteProbe",
+            exporter="export.tflite:export_tflite",
+            quantizer="quantize.tflite:TFLiteQuantizer", converters=("litert-torch", "ai-edge-quantizer"),
+            platforms=_SERVERS,
         ),
         Backend(
-            target="openvino", title="OpenVINO", suffix=".xml", extra="openvino",
-            packages=("openvino",), distributions=("openvino",), runner=None, exporter=None,
-            off=dict.fromkeys(PRECISIONS, "no OpenVINO exporter yet: export onnx or tflite"),
+            target="openvino", title="OpenVINO", suffixes=(".xml", ".bin"), extra="openvino",
+            packages=("openvino",), distributions=("openvino",),
+            runner="edgeface.runners.openvino:OpenVinoRunner", probe="edgeface.probes.openvino:OpenVinoProbe",
+            exporter="export.openvino:export_openvino",
+            quantizer="quantize.openvino:OpenVinoQuantizer", converters=("onnx", "onnxsim", "nncf"),
+            platforms=_SERVERS, dynamic=True,
+            fast="arithmetic in bfloat16 on CPUs with AMX and in float16 on ARM, instead of float32",
         ),
         Backend(
-            target="ncnn", title="ncnn", suffix=".param", extra="ncnn",
-            packages=("ncnn",), distributions=("ncnn",), runner=None, exporter=None,
-            off=dict.fromkeys(PRECISIONS, "no ncnn exporter yet: export onnx or tflite"),
+            target="ncnn", title="ncnn", suffixes=(".param", ".bin"), extra="ncnn",
+            packages=("ncnn",), distributions=("ncnn",),
+            runner="edgeface.runners.ncnn:NcnnRunner", probe="edgeface.probes.ncnn:NcnnProbe",
+            exporter="export.ncnn:export_ncnn",
+            quantizer="quantize.ncnn:NcnnQuantizer", converters=("pnnx",),
+            platforms=(*_SERVERS, "Linux armv7l"), dynamic=True,
+            fast="float16 arithmetic and storage on ARM, bfloat16 storage elsewhere, instead of float32",
         ),
     )
 }
@@ -116,17 +145,17 @@ def get_backend(target: str) -> Backend:
 
 
 def export_targets() -> tuple[str, ...]:
-    """Targets that can be exported in at least one precision."""
+    """Targets that can be made in at least one precision."""
     return tuple(b.target for b in BACKENDS.values() if b.precisions)
 
 
-def combinations() -> list[tuple[str, str]]:
-    """Every (target, precision) that can be exported."""
-    return [(b.target, p) for b in BACKENDS.values() for p in b.precisions]
+def combinations(*precisions: str) -> list[tuple[str, str]]:
+    """Every (target, precision) that can be made; only of these ``precisions`` if any are given."""
+    return [(b.target, p) for b in BACKENDS.values() for p in b.precisions if p in (precisions or PRECISIONS)]
 
 
 def check_combination(target: str, precision: str) -> Backend:
-    """Return the row if ``target`` can be exported in ``precision``; OptionError with the stated reason otherwise."""
+    """Return the row if ``target`` can be made in ``precision``; OptionError with the stated reason otherwise."""
     backend = get_backend(target)
     if precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
@@ -135,11 +164,25 @@ def check_combination(target: str, precision: str) -> Backend:
     return backend
 
 
+def capability_table() -> str:
+    """The table as Markdown, as the README prints it."""
+    lines = ["| target | runtime | files | " + " | ".join(PRECISIONS) + " | input size | wheels for |",
+             "|" + "---|" * (len(PRECISIONS) + 5)]
+    for row in BACKENDS.values():
+        states = ("off: " + row.off[p] if p in row.off else "yes" for p in PRECISIONS)
+        size = "fixed, or any multiple of 32 (`--dynamic`)" if row.dynamic else "fixed"
+        files = " + ".join(f"`{suffix}`" for suffix in row.suffixes)
+        lines.append(f"| `{row.target}` | {row.title} | {files} | {' | '.join(states)} | {size} | "
+                     f"{', '.join(row.platforms)} |")
+    return "\n".join(lines)
+
+
 def import_runtime(backend: Backend) -> Any:
     """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that names the extra."""
     for package in backend.packages:
         if has_module(package):
-            return importlib.import_module(package)
+            with unreported():
+                return importlib.import_module(package)
     raise MissingExtraError(backend.distributions[0], backend.extra, f"running a {backend.target} model")
 
 
@@ -149,6 +192,12 @@ def has_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _from_checkout(path: str, command: str) -> Callable[..., Any]:
+    if not has_module(path.partition(":")[0].partition(".")[0]):
+        raise OptionError(f"this runs from a checkout of the project: clone it and run: {command}")
+    return _resolve(path)
 
 
 def _resolve(path: str) -> Callable[..., Any]:

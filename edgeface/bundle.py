@@ -102,8 +102,13 @@ class Manifest:
     """file name -> SHA-256; filled in by :func:`write_bundle`"""
     parity: dict[str, Any] | None = None
     """``{"noise": {head: max_abs}, "photo": {head: max_abs}, "max_abs": {head: value}, "tolerance": value}``"""
+    output_quantization: dict[str, tuple[float, ...]] | None = None
+    """of a file whose outputs are int8: our output name -> (scale, zero point); value = (q - zero point) * scale"""
     calibration: dict[str, Any] | None = None
+    """of an int8 file: ``{"method": ..., "images": count, "sha256": [...]}``, the photos its ranges were taken from"""
     accuracy: dict[str, Any] | None = None
+    """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count, "protocol": text}``,
+    ``reverted_layers`` (kept in float) and more figures of what quantising cost"""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -161,6 +166,11 @@ class Bundle:
     def primary(self) -> Path:
         """Path of the file that the runtime opens."""
         return self.file(self.manifest.primary)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the model files together, without the manifest."""
+        return sum(self.file(name).stat().st_size for name in self.manifest.files)
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists. Raises BundleError if it is missing or leads out of the folder."""
@@ -248,6 +258,10 @@ def _check_consistent(manifest: Manifest) -> None:
         raise BundleError(f"manifest: primary file {short(manifest.primary)} is not one of its files")
     if set(manifest.outputs) != set(manifest.head_layout.output_names):
         raise BundleError(f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}")
+    scales = manifest.output_quantization
+    if scales is not None and (set(scales) != set(manifest.outputs) or
+                               not all(len(pair) == 2 and pair[0] > 0 for pair in scales.values())):
+        raise BundleError("manifest: output_quantization must give [scale, zero point] of every output")
 
 
 def _check_files(files: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,25 @@ from edgeface.decode import decode, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
-from edgeface.runners import Runner, open_runner
+from edgeface.runners import Heads, Runner, open_runner
 
 DEFAULT_SCORE = 0.5
 DEFAULT_IOU = 0.45
 DEFAULT_LONG_SIDE_PX = 640
 TOP_K = 5000
 """best candidates that enter NMS: far above any real scene, it bounds the time that noise can cost"""
+
+
+class Fitted(NamedTuple):
+    """An image as the network takes it."""
+
+    batch: Image
+    """uint8 RGB [1, H, W, 3], what :meth:`Runner.run` takes"""
+    factors: NDArray[np.float32]
+    """(fx, fy, fx, fy) = px of the batch / px of the image"""
+    width: int
+    """px, of the image"""
+    height: int
 
 
 class Detector:
@@ -56,14 +69,16 @@ class Detector:
         score_threshold: float = DEFAULT_SCORE,
         nms_iou: float = DEFAULT_IOU,
         size: int | str | None = None,
+        fast: bool = False,
     ) -> Detector:
         """Open a Bundle folder, or a zoo name (run by torch).
 
         score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by more are dropped.
         size: for models that take any size, the long side in px that an image is scaled to (default 640), or
-        ``"original"`` for no scaling; a fixed model has its own. Raises an EdgefaceError with one line.
+        ``"original"`` for no scaling; a fixed model has its own. fast: see :func:`edgeface.runners.open_runner`. Raises
+        an EdgefaceError with one line.
         """
-        runner = _open(model, threads)
+        runner = _open(model, threads, fast)
         try:
             return cls(runner, score_threshold, nms_iou, size)
         except BaseException:
@@ -83,13 +98,28 @@ class Detector:
         orientation). The thresholds replace those of :meth:`open` for this call. Raises ImageError, and
         RunnerClosedError after :meth:`close`.
         """
+        fitted = self.preprocess(image)
+        return self.postprocess(self.runner.run(fitted.batch), fitted, score_threshold, nms_iou, top_k)
+
+    def preprocess(self, image: NDArray[np.uint8] | Path | str) -> Fitted:
+        """First stage of :meth:`detect`: read a file, scale the image to the network's size."""
         rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image)
         canvas, factors = self._fit(rgb)
-        outputs = self.runner.run(canvas[None])
+        return Fitted(canvas[None], factors, rgb.shape[1], rgb.shape[0])
+
+    def postprocess(
+        self,
+        heads: Heads,
+        fitted: Fitted,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        top_k: int | None = TOP_K,
+    ) -> Detections:
+        """Last stage of :meth:`detect`: what the runner gave for ``fitted`` to boxes in px of the image."""
         threshold = self.score_threshold if score_threshold is None else _fraction("score threshold", score_threshold)
-        boxes, scores = decode(outputs, self.runner.layout, threshold, top_k)
+        boxes, scores = decode(heads, self.runner.layout, threshold, top_k)
         kept = nms(boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou))
-        return _in_image(boxes[kept] / factors, scores[kept], rgb.shape[1], rgb.shape[0])
+        return _in_image(boxes[kept] / fitted.factors, scores[kept], fitted.width, fitted.height)
 
     def close(self) -> None:
         """Free the model. Calling it again does nothing."""
@@ -126,7 +156,7 @@ class Detector:
         return place(rgb, fitted, *canvas), factors
 
 
-def _open(model: Path | str, threads: int) -> Runner:
+def _open(model: Path | str, threads: int, fast: bool) -> Runner:
     """A zoo name goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
     from edgeface import zoo
     from edgeface.models.registry import ARCHITECTURES
@@ -143,7 +173,7 @@ def _open(model: Path | str, threads: int) -> Runner:
     if not path.exists() and path.name == text:
         raise ModelError(f"unknown model {text!r}: no such Bundle folder, and the zoo has: "
                          f"{', '.join(zoo.names()) or 'none yet'}")
-    return open_runner(Bundle.open(path, verify=False), threads)  # the runner checks the bytes it loads
+    return open_runner(Bundle.open(path, verify=False), threads, fast)  # the runner checks the bytes it loads
 
 
 def _checked_size(runner: Runner, size: int | str | None) -> int | str:

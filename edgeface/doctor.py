@@ -18,10 +18,9 @@ TOOLS = (
     ("safetensors", "zoo", "reading weights"),
     ("scipy", "eval", "edgeface eval"),
     ("matplotlib", "eval", "plots"),
-    ("onnx", "export", "exporting to onnx"),
-    ("onnxsim", "export", "exporting to onnx"),
-    ("litert-torch", "export", "exporting to tflite"),
-    ("ai-edge-quantizer", "export", "exporting to tflite fp16"),
+    *((name, "export", "exporting and quantising to " + ", ".join(b.target for b in BACKENDS.values()
+                                                                  if name in b.converters))
+      for name in dict.fromkeys(name for b in BACKENDS.values() for name in b.converters)),
 )
 """distribution, extra that brings it, what needs it"""
 
@@ -39,17 +38,23 @@ def diagnose() -> dict[str, Any]:
         backends.append({
             "target": row.target, "runtime": found[0] if found else row.distributions[0],
             "version": found[1] if found else None,
-            "fix": None if found or row.runner is None else _install(row.extra),
+            "fix": None if found else _install(row.extra),
+            "platforms": list(row.platforms), "here": _platform() in row.platforms,
             "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},
         })
     return {
         "edgeface": __version__,
         "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
+        "platform": _platform(),
         "tools": tools,
         "backends": backends,
         "models_with_weights": list(zoo.names()),
     }
+
+
+def _platform() -> str:
+    """Such as ``Linux aarch64``; as the rows of the capability table name them."""
+    return f"{platform.system().replace('Darwin', 'macOS')} {platform.machine()}"
 
 
 def _version(distribution: str) -> str | None:

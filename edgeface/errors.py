@@ -31,6 +31,14 @@ class ExportError(EdgefaceError):
     """An export that cannot be made, or that failed its parity check."""
 
 
+class QuantizeError(EdgefaceError):
+    """A file that cannot be quantised, or not within its accuracy budget."""
+
+
+class DeviceError(EdgefaceError):
+    """A device that cannot be reached or used, or a measurement on it that failed."""
+
+
 class OptionError(EdgefaceError):
     """A command-line value or combination that is not accepted."""
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from edgeface.errors import ModelError
 
 T = TypeVar("T")
+MAX_DEPTH = 32
+"""of lists and objects in a field of any type"""
 _SCALARS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -53,6 +55,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises ModelError."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
+        _expect(_is_plain(value), value, f"finite numbers, and lists and objects at most {MAX_DEPTH} deep", where)
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -76,6 +79,17 @@ def _is_scalar(value: Any, hint: Any) -> bool:
     if hint is float:  # a number stays as it was written, so that a record is written back as it was read
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
     return type(value) is hint
+
+
+def _is_plain(value: Any) -> bool:
+    """Can it be written as JSON again? 1e999 is JSON and reads as infinity, which is not."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            return False
+        level = [inner for item in level if isinstance(item, (dict, list, tuple))
+                 for inner in (item.values() if isinstance(item, dict) else item)]
+    return not level
 
 
 def _expect(good: bool, value: Any, wanted: str, where: str) -> None:

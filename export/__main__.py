@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edgeface.backends import PRECISIONS, export_targets
+from edgeface.backends import BACKENDS, export_targets
 from edgeface.errors import EdgefaceError, OptionError
 from edgeface.options import parse_size
 from export.pipeline import Exported, check_writable, export_model
 from export.request import ExportRequest, require
+from export.terminal import Terminal
 
 if TYPE_CHECKING:
     from export.parity import Parity
 
 FORMATS = ("table", "json")
+DYNAMIC = ", ".join(row.target for row in BACKENDS.values() if row.dynamic)
 EPILOG = """Examples:
 
 python -m export --target tflite
@@ -47,11 +45,11 @@ def export(
     target: Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")],
     model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = "edgeface-n",
     precision: Annotated[str, typer.Option(
-        help=f"What weights are stored as: {', '.join(PRECISIONS)}. fp16 halves the file; input, outputs and "
-             "arithmetic stay float32.")] = "fp32",
+        help="What weights are stored as: fp32 or fp16 (int8: python -m quantize). fp16 halves the "
+             "file; input, outputs and arithmetic stay float32.")] = "fp32",
     size: Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")] = "640x480",
     dynamic: Annotated[bool, typer.Option(
-        "--dynamic", help="Accept any size in multiples of 32 (onnx); --size is then what it is checked at.")] = False,
+        "--dynamic", help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.")] = False,
     weights: Annotated[Path | None, typer.Option(
         help="Your own weights for --model, a .safetensors file. Default: those shipped with edgeface; random ones "
              "for a network that ships without, and the output says so.")] = None,
@@ -67,25 +65,15 @@ def export(
         raise OptionError(f"unknown format {format!r} (known: {', '.join(FORMATS)})")
     check_writable(out)
     require("exporting", "torch", "safetensors")
-    stderr = Console(file=_own_stderr())
+    with Terminal() as terminal:
+        with terminal.stage(f"loading {model}"):
+            from export.source import load_source
 
-    @contextmanager
-    def stage(text: str) -> Iterator[None]:
-        if stderr.is_terminal:
-            with stderr.status(f"{text} ..."):
-                yield
-        else:
-            stderr.print(f"{text} ...", highlight=False)
-            yield
-
-    with stage(f"loading {model}"):
-        from export.source import load_source
-
-        source = load_source(model, weights, seed)
-    if source.seed is not None:
-        stderr.print(f"note: {model} gets random weights (seed {source.seed}): the file is good for latency and graph "
-                     "checks, not for finding faces", highlight=False, soft_wrap=True)
-    exported = export_model(source, request, out, stage=stage, verbose=verbose)
+            source = load_source(model, weights, seed)
+        if source.seed is not None:
+            terminal.note(f"{model} gets random weights (seed {source.seed}): the file is good for latency and graph "
+                          "checks, not for finding faces")
+        exported = export_model(source, request, out, stage=terminal.stage, verbose=verbose)
     if format == "json":
         print(json.dumps(exported.to_json(), indent=1))
     else:
@@ -99,7 +87,7 @@ def _print_table(exported: Exported) -> None:
     size = f"{result['width']}x{result['height']}" + (" or any multiples of 32" if result["dynamic"] else "")
     lines = {
         "bundle": result["path"],
-        "file": f"{result['file']}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
+        "file": f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
         "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {size}",
         "operators": f"{sum(result['operators'].values())}: {operators}",
         "weights": f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}",
@@ -121,14 +109,6 @@ def _print_parity(parity: Parity) -> None:
     for head in parity.max_abs:
         table.add_row("", head, *(f"{figures[head]:.1e}" for figures in columns.values()))
     Console(highlight=False, width=120).print(table)
-
-
-def _own_stderr() -> TextIO:
-    """A stderr of our own, so that progress is seen while that of the converters is turned away."""
-    try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
-    except (OSError, io.UnsupportedOperation):
-        return sys.stderr
 
 
 def main() -> int:

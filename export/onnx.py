@@ -38,7 +38,7 @@ def export_onnx(network: FaceNet, request: ExportRequest) -> Converted:
         _store_weights_as_float16(model)
     onnx.checker.check_model(model, full_check=True)
     return Converted(
-        content=model.SerializeToString(deterministic=True),
+        files={".onnx": model.SerializeToString(deterministic=True)},
         layout="NCHW",
         outputs={name: name for name in names},
         operators=dict(Counter(node.op_type for node in model.graph.node)),
@@ -71,13 +71,19 @@ def _strip(model: Any) -> None:
         del node.metadata_props[:]
 
 
+def convolution_weights(graph: Any) -> dict[str, str]:
+    """Convolution -> its weight tensor, of all that have trained weights: those are what fp16 rounds."""
+    trained = {tensor.name for tensor in graph.initializer}  # what the exporter made up is in Constant nodes
+    return {node.name: node.input[1] for node in graph.node if node.op_type == "Conv" and node.input[1] in trained}
+
+
 def _store_weights_as_float16(model: Any) -> None:
     """Keep every convolution weight as float16, cast back to float32 in the graph; biases stay float32."""
     import onnx
     from onnx import numpy_helper
 
     graph = model.graph
-    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    weights = set(convolution_weights(graph).values())
     casts = []
     for tensor in graph.initializer:
         if tensor.name in weights:

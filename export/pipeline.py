@@ -40,7 +40,7 @@ class Exported:
             "path": str(self.bundle.path), "model": manifest.model, "target": manifest.target,
             "precision": manifest.precision, "width": manifest.input.width, "height": manifest.input.height,
             "dynamic": manifest.input.dynamic, "file": manifest.primary,
-            "bytes": self.bundle.primary.stat().st_size, "sha256": manifest.files[manifest.primary],
+            "files": manifest.files, "bytes": self.bundle.size_bytes, "sha256": manifest.files[manifest.primary],
             "operators": dict(sorted(self.operators.items())), "parity": manifest.parity,
             "weights": manifest.to_json()["weights"],
         }
@@ -61,8 +61,8 @@ def export_model(source: Source, request: ExportRequest, out: Path | str = "dist
     with stage(f"converting to {request.target}"), quiet(f"converting {source.name} to {request.target}", verbose):
         converted: Converted = exporter(deployable(source.network), request)
     manifest = _manifest(source, request, converted)
-    files = {manifest.primary: converted.content}
-    with stage("comparing the file with torch"), _scratch_folder() as scratch:
+    files = {source.name + suffix: content for suffix, content in converted.files.items()}
+    with stage("comparing the file with torch"), scratch_folder() as scratch:
         unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
         with quiet(f"running the {request.target} file", verbose):
             parity = check_parity(unproven, source.network)
@@ -95,9 +95,10 @@ def _manifest(source: Source, request: ExportRequest, converted: Converted) -> M
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises OutputError where none can be made."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix="edgeface-export-")
+        folder = tempfile.TemporaryDirectory(prefix="edgeface-")
     except OSError as error:
         raise OutputError(f"cannot write a temporary folder: {error.strerror or error}") from error
     with folder as name:

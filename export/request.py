@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from edgeface.backends import check_combination
+from edgeface.backends import BACKENDS, check_combination
 from edgeface.errors import MissingExtraError, OptionError
 from edgeface.options import parse_size
 
@@ -26,7 +26,7 @@ class ExportRequest:
     target: str
     """runtime to export for: a row of the capability table"""
     precision: str = "fp32"
-    """what the weights are stored as"""
+    """what the weights are stored as: fp32 or fp16"""
     width: int = 640
     """px, a multiple of 32"""
     height: int = 480
@@ -36,17 +36,22 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         backend = check_combination(self.target, self.precision)
+        if self.precision == "int8":
+            raise OptionError("int8 files are made from float ones and photos: run: "
+                              f"make quantize TARGET={self.target}")
         parse_size(f"{self.width}x{self.height}")
         if self.dynamic and not backend.dynamic:
+            others = " or ".join(b.target for b in BACKENDS.values() if b.dynamic)
             raise OptionError(f"--dynamic: a {self.target} file has one fixed size: leave --dynamic out and export "
-                              "one file per size, or use --target onnx")
+                              f"one file per size, or use --target {others}")
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A model file before its parity check."""
+    """Model files before their parity check."""
 
-    content: bytes
+    files: dict[str, bytes]
+    """suffix (``.onnx``; ``.param`` and ``.bin``) -> content, for every suffix of the backend"""
     layout: str
     """NCHW or NHWC, of the input and of every output"""
     outputs: dict[str, str]

@@ -32,7 +32,7 @@ def export_tflite(network: FaceNet, request: ExportRequest) -> Converted:
     if "TRANSPOSE" in operators:
         raise ExportError(f"the TFLite graph of {network.architecture.name} would have {operators['TRANSPOSE']} "
                           "TRANSPOSE: one of its layers has no channels-last form")
-    return Converted(content, "NHWC", {name: name for name in names}, operators, versions(*tools))
+    return Converted({".tflite": content}, "NHWC", {name: name for name in names}, operators, versions(*tools))
 
 
 def count_operators(content: bytes) -> dict[str, int]:

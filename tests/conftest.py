@@ -41,6 +41,16 @@ def hopper_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def portraits(astronaut: Photo, hopper_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the two portraits, for calibration."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    folder = tmp_path_factory.mktemp("portraits")
+    (folder / "hopper.jpg").write_bytes(hopper_path.read_bytes())
+    assert cv2.imwrite(str(folder / "astronaut.png"), astronaut[:, :, ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def lively_size() -> tuple[int, int]:
     """Width and height of the exported test networks: small, so that a suite stays quick."""
     return (160, 128)
@@ -65,18 +75,26 @@ def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
 
 @pytest.fixture(scope="session")
 def exported(
-    lively: Source, lively_size: tuple[int, int], tmp_path_factory: pytest.TempPathFactory
+    lively: Source, lively_size: tuple[int, int], portraits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Bundle]:
-    """``exported(target, precision="fp32", dynamic=False)`` -> Bundle of ``lively``, made once a session."""
+    """``exported(target, precision="fp32", dynamic=False)`` -> Bundle of ``lively``, made once a session.
+
+    int8 has its ranges from the two portraits.
+    """
     made: dict[tuple[str, str, bool], Bundle] = {}
 
     def make(target: str, precision: str = "fp32", dynamic: bool = False) -> Bundle:
         from export import ExportRequest, export_model
+        from quantize.pipeline import QuantizeRequest, quantize_model
 
         key = (target, precision, dynamic)
         if key not in made:
-            request = ExportRequest(target, precision, *lively_size, dynamic)
-            made[key] = export_model(lively, request, tmp_path_factory.mktemp("dist")).bundle
+            out = tmp_path_factory.mktemp("dist")
+            if precision == "int8":
+                wanted = QuantizeRequest(target, bundle=make(target).path, images=2)
+                made[key] = quantize_model(wanted, out, calibration=portraits).bundle
+            else:
+                made[key] = export_model(lively, ExportRequest(target, precision, *lively_size, dynamic), out).bundle
         return made[key]
 
     return make

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 from edgeface.backends import (
     BACKENDS,
     PRECISIONS,
+    capability_table,
     check_combination,
     combinations,
     export_targets,
@@ -17,59 +21,80 @@ from edgeface.backends import (
     import_runtime,
 )
 from edgeface.errors import MissingExtraError, OptionError
+from edgeface.probes import Probe
 from edgeface.runners import Runner
 
 
 @pytest.mark.parametrize("target", BACKENDS)
 def test_rows_are_whole(target: str) -> None:
     row = BACKENDS[target]
-    assert row.target == target and re.fullmatch(r"\.[a-z]+", row.suffix)
-    assert len(row.packages) == len(row.distributions) > 0
+    assert row.target == target and row.suffix == row.suffixes[0]
+    assert all(re.fullmatch(r"\.[a-z]+", suffix) for suffix in row.suffixes)
+    assert len(row.packages) == len(row.distributions) > 0 and row.platforms and row.converters
     assert set(row.off) <= set(PRECISIONS) and all(len(reason) > 10 for reason in row.off.values())
-    assert bool(row.precisions) == (row.runner is not None) == (row.exporter is not None)
 
 
 def test_what_is_on() -> None:
-    assert export_targets() == ("onnx", "tflite")
-    assert combinations() == [("onnx", "fp32"), ("onnx", "fp16"), ("tflite", "fp32"), ("tflite", "fp16")]
+    assert export_targets() == ("onnx", "tflite", "openvino", "ncnn")
+    assert combinations() == [(target, p) for target in export_targets() for p in PRECISIONS]
+    assert combinations("int8") == [(target, "int8") for target in export_targets()]
 
 
 @pytest.mark.parametrize("target", export_targets())
 def test_import_paths_resolve(target: str) -> None:
     row = BACKENDS[target]
     runner: Any = row.load_runner()
-    assert issubclass(runner, Runner)
+    probe: Any = row.load_probe()
+    assert issubclass(runner, Runner) and issubclass(probe, Probe)
     pytest.importorskip("torch")
-    assert callable(row.load_exporter("fp32"))
+    from quantize.base import Quantizer
+
+    quantizer: Any = row.load_quantizer()
+    assert callable(row.load_exporter("fp32")) and issubclass(quantizer, Quantizer) and quantizer.target == target
     installed = row.installed()
     assert installed is not None and installed[0] in row.distributions
+
+
+@pytest.mark.parametrize("target", export_targets())
+def test_every_package_of_a_row_is_installed_by_an_extra(target: str) -> None:
+    row = BACKENDS[target]
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = extras["optional-dependencies"]
+    assert any(text.startswith(row.distributions[0]) for text in extras[row.extra])
+    for name in row.converters:
+        assert any(re.match(rf"{name}\b", text) for text in extras["export"]), name
 
 
 @pytest.mark.parametrize(
     ("target", "precision", "message"),
     [
-        ("coreml", "fp32", r"unknown target 'coreml' \(known: onnx, tflite\)"),
+        ("coreml", "fp32", r"unknown target 'coreml' \(known: onnx, tflite, openvino, ncnn\)"),
         ("onnx", "fp8", r"unknown precision 'fp8' \(known: fp32, fp16, int8\)"),
-        ("onnx", "int8", "onnx int8 is off: no quantizer yet"),
-        ("ncnn", "fp32", "ncnn fp32 is off: no ncnn exporter yet"),
     ],
 )
-def test_combinations_that_are_off(target: str, precision: str, message: str) -> None:
+def test_combinations_that_are_unknown(target: str, precision: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         check_combination(target, precision)
 
 
-def test_load_where_off() -> None:
-    with pytest.raises(OptionError, match="'openvino' is off"):
-        get_backend("openvino").load_runner()
-    with pytest.raises(OptionError, match="openvino fp16 is off"):
-        get_backend("openvino").load_exporter("fp16")
+def test_a_combination_that_is_off_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = dataclasses.replace(get_backend("ncnn"), off={"fp16": "no half floats on this planet"})
+    monkeypatch.setitem(BACKENDS, "ncnn", row)
+    assert ("ncnn", "fp16") not in combinations() and row.precisions == ("fp32", "int8")
+    with pytest.raises(OptionError, match="ncnn fp16 is off: no half floats"):
+        row.load_exporter("fp16")
+
+
+def test_readme_prints_the_table() -> None:
+    assert capability_table() in (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_exporter_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
     with pytest.raises(OptionError, match="runs from a checkout"):
         get_backend("onnx").load_exporter("fp32")
+    with pytest.raises(OptionError, match="make quantize TARGET=onnx"):
+        get_backend("onnx").load_quantizer()
     assert get_backend("onnx").installed() is None
     with pytest.raises(MissingExtraError, match=r"edgeface\[tflite\]"):
         import_runtime(get_backend("tflite"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeface.bundle import FORMAT_VERSION, MANIFEST, Bundle, InputSpec, Manifest, WeightsInfo, write_bundle
 from edgeface.decode import HeadLayout
-from edgeface.errors import BundleError, EdgefaceError, OptionError, OutputError
+from edgeface.errors import BundleError, EdgefaceError, OutputError
 from edgeface.models import get_architecture
 from edgeface.runners import open_runner
 
@@ -216,12 +216,6 @@ def test_missing_file(bundle: Bundle) -> None:
     refused(bundle.path, "file 'notes' is missing")
     with pytest.raises(BundleError, match="lists no file 'passwd'"):
         bundle.file("passwd")
-
-
-def test_target_that_is_off(tmp_path: Path) -> None:
-    off = write_bundle(tmp_path / "b", a_manifest(target="ncnn"), {"model.onnx": b"w"})
-    with pytest.raises(OptionError, match="'ncnn' is off: no ncnn"):
-        open_runner(off)
 
 
 def test_bytes_that_are_no_model(bundle: Bundle) -> None:

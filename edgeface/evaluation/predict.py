@@ -62,19 +62,22 @@ def evaluate_model(
     nms_iou: float = NMS_IOU,
     heights: str = ANNOTATED,
     progress: bool = False,
+    fast: bool = False,
 ) -> Evaluation:
     """Open a zoo name or Bundle and evaluate it on the annotated images that are present below ``root``.
 
     scale: '640' or 'original'. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the
-    evaluated scale. progress: a bar on stderr. Raises an EdgefaceError with one line: for data that is missing,
-    before the model is opened, for a model that is missing or cannot run at that scale, for a damaged image.
+    evaluated scale. progress: a bar on stderr. fast: see :func:`edgeface.runners.open_runner`.
+
+    Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for a model that is
+    missing or cannot run at that scale, for a damaged image.
     """
     if scale not in SCALES:
         raise OptionError(f"scale {scale!r} is not known; accepted: {', '.join(SCALES)}")
     ground_truth = load_ground_truth(root)
     images = present_images(root, ground_truth)
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
-    with Detector.open(model, threads, score_threshold, nms_iou, size) as detector:
+    with Detector.open(model, threads, score_threshold, nms_iou, size, fast) as detector:
         return evaluate_detector(detector, Path(model).name, ground_truth, images, heights, progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ class Runner(ABC):
     """
 
     def __init__(
-        self, model: str, layout: HeadLayout, input_size: tuple[int, int] | None, runtime: str, threads: int
+        self, model: str, layout: HeadLayout, input_size: tuple[int, int] | None, runtime: str, threads: int,
+        fast: bool = False,
     ) -> None:
         if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
             raise OptionError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
@@ -41,8 +42,8 @@ class Runner(ABC):
         self.layout = layout
         self.input_size = input_size
         """(width, height) in px, or None: any multiples of the largest stride"""
-        self.runtime = runtime
-        """package and version, such as ``onnxruntime 1.31.1``"""
+        self.runtime = runtime + (" (fast)" if fast else "")
+        """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision was allowed"""
         self.threads = threads
         self._closed = False
 
@@ -70,6 +71,14 @@ class Runner(ABC):
         if not self._closed:
             self._closed = True
             self._close()
+
+    def precision_hints(self) -> dict[str, Any]:
+        """JSON-ready: settings of the runtime that decide what it computes in; empty where it has none."""
+        return {}
+
+    def delegates(self) -> dict[str, Any] | None:
+        """JSON-ready: which engine runs how many operators, as far as the runtime tells; None if it does not."""
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -22,15 +22,18 @@ def load_failed(bundle: Bundle, error: Exception) -> BundleError:
     return BundleError(f"{bundle.path / bundle.manifest.primary} cannot be loaded: {reason}")
 
 
-def check_io(bundle: Bundle, inputs: Mapping[str, Sequence[object]], outputs: Iterable[str]) -> None:
-    """Raise BundleError unless the file has the input (float32, of the manifest's shape) and outputs it promises.
+def check_io(bundle: Bundle, inputs: Mapping[str, Sequence[object]], outputs: Iterable[str],
+             dtypes: tuple[str, ...] = ("float32",)) -> None:
+    """Raise BundleError unless the file has the input (of the manifest's shape) and outputs it promises.
 
-    ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free.
+    ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free. ``dtypes``: those of the
+    input that the runner can feed.
     """
     manifest, spec = bundle.manifest, bundle.manifest.input
     where = bundle.path / manifest.primary
-    if spec.dtype != "float32":
-        raise BundleError(f"{where}: input dtype {spec.dtype} cannot be run yet (accepted: float32)")
+    if spec.dtype not in dtypes:
+        raise BundleError(f"{where}: a {manifest.target} file has no {spec.dtype} input "
+                          f"(accepted: {', '.join(dtypes)})")
     if list(inputs) != [spec.name]:
         raise BundleError(f"{where}: the file has the inputs {sorted(inputs)}, its manifest says [{spec.name!r}]")
     wanted = (1, 3, spec.height, spec.width) if spec.layout == "NCHW" else (1, spec.height, spec.width, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,20 +16,15 @@ from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, t
 class OnnxRuntimeRunner(Runner):
     """Runs a Bundle of target ``onnx``."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         ort = import_runtime(get_backend("onnx"))
         super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), f"onnxruntime {ort.__version__}",
                          threads)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what fails is told by our one line
-        # Idle workers that spin slow down whatever else the device does, and collapse when cores are shared.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         content = bundle.read()
         try:
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(content, session_options(ort, threads),
+                                                 providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class but this
             raise load_failed(bundle, error) from None
         shapes = {i.name: i.shape for i in self._session.get_inputs()}
@@ -41,5 +38,19 @@ class OnnxRuntimeRunner(Runner):
         values = self._session.run([self._outputs[name] for name in names], {self._input: tensor})
         return {name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)}
 
+    def delegates(self) -> dict[str, Any]:
+        return {"providers": list(self._session.get_providers())}
+
     def _close(self) -> None:
         del self._session
+
+
+def session_options(ort: Any, threads: int) -> Any:
+    """``onnxruntime.SessionOptions`` of one model at a time on ``threads`` threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is told by our one line
+    # Idle workers that spin slow down whatever else the device does, and collapse when cores are shared.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,63 +12,116 @@ from numpy.typing import NDArray
 from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError
+from edgeface.hush import hushed
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
+
+INPUT_QUANTIZATION = (1.0, -128)
+"""(scale, zero point) of an int8 input: q = pixel - 128, which is a flipped top bit and loses nothing"""
+
+Details = dict[str, dict[str, Any]]
+"""tensor name -> what the interpreter says of it: index, shape, dtype, quantization"""
 
 
 class TFLiteRunner(Runner):
     """Runs a Bundle of target ``tflite`` with XNNPACK.
 
     The manifest's names are those of the file's signature, which survive conversion; a file without a signature is
-    addressed by tensor names.
+    addressed by tensor names. An int8 input takes pixel - 128, int8 outputs are dequantised.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
-        if manifest.input.dynamic:
-            raise BundleError(f"{bundle.path}: a tflite file has one fixed size, its manifest says dynamic")
-        interpreter, runtime = _interpreter_class()
-        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads)
-        content = bundle.read()
-        try:
-            self._interpreter = interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
-            inputs, outputs = _details(self._interpreter)
-        except Exception as error:  # ValueError and RuntimeError, by version
-            raise load_failed(bundle, error) from None
-        check_io(bundle, {name: [int(side) for side in d["shape"]] for name, d in inputs.items()}, outputs)
+        runtime = load_runtime()
+        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime.label, threads)
+        self._interpreter, inputs, outputs = open_interpreter(bundle, runtime, num_threads=threads)
         self._input = int(inputs[manifest.input.name]["index"])
         self._outputs = {ours: int(outputs[theirs]["index"]) for ours, theirs in manifest.outputs.items()}
-        self._layout = manifest.input.layout
-        for name, detail in (*inputs.items(), *outputs.items()):
-            if detail["dtype"] is not np.float32:
-                raise BundleError(f"{bundle.path / manifest.primary}: tensor {name!r} is not float32")
+        self._layout, self._dtype = manifest.input.layout, manifest.input.dtype
+        self._scales = manifest.output_quantization
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
-        self._interpreter.set_tensor(self._input, to_tensor(batch, self._layout))
+        self._interpreter.set_tensor(self._input, to_input(batch, self._layout, self._dtype))
         self._interpreter.invoke()
-        return {
-            name: to_nhwc(self._interpreter.get_tensor(self._outputs[name]), self._layout)
-            for name in self.layout.output_names
-        }
+        return {name: to_nhwc(self._output(name), self._layout) for name in self.layout.output_names}
+
+    def _output(self, name: str) -> NDArray[np.float32]:
+        value: NDArray[Any] = self._interpreter.get_tensor(self._outputs[name])
+        return value if self._scales is None else dequantize(value, *self._scales[name])
+
+    def delegates(self) -> dict[str, Any] | None:
+        """How many operators the file has and in how many partitions a delegate took them; 0: none did."""
+        list_operators = getattr(self._interpreter, "_get_ops_details", None)  # not public: it may go
+        if list_operators is None:
+            return None
+        names = [operator["op_name"] for operator in list_operators()]
+        taken = names.count("DELEGATE")
+        return {"operators": len(names) - taken, "delegate_partitions": taken}
 
     def _close(self) -> None:
         del self._interpreter
 
 
-def _interpreter_class() -> tuple[Any, str]:
-    """The Interpreter class of the runtime that is installed, with package and version."""
+class Runtime:
+    """The TFLite runtime that is installed."""
+
+    def __init__(self, interpreter: Any, resolvers: Any, label: str) -> None:
+        self.interpreter = interpreter
+        """class Interpreter"""
+        self.resolvers = resolvers
+        """enum OpResolverType"""
+        self.label = label
+        """package and version"""
+
+
+def load_runtime() -> Runtime:
+    """Import the first runtime that is installed. Raises MissingExtraError."""
     backend = get_backend("tflite")
     package = import_runtime(backend)
-    name, version = backend.installed() or (package.__name__, "unknown")
+    label = " ".join(backend.installed() or (package.__name__, "unknown"))
     if package.__name__ == "tensorflow":
-        return package.lite.Interpreter, f"{name} {version}"
+        return Runtime(package.lite.Interpreter, package.lite.experimental.OpResolverType, label)
     module = importlib.import_module(f"{package.__name__}.interpreter")
-    return module.Interpreter, f"{name} {version}"
+    return Runtime(module.Interpreter, getattr(module, "OpResolverType", None), label)  # only a probe needs it
 
 
-def _details(interpreter: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Inputs and outputs as {name: details}: by signature where the file has one, by tensor name otherwise."""
+def open_interpreter(bundle: Bundle, runtime: Runtime, **options: Any) -> tuple[Any, Details, Details]:
+    """(interpreter with its tensors allocated, inputs, outputs), checked against the manifest. Raises BundleError.
+
+    ``options``: of the class Interpreter.
+    """
+    manifest = bundle.manifest
+    if manifest.input.dynamic:
+        raise BundleError(f"{bundle.path}: a tflite file has one fixed size, its manifest says dynamic")
+    content = bundle.read()
+    try:
+        with hushed():
+            interpreter = runtime.interpreter(model_content=content, **options)
+            interpreter.allocate_tensors()
+        inputs, outputs = _details(interpreter)
+    except Exception as error:  # ValueError and RuntimeError, by version
+        raise load_failed(bundle, error) from None
+    check_io(bundle, {name: [int(side) for side in d["shape"]] for name, d in inputs.items()}, outputs,
+             ("float32", "int8"))
+    _check_types(bundle, inputs, outputs)
+    return interpreter, inputs, outputs
+
+
+def to_input(batch: NDArray[np.uint8], layout: str, dtype: str) -> NDArray[Any]:
+    """uint8 [1, H, W, 3] -> what a file takes whose input is ``dtype``, float32 or int8."""
+    if dtype != "int8":
+        return to_tensor(batch, layout)
+    flipped = (batch ^ np.uint8(0x80)).view(np.int8)
+    return np.ascontiguousarray(flipped if layout == "NHWC" else flipped.transpose(0, 3, 1, 2))
+
+
+def dequantize(value: NDArray[Any], scale: float, zero_point: float) -> NDArray[np.float32]:
+    """int8 -> float32 (value - zero point) * scale."""
+    return (value.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _details(interpreter: Any) -> tuple[Details, Details]:
+    """Inputs and outputs: by signature where the file has one, by tensor name otherwise."""
     signatures = interpreter.get_signature_list()
     if signatures:
         runner = interpreter.get_signature_runner(next(iter(signatures)))
@@ -75,3 +129,22 @@ def _details(interpreter: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dic
     by_name = [{d["name"]: d for d in details}
                for details in (interpreter.get_input_details(), interpreter.get_output_details())]
     return by_name[0], by_name[1]
+
+
+def _check_types(bundle: Bundle, inputs: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]) -> None:
+    """Raise BundleError unless types, scales and zero points of the file are those that the manifest promises."""
+    manifest = bundle.manifest
+    scales = manifest.output_quantization
+    where = bundle.path / manifest.primary
+    wanted: dict[str, tuple[float, ...] | None] = {
+        manifest.input.name: INPUT_QUANTIZATION if manifest.input.dtype == "int8" else None}
+    wanted |= {theirs: scales[ours] if scales else None for ours, theirs in manifest.outputs.items()}
+    for name, expected in wanted.items():
+        detail = inputs[name] if name == manifest.input.name else outputs[name]
+        found, said = np.dtype(detail["dtype"]).name, "float32" if expected is None else "int8"
+        if found != said:
+            raise BundleError(f"{where}: tensor {name!r} is {found}, its manifest says {said}: export the model again")
+        scale, zero_point = (float(number) for number in detail["quantization"])
+        if expected is not None and (scale, zero_point) != (float(expected[0]), float(expected[1])):
+            raise BundleError(f"{where}: int8 tensor {name!r} has scale {scale:g} and zero point {zero_point:g}, its "
+                              f"manifest says {expected[0]:g} and {expected[1]:g}: quantise the model again")

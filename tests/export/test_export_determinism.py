@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize(("target", "precision"), [
     pytest.param(target, precision, marks=[pytest.mark.slow] if (target, precision) == ("tflite", "fp16") else [])
-    for target, precision in combinations()
+    for target, precision in combinations("fp32", "fp16")
 ])
 def test_identical_bytes(
     target: str, precision: str, exported: Callable[..., Bundle], lively: Source, tmp_path: Path
@@ -35,5 +35,5 @@ def test_identical_bytes(
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "1234", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     second = Bundle.open(tmp_path / "another place" / first.path.name)
-    assert second.read() == first.read()
+    assert all(second.read(name) == first.read(name) for name in first.manifest.files)
     assert replace(second.manifest, weights=first.manifest.weights) == first.manifest  # a file has a hash of its own

@@ -1,0 +1,62 @@
+"""Probe: every intermediate tensor of a model file, for calibration and for finding where two files part."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.bundle import Bundle
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor that a layer of the file computes."""
+
+    name: str
+    """in the file; what :meth:`Probe.run` keys it by"""
+    layer: str
+    """name of the layer that computes it"""
+    operator: str
+    """type of that layer, as the runtime calls it"""
+
+
+class Probe(ABC):
+    """A model file opened so that nothing inside is hidden: slower than a Runner, same arithmetic as far as possible.
+
+    Runs on one thread in float32 (parity settings). Close it, or use it in a ``with`` block.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.tensors: tuple[TensorInfo, ...] = ()
+        """the input first, then in order of execution, the outputs among them; only float and int8 activations, no
+        weights and no shapes"""
+
+    @abstractmethod
+    def run(self, image: NDArray[np.uint8]) -> Tensors:
+        """uint8 RGB [1, H, W, 3] -> float32 NHWC (or whatever shape the tensor has, channels last) by tensor name.
+
+        int8 tensors are dequantised with the file's own scale and zero point. The arrays are the caller's to keep.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the runtime. Calling it again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

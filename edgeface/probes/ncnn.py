@@ -1,0 +1,57 @@
+"""Every activation of an ncnn file."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.bundle import Bundle
+from edgeface.ncnn_model import NcnnModel
+from edgeface.probes.base import Probe, TensorInfo, Tensors
+from edgeface.runners.base import RunnerClosedError
+from edgeface.runners.ncnn import check_size, feed, fetch, open_net
+
+
+class NcnnProbe(Probe):
+    """Runs a Bundle of target ``ncnn``; the copies that Split layers make are left out.
+
+    8-bit activations exist in files only between layers that requantise and int8 convolutions.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self._net, self._model = open_net(bundle)
+        self.tensors = _tensors(self._model)
+        self._scales = _scales(self._model)
+        self._closed = False
+
+    def run(self, image: NDArray[np.uint8]) -> Tensors:
+        if self._closed:
+            raise RunnerClosedError(f"the probe of {self.bundle.manifest.model} is closed: open it again")
+        check_size(self._model, self.bundle.manifest, image.shape[2], image.shape[1])
+        extractor = self._net.create_extractor()
+        # Else each activation is freed or overwritten by the layer that reads it.
+        extractor.set_light_mode(False)
+        feed(extractor, self.bundle.manifest.input.name, image)
+        return {t.name: self._value(extractor, t.name) for t in self.tensors}
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._net.clear()
+            del self._net
+
+    def _value(self, extractor: object, name: str) -> NDArray[np.float32]:
+        value = fetch(extractor, name)
+        if name in self._scales:
+            value /= self._scales[name]
+        return np.ascontiguousarray(value.transpose(1, 2, 0))[None] if value.ndim == 3 else value[None]
+
+
+def _tensors(model: NcnnModel) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(layer.tops[0], layer.name, layer.type) for layer in model.layers if layer.type != "Split")
+
+
+def _scales(model: NcnnModel) -> dict[str, np.float32]:
+    """8-bit blob -> quantised value / real value."""
+    return {layer.tops[0]: layer.weights["top_scale"][0] for layer in model.layers if layer.requantises}

@@ -1,0 +1,151 @@
+"""ncnn on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.backends import get_backend, import_runtime
+from edgeface.bundle import Bundle, Manifest
+from edgeface.errors import BundleError, ImageError, ModelError
+from edgeface.hush import hushed
+from edgeface.ncnn_model import NcnnModel, parse_model
+from edgeface.runners.base import Heads, Runner
+from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc
+
+_ARM = ("aarch64", "arm64", "armv7l", "armv8l")
+
+
+class NcnnRunner(Runner):
+    """Runs a Bundle of target ``ncnn``.
+
+    ncnn takes what is in its files on trust, so they are checked here first, and the sizes of all activations for each
+    new size of image.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
+        manifest = bundle.manifest
+        ncnn = import_runtime(get_backend("ncnn"))
+        runtime = f"ncnn {ncnn.__version__}" + " (fast)" * fast
+        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads)
+        self._net, self._model = open_net(bundle, threads, fast)
+        self._manifest = manifest
+
+    def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
+        manifest = self._manifest
+        check_size(self._model, manifest, batch.shape[2], batch.shape[1])
+        extractor = self._net.create_extractor()
+        feed(extractor, manifest.input.name, batch)
+        return {name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
+                for name in self.layout.output_names}
+
+    def precision_hints(self) -> dict[str, Any]:
+        option = self._net.opt
+        return {name: bool(getattr(option, name)) for name in ("use_fp16_arithmetic", "use_fp16_storage",
+                                                               "use_bf16_storage")}
+
+    def _close(self) -> None:
+        self._net.clear()
+        del self._net, self._model
+
+
+def read_model(bundle: Bundle) -> NcnnModel:
+    """Both files of ``bundle``, checked against each other and against the manifest. Raises BundleError."""
+    return _check(bundle, *_contents(bundle))
+
+
+def open_net(bundle: Bundle, threads: int = 1, fast: bool = False) -> tuple[Any, NcnnModel]:
+    """``ncnn.Net`` with the files of ``bundle`` loaded, and what is in them. Raises BundleError."""
+    ncnn = import_runtime(get_backend("ncnn"))
+    param, weights = _contents(bundle)
+    model = _check(bundle, param, weights)
+    net = ncnn.Net()
+    arm = platform.machine().lower() in _ARM
+    option = net.opt
+    option.num_threads = threads
+    option.use_vulkan_compute = False
+    option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = fast and arm
+    option.use_bf16_packed = option.use_bf16_storage = fast and not arm
+    with hushed():
+        status = net.load_param_mem(param.decode("ascii")) or net.load_model(_reader(ncnn, weights))
+    if status != 0:
+        raise load_failed(bundle, ValueError(f"ncnn refuses it (status {status})"))
+    return net, model
+
+
+def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
+    """Raise ImageError for a size of image at which the layers of a dynamic file do not fit each other."""
+    if (width, height) != (manifest.input.width, manifest.input.height):  # that one was checked on opening
+        try:
+            _check_heads(model, manifest, width, height)
+        except ModelError as error:
+            raise ImageError(f"{manifest.model} cannot run at {width}x{height} px: {error}") from None
+
+
+def feed(extractor: Any, name: str, batch: NDArray[np.uint8]) -> None:
+    """Hand uint8 [1, H, W, 3] to ncnn, which copies it into a float32 Mat."""
+    mat = import_runtime(get_backend("ncnn")).Mat
+    height, width = batch.shape[1:3]
+    image = mat.from_pixels(np.ascontiguousarray(batch[0]), mat.PixelType.PIXEL_RGB, width, height)
+    if extractor.input(name, image) != 0:
+        raise BundleError(f"ncnn has no input {name!r}")
+
+
+def fetch(extractor: Any, name: str) -> NDArray[np.float32]:
+    """Compute blob ``name``: float32 [C, H, W], a copy."""
+    status, value = extractor.extract(name)
+    if status != 0:
+        raise BundleError(f"ncnn could not compute {name!r} (status {status}): not enough memory?")
+    return np.array(value, np.float32)
+
+
+def _contents(bundle: Bundle) -> tuple[bytes, bytes]:
+    param = bundle.manifest.primary
+    return bundle.read(param), bundle.read(PurePath(param).with_suffix(".bin").name)
+
+
+def _check(bundle: Bundle, param: bytes, weights: bytes) -> NcnnModel:
+    spec = bundle.manifest.input
+    try:
+        model = parse_model(param, weights)
+        check_io(bundle, {model.inputs[0]: (1, 3, *model.input_size(spec.width, spec.height))}, model.outputs)
+        if spec.layout != "NCHW":
+            raise ModelError(f"its manifest says {spec.layout}, an ncnn file is NCHW")
+        _check_heads(model, bundle.manifest, spec.width, spec.height)
+    except ModelError as error:
+        raise load_failed(bundle, error) from None
+    return model
+
+
+def _check_heads(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
+    """Raise ModelError unless all layers fit each other, and the outputs the head layout, at this size of image."""
+    layout, shapes = manifest.head_layout, model.shapes(width, height)
+    for stride in layout.strides:
+        for kind, values in (("cls", 1), ("box", 4)):
+            wanted = (values * layout.anchors, height // stride, width // stride)
+            found = shapes[manifest.outputs[f"{kind}_{stride}"]]
+            if found != wanted:
+                raise ModelError(f"output {kind}_{stride} has the shape {found}, the head layout says {wanted}")
+
+
+def _reader(ncnn: Any, content: bytes) -> Any:
+    """Bytes in memory as ncnn reads them; its Python package only takes names of files."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    at = 0
+
+    class BytesReader(ncnn.DataReader):  # type: ignore[misc]
+        def read(self, buffer: Any, size: int) -> int:
+            """Copy the next ``size`` bytes to ``buffer``, a capsule around a pointer; how many there were."""
+            nonlocal at
+            part = content[at : at + size]
+            ctypes.memmove(pointer(buffer, None), part, len(part))
+            at += len(part)
+            return len(part)
+
+    return BytesReader()

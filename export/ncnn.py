@@ -1,0 +1,117 @@
+"""ncnn: float32 NCHW raw pixels in, float32 NCHW heads out, through pnnx.
+
+pnnx is a program of its own: it reads a TorchScript file, fuses activations, and knows group normalisation. It names
+blobs by number; inputs and outputs get our names here. fp16 stores convolution weights as float16, biases stay
+float32; so does arithmetic, unless a runner is opened in its fast mode.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from edgeface.decode import head_layout
+from edgeface.errors import ExportError, MissingExtraError, ModelError
+from edgeface.models.detector import FaceNet
+from edgeface.ncnn_model import WEIGHTED, NcnnModel, dump_bin, dump_param, parse_model
+from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
+
+PNNX_SECONDS = 900
+"""A conversion takes seconds; one that takes longer hangs."""
+_FILES = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnparam", "ncnnbin", "ncnnpy")
+
+
+def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
+    """Convert the deployable ``network``. Raises MissingExtraError, ExportError when pnnx fails."""
+    require("exporting to ncnn", "ncnn")
+    names = head_layout(network.architecture).output_names
+    with tempfile.TemporaryDirectory(prefix="edgeface-pnnx-") as folder:
+        model = _convert(network, request, Path(folder))
+    model = _state_size(_rename(model, names), request)
+    if request.precision == "fp16":
+        model = _store_weights_as_float16(model)
+    return Converted(
+        files={".param": dump_param(model), ".bin": dump_bin(model)},
+        layout="NCHW",
+        outputs={name: name for name in names},
+        operators=dict(Counter(layer.type for layer in model.layers)),
+        tools=versions("torch", "ncnn", "pnnx"),
+    )
+
+
+def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnModel:
+    """Trace, run pnnx with every output inside ``folder``, and read what it wrote."""
+    image = torch.zeros(1, 3, request.height, request.width)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
+        traced = torch.jit.trace(network, image, check_trace=False)  # type: ignore[no-untyped-call]
+        traced.save(str(folder / "model.pt"))
+    shape = f"inputshape=[1,3,{request.height},{request.width}]f32"
+    outputs = [f"{name}={folder / name}" for name in _FILES]
+    command = [str(pnnx_program()), str(folder / "model.pt"), shape, "fp16=0"]
+    try:
+        done = subprocess.run([*command, *outputs], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=PNNX_SECONDS, check=False)
+        print(done.stdout.decode("utf-8", "replace"))  # shown with --verbose
+        if done.returncode != 0:
+            raise ExportError(f"pnnx failed on {network.architecture.name} (exit code {done.returncode}): run again "
+                              "with --verbose for its log")
+        return parse_model((folder / "ncnnparam").read_bytes(), (folder / "ncnnbin").read_bytes())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ExportError(f"pnnx failed on {network.architecture.name}: {error}") from None
+    except ModelError as error:
+        raise ExportError(f"pnnx wrote what this edgeface cannot read: {error}") from None
+
+
+def pnnx_program() -> Path:
+    """The pnnx executable of the installed package. Raises MissingExtraError."""
+    try:
+        files: Sequence[metadata.PackagePath] = metadata.files("pnnx") or ()
+    except metadata.PackageNotFoundError:
+        raise MissingExtraError("pnnx", "export", "exporting to ncnn") from None
+    for file in files:
+        # The script in bin/ would start this Python again, and import the package and torch with it.
+        if file.parent.name == "pnnx" and file.name in ("pnnx", "pnnx.exe") and Path(str(file.locate())).is_file():
+            return Path(str(file.locate()))
+    found = shutil.which("pnnx", path=str(Path(sys.executable).parent)) or shutil.which("pnnx")
+    if found is None:
+        raise MissingExtraError("pnnx", "export", "exporting to ncnn")
+    return Path(found)
+
+
+def _rename(model: NcnnModel, names: Sequence[str]) -> NcnnModel:
+    """pnnx calls the input ``in0`` and the outputs ``out0``, ``out1``, ... in the order that the network returns."""
+    ours = {"in0": INPUT_NAME, **{f"out{i}": name for i, name in enumerate(names)}}
+    if model.inputs != ("in0",) or set(model.outputs) != {f"out{i}" for i in range(len(names))}:
+        raise ExportError(f"pnnx wrote the outputs {sorted(model.outputs)} where the network has {len(names)}")
+    return NcnnModel(tuple(
+        replace(layer, name=ours.get(layer.name, layer.name),
+                bottoms=tuple(ours.get(blob, blob) for blob in layer.bottoms),
+                tops=tuple(ours.get(blob, blob) for blob in layer.tops))
+        for layer in model.layers
+    ))
+
+
+def _state_size(model: NcnnModel, request: ExportRequest) -> NcnnModel:
+    """A file of one size says so at its input; ncnn takes any, and so does a runner where the file says nothing."""
+    size = {} if request.dynamic else {0: request.width, 1: request.height, 2: 3}
+    return NcnnModel(tuple(replace(layer, params=size) if layer.type == "Input" else layer for layer in model.layers))
+
+
+def _store_weights_as_float16(model: NcnnModel) -> NcnnModel:
+    """pnnx could do it, but cuts digits off where this rounds to nearest."""
+    return NcnnModel(tuple(
+        replace(layer, weights={**layer.weights, "weight": layer.weights["weight"].astype("<f2")})
+        if layer.type in WEIGHTED else layer
+        for layer in model.layers
+    ))
