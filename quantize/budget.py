@@ -1,0 +1,176 @@
+"""The accuracy budget: as many layers in INT8 as it allows. Knows no runtime and no file format.
+
+1. Quantise everything and measure. Within the budget: done.
+2. Rank the layers by damage: how much noise leaves the heads when that layer alone is kept in float.
+3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number in between by
+   bisection. Every number that is accepted was measured.
+4. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
+   what can.
+
+The budget is in AP points: the largest drop of easy, medium and hard counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from edgeface.errors import QuantizeError
+from quantize.base import Quantized, Quantizer, Tick, no_tick
+from quantize.journal import Journal
+
+SETTINGS = ("easy", "medium", "hard")
+ROUNDING = 1e-9
+"""in AP points: a drop of exactly the budget holds it"""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """AP of one file, 0 to 1; None where no face counts."""
+
+    easy: float | None
+    medium: float | None
+    hard: float | None
+    by_height: dict[str, float | None]
+    images: int
+    protocol: str
+
+    @property
+    def settings(self) -> dict[str, float | None]:
+        """``easy``, ``medium`` and ``hard``."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+@dataclass(frozen=True)
+class HeadNoise:
+    """How far the heads of a file are from those of the float file."""
+
+    power: dict[str, float]
+    """head -> mean squared difference / variance of the float head"""
+
+    @property
+    def total(self) -> float:
+        """Over the heads: noise powers of layers add up, as far as their errors are independent."""
+        return sum(self.power.values())
+
+    @property
+    def snr_db(self) -> dict[str, float]:
+        """Head -> signal-to-noise ratio, at most 200 dB."""
+        return {head: -10 * math.log10(max(power, 1e-20)) for head, power in self.power.items()}
+
+
+def worst_drop(reference: Accuracy, found: Accuracy) -> float:
+    """AP points lost in the worst of easy, medium and hard; negative if all of them gained.
+
+    Raises QuantizeError if no face counts in any of them.
+    """
+    pairs = [(a, b) for a, b in zip(reference.settings.values(), found.settings.values(), strict=True)
+             if a is not None and b is not None]
+    if not pairs:
+        raise QuantizeError("no annotated face counts in these validation photos: accuracy cannot be measured on them")
+    return max(100 * (a - b) for a, b in pairs)
+
+
+class Budget:
+    """Measures candidates of one :class:`Quantizer`, each at most once in the life of ``journal``."""
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        noise: Callable[[Quantized], HeadNoise],
+        accuracy: Callable[[Quantized, str], Accuracy],
+        journal: Journal,
+        tick: Tick = no_tick,
+        scale: str = "",
+    ) -> None:
+        """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for its progress.
+
+        scale: the one in use, which an error message then does not suggest.
+        """
+        self.quantizer, self.journal, self.tick, self.scale = quantizer, journal, tick, scale
+        self._noise, self._accuracy = noise, accuracy
+        self._last: tuple[frozenset[str], Quantized] | None = None
+
+    def quantized(self, reverted: Collection[str]) -> Quantized:
+        """The candidate with ``reverted`` in float."""
+        key = frozenset(reverted)
+        if self._last is None or self._last[0] != key:
+            self._last = key, self.quantizer.quantize(tuple(name for name in self.quantizer.layers if name in key))
+        return self._last[1]
+
+    def noise(self, reverted: Collection[str]) -> HeadNoise:
+        """Of the candidate with ``reverted`` in float."""
+        return self.journal.remember(_name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted)))
+
+    def accuracy(self, reverted: Collection[str]) -> Accuracy:
+        """Of the candidate with ``reverted`` in float."""
+        what = "measuring INT8"
+        if reverted:
+            what += f" with {len(reverted)} layer{'s' * (len(reverted) != 1)} in float"
+        return self.journal.remember(
+            _name("accuracy", reverted), Accuracy, lambda: self._accuracy(self.quantized(reverted), what))
+
+    def ranked(self) -> tuple[str, ...]:
+        """All layers, the one that does most damage first; equal ones in order of execution."""
+        layers = self.quantizer.layers
+        everything = self.noise(()).total
+        gain = {}
+        for done, layer in enumerate(layers):
+            self.tick("ranking the layers by damage", done, len(layers))
+            gain[layer] = everything - self.noise((layer,)).total
+        self.tick("ranking the layers by damage", len(layers), len(layers))
+        return tuple(sorted(layers, key=lambda layer: -gain[layer]))
+
+    def hold(self, reference: Accuracy, max_drop: float, share: float = 0.5) -> tuple[str, ...]:
+        """Layers to keep in float, the most damaging first, so that AP drops by ``max_drop`` points at most.
+
+        share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what can be held, if that
+        is not enough.
+        """
+        drops = {0: worst_drop(reference, self.accuracy(()))}
+        if drops[0] <= max_drop + ROUNDING:
+            return ()
+        most = int(share * len(self.quantizer.layers))
+        worst = self.ranked() if most else ()
+
+        def holds(count: int) -> bool:
+            drops[count] = worst_drop(reference, self.accuracy(worst[:count]))
+            return drops[count] <= max_drop + ROUNDING
+
+        count = smallest(holds, most)
+        if count is None:
+            best = min(drops, key=lambda k: (drops[k], k))
+            raise QuantizeError(self._cannot(drops[best], best, max_drop))
+        return worst[:count]
+
+    def _cannot(self, drop: float, count: int, max_drop: float) -> str:
+        accepted = f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"  # rounded up: with it, the same measurements hold
+        others = ", ".join(name for name in self.quantizer.scales if name != self.scale)
+        return (f"the budget of {max_drop:g} AP points cannot be held: best drop {accepted} points with {count} of "
+                f"{len(self.quantizer.layers)} layers in float: accept it with --max-drop {accepted}, or give more "
+                "calibration photos (--images)" + (f", or another --scale ({others})" if others else ""))
+
+
+def smallest(holds: Callable[[int], bool], most: int) -> int | None:
+    """Smallest number from 1 to ``most`` for which ``holds`` is true, as far as more never hurts.
+
+    Tries 1, 2, 4, ... and ``most``, then bisects: the number returned was tried. None if none of those holds.
+    """
+    failed, tried = 0, 1
+    while tried <= most and not holds(tried):
+        failed, tried = tried, (min(2 * tried, most) if tried < most else most + 1)
+    if tried > most:
+        return None
+    while tried - failed > 1:
+        middle = (failed + tried) // 2
+        if holds(middle):
+            tried = middle
+        else:
+            failed = middle
+    return tried
+
+
+def _name(kind: str, reverted: Collection[str]) -> str:
+    return json.dumps([kind, *sorted(reverted)])

@@ -1,0 +1,91 @@
+"""What a long quantisation has measured so far, on disk, so that the same command goes on where it was stopped.
+
+One JSON file, written whole or not at all after every record. Its fingerprint stands for everything that the records
+depend on; a journal of other inputs, or a damaged one, is left out of account and replaced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeface.errors import EdgefaceError, OutputError
+from edgeface.files import atomic_write
+from edgeface.records import from_fields
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FORMAT_VERSION = 1
+MAX_BYTES = 64 << 20
+R = TypeVar("R", bound="DataclassInstance")
+
+
+def fingerprint(**inputs: Any) -> str:
+    """SHA-256 over JSON-ready values: equal for equal inputs in any process."""
+    text = json.dumps({**inputs, "format_version": FORMAT_VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Content:
+    fingerprint: str
+    records: dict[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """Records by name, for one fingerprint."""
+
+    def __init__(self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None) -> None:
+        """``path``: the file, None for one in memory only. ``inputs``: what :func:`fingerprint` gave. ``note`` is told
+        when a journal is there that cannot be used."""
+        self._path = path
+        self._content = _Content(inputs)
+        if path is not None and path.exists():
+            try:
+                found = _read(path)
+            except (OSError, ValueError, RecursionError, EdgefaceError):
+                note(f"{path} is damaged: what was measured before is measured again")
+                return
+            if found.fingerprint == inputs:
+                self._content = found
+            else:
+                note(f"{path} is of other inputs or versions: what was measured before is measured again")
+
+    def __len__(self) -> int:
+        return len(self._content.records)
+
+    def remember(self, name: str, kind: type[R], measure: Callable[[], R]) -> R:
+        """The dataclass recorded as ``name``; measured and recorded if there is none of that ``kind``."""
+        try:
+            return from_fields(kind, self._content.records[name], name)
+        except (KeyError, EdgefaceError):
+            value = measure()
+        self._content.records[name] = dataclasses.asdict(value)
+        self._write()
+        return value
+
+    def discard(self) -> None:
+        """Remove the file: the work is done."""
+        if self._path is not None:
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot remove {self._path}: {error.strerror or error}") from None
+
+    def _write(self) -> None:
+        if self._path is not None:
+            text = json.dumps(dataclasses.asdict(self._content), sort_keys=True, allow_nan=False)
+            with atomic_write(self._path) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> _Content:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError("too large")
+    return from_fields(_Content, json.loads(path.read_bytes()), "journal")

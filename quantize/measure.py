@@ -1,0 +1,116 @@
+"""What a file of any target costs in accuracy: AP on WIDER FACE validation photos, and noise in its heads.
+
+Files are opened through the project's own runners, as a user would open them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeface.bundle import Bundle, Manifest, write_bundle
+from edgeface.detector import Detector
+from edgeface.errors import DataError
+from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
+from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, protocol_of
+from edgeface.images import read_image
+from edgeface.runners import Heads, open_runner
+from export.pipeline import scratch_folder
+from quantize.base import Image, Quantized, Tick, no_tick
+from quantize.budget import SETTINGS, Accuracy, HeadNoise
+
+HOPELESS = 1e30
+"""noise power of a head with NaN or infinity in it"""
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """The annotated validation photos that are present."""
+
+    ground_truth: GroundTruth
+    images: dict[str, Path]
+    """key -> file"""
+    sha256: str
+    """over keys, photos and annotations"""
+
+    @classmethod
+    def load(cls, root: Path | str) -> ValidationSet:
+        """Read the ground truth below the WIDER FACE ``root`` and find its photos. Raises DataError."""
+        ground_truth = load_ground_truth(root)
+        images = present_images(root, ground_truth)
+        ground_truth = ground_truth.restrict(images)
+        if not any(mask.any() for faces in ground_truth.images.values() for mask in faces.counts.values()):
+            raise DataError(f"no face counts in the {len(images)} validation photos in {root}: accuracy cannot be "
+                            "measured on them")
+        digest = hashlib.sha256()
+        for key, path in images.items():
+            faces = ground_truth.images[key]
+            digest.update(key.encode() + b"\0" + hashlib.sha256(_content(path)).digest() + faces.boxes.tobytes())
+            for setting in SETTINGS:
+                digest.update(faces.counts[setting].tobytes())
+        return cls(ground_truth, images, digest.hexdigest())
+
+
+@contextmanager
+def as_bundle(manifest: Manifest, quantized: Quantized) -> Iterator[Bundle]:
+    """A Bundle of the files ``quantized`` that lasts as long as the block."""
+    with scratch_folder() as scratch:
+        yield write_bundle(scratch / manifest.folder_name, manifest, named_files(manifest, quantized))
+
+
+def named_files(manifest: Manifest, quantized: Quantized) -> dict[str, bytes]:
+    """File name -> content."""
+    return {manifest.model + suffix: content for suffix, content in quantized.files.items()}
+
+
+def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
+    """What the manifest of the float Bundle becomes, as far as the files alone decide."""
+    return dataclasses.replace(
+        manifest, precision="int8", input=dataclasses.replace(manifest.input, dtype=quantized.input_dtype),
+        output_quantization=dict(quantized.output_quantization) if quantized.output_quantization else None,
+        outputs=dict(quantized.outputs or manifest.outputs), parity=None,
+    )
+
+
+def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: str, tick: Tick = no_tick) -> Accuracy:
+    """AP by the official protocol; heights are annotated px of the original photo."""
+    detections = {}
+    with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
+        for done, (key, path) in enumerate(validation.images.items()):
+            tick(what, done, len(validation.images))
+            detections[key] = detector.detect(read_image(path), top_k=None)
+        protocol = str(protocol_of(detector))
+    tick(what, len(detections), len(detections))
+    result = evaluate(detections, validation.ground_truth)
+    return Accuracy(result.easy, result.medium, result.hard, result.by_height, result.images, protocol)
+
+
+def heads_of(bundle: Bundle, images: Sequence[Image]) -> list[Heads]:
+    """Raw head outputs for each of ``images`` (uint8 RGB [H, W, 3] of the input size)."""
+    with open_runner(bundle) as runner:
+        return [runner.run(image[None]) for image in images]
+
+
+def head_noise(reference: Sequence[Heads], found: Sequence[Heads]) -> HeadNoise:
+    """Compare the heads of the same photos."""
+    power = {}
+    for head in reference[0]:
+        exact = np.concatenate([heads[head].ravel() for heads in reference]).astype(np.float64)
+        error = np.concatenate([heads[head].ravel() for heads in found]).astype(np.float64) - exact
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratio = float(np.mean(error**2) / max(float(exact.var()), 1e-30))
+        power[head] = min(ratio, HOPELESS) if np.isfinite(ratio) else HOPELESS
+    return HeadNoise(power)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None

@@ -1,0 +1,283 @@
+"""One quantisation from request to INT8 Bundle: float Bundle, photos, ranges, budget, and only then a file.
+
+Everything that can be wrong with the request is found before the first step that takes long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeface import zoo
+from edgeface.backends import get_backend
+from edgeface.bundle import Bundle, Manifest, write_bundle
+from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
+from edgeface.models.registry import get_architecture
+from edgeface.version import __version__
+from export.pipeline import Stage, check_writable, export_model
+from export.quiet import quiet
+from export.request import ExportRequest, require, versions
+from quantize.base import Quantized, Quantizer, Tick, no_tick
+from quantize.budget import Accuracy, Budget, HeadNoise
+from quantize.calibration import CalibrationSet, read_calibration
+from quantize.journal import Journal, fingerprint
+from quantize.measure import (
+    ValidationSet,
+    accuracy_of,
+    as_bundle,
+    head_noise,
+    heads_of,
+    int8_manifest,
+    named_files,
+)
+from quantize.request import QuantizeRequest
+
+__all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
+
+NOISE_PHOTOS = 8
+"""calibration photos on which the heads of a candidate are compared with the float heads"""
+RANDOM_WEIGHTS = "none: random weights"
+"""beginning of the licence in the manifest of a network with random weights"""
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What came out."""
+
+    bundle: Bundle
+    float_bundle: Bundle
+    request: QuantizeRequest
+    layers: int
+    """that INT8 can carry, those kept in float for the budget among them"""
+
+    @property
+    def accuracy(self) -> dict[str, Any]:
+        """The ``accuracy`` field of the manifest."""
+        accuracy = self.bundle.manifest.accuracy
+        assert accuracy is not None, "written by quantize_model"
+        return accuracy
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """The ``calibration`` field of the manifest."""
+        calibration = self.bundle.manifest.calibration
+        assert calibration is not None, "written by quantize_model"
+        return calibration
+
+
+def quantize_model(
+    request: QuantizeRequest,
+    out: Path | str = "dist",
+    *,
+    data: Path | str | None = None,
+    calibration: Path | str | None = None,
+    stage: Stage = nullcontext,
+    tick: Tick = no_tick,
+    note: Note = lambda text: None,
+    verbose: bool = False,
+) -> Quantization:
+    """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
+
+    data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training photos of ``data``.
+    stage, tick, note: told what is being done. Raises an EdgefaceError in one line; then no INT8 Bundle is written, but
+    what was measured is kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt.
+    """
+    job = _Job(request, Path(out), data, calibration, stage, tick, note)
+    job.prepare()
+    float_bundle = job.float_bundle(verbose)
+    with quiet(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
+        return job.within_budget(float_bundle, job.quantizer(float_bundle))
+
+
+class _Job:
+    """One call of :func:`quantize_model`, step by step."""
+
+    def __init__(
+        self, request: QuantizeRequest, out: Path, data: Path | str | None, calibration: Path | str | None,
+        stage: Stage, tick: Tick, note: Note,
+    ) -> None:
+        self.request, self.out = request, out
+        self.data, self.folder = data, data if calibration is None else calibration
+        self.stage, self.tick, self.note = stage, tick, note
+        self.kind: type[Quantizer] = get_backend(request.target).load_quantizer()  # type: ignore[assignment]
+        self.scale = request.scale or self.kind.scales[0]
+        self.given: Bundle | None = None
+        self.width, self.height = request.width, request.height
+        self.validation: ValidationSet | None = None
+        self.unmeasured = ""
+        """why accuracy is not measured; empty: it is"""
+
+    def prepare(self) -> None:
+        """Find what is wrong with the request, and read the photos."""
+        request = self.request
+        if self.scale not in self.kind.scales:
+            raise OptionError(f"--scale {self.scale}: {request.target} takes {', '.join(self.kind.scales)}")
+        check_installed(request.target, self.kind)
+        check_writable(self.out)
+        if request.bundle is not None:
+            self.given = open_float(request.bundle, request.target)
+            self.width, self.height = self.given.manifest.input.width, self.given.manifest.input.height
+        else:
+            get_architecture(request.model)
+            require("quantising", "torch", "safetensors")
+        self._choose_accuracy()
+        if self.folder is None:
+            raise OptionError("quantising needs photos to take ranges from: give a folder with --calibration, or a "
+                              "WIDER FACE root with --data")
+        self.photos: CalibrationSet = read_calibration(
+            self.folder, request.images, self.width, self.height, request.calibration_seed, self.tick)
+
+    def _choose_accuracy(self) -> None:
+        if self._random_weights():
+            self.unmeasured = "the weights are random, so AP says nothing"
+        elif not self.request.accuracy:
+            self.unmeasured = "left out with --no-accuracy"
+        elif self.data is None:
+            raise OptionError("the accuracy budget needs the WIDER FACE validation photos: give their root with "
+                              "--data, or quantise without a budget with --no-accuracy")
+        else:
+            with self.stage("reading the validation set"):
+                self.validation = ValidationSet.load(self.data)
+        if self.unmeasured:
+            self.note(f"accuracy is not measured and no budget is held: {self.unmeasured}")
+
+    def _random_weights(self) -> bool:
+        if self.given is not None:
+            return self.given.manifest.weights.licence.startswith(RANDOM_WEIGHTS)
+        return self.request.weights is None and (self.request.seed is not None or self.request.model not in zoo.names())
+
+    def float_bundle(self, verbose: bool) -> Bundle:
+        """The one given, or the network exported anew."""
+        if self.given is not None:
+            return self.given
+        with self.stage(f"loading {self.request.model}"):
+            from export.source import load_source
+
+            source = load_source(self.request.model, self.request.weights, self.request.seed)
+        request = ExportRequest(self.request.target, "fp32", self.width, self.height)
+        return export_model(source, request, self.out, stage=self.stage, verbose=verbose).bundle
+
+    def quantizer(self, float_bundle: Bundle) -> Quantizer:
+        """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
+        quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.tick)
+        if not quantizer.layers:
+            raise QuantizeError(f"{float_bundle.manifest.model} has no layer that INT8 can carry on "
+                                f"{self.request.target} (in float: {', '.join(quantizer.float_layers) or 'all'})")
+        return quantizer
+
+    def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
+        """Choose the layers that stay in float, and write the Bundle."""
+        name = dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
+        journal = Journal(self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note)
+        budget = Budget(quantizer, self._noise_meter(float_bundle), self._accuracy_meter(float_bundle), journal,
+                        self.tick, self.scale)
+        accuracy: dict[str, Any] = {"float": None, "int8": None, "by_height": None, "images": 0, "protocol": None,
+                                    "note": f"not measured: {self.unmeasured}"}
+        reverted: tuple[str, ...] = ()
+        if self.validation is not None:
+            reference = journal.remember("float", Accuracy, lambda: self._measured(float_bundle, "measuring float"))
+            reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
+            accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
+        accuracy |= {
+            "snr_db": {head: round(db, 2) for head, db in budget.noise(reverted).snr_db.items()},
+            "reverted_layers": [layer for layer in quantizer.layers if layer in reverted],
+            "float_layers": list(quantizer.float_layers),
+        }
+        bundle = self._write(name, float_bundle.manifest, budget.quantized(reverted), accuracy)
+        journal.discard()
+        return Quantization(bundle, float_bundle, self.request, len(quantizer.layers))
+
+    def _write(self, name: str, manifest: Manifest, quantized: Quantized, accuracy: dict[str, Any]) -> Bundle:
+        calibration = {"method": self.scale, "images": len(self.photos.images), "seed": self.photos.seed,
+                       "sha256": list(self.photos.sha256)}
+        manifest = dataclasses.replace(
+            int8_manifest(manifest, quantized), tools=manifest.tools | versions(*self.kind.distributions),
+            calibration=calibration, accuracy=accuracy,
+        )
+        return write_bundle(self.out / name, manifest, named_files(manifest, quantized))
+
+    def _noise_meter(self, float_bundle: Bundle) -> Callable[[Quantized], HeadNoise]:
+        photos = self.photos.images[:NOISE_PHOTOS]
+        reference = heads_of(float_bundle, photos)
+
+        def noise(quantized: Quantized) -> HeadNoise:
+            manifest = int8_manifest(float_bundle.manifest, quantized)
+            with as_bundle(manifest, quantized) as candidate:
+                return head_noise(reference, heads_of(candidate, photos))
+
+        return noise
+
+    def _accuracy_meter(self, float_bundle: Bundle) -> Callable[[Quantized, str], Accuracy]:
+        def accuracy(quantized: Quantized, what: str) -> Accuracy:
+            with as_bundle(int8_manifest(float_bundle.manifest, quantized), quantized) as candidate:
+                return self._measured(candidate, what)
+
+        return accuracy
+
+    def _measured(self, bundle: Bundle, what: str) -> Accuracy:
+        assert self.validation is not None, "asked only where accuracy is measured"
+        return accuracy_of(bundle, self.validation, self.request.threads, what, self.tick)
+
+    def _fingerprint(self, float_bundle: Bundle) -> str:
+        """Of all that a record of the journal depends on: not of ``max_drop``, with which a user tries again."""
+        runtime = get_backend(self.request.target).installed()
+        return fingerprint(
+            edgeface=__version__, float=float_bundle.manifest.dumps(), photos=self.photos.sha256, scale=self.scale,
+            tools=versions(*self.kind.distributions), runtime=runtime,
+            validation=self.validation and self.validation.sha256,
+        )
+
+
+def open_float(path: Path, target: str) -> Bundle:
+    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size and of ``target``."""
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    size = f"{manifest.input.width}x{manifest.input.height}"
+    again = f"run: python -m export --target {manifest.target} --model {manifest.model} --size {size}"
+    if manifest.target != target:
+        raise BundleError(f"{path} is made for {manifest.target}, --target says {target}: give a {target} Bundle, or "
+                          f"--target {manifest.target}")
+    if manifest.precision == "int8":
+        raise BundleError(f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}")
+    if manifest.precision != "fp32":
+        raise BundleError(f"{path} is {manifest.precision}, INT8 is made from fp32: {again}")
+    if manifest.input.dynamic:
+        raise BundleError(f"{path} takes images of any size, INT8 needs one size: {again}")
+    return bundle
+
+
+def check_installed(target: str, kind: type[Quantizer]) -> None:
+    """Raise MissingExtraError for the first package that is needed and not installed; imports none."""
+    backend = get_backend(target)
+    if backend.installed() is None:
+        raise MissingExtraError(backend.distributions[0], backend.extra, f"running a {target} model")
+    missing = [name for name in kind.distributions if not _has_distribution(name)]
+    if missing:
+        raise MissingExtraError(missing[0], "export", f"quantising for {target}")
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _compared(reference: Accuracy, found: Accuracy, max_drop: float) -> dict[str, Any]:
+    """AP in the manifest: six digits are more than any set of photos can tell."""
+
+    def digits(values: dict[str, float | None]) -> dict[str, float | None]:
+        return {name: None if value is None else round(value, 6) for name, value in values.items()}
+
+    return {
+        "float": digits(reference.settings), "int8": digits(found.settings), "images": found.images,
+        "protocol": found.protocol, "max_drop": max_drop,
+        "by_height": {"float": digits(reference.by_height), "int8": digits(found.by_height)},
+    }

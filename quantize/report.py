@@ -1,0 +1,178 @@
+"""What quantising cost and what it gained: accuracy, noise, size, and latency beside the float file."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgeface.errors import MissingExtraError
+from edgeface.evaluation.wider import HEIGHT_BINS_PX
+from edgeface.files import atomic_write
+from edgeface.latency.interleaved import Timing, side_by_side
+from edgeface.runners import open_runner
+from quantize.base import Tick
+from quantize.budget import SETTINGS
+from quantize.pipeline import Quantization
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TIE = 1.1
+"""a smaller ratio of latencies cannot be told from noise"""
+FILES = ("float", "int8")
+FIGURES = {"median": "cpu_median_ms", "minimum": "cpu_min_ms"}
+X86 = ("x86_64", "AMD64", "i686", "x86")
+
+
+def measure_latency(done: Quantization, tick: Tick | None = None) -> dict[str, Timing]:
+    """``float`` and ``int8``, in turn, one thread each."""
+    with open_runner(done.float_bundle) as exact, open_runner(done.bundle) as int8:
+        return side_by_side({"float": exact, "int8": int8}, tick=tick)
+
+
+def speed_sentence(latency: dict[str, Timing], machine: str | None = None) -> str:
+    """One plain sentence; figures are median CPU ms of one run. ``machine``: default the one this runs on."""
+    exact, int8 = latency["float"].cpu_median_ms, latency["int8"].cpu_median_ms
+    figures = f"{int8:.1f} against {exact:.1f} ms"
+    if exact >= TIE * int8:
+        return f"INT8 is {exact / int8:.2f} times as fast as float on this CPU ({figures})"
+    verdict = "not faster than" if int8 >= exact else "hardly faster than"
+    on_x86 = (machine or platform.machine()) in X86
+    advice = "it can pay on ARM, so measure there" if on_x86 else "use the float file here"
+    return f"INT8 is {verdict} float on this CPU ({figures}): {advice}"
+
+
+def as_json(done: Quantization, latency: dict[str, Timing]) -> dict[str, Any]:
+    """The result as ``--format json`` prints it."""
+    manifest = done.bundle.manifest
+    size, float_size = done.bundle.size_bytes, done.float_bundle.size_bytes
+    return {
+        "path": str(done.bundle.path), "float_path": str(done.float_bundle.path), "model": manifest.model,
+        "target": manifest.target, "width": manifest.input.width, "height": manifest.input.height,
+        "files": manifest.files, "bytes": size, "float_bytes": float_size, "ratio": round(size / float_size, 4),
+        "scale": done.calibration["method"], "images": done.calibration["images"], "layers": done.layers,
+        "accuracy": done.accuracy, "drop": drop_points(done.accuracy),
+        "latency": {name: timing.to_json() for name, timing in latency.items()},
+        "speed": speed_sentence(latency),
+    }
+
+
+def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
+    """AP points lost in easy, medium and hard; None where accuracy was not measured, or no face counts."""
+    if not accuracy["float"]:
+        return None
+    return {name: _drop(value, accuracy["int8"][name]) for name, value in accuracy["float"].items()}
+
+
+def print_report(done: Quantization, latency: dict[str, Timing]) -> None:
+    """The same for people, on stdout."""
+    result, accuracy = as_json(done, latency), done.accuracy
+    kept, unable = accuracy["reverted_layers"], accuracy["float_layers"]
+    lines = {
+        "bundle": result["path"],
+        "file": f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, {result['ratio']:.3f} of fp32 "
+                f"({result['float_bytes']:,})",
+        "ranges": f"{result['scale']} over {result['images']} photos",
+        "layers": f"{done.layers - len(kept)} of {done.layers + len(unable)} in INT8",
+    }
+    if kept:
+        lines["reverted"] = f"kept in float to hold the budget: {', '.join(kept)}"
+    if unable:
+        lines["float"] = f"INT8 cannot carry: {', '.join(unable)}"
+    for label, text in lines.items():
+        print(f"{label:<10} {text}")
+    _print_accuracy(accuracy)
+    _print_noise(_head_noise(done))
+    print("latency    CPU ms of one run, one thread, the two in turn")
+    _print_table(("", "float", "int8"), [(label, *(f"{getattr(latency[name], field):.2f}" for name in FILES))
+                                         for label, field in FIGURES.items()])
+    print(f"           {result['speed']}")
+    print(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
+
+
+def _print_accuracy(accuracy: dict[str, Any]) -> None:
+    if not accuracy["float"]:
+        print(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
+        return
+    print(f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in the worst of easy, "
+          "medium and hard; by face height in px")
+    exact, int8 = _in_order(accuracy, "float"), _in_order(accuracy, "int8")
+    _print_table(("", *exact), [
+        ("float", *(_text(v, ".4f") for v in exact.values())),
+        ("int8", *(_text(v, ".4f") for v in int8.values())),
+        ("drop, points", *(_text(_drop(exact[name], int8[name]), ".2f") for name in exact)),
+    ])
+
+
+def _in_order(accuracy: dict[str, Any], which: str) -> dict[str, float | None]:
+    """AP by setting and face height as people expect it; a manifest has its keys sorted."""
+    return {name: (accuracy[which] | accuracy["by_height"][which])[name] for name in (*SETTINGS, *HEIGHT_BINS_PX)}
+
+
+def _head_noise(done: Quantization) -> dict[str, float]:
+    return {head: done.accuracy["snr_db"][head] for head in done.bundle.manifest.head_layout.output_names}
+
+
+def _print_noise(snr_db: dict[str, float]) -> None:
+    print("noise      signal-to-noise ratio of each head against the float file")
+    _print_table(("", *snr_db), [("dB", *(f"{db:.1f}" for db in snr_db.values()))])
+
+
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("          ")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row("", *row)
+    Console(highlight=False, markup=False, width=120).print(table)
+
+
+def _drop(exact: float | None, int8: float | None) -> float | None:
+    return None if exact is None or int8 is None else round(100 * (exact - int8), 4)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def plot(path: Path, done: Quantization) -> None:
+    """Write a PNG: AP by setting and face height of both files, and the signal-to-noise ratio of each head.
+
+    Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "eval", "drawing the report") from None
+    accuracy = done.accuracy
+    measured = bool(accuracy["float"])
+    figure = Figure(figsize=(11 if measured else 5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if measured else 1, squeeze=False, width_ratios=(7, 4) if measured else None)[0]
+    if measured:
+        _draw_accuracy(panels[0], accuracy)
+    heads = _head_noise(done)
+    panels[-1].bar(list(heads), list(heads.values()), color="C2")
+    panels[-1].set(ylabel="dB", title="signal-to-noise ratio of the heads")
+    figure.suptitle(f"{done.bundle.path.name}: INT8 against float")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def _draw_accuracy(axes: Axes, accuracy: dict[str, Any]) -> None:
+    for i, name in enumerate(FILES):
+        values = _in_order(accuracy, name)
+        places = [place + 0.4 * i for place in range(len(values))]
+        axes.bar(places, [ap or 0 for ap in values.values()], 0.4, label=name)
+        if i:
+            axes.set_xticks([place - 0.2 for place in places],
+                            [f"{label} px" if label in HEIGHT_BINS_PX else label for label in values])
+    axes.set(ylim=(0, 1), ylabel="AP", title=f"accuracy on {accuracy['images']} photos, by setting and face height")
+    axes.legend()
+    axes.grid(alpha=0.3, axis="y")

@@ -1,0 +1,55 @@
+"""What is asked for. Nothing here imports torch, a converter or a runtime."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeface.backends import check_combination
+from edgeface.errors import OptionError
+from edgeface.options import parse_size
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """One INT8 Bundle to make. Raises OptionError, naming the option, for what cannot be."""
+
+    target: str
+    """runtime to quantise for: a row of the capability table"""
+    model: str = "edgeface-n"
+    """network that is exported as fp32 first"""
+    width: int = 640
+    """px, a multiple of 32"""
+    height: int = 480
+    """px, a multiple of 32"""
+    weights: Path | None = None
+    """your own weights of ``model``; None: those shipped with edgeface, or random ones"""
+    seed: int | None = None
+    """of random weights"""
+    bundle: Path | None = None
+    """fp32 Bundle to quantise; ``model``, ``width``, ``height``, ``weights`` and ``seed`` are then its own"""
+    max_drop: float = 0.5
+    """AP points that the worst of easy, medium and hard may lose"""
+    max_reverted: float = 0.5
+    """share of the layers that may be kept in float for it, 0 to 1"""
+    images: int = 64
+    """calibration photos"""
+    calibration_seed: int = 0
+    """another number takes other photos of the folder"""
+    scale: str | None = None
+    """how ranges are chosen; None: the target's default"""
+    accuracy: bool = True
+    """measure AP and hold the budget"""
+    threads: int = 1
+    """CPU threads of the runtime while AP is measured"""
+
+    def __post_init__(self) -> None:
+        check_combination(self.target, "int8")
+        parse_size(f"{self.width}x{self.height}")
+        if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
+            raise OptionError(f"--max-drop {self.max_drop}: give AP points from 0 to 100, such as 0.5")
+        if not 0 <= self.max_reverted <= 1:
+            raise OptionError(f"--max-reverted {self.max_reverted}: give a share of the layers from 0 to 1")
+        if self.bundle is not None and not (self.weights is None and self.seed is None):
+            raise OptionError("--bundle excludes --weights and --seed: a Bundle has its weights inside")

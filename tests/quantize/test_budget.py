@@ -1,0 +1,192 @@
+"""The budget's logic on a synthetic network: every layer does a known damage, and accuracy follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeface.errors import QuantizeError
+from quantize.base import Quantized, Quantizer
+from quantize.budget import Accuracy, Budget, HeadNoise, smallest, worst_drop
+from quantize.journal import Journal
+from quantize.measure import head_noise
+
+DAMAGE = {"stem": 0.1, "conv1": 4.0, "conv2": 0.02, "neck": 1.0, "head8": 0.3, "head16": 0.05}
+"""AP points that a layer costs in INT8"""
+
+
+class Synthetic(Quantizer):
+    """The file says which layers are in float."""
+
+    target: ClassVar[str] = "synthetic"
+    scales: ClassVar[tuple[str, ...]] = ("mse", "max")
+    distributions: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, damage: dict[str, float]) -> None:
+        self.damage = damage
+        self.quantizations = 0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.damage)
+
+    def quantize(self, reverted: Collection[str] = ()) -> Quantized:
+        self.quantizations += 1
+        assert list(reverted) == [name for name in self.damage if name in reverted], "in order of execution"
+        return Quantized({".txt": ",".join(reverted).encode()})
+
+
+def ap(easy: float | None, medium: float | None, hard: float | None) -> Accuracy:
+    return Accuracy(easy, medium, hard, {"0-16": None}, 3, "synthetic")
+
+
+FLOAT = ap(0.9, 0.8, 0.7)
+
+
+class Bench:
+    """Measures synthetic files, and counts."""
+
+    def __init__(self, damage: dict[str, float] | None = None, journal: Journal | None = None) -> None:
+        self.damage = DAMAGE if damage is None else damage
+        self.measured: list[tuple[str, ...]] = []
+        self.noises = 0
+        self.journal = Journal(None, "") if journal is None else journal
+        self.quantizer = Synthetic(self.damage)
+        self.budget = Budget(self.quantizer, self.noise, self.accuracy, self.journal)
+
+    def lost(self, quantized: Quantized) -> tuple[tuple[str, ...], float]:
+        reverted = tuple(filter(None, quantized.files[".txt"].decode().split(",")))
+        return reverted, sum(points for name, points in self.damage.items() if name not in reverted)
+
+    def noise(self, quantized: Quantized) -> HeadNoise:
+        self.noises += 1
+        return HeadNoise({"cls_8": self.lost(quantized)[1] / 100, "box_8": 0.001})
+
+    def accuracy(self, quantized: Quantized, what: str) -> Accuracy:
+        reverted, points = self.lost(quantized)
+        self.measured.append(reverted)
+        return ap(0.9 - points / 200, 0.8 + points / 100, 0.7 - points / 100)
+
+
+class TestHold:
+    def test_all_in_int8_if_that_is_enough(self) -> None:
+        bench = Bench()
+        assert bench.budget.hold(FLOAT, 5.5) == ()
+        assert bench.measured == [()]
+        assert bench.noises == 0
+
+    @pytest.mark.parametrize(("max_drop", "count"), [(5.47, 0), (5.46, 1), (1.47, 1), (1.46, 2), (0.47, 2), (0.17, 3)])
+    def test_the_fewest_and_the_worst_layers(self, max_drop: float, count: int) -> None:
+        bench = Bench()
+        assert bench.budget.hold(FLOAT, max_drop) == ("conv1", "neck", "head8")[:count]
+        assert len(set(bench.measured)) == len(bench.measured), "measured once each"
+
+    def test_share(self) -> None:
+        assert Bench().budget.hold(FLOAT, 0.02, share=1.0) == ("conv1", "neck", "head8", "stem", "head16")
+        with pytest.raises(QuantizeError, match="with 1 of 6 layers in float"):
+            Bench().budget.hold(FLOAT, 0.5, share=0.2)
+        with pytest.raises(QuantizeError, match="with 0 of 6 layers in float"):
+            Bench().budget.hold(FLOAT, 0.5, share=0.0)
+
+    def test_cannot_be_held(self) -> None:
+        with pytest.raises(QuantizeError) as caught:
+            Bench().budget.hold(FLOAT, 0.1)
+        assert str(caught.value) == (
+            "the budget of 0.1 AP points cannot be held: best drop 0.17 points with 3 of 6 layers in float: accept it "
+            "with --max-drop 0.17, or give more calibration photos (--images), or another --scale (mse, max)")
+
+    def test_what_the_error_offers_holds_without_measuring_again(self) -> None:
+        journal = Journal(None, "")
+        with pytest.raises(QuantizeError, match=r"best drop 0\.17 points"):
+            Bench(journal=journal).budget.hold(FLOAT, 0.1)
+        again = Bench(journal=journal)
+        assert again.budget.hold(FLOAT, 0.17) == ("conv1", "neck", "head8")
+        assert not again.measured and not again.noises
+
+    def test_a_layer_that_int8_improves_is_reverted_last(self) -> None:
+        assert Bench({"a": -0.5, "b": 1.0, "c": 2.0}).budget.ranked() == ("c", "b", "a")
+
+    def test_equal_layers_in_order_of_execution(self) -> None:
+        assert Bench(dict.fromkeys("dcba", 1.0)).budget.ranked() == ("d", "c", "b", "a")
+
+    def test_stopped_anywhere_it_goes_on_there(self, tmp_path: Path) -> None:
+        """Killed after any number of measurements: no measurement twice, and the same answer."""
+        whole = Bench()
+        expected = whole.budget.hold(FLOAT, 0.47)
+        steps = whole.noises + len(whole.measured)
+        for survived in range(steps):
+            path, left = tmp_path / f"{survived}.json", survived
+
+            class Killed(Bench):
+                def step(self) -> None:
+                    nonlocal left
+                    if left == 0:
+                        raise KeyboardInterrupt
+                    left -= 1
+
+                def noise(self, quantized: Quantized) -> HeadNoise:
+                    self.step()
+                    return super().noise(quantized)
+
+                def accuracy(self, quantized: Quantized, what: str) -> Accuracy:
+                    self.step()
+                    return super().accuracy(quantized, what)
+
+            with pytest.raises(KeyboardInterrupt):
+                Killed(journal=Journal(path, "same")).budget.hold(FLOAT, 0.47)
+            resumed = Bench(journal=Journal(path, "same"))
+            assert resumed.budget.hold(FLOAT, 0.47) == expected
+            assert resumed.noises + len(resumed.measured) == steps - survived
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_smallest_is_found_in_few_tries(most: int, needed: int) -> None:
+    tried: list[int] = []
+
+    def holds(count: int) -> bool:
+        tried.append(count)
+        return count >= needed
+
+    assert smallest(holds, most) == (needed if needed <= most else None)
+    assert len(tried) == len(set(tried)) <= 2 * max(most, 1).bit_length()
+    assert all(1 <= count <= most for count in tried)
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_smallest_returns_nothing_that_does_not_hold(answers: list[bool]) -> None:
+    found = smallest(lambda count: answers[count - 1], len(answers))
+    assert found is None or answers[found - 1]
+
+
+class TestWorstDrop:
+    def test_worst_of_the_three(self) -> None:
+        assert worst_drop(FLOAT, ap(0.89, 0.81, 0.699)) == pytest.approx(1.0)
+        assert worst_drop(FLOAT, ap(0.91, 0.81, 0.71)) == pytest.approx(-1.0)
+
+    def test_settings_without_faces_do_not_count(self) -> None:
+        assert worst_drop(ap(None, 0.8, None), ap(None, 0.7, None)) == pytest.approx(10)
+        with pytest.raises(QuantizeError, match="no annotated face counts"):
+            worst_drop(ap(None, None, None), ap(None, None, None))
+
+
+class TestHeadNoise:
+    reference = ({"cls": np.array([[1.0, -1.0]], np.float32), "box": np.array([2.0, 2.0], np.float32)},) * 2
+
+    def test_power_relative_to_the_variance(self) -> None:
+        found = [{"cls": heads["cls"] + np.float32(0.1), "box": heads["box"]} for heads in self.reference]
+        noise = head_noise(self.reference, found)
+        assert noise.power == {"cls": pytest.approx(0.01, rel=1e-5), "box": 0}
+        assert noise.snr_db == {"cls": pytest.approx(20, abs=1e-4), "box": 200}
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+    def test_broken_heads_are_the_worst_and_finite(self, bad: float) -> None:
+        found = [{"cls": heads["cls"], "box": np.full(2, bad, np.float32)} for heads in self.reference]
+        noise = head_noise(self.reference, found)
+        assert noise.power["box"] == 1e30
+        assert noise.snr_db["box"] == pytest.approx(-300)
