@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgeface.backends import BACKENDS
 from edgeface.files import atomic_write
 
 
@@ -22,6 +23,11 @@ def environment(*distributions: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in distributions},
     }
+
+
+def installed_runtimes() -> list[str]:
+    """pip names of the runtimes that are installed."""
+    return [found[0] for row in BACKENDS.values() if (found := row.installed())]
 
 
 def _cpu_name() -> str:

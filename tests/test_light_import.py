@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeface import zoo
-from edgeface.backends import get_backend
+from edgeface.backends import export_targets, get_backend
 from edgeface.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +39,11 @@ BLOCKER = textwrap.dedent(
 )
 
 MODULES = (
-    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.decode", "edgeface.detections", "edgeface.detector",
-    "edgeface.errors", "edgeface.files", "edgeface.images", "edgeface.models", "edgeface.options", "edgeface.runners",
-    "edgeface.runners.onnxruntime", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.zoo",
+    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.compare", "edgeface.decode", "edgeface.detections",
+    "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.hush", "edgeface.images", "edgeface.latency",
+    "edgeface.models", "edgeface.ncnn_model", "edgeface.options", "edgeface.probes", "edgeface.probes.tflite",
+    "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
+    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.zoo",
 )
 
 DETECT = textwrap.dedent(
@@ -83,9 +85,9 @@ def test_every_public_name_resolves() -> None:
         _ = edgeface.Detektor
 
 
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
+@pytest.mark.parametrize("target", export_targets())
 def test_detection_with_one_runtime(target: str, exported: Callable[..., Bundle]) -> None:
-    others = {p for t in ("onnx", "tflite") if t != target for p in get_backend(t).packages}
+    others = {p for t in export_targets() if t != target for p in get_backend(t).packages}
     blocker = BLOCKER.replace("('PIL'", f"({', '.join(map(repr, sorted(others)))}, 'PIL'")
     assert blocker != BLOCKER
     assert run_python(blocker + DETECT, str(exported(target).path)) == "True"
@@ -107,7 +109,7 @@ def test_zoo_name_without_torch_says_what_to_do() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
+@pytest.mark.parametrize("target", export_targets())
 def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_path: Path) -> None:
     """A real environment: the wheel with its one extra, installed by pip, and nothing else."""
     bundle = exported(target)

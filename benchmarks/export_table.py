@@ -1,0 +1,291 @@
+"""``python -m benchmarks.export_table --data WIDER``: every file of a model, proven, evaluated and timed side by side.
+
+Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each file on the WIDER
+FACE validation photos, times all of them in turn in one process, and writes docs/exports.md and docs/exports.png. With
+--matrix it also exports every published network to every target. Results are kept per file in OUT/bench/exports.json,
+so a run that was stopped goes on where it was; a file whose bytes have changed is measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import emit, environment, installed_runtimes, table
+from edgeface.backends import BACKENDS, combinations
+from edgeface.bundle import Bundle
+from edgeface.errors import EdgefaceError
+from edgeface.evaluation import evaluate_model
+from edgeface.files import atomic_write
+from edgeface.latency.interleaved import side_by_side
+from edgeface.models.registry import listed
+from edgeface.options import parse_size
+from edgeface.runners import open_runner
+from export.pipeline import export_model
+from export.request import ExportRequest
+from export.source import load_source, random_source
+
+SETTINGS = ("easy", "medium", "hard")
+QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
+"""published networks whose INT8 files --matrix makes, in the variant whose heads have batch normalisation"""
+FAST = " fast"
+Record = dict[str, Any]
+
+
+class Results:
+    """JSON file of what was measured, by name; written after every step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, Record] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def keep(self, name: str, record: Record) -> Record:
+        """Remember ``record`` on disk."""
+        self.records[name] = record
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps(self.records, indent=1) + "\n")
+        return record
+
+    def known(self, name: str, **wanted: Any) -> Record | None:
+        """The record of ``name`` if it has all of ``wanted``."""
+        record = self.records.get(name)
+        return record if record and all(record.get(key) == value for key, value in wanted.items()) else None
+
+
+def make_file(o: argparse.Namespace, target: str, precision: str) -> Bundle:
+    """The Bundle of one combination, made anew in ``o.out``."""
+    width, height = parse_size(o.size)
+    if precision != "int8":
+        return export_model(load_source(o.model), ExportRequest(target, precision, width, height), o.out).bundle
+    from quantize.pipeline import QuantizeRequest, quantize_model
+
+    request = QuantizeRequest(target=target, model=o.model, width=width, height=height, max_drop=o.max_drop)
+    return quantize_model(request, o.out, data=o.data).bundle
+
+
+def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: bool = False) -> Record:
+    """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
+    manifest = bundle.manifest
+    name = bundle.path.name + FAST * fast
+    known = results.known(name, files=manifest.files)
+    if known:
+        return known
+    report = evaluate_model(bundle.path, o.data, progress=True, fast=fast).report
+    accuracy = manifest.accuracy or {}
+    return results.keep(name, {
+        "target": manifest.target, "precision": manifest.precision + FAST * fast, "files": manifest.files,
+        "bytes": bundle.size_bytes, "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
+        "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
+        "reverted": accuracy.get("reverted_layers", []), "images": report.images,
+        **{setting: getattr(report, setting) for setting in SETTINGS}, "by_height": report.by_height,
+        "protocol": str(report.protocol),
+    })
+
+
+def add_latency(o: argparse.Namespace, records: dict[str, Record]) -> None:
+    """Time all files in turn and put the figures into ``records``."""
+    with ExitStack() as stack:
+        runners = {name: stack.enter_context(open_runner(Bundle.open(o.out / name.removesuffix(FAST)),
+                                                         fast=name.endswith(FAST))) for name in records}
+        for name, timing in side_by_side(runners, o.rounds, per_round=5, seed=o.seed).items():
+            records[name]["latency"] = timing.to_json()
+
+
+def float_of(records: dict[str, Record], record: Record) -> Record:
+    """The fp32 record of the same target."""
+    return next(r for r in records.values() if r["target"] == record["target"] and r["precision"] == "fp32")
+
+
+def own_table(records: dict[str, Record]) -> str:
+    """Markdown: one row per file of the model."""
+    lines = ["| target | precision | bytes | of fp32 | from torch | easy | medium | hard | drop hard | ms | of fp32 |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for record in records.values():
+        base, latency = float_of(records, record), record["latency"]["cpu_median_ms"]
+        parity = f"{record['parity']:.1e}" if record["parity"] is not None else f"{record['snr_db']:.1f} dB"
+        lines.append(
+            f"| {record['target']} | {record['precision']} | {record['bytes']:,} | "
+            f"{record['bytes'] / base['bytes']:.3f} | {parity} | "
+            + " | ".join(f"{100 * record[s]:.2f}" for s in SETTINGS)
+            + f" | {100 * (base['hard'] - record['hard']):.2f} | {latency:.2f} | "
+            f"{latency / base['latency']['cpu_median_ms']:.2f} |")
+    return "\n".join(lines)
+
+
+def plot(path: Path, records: dict[str, Record], title: str) -> None:
+    """Hard AP against latency: one colour a runtime, one marker a precision."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    markers = dict(zip(("fp32", "fp16", "int8", "fp32" + FAST), "osD*", strict=True))
+    for i, (target, row) in enumerate(BACKENDS.items()):
+        for precision, marker in markers.items():
+            for r in (r for r in records.values() if (r["target"], r["precision"]) == (target, precision)):
+                axes.plot(r["latency"]["cpu_median_ms"], 100 * r["hard"], marker, color=f"C{i}", alpha=0.8,
+                          label=f"{row.title} {precision}", markersize=9)
+    axes.set(xlabel="network, CPU ms, one thread", ylabel="AP hard, points", title=title)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=2)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def matrix(o: argparse.Namespace, results: Results) -> list[Record]:
+    """Every network to every target as fp32 and fp16, and some as INT8; a failure is a row, not an end."""
+    width, height = parse_size(o.size)
+    jobs = [(name, target, precision) for name in listed() for target, precision in combinations("fp32", "fp16")]
+    jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
+    rows = []
+    for done, (name, target, precision) in enumerate(jobs):
+        key = f"matrix {name} {target} {precision} {o.size}"
+        row = results.known(key, ok=True)
+        if row is None:
+            print(f"{done + 1} of {len(jobs)}: {name} {target} {precision}", file=sys.stderr)
+            row = results.keep(key, {"model": name, "target": target, "precision": precision}
+                               | _matrix_cell(o, name, target, precision, (width, height)))
+        rows.append(row)
+    return rows
+
+
+def _matrix_cell(o: argparse.Namespace, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:
+    try:
+        if precision != "int8":
+            done = export_model(random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix")
+            parity = done.parity
+            worst = max(max(case.values()) for case in (parity.rounded or parity.cases).values())
+            return {"ok": True, "bytes": done.bundle.size_bytes, "parity": worst}
+        from quantize.pipeline import QuantizeRequest, quantize_model
+
+        request = QuantizeRequest(target=target, model=name, width=size[0], height=size[1], seed=0, images=16)
+        bundle = quantize_model(request, o.out / "matrix", data=o.data).bundle
+        accuracy = bundle.manifest.accuracy or {}
+        return {"ok": True, "bytes": bundle.size_bytes, "snr_db": min(accuracy["snr_db"].values()),
+                "float_layers": accuracy["float_layers"]}
+    except EdgefaceError as error:
+        return {"ok": False, "error": str(error)}
+
+
+def matrix_table(rows: list[Record]) -> str:
+    """Markdown: a line per network, a column per file: largest difference from torch, or the worst head's SNR."""
+    columns = [(t, p) for t in BACKENDS for p in ("fp32", "fp16", "int8")]
+    cells = {(r["model"], r["target"], r["precision"]): r for r in rows}
+    lines = ["| network | " + " | ".join(f"{t} {p}" for t, p in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(r["model"] for r in rows):
+        texts = [_cell(cells.get((name, *column))) for column in columns]
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: Record | None) -> str:
+    if row is None:
+        return ""
+    if not row["ok"]:
+        return "FAILED"
+    return f"{row['snr_db']:.0f} dB" if "snr_db" in row else f"{row['parity']:.0e}"
+
+
+def document(o: argparse.Namespace, records: dict[str, Record], rows: list[Record], conditions: Record) -> str:
+    """The text of docs/exports.md."""
+    first = next(iter(records.values()))
+    fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
+    text = f"""# Every exported file
+
+Written by `python -m benchmarks.export_table{' --matrix' if rows else ''} --data WIDER`; nothing here is typed by hand.
+
+## {o.model}, {o.size}
+
+{own_table(records)}
+
+`from torch`: largest absolute difference of any head from torch on noise and a photo (fp16: from the trained float32
+weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first['images']} WIDER FACE validation
+photos ({first['protocol'].partition(', score')[0]}, official protocol). `ms`: median CPU time of one run, one thread,
+all files in turn in one process, {o.rounds} rounds; only ratios of one run are worth quoting. `fast`: the same file in
+the runner's fast mode (`--fast`), which changes what the CPU can: {fast}.
+
+Conditions: {conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_1min']} at the end,
+{', '.join(f'{k} {v}' for k, v in conditions.items() if k in installed_runtimes())}.
+
+![AP against latency of every file](exports.png)
+"""
+    reverted = [f"- {r['target']}: {', '.join(r['reverted'])}" for r in records.values() if r["reverted"]]
+    if reverted:
+        text += "\nLayers that the accuracy budget kept in float:\n\n" + "\n".join(reverted) + "\n"
+    if rows:
+        failed = [f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]]
+        text += f"""
+## Every network to every target
+
+{matrix_table(rows)}
+
+{len(rows)} files at {o.size} with random weights (the published networks ship without), {len(failed)} failures.
+fp32 and fp16: largest difference of any head from torch (fp16: from the network with its weights rounded to float16),
+at most 1e-4 or the file is not written. int8: signal-to-noise ratio of the worst head against the float file.
+"""
+        text += "\n".join(failed) + "\n" if failed else ""
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.export_table", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder")
+    parser.add_argument("--model", default="edgeface-n", help="a network with weights")
+    parser.add_argument("--size", default="640x480", help="input WIDTHxHEIGHT in px")
+    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that exports.md and .png go to")
+    parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
+    parser.add_argument("--matrix", action="store_true", help="also every published network to every target")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of five runs a file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
+    o = parser.parse_args(arguments)
+    try:
+        with _interruptible():
+            return _run(o)
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _run(o: argparse.Namespace) -> int:
+    results = Results(o.out / "bench" / "exports.json")
+    records = {}
+    for target, precision in combinations():
+        print(f"{o.model} {target} {precision}", file=sys.stderr)
+        bundle = make_file(o, target, precision)
+        records[bundle.path.name] = measure_file(o, bundle, results)
+        if precision == "fp32" and BACKENDS[target].fast:
+            records[bundle.path.name + FAST] = measure_file(o, bundle, results, fast=True)
+    rows = matrix(o, results) if o.matrix else []
+    add_latency(o, records)
+    conditions = environment(*installed_runtimes())
+    with atomic_write(o.docs / "exports.md") as temporary:
+        temporary.write_text(document(o, records, rows, conditions), encoding="utf-8")
+    plot(o.docs / "exports.png", records, f"{o.model}, {o.size}: hard AP against latency")
+    columns = ("file", "bytes", *SETTINGS, "cpu_median_ms")
+    text = table(columns, [[name, r["bytes"], *(f"{r[s]:.4f}" for s in SETTINGS),
+                            f"{r['latency']['cpu_median_ms']:.2f}"] for name, r in records.items()])
+    emit({"files": records, "matrix": rows, "environment": conditions}, text, o.format, o.save)
+    return int(any(not row["ok"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
