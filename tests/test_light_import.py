@@ -41,7 +41,9 @@ BLOCKER = textwrap.dedent(
 MODULES = (
     "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.compare", "edgeface.decode", "edgeface.detections",
     "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.hush", "edgeface.images", "edgeface.latency",
-    "edgeface.models", "edgeface.ncnn_model", "edgeface.options", "edgeface.probes", "edgeface.probes.tflite",
+    "edgeface.latency.agent", "edgeface.latency.devices.local", "edgeface.latency.protocol",
+    "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.ncnn_model",
+    "edgeface.options", "edgeface.probes", "edgeface.probes.tflite",
     "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
     "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.zoo",
 )
@@ -68,6 +70,11 @@ def run_python(code: str, *arguments: str, python: str = sys.executable) -> str:
 @pytest.mark.parametrize("module", MODULES)
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     run_python(BLOCKER + f"import {module}")
+
+
+@pytest.mark.parametrize("module", ["edgeface.latency.agent", "edgeface.latency.examine", "edgeface.latency.worker"])
+def test_what_examines_a_bare_device_needs_the_standard_library_alone(module: str) -> None:
+    assert run_python(f"import sys, {module}; print('numpy' in sys.modules, 'cv2' in sys.modules)") == "False False"
 
 
 def test_import_edgeface_imports_next_to_nothing() -> None:

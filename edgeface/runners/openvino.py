@@ -111,7 +111,8 @@ def check_ir(description: bytes, weight_bytes: int) -> None:
 
 def _check_numbers(name: str | None, data: ElementTree.Element) -> None:
     for key, value in data.items():
-        if key not in ("offset", "size", "shape") and any(int(n) > MAX_SIDE_PX for n in re.findall(r"\d+", value)):
+        if key not in ("offset", "size", "shape") and any(
+                re.fullmatch(r"\s*-?\d+\s*", part) and abs(int(part)) > MAX_SIDE_PX for part in value.split(",")):
             raise ValueError(f"{key} of layer {name!r} is out of range")
 
 
