@@ -72,18 +72,17 @@ def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: 
     """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
     manifest = bundle.manifest
     name = bundle.path.name + FAST * fast
-    known = results.known(name, files=manifest.files)
-    if known:
-        return known
-    report = evaluate_model(bundle.path, o.data, progress=True, fast=fast).report
+    measured = results.known(name, files=manifest.files)
+    if measured is None:
+        report = evaluate_model(bundle.path, o.data, progress=True, fast=fast).report
+        measured = {setting: getattr(report, setting) for setting in SETTINGS}
+        measured |= {"images": report.images, "by_height": report.by_height, "protocol": str(report.protocol)}
     accuracy = manifest.accuracy or {}
-    return results.keep(name, {
+    return results.keep(name, measured | {
         "target": manifest.target, "precision": manifest.precision + FAST * fast, "files": manifest.files,
         "bytes": bundle.size_bytes, "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
         "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
-        "reverted": accuracy.get("reverted_layers", []), "images": report.images,
-        **{setting: getattr(report, setting) for setting in SETTINGS}, "by_height": report.by_height,
-        "protocol": str(report.protocol),
+        "reverted": accuracy.get("reverted_layers", []),
     })
 
 
@@ -203,11 +202,12 @@ Written by `python -m benchmarks.export_table{' --matrix' if rows else ''} --dat
 
 {own_table(records)}
 
-`from torch`: largest absolute difference of any head from torch on noise and a photo (fp16: from the trained float32
-weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first['images']} WIDER FACE validation
-photos ({first['protocol'].partition(', score')[0]}, official protocol). `ms`: median CPU time of one run, one thread,
-all files in turn in one process, {o.rounds} rounds; only ratios of one run are worth quoting. `fast`: the same file in
-the runner's fast mode (`--fast`), which changes what the CPU can: {fast}.
+`from torch`: largest absolute difference of any head from torch in float64, on noise and a photo (fp16: from the
+trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first['images']} WIDER
+FACE validation photos ({first['protocol'].partition(', score')[0]}, official protocol).
+`ms`: median CPU time of one run, one thread, all files in turn in one process, {o.rounds} rounds; only ratios of one
+run are worth quoting. `fast`: the same file in the runner's fast mode (`--fast`), which changes what the CPU can:
+{fast}.
 
 Conditions: {conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_1min']} at the end,
 {', '.join(f'{k} {v}' for k, v in conditions.items() if k in installed_runtimes())}.
@@ -225,8 +225,8 @@ Conditions: {conditions['cpu']}, {conditions['cores']} cores, load {conditions['
 {matrix_table(rows)}
 
 {len(rows)} files at {o.size} with random weights (the published networks ship without), {len(failed)} failures.
-fp32 and fp16: largest difference of any head from torch (fp16: from the network with its weights rounded to float16),
-at most 1e-4 or the file is not written. int8: signal-to-noise ratio of the worst head against the float file.
+fp32 and fp16: largest difference of any head from torch in float64 (fp16: from the network with its weights rounded to
+float16), at most 1e-4 or the file is not written. int8: signal-to-noise ratio of the worst head against the float file.
 """
         text += "\n".join(failed) + "\n" if failed else ""
     return text

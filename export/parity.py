@@ -1,9 +1,10 @@
 """Proof that a file computes what torch computes, per head, on seeded noise and on a photo.
 
 The file is opened through the project's own runner, as a user would open it. Figures are the largest absolute
-difference: logits for ``cls``, strides for ``box``.
+difference: logits for ``cls``, strides for ``box``. What it is compared with is computed in float64, so that a figure
+is the error of the file alone: in float32, torch itself is off by up to 1e-4 in a network with group normalisation.
 
-    fp32  against the network as trained and as folded               at most 1e-4
+    fp32  against the network as trained                             at most 1e-4
     fp16  against the network with its weights rounded to float16    at most 1e-4: the conversion itself is exact
           against the network as trained                             at most 0.05: what the rounding costs
 
@@ -84,10 +85,9 @@ def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
             found = {name: runner.run(batch) for name, batch in inputs.items()}
         finally:
             runner.close()
-        folded = deployable(network)
-        cases = _compare(found, inputs, [network, folded])
+        cases = _compare(found, inputs, network)
         if manifest.precision == "fp16":
-            parity = Parity(TOLERANCE_FP16, cases, _compare(found, inputs, [_rounded(folded)]))
+            parity = Parity(TOLERANCE_FP16, cases, _compare(found, inputs, _rounded(deployable(network))))
         else:
             parity = Parity(TOLERANCE, cases)
     if parity.failures:
@@ -97,10 +97,11 @@ def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
     return parity
 
 
-def torch_heads(network: FaceNet, batch: Batch) -> Heads:
-    """Run ``network`` on uint8 RGB [1, H, W, 3]; float32 [1, H/s, W/s, C] per output name, as a runner returns them."""
+def torch_heads(network: FaceNet, batch: Batch) -> dict[str, NDArray[np.floating[Any]]]:
+    """Run ``network`` on uint8 RGB [1, H, W, 3]; [1, H/s, W/s, C] per output name, in the precision of its weights."""
+    dtype = next(network.parameters()).dtype
     with torch.inference_mode():
-        outputs = network(torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+        outputs = network(torch.from_numpy(batch).permute(0, 3, 1, 2).to(dtype))
     return {name: value.permute(0, 2, 3, 1).numpy()
             for name, value in zip(head_layout(network.architecture).output_names, outputs, strict=True)}
 
@@ -136,22 +137,20 @@ def _inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:
     return inputs
 
 
-def _compare(found: dict[str, Heads], inputs: dict[str, Batch], networks: list[FaceNet]) -> dict[str, dict[str, float]]:
-    """Case -> head -> the largest difference from any of ``networks``."""
+def _compare(found: dict[str, Heads], inputs: dict[str, Batch], network: FaceNet) -> dict[str, dict[str, float]]:
+    """Case -> head -> the largest difference from ``network`` in float64."""
+    exact = copy.deepcopy(network).double()
     cases: dict[str, dict[str, float]] = {}
     for name, batch in inputs.items():
-        expected = [torch_heads(network, batch) for network in networks]
-        cases[name] = {
-            head: max(_difference(value, reference[head]) for reference in expected)
-            for head, value in found[name].items()
-        }
+        expected = torch_heads(exact, batch)
+        cases[name] = {head: _difference(value, expected[head]) for head, value in found[name].items()}
     return cases
 
 
-def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def _difference(found: NDArray[np.float32], expected: NDArray[np.floating[Any]]) -> float:
     if found.shape != expected.shape:
         raise ExportError(f"a head has shape {found.shape}, torch gives {expected.shape}")
-    return float(np.max(np.abs(found.astype(np.float64) - expected)))
+    return float(np.max(np.abs(found - expected)))
 
 
 def _rounded(network: FaceNet) -> FaceNet:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeface.decode import head_layout
 from edgeface.errors import ExportError
 from edgeface.models.detector import FaceNet
-from export.group_norm import without_group_norm
+from export.group_norm import ChannelSums, without_group_norm
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
 
 
@@ -81,4 +81,7 @@ def _store_weights_as_float16(content: bytes) -> bytes:
         ),
         algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
+    # The converter multiplies the shares of a group into the ones of its sums, and 1/6 is not exact in float16.
+    recipe.update_quantization_recipe(f".*{ChannelSums.__name__}.*", qtyping.TFLOperationName.ALL_SUPPORTED, None,
+                                      algorithm_manager.AlgorithmName.NO_QUANTIZE)
     return bytes(recipe.quantize().quantized_model)
