@@ -14,16 +14,22 @@ PRECISION ?= fp32
 SIZE ?= 640x480
 DATA ?= ../shared/wider
 OUT ?= dist
+MAX_DROP ?= 0.5
+CALIBRATION ?=
 PEERS ?= ../shared/peers
+DEVICE ?=
+BENCH ?=
 RUN_DIR ?= runs/$(MODEL)
 TEST_JOBS ?= 2
+BENCH_OPTIONS = --model $(MODEL) --out $(OUT) --peers $(PEERS) --data $(DATA) --max-drop $(MAX_DROP) \
+  $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(BENCH)
 
-.PHONY: help setup lint type test test-slow train eval export bench package clean
+.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export package clean
 
 help: ## list the targets
 	@echo "edgeface: tiny face detectors for ARM and x86 CPUs"; echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  Options: MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) SIZE=$(SIZE) DATA=$(DATA) OUT=$(OUT)"
+	@echo; echo "  Options: MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) SIZE=$(SIZE) DATA=$(DATA) OUT=$(OUT) MAX_DROP=$(MAX_DROP) CALIBRATION=folder"
 
 setup: $(STAMP) ## make .venv with everything the checkout needs
 
@@ -38,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 lint: $(STAMP) ## ruff (lint) and mypy (types)
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy edgeface export benchmarks
+	$(RUN) -m mypy edgeface export quantize benchmarks
 
 test: lint ## lint, types and the quick tests (minutes)
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
@@ -52,11 +58,25 @@ train: $(STAMP) ## train MODEL on DATA (WIDER FACE layout) into RUN_DIR; resumes
 eval: $(STAMP) ## official WIDER FACE figures of MODEL on DATA
 	$(RUN) -m edgeface eval --model $(MODEL) --data $(DATA)
 
-export: $(STAMP) ## MODEL to TARGET (onnx, tflite), proven equal to torch, into OUT
+export: $(STAMP) ## MODEL to TARGET (onnx, tflite, openvino, ncnn) as PRECISION (fp32, fp16), proven equal to torch
 	$(RUN) -m export --model $(MODEL) --target $(TARGET) --precision $(PRECISION) --size $(SIZE) --out $(OUT)
 
-bench: $(STAMP) ## the project's own tables: postprocessing, training speed, latency beside peers
-	$(RUN) -m benchmarks --out $(OUT) --peers $(PEERS)
+quantize: $(STAMP) ## MODEL to TARGET as INT8, at most MAX_DROP AP points below float on DATA
+	$(RUN) -m quantize --model $(MODEL) --target $(TARGET) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT) \
+	  --data $(DATA) $(if $(CALIBRATION),--calibration $(CALIBRATION))
+
+bench-export: $(STAMP) ## every file of MODEL: size, parity, AP, latency, into docs (about half an hour)
+	$(RUN) -m benchmarks.export_table --model $(MODEL) --data $(DATA) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT)
+
+bench: $(STAMP) ## latency of MODEL on every runtime and of PEERS, into OUT/bench; BENCH='--again' and the like
+	$(RUN) -m benchmarks.bench $(BENCH_OPTIONS)
+
+bench-pi: $(STAMP) ## the same on DEVICE=ssh://user@host or adb://serial
+	@[ -n "$(DEVICE)" ] || { echo "error: name the device: make bench-pi DEVICE=ssh://user@host" >&2; exit 2; }
+	$(RUN) -m benchmarks.bench --device '$(DEVICE)' $(BENCH_OPTIONS)
+
+bench-tables: $(STAMP) ## what postprocessing costs, and how fast training is
+	$(RUN) -m benchmarks --out $(OUT)
 
 package: $(STAMP) ## build the wheel that devices install
 	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(OUT) .

@@ -13,29 +13,53 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
-from edgeface.backends import has_module
+from edgeface.backends import BACKENDS, has_module
 from edgeface.errors import EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
+from edgeface.hush import hushed
+from edgeface.latency.jobs import Protocol
 from edgeface.options import field_help, parse_size
 from edgeface.training.options import TrainOptions
 
 try:
     import typer
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
+    from typer.core import TyperGroup
 except ImportError:  # a device that only embeds the library
     print(f"error: {MissingExtraError('typer', 'cli', 'the command line')}", file=sys.stderr)
     raise SystemExit(2) from None
 
+if TYPE_CHECKING:
+    from edgeface.compare import Comparison
+    from edgeface.latency.devices import Finding
+    from edgeface.latency.jobs import Job
+    from edgeface.latency.measurement import Measurement
+    from edgeface.latency.regression import Regression
+
 DEFAULT_MODEL = "edgeface-n"
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Tiny face detectors for ARM and x86 CPUs: detect, evaluate, train.")
+
+
+class _Verbs(TyperGroup):
+    """Knows verbs of two words, such as ``bench compare`` beside ``bench``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        pair = " ".join(args[:2])
+        return super().resolve_command(ctx, [pair, *args[2:]] if pair in self.commands else args)
+
+
+app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  rich_markup_mode=None,
+                  help="Tiny face detectors for ARM and x86 CPUs: detect, evaluate, train, measure.")
 
 Model = Annotated[str, typer.Option(help="Zoo name (see `edgeface models`) or the folder of an exported Bundle.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Let the runtime compute in lower precision where the CPU has it; "
+                                    "says what that changes. Default: float32, the same boxes everywhere.")]
 Format = Annotated[str, typer.Option(help="How the result is printed: table or json.")]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,10 +73,11 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], right: Iterable[str] = ()) -> None:
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], right: Iterable[str] = (),
+                 wrap: Iterable[str] = ()) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column not in wrap)
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row))
     width = None if sys.stdout.isatty() else 200  # piped output is for a file or a tool: nothing is cut
@@ -72,6 +97,7 @@ def detect(
     size: Annotated[str | None, typer.Option(
         help="Long side in px that photos are scaled to, or 'original'; exported files have their own.")] = None,
     threads: Threads = 1,
+    fast: Fast = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")] = None,
     format: Format = "table",
 ) -> None:
@@ -89,8 +115,9 @@ def detect(
         print(f"error: {error}", file=sys.stderr)
 
     found: list[dict[str, Any]] = []
-    with _hushed():
-        opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size))
+    with hushed():
+        opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size), fast)
+    _tell_fast(opened.runner.runtime, fast)
     with opened as detector, _Ticker() as tick, saver as keep:
         try:
             for name, image in sources(images, failed):
@@ -111,18 +138,12 @@ def detect(
         raise typer.Exit(2)
 
 
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what a runtime's C++ side says while it loads off stderr: our own one line tells what matters."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+def _tell_fast(runtime: str, fast: bool) -> None:
+    """On stderr, what fast mode does in this runtime."""
+    if fast:
+        package = runtime.partition(" ")[0]
+        change = next((row.fast for row in BACKENDS.values() if package in row.distributions), "")
+        print(f"note: fast mode: {change or f'{package} has none, nothing changes'}", file=sys.stderr)
 
 
 def _require_torch(extra: str, purpose: str) -> None:
@@ -174,13 +195,15 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(
         help="Also write the boxes here, in the folders of text files that the official tool reads.")] = None,
     threads: Threads = 1,
+    fast: Fast = False,
     format: Format = "table",
 ) -> None:
     """Official WIDER FACE figures of any model on the validation photos that are there."""
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
     _check_format(format)
-    done = evaluate_model(model, data, scale, threads, heights=heights, progress=True)
+    done = evaluate_model(model, data, scale, threads, heights=heights, progress=True, fast=fast)
+    _tell_fast(done.report.protocol.runtime, fast)
     if plot:
         plot_curves(plot, done.report, done.result)
     if predictions:
@@ -194,6 +217,52 @@ def evaluate(
     _print_table(("", *names), [("AP", *(None if v is None else f"{v:.4f}" for v in values)),
                                 ("faces", *(report["faces"].get(name) for name in names))], right=names)
     print(f"{report['model']}, {report['images']} images, heights in {heights} px; {done.report.protocol}")
+
+
+@app.command(epilog="Examples:\n\nedgeface compare edgeface-n dist/edgeface-n-ncnn-fp32-640x480 --image photo.jpg\n\n"
+                    "edgeface compare dist/edgeface-n-tflite-fp32-640x480 dist/edgeface-n-tflite-int8-640x480 "
+                    "--image photo.jpg --plot parting.png\n\n"
+                    "Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a mistake.")
+def compare(
+    a: Annotated[str, typer.Argument(
+        metavar="A", help="Folder of an exported Bundle, or a zoo name for the network in torch: the reference.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, of the same network and size.")],
+    image: Annotated[Path | None, typer.Option(help="Photo that both see, best one with faces. Needed.")] = None,
+    tolerance: Annotated[float | None, typer.Option(
+        help="Relative RMS, rms(A - B) / std(A), beyond which two tensors differ. Default: 0.001 between fp32 files, "
+             "0.01 if one is fp16, 0.3 if one is int8.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the relative RMS of every tensor into this PNG.")] = None,
+    format: Format = "table",
+) -> None:
+    """Name the first tensor where two exports of one network part."""
+    from edgeface.compare import Subject, plot_comparison
+    from edgeface.compare import compare as compare_tensors
+    from edgeface.images import read_image
+
+    _check_format(format)
+    if image is None:
+        raise OptionError("--image is missing: both files need a photo to compute on, best one with faces: run: "
+                          f"edgeface compare {a} {b} --image photo.jpg")
+    done = compare_tensors(Subject.find(a), Subject.find(b), read_image(image), tolerance)
+    if plot:
+        plot_comparison(plot, done)
+    if format == "json":
+        _print_json(done.to_json())
+    else:
+        _print_comparison(done)
+    if done.parting is not None:
+        raise typer.Exit(1)
+
+
+def _print_comparison(done: Comparison) -> None:
+    marks = {done.jump: "largest jump", done.parting: "they part"}
+    rows = [(i, pair.a.layer, pair.b.layer, "x".join(map(str, pair.shape)), f"{pair.max_abs:.3g}",
+             f"{pair.rel_rms:.3g}", f"{pair.snr_db:.1f}", marks.get(i, "")) for i, pair in enumerate(done.pairs)]
+    print(f"A: {done.a}\nB: {done.b}")
+    right = ("#", "max abs", "rel. RMS", "SNR dB")
+    _print_table(("#", "layer of A", "layer of B", "shape", *right[1:], ""), rows, right=right)
+    for line in done.sentences():
+        print(line)
 
 
 @app.command()
@@ -312,6 +381,172 @@ def train(
     if not train_model(architecture, options, data, out, annotations, cache, in_memory, threads, device):
         print("stopped: the state is saved, the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
+
+
+@app.command(epilog="Examples:\n\nedgeface bench dist/edgeface-n-tflite-int8-640x480\n\n"
+                    "edgeface bench dist/edgeface-n-* --threads 1 --threads 2 --save before.json\n\n"
+                    "edgeface bench dist/edgeface-n-ncnn-fp32-640x480 --device ssh://pi@raspberrypi.local\n\n"
+                    "A folder that is called 'compare' is written ./compare.")
+@_with_options(Protocol)
+def bench(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")],
+    device: Annotated[str, typer.Option(help="local, ssh://[user@]host[:port] or adb://serial.")] = "local",
+    threads: Annotated[list[int], typer.Option(
+        min=1, help="CPU threads of the runtime; given several times, every Bundle is measured with each.")] = [1],  # noqa: B006
+    fast: Fast = False,
+    reference: Annotated[str | None, typer.Option(
+        help="Name of the Bundle that ratios are to. Default: the first.")] = None,
+    save: Annotated[Path | None, typer.Option(
+        help="Write the records with all samples here, for `edgeface bench compare`.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")] = False,
+    format: Format = "table",
+    options: Any = None,
+) -> None:
+    """Measure how long models take, here or on another device."""
+    from edgeface.latency.devices import open_device
+    from edgeface.latency.measurement import save_measurements
+
+    _check_format(format)
+    jobs = _jobs(bundles, threads, fast)
+    chosen = _reference(jobs, reference)
+    records: list[Measurement] = []
+    wrong: list[str] = []
+    code = 0
+    with open_device(device) as opened, _Bar() as tick:
+        try:
+            opened.measure(jobs, options, chosen, tick, records.append, lambda _, message: wrong.append(message))
+        except KeyboardInterrupt:
+            code = 130
+    for runtime in dict.fromkeys(record.runtime for record in records):
+        _tell_fast(runtime, fast)
+    if save and records:
+        save_measurements(save, records)
+    if code:
+        print("stopped: what follows is what was measured so far", file=sys.stderr)
+    if format == "json":
+        _print_json([record.to_json(samples) for record in records])
+    elif records:
+        _print_measurements(records)
+    for message in wrong:
+        print(f"error: {message}", file=sys.stderr)
+    if code or wrong:
+        raise typer.Exit(code or 2)
+
+
+def _jobs(bundles: list[str], threads: list[int], fast: bool) -> list[Job]:
+    """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
+    from edgeface.bundle import Bundle
+    from edgeface.latency.jobs import Job
+
+    folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
+    return [Job(folder, count, fast) for count in dict.fromkeys(threads) for folder in dict.fromkeys(folders)]
+
+
+def _reference(jobs: list[Job], name: str | None) -> int:
+    """Index of the first job with the Bundle ``name``."""
+    wanted = jobs[0].name if name is None else Path(name).name
+    for i, job in enumerate(jobs):
+        if job.name == wanted:
+            return i
+    known = ", ".join(dict.fromkeys(job.name for job in jobs))
+    raise OptionError(f"--reference {name!r} is none of the Bundles to measure (known: {known})")
+
+
+def _print_measurements(records: list[Measurement]) -> None:
+    rows = [(r.bundle, r.threads, f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]",
+             f"{r.end_to_end_ms.median:.2f}", r.ratio, "yes" if r.valid else f"NO: {'; '.join(r.invalid_reasons)}")
+            for r in records]
+    ratios = [r.ratio for r in records if r.ratio]
+    to = f"ratio to {ratios[0].to}, {ratios[0].threads}T" if ratios else "ratio"
+    right = ("threads", "network ms [p90]", "end to end ms")
+    _print_table(("bundle", *right, "ratio", "valid"), rows, right, wrap=("valid",))
+    print(f"{records[0].device}: {records[0].environment.machine.cpu}; medians of "
+          f"{records[0].protocol.rounds * records[0].protocol.per_round} images; {to}, with 95 % interval")
+
+
+class _Bar:
+    """A progress bar on a terminal's stderr; silent elsewhere."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        console = Console(stderr=True)
+        self.progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self.progress.start()
+        self.task = self.progress.add_task("starting", total=None)
+        return self.tick
+
+    def tick(self, what: str, done: int, total: int) -> None:
+        self.progress.update(self.task, description=what, completed=done, total=total)
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+
+@app.command("bench compare", epilog="Examples:\n\nedgeface bench dist/edgeface-n-* --save new.json\n\n"
+                                     "edgeface bench compare old.json new.json --fail-slower")
+def bench_compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD.json", help="Records of `edgeface bench --save`.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW.json", help="The same, measured later.")],
+    fail_slower: Annotated[bool, typer.Option(
+        "--fail-slower", help="Exit with code 1 when a model became slower, for a build that must notice.")] = False,
+    format: Format = "table",
+) -> None:
+    """Say which models became slower or faster between two measurements."""
+    from edgeface.latency.measurement import load_measurements
+    from edgeface.latency.regression import compare_records
+
+    _check_format(format)
+    found = compare_records(load_measurements(old), load_measurements(new))
+    if format == "json":
+        _print_json(found.to_json())
+    else:
+        _print_regression(found)
+    if fail_slower and any(change.verdict == "slower" for change in found.changes):
+        raise typer.Exit(1)
+
+
+def _print_regression(found: Regression) -> None:
+    rows = []
+    for change in found.changes:
+        bundle, device, threads, _ = change.new.key
+        ratio = change.ratio
+        against = "; ".join((*change.reasons(), *change.notes))
+        rows.append((bundle, device, threads, f"{change.old.network_ms.median:.2f}",
+                     f"{change.new.network_ms.median:.2f}", f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+                     change.verdict, against))
+    right = ("threads", "old ms", "new ms")
+    _print_table(("bundle", "device", *right, "new / old", "verdict", "beware"), rows, right, wrap=("beware",))
+    for name, keys in (("old", found.only_old), ("new", found.only_new)):
+        for bundle, device, threads, _ in keys:
+            print(f"only in the {name} file: {bundle} on {device}, {threads} thread(s)")
+
+
+@app.command("device check", epilog="Examples:\n\nedgeface device check local\n\n"
+                                    "edgeface device check ssh://pi@raspberrypi.local\n\n"
+                                    "Exit code: 0 when the device can measure, 1 when something is missing, 2 when it "
+                                    "cannot be reached.")
+def device_check(
+    url: Annotated[str, typer.Argument(metavar="URL", help="local, ssh://[user@]host[:port] or adb://serial.")],
+    format: Format = "table",
+) -> None:
+    """Say what a device has, what must still be installed on it, and with which command."""
+    from edgeface.latency.devices import open_device
+
+    _check_format(format)
+    with open_device(url) as device:
+        found = device.check()
+    if format == "json":
+        _print_json([dataclasses.asdict(finding) for finding in found])
+    else:
+        _print_findings(found)
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(1)
+
+
+def _print_findings(found: list[Finding]) -> None:
+    for finding in found:
+        print(f"{'ok' if finding.ok else 'MISSING':8}{finding.what}")
+        if finding.fix:
+            print(f"{'':8}{'get it with' if finding.ok else 'run'}: {finding.fix}")
 
 
 def main() -> int:

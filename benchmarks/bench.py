@@ -1,0 +1,305 @@
+"""``python -m benchmarks.bench``: our model on every runtime, and the peers beside it, on this machine or a device.
+
+Every target as fp32 and int8, at each size, on each number of threads, measured with the latency protocol; records go
+to latency.json and a report to report.html, in OUT/bench for this machine and in OUT/bench/DEVICE for another. Bundles
+that OUT already has are used if they hold the shipped weights. INT8 files are made within the accuracy budget when
+--data is a WIDER FACE root, without it from the photos of --calibration, and are otherwise left out. What was measured
+is kept after every step: a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.common import table
+from benchmarks.peers import Size, peers_of, time_peers
+from benchmarks.report import write_report
+from benchmarks.results import LATENCY, REPORT, Results, find_accuracy
+from edgeface import zoo
+from edgeface.backends import BACKENDS, combinations
+from edgeface.bundle import Bundle
+from edgeface.errors import BundleError, EdgefaceError, OptionError
+from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.jobs import LOCAL, Job, Protocol
+from edgeface.models.registry import get_architecture
+from edgeface.options import field_help, parse_size
+from export.terminal import Terminal
+
+PRECISIONS = ("fp32", "int8")
+MULTIPLE_PX = 32
+
+
+class Bundles:
+    """Makes the files that are to be measured, or finds them in OUT."""
+
+    def __init__(self, o: argparse.Namespace, terminal: Terminal) -> None:
+        self.o, self.terminal = o, terminal
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the weights that a file must hold."""
+        if self.o.model in zoo.names():
+            return zoo.get_entry(self.o.model).sha256
+        from export.source import load_source
+
+        return load_source(self.o.model).weights.sha256
+
+    def get(self, target: str, precision: str, size: Size) -> Bundle:
+        """The Bundle of one combination. Raises EdgefaceError if it cannot be had."""
+        path = self.o.out / f"{self.o.model}-{target}-{precision}-{size[0]}x{size[1]}"
+        with contextlib.suppress(BundleError):  # not there, or damaged: made anew
+            bundle = Bundle.open(path)
+            if bundle.manifest.weights.sha256 == self.weights_sha256:
+                return bundle
+        return self._quantised(target, size) if precision == "int8" else self._exported(target, size)
+
+    def _exported(self, target: str, size: Size) -> Bundle:
+        from export import ExportRequest, export_model
+        from export.source import load_source
+
+        self.terminal.line(f"exporting {self.o.model} to {target}, {size[0]}x{size[1]}")
+        request = ExportRequest(target, "fp32", *size)
+        return export_model(load_source(self.o.model), request, self.o.out, stage=self.terminal.stage).bundle
+
+    def _quantised(self, target: str, size: Size) -> Bundle:
+        from quantize.pipeline import QuantizeRequest, quantize_model
+
+        data = self.o.data if self.o.data and self.o.data.is_dir() else None
+        if data is None and self.o.calibration is None:
+            raise OptionError("INT8 needs photos: give a WIDER FACE root with --data, or a folder of photos with "
+                              "--calibration")
+        base = self.get(target, "fp32", size)
+        request = QuantizeRequest(target, bundle=base.path, max_drop=self.o.max_drop, accuracy=data is not None,
+                                  images=self.o.images)
+        self.terminal.line(f"quantising {base.path.name}")
+        return quantize_model(request, self.o.out, data=data, calibration=self.o.calibration,
+                              stage=self.terminal.stage, tick=self.terminal.tick, note=self.terminal.note).bundle
+
+
+class Bench:
+    """One run of the command."""
+
+    def __init__(self, o: argparse.Namespace, protocol: Protocol, terminal: Terminal) -> None:
+        self.o, self.protocol, self.terminal = o, protocol, terminal
+        self.results = Results(o.results or results_folder(o.out, o.device))
+        self.left_out: list[str] = []
+        self.failures = 0
+
+    def run(self) -> None:
+        """Make the files, measure them, write the report."""
+        sizes = list(dict.fromkeys(self._size(text) for text in self.o.sizes))
+        bundles = self._bundles(sizes)
+        if not any(bundles.values()):
+            raise BundleError("nothing to measure: " + "; ".join(self.left_out))
+        every = [bundle for group in bundles.values() for bundle in group]
+        known = self.results.context.accuracy | find_accuracy(every, self.o.out / "bench" / "exports.json")
+        self.results.note(accuracy=known)
+        self._measure(bundles)
+        self._peers(bundles)
+        self.results.note(left_out=tuple(self.left_out))
+        write_report(self.results.folder / REPORT, self.results.records, self.results.context)
+
+    def leave_out(self, text: str) -> None:
+        """Tell it now, and in the report."""
+        self.left_out.append(text)
+        self.terminal.note(text)
+
+    def _size(self, text: str) -> Size:
+        size, wanted = fit_size(text)
+        if size != wanted:
+            self.leave_out(f"{wanted[0]}x{wanted[1]}: the networks take multiples of {MULTIPLE_PX}, measured at "
+                           f"{size[0]}x{size[1]} instead")
+        return size
+
+    def _bundles(self, sizes: Sequence[Size]) -> dict[Size, list[Bundle]]:
+        source = Bundles(self.o, self.terminal)
+        found: dict[Size, list[Bundle]] = {}
+        for size in sizes:
+            found[size] = []
+            for target, precision in combinations(*self.o.precisions):
+                if target in self.o.targets:
+                    with self._noting(f"{target} {precision} {size[0]}x{size[1]}"):
+                        found[size].append(source.get(target, precision, size))
+        return found
+
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """What fails in the block is left out, the rest goes on."""
+        try:
+            yield
+        except EdgefaceError as error:
+            self.leave_out(f"{what}: {error}")
+
+    def _measure(self, bundles: dict[Size, list[Bundle]]) -> None:
+        """One session for each size and number of threads: what is compared was measured side by side."""
+        with open_device(self.o.device) as device:
+            for group in bundles.values():
+                for threads in self.o.threads if group else ():
+                    missing = [b for b in group if not self._has(b, threads)]
+                    if not missing:
+                        continue
+                    if group[0] not in missing:  # what the ratios refer to has to be measured beside them
+                        missing.insert(0, group[0])
+                    jobs = [Job(str(bundle.path), threads) for bundle in missing]
+
+                    def failed(index: int, why: str, jobs: list[Job] = jobs) -> None:
+                        self.failures += 1
+                        self.leave_out(why if why.startswith(str(jobs[index])) else f"{jobs[index]}: {why}")
+
+                    device.measure(jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed)
+
+    def _one_bar(self, first: Job) -> Callable[[str, int, int], None]:
+        """A session is one step, whatever it is doing at the moment."""
+        what = f"measuring beside {first}"
+        return lambda _, done, total: self.terminal.tick(what, done, total)
+
+    def _has(self, bundle: Bundle, threads: int) -> bool:
+        record = self.results.known(bundle, self.o.device, threads, self.protocol)
+        return record is not None and (record.valid or not self.o.again)
+
+    def _peers(self, bundles: dict[Size, list[Bundle]]) -> None:
+        if not (self.o.peers and self.o.peers.is_dir()):
+            return
+        if self.o.device != LOCAL:
+            self.leave_out("the peers: they have no manifest, so they are timed on this machine only")
+            return
+        peers, others = peers_of(self.o.peers, list(bundles))
+        if others:
+            self.leave_out(f"peers of other sizes than ours: {', '.join(others)}")
+        for size, group in bundles.items():
+            ours = next((b for b in group if (b.manifest.target, b.manifest.precision) == ("onnx", "fp32")), None)
+            if peers[size] and ours is None:
+                self.leave_out(f"peers at {size[0]}x{size[1]}: without our fp32 ONNX file there is nothing to refer to")
+            elif peers[size] and ours:
+                for threads in self.o.threads:
+                    self._peer_group(ours, peers[size], threads)
+
+    def _peer_group(self, ours: Bundle, paths: list[Path], threads: int) -> None:
+        spec = (ours.manifest.input.width, ours.manifest.input.height, threads)
+        wanted = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        wanted[ours.path.name] = ours.manifest.files[ours.manifest.primary]
+        old = [p for p in self.results.context.peers if (p.width, p.height, p.threads) == spec]
+        same = {p.model: p.sha256 for p in old} == wanted and all(p.protocol == self.protocol for p in old)
+        if same and not (self.o.again and any(not p.valid for p in old)):
+            return
+        try:
+            new = time_peers(ours, paths, threads, self.protocol, self.terminal.tick)
+        except (EdgefaceError, OSError) as error:
+            self.failures += 1
+            self.leave_out(f"peers at {spec[0]}x{spec[1]}: {error}")
+            return
+        self.results.note(peers=(*(p for p in self.results.context.peers if p not in old), *new))
+
+
+def results_folder(out: Path, device: str) -> Path:
+    """Where the records of ``device`` are kept."""
+    folder = out / "bench"
+    return folder if device == LOCAL else folder / re.sub(r"[^A-Za-z0-9@.]+", "-", device)
+
+
+def fit_size(text: str) -> tuple[Size, Size]:
+    """(size with both sides rounded up to multiples of 32, size as written). Raises OptionError."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match:
+        return (parsed := parse_size(text)), parsed
+    wanted = (int(match[1]), int(match[2]))
+    width, height = (-(-side // MULTIPLE_PX) * MULTIPLE_PX for side in wanted)
+    return parse_size(f"{width}x{height}"), wanted
+
+
+def as_table(results: Results) -> str:
+    """Every figure, with the reasons where it must not be used."""
+    records, peers = results.records, results.context.peers
+    text = _with_reasons(
+        ("bundle", "threads", "network ms [p90]", "end to end ms", "ratio to its session's reference"),
+        [(r.bundle, r.threads, f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]", f"{r.end_to_end_ms.median:.2f}",
+          r.ratio or "-") for r in records], [r.invalid_reasons for r in records])
+    if peers:
+        text += "\n\npeers, network only, turn by turn in one process: only the ratios are worth quoting\n"
+        text += _with_reasons(("model", "threads", "ratio to ours"), [(p.model, p.threads, p.ratio) for p in peers],
+                              [p.invalid_reasons for p in peers])
+    return text
+
+
+def _with_reasons(columns: Sequence[str], rows: Sequence[Sequence[object]], reasons: Sequence[Sequence[str]]) -> str:
+    head, *lines = table(columns, rows).splitlines()
+    said = ("valid" if not r else f"INVALID: {'; '.join(r)}" for r in reasons)
+    return "\n".join([head, *(f"{line}  {words}" for line, words in zip(lines, said, strict=True))])
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Protocol]:
+    """Raises OptionError for a protocol that is none."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--model", default="edgeface-n", help="a network with weights")
+    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
+    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
+    parser.add_argument("--sizes", nargs="+", default=["640x480", "320x240"], help="inputs, WIDTHxHEIGHT in px")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--targets", nargs="+", choices=tuple(BACKENDS), default=list(BACKENDS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--data", type=Path, help="WIDER FACE root, for INT8 within the accuracy budget")
+    parser.add_argument("--calibration", type=Path, help="photos that INT8 ranges are taken from")
+    parser.add_argument("--images", type=int, default=64, help="calibration photos")
+    parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
+    parser.add_argument("--peers", type=Path, help="folder of NAME_WIDTHxHEIGHT.onnx, timed on this machine")
+    parser.add_argument("--again", action="store_true", help="measure again what is not valid")
+    parser.add_argument("--results", type=Path, help="folder of records and report; default: by device, in OUT/bench")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: records without samples")
+    texts, fields = field_help(Protocol), dataclasses.fields(Protocol)
+    for f in fields:
+        parser.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default,
+                            help=texts[f.name].replace("%", "%%"))
+    o = parser.parse_args(arguments)
+    if min(o.threads) < 1:
+        raise OptionError(f"--threads must be 1 or more, got {min(o.threads)}")
+    get_architecture(o.model)
+    return o, Protocol(**{f.name: getattr(o, f.name) for f in fields})
+
+
+@contextlib.contextmanager
+def _told(terminal: Terminal) -> Iterator[None]:
+    """A user's mistake is one line and exit code 2."""
+    try:
+        with terminal:
+            yield
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns 1 if something could not be measured."""
+    terminal = Terminal()
+    with _told(terminal):
+        o, protocol = parse(arguments)
+        bench = Bench(o, protocol, terminal)
+        bench.run()
+    results = bench.results
+    if o.format == "json":
+        print(json.dumps([record.to_json(samples=False) for record in results.records], indent=1))
+    else:
+        print(as_table(results))
+    valid = sum(record.valid for record in results.records)
+    print(f"{valid} of {len(results.records)} records are valid{_advice(valid < len(results.records))}; "
+          f"{results.folder / LATENCY}, {results.folder / REPORT}", file=sys.stderr)
+    return int(bench.failures > 0)
+
+
+def _advice(invalid: bool) -> str:
+    return ": run it again with --again when the machine is quiet" if invalid else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

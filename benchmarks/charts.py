@@ -1,0 +1,174 @@
+"""Charts as inline SVG whose text keeps its size on any screen: places are percentages, never a scaled drawing.
+
+Colours and fonts come from the page's style sheet. Every mark has a ``<title>``, which browsers show on hover and read
+aloud.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.markup import Html, join, tag
+
+STEPS = (1, 2, 2.5, 5, 10)
+STRIP = 1000
+"""width and height of the drawing that a strip's dots are placed in"""
+MARGIN = 6
+"""percent of that height left free above and below"""
+PLOT = (9.0, 97.0, 4.0, 92.0)
+"""left, right, top and bottom of the scatter's axes, in percent"""
+SHAPES = {"fp32": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "fp16": "M-4.5-4.5h9v9h-9z", "int8": "M0-6.5L6 0L0 6.5L-6 0z"}
+OTHER_SHAPE = "M0-6L6 5H-6z"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From ``low`` to ``high`` with a mark every ``step``."""
+
+    low: float
+    high: float
+    step: float
+
+    @classmethod
+    def around(cls, values: Sequence[float], zero: bool = False, count: int = 5) -> Axis:
+        """Round numbers that take in all ``values``, and 0 if asked for."""
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        low = min(low, 0.0) if zero else low
+        if high - low <= abs(high) * 1e-9:
+            high = low + (abs(low) or 1.0)
+        raw = (high - low) / count
+        magnitude = 10.0 ** math.floor(math.log10(raw))
+        step = next(magnitude * s for s in STEPS if magnitude * s >= raw * 0.999)
+        return cls(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step)
+
+    def share(self, value: float) -> float:
+        """Where ``value`` lies, 0 to 1; what is beyond an end lies on it."""
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+    def marks(self) -> list[float]:
+        """Values that get a label."""
+        return [self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)]
+
+
+def number(value: float, digits: int = 4) -> str:
+    """At most ``digits`` digits, no exponent for what a latency may be."""
+    return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}"
+
+
+def percent(share: float) -> str:
+    """A place in a drawing."""
+    return f"{100 * share:.2f}%"
+
+
+def scale(axis: Axis, unit: str) -> Html:
+    """The labels below rows that share an axis."""
+    marks = axis.marks()
+    ticks = [tag("text", number(v), x=percent(axis.share(v)), y="12",
+                 class_="first" if v == marks[0] else "last" if v == marks[-1] else "") for v in marks]
+    return join([tag("svg", *ticks, class_="scale", aria_hidden="true"), tag("p", unit, class_="unit")])
+
+
+def dots(rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], axis: Axis, colour: str) -> Html:
+    """One dot a sample: its time to the right, its round downwards, so that a drift is a slant.
+
+    marks: (name, value) of the upright lines; the name is also the line's class.
+    """
+    points = []
+    for number_, samples in enumerate(rounds):
+        y = STRIP * (MARGIN + (100 - 2 * MARGIN) * (number_ + 0.5) / len(rounds)) / 100
+        points += [f"M{STRIP * axis.share(sample):.0f} {y:.0f}h0" for sample in samples]
+    drawing = tag("svg", tag("path", d="".join(points), class_=f"dots {colour}"), viewBox=f"0 0 {STRIP} {STRIP}",
+                  preserveAspectRatio="none", width="100%", height="100%")
+    lines = [_upright(axis.share(value), name, f"{name} {number(value)} ms") for name, value in marks]
+    label = ", ".join(f"{name} {number(value)} ms" for name, value in marks)
+    return tag("svg", *_grid(axis), drawing, *lines, class_="strip", role="img", aria_label=label)
+
+
+def stack(parts: Sequence[tuple[str, float]], axis: Axis) -> Html:
+    """Bars end to end; (name, value in ms), the name is also the class."""
+    ends = list(itertools.accumulate((max(0.0, value) for _, value in parts), initial=0.0))
+    bars = [tag("rect", tag("title", f"{name} {number(value)} ms"), x=percent(axis.share(start)), y="20%",
+                width=percent(axis.share(end) - axis.share(start)), height="60%", class_=name)
+            for (name, value), start, end in zip(parts, ends, ends[1:], strict=False)]
+    label = ", ".join(f"{name} {number(value)} ms" for name, value in parts)
+    return tag("svg", *_grid(axis), *bars, class_="strip", role="img", aria_label=label)
+
+
+def interval(low: float, value: float, high: float, axis: Axis, colour: str, tie: float) -> Html:
+    """A ratio with its interval; the band around 1 is what counts as a tie."""
+    band = tag("rect", tag("title", f"within {tie:.0%} of 1: a tie"), x=percent(axis.share(1 - tie)), y="0",
+               width=percent(axis.share(1 + tie) - axis.share(1 - tie)), height="100%", class_="tie")
+    text = f"{number(value, 3)}, 95 % interval {number(low, 3)} to {number(high, 3)}"
+    whisker = tag("line", tag("title", text), x1=percent(axis.share(low)), x2=percent(axis.share(high)), y1="50%",
+                  y2="50%", class_=f"whisker {colour}")
+    point = tag("circle", tag("title", text), cx=percent(axis.share(value)), cy="50%", r="5", class_=f"mark {colour}")
+    return tag("svg", band, _upright(axis.share(1), "one", "1"), whisker, point, class_="strip", role="img",
+               aria_label=text)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mark of a scatter."""
+
+    x: float
+    y: float
+    colour: str
+    shape: str
+    title: str
+    small: bool
+    valid: bool
+    rank: int | None
+    """its number on the frontier"""
+
+
+def scatter(points: Sequence[Point], x_unit: str, y_unit: str) -> Html:
+    """Points, and steps along those that have a rank."""
+    x, y = Axis.around([p.x for p in points], zero=True), Axis.around([p.y for p in points])
+    left, right, top, bottom = PLOT
+
+    def place(share: float, start: float, end: float) -> str:
+        return f"{start + share * (end - start):.2f}%"
+
+    def across(value: float) -> str:
+        return place(x.share(value), left, right)
+
+    def up(value: float) -> str:
+        return place(y.share(value), bottom, top)
+
+    lines = [tag("line", x1=f"{left}%", x2=f"{right}%", y1=up(v), y2=up(v), class_="grid") for v in y.marks()]
+    lines += [tag("line", x1=across(v), x2=across(v), y1=f"{top}%", y2=f"{bottom}%", class_="grid") for v in x.marks()]
+    texts = [tag("text", number(v), x=f"{left - 1}%", y=up(v), dy="4", class_="y") for v in y.marks()]
+    texts += [tag("text", number(v), x=across(v), y=f"{bottom}%", dy="16") for v in x.marks()]
+    front = sorted((p for p in points if p.rank is not None), key=lambda p: p.x)
+    for a, b in itertools.pairwise(front):
+        lines.append(tag("line", x1=across(a.x), x2=across(b.x), y1=up(a.y), y2=up(a.y), class_="front"))
+        lines.append(tag("line", x1=across(b.x), x2=across(b.x), y1=up(a.y), y2=up(b.y), class_="front"))
+    marks = []
+    for p in points:
+        drawn = tag("path", tag("title", p.title), d=SHAPES.get(p.shape, OTHER_SHAPE),
+                    class_=f"mark {p.colour}{'' if p.valid else ' invalid'}", **({"transform": "scale(.7)"}
+                                                                               if p.small else {}))
+        rank = [] if p.rank is None else [tag("text", p.rank, x="8", y="-6", class_="rank")]
+        marks.append(tag("svg", drawn, *rank, x=across(p.x), y=up(p.y), class_="at"))
+    label = f"{len(points)} files, {y_unit} against {x_unit}"
+    drawing = tag("svg", *lines, *texts, *marks, class_="scatter", role="img", aria_label=label)
+    return join([tag("p", y_unit, class_="unit y"), drawing, tag("p", x_unit, class_="unit")])
+
+
+def sample_mark(colour: str, shape: str = "fp32", valid: bool = True) -> Html:
+    """A mark for a legend."""
+    path = tag("path", d=SHAPES.get(shape, OTHER_SHAPE), class_=f"mark {colour}{'' if valid else ' invalid'}")
+    return tag("svg", path, class_="key", viewBox="-8 -8 16 16", aria_hidden="true")
+
+
+def _grid(axis: Axis) -> list[Html]:
+    return [tag("line", x1=percent(axis.share(v)), x2=percent(axis.share(v)), y1="0", y2="100%", class_="grid")
+            for v in axis.marks()]
+
+
+def _upright(share: float, name: str, title: str) -> Html:
+    return tag("line", tag("title", title), x1=percent(share), x2=percent(share), y1="0", y2="100%",
+               class_=f"upright {name}")

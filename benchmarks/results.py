@@ -1,0 +1,181 @@
+"""What `make bench` keeps in its folder: records in latency.json, and in context.json what no record knows.
+
+Both are written after every step, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeface.bundle import Bundle
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.files import atomic_write
+from edgeface.latency.jobs import Protocol
+from edgeface.latency.measurement import Environment, Measurement, Relative, load_measurements, save_measurements
+from edgeface.latency.statistics import Summary
+from edgeface.records import from_fields
+
+LATENCY, CONTEXT, REPORT = "latency.json", "context.json", "report.html"
+SETTINGS = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """AP of one file, 0 to 1; None: without faces of that setting."""
+
+    files: dict[str, str]
+    """SHA-256 of the files that were evaluated"""
+    easy: float | None
+    medium: float | None
+    hard: float | None
+    images: int
+    protocol: str
+
+
+@dataclass(frozen=True)
+class PeerTiming:
+    """Network time of a foreign file, or of ours beside it: one process, ONNX Runtime, turn by turn."""
+
+    model: str
+    sha256: str
+    width: int
+    height: int
+    threads: int
+    runtime: str
+    network_ms: Summary
+    network_cpu_ms: Summary
+    ratio: Relative
+    """to our file in the same rounds"""
+    protocol: Protocol
+    environment: Environment
+    valid: bool
+    invalid_reasons: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.valid != (not self.invalid_reasons):
+            raise ValueError("a timing is valid exactly when it has no invalid_reasons")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stands beside the records in a report."""
+
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    """name of a Bundle -> AP"""
+    peers: tuple[PeerTiming, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """what was wanted and is not there, and why"""
+
+    def accuracy_of(self, record: Measurement) -> Accuracy | None:
+        """Of the very files that were measured."""
+        found = self.accuracy.get(record.bundle)
+        return found if found and found.files == record.files else None
+
+
+class Results:
+    """The folder; the files in it are read once and written whole."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataError if something else is there."""
+        self.folder = folder
+        self.records = load_measurements(folder / LATENCY) if (folder / LATENCY).is_file() else []
+        self.context = load_context(folder / CONTEXT)
+
+    def keep(self, record: Measurement) -> None:
+        """Remember ``record`` on disk, in place of an earlier one of the same model and device. Raises OutputError."""
+        self.records = sorted((r for r in [*self.records, record] if r.key != record.key or r is record), key=order)
+        save_measurements(self.folder / LATENCY, self.records)
+
+    def known(self, bundle: Bundle, device: str, threads: int, protocol: Protocol) -> Measurement | None:
+        """The record of exactly this."""
+        for record in self.records:
+            if (record.key == (bundle.path.name, device, threads, False) and record.protocol == protocol
+                    and record.files == bundle.manifest.files):
+                return record
+        return None
+
+    def note(self, **changes: Any) -> None:
+        """Change fields of the context, on disk too. Raises OutputError."""
+        self.context = dataclasses.replace(self.context, **changes)
+        with atomic_write(self.folder / CONTEXT) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(self.context)) + "\n", encoding="utf-8")
+
+
+def order(record: Measurement) -> tuple[Any, ...]:
+    """Sort key of records: device, large inputs first, threads, file."""
+    return (record.device, -record.width * record.height, record.threads, record.model, record.target,
+            record.precision, record.fast, record.bundle)
+
+
+def load_context(path: Path) -> Context:
+    """Empty if there is none. Raises DataError."""
+    if not path.is_file():
+        return Context()
+    try:
+        return from_fields(Context, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path} ({type(error).__name__}): remove it and run make bench again") from None
+    except EdgefaceError as error:
+        raise DataError(f"{error}: remove {path} and run make bench again") from None
+
+
+def find_accuracy(bundles: Iterable[Bundle], exports: Path) -> dict[str, Accuracy]:
+    """AP of ``bundles``, where it is known for these very files.
+
+    From ``exports``, which `make bench-export` writes, or else from the manifests: an INT8 file has its own AP and that
+    of the float file it was made from. Raises DataError if ``exports`` is damaged.
+    """
+    bundles = list(bundles)
+    evaluated = _read_exports(exports)
+    found = {}
+    for bundle in bundles:
+        record = evaluated.get(bundle.path.name)
+        if isinstance(record, dict) and record.get("files") == bundle.manifest.files:
+            found[bundle.path.name] = _accuracy(bundle, record, record, str(exports))
+            continue
+        source, figures = _from_manifests(bundle, bundles)
+        if isinstance(figures, dict):
+            found[bundle.path.name] = _accuracy(bundle, figures, source, f"{bundle.path}: accuracy")
+    return found
+
+
+def _from_manifests(bundle: Bundle, bundles: list[Bundle]) -> tuple[dict[str, Any], Any]:
+    """(``accuracy`` of the manifest that knows, its figures for ``bundle``)."""
+    own = bundle.manifest
+    if own.precision == "int8":
+        source = own.accuracy or {}
+        return source, source.get("int8")
+    if own.precision == "fp32":
+        for other in (b.manifest for b in bundles):
+            if (other.precision, other.model, other.target, other.input.width, other.input.height,
+                    other.weights.sha256) == ("int8", own.model, own.target, own.input.width, own.input.height,
+                                              own.weights.sha256):
+                source = other.accuracy or {}
+                return source, source.get("float")
+    return {}, None
+
+
+def _accuracy(bundle: Bundle, figures: Mapping[str, Any], source: Mapping[str, Any], where: str) -> Accuracy:
+    data = {"files": bundle.manifest.files, "images": source.get("images"), "protocol": source.get("protocol"),
+            **{name: figures.get(name) for name in SETTINGS}}
+    try:
+        return from_fields(Accuracy, data, where)
+    except EdgefaceError as error:
+        raise DataError(str(error)) from None
+
+
+def _read_exports(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise DataError(f"{path} is not what make bench-export writes: remove it")
+    return data

@@ -1,0 +1,122 @@
+"""Device: whatever can measure, and what has to be installed on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from edgeface.backends import BACKENDS, Backend
+from edgeface.latency.jobs import Job, Protocol
+from edgeface.latency.measurement import Measurement
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from edgeface.latency.protocol import Failed, Finished, Tick
+
+OLDEST_PYTHON = (3, 10)
+FREE_BYTES = 200 << 20
+STEADY_GOVERNORS = (None, "performance", "userspace")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``edgeface device check``."""
+
+    ok: bool
+    what: str
+    fix: str | None = None
+    """the command that mends it, or that adds something which is not strictly needed"""
+
+
+class Device(ABC):
+    """Measures Bundles that lie on this machine. Close it, or use it in a ``with`` block: nothing is left running."""
+
+    url: str
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """What is there and what a user must still install. Raises DeviceError when it cannot be reached at all."""
+
+    @abstractmethod
+    def measure(
+        self,
+        jobs: Sequence[Job],
+        protocol: Protocol | None = None,
+        reference: int | None = None,
+        tick: Tick | None = None,
+        finished: Finished | None = None,
+        failed: Failed | None = None,
+    ) -> list[Measurement]:
+        """Like :func:`edgeface.latency.protocol.measure`, on the device. The Bundles of ``jobs`` lie here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the device. Calling it again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def findings(facts: dict[str, Any], install: str = "python3 -m pip install") -> list[Finding]:
+    """What :func:`edgeface.latency.examine.examine` saw on a device, judged. ``install``: how packages get there."""
+    found = [_python(facts), _package(facts, "numpy", "numpy", install),
+             _package(facts, "cv2", "opencv-python-headless", install), *_runtimes(facts, install), _space(facts)]
+    governor = facts["governor"]
+    if governor not in STEADY_GOVERNORS:
+        found.append(Finding(True, f"governor {governor}: the clock may move while something is measured",
+                             "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"))
+    return found
+
+
+def _python(facts: dict[str, Any]) -> Finding:
+    version = facts["python"]
+    good = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_PYTHON
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    return Finding(good, f"Python {version} on {facts['system']} {facts['machine']}, {facts['cores']} cores",
+                   None if good else f"install Python {oldest} or newer")
+
+
+def _package(facts: dict[str, Any], module: str, distribution: str, install: str) -> Finding:
+    version = facts["packages"][module]
+    if version:
+        return Finding(True, f"{distribution} {version}")
+    return Finding(False, f"{distribution} is missing", f"{install} {distribution}")
+
+
+def _runtimes(facts: dict[str, Any], install: str) -> list[Finding]:
+    """One line a target. What is missing counts as wrong only while there is no runtime at all."""
+    present = {target: version for target, version in facts["runtimes"].items() if version}
+    found = []
+    for target, row in BACKENDS.items():
+        if target in present:
+            found.append(Finding(True, f"{target}: {present[target]}"))
+        else:
+            found.append(_missing(row, f"{facts['system']} {facts['machine']}", install, bool(present)))
+    return found
+
+
+def _missing(row: Backend, platform: str, install: str, others: bool) -> Finding:
+    if platform not in row.platforms:
+        return Finding(True, f"{row.target}: no runtime; there are no packages for {platform}")
+    command = f"{install} {row.distributions[0]}"
+    if others:
+        return Finding(True, f"{row.target}: no runtime, needed for {row.target} models only", command)
+    return Finding(False, f"{row.target}: no runtime, and one at least is needed", command)
+
+
+def _space(facts: dict[str, Any]) -> Finding:
+    free = facts["free_bytes"]
+    if free is None:
+        return Finding(True, "free disk space is not shown")
+    good = free >= FREE_BYTES
+    return Finding(good, f"{free / 1e9:.1f} GB of disk space free",
+                   None if good else f"free {FREE_BYTES >> 20} MB of disk space")

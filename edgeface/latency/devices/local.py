@@ -1,0 +1,39 @@
+"""This machine as a device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeface.latency import protocol as timing
+from edgeface.latency.devices.base import Device, Finding, findings
+from edgeface.latency.examine import examine
+from edgeface.latency.jobs import LOCAL, Job, Protocol
+from edgeface.latency.measurement import Measurement
+
+if TYPE_CHECKING:
+    from edgeface.latency.protocol import Failed, Finished, Tick
+
+
+class LocalDevice(Device):
+    """Measures in worker processes of its own."""
+
+    url = LOCAL
+
+    def check(self) -> list[Finding]:
+        return findings(examine(), f"{sys.executable} -m pip install")
+
+    def measure(
+        self,
+        jobs: Sequence[Job],
+        protocol: Protocol | None = None,
+        reference: int | None = None,
+        tick: Tick | None = None,
+        finished: Finished | None = None,
+        failed: Failed | None = None,
+    ) -> list[Measurement]:
+        return timing.measure(jobs, protocol, reference, tick, finished, failed)
+
+    def close(self) -> None:
+        pass

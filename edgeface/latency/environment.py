@@ -1,0 +1,160 @@
+"""What a latency figure depends on beside the model: processor, clock, heat, and what else the device was doing.
+
+Everything is read from Linux's ``/proc`` and ``/sys``; what a system does not show is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+CPU = Path("/sys/devices/system/cpu")
+THERMAL = Path("/sys/class/thermal")
+RASPBERRY_THROTTLE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+NOTED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16", "neon", "asimd",
+               "asimdhp", "asimddp", "i8mm", "bf16", "sve")
+"""instruction sets that decide how fast a network runs, as ``/proc/cpuinfo`` names them"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What does not change while something is measured."""
+
+    cpu: str
+    architecture: str
+    """as ``uname -m`` says: x86_64, aarch64, armv7l"""
+    flags: tuple[str, ...]
+    """those of :data:`NOTED_FLAGS` that the processor has"""
+    cores: int
+    governor: str | None
+    """cpufreq governor of the first core"""
+    memory_bytes: int | None
+    system: str
+    python: str
+
+    @classmethod
+    def read(cls) -> Machine:
+        """Of the machine this runs on."""
+        info = _cpuinfo()
+        flags = set((info.get("flags") or info.get("features") or "").split())
+        return cls(_cpu_name(info), platform.machine(), tuple(f for f in NOTED_FLAGS if f in flags),
+                   os.cpu_count() or 1, _text(CPU / "cpu0/cpufreq/scaling_governor"), _memory_bytes(),
+                   f"{platform.system()} {platform.release()}", platform.python_version())
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return {**asdict(self), "flags": list(self.flags)}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What changes: read before, during and after."""
+
+    frequency_mhz: float | None
+    """mean over the cores that were asked about"""
+    temperature_c: float | None
+    """of the hottest thermal zone"""
+    throttled: bool | None
+    """Raspberry Pi: the firmware caps or slows the processor now; None elsewhere"""
+    throttle_count: int | None
+    """x86: thermal throttle events so far; Raspberry Pi: kinds of throttling that occurred since it started"""
+    load: float | None
+    """load average of the last minute"""
+    busy_s: float | None
+    """CPU seconds that all processes have used since the start of the system"""
+
+    @classmethod
+    def read(cls, cores: Collection[int] = ()) -> Moment:
+        """Of the machine this runs on; the frequency of these ``cores``, of all if there are none."""
+        return cls(_frequency_mhz(cores), _temperature_c(), *_throttling(), _load(), _busy_s())
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> float | None:
+    """Cores that other processes kept busy between two moments, ``wall_s`` apart, while ours used ``own_s`` of CPU.
+
+    None where the system does not show it, or shows less than we used ourselves, as a sandbox with a standing counter.
+    """
+    if first.busy_s is None or last.busy_s is None or wall_s <= 0:
+        return None
+    busy_s = last.busy_s - first.busy_s
+    return None if busy_s < own_s / 2 else round(max(0.0, busy_s - own_s) / wall_s, 3)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """First processor of ``/proc/cpuinfo``, keys in lower case; x86 says ``flags``, ARM says ``Features``."""
+    info: dict[str, str] = {}
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        info.setdefault(key.strip().lower(), value.strip())
+    return info
+
+
+def _cpu_name(info: dict[str, str]) -> str:
+    board = (_text(Path("/proc/device-tree/model")) or "").rstrip("\0")
+    return info.get("model name") or board or info.get("hardware") or platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _frequency_mhz(cores: Collection[int] = ()) -> float | None:
+    names = [f"cpu{core}" for core in cores] or ["cpu[0-9]*"]
+    kilohertz = [int(text) for name in names for path in CPU.glob(f"{name}/cpufreq/scaling_cur_freq")
+                 if (text := _text(path)) and text.isdigit()]
+    if kilohertz:
+        return round(sum(kilohertz) / len(kilohertz) / 1000, 1)
+    lines = (_text(Path("/proc/cpuinfo")) or "").splitlines()
+    megahertz = [float(line.partition(":")[2]) for line in lines if line.lower().startswith("cpu mhz")]
+    megahertz = [mhz for core, mhz in enumerate(megahertz) if core in cores] or megahertz
+    return round(sum(megahertz) / len(megahertz), 1) if megahertz else None
+
+
+def _temperature_c() -> float | None:
+    values = [int(text) / 1000 for path in THERMAL.glob("thermal_zone*/temp")
+              if (text := _text(path)) and text.lstrip("-").isdigit()]
+    return max(values) if values else None
+
+
+def _throttling() -> tuple[bool | None, int | None]:
+    """(throttled now, events so far)."""
+    firmware = _text(RASPBERRY_THROTTLE)
+    if firmware:
+        bits = int(firmware, 16)  # 1 to 3: frequency capped, throttled, too warm now; 17 to 19: so since it started
+        return bits & 0xE != 0, (bits >> 17 & 7).bit_count()
+    counts = [int(text) for path in CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count") if (text := _text(path))]
+    return None, sum(counts) if counts else None
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
+
+
+def _busy_s() -> float | None:
+    """user + nice + system + irq + softirq + steal of the first line of ``/proc/stat``."""
+    fields = (_text(Path("/proc/stat")) or "").partition("\n")[0].split()
+    if len(fields) < 9:
+        return None
+    user, nice, system, _idle, _wait, irq, softirq, steal = (int(v) for v in fields[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,137 @@
+"""The near side of a worker: starts it, asks it, and sees to it that it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import edgeface
+from edgeface.errors import DeviceError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PYTHON = (sys.executable,)
+START = ("import sys; sys.path = [path for path in sys.path if path]; "
+         "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
+         "from edgeface.latency.worker import main; main()")
+"""the worker's program: this very package, which may lie in a zip, and nothing from the current folder"""
+GRACE_S = 2.0
+"""what an idle worker has for ending by itself before it is killed"""
+LAST_WORDS_BYTES = 4096
+
+
+class WorkerProcess:
+    """One worker. Use it in a ``with`` block: at its end, whatever happened, the process is gone."""
+
+    def __init__(self, name: str, time_limit_s: float, python: Sequence[str] = PYTHON) -> None:
+        """Start it; ``time_limit_s`` counts while it is asked. Raises DeviceError, as :meth:`ask` does."""
+        self.name, self._limit_s, self._left_s = name, time_limit_s, time_limit_s
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
+        root = str(Path(edgeface.__file__).parents[1])
+        try:
+            # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers in good order.
+            self._process = subprocess.Popen(
+                [*python, "-c", START, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                start_new_session=True)
+        except OSError as error:
+            self._errors.close()
+            raise DeviceError(f"cannot start {' '.join(python)}: {error.strerror or error}") from None
+        self._answers: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises DeviceError when the worker reports a mistake of the user, dies, or used up its time; it is then gone.
+        """
+        start = time.monotonic()
+        request = {"do": what, "limit_s": round(self._left_s + GRACE_S, 3), **arguments}
+        try:
+            assert self._process.stdin
+            with contextlib.suppress(BrokenPipeError):  # it died; the empty answer below says how
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+            line = self._answers.get(timeout=max(0.001, self._left_s))
+        except queue.Empty:
+            self.kill()
+            raise DeviceError(f"{self.name}: not done within {self._limit_s:g} s (stopped while it had to {what}): "
+                              "a slower device needs a larger --time-limit-s, or fewer --rounds") from None
+        self._left_s -= time.monotonic() - start
+        return self._understand(line)
+
+    def kill(self) -> None:
+        """End the process at once. Calling it again does nothing."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):  # what could not be written any more
+            if self._process.stdin:
+                self._process.stdin.close()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        with self._process.stdout as answers:
+            for line in answers:
+                self._answers.put(line)
+        self._answers.put(b"")
+
+    def _understand(self, line: bytes) -> dict[str, Any]:
+        if not line:
+            raise self._died()
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            self.kill()
+            raise DeviceError(f"{self.name}: its worker process answered nonsense: {line[:60]!r}") from None
+        if "error" in answer:
+            self.kill()
+            raise DeviceError(f"{self.name}: {answer['error']}")
+        result: dict[str, Any] = answer["ok"]
+        return result
+
+    def _died(self) -> DeviceError:
+        code = self._process.wait()
+        words = self._last_words()
+        self.kill()
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            hint = {"SIGKILL": ": not enough memory?",
+                    "SIGILL": ": the runtime was built for a newer processor"}.get(name, "")
+            return DeviceError(f"{self.name}: its worker process was ended by {name}{hint}")
+        return DeviceError(f"{self.name}: its worker process ended with code {code}{': ' * bool(words)}{words}")
+
+    def _last_words(self) -> str:
+        """Last line on its standard error."""
+        with contextlib.suppress(OSError, ValueError):
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - LAST_WORDS_BYTES))
+            lines = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()
+            return lines[-1][:200] if lines else ""
+        return ""

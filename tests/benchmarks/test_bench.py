@@ -1,0 +1,170 @@
+"""`make bench` on small inputs: what it makes, what it keeps, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks import bench
+from benchmarks.results import Results, find_accuracy, load_context
+from edgeface.bundle import Bundle, write_bundle
+from edgeface.errors import DataError, OptionError
+from edgeface.latency.devices.local import LocalDevice
+from edgeface.latency.measurement import load_measurements
+
+if TYPE_CHECKING:
+    from edgeface.latency.jobs import Job
+
+QUICK = ["--sizes", "160x100", "--targets", "onnx", "--rounds", "5", "--per-round", "2", "--warm-up-s", "0",
+         "--photo-width", "160", "--photo-height", "128"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, lively_size: tuple[int, int]) -> Path:
+    """OUT of all tests of this module, with the fp32 ONNX file."""
+    folder = tmp_path_factory.mktemp("dist")
+    o, _ = bench.parse(["--out", str(folder)])
+    bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
+    return folder
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
+    """The jobs of each session on this machine; the session runs for real."""
+    seen: list[list[Job]] = []
+
+    class Watched(LocalDevice):
+        def measure(self, jobs: Any, *arguments: Any) -> Any:
+            seen.append(list(jobs))
+            return super().measure(jobs, *arguments)
+
+    monkeypatch.setattr(bench, "open_device", lambda url: Watched())
+    return seen
+
+
+def run(out: Path, *flags: str) -> int:
+    return bench.main([*QUICK, "--out", str(out), *flags])
+
+
+def test_measures_once_and_reports(out: Path, portraits: Path, exported: Callable[..., Bundle], tmp_path: Path,
+                                   sessions: list[list[Job]], capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "copy_160x128.onnx").write_bytes(exported("onnx").read())
+    (tmp_path / "large_640x480.onnx").write_bytes(b"of another size, never opened")
+    flags = ["--threads", "1", "--calibration", str(portraits), "--images", "2", "--peers", str(tmp_path)]
+    assert run(out, *flags, "--format", "json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed[0]["ratio"]["verdict"] == "reference" and {r["threads"] for r in printed} == {1}
+    assert [r["precision"] for r in printed] == ["fp32", "int8"] and "samples" not in printed[0]
+    page = (out / "bench" / "report.html").read_text()
+    assert "160x100: the networks take multiples of 32, measured at 160x128 instead" in page
+    assert "peers of other sizes than ours: large_640x480.onnx" in page and "copy_160x128" in page
+
+    kept = (out / "bench" / "latency.json").read_bytes()
+    assert run(out, *flags) == 0
+    assert (out / "bench" / "latency.json").read_bytes() == kept and len(sessions) == 1
+    table = capsys.readouterr().out
+    assert table.count("INVALID: ") == 4 and "too few samples: 10 in 5 rounds" in table
+
+    assert run(out, *flags, "--again") == 0, "what is not valid is measured again"
+    assert len(sessions) == 2 and (out / "bench" / "latency.json").read_bytes() != kept
+
+
+def test_stopped_and_gone_on(out: Path, sessions: list[list[Job]], monkeypatch: pytest.MonkeyPatch,
+                             capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopped before the second session: the first one is kept, and not repeated."""
+    flags = ["--precisions", "fp32", "--results", str(out / "stopped")]
+    whole = LocalDevice.measure
+
+    def stop(self: LocalDevice, jobs: Any, *arguments: Any) -> Any:
+        if jobs[0].threads == 2:
+            raise KeyboardInterrupt
+        return whole(self, jobs, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(LocalDevice, "measure", stop)
+        run(out, *flags)
+    assert stopped.value.code == 130 and "goes on from here" in capsys.readouterr().err
+    assert [r.threads for r in load_measurements(out / "stopped" / "latency.json")] == [1]
+    assert run(out, *flags) == 0
+    assert [[job.threads for job in jobs] for jobs in sessions] == [[1], [2], [2]]
+    assert [r.threads for r in load_measurements(out / "stopped" / "latency.json")] == [1, 2]
+
+
+def test_int8_without_photos_is_left_out(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fp32 = tmp_path / "edgeface-n-onnx-fp32-160x128"
+    original = Bundle.open(out / fp32.name)
+    write_bundle(fp32, original.manifest, {name: original.read(name) for name in original.manifest.files})
+    assert run(tmp_path, "--threads", "1") == 0
+    assert "onnx int8 160x128: INT8 needs photos" in capsys.readouterr().err
+    assert len(load_measurements(tmp_path / "bench" / "latency.json")) == 1
+
+
+def test_a_bundle_of_other_weights_is_made_anew(out: Path, lively_size: tuple[int, int],
+                                                exported: Callable[..., Bundle], tmp_path: Path) -> None:
+    """``exported`` has random weights under the name of the shipped model."""
+    other = exported("onnx")
+    write_bundle(tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files})
+    o, _ = bench.parse(["--out", str(tmp_path)])
+    made = bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
+    assert made.manifest == Bundle.open(out / made.path.name).manifest != other.manifest
+
+
+@pytest.mark.parametrize("flags", [["--sizes", "wide"], ["--threads", "0"], ["--rounds", "0"], ["--device", "tcp://x"],
+                                   ["--model", "nothing"], ["--results", "/proc/none"]])
+def test_a_mistake_is_one_line(out: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(out, "--precisions", "fp32", *flags)
+    assert ended.value.code == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(("text", "size"), [("320x240", (320, 256)), ("640x480", (640, 480)), ("1x1", (32, 32))])
+def test_sizes_are_rounded_up(text: str, size: tuple[int, int]) -> None:
+    assert bench.fit_size(text)[0] == size
+
+
+def test_sizes_that_are_none() -> None:
+    for text in ("640", "0x32", "99999x32"):
+        with pytest.raises(OptionError):
+            bench.fit_size(text)
+
+
+def test_devices_have_folders_of_their_own() -> None:
+    assert bench.results_folder(Path("dist"), "local") == Path("dist/bench")
+    assert bench.results_folder(Path("dist"), "ssh://pi@host:22/../..") == Path("dist/bench/ssh-pi@host-22-..-..")
+
+
+def test_accuracy_is_of_the_very_files(exported: Callable[..., Bundle], tmp_path: Path) -> None:
+    """From make bench-export if the hashes are the same, else from the INT8 manifest, for both precisions."""
+    fp32, int8 = exported("onnx"), exported("onnx", "int8")
+    figures = {"float": {"easy": 0.8, "medium": 0.7, "hard": 0.5}, "int8": {"easy": 0.8, "medium": 0.7, "hard": 0.4},
+               "images": 9, "protocol": "640 px"}
+    int8 = dataclasses.replace(int8, manifest=dataclasses.replace(int8.manifest, accuracy=figures))
+    exports = tmp_path / "exports.json"
+    found = find_accuracy([fp32, int8], exports)
+    assert (found[fp32.path.name].hard, found[int8.path.name].hard) == (0.5, 0.4)
+    row = {"easy": 0.1, "medium": 0.1, "hard": 0.1, "images": 3, "protocol": "x"}
+    exports.write_text(json.dumps({fp32.path.name: {**row, "files": fp32.manifest.files},
+                                   int8.path.name: {**row, "files": {"other": "0" * 64}}}))
+    found = find_accuracy([fp32, int8], exports)
+    assert (found[fp32.path.name].hard, found[int8.path.name].hard) == (0.1, 0.4)
+    assert find_accuracy([fp32], tmp_path / "none") == {}
+    for text in ("[]", "{", json.dumps({fp32.path.name: {"files": fp32.manifest.files, "images": "many"}})):
+        exports.write_text(text)
+        with pytest.raises(DataError):
+            find_accuracy([fp32], exports)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"peers": [{}]}', '{"accuracy": {"x": 1}}', '{"left_out": [1]}'])
+def test_a_damaged_context_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "context.json").write_text(text)
+    with pytest.raises(DataError, match=r"context\.json") as error:
+        load_context(tmp_path / "context.json")
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError):
+        Results(tmp_path)
