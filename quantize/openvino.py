@@ -10,8 +10,8 @@ only if another INT8 layer needs it (:mod:`quantize.neighbours`)::
 So NNCF runs once, not once a layer, and with all layers reverted the file computes what the float file computes.
 
 NNCF's bias correction is off: with it the heads of edgeface-n came out 0.5 to 4 dB noisier on validation photos and AP
-no better, and in networks whose levels share a head, it broke the coarsest level (14 dB instead of 34). Weights that read
-pixels are rounded here (:mod:`quantize.rounding`).
+no better, and in networks whose levels share a head, it broke the coarsest level (14 dB instead of 34). Weights that
+read pixels are rounded here (:mod:`quantize.rounding`).
 
 NNCF measures ranges itself, so its estimators stand in for our names:
 

@@ -241,8 +241,8 @@ def open_float(path: Path, target: str) -> Bundle:
     size = f"{manifest.input.width}x{manifest.input.height}"
     again = f"run: python -m export --target {manifest.target} --model {manifest.model} --size {size}"
     if manifest.target != target:
-        raise BundleError(f"{path} is made for {manifest.target}, --target says {target}: give a {target} Bundle, or "
-                          f"--target {manifest.target}")
+        raise BundleError(f"{path} is made for {manifest.target}, --target says {target}: give one made for "
+                          f"{target}, or --target {manifest.target}")
     if manifest.precision == "int8":
         raise BundleError(f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}")
     if manifest.precision != "fp32":

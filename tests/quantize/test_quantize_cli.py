@@ -110,7 +110,7 @@ class TestMistakes:
     def test_bundle_of_another_target(self, cli: CLI, usual: tuple[str | Path | int, ...]) -> None:
         pytest.importorskip("quantize.tflite")
         line = fails(cli, *usual, "--target", "tflite")
-        assert "is made for onnx, --target says tflite: give a tflite Bundle, or --target onnx" in line
+        assert "is made for onnx, --target says tflite: give one made for tflite, or --target onnx" in line
 
     @pytest.mark.parametrize(("precision", "dynamic", "message"), [
         ("fp16", False, "is fp16, INT8 is made from fp32: run: python -m export --target onnx --model edgeface-n"),
