@@ -36,7 +36,7 @@ setup: $(STAMP) ## make .venv with everything the checkout needs
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "error: the pins are for Python 3.11: install it, or pass PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "making $(VENV): about 2.5 GB, a few minutes"
+	@echo "making $(VENV): about 3 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(RUN) -m pip install $(if $(CI),--quiet) --disable-pip-version-check \
 	  torch==2.13.0 -e '.[dev]'

@@ -1,0 +1,116 @@
+"""One call of ``measure`` on a remote device: which jobs are done, which failed, which still wait."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgeface.bundle import MANIFEST, Bundle
+from edgeface.errors import DeviceError, EdgefaceError
+from edgeface.latency.devices.journal import Journal
+from edgeface.latency.jobs import Job, Protocol
+from edgeface.latency.measurement import Measurement
+
+if TYPE_CHECKING:
+    from edgeface.latency.protocol import Failed, Finished, Tick
+
+
+class Run:
+    """Keeps the records as they come, in the order of the jobs, and in a journal."""
+
+    def __init__(self, jobs: Sequence[Job], protocol: Protocol, reference: int | None, tick: Tick | None,
+                 finished: Finished | None, failed: Failed | None) -> None:
+        """A job whose Bundle cannot be opened fails here, alone."""
+        self.jobs, self.protocol, self.reference = list(jobs), protocol, reference
+        self._tick, self._finished, self._failed = tick, finished, failed
+        self.bundles: dict[int, Bundle] = {}
+        self.done: dict[int, Measurement] = {}
+        self.wrong: dict[int, str] = {}
+        self._journal: Journal | None = None
+        for index in range(len(self.jobs)):
+            self._open(index)
+
+    def identity(self) -> list[Any]:
+        """What tells this run from another: the jobs and what they are compared with."""
+        return [[self.name(i), content_key(self.bundles[i]) if i in self.bundles else "", job.threads, job.fast]
+                for i, job in enumerate(self.jobs)] + [self.reference]
+
+    def resume(self, journal: Journal) -> None:
+        """Take over what an earlier run left in ``journal``, and keep what comes in it."""
+        for record in journal.read():
+            self._accept(record)
+        self._journal = journal
+
+    def name(self, index: int) -> str:
+        """Of the Bundle's folder, as the records have it."""
+        name = self.jobs[index].name
+        return name if name.strip(".") else self.bundles[index].path.resolve().name
+
+    def waiting(self) -> list[int]:
+        """Indices of the jobs that are still to be measured."""
+        return [i for i in range(len(self.jobs)) if i not in self.done and i not in self.wrong]
+
+    def wanted(self) -> list[int]:
+        """Indices of the jobs to ask for: those that wait, and the reference beside them, measured or not."""
+        waiting = self.waiting()
+        again = [] if self.reference is None or not waiting or self.reference in self.wrong else [self.reference]
+        return sorted({*waiting, *again})
+
+    def tick(self, what: str, done: int, total: int) -> None:
+        """Tell the caller."""
+        if self._tick:
+            self._tick(what, done, total)
+
+    def fail(self, index: int, reason: str) -> None:
+        """A job that cannot be measured; the others go on."""
+        if index in self.done or index in self.wrong:  # the reference is asked for again beside those that wait
+            return
+        job = str(self.jobs[index])
+        self.wrong[index] = reason if reason.startswith(job) else f"{job}: {reason}"
+        if self._failed:
+            self._failed(index, self.wrong[index])
+
+    def record(self, data: Any) -> None:
+        """A record that the device sent. Raises DataError for what is none."""
+        record = Measurement.from_json(data, "the device's record")
+        if self._accept(record) and self._journal:
+            self._journal.add(record)
+
+    def close(self) -> list[Measurement]:
+        """The records in the order of the jobs. Raises DeviceError for jobs that failed, unless someone was told."""
+        if self._journal and len(self.done) == len(self.jobs):
+            self._journal.remove()
+        if self.wrong and not self._failed:
+            raise DeviceError("; ".join(self.wrong.values()))
+        return [self.done[i] for i in sorted(self.done)]
+
+    def so_far(self) -> str:
+        """For an error: what is not lost."""
+        kept = f"{len(self.done)} of {len(self.jobs)} models were measured"
+        if self.done and self._journal and self._journal.exists:
+            return f"{kept} and are kept for a day: the same command goes on from there"
+        return f"{kept}: run the same command again"
+
+    def _open(self, index: int) -> None:
+        try:
+            self.bundles[index] = Bundle.open(self.jobs[index].bundle)
+        except EdgefaceError as error:
+            self.fail(index, str(error))
+
+    def _accept(self, record: Measurement) -> bool:
+        """Is it one that was asked for and not there yet?"""
+        for index in self.waiting():
+            job, bundle = self.jobs[index], self.bundles[index]
+            if (record.bundle, record.files, record.threads, record.fast) == (
+                    self.name(index), bundle.manifest.files, job.threads, job.fast):
+                self.done[index] = record
+                if self._finished:
+                    self._finished(record)
+                return True
+        return False
+
+
+def content_key(bundle: Bundle) -> str:
+    """Hash of the manifest, which holds those of all files."""
+    return hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()

@@ -1,0 +1,52 @@
+"""What a device gets instead of an installation: the light modules of this very package in one zip that Python runs.
+
+    python3 edgeface-<hash>.pyz          # the agent: a request on standard input, results on standard output
+
+Nothing in it is written twice: the zip holds the project's own sources. Equal sources give equal bytes, so a device
+that has the file needs it only once.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+MODULES = (
+    "__init__", "backends", "bundle", "containers", "decode", "detections", "detector", "errors", "files", "hush",
+    "images", "ncnn_model", "records", "version",
+    *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "jobs", "measurement",
+                                     "photo", "protocol", "statistics", "worker", "worker_process")),
+    "models/__init__", "models/architecture", "models/registry",
+    *(f"runners/{name}" for name in ("__init__", "base", "files", "ncnn", "onnxruntime", "openvino", "tflite")),
+    "zoo/__init__",
+)
+"""all that measuring and detecting with an exported file imports, and no more"""
+MAIN = b"""\
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("edgeface needs Python 3.10 or newer")
+
+from edgeface.latency.agent import main
+
+sys.exit(main())
+"""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""the earliest time a zip can hold"""
+
+
+@cache
+def pack() -> bytes:
+    """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from version to version)."""
+    files = {f"edgeface/{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in MODULES}
+    files["__main__.py"] = MAIN
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()

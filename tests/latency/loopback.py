@@ -1,0 +1,127 @@
+"""A real OpenSSH server on loopback as the device: with its own port, keys, configuration and home folder."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from by_hand import children, wait_for
+
+from edgeface.latency.devices.ssh import SshDevice
+
+SERVER = shutil.which("sshd") or "/usr/sbin/sshd"
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def need_sshd() -> None:
+    """Skip where there is no server to start."""
+    missing = [name for name in (SERVER, "ssh", "ssh-keygen") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed (Debian: apt-get install openssh-server openssh-client)")
+
+
+def processes_about(folder: Path) -> dict[int, str]:
+    """Process -> command line of all that name ``folder``, other than those at the near end of a line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if str(folder) in words and Path(words.split(" ", 1)[0]).name not in ("ssh", "adb"):
+            found[int(process.name)] = words
+    return found
+
+
+class Loopback:
+    """The server, and the client's side of it. Use it in a ``with`` block."""
+
+    def __init__(self, folder: Path, path: str = PATH) -> None:
+        """``path``: where the device finds its programs."""
+        self.folder, self.home, self.config = folder, folder / "home", folder / "ssh_config"
+        self.home.mkdir(parents=True)
+        (self.home / ".bashrc").write_text("echo 'Welcome to the device {'\n")  # what a talkative login adds
+        for key in ("host_key", "user_key", "other_key"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
+        shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        (folder / "sshd_config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
+            f"KbdInteractiveAuthentication no\nSetEnv HOME={self.home} PATH={path}\n"
+            'ForceCommand cd "$HOME" && eval "$SSH_ORIGINAL_COMMAND"\n')  # a login begins at home, and this is another
+        self.config.write_text(
+            f"IdentityFile {folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
+            f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\n")
+        self.trust("host_key")
+
+    @property
+    def url(self) -> str:
+        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def cache(self) -> Path:
+        """Folder that the toolkit keeps on the device."""
+        return self.home / ".cache" / "edgeface"
+
+    def device(self, python: str | None = sys.executable, url: str = "") -> SshDevice:
+        return SshDevice(url or self.url, python, self.config, self.folder / "journals")
+
+    def trust(self, key: str) -> None:
+        """Make ``key`` the one that known_hosts holds."""
+        public = " ".join((self.folder / f"{key}.pub").read_text().split()[:2])
+        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
+
+    def log_in_with(self, key: str) -> None:
+        """Let the client offer ``key``."""
+        self.config.write_text(self.config.read_text().replace("user_key", key))
+
+    def script(self, name: str, text: str) -> str:
+        """An executable shell script on the device."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def running(self) -> dict[int, str]:
+        """Agents and workers on the device."""
+        return processes_about(self.cache)
+
+    def sessions(self) -> list[int]:
+        """The server's processes at the end of every connection."""
+        found = [process for child in children(self._server.pid) for process in (*children(child), child)]
+        return [process for process in found if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes()]
+
+    def cut(self) -> None:
+        """Kill the server's end of every connection, as if the power went: no good-bye is said."""
+        for process in self.sessions():
+            os.kill(process, signal.SIGKILL)
+
+    def __enter__(self) -> Loopback:
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # the server insists on it
+        with (self.folder / "sshd.log").open("wb") as log:
+            self._server = subprocess.Popen([SERVER, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log)
+        wait_for(self._listens)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.terminate()
+        self._server.wait()
+
+    def _listens(self) -> bool:
+        assert self._server.poll() is None, (self.folder / "sshd.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0

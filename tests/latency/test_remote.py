@@ -1,0 +1,216 @@
+"""What ssh and adb share: files that arrive whole, records that are kept, commands that end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from by_hand import alive, record, wait_for
+
+from edgeface.errors import DeviceError
+from edgeface.latency.devices import remote
+from edgeface.latency.devices.base import Finding
+from edgeface.latency.devices.journal import KEPT_S, Journal
+from edgeface.latency.devices.run import Run
+from edgeface.latency.devices.session import Session
+from edgeface.latency.jobs import Protocol
+
+# -- stage.py, as a device runs it -------------------------------------------------------------------------------------
+
+
+def stage(root: Path, files: dict[str, bytes], sent: bytes, promised: dict[str, bytes] | None = None
+          ) -> list[dict[str, Any]]:
+    """Lines of stage.py that is asked for ``files`` below ``root`` and then gets the bytes ``sent``."""
+    entries = [remote.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
+               for path, content in files.items()]
+    request = json.dumps({"root": str(root), "files": entries}).encode() + b"\n"
+    done = subprocess.run([sys.executable, "-I", "-c", remote.STAGE.read_text(), sys.executable],
+                          input=request + sent, capture_output=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def left_behind(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_files_arrive_once(tmp_path: Path) -> None:
+    files = {"a/one.bin": b"x" * 200_000, "b/empty": b"", "two": b"two"}
+    here, *stored, end = stage(tmp_path, files, b"".join(files.values()))
+    assert here["missing"] == [0, 1, 2] and [line["index"] for line in stored] == [0, 1, 2]
+    assert end == {"stage": "end"} and here["root"] == str(tmp_path) and here["executable"] == sys.executable
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    here, end = stage(tmp_path, files, b"")
+    assert here["missing"] == []
+
+
+def test_only_what_changed_is_asked_for(tmp_path: Path) -> None:
+    files = {"one": b"1", "two": b"2"}
+    stage(tmp_path, files, b"12")
+    (tmp_path / "two").write_bytes(b"!")
+    here, stored, _end = stage(tmp_path, files, b"2")
+    assert here["missing"] == [1] and stored["index"] == 1 and (tmp_path / "two").read_bytes() == b"2"
+
+
+def test_damage_on_the_way_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"old")
+    *_here, error = stage(tmp_path, {"one": b"1234"}, b"12X4", promised={"one": b"1234"})
+    assert (error["kind"], error["text"]) == ("damaged", "it arrived damaged")
+    assert left_behind(tmp_path) == ["one"] and (tmp_path / "one").read_bytes() == b"old"
+
+
+def test_a_cut_transfer_leaves_nothing(tmp_path: Path) -> None:
+    *_here, error = stage(tmp_path, {"one": b"1234"}, b"12")
+    assert error["text"] == "the connection ended" and left_behind(tmp_path) == []
+
+
+def test_leftovers_of_a_killed_transfer_go(tmp_path: Path) -> None:
+    for name, age_s in (("one.7.part", 4000), ("two.8.part", 10)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    stage(tmp_path, {"one": b"1"}, b"1")
+    assert left_behind(tmp_path) == ["one", "two.8.part"]
+
+
+def test_the_text_that_is_sent_has_no_quotes_for_a_shell_to_trip_over() -> None:
+    assert "'" not in remote.STAGE.read_text() and len(remote.STAGE.read_bytes()) < 8000
+
+
+# -- journal -----------------------------------------------------------------------------------------------------------
+
+
+def test_journal_keeps_records(tmp_path: Path) -> None:
+    journal = Journal.find(tmp_path / "new", ["a", 1])
+    assert journal.read() == [] and not journal.exists
+    journal.add(record(10.0))
+    journal.add(record(20.0))
+    again = Journal.find(tmp_path / "new", ["a", 1])
+    assert again.read() == [record(10.0), record(20.0)]
+    assert Journal.find(tmp_path / "new", ["a", 2]).read() == []
+    again.remove()
+    assert journal.read() == []
+
+
+def test_journal_that_was_cut_short(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.add(record(10.0))
+    with journal.path.open("a") as file:
+        file.write('{"format_version": 1, "bundle": "ne')
+    assert journal.read() == [record(10.0)]
+
+
+def test_journal_of_the_day_before_yesterday(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.add(record(10.0))
+    os.utime(journal.path, (time.time() - KEPT_S - 60,) * 2)
+    assert journal.read() == [] and not journal.exists
+
+
+def test_journal_without_a_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    journal = Journal(tmp_path / "file" / "j")
+    journal.add(record(10.0))
+    assert journal.read() == [] and not journal.exists
+
+
+# -- session -----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_are_not_ours_are_passed_over() -> None:
+    talk = "import sys; print('Welcome {'); print('[1]'); print('{\"a\": 1}'); sys.stderr.write('oh\\n'); sys.exit(7)"
+    with Session([sys.executable, "-c", talk], 60) as session:
+        assert list(session.lines()) == [{"a": 1}] and session.heard
+        assert session.close() == 7
+    assert session.last_words() == ["oh"] and not session.silent
+
+
+def test_a_command_that_says_nothing_is_given_up() -> None:
+    with Session(["sleep", "1000"], 0.5) as session:
+        assert list(session.lines()) == [] and session.silent
+
+
+def test_the_end_of_a_session_ends_its_command() -> None:
+    code = "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read(); print('x' * 10_000_000)"
+    with Session([sys.executable, "-c", code], 60) as session:
+        pid = next(session.lines())["pid"]
+        assert alive(pid)
+    wait_for(lambda: not alive(pid))
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(DeviceError, match="cannot start /no/such/program: No such file"):
+        Session(["/no/such/program"], 1)
+
+
+# -- judging a device --------------------------------------------------------------------------------------------------
+
+
+class Board(remote.RemoteDevice):
+    """A device without a line."""
+
+    root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "board-tools"
+
+    def arguments(self, command: str) -> list[str]:
+        return ["sh", "-c", command]
+
+    def advice(self, command: str) -> str:
+        return f"board {command}"
+
+    def explain(self, code: int, words: list[str]) -> str | None:
+        return None
+
+    def python_advice(self) -> str:
+        return "board get python3"
+
+
+def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 32-bit Raspberry Pi: only ncnn has wheels there."""
+    facts = {"system": "Linux", "machine": "armv7l", "packages": {"numpy": "1", "cv2": "1"},
+             "runtimes": dict.fromkeys(("onnx", "tflite", "openvino", "ncnn"))}
+    told: list[str] = []
+    run = Run([], Protocol(), None, None, None, lambda index, why: told.append(why))
+
+    class Manifest:
+        target = "tflite"
+
+    class Bundle:
+        manifest = Manifest
+
+    run.jobs, run.bundles = ["a job"], {0: Bundle}
+    Board("board://x")._check_packages(run, facts, "pip install")
+    assert told[0].startswith("a job: there is no TFLite (LiteRT) for Linux armv7l (only for Linux x86_64")
+
+
+@pytest.mark.parametrize(("python", "virtual", "executable", "expected"), [
+    (None, False, "/usr/bin/python3", ".cache/edgeface/venv/bin/python"),
+    (None, True, "/home/pi/.cache/edgeface/venv/bin/python", ".cache/edgeface/venv/bin/python"),
+    (None, True, "/opt/conda/bin/python3", "/opt/conda/bin/python3"),
+    ("~/my env/bin/python", True, "/home/pi/my env/bin/python", "~/'my env/bin/python'"),
+])
+def test_packages_go_where_the_python_that_is_used_looks(python: str | None, virtual: bool, executable: str,
+                                                         expected: str) -> None:
+    staged = remote.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
+    assert Board("board://x", python)._install(staged) == f"board {expected} -m pip install"
+
+
+def test_advice_for_a_python_that_cannot_make_environments() -> None:
+    staged = remote.Staged("/home/pi/.cache/edgeface", 0, "/usr/bin/python3", False, False, ())
+    fix = Board("board://x")._missing_venv(staged).fix
+    assert fix == "board get python3 && board python3 -m venv .cache/edgeface/venv"
+
+
+def test_a_command_for_the_devices_shell_is_put_to_it() -> None:
+    board = Board("board://x")
+    assert board._typed_here(Finding(True, "governor", "echo a | tee b"), "board pip").fix == "board 'echo a | tee b'"
+    assert board._typed_here(Finding(True, "onnx", "board pip x"), "board pip").fix == "board pip x"
+    assert board._typed_here(Finding(False, "disk", "free 200 MB"), "board pip").fix == "free 200 MB"
+
+
+def test_hash_in_the_name_of_the_agent() -> None:
+    assert remote.agent_path() == f"edgeface-{hashlib.sha256(remote.zipapp.pack()).hexdigest()[:16]}.pyz"
