@@ -77,7 +77,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, WhiteSquareRunner]:
     """Let Detector.open give a fake of the size that the model's name tells; the runner it opened is in here."""
     runners: dict[str, WhiteSquareRunner] = {}
 
-    def open_fake(model: Any, threads: int, score: float, iou: float, size: int | str | None) -> Detector:
+    def open_fake(model: Any, threads: int, score: float, iou: float, size: int | str | None, fast: bool) -> Detector:
         fixed = {"fixed": (640, 480), "small": (320, 256)}.get(Path(model).name)
         runners[str(model)] = WhiteSquareRunner(fixed)
         return Detector(runners[str(model)], score, iou, size)

@@ -188,8 +188,10 @@ def test_agent_without_anything_to_measure_says_so() -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    # A shell starts what runs in the background with SIGINT ignored, and so would be what this starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            cwd=Path(__file__).parents[2])
 
 
 def finish(process: subprocess.Popen[bytes], pids: list[int]) -> tuple[bytes, bytes]:

@@ -99,7 +99,7 @@ class TestBundle:
         assert (manifest.precision, manifest.parity) == ("int8", None)
         assert (manifest.weights, manifest.architecture) == (exact.weights, exact.architecture)
         assert exact.tools.items() <= manifest.tools.items()
-        assert manifest.calibration == {"method": "max", "images": IMAGES, "seed": 0,
+        assert manifest.calibration == {"method": OnnxQuantizer.scales[0], "images": IMAGES, "seed": 0,
                                         "sha256": manifest.calibration and manifest.calibration["sha256"]}
         assert len(set(done.calibration["sha256"])) == IMAGES
 
@@ -171,7 +171,7 @@ class TestBudget:
     def test_cannot_be_held(self, float_bundle: Bundle, mini_wider: Path, black: Path, tmp_path: Path) -> None:
         options = {"images": 3, "scale": "kl", "max_reverted": 0.0}
         message = (r"^the budget of 0\.5 AP points cannot be held: best drop ([0-9.]+) points with 0 of \d+ layers in "
-                   r"float: accept it with --max-drop \1, or .* another --scale \(max, mse, percentile\)$")
+                   r"float: accept it with --max-drop \1, or .* another --scale \(mse, max, percentile\)$")
         with pytest.raises(QuantizeError, match=message):
             quantize_model(request(float_bundle, **options), tmp_path, data=mini_wider, calibration=black)
         assert [p.name for p in tmp_path.iterdir()] == [".edgeface-n-onnx-int8-160x128.journal.json"]
@@ -221,7 +221,7 @@ class TestResume:
 
 class TestMistakes:
     def test_scale(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path) -> None:
-        with pytest.raises(OptionError, match="--scale best: onnx takes max, mse"):
+        with pytest.raises(OptionError, match=f"--scale best: onnx takes {', '.join(OnnxQuantizer.scales)}"):
             quantize_model(request(float_bundle, scale="best"), tmp_path, data=mini_wider)
 
     def test_missing_converter(self) -> None:
