@@ -93,6 +93,11 @@ class Backend:
         return _from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
+def load_candidate_maker() -> Callable[..., Any]:
+    """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
+    return _from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+
+
 _SERVERS = ("Linux x86_64", "Linux aarch64", "macOS arm64", "Windows AMD64")
 
 BACKENDS: dict[str, Backend] = {

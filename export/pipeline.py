@@ -60,7 +60,7 @@ def export_model(source: Source, request: ExportRequest, out: Path | str = "dist
     exporter = BACKENDS[request.target].load_exporter(request.precision)
     with stage(f"converting to {request.target}"), quiet(f"converting {source.name} to {request.target}", verbose):
         converted: Converted = exporter(deployable(source.network), request)
-    manifest = _manifest(source, request, converted)
+    manifest = float_manifest(source, request, converted)
     files = {source.name + suffix: content for suffix, content in converted.files.items()}
     with stage("comparing the file with torch"), scratch_folder() as scratch:
         unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
@@ -83,7 +83,8 @@ def check_writable(out: Path | str) -> None:
         raise OutputError(f"cannot write {out}: {error.strerror or error}: choose another folder with --out") from None
 
 
-def _manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:
+def float_manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:
+    """What the manifest says of a file before its parity is known."""
     architecture = source.network.architecture
     return Manifest(
         model=source.name, target=request.target, precision=request.precision, architecture=architecture,

@@ -1,0 +1,288 @@
+"""``python -m benchmarks.latency_model``: how well latency is predicted, beside multiply-accumulates and parameters.
+
+For each runtime and precision: a latency model is fitted to the networks measured for it, and asked for 100 others
+that were measured as well (a third from each search space, none of them seen in the fit). Multiply-accumulates and
+parameters predict through the straight line that fits the same networks best. The tables of measurements lie in
+benchmarks/latency_tables; --measure makes your own, for this machine or a device, about half an hour for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import table
+from edgeface.backends import BACKENDS
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.files import atomic_write
+from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.jobs import LOCAL
+from edgeface.models.architecture import Architecture
+from edgeface.search.latency_model import LatencyModel, Prediction
+from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
+from edgeface.search.layers import macs_of, params_of
+from edgeface.search.space import COUNTED_AT, SPACES
+from export.terminal import Terminal
+
+TABLES = Path(__file__).parent / "latency_tables"
+KINDS = ("onnx-fp32", "openvino-fp32", "ncnn-fp32", "tflite-fp32", "openvino-int8", "tflite-int8")
+"""target and precision"""
+LEARNED = 40
+"""networks of each space that the model is fitted to"""
+HELD_OUT = dict(zip(SPACES, (34, 33, 33), strict=True))
+HELD_OUT_FROM = 1000
+"""seed of the first network of each space that is held out"""
+WITHIN = 0.10
+SPEED = 2000
+"""networks whose predictions are timed"""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one predictor does on the networks held out."""
+
+    within_10: float
+    """share predicted within 10 % of what was measured"""
+    spearman: float
+    median_error: float
+
+    @classmethod
+    def of(cls, predicted: Floats, measured: Floats) -> Score:
+        """Both in ms."""
+        from scipy.stats import spearmanr
+
+        error = np.abs(predicted / measured - 1)
+        return cls(round(float(np.mean(error <= WITHIN)), 4), round(float(spearmanr(predicted, measured)[0]), 4),
+                   round(float(np.median(error)), 4))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one table."""
+
+    table: LatencyTable
+    learned: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    predictions: tuple[Prediction, ...]
+    """of :attr:`held_out`"""
+    model: Score
+    flops: Score
+    params: Score
+    per_second: float
+    """predictions, on one core"""
+
+    @property
+    def measured_ms(self) -> Floats:
+        """Of the networks held out."""
+        return np.array([self.table.ms(r) for r in self.held_out])
+
+    @property
+    def covered(self) -> float:
+        """Share of the 95 % intervals that hold what was measured."""
+        return float(np.mean([p.low_ms <= ms <= p.high_ms
+                              for p, ms in zip(self.predictions, self.measured_ms, strict=True)]))
+
+    @property
+    def learning_s(self) -> float:
+        """Device time of the networks that the model was fitted to."""
+        return self.table.device_s * len(self.learned) / max(1, len(self.table.records))
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and their conditions."""
+        setting = self.table.setting
+        return {
+            "target": setting.target, "precision": setting.precision, "runtime": self.table.runtime,
+            "device": setting.device, "cpu": self.table.cpu, "threads": setting.threads, "width": setting.width,
+            "height": setting.height, "within_10": self.model.within_10, "spearman": self.model.spearman,
+            "median_error": self.model.median_error,
+            "flops": {"within_10": self.flops.within_10, "spearman": self.flops.spearman},
+            "params": {"within_10": self.params.within_10, "spearman": self.params.spearman},
+            "held_out": len(self.held_out), "outside": sum(bool(p.outside) for p in self.predictions),
+            "in_95_interval": round(self.covered, 4), "learned": len(self.learned),
+            "learning_device_minutes": round(self.learning_s / 60, 1),
+            "predictions_per_second": round(self.per_second),
+            "not_valid": len(self.table.records) - len(self.table.valid),
+            "measured_ms": [round(float(ms), 3) for ms in self.measured_ms],
+            "predicted_ms": [round(p.ms, 3) for p in self.predictions],
+        }
+
+
+def networks(learned: int = LEARNED) -> list[Architecture]:
+    """All that are measured, held out or not, mixed: whoever stops early has some of each."""
+    found = []
+    for i in range(max(learned, *HELD_OUT.values())):
+        for name, space in SPACES.items():
+            if i < learned:
+                found.append(space.sample(i))
+            if i < HELD_OUT[name]:
+                found.append(space.sample(HELD_OUT_FROM + i))
+    return found
+
+
+def is_held_out(record: Record) -> bool:
+    """By the seed in its name."""
+    return int(record.architecture.name.rpartition("-")[2]) >= HELD_OUT_FROM
+
+
+def evaluate(latencies: LatencyTable) -> Result:
+    """Fit and ask. Raises DataError for a table without enough valid records."""
+    learned = tuple(r for r in latencies.valid if not is_held_out(r))
+    held_out = tuple(r for r in latencies.valid if is_held_out(r))
+    if len(held_out) < 2:
+        raise DataError(f"the table of {latencies.setting} has {len(held_out)} valid networks held out: go on with "
+                        "--measure")
+    seen = LatencyTable(latencies.setting, latencies.cpu, latencies.runtime, learned)
+    model = LatencyModel(seen)
+    # One figure for the reference serves both, or the two halves would differ in what they are ratios to.
+    scale = latencies.reference_ms / seen.reference_ms
+    predictions = tuple(Prediction(p.ms * scale, p.low_ms * scale, p.high_ms * scale, p.outside)
+                        for p in model.predict([r.architecture for r in held_out]))
+    measured = np.array([latencies.ms(r) for r in held_out])
+    taught = np.array([latencies.ms(r) for r in learned])
+    return Result(
+        latencies, learned, held_out, predictions, Score.of(np.array([p.ms for p in predictions]), measured),
+        _line([macs_of(r.architecture, *COUNTED_AT) for r in learned], taught,
+              [macs_of(r.architecture, *COUNTED_AT) for r in held_out], measured),
+        _line([params_of(r.architecture) for r in learned], taught, [params_of(r.architecture) for r in held_out],
+              measured), _speed(model))
+
+
+def _line(counts: Sequence[int], taught_ms: Floats, asked: Sequence[int], measured_ms: Floats) -> Score:
+    """The predictor a + b count, of least squared relative error."""
+    columns = np.column_stack([np.ones(len(counts)), np.array(counts, np.float64)])
+    factors = np.linalg.lstsq(columns / taught_ms[:, None], np.ones(len(counts)), rcond=None)[0]
+    return Score.of(np.column_stack([np.ones(len(asked)), np.array(asked, np.float64)]) @ factors, measured_ms)
+
+
+def _speed(model: LatencyModel) -> float:
+    """Predictions a second, as a search asks for them: each network differs from one before in one block."""
+    space, draw = SPACES["idw"], random.Random(0)
+    asked = [space.sample(0)]
+    while len(asked) < SPEED:
+        asked.append(space.mutate(draw.choice(asked), draw))
+    start = time.perf_counter()
+    model.predict(asked)
+    return len(asked) / (time.perf_counter() - start)
+
+
+def draw(results: Sequence[Result], path: Path) -> None:
+    """Scatter plots: what was measured against each of the three predictors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.1 * len(results)), layout="constrained")
+    axes = figure.subplots(len(results), 3, squeeze=False)
+    for row, result in zip(axes, results, strict=True):
+        setting, spaces = result.table.setting, [r.architecture.name.partition("-")[0] for r in result.held_out]
+        columns = (
+            ([p.ms for p in result.predictions], "predicted ms", result.model),
+            ([macs_of(r.architecture, *COUNTED_AT) / 1e6 for r in result.held_out], "million MACs", result.flops),
+            ([params_of(r.architecture) / 1e3 for r in result.held_out], "thousand parameters", result.params),
+        )
+        for plot, (values, label, score) in zip(row, columns, strict=True):
+            for space in SPACES:
+                chosen = [i for i, name in enumerate(spaces) if name == space]
+                plot.scatter([values[i] for i in chosen], result.measured_ms[chosen], s=12, alpha=0.7, label=space)
+            plot.set(xlabel=label, ylabel="measured ms",
+                     title=f"{setting.target} {setting.precision}: {score.within_10:.0%} within 10 %, "
+                           f"Spearman {score.spearman:.3f}")
+            plot.title.set_fontsize(9)
+        ends = np.array([result.measured_ms.min(), result.measured_ms.max()])
+        row[0].fill_between(ends, ends * (1 - WITHIN), ends * (1 + WITHIN), color="grey", alpha=0.2)
+        row[0].legend(fontsize=8)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=80, format=path.suffix.lstrip("."))
+
+
+def as_table(results: Sequence[Result]) -> str:
+    """The figures, and where they come from."""
+    def both(score: Score) -> str:
+        return f"{score.within_10:.0%} {score.spearman:.3f}"
+
+    rows = [(f"{r.table.setting.target} {r.table.setting.precision}", both(r.model), both(r.flops), both(r.params),
+             f"{r.model.median_error:.1%}", f"{r.covered:.0%}", f"{len(r.learned)}/{len(r.held_out)}",
+             f"{r.learning_s / 60:.0f} min", f"{r.per_second:,.0f}") for r in results]
+    text = table(("within 10 %, Spearman", "model", "MACs", "parameters", "median error", "in 95 % interval",
+                  "learned/asked", "device time", "a second"), rows)
+    where = dict.fromkeys(f"{r.table.setting.device}, {r.table.cpu}, {r.table.runtime}" for r in results)
+    return text + "\n\nmeasured on: " + "; ".join(where)
+
+
+def table_path(folder: Path, setting: Setting) -> Path:
+    """Of the table of ``setting``."""
+    return folder / (f"{setting.target}-{setting.precision}-{setting.width}x{setting.height}-"
+                     f"{setting.threads}t.json")
+
+
+def measure_all(o: argparse.Namespace, terminal: Terminal) -> None:
+    """Go on with every table that was asked for."""
+    architectures = networks(o.learned)
+    with open_device(o.device) as device:
+        for kind in o.kinds:
+            setting = _setting(o, kind)
+            path = table_path(o.tables, setting)
+            known = LatencyTable.load(path) if path.is_file() else None
+            found = measure(setting, architectures, device, o.bundles, known, terminal.tick,
+                            lambda t, path=path: t.save(path),  # type: ignore[misc]
+                            lambda a, why: terminal.note(f"left out: {a.name}: {why}"))
+            terminal.line(f"{setting}: {len(found.valid)} of {len(architectures)} networks measured, "
+                          f"{found.device_s / 60:.0f} minutes; {path}")
+
+
+def _setting(o: argparse.Namespace, kind: str) -> Setting:
+    target, _, precision = kind.partition("-")
+    return Setting(o.device, target, precision, *COUNTED_AT, o.threads)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description=__doc__)
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of latency tables; default: ours")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="TARGET-PRECISION",
+                        choices=[f"{b.target}-{p}" for b in BACKENDS.values() for p in b.precisions],
+                        help="such as openvino-int8")
+    parser.add_argument("--measure", action="store_true", help="measure what the tables lack; resumes by itself")
+    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--learned", type=int, default=LEARNED, help="networks of each space to learn from")
+    parser.add_argument("--bundles", type=Path, default=Path("dist/candidates"), help="folder of the files to measure")
+    parser.add_argument("--plot", type=Path, help="draw the scatter plots to this .png or .svg")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    o = parse(arguments)
+    try:
+        with Terminal() as terminal:
+            if o.measure:
+                measure_all(o, terminal)
+            results = []
+            for done, kind in enumerate(o.kinds):
+                terminal.tick("fitting", done, len(o.kinds))
+                results.append(evaluate(LatencyTable.load(table_path(o.tables, _setting(o, kind)))))
+            if o.plot:
+                draw(results, o.plot)
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
+        return 130
+    print(json.dumps([r.to_json() for r in results], indent=1) if o.format == "json" else as_table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Files of an Architecture that nobody has trained yet, for the clock alone: random weights, ranges of two made-up
+photos, neither parity nor accuracy measured, which such weights could not have.
+
+How long a network takes does not depend on what its weights are, as long as none is zero, infinite or denormal.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from edgeface.backends import get_backend
+from edgeface.bundle import Bundle, write_bundle
+from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OutputError
+from edgeface.images import letterbox
+from edgeface.latency.photo import synthetic_photo
+from edgeface.models.architecture import Architecture
+from export.pipeline import check_writable, float_manifest
+from export.quiet import quiet
+from export.request import Converted, ExportRequest
+from quantize.base import Image, Quantizer
+from quantize.measure import int8_manifest, named_files
+
+PHOTO_PX = (1280, 960)
+PHOTOS = 2
+TASKS = 25
+"""networks after which a process is replaced: converters do not give all memory back"""
+
+Job = tuple[Architecture, tuple[tuple[str, str], ...], int, int, Path]
+
+
+def candidate_bundles(
+    architectures: Sequence[Architecture], kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path,
+    tick: Callable[[str, int, int], None] | None = None, processes: int | None = None,
+) -> list[list[Path] | str]:
+    """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target, precision) of
+    ``kinds``, in that order; or the line that says why they cannot be made.
+
+    A Bundle of the same Architecture that is already there is left as it is. processes: that convert at once; None:
+    one for each processor. Raises OutputError, and MissingExtraError for a converter that is not installed.
+    """
+    check_writable(out)
+    jobs = [(architecture, tuple(kinds), width, height, out) for architecture in architectures]
+    todo = [job for job in jobs if not all(_is_there(path, job[0]) for path in _folders(*job))]
+    outcomes: dict[str, list[Path] | str] = {job[0].name: _folders(*job) for job in jobs if job not in todo}
+    count = processes or os.cpu_count() or 1
+    for start in range(0, len(todo), TASKS * count):
+        batch = todo[start : start + TASKS * count]
+        with ProcessPoolExecutor(min(count, len(batch)), get_context("spawn"), _one_thread) as pool:
+            for job, outcome in zip(batch, pool.map(_attempt, batch), strict=True):
+                outcomes[job[0].name] = outcome
+                if tick:
+                    tick(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", len(outcomes), len(jobs))
+    return [outcomes[architecture.name] for architecture in architectures]
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # there are as many processes as processors
+
+
+def _attempt(job: Job) -> list[Path] | str:
+    try:
+        return _make_all(*job)
+    except (OutputError, MissingExtraError):
+        raise
+    except EdgefaceError as error:
+        return str(error)
+
+
+def _folders(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
+             ) -> list[Path]:
+    return [out / f"{architecture.name}-{target}-{precision}-{width}x{height}" for target, precision in kinds]
+
+
+def _make_all(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
+              ) -> list[Path]:
+    folders = dict(zip(kinds, _folders(architecture, kinds, width, height, out), strict=True))
+    with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch:
+        for target, precision in sorted(kinds, key=lambda kind: kind[1] == "int8"):  # int8 is made from fp32
+            folder = folders[target, precision]
+            if not _is_there(folder, architecture):
+                _make(architecture, target, precision, width, height, folder, folders.get((target, "fp32")),
+                      Path(scratch))
+    return list(folders.values())
+
+
+def _is_there(folder: Path, architecture: Architecture) -> bool:
+    try:
+        return Bundle.open(folder).manifest.architecture == architecture
+    except BundleError:
+        return False
+
+
+def _make(architecture: Architecture, target: str, precision: str, width: int, height: int, folder: Path,
+          source: Path | None, scratch: Path) -> None:
+    if precision != "int8":
+        _float(architecture, ExportRequest(target, precision, width, height), folder)
+        return
+    bundle = Bundle.open(source) if source else _float(
+        architecture, ExportRequest(target, "fp32", width, height), scratch / folder.name)
+    photos: list[Image] = [letterbox(synthetic_photo(*PHOTO_PX, seed), width, height)[0] for seed in range(PHOTOS)]
+    kind: type[Quantizer] = get_backend(target).load_quantizer()  # type: ignore[assignment]
+    with quiet(f"quantising {architecture.name} for {target}"):
+        quantized = kind(bundle, photos, kind.scales[0]).quantize()
+    manifest = int8_manifest(bundle.manifest, quantized)
+    write_bundle(folder, manifest, named_files(manifest, quantized))
+
+
+def _float(architecture: Architecture, request: ExportRequest, folder: Path) -> Bundle:
+    from edgeface.models.detector import deployable
+    from export.source import random_source
+
+    source = random_source(architecture, seed=0)
+    exporter = get_backend(request.target).load_exporter(request.precision)
+    with quiet(f"converting {architecture.name} to {request.target}"):
+        converted: Converted = exporter(deployable(source.network), request)
+    files = {architecture.name + suffix: content for suffix, content in converted.files.items()}
+    return write_bundle(folder, float_manifest(source, request, converted), files)
