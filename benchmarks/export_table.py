@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from edgeface.bundle import Bundle
 from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
-from edgeface.latency.interleaved import side_by_side
+from edgeface.latency.jobs import Job, Protocol
+from edgeface.latency.protocol import Tick, measure
 from edgeface.models.registry import listed
 from edgeface.options import parse_size
-from edgeface.runners import open_runner
 from export.pipeline import export_model
 from export.request import ExportRequest
 from export.source import load_source, random_source
+from export.terminal import Terminal
 
 SETTINGS = ("easy", "medium", "hard")
 QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
@@ -86,13 +87,12 @@ def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: 
     })
 
 
-def add_latency(o: argparse.Namespace, records: dict[str, Record]) -> None:
+def add_latency(o: argparse.Namespace, records: dict[str, Record], tick: Tick | None = None) -> None:
     """Time all files in turn and put the figures into ``records``."""
-    with ExitStack() as stack:
-        runners = {name: stack.enter_context(open_runner(Bundle.open(o.out / name.removesuffix(FAST)),
-                                                         fast=name.endswith(FAST))) for name in records}
-        for name, timing in side_by_side(runners, o.rounds, per_round=5, seed=o.seed).items():
-            records[name]["latency"] = timing.to_json()
+    jobs = [Job(str(o.out / name.removesuffix(FAST)), fast=name.endswith(FAST)) for name in records]
+    protocol = Protocol(rounds=o.rounds, seed=o.seed, together=max(2, len(jobs)))
+    for name, found in zip(records, measure(jobs, protocol, tick=tick), strict=True):
+        records[name]["latency"] = {**found.network_ms.to_json(), "invalid_reasons": list(found.invalid_reasons)}
 
 
 def float_of(records: dict[str, Record], record: Record) -> Record:
@@ -105,7 +105,7 @@ def own_table(records: dict[str, Record]) -> str:
     lines = ["| target | precision | bytes | of fp32 | from torch | easy | medium | hard | drop hard | ms | of fp32 |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     for record in records.values():
-        base, latency = float_of(records, record), record["latency"]["cpu_median_ms"]
+        base, latency = float_of(records, record), record["latency"]["median"]
         parity = f"{record['parity']:.1e}" if record["parity"] is not None else f"{record['snr_db']:.1f} dB"
         lines.append(
             f"| {record['target']} | {record['precision']} | {record['bytes']:,} | "
@@ -126,9 +126,9 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     for i, (target, row) in enumerate(BACKENDS.items()):
         for precision, marker in markers.items():
             for r in (r for r in records.values() if (r["target"], r["precision"]) == (target, precision)):
-                axes.plot(r["latency"]["cpu_median_ms"], 100 * r["hard"], marker, color=f"C{i}", alpha=0.8,
+                axes.plot(r["latency"]["median"], 100 * r["hard"], marker, color=f"C{i}", alpha=0.8,
                           label=f"{row.title} {precision}", markersize=9)
-    axes.set(xlabel="network, CPU ms, one thread", ylabel="AP hard, points", title=title)
+    axes.set(xlabel="network, median ms, one thread", ylabel="AP hard, points", title=title)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
@@ -205,8 +205,9 @@ Written by `python -m benchmarks.export_table{' --matrix' if rows else ''} --dat
 `from torch`: largest absolute difference of any head from torch in float64, on noise and a photo (fp16: from the
 trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first['images']} WIDER
 FACE validation photos ({first['protocol'].partition(', score')[0]}, official protocol).
-`ms`: median CPU time of one run, one thread, all files in turn in one process, {o.rounds} rounds; only ratios of one
-run are worth quoting. `fast`: the same file in the runner's fast mode (`--fast`), which changes what the CPU can:
+`ms`: median time of the network, one thread, a process for each file, all in turn, {o.rounds} rounds
+({_validity(records)}); only ratios of one run are worth quoting. `fast`: the same file in the runner's fast mode
+(`--fast`), which changes what the CPU can:
 {fast}.
 
 Conditions: {conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_1min']} at the end,
@@ -232,6 +233,13 @@ float16), at most 1e-4 or the file is not written. int8: signal-to-noise ratio o
     return text
 
 
+def _validity(records: dict[str, Record]) -> str:
+    """Of the latency figures."""
+    reasons = [f"{name}: {'; '.join(r['latency']['invalid_reasons'])}" for name, r in records.items()
+               if r["latency"]["invalid_reasons"]]
+    return "all valid by the protocol" if not reasons else "not valid: " + ", ".join(reasons)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.export_table", description=__doc__,
@@ -243,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that exports.md and .png go to")
     parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
     parser.add_argument("--matrix", action="store_true", help="also every published network to every target")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of five runs a file")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of ten runs a file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--save", type=Path, help="also write the JSON to this file")
@@ -275,12 +283,13 @@ def _run(o: argparse.Namespace) -> int:
         if precision == "fp32" and BACKENDS[target].fast:
             records[bundle.path.name + FAST] = measure_file(o, bundle, results, fast=True)
     rows = matrix(o, results) if o.matrix else []
-    add_latency(o, records)
+    with Terminal() as terminal:
+        add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
     with atomic_write(o.docs / "exports.md") as temporary:
         temporary.write_text(document(o, records, rows, conditions), encoding="utf-8")
     plot(o.docs / "exports.png", records, f"{o.model}, {o.size}: hard AP against latency")
-    columns = ("file", "bytes", *SETTINGS, "cpu_median_ms")
+    columns = ("file", "bytes", *SETTINGS, "median ms")
     text = table(columns, [[name, r["bytes"], *(f"{r[s]:.4f}" for s in SETTINGS),
                             f"{r['latency']['cpu_median_ms']:.2f}"] for name, r in records.items()])
     emit({"files": records, "matrix": rows, "environment": conditions}, text, o.format, o.save)

@@ -1,7 +1,7 @@
 """``python -m benchmarks.model_card RUN --data WIDER``: put the weights of a run into the zoo, with their card.
 
 Everything the card states is measured or read here: accuracy by the official protocol, parameters and MACs, the data
-the run saw, and, from files that benchmarks.latency and benchmarks.learning_curve wrote, latency and the curve.
+the run saw, and, from what make bench and benchmarks.learning_curve wrote, latency and the curve.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import table
+from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
 from edgeface.detector import Detector
 from edgeface.errors import DataError, EdgefaceError
@@ -44,7 +45,7 @@ def publish(run: Path, data: Path, note: str, latency: Path | None, folder: Path
         weights=f"{name}.safetensors", sha256=hashlib.sha256(content).hexdigest(), card=f"{name}.md", licence=LICENCE,
         data_terms=DATA_TERMS, architecture=architecture, accuracy=report)
     index = {key: asdict(value) for key, value in zoo.read_index(folder).items()} | {name: asdict(entry)}
-    card = _card(entry, config, run, note, json.loads(latency.read_text()) if latency else None)
+    card = _card(entry, config, run, note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
         with atomic_write(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -61,7 +62,7 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
                                  progress=True).report.to_json()
 
 
-def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: dict[str, Any] | None) -> str:
+def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None) -> str:
     architecture, report = entry.architecture, entry.accuracy
     assert report is not None
     size = count(architecture, *SIZE)
@@ -107,15 +108,17 @@ def _block(text: str, kind: str = "text") -> str:
     return f"```{kind}\n{text}\n```"
 
 
-def _latency(latency: dict[str, Any] | None) -> str:
-    if latency is None:
+def _latency(results: Path | None) -> str:
+    timings = [p for p in load_context(results / CONTEXT).peers if (p.width, p.height, p.threads) == (*SIZE, 1)
+               ] if results else []
+    if not timings:
         return "Not measured."
-    columns = ("model", "cpu_median_ms", "cpu_min_ms", "wall_p90_ms", "ratio")
-    rows = [[r["model"], *(f"{r[c]:.2f}" for c in columns[1:])] for r in latency["rows"]]
-    e = latency["environment"]
-    return (f"ONNX Runtime {e['onnxruntime']}, {latency['size']}, {latency['threads']} thread(s), {e['cpu']}, models "
-            f"in turn in one process (`python -m benchmarks.latency`), ratio to {latency['reference']}:\n\n"
-            + _block(table(columns, rows)))
+    rows = [(p.model, f"{p.network_ms.median:.2f}", f"{p.network_ms.p90:.2f}", p.ratio, "; ".join(p.invalid_reasons))
+            for p in sorted(timings, key=lambda p: p.network_ms.median)]
+    first = timings[0]
+    return (f"{first.runtime}, {SIZE[0]}x{SIZE[1]}, one thread, {first.environment.machine.cpu}, in turn in one "
+            "process, with published networks (`make bench`):\n\n"
+            + _block(table(("model", "median ms", "90 %", "ratio", "not valid"), rows)))
 
 
 def _curve(path: Path) -> list[str]:
@@ -133,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model_card", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished training run")
     parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder with the validation images")
-    parser.add_argument("--latency", type=Path, help="JSON that benchmarks.latency saved")
+    parser.add_argument("--latency", type=Path, help="folder that make bench wrote, with peers")
     parser.add_argument("--note", default="", help="a sentence on which images the figures may be compared on")
     parser.add_argument("--zoo", type=Path, default=zoo.FOLDER, help="folder of index.json; default: the package's own")
     o = parser.parse_args(arguments)

@@ -52,6 +52,7 @@ class _Verbs(TyperGroup):
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in self.commands else args)
 
 
+DEVICE_HELP = "local, ssh://[user@]host[:port] or adb://serial; add ?python=PATH for a Python of your choice there."
 app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Tiny face detectors for ARM and x86 CPUs: detect, evaluate, train, measure.")
@@ -390,7 +391,7 @@ def train(
 @_with_options(Protocol)
 def bench(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")],
-    device: Annotated[str, typer.Option(help="local, ssh://[user@]host[:port] or adb://serial.")] = "local",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "local",
     threads: Annotated[list[int], typer.Option(
         min=1, help="CPU threads of the runtime; given several times, every Bundle is measured with each.")] = [1],  # noqa: B006
     fast: Fast = False,
@@ -525,7 +526,7 @@ def _print_regression(found: Regression) -> None:
                                     "Exit code: 0 when the device can measure, 1 when something is missing, 2 when it "
                                     "cannot be reached.")
 def device_check(
-    url: Annotated[str, typer.Argument(metavar="URL", help="local, ssh://[user@]host[:port] or adb://serial.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help=DEVICE_HELP)],
     format: Format = "table",
 ) -> None:
     """Say what a device has, what must still be installed on it, and with which command."""

@@ -14,8 +14,9 @@ from rich.table import Table
 from edgeface.errors import MissingExtraError
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
 from edgeface.files import atomic_write
-from edgeface.latency.interleaved import Timing, side_by_side
-from edgeface.runners import open_runner
+from edgeface.latency.jobs import Job, Protocol
+from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import measure
 from quantize.base import Tick
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 TIE = 1.1
 """a smaller ratio of latencies cannot be told from noise"""
 FILES = ("float", "int8")
-FIGURES = {"median": "cpu_median_ms", "minimum": "cpu_min_ms"}
+FIGURES = {"median": "median", "90 %": "p90", "minimum": "min"}
+PROTOCOL = Protocol(rounds=10, per_round=10, warm_up_s=3.0)
 X86 = ("x86_64", "AMD64", "i686", "x86")
 
 
-def measure_latency(done: Quantization, tick: Tick | None = None) -> dict[str, Timing]:
-    """``float`` and ``int8``, in turn, one thread each."""
-    with open_runner(done.float_bundle) as exact, open_runner(done.bundle) as int8:
-        return side_by_side({"float": exact, "int8": int8}, tick=tick)
+def measure_latency(done: Quantization, tick: Tick | None = None) -> dict[str, Measurement]:
+    """``float`` and ``int8``, which is compared with it, one thread each. Raises DeviceError."""
+    jobs = [Job(str(done.float_bundle.path)), Job(str(done.bundle.path))]
+    return dict(zip(FILES, measure(jobs, PROTOCOL, reference=0, tick=tick), strict=True))
 
 
-def speed_sentence(latency: dict[str, Timing], machine: str | None = None) -> str:
-    """One plain sentence; figures are median CPU ms of one run. ``machine``: default the one this runs on."""
-    exact, int8 = latency["float"].cpu_median_ms, latency["int8"].cpu_median_ms
+def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str:
+    """One plain sentence; figures are median ms of one run. ``machine``: default the one this runs on."""
     figures = f"{int8:.1f} against {exact:.1f} ms"
     if exact >= TIE * int8:
         return f"INT8 is {exact / int8:.2f} times as fast as float on this CPU ({figures})"
@@ -48,7 +49,7 @@ def speed_sentence(latency: dict[str, Timing], machine: str | None = None) -> st
     return f"INT8 is {verdict} float on this CPU ({figures}): {advice}"
 
 
-def as_json(done: Quantization, latency: dict[str, Timing]) -> dict[str, Any]:
+def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, Any]:
     """The result as ``--format json`` prints it."""
     manifest = done.bundle.manifest
     size, float_size = done.bundle.size_bytes, done.float_bundle.size_bytes
@@ -58,8 +59,8 @@ def as_json(done: Quantization, latency: dict[str, Timing]) -> dict[str, Any]:
         "files": manifest.files, "bytes": size, "float_bytes": float_size, "ratio": round(size / float_size, 4),
         "scale": done.calibration["method"], "images": done.calibration["images"], "layers": done.layers,
         "accuracy": done.accuracy, "drop": drop_points(done.accuracy),
-        "latency": {name: timing.to_json() for name, timing in latency.items()},
-        "speed": speed_sentence(latency),
+        "latency": {name: record.to_json(samples=False) for name, record in latency.items()},
+        "speed": speed_sentence(latency["float"].network_ms.median, latency["int8"].network_ms.median),
     }
 
 
@@ -70,7 +71,7 @@ def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
     return {name: _drop(value, accuracy["int8"][name]) for name, value in accuracy["float"].items()}
 
 
-def print_report(done: Quantization, latency: dict[str, Timing]) -> None:
+def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
     """The same for people, on stdout."""
     result, accuracy = as_json(done, latency), done.accuracy
     kept, unable = accuracy["reverted_layers"], accuracy["float_layers"]
@@ -89,9 +90,11 @@ def print_report(done: Quantization, latency: dict[str, Timing]) -> None:
         print(f"{label:<10} {text}")
     _print_accuracy(accuracy)
     _print_noise(_head_noise(done))
-    print("latency    CPU ms of one run, one thread, the two in turn")
-    _print_table(("", "float", "int8"), [(label, *(f"{getattr(latency[name], field):.2f}" for name in FILES))
-                                         for label, field in FIGURES.items()])
+    print("latency    ms of the network, one thread, the two in turn")
+    _print_table(("", *FILES), [(label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
+                                for label, field in FIGURES.items()])
+    for reason in dict.fromkeys(reason for record in latency.values() for reason in record.invalid_reasons):
+        print(f"           not to be quoted: {reason}")
     print(f"           {result['speed']}")
     print(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
 

@@ -5,50 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import latency, learning_curve, model_card
+from benchmarks import learning_curve, model_card
 from benchmarks.common import table
 from edgeface import zoo
 from edgeface.models import build, get_architecture
 from edgeface.training.checkpoint import save_weights
 from edgeface.training.options import TrainOptions
 
-if TYPE_CHECKING:
-    from edgeface.bundle import Bundle
-
 
 def test_table_is_aligned() -> None:
     assert table(("name", "ms"), [("a", 10), ("longer", 2.5)]).splitlines() == [
         "name     ms", "a        10", "longer  2.5"]
-
-
-def test_latency_beside_itself(exported: Callable[..., Bundle], tmp_path: Path,
-                               capsys: pytest.CaptureFixture[str]) -> None:
-    """A Bundle and a bare copy of its file as a peer: the reference has ratio 1 and both have all figures."""
-    bundle = exported("onnx")
-    (tmp_path / "copy_160x128.onnx").write_bytes(bundle.read())
-    code = latency.main([str(bundle.path), "--peers", str(tmp_path), "--size", "160x128", "--rounds", "1",
-                         "--reference", "copy_160x128", "--format", "json"])
-    result = json.loads(capsys.readouterr().out)
-    rows = {row["model"]: row for row in result["rows"]}
-    assert code == 0 and set(rows) == {bundle.path.name, "copy_160x128"} and rows["copy_160x128"]["ratio"] == 1
-    assert all(row["cpu_min_ms"] > 0 and row["wall_p90_ms"] >= row["wall_median_ms"] for row in rows.values())
-    assert result["environment"]["onnxruntime"]
-
-
-def test_latency_refuses_what_is_no_model(exported: Callable[..., Bundle], tmp_path: Path,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bad_160x128.onnx").write_bytes(b"no model")
-    bundle = str(exported("onnx").path)
-    assert latency.main([bundle, "--peers", str(tmp_path), "--size", "160x128"]) == 2
-    assert latency.main([bundle, "--size", "320x320"]) == 2
-    assert latency.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 3
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from by_hand import alive, record, wait_for
 
-from edgeface.errors import DeviceError
+from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import remote
 from edgeface.latency.devices.base import Finding
 from edgeface.latency.devices.journal import KEPT_S, Journal
@@ -214,3 +214,47 @@ def test_a_command_for_the_devices_shell_is_put_to_it() -> None:
 
 def test_hash_in_the_name_of_the_agent() -> None:
     assert remote.agent_path() == f"edgeface-{hashlib.sha256(remote.zipapp.pack()).hexdigest()[:16]}.pyz"
+
+
+# -- a device that answers something else ------------------------------------------------------------------------------
+
+
+class Strange(remote.RemoteDevice):
+    """Its shell prints ``answer`` whatever it is asked."""
+
+    root, folder, package = "~/.cache/edgeface", "~/.cache/edgeface", "nothing"
+
+    def __init__(self, answer: str) -> None:
+        super().__init__("ssh://strange")
+        self.answer = answer
+
+    def arguments(self, command: str) -> list[str]:
+        return ["printf", "%s\\n", self.answer]
+
+    def advice(self, command: str) -> str:
+        return command
+
+    def explain(self, code: int, words: list[str]) -> str | None:
+        return None
+
+    def python_advice(self) -> str:
+        return "install one"
+
+
+@pytest.mark.parametrize("answer", [
+    '{"stage": "here"}', '{"stage": "here", "missing": [99], "root": "/"}', '{"stage": "here", "missing": 5}',
+    '{"stage": "here", "missing": [], "surprise": 1}',
+])
+def test_a_strange_answer_is_one_line(answer: str) -> None:
+    with pytest.raises(DeviceError, match="answered something else than edgeface would") as caught:
+        Strange(answer).check()
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("ssh://strange: ")
+
+
+@pytest.mark.parametrize("line", [{"progress": 5}, {"progress": {"what": "x"}}, {"measurement": []},
+                                  {"failed": {"job": 7, "message": "x"}}, {"failed": None}])
+def test_a_strange_line_of_the_agent_is_one_line(line: dict[str, Any]) -> None:
+    run = Run([], Protocol(), None, None, None, None)
+    device = Strange("")
+    with pytest.raises((DataError, DeviceError)), device._understood():
+        device._heed(line, run, [], "pip install")

@@ -169,7 +169,7 @@ class TestResult:
         assert result["accuracy"] == bundle.manifest.accuracy
         assert set(result["drop"]) == {"easy", "medium", "hard"}
         assert max(result["drop"].values()) <= 0.5
-        assert result["latency"]["int8"]["cpu_min_ms"] > 0
+        assert result["latency"]["int8"]["network_ms"]["min"] > 0
         assert "on this CPU" in result["speed"]
         steps = [line for line in err.splitlines() if not line.endswith(" ...")]
         assert not steps, err

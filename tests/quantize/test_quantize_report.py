@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeface.latency.interleaved import Timing
 from quantize.report import drop_points, speed_sentence
-
-
-def timings(exact: float, int8: float) -> dict[str, Timing]:
-    return {name: Timing(ms, ms, ms, ms, 100) for name, ms in (("float", exact), ("int8", int8))}
 
 
 @pytest.mark.parametrize(("exact", "int8", "machine", "sentence"), [
@@ -23,7 +18,7 @@ def timings(exact: float, int8: float) -> dict[str, Timing]:
     (8.0, 4.0, "x86_64", "INT8 is 2.00 times as fast as float on this CPU (4.0 against 8.0 ms)"),
 ])
 def test_one_plain_sentence(exact: float, int8: float, machine: str, sentence: str) -> None:
-    assert speed_sentence(timings(exact, int8), machine) == sentence
+    assert speed_sentence(exact, int8, machine) == sentence
 
 
 def test_drop_points() -> None:

@@ -7,7 +7,7 @@ from edgeface.latency.devices.base import Device, Finding
 
 __all__ = ["ACCEPTED", "Device", "Finding", "open_device"]
 
-ACCEPTED = "local, ssh://[user@]host[:port], adb://serial"
+ACCEPTED = "local, ssh://[user@]host[:port], adb://serial; the last two may end in ?python=PATH"
 
 
 def open_device(url: str) -> Device:

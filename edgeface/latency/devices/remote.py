@@ -16,6 +16,7 @@ does: nothing is left running on the device.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -175,13 +176,27 @@ class RemoteDevice(Device):
         reference = wanted.index(run.reference) if run.reference in wanted else None
         request = Request("measure", jobs, run.protocol, reference, self.url, (staged.executable,), SILENCE_S)
         for line in self._agent(staged, request, run.protocol.time_limit_s + SLACK_S, run):
-            if "progress" in line:
-                run.tick(**line["progress"])
-            elif "measurement" in line:
-                run.record(line["measurement"])
-            elif "failed" in line:
-                index, message = wanted[line["failed"]["job"]], line["failed"]["message"]
-                run.fail(index, message + foreign_hint(message, run.bundles[index], install))
+            with self._understood():
+                self._heed(line, run, wanted, install)
+
+    def _heed(self, line: dict[str, Any], run: Run, wanted: Sequence[int], install: str) -> None:
+        if "progress" in line:
+            run.tick(**line["progress"])
+        elif "measurement" in line:
+            run.record(line["measurement"])
+        elif "failed" in line:
+            index, message = wanted[line["failed"]["job"]], line["failed"]["message"]
+            run.fail(index, message + foreign_hint(message, run.bundles[index], install))
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Raises DeviceError where an answer of the device has another form than ours."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise DeviceError(f"{self.url}: the device answered something else than edgeface would "
+                              f"({type(error).__name__}): remove its cache folder {self.folder} and run the same "
+                              "command again") from error
 
     def _check_packages(self, run: Run, facts: dict[str, Any], install: str) -> None:
         """Fail the jobs that have no runtime on the device. Raises DeviceError where nothing at all can run."""
@@ -212,9 +227,11 @@ class RemoteDevice(Device):
             for line in session.lines():
                 kind = line.pop("stage", None)
                 if kind == "here":
-                    staged = self._send(session, line, files)
+                    with self._understood():
+                        staged = self._send(session, line, files)
                 elif kind == "stored" and run:
-                    run.tick(f"sent {files[line['index']].path}", 0, len(run.jobs))
+                    with self._understood():
+                        run.tick(f"sent {files[line['index']].path}", 0, len(run.jobs))
                 elif kind == "error":
                     raise self._stage_error(line)
                 elif kind == "end" and staged:
