@@ -19,12 +19,15 @@ CALIBRATION ?=
 PEERS ?= ../shared/peers
 DEVICE ?=
 BENCH ?=
+MEASURE ?=
+MODEL_OPTIONS ?=
 RUN_DIR ?= runs/$(MODEL)
 TEST_JOBS ?= 2
 BENCH_OPTIONS = --model $(MODEL) --out $(OUT) --peers $(PEERS) --data $(DATA) --max-drop $(MAX_DROP) \
   $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(BENCH)
 
-.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export package clean
+.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export bench-model \
+  package clean
 
 help: ## list the targets
 	@echo "edgeface: tiny face detectors for ARM and x86 CPUs"; echo
@@ -74,6 +77,11 @@ bench: $(STAMP) ## latency of MODEL on every runtime and of PEERS, into OUT/benc
 bench-pi: $(STAMP) ## the same on DEVICE=ssh://user@host or adb://serial
 	@[ -n "$(DEVICE)" ] || { echo "error: name the device: make bench-pi DEVICE=ssh://user@host" >&2; exit 2; }
 	$(RUN) -m benchmarks.bench --device '$(DEVICE)' $(BENCH_OPTIONS)
+
+bench-model: $(STAMP) ## how well latency is predicted; MEASURE=1: measured anew, on DEVICE if named (10 minutes a table)
+	$(RUN) -m benchmarks.latency_model --plot $(OUT)/bench/latency_model.png \
+	  $(if $(MEASURE),--measure --tables $(OUT)/latency_tables --bundles $(OUT)/candidates) \
+	  $(if $(DEVICE),--device '$(DEVICE)') $(MODEL_OPTIONS)
 
 bench-tables: $(STAMP) ## what postprocessing costs, and how fast training is
 	$(RUN) -m benchmarks --out $(OUT)

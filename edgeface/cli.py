@@ -294,6 +294,37 @@ def models(
     print("The published networks exist twice: as published, and with '-bn' appended for a head that exports well.")
 
 
+@app.command(epilog="Examples:\n\nedgeface score damofd-0.5g\n\n"
+                    "edgeface score 'SuperConvK3BNRELU(3,16,2,1)SuperResK3K3(16,24,2,16,1)...' --alpha 0.05\n\n"
+                    "edgeface score damofd-0.5g --data my_annotations.csv   # stages weighted for your faces\n\n"
+                    "A higher score promises a better detector of the same cost; it says nothing of the cost.")
+def score(
+    architecture: Annotated[str, typer.Argument(
+        metavar="ARCHITECTURE_OR_STRING",
+        help="Zoo name, structure string, or a .json file of an Architecture.")],
+    alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes.")] = 0.25,
+    data: Annotated[Path | None, typer.Option(
+        help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
+    format: Format = "table",
+) -> None:
+    """Score a backbone without training it: DDSAR, as DamoFD published it and mended."""
+    from edgeface.search import ddsar
+
+    _check_format(format)
+    backbone = ddsar.read_backbone(architecture)
+    weights = ddsar.weights_of_annotations(data) if data else ddsar.WEIGHTS
+    found = ddsar.score(backbone, alpha, weights)
+    if format == "json":
+        _print_json({**found.to_json(), "alpha": alpha, "weights": dict(zip(ddsar.STAGES, weights, strict=True))})
+        return
+    _print_table(("stage", "weight", "SES", "FSS"), [
+        (name, f"{weight:.3f}", f"{ses:.4f}", fss)
+        for name, weight, ses, fss in zip(ddsar.STAGES, weights, found.ses, found.fss, strict=True)],
+        right=("weight", "SES", "FSS"))
+    print(f"DDSAR {found.ddsar:.6f} as published, {found.mended:.6f} mended (true widths, without the stem), "
+          f"alpha {alpha:g}")
+
+
 @app.command()
 def doctor(format: Format = "table") -> None:
     """Say what is installed, what is missing and how to get it."""
@@ -552,8 +583,13 @@ def _print_findings(found: list[Finding]) -> None:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    return run(app, "edgeface")
+
+
+def run(commands: typer.Typer, name: str) -> int:
+    """Run ``commands`` as the program ``name``: a user's mistake is one line on stderr and exit code 2."""
     try:
-        app(prog_name="edgeface")
+        commands(prog_name=name)
     except EdgefaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

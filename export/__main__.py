@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeface.backends import BACKENDS, export_targets
-from edgeface.errors import EdgefaceError, OptionError
+from edgeface.cli import run
+from edgeface.errors import OptionError
 from edgeface.options import parse_size
 from export.pipeline import Exported, check_writable, export_model
 from export.request import ExportRequest, require
@@ -112,13 +113,8 @@ def _print_parity(parity: Parity) -> None:
 
 
 def main() -> int:
-    """Run the command; a user's mistake is one line on stderr and exit code 2."""
-    try:
-        app(prog_name="python -m export")
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command."""
+    return run(app, "python -m export")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from edgeface.backends import BACKENDS
-from edgeface.errors import EdgefaceError, OptionError, OutputError
+from edgeface.cli import run
+from edgeface.errors import OptionError
 from edgeface.options import parse_size
 from export.quiet import quiet
 from export.request import require
@@ -114,16 +115,8 @@ def _run(request: QuantizeRequest, out: Path, data: Path | None, calibration: Pa
 
 
 def main() -> int:
-    """Run the command; a user's mistake is one line on stderr and exit code 2."""
-    try:
-        app(prog_name="python -m quantize")
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {OutputError(str(error))}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command."""
+    return run(app, "python -m quantize")
 
 
 if __name__ == "__main__":

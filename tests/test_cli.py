@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeface.bundle import Bundle
 
 Command = Callable[..., tuple[int, str, str]]
-VERBS = ("detect", "eval", "compare", "models", "doctor", "train")
+VERBS = ("detect", "eval", "compare", "models", "score", "doctor", "train")
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 HEAVY = (
     "PIL", "ai_edge_quantizer", "export", "jax", "litert_converter", "litert_torch", "matplotlib", "onnx", "onnxscript",
-    "onnxsim", "quantize", "rich", "safetensors", "scipy", "skimage", "tensorflow", "torch", "torchvision", "tqdm",
-    "transformers", "typer", "yaml",
+    "onnxsim", "quantize", "rich", "safetensors", "scipy", "skimage", "sklearn", "tensorflow", "torch", "torchvision",
+    "tqdm", "transformers", "typer", "yaml",
 )
 """everything that the project uses somewhere and a device must not need"""
 
@@ -45,7 +45,8 @@ MODULES = (
     "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.ncnn_model",
     "edgeface.options", "edgeface.probes", "edgeface.probes.tflite",
     "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
-    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.zoo",
+    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.ddsar",
+    "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.space", "edgeface.zoo",
 )
 
 DETECT = textwrap.dedent(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from edgeface.errors import ModelError
@@ -104,6 +105,7 @@ def format_structure(blocks: Iterable[SuperBlock]) -> str:
     return "".join(map(str, blocks))
 
 
+@lru_cache(maxsize=1 << 14)  # a search parses the same blocks again and again
 def _parse_block(piece: str, number: int) -> SuperBlock:
     for kind, form in _FORMS.items():
         match = form.fullmatch(piece)

@@ -2,48 +2,54 @@
 
 A network takes the sum of what its layers take, and no runtime says what one layer takes, so layer costs are learned
 from sums, by Gaussian process regression (Rasmussen and Williams 2006, section 2.7) of relative errors. A layer costs a
-share of its multiply-accumulates, of the values that it reads and writes, and so on (:func:`_plain`); and a smooth
+share of its multiply-accumulates, of the values that it reads and writes, and so on (:class:`_Table`); and a smooth
 function of its channels and size corrects these, as narrow layers and small maps use a processor badly. What is
-learned is shared: there are terms for all layers, for all of one operator, and for one operator, kernel and stride,
-because runtimes have a kernel for each::
+learned is shared: there are terms for all layers, for all of one operator, and for one operator, kernel and stride (a
+group), because runtimes have a kernel for each::
 
-    ms = sum over layers:  plain_l . (a + b_operator + c_group)  +  guess_l . (u_operator(place_l) + v_group(place_l))
+    ms = sum over layers:  plain_l . (a + b_operator)  +  guess_l . (u_operator(place_l) + v_group(place_l))
 
 u and v are functions with an RBF kernel over place = log2 of input channels, output channels and cells (Nystroem's
-approximation), guess_l a rough share of the layer. How much each of the five terms may vary, and the noise, are what
+approximation), guess_l a rough share of the layer. How much each of the four terms may vary, and the noise, are what
 makes the measurements likeliest. The regression, its uncertainty and the approximation are scikit-learn's.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
 from sklearn.kernel_approximation import Nystroem
+from threadpoolctl import threadpool_limits
 
 from edgeface.errors import DataError, ModelError
 from edgeface.models.architecture import Architecture
 from edgeface.search.latency_table import LatencyTable
-from edgeface.search.layers import Layer, Part, parts_of
+from edgeface.search.layers import KINDS, Layer, Part, parts_of
 
+PLAIN = (0, 1)
+"""plain terms: for all layers, and for those of one operator"""
 LANES = (16, 32)
 """channels that a processor takes at once: 12 cost as much as 16"""
-LANDMARKS = {1: 60, 3: 24}
+LANDMARKS = {1: 24, 3: 12}
 """places at most that a smooth function stands on: of an operator, and of an operator with kernel and stride"""
 GAMMA = 0.15
 """of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in common"""
 VALUE_MACS = 16.0
 """multiply-accumulates that a processor does while it moves one value: a first guess, which the fit corrects"""
 VARIANCES = (1e-9, 1e3)
-NOISE = (1e-6, 1e-1)
-"""of relative errors: 0.1 % to 30 %"""
+MISFIT = (1e-6, 1e-1)
+"""variance of relative errors beyond that of the measurements: 0.1 % to 30 %"""
+RADIX = 1 << 14
+"""larger than any kernel or stride"""
 MARGIN = 0.5
 """how far outside the channels and sizes seen a layer may be, in doublings"""
 LEAST_NETWORKS = 20
@@ -55,6 +61,8 @@ MAX_SPREAD = 0.15
 """half the 95 % interval as a share of the prediction; beyond it, a network is called unlike those seen"""
 
 Floats = NDArray[np.float64]
+Key = tuple[Any, ...]
+"""first 0, 1 or 3 of a layer's group"""
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,10 @@ class LatencyModel:
     """Fitted when made; the same table gives the same model. Raises DataError for a table with too few records."""
 
     def __init__(self, table: LatencyTable) -> None:
-        records = table.valid
+        records = tuple(r for r in table.records if r.teaches)
         if len(records) < LEAST_NETWORKS:
             raise DataError(f"a latency model needs {LEAST_NETWORKS} measured networks at least, the table of "
-                            f"{table.setting} has {len(records)} valid ones: measure more")
+                            f"{table.setting} has {len(records)} usable ones: measure more")
         self.table = table
         self._size = (table.setting.width, table.setting.height)
         parts = [parts_of(r.architecture, *self._size) for r in records]
@@ -86,24 +94,42 @@ class LatencyModel:
         self._rows: dict[Part, tuple[Floats, str]] = {}
         relative = self._features(parts)[0] / np.array([[table.ms(r)] for r in records])
         self._scale = self._basis.scale(relative)
-        kernel = WhiteKernel(1e-3, NOISE)
+        kernel = WhiteKernel(1e-3, MISFIT)
         for term in self._basis.terms:
             kernel += ConstantKernel(0.1, VARIANCES) * Columns(term.start, term.stop)
-        self._process = GaussianProcessRegressor(kernel, alpha=0.0, random_state=0)
-        with warnings.catch_warnings():
+        uncertain = np.array([(r.width / (2 * CONFIDENT)) ** 2 for r in records])  # variance of each measurement
+        self._process = GaussianProcessRegressor(kernel, alpha=uncertain, random_state=0)
+        with warnings.catch_warnings(), threadpool_limits(1):  # small matrices: threads would wait for each other
             warnings.simplefilter("ignore", ConvergenceWarning)  # a term that is not needed ends at its lower bound
             self._process.fit(relative / self._scale, np.ones(len(records)))
+        self._widen = self._left_out()
+
+    def _left_out(self) -> float:
+        """What intervals must be widened by, so that they would have held 95 % of the networks of the table, each
+        predicted from the others (Rasmussen and Williams 2006, section 5.4.2)."""
+        inverse = cho_solve((self._process.L_, True), np.eye(len(self._process.L_)))
+        errors = np.abs(self._process.alpha_) / np.sqrt(np.diag(inverse))  # in standard deviations
+        return max(1.0, float(np.quantile(errors, 0.95)) / CONFIDENT)
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Prediction]:
         """One Prediction for each. Raises ModelError for a network of another kind than searches produce."""
         networks = [parts_of(a, *self._size) for a in architectures]
         if not networks:
             return []
+        with threadpool_limits(1):
+            return self._predict(networks)
+
+    def _predict(self, networks: Sequence[Sequence[Part]]) -> list[Prediction]:
         features, strange = self._features(networks)
         features /= self._scale
-        ms = self._process.predict(features)
-        # Errors are relative, so the spread is that of the features over the prediction.
-        _, deviation = self._process.predict(features / ms[:, None], return_std=True)
+        process = self._process
+        products = process.kernel_(features, process.X_train_)
+        ms = products @ process.alpha_
+        # Errors are relative, so the spread is that of the features over the prediction: the variance of
+        # GaussianProcessRegressor.predict, whose kernel need not be asked twice.
+        solved = solve_triangular(process.L_, (products / ms[:, None]).T, lower=True, check_finite=False)
+        variance = process.kernel_.diag(features / ms[:, None]) - np.sum(solved**2, axis=0)
+        deviation = np.sqrt(np.maximum(variance, 0.0))
         return [self._prediction(*each) for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)]
 
     def predict_or_measure(self, architectures: Sequence[Architecture],
@@ -123,7 +149,7 @@ class LatencyModel:
             return Prediction(0.0, 0.0, 0.0, str(error))
 
     def _prediction(self, ms: float, deviation: float, strange: str) -> Prediction:
-        spread = CONFIDENT * deviation
+        spread = CONFIDENT * self._widen * deviation
         if not strange and not (ms > 0 and spread <= MAX_SPREAD):
             strange = f"the prediction of {ms:.2f} ms is no better than +-{spread:.0%}"
         return Prediction(ms, max(0.0, ms * (1 - spread)), ms * (1 + spread), strange)
@@ -168,31 +194,27 @@ class _Basis:
     """Features of parts, from the layers seen in the table: sums over the layers of each."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        table = _table(layers)
-        members = {key: np.array(rows) for key, rows in _by_key(layers).items()}
-        self.smooth: dict[tuple[Any, ...], Nystroem] = {}
-        self.start: dict[tuple[Any, ...], int] = {}
+        table = _Table(layers)
+        self.smooth: dict[Key, Nystroem] = {}
+        self.start: dict[Key, int] = {}
+        self.smooth_start: dict[Key, int] = {}
+        self.bounds: dict[Key, tuple[Floats, Floats]] = {}
         self.terms: list[slice] = []
-        self.bounds: dict[tuple[Any, ...], tuple[Floats, Floats]] = {}
-        self.width = 1
-        for depth in (0, 1, 3):  # all layers, those of an operator, those of an operator, kernel and stride
-            self._begin()
-            for key in (k for k in sorted(members) if len(k) == depth):
-                self.start[key] = self._grow(table.shape[1] - 3)
-        for depth in LANDMARKS:
-            self._begin()
-            for key in (k for k in sorted(members) if len(k) == depth):
-                places = np.unique(table[members[key], :3], axis=0)
+        self.width = 1  # the first feature is the network itself
+        for depth in PLAIN:
+            begin = self.width if depth else 0
+            for key in table.keys(depth):
+                self.start[key] = self._grow(table.plain.shape[1])
+            self.terms.append(slice(begin, self.width))
+        for depth, landmarks in LANDMARKS.items():
+            begin = self.width
+            for key, rows in table.keys(depth).items():
+                places = np.unique(table.places[rows], axis=0)
                 self.bounds[key] = (places.min(axis=0) - MARGIN, places.max(axis=0) + MARGIN)
-                count = min(LANDMARKS[depth], len(places))
+                count = min(landmarks, len(places))
                 self.smooth[key] = Nystroem(kernel="rbf", gamma=GAMMA, n_components=count, random_state=0).fit(places)
-                self.start[("smooth", *key)] = self._grow(count)
-        self.terms = [slice(a.start, b.start) for a, b in zip(self.terms, [*self.terms[1:], slice(self.width, 0)],
-                                                              strict=True)]
-        self.terms[0] = slice(0, self.terms[0].stop)
-
-    def _begin(self) -> None:
-        self.terms.append(slice(self.width, self.width))
+                self.smooth_start[key] = self._grow(count)
+            self.terms.append(slice(begin, self.width))
 
     def _grow(self, count: int) -> int:
         self.width += count
@@ -209,56 +231,68 @@ class _Basis:
         """(features [part, feature], which layer of each part is unlike those seen)."""
         layers = [layer for part in parts for layer in part.layers]
         owner = np.repeat(np.arange(len(parts)), [len(part.layers) for part in parts])
-        table, totals, strange = _table(layers), np.zeros((len(parts), self.width)), [""] * len(parts)
-        for key, members in _by_key(layers).items():
-            rows = np.array(members)
-            if key not in self.start:
-                for row in rows:
-                    strange[owner[row]] = strange[owner[row]] or f"no network seen has a {layers[row].title}"
-                continue
-            self._add(totals, self.start[key], owner[rows], table[rows, 3:])
-            if key not in self.smooth:
-                continue
-            places, guess = table[rows, :3], table[rows, 4] + VALUE_MACS * (table[rows, 5] + table[rows, 6])
-            self._add(totals, self.start[("smooth", *key)], owner[rows],
-                      guess[:, None] * self.smooth[key].transform(places))
-            low, high = self.bounds[key]
-            for row in rows[np.any((places < low) | (places > high), axis=1)]:
-                strange[owner[row]] = strange[owner[row]] or f"no network seen has a layer like {layers[row]}"
-        return totals, strange
+        table, totals = _Table(layers), np.zeros((len(parts), self.width))
+        strange = np.zeros(len(layers), bool)
+        for depth in {*PLAIN, *LANDMARKS}:
+            for key, rows in table.keys(depth).items():
+                if key not in self.start and key not in self.smooth:
+                    strange[rows] = True
+                if key in self.start:
+                    _sum_into(totals, self.start[key], owner[rows], table.plain[rows])
+                if key in self.smooth:
+                    smooth = self.smooth[key].transform(table.places[rows])
+                    _sum_into(totals, self.smooth_start[key], owner[rows], table.guess[rows, None] * smooth)
+                    low, high = self.bounds[key]
+                    strange[rows] |= np.any((table.places[rows] < low) | (table.places[rows] > high), axis=1)
+        why = [""] * len(parts)
+        for row in np.flatnonzero(strange)[::-1]:
+            known = layers[row].group in self.smooth
+            what = f"layer like {layers[row]}" if known else layers[row].title
+            why[owner[row]] = f"no network seen has a {what}"
+        return totals, why
+
+
+class _Table:
+    """What the model knows of each layer."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        kinds = {kind: code for code, kind in enumerate(KINDS)}
+        raw = np.array([(kinds[kind], kernel, stride, before, out, width * height)
+                        for kind, kernel, stride, before, out, width, height in layers], np.int64)
+        kind, kernel, stride, before, out, cells = raw.T
+        filters = np.where(kind == kinds["conv"], before, 1) * kernel**2  # kernel is 0 where nothing is multiplied
+        read = np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2) * cells * before
+        macs, written = (cells * out * filters).astype(np.float64), (cells * out).astype(np.float64)
+        columns = [np.ones(len(raw)), macs, read, written, macs / before]
+        for lanes in LANES:
+            rounded = macs / out * _up(out, lanes)
+            columns += [rounded, np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded)]
+        self.plain: Floats = np.column_stack(columns)
+        """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values written,
+        multiply-accumulates with few input channels, and with channels rounded up to :data:`LANES`"""
+        self.places: Floats = np.log2(np.column_stack([before, out, cells]))
+        self.guess: Floats = macs + VALUE_MACS * (read + written)
+        self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
+
+    def keys(self, depth: int) -> dict[Key, NDArray[np.int64]]:
+        """First ``depth`` of (operator, kernel, stride) -> rows of such layers, ascending."""
+        order = np.argsort(self._codes[depth], kind="stable")
+        codes, first = np.unique(self._codes[depth][order], return_index=True)
+        return {self._key(code, depth): rows for code, rows in zip(codes.tolist(), np.split(order, first[1:]),
+                                                                   strict=True)}
 
     @staticmethod
-    def _add(totals: Floats, start: int, owners: NDArray[np.int64], values: Floats) -> None:
-        np.add.at(totals[:, start : start + values.shape[1]], owners, values)
+    def _key(code: int, depth: int) -> Key:
+        if depth < 3:
+            return (KINDS[code],)[:depth]
+        return (KINDS[code // RADIX**2], code // RADIX % RADIX, code % RADIX)
 
 
-def _by_key(layers: Sequence[Layer]) -> dict[tuple[Any, ...], list[int]]:
-    """() , (operator,) and (operator, kernel, stride) -> indices of their layers."""
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for index, layer in enumerate(layers):
-        for key in ((), (layer.kind,), layer.group):
-            found.setdefault(key, []).append(index)
-    return found
+def _sum_into(totals: Floats, start: int, owners: NDArray[np.int64], values: Floats) -> None:
+    """Add the rows of ``values`` to the rows ``owners`` of ``totals``, which ascend."""
+    first = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
+    totals[owners[first], start : start + values.shape[1]] += np.add.reduceat(values, first, axis=0)
 
 
-def _table(layers: Sequence[Layer]) -> Floats:
-    """[layer, 3 + plain]: log2 of input channels, output channels and cells, then :func:`_plain`."""
-    table = np.array([(layer.in_channels, layer.out_channels, layer.cells, *_plain(layer)) for layer in layers],
-                     np.float64)
-    table[:, :3] = np.log2(table[:, :3])
-    return table
-
-
-def _plain(layer: Layer) -> Iterator[float]:
-    """What a layer may cost a share of: one, multiply-accumulates, values read, values written, multiply-accumulates
-    with few input channels, and with channels rounded up to the :data:`LANES` of a processor."""
-    macs, read, written = layer.macs, layer.values_read, layer.values_written
-    yield from (1.0, macs, read, written, macs / layer.in_channels)
-    for lanes in LANES:
-        rounded = macs / layer.out_channels * _up(layer.out_channels, lanes)
-        yield rounded
-        yield rounded / layer.in_channels * _up(layer.in_channels, lanes) if layer.kind == "conv" else rounded
-
-
-def _up(channels: int, lanes: int) -> int:
+def _up(channels: NDArray[np.int64], lanes: int) -> NDArray[np.int64]:
     return -(-channels // lanes) * lanes

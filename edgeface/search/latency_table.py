@@ -1,19 +1,28 @@
 """Measured latency of many Architectures in one setting: what :mod:`edgeface.search.latency_model` learns from.
 
-Networks are measured in groups, the reference network in each, by the protocol of every other figure
-(:mod:`edgeface.latency.protocol`). What a record keeps is the ratio to the reference in the same rounds: so a machine
-that is a little slower for some minutes does not make the networks of those minutes look slow.
+Networks are measured in groups by the protocol of every other figure (:mod:`edgeface.latency.protocol`), two runs of
+each a round and many rounds, so that a round is over in a fraction of a second: what slows a shared machine lasts about
+as long, and slows the networks of a round alike. A run is therefore taken apart into what its network takes and what
+its round did, by Tukey's median polish over the logarithms (Exploratory Data Analysis, 1977, chapter 11)::
+
+    log ms[network, round] = own[network] + disturbance[round] + rest
+
+and a record keeps own[network] - own[reference], where the reference is a network of the zoo that is in every group. In
+an hour in which medians of the same network differed by 16 %, these ratios differed by 2.4 %.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.backends import check_combination, load_candidate_maker
 from edgeface.errors import DataError, DeviceError, EdgefaceError
@@ -31,9 +40,18 @@ MAX_TABLE_BYTES = 64 << 20
 AGAIN = "measure it with: python -m benchmarks.latency_model --measure"
 REFERENCE = "edgeface-n"
 """the network of the zoo that every group is measured beside"""
-PROTOCOL = Protocol(rounds=10, per_round=10, warm_up_s=2.0, photo_width=640, photo_height=480, time_limit_s=120.0)
-"""Least that a valid record takes (100 samples in 5 rounds); ten networks and the reference are loaded at once."""
+PROTOCOL = Protocol(rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480, time_limit_s=120.0)
+"""eleven networks and the reference are loaded at once"""
+MAX_INTERVAL = 0.10
+"""width of the 95 % interval of a ratio that may be quoted"""
+MAX_TEACHING = 0.30
+"""and that a model may learn from"""
+MEDIAN_REASONS = ("interval too wide", "too few samples")
+"""how a record of the protocol says that its own median is uncertain, which does not matter here"""
+POLISHES = 20
+RESAMPLES = 1000
 
+Floats = NDArray[np.float64]
 Tick = Callable[[str, int, int], None]
 Dropped = Callable[[Architecture, str], None]
 """(Architecture, why it has no record)"""
@@ -66,19 +84,53 @@ class Record:
     """Network time of one Architecture."""
 
     architecture: Architecture
-    ms: float
-    """median of all samples"""
     ratio: float
-    """of medians, to the reference in the same rounds"""
-    ratio_low: float
-    ratio_high: float
-    """bounds of the 95 % bootstrap interval"""
-    invalid_reasons: tuple[str, ...] = ()
+    """to the reference, what disturbed both taken out"""
+    low: float
+    high: float
+    """bounds of the 95 % bootstrap interval of the ratio"""
+    median_ms: float
+    """of all runs of the last session, as the protocol reports it"""
+    wrong: tuple[str, ...] = ()
+    """why the last session must not be used"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.ratio <= self.high:
+            raise ValueError(f"the ratio {self.ratio} does not lie between its bounds {self.low} and {self.high}, or "
+                             "is not positive")
+
+    @property
+    def width(self) -> float:
+        """Of the interval, as a share of the ratio."""
+        return (self.high - self.low) / self.ratio
+
+    @property
+    def invalid_reasons(self) -> tuple[str, ...]:
+        """Why the figure must not be quoted; empty: it may."""
+        if self.width <= MAX_INTERVAL:
+            return self.wrong
+        return (*self.wrong, f"interval too wide: {self.width:.0%} of the ratio (at most {MAX_INTERVAL:.0%})")
 
     @property
     def valid(self) -> bool:
-        """May the figure be used?"""
+        """May the figure be quoted?"""
         return not self.invalid_reasons
+
+    @property
+    def teaches(self) -> bool:
+        """May a model learn from it? A wide interval counts for less there, so it does not forbid that."""
+        return not self.wrong and self.width <= MAX_TEACHING
+
+    def with_session(self, other: Record) -> Record:
+        """This network, measured once more: logarithms of the ratios are averaged, weighted by their precision."""
+        if self.wrong or other.wrong:
+            return self if other.wrong else other
+        spreads = [max(math.log(r.high / r.low) / 2, 1e-6) for r in (self, other)]
+        weights = [spread**-2 for spread in spreads]
+        mean = math.fsum(w * math.log(r.ratio) for w, r in zip(weights, (self, other), strict=True)) / sum(weights)
+        spread = sum(weights) ** -0.5
+        return dataclasses.replace(other, ratio=math.exp(mean), low=math.exp(mean - spread),
+                                   high=math.exp(mean + spread))
 
 
 @dataclass(frozen=True)
@@ -91,23 +143,30 @@ class LatencyTable:
     runtime: str
     """package and version"""
     records: tuple[Record, ...] = ()
+    reference_ms: tuple[float, ...] = ()
+    """median of :data:`REFERENCE` in each group, in the order they were measured"""
     device_s: float = 0.0
     """that measuring them kept the device busy, starts and warm-ups included"""
     format_version: int = FORMAT_VERSION
 
     @property
     def valid(self) -> tuple[Record, ...]:
-        """Records that may be used."""
+        """Records that may be quoted."""
         return tuple(record for record in self.records if record.valid)
 
     @property
-    def reference_ms(self) -> float:
-        """What the reference took: the median over all groups it was measured in."""
-        return statistics.median(record.ms / record.ratio for record in self.valid or self.records)
+    def scale_ms(self) -> float:
+        """What the reference takes on the machine at its quietest: turns ratios into ms."""
+        return min(self.reference_ms)
+
+    @property
+    def drift(self) -> float:
+        """How much slower than that the reference was in the slowest group, as a share."""
+        return max(self.reference_ms) / self.scale_ms - 1
 
     def ms(self, record: Record) -> float:
-        """What ``record`` would have taken while the reference took :attr:`reference_ms`."""
-        return record.ratio * self.reference_ms
+        """Network time of ``record``."""
+        return record.ratio * self.scale_ms
 
     def find(self, architecture: Architecture) -> Record | None:
         """The valid record of an equal network; names do not count."""
@@ -115,10 +174,12 @@ class LatencyTable:
         return next((r for r in self.valid if anonymous(r.architecture) == wanted), None)
 
     def with_records(self, records: Sequence[Record]) -> LatencyTable:
-        """A table with ``records`` added; they replace those of equal networks."""
-        new = {anonymous(r.architecture) for r in records}
-        kept = tuple(r for r in self.records if anonymous(r.architecture) not in new)
-        return dataclasses.replace(self, records=(*kept, *records))
+        """A table with ``records`` added; those of equal networks become one."""
+        kept = {anonymous(r.architecture): r for r in self.records}
+        for new in records:
+            key = anonymous(new.architecture)
+            kept[key] = kept[key].with_session(new) if key in kept else new
+        return dataclasses.replace(self, records=tuple(kept.values()))
 
     def to_text(self) -> str:
         """JSON, one record a line."""
@@ -138,10 +199,6 @@ class LatencyTable:
         if table.format_version != FORMAT_VERSION:
             raise DataError(f"{where}: format_version {table.format_version} is not one this edgeface reads "
                             f"({FORMAT_VERSION}); {AGAIN}")
-        bad = next((r for r in table.records if not (0 < r.ratio_low <= r.ratio <= r.ratio_high and r.ms > 0)), None)
-        if bad:
-            raise DataError(f"{where}: the record of {short(bad.architecture.name)} has no positive time inside its "
-                            f"interval; {AGAIN}")
         return table
 
     def save(self, path: Path | str) -> None:
@@ -175,6 +232,7 @@ def measure(
     device: Device,
     bundles: Path,
     table: LatencyTable | None = None,
+    again: bool = False,
     tick: Tick | None = None,
     grown: Callable[[LatencyTable], None] | None = None,
     dropped: Dropped | None = None,
@@ -182,11 +240,12 @@ def measure(
 ) -> LatencyTable:
     """Measure what ``table`` has no valid record of; return it with the new records.
 
-    bundles: folder where files are made, and kept for the next time. grown: called after each group with the table so
-    far, to save it; whoever is interrupted then loses one group. dropped: called for a network that cannot be made or
-    measured; without it, the first one raises. Raises DataError where device or runtime are not those of ``table``.
+    bundles: folder where files are made, and kept for the next time. again: measure what has a record, too. grown:
+    called after each group with the table so far, to save it; whoever is interrupted then loses one group. dropped:
+    called for a network that cannot be made or measured; without it, the first one raises. Raises DataError where
+    device or runtime are not those of ``table``.
     """
-    todo = [a for a in architectures if table is None or table.find(a) is None]
+    todo = [a for a in architectures if again or table is None or table.find(a) is None]
     if not todo:
         assert table is not None
         return table
@@ -232,7 +291,7 @@ def _measure_group(device: Device, group: Sequence[Architecture], paths: Sequenc
         failures[index] = why
 
     jobs = [Job(str(path), setting.threads) for path in paths]
-    found = device.measure(jobs, protocol, reference=0, failed=failed)
+    found = device.measure(jobs, protocol, failed=failed)
     if 0 in failures:
         raise DeviceError(f"the reference network could not be measured: {failures[0]}")
     for index, why in failures.items():
@@ -248,10 +307,34 @@ def _extended(table: LatencyTable | None, setting: Setting, group: Sequence[Arch
     if (table.setting, table.cpu, table.runtime) != (found.setting, found.cpu, found.runtime):
         raise DataError(f"the table was measured on {table.cpu} with {table.runtime} ({table.setting}), this is "
                         f"{found.cpu} with {found.runtime} ({found.setting}): begin another table")
+    return dataclasses.replace(
+        table.with_records(_records(group, measured)), device_s=round(table.device_s + device_s, 1),
+        reference_ms=(*table.reference_ms, measured[0].network_ms.median))
+
+
+def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) -> list[Record]:
+    """Of all but the reference, which is the first."""
+    logs = np.log([[samples.min() for samples in m.samples["network"].rounds()] for m in measured.values()])
+    own, disturbance = polish(logs)
+    picks = np.random.default_rng(0).integers(0, logs.shape[1], (RESAMPLES, logs.shape[1]))
+    calm = logs - disturbance
+    drawn = np.median(calm[:, picks], axis=2)  # the same rounds of all
     records = []
-    for index, m in measured.items():
-        assert m.ratio is not None
-        records.append(Record(group[index], m.network_ms.median, m.ratio.value, m.ratio.low, m.ratio.high,
-                              m.invalid_reasons))
-    grown = table.with_records([r for r in records if r.architecture != group[0]])
-    return dataclasses.replace(grown, device_s=round(table.device_s + device_s, 1))
+    for row, (index, m) in enumerate(measured.items()):
+        if index > 0:
+            ratio = float(np.exp(own[row] - own[0]))
+            low, high = (float(v) for v in np.exp(np.quantile(drawn[row] - drawn[0], (0.025, 0.975))))
+            wrong = tuple(reason for reason in m.invalid_reasons if not reason.startswith(MEDIAN_REASONS))
+            records.append(Record(group[index], round(ratio, 5), round(min(low, ratio), 5), round(max(high, ratio), 5),
+                                  m.network_ms.median, wrong))
+    return records
+
+
+def polish(values: Floats) -> tuple[Floats, Floats]:
+    """Median polish: (one value a row, one a column), of which the columns' have the median 0."""
+    own: Floats = np.median(values, axis=1)
+    for _ in range(POLISHES):
+        disturbance: Floats = np.median(values - own[:, None], axis=0)
+        own = np.median(values - disturbance, axis=1)
+    level = float(np.median(disturbance))
+    return own + level, disturbance - level

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edgeface.errors import DataError, DeviceError, OptionError
 from edgeface.latency.devices import open_device
 from edgeface.latency.jobs import Protocol
-from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
+from edgeface.latency.measurement import Stage
+from edgeface.latency.statistics import Summary
+from edgeface.search.latency_table import LatencyTable, Record, Setting, _records, measure, polish
 from edgeface.search.space import SPACES
 
 SETTING = Setting(target="onnx", width=160, height=128)
@@ -19,8 +24,8 @@ QUICK = Protocol(rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_h
 
 @pytest.fixture()
 def table():
-    records = tuple(Record(SPACES["resnet"].sample(i), 2.0 + i, (2.0 + i) / 4, 0.1, 9.0) for i in range(3))
-    return LatencyTable(SETTING, "a processor", "onnxruntime 1", records, device_s=12.5)
+    records = tuple(Record(SPACES["resnet"].sample(i), 0.5 + i, 0.49 + i, 0.52 + i, 2.0 + 4 * i) for i in range(3))
+    return LatencyTable(SETTING, "a processor", "onnxruntime 1", records, reference_ms=(4.4, 4.0, 5.0), device_s=12.5)
 
 
 def test_written_and_read_back(table, tmp_path):
@@ -30,24 +35,57 @@ def test_written_and_read_back(table, tmp_path):
     json.loads(path.read_text())
 
 
-def test_times_are_ratios_to_the_reference(table):
-    """Group 2 ran while the machine was a quarter slower: its reference took 5 ms, not 4."""
-    slow = Record(SPACES["resnet"].sample(9), 10.0, 2.0, 1.9, 2.1)
-    grown = table.with_records([slow])
-    assert grown.reference_ms == 4.0
-    assert grown.ms(slow) == 8.0
+def test_times_are_ratios_to_the_reference_at_its_quietest(table):
+    assert table.scale_ms == 4.0
+    assert table.ms(table.records[1]) == 6.0
+    assert table.drift == pytest.approx(0.25)
 
 
-def test_a_record_replaces_that_of_an_equal_network(table):
-    renamed = dataclasses.replace(table.records[0].architecture, name="other")
-    grown = table.with_records([Record(renamed, 1.0, 0.5, 0.4, 0.6)])
-    assert len(grown.records) == 3
-    assert grown.find(table.records[0].architecture).ms == 1.0
+def test_two_sessions_are_averaged_by_their_precision(table):
+    """ln of 1 and of e, weights 4 to 1: the mean is e^0.2, and its interval narrower than both."""
+    first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
+    second = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
+    both = first.with_session(second)
+    assert math.log(both.ratio) == pytest.approx(0.2)
+    assert math.log(both.high / both.low) == pytest.approx(2 * (1 / 0.01 + 1 / 0.04) ** -0.5)
+    renamed = dataclasses.replace(first.architecture, name="other")
+    grown = dataclasses.replace(table, records=(first,)).with_records(
+        [dataclasses.replace(second, architecture=renamed)])
+    assert [r.ratio for r in grown.records] == [both.ratio]
 
 
-def test_invalid_records_are_not_found(table):
-    bad = dataclasses.replace(table.records[0], invalid_reasons=("load too high",))
-    assert table.with_records([bad]).find(bad.architecture) is None
+def test_a_session_that_is_wrong_is_not_averaged(table):
+    good = table.records[0]
+    bad = dataclasses.replace(good, ratio=0.51, wrong=("load too high",))
+    assert good.with_session(bad) == good
+    assert bad.with_session(good) == good
+    assert dataclasses.replace(table, records=(bad,)).find(good.architecture) is None
+
+
+def test_polish_takes_disturbances_out():
+    """Two columns in five are slower by half: plain means would be off, the polish finds the rows exactly."""
+    own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
+    rows, columns = polish(own[:, None] + slow)
+    assert np.exp(rows) == pytest.approx([10.0, 12.0, 7.0, 30.0])
+    assert np.exp(columns) == pytest.approx([1.0, 1.5, 1.0, 1.5, 1.0])
+
+
+def test_records_of_a_made_up_session():
+    """Rounds that slow everything by up to a half, and 3 % of noise: ratios come out within their intervals."""
+    random = np.random.default_rng(1)
+    truth, rounds = [4.0, 6.0, 2.0], 30
+    slow = random.uniform(1.0, 1.5, rounds)
+    measured = {}
+    for index, ms in enumerate(truth):
+        wall = tuple((float(v), float(v) * 1.2) for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds)))
+        measured[index] = SimpleNamespace(samples={"network": Stage(wall, wall)}, invalid_reasons=("too few samples",),
+                                          network_ms=Summary(1.0, 1.0, 1.0, 1.0))
+    networks = [SPACES["resnet"].sample(i) for i in range(3)]
+    found = _records(networks, measured)
+    assert [r.architecture for r in found] == networks[1:]
+    assert all(r.valid for r in found)
+    assert [r.ratio for r in found] == pytest.approx([1.5, 0.5], rel=0.03)
+    assert all(r.low <= ratio <= r.high for r, ratio in zip(found, (1.5, 0.5), strict=True))
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
@@ -56,8 +94,9 @@ def test_invalid_records_are_not_found(table):
     (lambda d: d.update(extra=1), "unknown field 'extra'"),
     (lambda d: d["setting"].update(target="coreml"), "unknown target 'coreml'"),
     (lambda d: d["setting"].update(width=100), "multiples of 32"),
-    (lambda d: d["records"][0].update(ratio=-1.0), "no positive time inside its interval"),
-    (lambda d: d["records"][0].update(ms="2"), "expected a number"),
+    (lambda d: d["records"][0].update(ratio=-1.0), "does not lie between its bounds"),
+    (lambda d: d["records"][0].update(low=0.0), "is not positive"),
+    (lambda d: d["records"][0].update(median_ms="2"), "expected a number"),
     (lambda d: d["records"][0]["architecture"].pop("neck"), "field 'neck' is missing"),
 ])
 def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
@@ -99,7 +138,9 @@ def measured(tmp_path_factory):
 def test_real_measurement(measured):
     found, networks, saved, dropped, _ = measured
     assert [r.architecture for r in found.records] == networks
-    assert all(0 < r.ratio_low <= r.ratio <= r.ratio_high and r.ms > 0 for r in found.records)
+    assert all(r.ratio > 0 and r.median_ms > 0 for r in found.records)
+    assert len(found.reference_ms) == 1
+    assert found.drift == 0
     assert found.runtime.startswith("onnxruntime")
     assert found.device_s > 0
     assert saved == [found]
@@ -109,7 +150,8 @@ def test_real_measurement(measured):
 
 def test_what_is_known_is_not_measured_again(measured):
     found, networks, _, _, folder = measured
-    valid = dataclasses.replace(found, records=tuple(dataclasses.replace(r, invalid_reasons=()) for r in found.records))
+    valid = dataclasses.replace(found, records=tuple(dataclasses.replace(r, low=r.ratio, high=r.ratio, wrong=())
+                                                     for r in found.records))
 
     class Gone:
         def measure(self, *a, **k):

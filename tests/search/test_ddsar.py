@@ -1,0 +1,174 @@
+"""DDSAR against the published scorer's figures, the theorem's own count, and the faces of WIDER FACE."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
+from edgeface.models import get_architecture
+from edgeface.models.architecture import Backbone
+from edgeface.search.ddsar import WEIGHTS, Conv, expressivity, score, stage_weights, stages_of
+
+PUBLISHED = {
+    "damofd-0.5g": ((2.4784, 12.0010, 11.1707, 10.2811, 8.7816), (3, 10, 18, 36, 14), 9.335759, 13.177359),
+    "damofd-2.5g": ((11.2679, 12.3164, 10.9798, 9.7826, 9.0589), (6, 24, 24, 50, 56), 11.132108, 18.060708),
+    "damofd-10g": ((11.6096, 13.7628, 12.3698, 10.6872, 7.8310), (6, 50, 70, 40, 14), 12.041123, 22.037123),
+    "damofd-34g": ((11.6096, 13.9859, 12.7273, 11.1485, 9.3801), (6, 50, 60, 40, 54), 12.436183, 22.799683),
+}
+"""SES and FSS of each stage, DDSAR at alpha .005 and .25, 224 px"""
+SCRFD = {
+    "scrfd-0.5g": ((11.744, 11.756, 11.008, 9.544, 9.170), (7, 8, 12, 8, 24)),
+    "scrfd-2.5g": ((11.556, 11.673, 11.268, 9.594, 8.034), (9, 18, 30, 18, 12)),
+    "scrfd-10g": ((12.032, 12.015, 11.329, 9.541, 8.549), (9, 18, 24, 12, 18)),
+    "scrfd-34g": ((12.032, 14.294, 12.980, 10.281, 9.916), (9, 85, 80, 10, 40)),
+}
+MARGINS = {"0.5g": (0.25, 2.15), "2.5g": (0.30, 3.51), "10g": (1.08, 8.83), "34g": (-0.055, -2.45)}
+"""DamoFD minus SCRFD without the stem, at alpha 0 and .25"""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_scores(name: str) -> None:
+    ses, fss, small, large = PUBLISHED[name]
+    backbone = get_architecture(name).backbone
+    assert score(backbone, 0.005).ddsar == pytest.approx(small, abs=1e-6)
+    found = score(backbone, 0.25)
+    assert found.ddsar == pytest.approx(large, abs=1e-6)
+    assert found.fss == fss and found.ses == pytest.approx(ses, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", SCRFD)
+def test_scrfd_under_the_same_formula(name: str) -> None:
+    """Three digits are known."""
+    ses, fss = SCRFD[name]
+    found = score(get_architecture(name).backbone)
+    assert found.fss == fss and found.ses == pytest.approx(ses, abs=1e-3)
+
+
+@pytest.mark.parametrize("regime", MARGINS)
+def test_families_compared_without_the_stem(regime: str) -> None:
+    """The known margins took literal widths, true ones add to DamoFD-0.5G alone: the others have no inverted blocks."""
+    for alpha, margin in zip((0.0, 0.25), MARGINS[regime], strict=True):
+        damofd, scrfd = (score(get_architecture(f"{family}-{regime}").backbone, alpha).mended
+                         for family in ("damofd", "scrfd"))
+        added = 0.08 if regime == "0.5g" else 0.0
+        assert damofd - scrfd == pytest.approx(margin + added, abs=0.011 if regime != "0.5g" else 0.02)
+
+
+def test_true_width_of_the_published_net() -> None:
+    """Known: scoring DamoFD-0.5G with true widths changes DDSAR by +0.064."""
+    backbone = get_architecture("damofd-0.5g").backbone
+    true, literal = (sum(w * expressivity(stage) for w, stage in zip(WEIGHTS, stages_of(backbone, 224, literal=how),
+                                                                     strict=True)) for how in (False, True))
+    assert true - literal == pytest.approx(0.064, abs=5e-4)
+
+
+def test_expressivity_by_hand() -> None:
+    """ln( ln(8^2 3) + 8^2 3 ln(6/3) + 4^2 3 ln(12/3) )"""
+    expected = math.log(math.log(192) + 192 * math.log(2) + 48 * math.log(4))
+    assert expressivity([Conv(6, 8, 3), Conv(12, 4, 3)]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_convolutions_are_those_of_the_module() -> None:
+    """Against torch: channels read and side of every convolution of DamoFD-0.5G but the shortcuts."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.models.detector import build_backbone
+
+    backbone = get_architecture("damofd-0.5g").backbone
+    network = build_backbone(backbone).eval()
+    found = []
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv2d) and "shortcut" not in name:
+            module.register_forward_hook(lambda m, i, o: found.append((i[0].shape[1], i[0].shape[2], m.kernel_size[0])))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 224, 224))
+    ours = [(c.channels, c.side, c.kernel) for stage in stages_of(backbone, 224) for c in stage]
+    assert sorted(ours) == sorted(found)
+
+
+def test_stage_weights_of_wider(shared: Path) -> None:
+    """All 3,226 official validation photos give the published weights within .03, as the training photos do."""
+    if not (shared / "wider" / "eval_tools").is_dir():
+        pytest.skip("the official WIDER FACE ground truth is not there")
+    from edgeface.evaluation import load_ground_truth
+
+    boxes = np.concatenate([faces.boxes for faces in load_ground_truth(shared / "wider").images.values()])
+    assert len(boxes) > 39_000
+    sides = np.sqrt(np.maximum(0, boxes[:, 2]) * np.maximum(0, boxes[:, 3]))  # x, y, width, height
+    assert stage_weights(sides.tolist()) == pytest.approx(WEIGHTS, abs=0.03)
+
+
+def test_stage_weights_by_hand() -> None:
+    assert stage_weights([8, 9, 16, 30, 64, 65, 1000, 3]) == (0.25, 0.125, 0.25, 0.0, 0.375)
+    with pytest.raises(DataError, match="no faces"):
+        stage_weights([])
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (0.2, 0.2, 0.2, 0.2, -0.2), (1, 0, 0, 0, 0), (math.nan, 1, 1, 1, 1)])
+def test_bad_weights(weights: tuple[float, ...]) -> None:
+    with pytest.raises(OptionError, match="give 5 numbers of at least 0"):
+        score(get_architecture("damofd-0.5g").backbone, weights=weights)
+
+
+def test_backbones_without_a_score() -> None:
+    with pytest.raises(ModelError, match="not for convnet"):
+        score(get_architecture("edgeface-n").backbone)
+    short = dataclasses.replace(Backbone("plainnet"), structure="SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)")
+    with pytest.raises(ModelError, match="this one has 2"):
+        score(short)
+    thin = "SuperConvK3BNRELU(3,1,2,1)" + "".join(f"SuperResK3K3({i},{o},2,1,1)" for i, o in ((1, 1),) * 4)
+    with pytest.raises(ModelError, match="widths are below 3"):
+        score(Backbone("plainnet", structure=thin))
+
+
+# -- edgeface score ----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> Any:
+    from typer.testing import CliRunner
+
+    from edgeface.cli import app
+
+    return CliRunner().invoke(app, ["score", *arguments])
+
+
+def test_command_prints_the_published_score(tmp_path: Path) -> None:
+    """By zoo name, by structure string and from a file: the same backbone, the same score."""
+    architecture = get_architecture("damofd-0.5g")
+    path = tmp_path / "net.json"
+    path.write_text(architecture.dumps())
+    found = [json.loads(run(text, "--alpha", "0.005", "--format", "json").stdout)
+             for text in ("damofd-0.5g", architecture.backbone.structure, str(path))]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["ddsar"] == pytest.approx(9.335759, abs=1e-6) and found[0]["mended"] > found[0]["ddsar"]
+    assert list(found[0]["stages"]) == ["stem", "c2", "c3", "c4", "c5"]
+    assert "DDSAR 13.177359 as published" in run("damofd-0.5g").stdout
+
+
+def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
+    """All faces are 100 px: only c5 counts, so the score is what its layers have."""
+    path = tmp_path / "faces.csv"
+    path.write_text("image,x1,y1,x2,y2\na.jpg,0,0,100,100\nb.jpg,5,5,105,105\n")
+    found = json.loads(run("damofd-0.5g", "--data", str(path), "--alpha", "0", "--format", "json").stdout)
+    assert found["weights"] == {"stem": 0, "c2": 0, "c3": 0, "c4": 0, "c5": 1}
+    assert found["ddsar"] == pytest.approx(found["stages"]["c5"]["ses"])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("nothing",), "unknown model 'nothing'"),
+    (("SuperX",), "malformed"),
+    (("none.json",), "cannot read none.json"),
+    (("edgeface-n",), "not for convnet"),
+    (("damofd-0.5g", "--alpha", "nan"), "--alpha nan"),
+    (("damofd-0.5g", "--data", "none.csv"), "none.csv"),
+])
+def test_command_refuses(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(EdgefaceError, match=message) as caught:
+        raise run(*arguments).exception
+    assert "\n" not in str(caught.value)
