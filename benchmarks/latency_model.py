@@ -39,8 +39,8 @@ from export.terminal import Terminal
 TABLES = Path(__file__).parent / "latency_tables"
 KINDS = ("onnx-fp32", "openvino-fp32", "ncnn-fp32", "tflite-fp32", "openvino-int8", "tflite-int8")
 """target and precision"""
-LEARNED = 30
-"""networks of each space that the model is fitted to"""
+LEARNED = dict(zip(SPACES, (40, 100, 55), strict=True))
+"""networks of each space that the model is fitted to; xx has three times as many kinds of layers as the others"""
 HELD_OUT = dict(zip(SPACES, (34, 33, 33), strict=True))
 HELD_OUT_FROM = 1000
 """seed of the first network of each space that is held out"""
@@ -122,12 +122,13 @@ class Result:
         }
 
 
-def networks(learned: int = LEARNED) -> list[Architecture]:
-    """All that are measured, held out or not, mixed: whoever stops early has some of each."""
+def networks(most: int = max(LEARNED.values())) -> list[Architecture]:
+    """All that are measured, held out or not, mixed: whoever stops early has some of each. ``most``: to learn from, of
+    each space."""
     found = []
-    for i in range(max(learned, *HELD_OUT.values())):
+    for i in range(max(*LEARNED.values(), *HELD_OUT.values())):
         for name, space in SPACES.items():
-            if i < learned:
+            if i < min(most, LEARNED[name]):
                 found.append(space.sample(i))
             if i < HELD_OUT[name]:
                 found.append(space.sample(HELD_OUT_FROM + i))
@@ -254,7 +255,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure all once more, and average the two")
     parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--learned", type=int, default=LEARNED, help="networks of each space to learn from")
+    parser.add_argument("--learned", type=int, default=max(LEARNED.values()),
+                        help="networks to learn from, of each space, at most")
     parser.add_argument("--bundles", type=Path, default=Path("dist/candidates"), help="folder of the files to measure")
     parser.add_argument("--plot", type=Path, help="draw the scatter plots to this .png or .svg")
     parser.add_argument("--format", choices=("table", "json"), default="table")

@@ -121,6 +121,12 @@ def expressivity(stage: Sequence[Conv]) -> float:
     return math.log(total)
 
 
+def block_score(block: SuperBlock, side: int) -> tuple[float, int]:
+    """(SES, FSS) as published of a block that is a whole stage, on a map of ``side`` px."""
+    stage = list(_block(block, side, literal=True))
+    return expressivity(stage), sum(conv.kernel for conv in stage)
+
+
 def stage_weights(sides_px: Iterable[float]) -> tuple[float, ...]:
     """Weights for the faces of a data set: shares of their sides, sqrt(width height) in px, between the edges.
 

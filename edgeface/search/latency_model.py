@@ -7,10 +7,10 @@ function of its channels and size corrects these, as narrow layers and small map
 learned is shared: there are terms for all layers, for all of one operator, and for one operator, kernel and stride (a
 group), because runtimes have a kernel for each::
 
-    ms = sum over layers:  plain_l . (a + b_operator)  +  guess_l . (u_operator(place_l) + v_group(place_l))
+    ms = sum over layers:  plain_l . (a + b_operator + c_group)  +  guess_l (u_operator(place_l) + v_group(place_l))
 
 u and v are functions with an RBF kernel over place = log2 of input channels, output channels and cells (Nystroem's
-approximation), guess_l a rough share of the layer. How much each of the four terms may vary, and the noise, are what
+approximation), guess_l a rough share of the layer. How much each of the five terms may vary, and the noise, are what
 makes the measurements likeliest. The regression, its uncertainty and the approximation are scikit-learn's.
 """
 
@@ -35,8 +35,8 @@ from edgeface.models.architecture import Architecture
 from edgeface.search.latency_table import LatencyTable
 from edgeface.search.layers import KINDS, Layer, Part, parts_of
 
-PLAIN = (0, 1)
-"""plain terms: for all layers, and for those of one operator"""
+PLAIN = (0, 1, 3)
+"""plain terms: for all layers, for those of one operator, and for those of one group"""
 LANES = (16, 32)
 """channels that a processor takes at once: 12 cost as much as 16"""
 LANDMARKS = {1: 24, 3: 12}
@@ -233,12 +233,12 @@ class _Basis:
         owner = np.repeat(np.arange(len(parts)), [len(part.layers) for part in parts])
         table, totals = _Table(layers), np.zeros((len(parts), self.width))
         strange = np.zeros(len(layers), bool)
-        for depth in {*PLAIN, *LANDMARKS}:
+        for depth in PLAIN:
             for key, rows in table.keys(depth).items():
-                if key not in self.start and key not in self.smooth:
+                if key not in self.start:
                     strange[rows] = True
-                if key in self.start:
-                    _sum_into(totals, self.start[key], owner[rows], table.plain[rows])
+                    continue
+                _sum_into(totals, self.start[key], owner[rows], table.plain[rows])
                 if key in self.smooth:
                     smooth = self.smooth[key].transform(table.places[rows])
                     _sum_into(totals, self.smooth_start[key], owner[rows], table.guess[rows, None] * smooth)
