@@ -70,22 +70,29 @@ def test_polish_takes_disturbances_out():
     assert np.exp(columns) == pytest.approx([1.0, 1.5, 1.0, 1.5, 1.0])
 
 
-def test_records_of_a_made_up_session():
-    """Rounds that slow everything by up to a half, and 3 % of noise: ratios come out within their intervals."""
-    random = np.random.default_rng(1)
-    truth, rounds = [4.0, 6.0, 2.0], 30
-    slow = random.uniform(1.0, 1.5, rounds)
-    measured = {}
+def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
+    """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is slower by a fifth."""
+    random = np.random.default_rng(seed)
+    slow, measured = random.uniform(1.0, 1.5, rounds), {}
     for index, ms in enumerate(truth):
         wall = tuple((float(v), float(v) * 1.2) for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds)))
         measured[index] = SimpleNamespace(samples={"network": Stage(wall, wall)}, invalid_reasons=("too few samples",),
                                           network_ms=Summary(1.0, 1.0, 1.0, 1.0))
-    networks = [SPACES["resnet"].sample(i) for i in range(3)]
+    networks = [SPACES["resnet"].sample(i) for i in range(len(truth))]
     found = _records(networks, measured)
     assert [r.architecture for r in found] == networks[1:]
-    assert all(r.valid for r in found)
-    assert [r.ratio for r in found] == pytest.approx([1.5, 0.5], rel=0.03)
-    assert all(r.low <= ratio <= r.high for r, ratio in zip(found, (1.5, 0.5), strict=True))
+    return found, [ms / truth[0] for ms in truth[1:]]
+
+
+def test_ratios_of_made_up_sessions():
+    """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about as often."""
+    inside = []
+    for seed in range(40):
+        found, truth = made_up_session(seed)
+        assert all(r.valid for r in found)
+        assert [r.ratio for r in found] == pytest.approx(truth, rel=0.05)
+        inside += [r.low <= ratio <= r.high for r, ratio in zip(found, truth, strict=True)]
+    assert np.mean(inside) >= 0.85
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
