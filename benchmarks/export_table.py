@@ -251,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that exports.md and .png go to")
     parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
     parser.add_argument("--matrix", action="store_true", help="also every published network to every target")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of ten runs a file")
+    parser.add_argument("--rounds", type=int, default=34, help="rounds of three runs a file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--save", type=Path, help="also write the JSON to this file")

@@ -28,7 +28,7 @@ TIE = 1.1
 """a smaller ratio of latencies cannot be told from noise"""
 FILES = ("float", "int8")
 FIGURES = {"median": "median", "90 %": "p90", "minimum": "min"}
-PROTOCOL = Protocol(rounds=10, per_round=10, warm_up_s=3.0)
+PROTOCOL = Protocol(rounds=34, warm_up_s=3.0)
 X86 = ("x86_64", "AMD64", "i686", "x86")
 
 

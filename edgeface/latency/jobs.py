@@ -35,9 +35,9 @@ class Job:
 class Protocol:
     """How all models of one measurement are timed. Each field's text is its --help."""
 
-    rounds: int = 20
+    rounds: int = 50
     """rounds; in each, every model has one slice, in an order that is shuffled anew"""
-    per_round: int = 10
+    per_round: int = 3
     """images in one slice, after one that is not timed: it brings clock and caches back to this model"""
     warm_up_s: float = 10.0
     """seconds of warm-up for one model at most; it ends earlier once two slices in a row agree within 5 %"""

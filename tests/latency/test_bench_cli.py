@@ -166,7 +166,7 @@ def test_compare_tells_what_else_differs() -> None:
     assert change.notes == (
         "another machine: Test CPU -> Another CPU", "another number of cores: 4 -> 8",
         "another governor: performance -> None", "another runtime: onnxruntime 1.0 -> onnxruntime 2.0",
-        "another protocol, rounds: 20 -> 30", "the model files differ")
+        "another protocol, rounds: 50 -> 30", "the model files differ")
 
 
 def test_compare_gives_no_verdict_on_invalid_records(edgeface: Command, saved: Callable[..., str]) -> None:
