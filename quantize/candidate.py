@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
-from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OutputError
+from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
 from edgeface.models.architecture import Architecture
@@ -44,6 +44,8 @@ def candidate_bundles(
     one for each processor. Raises OutputError, and MissingExtraError for a converter that is not installed.
     """
     check_writable(out)
+    if len({architecture.name for architecture in architectures}) < len(architectures):
+        raise OptionError("files are named after their networks, and two networks here have one name")
     jobs = [(architecture, tuple(kinds), width, height, out) for architecture in architectures]
     todo = [job for job in jobs if not all(_is_there(path, job[0]) for path in _folders(*job))]
     outcomes: dict[str, list[Path] | str] = {job[0].name: _folders(*job) for job in jobs if job not in todo}

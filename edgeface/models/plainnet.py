@@ -23,7 +23,7 @@ from torch import nn
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
-from edgeface.models.structure import SuperBlock, parse
+from edgeface.models.structure import SuperBlock, parse, round8
 
 BN_EPS = 1e-3
 XAVIER_GAIN = 3.26033
@@ -53,11 +53,6 @@ def build_super_block(block: SuperBlock) -> list[nn.Module]:
         layers += _INNER_LAYERS[block.kind](block, in_channels, stride, index == 0)
         in_channels, stride = block.out_channels, 1
     return layers
-
-
-def round8(value: float) -> int:
-    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors' search."""
-    return max(8, 8 * round(value / 8))
 
 
 def _conv_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:

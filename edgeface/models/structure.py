@@ -105,6 +105,11 @@ def format_structure(blocks: Iterable[SuperBlock]) -> str:
     return "".join(map(str, blocks))
 
 
+def round8(value: float) -> int:
+    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors' search."""
+    return max(8, 8 * round(value / 8))
+
+
 @lru_cache(maxsize=1 << 14)  # a search parses the same blocks again and again
 def _parse_block(piece: str, number: int) -> SuperBlock:
     for kind, form in _FORMS.items():

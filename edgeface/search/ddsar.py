@@ -30,7 +30,7 @@ from edgeface.annotations import read_annotations
 from edgeface.errors import DataError, ModelError, OptionError
 from edgeface.models.architecture import Architecture, Backbone
 from edgeface.models.registry import get_architecture
-from edgeface.models.structure import SuperBlock, parse
+from edgeface.models.structure import SuperBlock, parse, round8
 
 STAGES = ("stem", "c2", "c3", "c4", "c5")
 WEIGHTS = (0.20, 0.27, 0.25, 0.18, 0.10)
@@ -113,6 +113,8 @@ def weights_of_annotations(path: Path) -> tuple[float, ...]:
 
 def expressivity(stage: Sequence[Conv]) -> float:
     """SES of the convolutions of one stage."""
+    if min(conv.channels for conv in stage) < 1:
+        raise ModelError("a stage whose width is below 1 has no score")
     total = math.log(stage[0].side**2 * INPUT_CHANNELS)
     total += sum(c.side**2 * INPUT_CHANNELS * math.log(c.channels / INPUT_CHANNELS) for c in stage)
     if total <= 0:
@@ -153,7 +155,11 @@ def stages_of(backbone: Backbone, side: int, literal: bool = False) -> list[list
     makers = {"plainnet": _plainnet, "mobilenetv1": _mobilenet, "resnetv1e": _resnet}
     if backbone.kind not in makers:
         raise ModelError(f"the score is for backbones of five stages ({', '.join(makers)}), not for {backbone.kind}")
-    stages = list(makers[backbone.kind](backbone, side, literal))
+    try:
+        stages = list(makers[backbone.kind](backbone, side, literal))
+    except (IndexError, ValueError):
+        raise ModelError(f"{backbone.kind}: widths {list(backbone.widths)} and depths {list(backbone.depths)} do not "
+                         "describe five stages") from None
     if len(stages) != len(STAGES):
         raise ModelError(f"the score is for backbones of {len(STAGES)} stages, this one has {len(stages)}")
     return stages
@@ -182,8 +188,8 @@ def _block(block: SuperBlock, side: int, literal: bool) -> Iterator[Conv]:
             yield from (Conv(channels, side, 1), Conv(inner, side, k), Conv(inner, after, 1),
                         Conv(out, after, 1), Conv(inner, after, k), Conv(inner, after, 1))
         else:
-            first = block.expansion * inner if literal else _round8(block.expansion * inner)
-            second = first if literal else _round8(block.expansion * out)
+            first = block.expansion * inner if literal else round8(block.expansion * inner)
+            second = first if literal else round8(block.expansion * out)
             yield from (Conv(channels, side, 1), Conv(first, side, k), Conv(first, after, 1),
                         Conv(inner, after, 1), Conv(second, after, k), Conv(second, after, 1))
         channels, side = out, after
@@ -216,7 +222,3 @@ def _resnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]
                 stage += [Conv(width, side, 1), Conv(out // 4, side, 3), Conv(out // 4, after, 1)]
             width, side = out, after
         yield stage
-
-
-def _round8(value: float) -> int:
-    return max(8, 8 * round(value / 8))

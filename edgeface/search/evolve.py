@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgeface.errors import OptionError
-from edgeface.models.structure import SuperBlock, format_structure, parse
+from edgeface.models.structure import SuperBlock, format_structure, parse, round8
 from edgeface.search.ddsar import ALPHA, SIDE_PX, WEIGHTS, block_score, check_weights
 
 ITERATIONS = 96_000
@@ -149,7 +149,7 @@ def _block(kind: str, kernel: int, in_channels: int, out: int, stride: int, laye
 
 
 def _width(value: float, most: int) -> int:
-    return min(most, max(8, 8 * round(value / 8)))
+    return min(most, round8(value))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -180,7 +180,7 @@ def _block_flops(block: SuperBlock, side: int) -> float:
 def _three(block: SuperBlock, channels: int, out: int, side: int, stride: int) -> float:
     """1x1, K x K with the stride, 1x1."""
     depthwise = block.kind == "inverted"
-    inner = max(8, 8 * round(block.expansion * out / 8)) if depthwise else block.bottleneck
+    inner = round8(block.expansion * out) if depthwise else block.bottleneck
     after = side // stride
     return (_conv(channels, inner, 1, side) + _conv(1 if depthwise else inner, inner, block.kernel, after)
             + _conv(inner, out, 1, after))

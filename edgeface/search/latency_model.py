@@ -23,17 +23,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
-from sklearn.kernel_approximation import Nystroem
-from threadpoolctl import threadpool_limits
 
-from edgeface.errors import DataError, ModelError
+from edgeface.errors import DataError, MissingExtraError, ModelError
 from edgeface.models.architecture import Architecture
 from edgeface.search.latency_table import LatencyTable
 from edgeface.search.layers import KINDS, Layer, Part, parts_of
+
+try:
+    from scipy.linalg import cho_solve, solve_triangular
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
+    from sklearn.kernel_approximation import Nystroem
+    from threadpoolctl import threadpool_limits
+except ImportError:
+    raise MissingExtraError("scikit-learn", "search", "predicting latency") from None
 
 PLAIN = (0, 1, 3)
 """plain terms: for all layers, for those of one operator, and for those of one group"""

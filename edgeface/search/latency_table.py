@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.backends import check_combination, load_candidate_maker
-from edgeface.errors import DataError, DeviceError, EdgefaceError
+from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import Device
 from edgeface.latency.jobs import Job, Protocol
@@ -73,6 +73,8 @@ class Setting:
     def __post_init__(self) -> None:
         check_combination(self.target, self.precision)
         parse_size(f"{self.width}x{self.height}")
+        if self.threads < 1:
+            raise OptionError(f"--threads must be 1 or more, got {self.threads}")
 
     def __str__(self) -> str:
         return (f"{self.target} {self.precision}, {self.width}x{self.height}, {self.threads} "

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture, Head, Neck
-from edgeface.models.structure import SuperBlock, parse
+from edgeface.models.structure import SuperBlock, parse, round8
 
 KINDS = ("conv", "depthwise", "add", "resize")
 BACKBONES = ("convnet", "plainnet")
@@ -112,6 +112,8 @@ def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
                          f"fpn and head plain, this is {backbone.kind} with {neck.kind} and {head.kind}")
     if width % 32 or height % 32 or min(width, height) < 32:
         raise ModelError(f"input {width}x{height}: width and height are multiples of 32")
+    if min(neck.channels, head.channels, head.anchors, *backbone.widths, 1) < 1:
+        raise ModelError(f"{architecture.name}: widths and anchors must be at least 1")
     parts, channels, step = [], {}, 1
     blocks = _convnet_blocks(backbone.widths, backbone.depths) if backbone.kind == "convnet" else parse(
         backbone.structure)
@@ -190,8 +192,8 @@ def _residuals(block: SuperBlock, stride: int, first: bool) -> Iterator[tuple[in
         yield out, inner, stride, first
         yield out, inner, 1, False
     else:
-        yield inner, max(8, 8 * round(block.expansion * inner / 8)), stride, first
-        yield out, max(8, 8 * round(block.expansion * out / 8)), 1, False
+        yield inner, round8(block.expansion * inner), stride, first
+        yield out, round8(block.expansion * out), 1, False
 
 
 def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int, project: bool) -> None:
@@ -209,6 +211,8 @@ def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int,
 
 def _convnet_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """(input width, output width, residuals) of the stem, which has -1 residuals, and of each stage."""
+    if len(widths) != 4 or len(depths) != 3:
+        raise ModelError(f"convnet takes 4 widths and 3 depths, got {list(widths)} and {list(depths)}")
     return [(3, widths[0], -1), *((before, out, depth) for before, out, depth in
                                   zip(widths, widths[1:], depths, strict=False))]
 

@@ -18,6 +18,7 @@ occur at stride 4, and at most 5 inner layers make a block.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from itertools import pairwise
 
 from edgeface.errors import OptionError
 from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.structure import SuperBlock, format_structure, parse
+from edgeface.models.structure import SuperBlock, format_structure, parse, round8
 from edgeface.search.layers import macs_of
 
 COUNTED_AT = (640, 480)
@@ -92,8 +93,13 @@ class Space:
             child = dataclasses.replace(parent, backbone=dataclasses.replace(
                 parent.backbone, structure=format_structure(blocks)), neck=neck, head=head)
             if child != parent and self.contains(child):
-                return child
+                return dataclasses.replace(child, name=self._name(child))
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
+
+    def _name(self, architecture: Architecture) -> str:
+        """Its own for every network, because files are named after it."""
+        content = dataclasses.replace(architecture, name="").dumps()
+        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def contains(self, architecture: Architecture) -> bool:
         """Does it keep the limits? Asked of networks made of this space's blocks."""
@@ -119,22 +125,18 @@ class Space:
 
     def _block(self, draw: random.Random, before: int, stage: int) -> SuperBlock | None:
         """One super-block behind ``before`` channels; None where it breaks a limit."""
-        out = min(_round8(before * draw.choice(GROWTHS)), self.max_width)
+        out = min(round8(before * draw.choice(GROWTHS)), self.max_width)
         kind, kernel, expansion = draw.choice(self.blocks)
         if kernel == 7 and stage == 0:
             return None
         least = 8 * math.ceil(out / 80)
-        inner = 0 if kind == "conv" else _round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
+        inner = 0 if kind == "conv" else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
         return SuperBlock(kind, kernel, before, out, 2, draw.randint(1, self.depth), inner, expansion)
 
     def _ends(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> tuple[Neck, Head]:
         depthwise = any(block.kind == "inverted" for block in blocks) and draw.random() < 0.5
         head = Head("plain", draw.choice(self.heads), draw.randint(1, 2), depthwise=depthwise)
         return Neck("fpn", draw.choice(self.necks)), head
-
-
-def _round8(value: float) -> int:
-    return max(8, 8 * round(value / 8))
 
 
 _KERNELS = (3, 5, 7)
