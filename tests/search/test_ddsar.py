@@ -127,6 +127,16 @@ def test_backbones_without_a_score() -> None:
         score(Backbone("plainnet", structure=thin))
 
 
+@pytest.mark.parametrize("backbone", [
+    Backbone("mobilenetv1"), Backbone("mobilenetv1", widths=(8,) * 6, depths=(1,)), Backbone("resnetv1e", widths=(8,)),
+    Backbone("resnetv1e", block="basic", widths=(8, 8, 8, 8, 0), depths=(1, 1, 1, 2)),
+])
+def test_malformed_backbones_are_one_line(backbone: Backbone) -> None:
+    with pytest.raises(ModelError, match=r"do not describe five stages|width is below 1|this one has 1") as caught:
+        score(backbone)
+    assert "\n" not in str(caught.value)
+
+
 # -- edgeface score ----------------------------------------------------------------------------------------------------
 
 

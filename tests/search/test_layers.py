@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -95,3 +96,11 @@ def test_other_networks_are_refused(name):
 def test_size_is_a_multiple_of_32():
     with pytest.raises(ModelError, match="multiples of 32"):
         layers_of(get_architecture("edgeface-n"), 100, 64)
+
+
+@pytest.mark.parametrize("change", [{"widths": ()}, {"depths": (1,)}, {"widths": (8, 8, 0, 8)}])
+def test_malformed_networks_are_one_line(change):
+    architecture = get_architecture("edgeface-n")
+    broken = dataclasses.replace(architecture, backbone=dataclasses.replace(architecture.backbone, **change))
+    with pytest.raises(ModelError, match=r"takes 4 widths and 3 depths|at least 1"):
+        layers_of(broken, 64, 64)

@@ -44,6 +44,7 @@ def test_mutations_change_one_place_and_stay_inside(name):
         changed = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
         ends = (child.neck, child.head) != (parent.neck, parent.head)
         assert changed or ends
+        assert child.name != parent.name
         assert not (changed and ends)
         assert len(changed) <= 2  # the block, and the input width of the next
         assert changed == sorted(changed)
