@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import charts
-from benchmarks.charts import Axis, Point, number
-from benchmarks.markup import Html, join, tag
 from benchmarks.results import CONTEXT, REPORT, Accuracy, Context, PeerTiming, load_context, order
 from edgeface.backends import BACKENDS
 from edgeface.errors import EdgefaceError
@@ -24,9 +21,11 @@ from edgeface.latency.environment import Moment
 from edgeface.latency.jobs import LOCAL
 from edgeface.latency.measurement import Measurement, Relative, load_measurements
 from edgeface.latency.statistics import TIE, Ratio, ratio_of_sessions
+from edgeface.pages import charts, page
+from edgeface.pages.charts import Axis, Point, number
+from edgeface.pages.markup import Html, join, tag
+from edgeface.pages.page import card, section, strip_row, table
 
-STYLE = Path(__file__).with_name("report.css")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STAGES = ("preprocess", "network", "postprocess")
 HEADROOM = 1.1
 """an axis ends this much beyond the largest p90: a single odd sample must not squeeze all others"""
@@ -39,27 +38,17 @@ Group = tuple[str, int, int, int]
 
 def write_report(path: Path, records: Records, context: Context) -> None:
     """Write the page, whole or not at all. Raises OutputError."""
-    page = document(sorted(records, key=order), context)
+    text = document(sorted(records, key=order), context)
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def document(records: Records, context: Context) -> str:
     """The text of the page."""
     title = "Latency of " + ", ".join(dict.fromkeys(r.model for r in records)) if records else "Latency: no records"
-    head = join([
-        Html('<meta charset="utf-8">'), Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        tag("title", title), tag("style", Html(STYLE.read_text(encoding="utf-8")))])
-    body = join([summary(title, records), pareto(records, context), distributions(records), stages(records),
-                 float_against_int8(records, context), peers(context), validity(records), everything(records),
-                 left_out(context)])
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
-
-
-def section(title: str, text: str, *content: object) -> Html:
-    """A heading, what the reader should know, and the content."""
-    return join([Html("\n"), tag("section", tag("h2", title), tag("p", text, class_="soft"), *content)])
+    return page.document(title, summary(title, records), pareto(records, context), distributions(records),
+                         stages(records), float_against_int8(records, context), peers(context), validity(records),
+                         everything(records), left_out(context))
 
 
 def summary(title: str, records: Records) -> Html:
@@ -83,7 +72,7 @@ def machine(device: str, records: Records) -> Html:
             "instructions": ", ".join(found.flags) or "not shown", "governor": found.governor or "not shown",
             "system": f"{found.system}, Python {found.python}", "runtimes": ", ".join(runtimes),
             "protocol": "; ".join(protocols)}
-    return tag("dl", *itertools.chain.from_iterable((tag("dt", k), tag("dd", v)) for k, v in rows.items()))
+    return page.facts(rows)
 
 
 def pareto(records: Records, context: Context) -> Html:
@@ -102,7 +91,7 @@ def pareto(records: Records, context: Context) -> Html:
              itertools.groupby(sorted(known, key=_pareto_key), _pareto_key)]
     missing = dict.fromkeys(r.bundle for r in records if context.accuracy_of(r) is None)
     note = [tag("p", f"Without known accuracy: {', '.join(missing)}.", class_="soft")] if missing else []
-    return section("Accuracy against latency", text, legend(records), tag("div", *cards, class_="cards"), *note)
+    return section("Accuracy against latency", text, legend(records), page.cards(cards), *note)
 
 
 def _pareto_key(item: tuple[Measurement, Accuracy]) -> tuple[str, int]:
@@ -119,8 +108,10 @@ def _pareto_card(key: tuple[str, int], known: list[tuple[Measurement, Accuracy]]
                             r.width * r.height < largest, r.valid, rank))
         if rank is not None:
             ranked.append((rank, title))
+    steps = charts.steps([(p.x, p.y) for p in points if p.rank is not None])
     listed = tag("ol", *(tag("li", title) for _, title in sorted(ranked)))
-    return card(f"{key[0]}, {_threads(key[1])}", charts.scatter(points, "network, median ms", "AP hard, points"),
+    return card(f"{key[0]}, {_threads(key[1])}",
+                charts.scatter(points, "network, median ms", "AP hard, points", curves=[steps]),
                 listed if ranked else tag("p", "No valid record, so no frontier.", class_="reason"))
 
 
@@ -151,7 +142,7 @@ def distributions(records: Records) -> Html:
                                    (("median", r.network_ms.median), ("p90", r.network_ms.p90)), axis,
                                    colour(r.target)), figure(r), group) for r in group], axis
 
-    return section("Distributions", text, tag("div", *grouped(records, rows), class_="cards"))
+    return section("Distributions", text, page.cards(grouped(records, rows)))
 
 
 def stages(records: Records) -> Html:
@@ -164,10 +155,8 @@ def stages(records: Records) -> Html:
         return [row(r, charts.stack(p, axis), figure(r, "end_to_end"), group)
                 for r, p in zip(group, parts, strict=True)], axis
 
-    key = tag("ul", *(tag("li", tag("svg", tag("rect", width="16", height="16", class_=name), class_="key",
-                                    viewBox="0 0 16 16", aria_hidden="true"), name) for name in STAGES),
-              class_="legend")
-    return section("Stages", text, key, tag("div", *grouped(records, rows), class_="cards"))
+    key = page.legend((charts.swatch(name), name) for name in STAGES)
+    return section("Stages", text, key, page.cards(grouped(records, rows)))
 
 
 def grouped(records: Records, rows: Callable[[Records], tuple[list[Html], Axis]]) -> list[Html]:
@@ -197,7 +186,7 @@ def float_against_int8(records: Records, context: Context) -> Html:
     for key, group in itertools.groupby(found, lambda item: group_of(item[0])):
         drawn = [_int8_row(int8, fp32, ratio, axis, context) for int8, fp32, ratio in group]
         cards.append(card(_group_title(key), *drawn, charts.scale(axis, "INT8 time / fp32 time")))
-    return section("Float against INT8", text, tag("div", *cards, class_="cards"))
+    return section("Float against INT8", text, page.cards(cards))
 
 
 def _float_of(int8: Measurement, records: Records) -> Measurement | None:
@@ -216,13 +205,13 @@ def _int8_row(int8: Measurement, fp32: Measurement, found: Ratio | None, axis: A
     reasons = [f"{r.precision}: {reason}" for r in (fp32, int8) for reason in r.invalid_reasons]
     name = f"{_title(int8.target)}{' fast' * int8.fast}, {int8.model}"
     if found is None:
-        return _row(name, judged("no samples, no ratio", reasons), Html(""), reasons)
+        return strip_row(name, judged("no samples, no ratio", reasons), Html(""), bool(reasons))
     before, after = context.accuracy_of(fp32), context.accuracy_of(int8)
     cost = []
     if before and after and before.hard is not None and after.hard is not None:
         cost = [tag("div", f"AP hard {100 * before.hard:.2f} to {100 * after.hard:.2f}", class_="soft")]
     strip = charts.interval(found.low, found.value, found.high, axis, colour(int8.target), TIE)
-    return join([_row(name, judged(_ratio_text(found, reasons), reasons), strip, reasons), *cost])
+    return join([strip_row(name, judged(_ratio_text(found, reasons), reasons), strip, bool(reasons)), *cost])
 
 
 def peers(context: Context) -> Html:
@@ -238,7 +227,7 @@ def peers(context: Context) -> Html:
         drawn = [_peer_row(p, axis) for p in group]
         cards.append(card(f"{key[0][1]}x{key[0][2]}, {_threads(key[1])}", *drawn,
                           charts.scale(axis, "time / ours")))
-    return section("Beside published models", text, tag("div", *cards, class_="cards"))
+    return section("Beside published models", text, page.cards(cards))
 
 
 def _peer_order(p: PeerTiming) -> tuple[tuple[int, int, int], int, float, str]:
@@ -249,7 +238,7 @@ def _peer_row(p: PeerTiming, axis: Axis) -> Html:
     ours = p.ratio.verdict == "reference"
     text = "ours" if ours else _ratio_text(p.ratio, p.invalid_reasons)
     strip = charts.interval(p.ratio.low, p.ratio.value, p.ratio.high, axis, "t0" if ours else "t4", TIE)
-    return _row(p.model, judged(text, p.invalid_reasons), strip, p.invalid_reasons)
+    return strip_row(p.model, judged(text, p.invalid_reasons), strip, bool(p.invalid_reasons))
 
 
 def validity(records: Records) -> Html:
@@ -307,23 +296,13 @@ def legend(records: Records) -> Html:
     keys.append((charts.sample_mark("t4", valid=False), "not valid"))
     if len({(r.width, r.height) for r in records}) > 1:
         keys.append((Html(""), "smaller marks: smaller input"))
-    return tag("ul", *(tag("li", mark, name) for mark, name in keys), class_="legend")
-
-
-def card(title: str, *content: object) -> Html:
-    """A frame with a heading."""
-    return tag("figure", tag("h3", title), *content, class_="card")
+    return page.legend(keys)
 
 
 def row(record: Measurement, strip: Html, said: Html, group: Records) -> Html:
     """Label and figure above a strip; the label tells the record from the others of its ``group``."""
     name = label(record) + (f", {record.model}" if len({r.model for r in group}) > 1 else "")
-    return _row(name, said, strip, record.invalid_reasons)
-
-
-def _row(name: str, said: Html, strip: Html, reasons: Sequence[str]) -> Html:
-    return tag("div", tag("div", tag("b", name), said, class_="label"), strip,
-               class_="row invalid" if reasons else "row")
+    return strip_row(name, said, strip, bool(record.invalid_reasons))
 
 
 def _ratio_text(found: Ratio | Relative, reasons: Sequence[str]) -> str:
@@ -343,15 +322,6 @@ def judged(text: str, reasons: Iterable[str]) -> Html:
     if not said:
         return tag("span", text, class_="figure")
     return tag("span", tag("span", text, class_="void"), " ", tag("span", said, class_="reason"), class_="figure")
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], prose: set[int]) -> Html:
-    """A table that scrolls on its own; the columns of ``prose`` hold sentences."""
-    kinds = ["text" if i in prose else "" for i in range(len(columns))]
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind) for name, kind in zip(columns, kinds, strict=True)))
-    body = [tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
-            for cells in rows]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide", tabindex="0")
 
 
 def label(record: Measurement) -> str:

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+from browser import CHROMIUM, HOSTILE, Reader, check_in_chromium
 
 from benchmarks import report
-from benchmarks.charts import Axis
-from benchmarks.markup import tag, text
 from benchmarks.results import Accuracy, Context, Results
 from edgeface.latency.devices import open_device
 from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement, save_measurements
+from edgeface.pages.charts import Axis
+from edgeface.pages.markup import tag, text
 
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle
 
 QUICK = Protocol(rounds=5, per_round=2, warm_up_s=0, photo_width=160, photo_height=128)
-HOSTILE = "</text></style><script>alert(1)</script><img src=http://evil.example/x onerror=\"alert('2')\">\ud800\u202e"
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-                None)
 
 
 @pytest.fixture(scope="session")
@@ -51,22 +45,6 @@ def context(records: list[Measurement]) -> Context:
     """AP of all three."""
     known = {r.bundle: Accuracy(r.files, 0.8, 0.7, 0.5 + 0.01 * i, 400, "640 px") for i, r in enumerate(records)}
     return Context(known, left_out=("ncnn int8: not made",))
-
-
-class Reader(HTMLParser):
-    """Tags, their attributes and the visible text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_says_what_was_measured(judged: list[Measurement], context: Context) -> None:
@@ -183,26 +161,6 @@ def test_markup_escapes_all_but_markup() -> None:
 @pytest.mark.parametrize("width_px", [1280, 390])
 def test_opens_in_a_browser_without_network(judged: list[Measurement], context: Context, tmp_path: Path,
                                             width_px: int) -> None:
-    cv2 = pytest.importorskip("cv2")
-    page, picture = tmp_path / "report.html", tmp_path / "shot.png"
+    page = tmp_path / "report.html"
     report.write_report(page, judged, context)
-    errors = open_in_chromium(page, picture, width_px)
-    assert not re.findall(r".*CONSOLE.*", errors)
-    pixels = cv2.imread(str(picture))
-    assert pixels is not None and pixels.shape[1] == width_px
-    assert np.unique(pixels.reshape(-1, 3), axis=0).shape[0] > 20, "nothing was drawn"
-    inked = np.flatnonzero((pixels != pixels[0, 0]).any(axis=(1, 2)))
-    assert inked.size > 0.3 * len(pixels), "most of the page is blank"
-
-
-def open_in_chromium(page: Path, picture: Path, width_px: int, height_px: int = 3000) -> str:
-    """Take a screenshot with every network access refused; returns what the browser said."""
-    assert CHROMIUM
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--enable-logging=stderr",
-         f"--user-data-dir={picture.parent / 'profile'}", f"--window-size={width_px},{height_px}",
-         f"--screenshot={picture}", page.as_uri()], capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stderr
+    check_in_chromium(page, width_px)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.markup import Html, join, tag
+from edgeface.pages.markup import Html, join, tag
 
 STEPS = (1, 2, 2.5, 5, 10)
 STRIP = 1000
@@ -20,6 +20,8 @@ MARGIN = 6
 """percent of that height left free above and below"""
 PLOT = (9.0, 97.0, 4.0, 92.0)
 """left, right, top and bottom of the scatter's axes, in percent"""
+NEAR_END = 0.15
+"""share of an axis from its ends where a name is written inwards"""
 SHAPES = {"fp32": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "fp16": "M-4.5-4.5h9v9h-9z", "int8": "M0-6.5L6 0L0 6.5L-6 0z"}
 OTHER_SHAPE = "M0-6L6 5H-6z"
 
@@ -87,13 +89,13 @@ def dots(rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], 
     return tag("svg", *_grid(axis), drawing, *lines, class_="strip", role="img", aria_label=label)
 
 
-def stack(parts: Sequence[tuple[str, float]], axis: Axis) -> Html:
-    """Bars end to end; (name, value in ms), the name is also the class."""
+def stack(parts: Sequence[tuple[str, float]], axis: Axis, unit: str = "ms") -> Html:
+    """Bars end to end; (name, value in ``unit``), the name is also the class."""
     ends = list(itertools.accumulate((max(0.0, value) for _, value in parts), initial=0.0))
-    bars = [tag("rect", tag("title", f"{name} {number(value)} ms"), x=percent(axis.share(start)), y="20%",
+    bars = [tag("rect", tag("title", f"{name} {number(value)} {unit}"), x=percent(axis.share(start)), y="20%",
                 width=percent(axis.share(end) - axis.share(start)), height="60%", class_=name)
             for (name, value), start, end in zip(parts, ends, ends[1:], strict=False)]
-    label = ", ".join(f"{name} {number(value)} ms" for name, value in parts)
+    label = ", ".join(f"{name} {number(value)} {unit}" for name, value in parts)
     return tag("svg", *_grid(axis), *bars, class_="strip", role="img", aria_label=label)
 
 
@@ -116,46 +118,83 @@ class Point:
     x: float
     y: float
     colour: str
-    shape: str
-    title: str
-    small: bool
-    valid: bool
-    rank: int | None
-    """its number on the frontier"""
+    shape: str = "fp32"
+    title: str = ""
+    small: bool = False
+    valid: bool = True
+    rank: int | None = None
+    """a number to write beside it, its place on the frontier"""
 
 
-def scatter(points: Sequence[Point], x_unit: str, y_unit: str) -> Html:
-    """Points, and steps along those that have a rank."""
-    x, y = Axis.around([p.x for p in points], zero=True), Axis.around([p.y for p in points])
+@dataclass(frozen=True)
+class Curve:
+    """A line through a scatter. What lies beyond an axis, infinities too, is drawn at its end."""
+
+    points: Sequence[tuple[float, float]]
+    kind: str = "front"
+    """its class"""
+    title: str = ""
+    name: str = ""
+    """written above its last point"""
+
+
+def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str = "") -> Curve:
+    """From point to point, level and then upright: the most that each x has reached."""
+    corners: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
+    return Curve(corners, kind, title)
+
+
+def scatter(points: Sequence[Point], x_unit: str, y_unit: str, x: Axis | None = None, y: Axis | None = None,
+            curves: Sequence[Curve] = (), what: str = "files") -> Html:
+    """Points above curves; axes that are not given take in all points."""
+    x = x or Axis.around([p.x for p in points], zero=True)
+    y = y or Axis.around([p.y for p in points])
     left, right, top, bottom = PLOT
 
-    def place(share: float, start: float, end: float) -> str:
-        return f"{start + share * (end - start):.2f}%"
-
     def across(value: float) -> str:
-        return place(x.share(value), left, right)
+        return f"{left + x.share(value) * (right - left):.2f}%"
 
     def up(value: float) -> str:
-        return place(y.share(value), bottom, top)
+        return f"{bottom + y.share(value) * (top - bottom):.2f}%"
 
     lines = [tag("line", x1=f"{left}%", x2=f"{right}%", y1=up(v), y2=up(v), class_="grid") for v in y.marks()]
     lines += [tag("line", x1=across(v), x2=across(v), y1=f"{top}%", y2=f"{bottom}%", class_="grid") for v in x.marks()]
-    texts = [tag("text", number(v), x=f"{left - 1}%", y=up(v), dy="4", class_="y") for v in y.marks()]
+    texts = [tag("text", number(v), x=f"{left - 1}%", y=up(v), dx="-4", dy="4", class_="y") for v in y.marks()]
     texts += [tag("text", number(v), x=across(v), y=f"{bottom}%", dy="16") for v in x.marks()]
-    front = sorted((p for p in points if p.rank is not None), key=lambda p: p.x)
-    for a, b in itertools.pairwise(front):
-        lines.append(tag("line", x1=across(a.x), x2=across(b.x), y1=up(a.y), y2=up(a.y), class_="front"))
-        lines.append(tag("line", x1=across(b.x), x2=across(b.x), y1=up(a.y), y2=up(b.y), class_="front"))
-    marks = []
-    for p in points:
-        drawn = tag("path", tag("title", p.title), d=SHAPES.get(p.shape, OTHER_SHAPE),
-                    class_=f"mark {p.colour}{'' if p.valid else ' invalid'}", **({"transform": "scale(.7)"}
-                                                                               if p.small else {}))
-        rank = [] if p.rank is None else [tag("text", p.rank, x="8", y="-6", class_="rank")]
-        marks.append(tag("svg", drawn, *rank, x=across(p.x), y=up(p.y), class_="at"))
-    label = f"{len(points)} files, {y_unit} against {x_unit}"
-    drawing = tag("svg", *lines, *texts, *marks, class_="scatter", role="img", aria_label=label)
+    texts += [tag("text", c.name, x=across(c.points[-1][0]), y=up(c.points[-1][1]), dy="-4",
+                  class_=f"name {_anchor(x.share(c.points[-1][0]))}") for c in curves if c.name]
+    drawn = tag("svg", *(_curve(c, x, y) for c in curves if c.points), x=f"{left}%", y=f"{top}%",
+                width=f"{right - left}%", height=f"{bottom - top}%", viewBox=f"0 0 {STRIP} {STRIP}",
+                preserveAspectRatio="none")
+    marks = [_mark(p, across(p.x), up(p.y)) for p in points]
+    drawing = tag("svg", *lines, drawn, *texts, *marks, class_="scatter", role="img",
+                  aria_label=f"{len(points)} {what}, {y_unit} against {x_unit}")
     return join([tag("p", y_unit, class_="unit y"), drawing, tag("p", x_unit, class_="unit")])
+
+
+def _curve(curve: Curve, x: Axis, y: Axis) -> Html:
+    places = [f"{STRIP * x.share(a):.1f} {STRIP * (1 - y.share(b)):.1f}" for a, b in curve.points]
+    return tag("path", tag("title", curve.title or curve.name), d=f"M{'L'.join(places)}", class_=f"curve {curve.kind}")
+
+
+def _anchor(share: float) -> str:
+    return "first" if share < NEAR_END else "last" if share > 1 - NEAR_END else ""
+
+
+def _mark(p: Point, x: str, y: str) -> Html:
+    smaller = {"transform": "scale(.7)"} if p.small else {}
+    drawn = tag("path", tag("title", p.title), d=SHAPES.get(p.shape, OTHER_SHAPE),
+                class_=f"mark {p.colour}{'' if p.valid else ' invalid'}", **smaller)
+    rank = [] if p.rank is None else [tag("text", p.rank, x="-7", y="-6", class_="rank")]
+    return tag("svg", drawn, *rank, x=x, y=y, class_="at")
+
+
+def swatch(name: str) -> Html:
+    """A patch of a bar for a legend."""
+    return tag("svg", tag("rect", width="16", height="16", class_=name), class_="key", viewBox="0 0 16 16",
+               aria_hidden="true")
 
 
 def sample_mark(colour: str, shape: str = "fp32", valid: bool = True) -> Html:
