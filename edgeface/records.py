@@ -70,7 +70,9 @@ def _read(value: Any, hint: Any, where: str) -> Any:
         return {key: _read(item, arguments[1], f"{where}[{short(key)}]") for key, item in value.items()}
     if origin is tuple:
         _expect(isinstance(value, (list, tuple)), value, "a list", where)
-        return tuple(_read(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
+        hints = len(value) * arguments[:1] if arguments[-1] is ... else arguments
+        _expect(len(value) == len(hints), value, f"a list of {len(hints)}", where)
+        return tuple(_read(item, hints[i], f"{where}[{i}]") for i, item in enumerate(value))
     _expect(_is_scalar(value, hint), value, _SCALARS[hint], where)
     return value
 

@@ -14,6 +14,9 @@ Readings that the published strings leave open, settled by the parameters and mu
   others only where stride or width change;
 - an inverted layer ends its first residual at the bottleneck width; the second one widens from the *output* width;
 - a super-block of stride 1 continues the stage before it, and a stage's feature is the output of its last block.
+
+Two forms are ours: depthwise separable blocks, and a 6x6 stem of stride 4 that stands for stem and c2 (why it is fast:
+:mod:`edgeface.models.convnet`).
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from torch import nn
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
-from edgeface.models.structure import SuperBlock, parse, round8
+from edgeface.models.structure import STEM_KERNEL, SuperBlock, parse, round8
 
 BN_EPS = 1e-3
 XAVIER_GAIN = 3.26033
 """Gain of the authors' initialisation."""
-STAGES = 5
+STEPS = ([2, 2, 2, 2, 2], [4, 2, 2, 2])
+"""strides of stem, c2, c3, c4 and c5; a stem of stride 4 is c2, too"""
 
 
 class PlainNet(StagedBackbone):
@@ -41,7 +45,7 @@ class PlainNet(StagedBackbone):
         self.stages = nn.ModuleList(
             nn.Sequential(*(layer for block in stage for layer in build_super_block(block))) for stage in stages[1:]
         )
-        self.channels = tuple(stage[-1].out_channels for stage in stages[2:])
+        self.channels = tuple(stage[-1].out_channels for stage in stages[-3:])
         _initialise(self)
 
 
@@ -56,7 +60,13 @@ def build_super_block(block: SuperBlock) -> list[nn.Module]:
 
 
 def _conv_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
-    return [conv_bn(in_channels, block.out_channels, block.kernel, stride, eps=BN_EPS)]
+    padding = 1 if block.kernel == STEM_KERNEL else None  # 6x6 of stride 4: one pixel more on each side fits
+    return [conv_bn(in_channels, block.out_channels, block.kernel, stride, padding=padding, eps=BN_EPS)]
+
+
+def _separable_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    return [conv_bn(in_channels, in_channels, block.kernel, stride, groups=in_channels, eps=BN_EPS),
+            conv_bn(in_channels, block.out_channels, 1, eps=BN_EPS)]
 
 
 def _basic_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
@@ -83,8 +93,8 @@ def _inverted_layer(block: SuperBlock, in_channels: int, stride: int, first: boo
             residual(block.bottleneck, block.out_channels, 1, False)]
 
 
-_INNER_LAYERS = {"conv": _conv_layer, "basic": _basic_layer, "bottleneck": _bottleneck_layer,
-                 "inverted": _inverted_layer}
+_INNER_LAYERS = {"conv": _conv_layer, "separable": _separable_layer, "basic": _basic_layer,
+                 "bottleneck": _bottleneck_layer, "inverted": _inverted_layer}
 
 
 def _residual(branch: nn.Sequential, in_channels: int, out_channels: int, stride: int, project: bool) -> Residual:
@@ -105,18 +115,18 @@ def _three(in_channels: int, inner: int, out: int, kernel: int, stride: int, gro
 
 
 def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
-    """Group super-blocks into stem, c2, c3, c4 and c5: each stride-2 block opens a stage."""
-    if blocks[0].kind != "conv" or blocks[0].in_channels != 3 or blocks[0].stride != 2:
+    """Group super-blocks into stem, c2, c3, c4 and c5 (a stem of stride 4 is c2, too): each stride opens a stage."""
+    if blocks[0].kind != "conv" or blocks[0].in_channels != 3 or blocks[0].stride == 1:
         raise ModelError(f"plainnet structure: block 1, {blocks[0]}, cannot be the stem: accepted is "
-                         "SuperConvK3BNRELU(3,out,2,layers), K one of 3, 5, 7")
+                         "SuperConvK3BNRELU(3,out,2,layers), K one of 3, 5, 7, or SuperConvK6BNRELU(3,out,4,1)")
     stages: list[list[SuperBlock]] = []
     for block in blocks:
-        if block.stride == 2:
+        if block.stride > 1:
             stages.append([])
         stages[-1].append(block)
-    if len(stages) != STAGES:
-        raise ModelError(f"plainnet structure: {len(stages)} of its blocks have stride 2, accepted: {STAGES} "
-                         "(stem, c2, c3, c4, c5)")
+    steps = [stage[0].stride for stage in stages]
+    if steps not in STEPS:
+        raise ModelError(f"plainnet structure: its strides are {steps}, accepted: {' or '.join(map(str, STEPS))}")
     return stages
 
 

@@ -1,11 +1,16 @@
 """PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock. Standard library only.
 
-Four forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or 6):
+Four published forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or 6):
 
     SuperConvK3BNRELU(in,out,stride,layers)             convolutions, the stem
     SuperResK3K3(in,out,stride,bottleneck,layers)       basic residuals
     SuperResK1K3K1(in,out,stride,bottleneck,layers)     bottleneck residuals
     SuperResIDWE1K3(in,out,stride,bottleneck,layers)    inverted depthwise residuals
+
+and two of our own:
+
+    SuperDWK3BNRELU(in,out,stride,layers)               depthwise K x K, then 1x1 (MobileNetV1)
+    SuperConvK6BNRELU(in,out,4,1)                       a stem straight to stride 4
 
 Parsing is strict (no spaces, no leading zeros), so that printing gives back the very same text.
 """
@@ -22,17 +27,22 @@ from edgeface.errors import ModelError
 
 KERNELS = (3, 5, 7)
 EXPANSIONS = (1, 2, 4, 6)
-KINDS = ("conv", "basic", "bottleneck", "inverted")
+STEM_KERNEL = 6
+"""of the stem that goes straight to stride 4"""
+KINDS = ("conv", "separable", "basic", "bottleneck", "inverted")
+PLAIN = ("conv", "separable")
+"""kinds without shortcut and inner width"""
 MAX_CHANNELS = 9999
 MAX_LAYERS = 99
 ACCEPTED = (
-    "SuperConvK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or SuperResIDWE1K3"
-    "(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6"
+    "SuperConvK3BNRELU or SuperDWK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or SuperResIDWE1K3"
+    "(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6; SuperConvK6BNRELU(in,out,4,1)"
 )
 
 _NUMBER = r"([1-9]\d{0,3})"
 _FORMS = {
-    "conv": re.compile(rf"SuperConvK([357])BNRELU\({_NUMBER},{_NUMBER},([12]),{_NUMBER}\)"),
+    "conv": re.compile(rf"SuperConvK([3567])BNRELU\({_NUMBER},{_NUMBER},([124]),{_NUMBER}\)"),
+    "separable": re.compile(rf"SuperDWK([357])BNRELU\({_NUMBER},{_NUMBER},([12]),{_NUMBER}\)"),
     "basic": re.compile(rf"SuperResK([357])K\1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
     "bottleneck": re.compile(rf"SuperResK1K([357])K1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
     "inverted": re.compile(rf"SuperResIDWE([1246])K([357])\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
@@ -47,26 +57,27 @@ class SuperBlock:
     """
 
     kind: str
-    """conv, basic, bottleneck or inverted"""
+    """conv, separable, basic, bottleneck or inverted"""
     kernel: int
     in_channels: int
     out_channels: int
     stride: int
     layers: int
     bottleneck: int = 0
-    """inner width; 0 for conv, which has none"""
+    """inner width; 0 for conv and separable, which have none"""
     expansion: int = 0
     """inverted: widening of the depthwise convolution; 0 for the other kinds"""
 
     def __post_init__(self) -> None:
-        residual, inverted = self.kind != "conv", self.kind == "inverted"
+        residual, inverted = self.kind not in PLAIN, self.kind == "inverted"
+        stem = self.kind == "conv" and self.kernel == STEM_KERNEL
         checks = {
             "kind": (self.kind in KINDS, ", ".join(KINDS)),
-            "kernel": (self.kernel in KERNELS, "3, 5 or 7"),
+            "kernel": (stem or self.kernel in KERNELS, "3, 5 or 7"),
             "in_channels": (1 <= self.in_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
             "out_channels": (1 <= self.out_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
-            "stride": (self.stride in (1, 2), "1 or 2"),
-            "layers": (1 <= self.layers <= MAX_LAYERS, f"1 to {MAX_LAYERS}"),
+            "stride": (self.stride in ((4,) if stem else (1, 2)), "4 with kernel 6" if stem else "1 or 2"),
+            "layers": (1 <= self.layers <= (1 if stem else MAX_LAYERS), "1" if stem else f"1 to {MAX_LAYERS}"),
             "bottleneck": (residual <= self.bottleneck <= residual * MAX_CHANNELS,
                            f"1 to {MAX_CHANNELS}" if residual else "0"),
             "expansion": (self.expansion in (EXPANSIONS if inverted else (0,)), "1, 2, 4 or 6" if inverted else "0"),
@@ -77,9 +88,9 @@ class SuperBlock:
 
     def __str__(self) -> str:
         k = self.kernel
-        names = {"conv": f"SuperConvK{k}BNRELU", "basic": f"SuperResK{k}K{k}", "bottleneck": f"SuperResK1K{k}K1",
-                 "inverted": f"SuperResIDWE{self.expansion}K{k}"}
-        inner = (self.layers,) if self.kind == "conv" else (self.bottleneck, self.layers)
+        names = {"conv": f"SuperConvK{k}BNRELU", "separable": f"SuperDWK{k}BNRELU", "basic": f"SuperResK{k}K{k}",
+                 "bottleneck": f"SuperResK1K{k}K1", "inverted": f"SuperResIDWE{self.expansion}K{k}"}
+        inner = (self.layers,) if self.kind in PLAIN else (self.bottleneck, self.layers)
         arguments = (self.in_channels, self.out_channels, self.stride, *inner)
         return f"{names[self.kind]}({','.join(map(str, arguments))})"
 
@@ -117,7 +128,7 @@ def _parse_block(piece: str, number: int) -> SuperBlock:
         if match:
             values = [int(group) for group in match.groups()]
             expansion = values.pop(0) if kind == "inverted" else 0
-            bottleneck = values.pop(4) if kind != "conv" else 0
+            bottleneck = values.pop(4) if kind not in PLAIN else 0
             kernel, in_channels, out_channels, stride, layers = values
             try:
                 return SuperBlock(kind, kernel, in_channels, out_channels, stride, layers, bottleneck, expansion)

@@ -16,6 +16,9 @@ shortcut projections do not count. The weights are the shares of faces that the 
 The published scorer takes the second half of an inverted residual to be as wide as the first, which it is not. The
 mended score uses true widths, and drops the stem, whose one convolution scores a constant: with it, families of
 networks cannot be compared, without it nothing changes inside a search that leaves the stem alone.
+
+The score of a whole detector (:func:`detector_score`) is the mended one with neck and head counted, where a search may
+change them, too: the convolutions on the level of stride 8 belong to c3, those of 16 to c4, those of 32 to c5.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from edgeface.annotations import read_annotations
 from edgeface.errors import DataError, ModelError, OptionError
-from edgeface.models.architecture import Architecture, Backbone
+from edgeface.models.architecture import Architecture, Backbone, Head
 from edgeface.models.registry import get_architecture
 from edgeface.models.structure import SuperBlock, parse, round8
 
@@ -84,11 +88,48 @@ def score(backbone: Backbone, alpha: float = ALPHA, weights: Sequence[float] = W
         raise OptionError(f"--alpha {alpha}: give a number of at least 0, such as {ALPHA}")
     literal = stages_of(backbone, side, literal=True)
     ses, fss = [expressivity(stage) for stage in literal], [sum(conv.kernel for conv in stage) for stage in literal]
-    true = stages_of(backbone, side)[1:]
-    mended = sum(w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
-                 for w, stage in zip(weights[1:], true, strict=True)) / sum(weights[1:])
+    mended = _mended(stages_of(backbone, side)[1:], alpha, weights)
     ddsar = sum(w * (s + alpha * f) for w, s, f in zip(weights, ses, fss, strict=True))
     return Score(ddsar, mended, tuple(ses), tuple(fss))
+
+
+def detector_score(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS,
+                   side: int = SIDE_PX) -> float:
+    """The mended score with the convolutions of neck and head; the outputs, behind which is no ReLU, do not count.
+
+    Raises ModelError for a neck other than fpn, a head other than plain, and a backbone without five stages.
+    """
+    neck, head = architecture.neck, architecture.head
+    if neck.kind != "fpn" or head.kind != "plain":
+        raise ModelError(f"{architecture.name}: the detector score is for neck fpn and head plain, this is {neck.kind} "
+                         f"with {head.kind}")
+    stages = stages_of(architecture.backbone, side)[1:]
+    for stage, stride, channels in zip(stages[1:], (8, 16, 32), _widths(architecture.backbone), strict=True):
+        stage += [Conv(channels, side // stride, 1), *_tower(neck.channels, head, side // stride)]
+    return _mended(stages, alpha, weights)
+
+
+def _tower(channels: int, head: Head, side: int) -> Iterator[Conv]:
+    for _ in range(head.stack):
+        if head.depthwise:
+            yield Conv(channels, side, 3)
+        yield Conv(channels, side, 1 if head.depthwise else 3)
+        channels = head.channels
+
+
+def _widths(backbone: Backbone) -> tuple[int, ...]:
+    """Output channels of c3, c4 and c5."""
+    if backbone.kind != "plainnet":
+        return backbone.widths[-3:]
+    blocks = parse(backbone.structure)
+    last = [block for block, after in pairwise(blocks) if after.stride > 1]
+    return tuple(block.out_channels for block in (*last, blocks[-1]))[-3:]
+
+
+def _mended(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[float]) -> float:
+    """Of c2 to c5."""
+    return sum(w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
+               for w, stage in zip(weights[1:], stages, strict=True)) / sum(weights[1:])
 
 
 def read_backbone(text: str) -> Backbone:
@@ -112,7 +153,10 @@ def weights_of_annotations(path: Path) -> tuple[float, ...]:
 
 
 def expressivity(stage: Sequence[Conv]) -> float:
-    """SES of the convolutions of one stage."""
+    """SES of the convolutions of one stage; 0 of none, which is the stem of a network whose first convolution has
+    stride 4 and is its c2."""
+    if not stage:
+        return 0.0
     if min(conv.channels for conv in stage) < 1:
         raise ModelError("a stage whose width is below 1 has no score")
     total = math.log(stage[0].side**2 * INPUT_CHANNELS)
@@ -152,7 +196,7 @@ def check_weights(weights: Sequence[float]) -> None:
 
 def stages_of(backbone: Backbone, side: int, literal: bool = False) -> list[list[Conv]]:
     """Convolutions of stem and c2 to c5, in order. ``literal``: as the published scorer counts them."""
-    makers = {"plainnet": _plainnet, "mobilenetv1": _mobilenet, "resnetv1e": _resnet}
+    makers = {"plainnet": _plainnet, "convnet": _convnet, "mobilenetv1": _mobilenet, "resnetv1e": _resnet}
     if backbone.kind not in makers:
         raise ModelError(f"the score is for backbones of five stages ({', '.join(makers)}), not for {backbone.kind}")
     try:
@@ -168,7 +212,9 @@ def stages_of(backbone: Backbone, side: int, literal: bool = False) -> list[list
 def _plainnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
     stage: list[Conv] = []
     for block in parse(backbone.structure):
-        if block.stride == 2 and stage:  # blocks of stride 1 go on with the stage before them
+        if block.stride == 4:
+            yield []
+        if block.stride > 1 and stage:  # blocks of stride 1 go on with the stage before them
             yield stage
             stage = []
         stage += _block(block, side, literal)
@@ -182,6 +228,8 @@ def _block(block: SuperBlock, side: int, literal: bool) -> Iterator[Conv]:
         after = side // block.stride if index == 0 else side
         if block.kind == "conv":
             yield Conv(channels, side, k)
+        elif block.kind == "separable":
+            yield from (Conv(channels, side, k), Conv(channels, after, 1))
         elif block.kind == "basic":
             yield from (Conv(channels, side, k), Conv(inner, after, k))
         elif block.kind == "bottleneck":
@@ -193,6 +241,15 @@ def _block(block: SuperBlock, side: int, literal: bool) -> Iterator[Conv]:
             yield from (Conv(channels, side, 1), Conv(first, side, k), Conv(first, after, 1),
                         Conv(inner, after, 1), Conv(second, after, k), Conv(second, after, 1))
         channels, side = out, after
+
+
+def _convnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+    yield []
+    yield [Conv(INPUT_CHANNELS, side, 6)]
+    side //= 4
+    for before, out, depth in zip(backbone.widths, backbone.widths[1:], backbone.depths, strict=False):
+        yield [Conv(before, side, 3), *(2 * depth) * [Conv(out, side // 2, 3)]]
+        side //= 2
 
 
 def _mobilenet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:

@@ -176,6 +176,9 @@ def _block_part(block: SuperBlock | tuple[int, int, int], width: int, height: in
     for index in range(block.layers):
         if block.kind == "conv":
             walk.conv(block.out_channels, block.kernel, stride)
+        elif block.kind == "separable":
+            walk.conv(walk.channels, block.kernel, stride, depthwise=True)
+            walk.conv(block.out_channels, 1)
         else:
             for out, inner, step, project in _residuals(block, stride, index == 0):
                 _residual(walk, block, out, inner, step, project)

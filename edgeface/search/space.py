@@ -4,11 +4,12 @@
 idw     DamoFD's space for 0.5 GFLOPs: inverted depthwise residuals, kernels 3 to 7 (Jiang et al., ICLR 2023)
 xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottleneck residuals, kernels 3 to 7
 resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in EResFD
+edge    our own: the blocks of resnet and depthwise separable ones, behind a stem of stride 2 or straight to stride 4
 ======= ============================================================================================================
 
-All of them end in a top-down pyramid and a plain head, of widths that are searched too: batch normalisation that folds
-away, ReLU, bilinear resize, widths that are multiples of 8, so that every network drawn has a fast form in every
-runtime, INT8 included.
+A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down pyramid and a plain
+head, of widths that are searched too: batch normalisation that folds away, ReLU, bilinear resize, widths that are
+multiples of 8, so that every network drawn has a fast form in every runtime, INT8 included.
 
 Limits beside the published ones keep out what no clock would choose (thin, deep, all kernels 7): a stage is at least
 as wide as the one before and at most four times, inner widths are at least a tenth of the output, kernel 7 does not
@@ -19,22 +20,27 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
-from edgeface.errors import OptionError
+from edgeface.errors import EdgefaceError, OptionError
 from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.structure import SuperBlock, format_structure, parse, round8
+from edgeface.models.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
+from edgeface.records import from_fields
 from edgeface.search.layers import macs_of
 
 COUNTED_AT = (640, 480)
 """px: the input size at which multiply-accumulates are limited and quoted"""
 MAX_TRIES = 100_000
 STAGES = 4
-"""behind the stem: c2 to c5"""
+"""behind a stem of stride 2: c2 to c5"""
+STEPS = (-16, -8, 8, 16)
+"""channels that a small mutation adds"""
 MAX_GROWTH = 4
 GROWTHS = (1, 1.25, 1.5, 2, 2.5)
 """of the width from stage to stage, as published"""
@@ -48,7 +54,7 @@ class Space:
     blocks: tuple[tuple[str, int, int], ...]
     """(kind, kernel, expansion) that a stage may have"""
     stems: tuple[int, ...]
-    """widths of the stem, a 3x3 convolution of stride 2"""
+    """widths of the stem, a 3x3 convolution of stride 2, or a 6x6 one of stride 4 that stands for c2, too"""
     stem_layers: int
     """convolutions of the stem at most"""
     max_width: int
@@ -63,6 +69,26 @@ class Space:
     heads: tuple[int, ...] = (16, 24, 32, 48, 64)
     macs: tuple[float, float] = (0.15e9, 0.8e9)
     """fewest and most multiply-accumulates at :data:`COUNTED_AT`"""
+    stem_strides: tuple[int, ...] = (2,)
+    """2, 4 or both"""
+
+    def __post_init__(self) -> None:
+        widths = (*self.stems, *self.necks, *self.heads, self.max_width, self.max_inner)
+        limits = {
+            "blocks": (bool(self.blocks), "at least one"),
+            "stems, necks and heads": (bool(self.stems and self.necks and self.heads), "at least one width each"),
+            "widths": (all(w >= 8 and w % 8 == 0 for w in widths), "multiples of 8"),
+            "stem_strides": (bool(self.stem_strides) and set(self.stem_strides) <= {2, 4}, "2, 4 or both"),
+            "depth": (min(self.depth, self.stem_layers) >= 1, "1 or more, and so is stem_layers"),
+            "max_width": (self.max_width >= min(self.stems, default=8), "as wide as the narrowest stem at least"),
+            "max_layers": (self.max_layers > STAGES, f"more than {STAGES}: one a stage and the stem"),
+            "macs": (0 < self.macs[0] < self.macs[1], "two numbers, of which the second is larger"),
+        }
+        for name, (kept, accepted) in limits.items():
+            if not kept:
+                raise ValueError(f"{name} contradict the rest of the space; accepted: {accepted}")
+        for kind, kernel, expansion in self.blocks:
+            SuperBlock(kind, kernel, 8, 8, 1, 1, 0 if kind in PLAIN else 8, expansion)
 
     def sample(self, seed: int) -> Architecture:
         """One Architecture, the same for the same seed: log-uniform over :attr:`macs`."""
@@ -77,24 +103,62 @@ class Space:
                           f"in {MAX_TRIES} tries")
 
     def mutate(self, parent: Architecture, draw: random.Random) -> Architecture:
-        """A neighbour of ``parent``: one block, or neck and head, drawn anew; the widths around it follow."""
+        """A neighbour of ``parent``: one block, the stem, or neck and head, drawn anew or a step away; the widths
+        around it follow."""
         for _ in range(MAX_TRIES):
             blocks, neck, head = list(parse(parent.backbone.structure)), parent.neck, parent.head
-            place = draw.randint(1, len(blocks))
+            place = draw.randint(0, len(blocks))
             if place == len(blocks):
-                neck, head = self._ends(draw, blocks)
+                neck, head = self._ends(draw)
+            elif place == 0:
+                blocks = self._other_stem(draw, blocks)
             else:
-                fresh = self._block(draw, blocks[place - 1].out_channels, place - 1)
+                fresh = (self._step(draw, blocks[place]) if draw.random() < 0.5 else
+                         self._block(draw, blocks[place - 1].out_channels, place - len(blocks) + STAGES))
                 if fresh is None:
                     continue
                 blocks[place] = fresh
-                if place + 1 < len(blocks):
-                    blocks[place + 1] = dataclasses.replace(blocks[place + 1], in_channels=fresh.out_channels)
-            child = dataclasses.replace(parent, backbone=dataclasses.replace(
-                parent.backbone, structure=format_structure(blocks)), neck=neck, head=head)
-            if child != parent and self.contains(child):
-                return dataclasses.replace(child, name=self._name(child))
+            child = self._child(parent, blocks, neck, head)
+            if child is not None and child != parent:
+                return child
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
+
+    def cross(self, first: Architecture, second: Architecture, draw: random.Random) -> Architecture:
+        """A child with the stem and the stages before a random one of ``first``, the rest of ``second``, and neck and
+        head of either; ``first`` itself where that breaks a limit."""
+        ours, theirs = parse(first.backbone.structure), parse(second.backbone.structure)
+        kept = draw.randrange(STAGES)  # stages of the second
+        blocks = [*ours[: len(ours) - kept], *theirs[len(theirs) - kept :]]
+        ends = draw.choice((first, second))
+        return self._child(first, blocks, ends.neck, ends.head) or first
+
+    def _child(self, parent: Architecture, blocks: Sequence[SuperBlock], neck: Neck, head: Head
+               ) -> Architecture | None:
+        """A network of these parts, widths chained; None where it breaks a limit."""
+        chained = [blocks[0]]
+        for block in blocks[1:]:
+            before = chained[-1].out_channels
+            chained.append(block if block.in_channels == before else dataclasses.replace(block, in_channels=before))
+        child = dataclasses.replace(parent, backbone=dataclasses.replace(
+            parent.backbone, structure=format_structure(chained)), neck=neck, head=head)
+        return dataclasses.replace(child, name=self._name(child)) if self.contains(child) else None
+
+    def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
+        """Another stem; with another stride, c2 comes or goes."""
+        stem, behind = self._stem(draw), list(blocks[len(blocks) - STAGES + 1 :])
+        if stem.stride == 2:
+            kept = blocks[1] if len(blocks) > STAGES else self._block(draw, stem.out_channels, 0)
+            behind = [kept, *behind] if kept else behind
+        return [stem, *behind]
+
+    def _step(self, draw: random.Random, block: SuperBlock) -> SuperBlock | None:
+        """``block``, a little wider, narrower, deeper or less deep; None where it breaks a limit."""
+        name = draw.choice(("out_channels", "layers") if block.kind in PLAIN else
+                           ("out_channels", "layers", "bottleneck"))
+        step, most = (draw.choice((-1, 1)), self.depth) if name == "layers" else (
+            draw.choice(STEPS), self.max_inner if name == "bottleneck" else self.max_width)
+        value = getattr(block, name) + step
+        return dataclasses.replace(block, **{name: value}) if 1 <= value <= most else None
 
     def _name(self, architecture: Architecture) -> str:
         """Its own for every network, because files are named after it."""
@@ -113,15 +177,22 @@ class Space:
 
     def _draw(self, draw: random.Random, name: str) -> Architecture | None:
         """Uniform choices, inner widths log-uniform; None where they break a limit."""
-        blocks = [SuperBlock("conv", 3, 3, draw.choice(self.stems), 2, draw.randint(1, self.stem_layers))]
-        for stage in range(STAGES):
+        blocks = [self._stem(draw)]
+        for stage in range(blocks[0].stride // 2 - 1, STAGES):
             block = self._block(draw, blocks[-1].out_channels, stage)
             if block is None:
                 return None
             blocks.append(block)
         if sum(block.layers for block in blocks) > self.max_layers:
             return None
-        return Architecture(name, Backbone("plainnet", format_structure(blocks)), *self._ends(draw, blocks))
+        return Architecture(name, Backbone("plainnet", format_structure(blocks)), *self._ends(draw))
+
+    def _stem(self, draw: random.Random) -> SuperBlock:
+        stride = self.stem_strides[0] if len(self.stem_strides) == 1 else draw.choice(self.stem_strides)
+        width = draw.choice(self.stems)
+        if stride == 4:
+            return SuperBlock("conv", STEM_KERNEL, 3, width, 4, 1)
+        return SuperBlock("conv", 3, 3, width, 2, draw.randint(1, self.stem_layers))
 
     def _block(self, draw: random.Random, before: int, stage: int) -> SuperBlock | None:
         """One super-block behind ``before`` channels; None where it breaks a limit."""
@@ -130,11 +201,12 @@ class Space:
         if kernel == 7 and stage == 0:
             return None
         least = 8 * math.ceil(out / 80)
-        inner = 0 if kind == "conv" else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
+        inner = 0 if kind in PLAIN else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
         return SuperBlock(kind, kernel, before, out, 2, draw.randint(1, self.depth), inner, expansion)
 
-    def _ends(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> tuple[Neck, Head]:
-        depthwise = any(block.kind == "inverted" for block in blocks) and draw.random() < 0.5
+    def _ends(self, draw: random.Random) -> tuple[Neck, Head]:
+        has_depthwise = any(kind in ("inverted", "separable") for kind, _, _ in self.blocks)
+        depthwise = has_depthwise and draw.random() < 0.5
         head = Head("plain", draw.choice(self.heads), draw.randint(1, 2), depthwise=depthwise)
         return Neck("fpn", draw.choice(self.necks)), head
 
@@ -148,12 +220,26 @@ SPACES: dict[str, Space] = {
         Space("xx", tuple((kind, k, 0) for kind in ("basic", "bottleneck") for k in _KERNELS), (8, 16, 24, 32), 1, 128,
               64, 3, 14),
         Space("resnet", (("conv", 3, 0), ("basic", 3, 0), ("bottleneck", 3, 0)), (8, 16, 24, 32), 1, 128, 128, 3, 14),
+        Space("edge", (("conv", 3, 0), ("separable", 3, 0), ("separable", 5, 0), ("basic", 3, 0), ("bottleneck", 3, 0)),
+              (8, 16, 24, 32), 1, 160, 128, 3, 14, macs=(0.04e9, 0.8e9), stem_strides=(2, 4)),
     )
 }
 
 
 def get_space(name: str) -> Space:
-    """The space called ``name``. Raises OptionError that lists the known ones."""
+    """The space called ``name``, or the one in the .json file ``name``. Raises OptionError."""
+    if name.endswith(".json"):
+        return _read(Path(name))
     if name not in SPACES:
-        raise OptionError(f"unknown space {name!r} (known: {', '.join(SPACES)})")
+        raise OptionError(f"unknown space {name!r} (known: {', '.join(SPACES)}, or a .json file)")
     return SPACES[name]
+
+
+def _read(path: Path) -> Space:
+    try:
+        return from_fields(Space, json.loads(path.read_text(encoding="utf-8")), f"space {path}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise OptionError(f"cannot read the space {path} ({type(error).__name__}): give a .json file with the fields "
+                          f"{', '.join(f.name for f in dataclasses.fields(Space))}") from None
+    except EdgefaceError as error:
+        raise OptionError(str(error)) from None

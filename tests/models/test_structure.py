@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeface.errors import ModelError
 from edgeface.models.registry import ARCHITECTURES, PUBLISHED
-from edgeface.models.structure import EXPANSIONS, KERNELS, KINDS, SuperBlock, format_structure, parse
+from edgeface.models.structure import EXPANSIONS, KERNELS, KINDS, PLAIN, SuperBlock, format_structure, parse
 
 STRUCTURES = [ARCHITECTURES[name].backbone.structure for name in PUBLISHED if name.startswith("damofd")]
 channels = st.integers(1, 9999)
@@ -27,7 +27,7 @@ def structures(draw: st.DrawFn) -> tuple[SuperBlock, ...]:
         blocks.append(SuperBlock(
             kind=kind, kernel=draw(st.sampled_from(KERNELS)), in_channels=w_in, out_channels=w_out,
             stride=draw(st.sampled_from((1, 2))), layers=draw(st.integers(1, 99)),
-            bottleneck=0 if kind == "conv" else draw(channels),
+            bottleneck=0 if kind in PLAIN else draw(channels),
             expansion=draw(st.sampled_from(EXPANSIONS)) if kind == "inverted" else 0,
         ))
     return tuple(blocks)
@@ -37,6 +37,11 @@ def structures(draw: st.DrawFn) -> tuple[SuperBlock, ...]:
 def test_any_structure_survives_the_round_trip(blocks: tuple[SuperBlock, ...]) -> None:
     text = format_structure(blocks)
     assert parse(text) == blocks
+    assert format_structure(parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["SuperConvK6BNRELU(3,16,4,1)", "SuperDWK5BNRELU(16,24,2,3)"])
+def test_our_own_forms_survive_it(text: str) -> None:
     assert format_structure(parse(text)) == text
 
 
@@ -93,7 +98,7 @@ def test_any_text_is_read_exactly_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"kind": "dense"}, "conv, basic, bottleneck, inverted"),
+    ({"kind": "dense"}, "conv, separable, basic, bottleneck, inverted"),
     ({"kernel": 4}, "3, 5 or 7"),
     ({"stride": 4}, "1 or 2"),
     ({"bottleneck": 0}, "bottleneck is 0"),

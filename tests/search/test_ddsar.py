@@ -14,7 +14,7 @@ import pytest
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
 from edgeface.models import get_architecture
 from edgeface.models.architecture import Backbone
-from edgeface.search.ddsar import WEIGHTS, Conv, expressivity, score, stage_weights, stages_of
+from edgeface.search.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
 
 PUBLISHED = {
     "damofd-0.5g": ((2.4784, 12.0010, 11.1707, 10.2811, 8.7816), (3, 10, 18, 36, 14), 9.335759, 13.177359),
@@ -117,14 +117,70 @@ def test_bad_weights(weights: tuple[float, ...]) -> None:
 
 
 def test_backbones_without_a_score() -> None:
-    with pytest.raises(ModelError, match="not for convnet"):
-        score(get_architecture("edgeface-n").backbone)
+    with pytest.raises(ModelError, match="not for vgg"):
+        score(Backbone("vgg"))
     short = dataclasses.replace(Backbone("plainnet"), structure="SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)")
     with pytest.raises(ModelError, match="this one has 2"):
         score(short)
     thin = "SuperConvK3BNRELU(3,1,2,1)" + "".join(f"SuperResK3K3({i},{o},2,1,1)" for i, o in ((1, 1),) * 4)
     with pytest.raises(ModelError, match="widths are below 3"):
         score(Backbone("plainnet", structure=thin))
+
+
+def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
+    """edgeface-n: 6x6 on the image, then at 56, 28 and 14 px a strided 3x3 and the residuals behind it."""
+    backbone = get_architecture("edgeface-n").backbone
+    stem, c2, c3, c4, c5 = stages_of(backbone, 224)
+    assert (stem, c2) == ([], [Conv(3, 224, 6)])
+    for stage, before, out, side, depth in zip((c3, c4, c5), backbone.widths, backbone.widths[1:], (56, 28, 14),
+                                               backbone.depths, strict=False):
+        assert stage == [Conv(before, side, 3)] + 2 * depth * [Conv(out, side // 2, 3)]
+    found = score(backbone, alpha=0.1)
+    assert found.ses[:2] == (0.0, pytest.approx(math.log(math.log(224**2 * 3))))
+    assert found.ddsar == pytest.approx(sum(w * (s + 0.1 * f) for w, s, f in
+                                            zip(WEIGHTS, found.ses, found.fss, strict=True)))
+    same = ("SuperConvK6BNRELU(3,16,4,1)SuperDWK5BNRELU(16,24,2,2)SuperConvK3BNRELU(24,32,2,1)"
+            "SuperConvK3BNRELU(32,32,2,1)")
+    assert stages_of(Backbone("plainnet", structure=same), 224)[:3] == [
+        [], [Conv(3, 224, 6)], [Conv(16, 56, 5), Conv(16, 28, 1), Conv(24, 28, 5), Conv(24, 28, 1)]]
+
+
+def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
+    architecture = get_architecture("edgeface-n")
+    neck, head = architecture.neck.channels, architecture.head
+    assert (head.stack, head.depthwise) == (1, False)
+    expected = 0.0
+    for weight, stage, stride, channels in zip(WEIGHTS[2:], stages_of(architecture.backbone, 224)[2:], (8, 16, 32),
+                                               architecture.backbone.widths[1:], strict=True):
+        side = 224 // stride
+        more = 3 * side**2 * (math.log(channels / 3) + math.log(neck / 3))
+        expected += weight * (math.log(math.exp(expressivity(stage)) + more)
+                              + 0.05 * (sum(conv.kernel for conv in stage) + 1 + 3))
+    expected += WEIGHTS[1] * (expressivity([Conv(3, 224, 6)]) + 0.05 * 6)
+    assert detector_score(architecture, alpha=0.05) == pytest.approx(expected / sum(WEIGHTS[1:]))
+
+
+def test_a_depthwise_tower_is_two_convolutions_a_layer() -> None:
+    plain = get_architecture("edgeface-n")
+    deep = dataclasses.replace(plain, head=dataclasses.replace(plain.head, depthwise=True, stack=2))
+    single = dataclasses.replace(plain, head=dataclasses.replace(plain.head, stack=2))
+    assert detector_score(deep, 0.0) > detector_score(single, 0.0) > detector_score(plain, 0.0)
+    with pytest.raises(ModelError, match="for neck fpn and head plain, this is pafpn with scrfd"):
+        detector_score(get_architecture("damofd-0.5g"))
+
+
+def test_widths_of_a_stage_of_several_blocks() -> None:
+    """The lateral convolution reads what the last block of a stage gives."""
+    one = ("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,24,2,8,1)"
+           "SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)")
+    shipped = get_architecture("edgeface-n")
+    wide, narrow = (dataclasses.replace(shipped, backbone=Backbone("plainnet", structure=text))
+                    for text in (one, one.replace("(32,48", "(32,40")))
+    lateral = math.log(48 / 40) * 3 * 7**2
+    c5 = [*stages_of(narrow.backbone, 224)[4], Conv(40, 7, 1), Conv(shipped.neck.channels, 7, 3)]
+    before = math.exp(expressivity(c5))
+    gain = WEIGHTS[4] / sum(WEIGHTS[1:]) * (math.log(before + lateral) - math.log(before))
+    assert detector_score(wide, 0.0) - detector_score(narrow, 0.0) == pytest.approx(gain)
 
 
 @pytest.mark.parametrize("backbone", [
@@ -174,11 +230,14 @@ def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
     (("nothing",), "unknown model 'nothing'"),
     (("SuperX",), "malformed"),
     (("none.json",), "cannot read none.json"),
-    (("edgeface-n",), "not for convnet"),
+    (("{folder}/vgg.json",), "not for vgg"),
     (("damofd-0.5g", "--alpha", "nan"), "--alpha nan"),
     (("damofd-0.5g", "--data", "none.csv"), "none.csv"),
 ])
-def test_command_refuses(arguments: tuple[str, ...], message: str) -> None:
+def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    vgg = dataclasses.replace(get_architecture("edgeface-n"), backbone=Backbone("vgg"))
+    (tmp_path / "vgg.json").write_text(vgg.dumps())
+    arguments = tuple(argument.format(folder=tmp_path) for argument in arguments)
     with pytest.raises(EdgefaceError, match=message) as caught:
         raise run(*arguments).exception
     assert "\n" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
 from itertools import pairwise
 
@@ -21,11 +23,18 @@ def test_samples_keep_the_limits(name):
         blocks = parse(architecture.backbone.structure)
         assert space.contains(architecture)
         assert space.macs[0] <= macs_of(architecture, 640, 480) <= space.macs[1]
-        assert [block.stride for block in blocks] == [2] * 5
+        assert [block.stride for block in blocks] in ([2] * 5, [4] + [2] * 3)
+        assert blocks[0].stride in space.stem_strides
         assert all(block.out_channels % 8 == 0 and block.bottleneck % 8 == 0 for block in blocks)
         assert all(a.out_channels <= b.out_channels <= 4 * a.out_channels for a, b in pairwise(blocks))
-        assert blocks[1].kernel < 7
+        assert blocks[-4].kernel < 7
         assert all((block.kind, block.kernel, block.expansion) in space.blocks for block in blocks[1:])
+
+
+def test_the_edge_space_has_both_stems_and_all_kinds():
+    drawn = [parse(SPACES["edge"].sample(seed).backbone.structure) for seed in range(30)]
+    assert {blocks[0].stride for blocks in drawn} == {2, 4}
+    assert {block.kind for blocks in drawn for block in blocks} == {"conv", "separable", "basic", "bottleneck"}
 
 
 def test_same_seed_same_network():
@@ -40,16 +49,19 @@ def test_mutations_change_one_place_and_stay_inside(name):
     for _ in range(40):
         child = space.mutate(parent, draw)
         assert space.contains(child)
-        mine, theirs = parse(child.backbone.structure), parse(parent.backbone.structure)
-        changed = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
-        ends = (child.neck, child.head) != (parent.neck, parent.head)
-        assert changed or ends
         assert child.name != parent.name
+        before = (parent.neck, parent.head)
+        mine, theirs = parse(child.backbone.structure), parse(parent.backbone.structure)
+        parent = child
+        if len(mine) != len(theirs):  # the stem went from stride 2 to 4 or back, and c2 with it
+            continue
+        changed = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
+        ends = (child.neck, child.head) != before
+        assert changed or ends
         assert not (changed and ends)
         assert len(changed) <= 2  # the block, and the input width of the next
         assert changed == sorted(changed)
         assert len(changed) < 2 or changed[1] == changed[0] + 1
-        parent = child
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -67,7 +79,82 @@ def test_networks_take_a_training_step(name):
     assert not torch.equal(before, network.head.cls[0].conv.weight)
 
 
+def test_a_stem_of_another_stride_brings_or_removes_c2():
+    space, draw = SPACES["edge"], random.Random(2)
+    parent, lengths = space.sample(1), set()
+    for _ in range(150):
+        parent = space.mutate(parent, draw)
+        blocks = parse(parent.backbone.structure)
+        assert len(blocks) == (4 if blocks[0].stride == 4 else 5)
+        lengths.add(len(blocks))
+    assert lengths == {4, 5}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_children_are_made_of_both_parents(name):
+    space, draw = SPACES[name], random.Random(3)
+    parents = [space.sample(seed) for seed in range(8)]
+    mixed = 0
+    for _ in range(60):
+        first, second = draw.sample(parents, 2)
+        child = space.cross(first, second, draw)
+        assert space.contains(child)
+        own = {shape(block) for parent in (first, second) for block in parse(parent.backbone.structure)}
+        assert all(shape(block) in own for block in parse(child.backbone.structure))
+        assert (child.neck, child.head) in [(parent.neck, parent.head) for parent in (first, second)]
+        mixed += child not in (first, second)
+    assert mixed > 5
+
+
+def shape(block):
+    """All but the width that follows from the block before."""
+    return dataclasses.replace(block, in_channels=8)
+
+
 def test_unknown_space():
-    with pytest.raises(OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet\)"):
+    with pytest.raises(OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet, edge, or a .json file\)"):
         get_space("nas")
     assert get_space("xx").name == "xx"
+
+
+def test_a_space_from_a_file(tmp_path):
+    path = tmp_path / "space.json"
+    path.write_text(json.dumps(dataclasses.asdict(SPACES["edge"])))
+    assert get_space(str(path)) == SPACES["edge"]
+    assert get_space(str(path)).sample(3) == SPACES["edge"].sample(3)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"macs": [2e9, 1e9]}, "macs contradict the rest of the space; accepted: two numbers, of which the second"),
+    ({"max_width": 8, "stems": [16]}, "max_width contradict"),
+    ({"max_layers": 3}, "max_layers contradict"),
+    ({"stems": [12]}, "multiples of 8"),
+    ({"stem_strides": [3]}, "2, 4 or both"),
+    ({"blocks": [["dense", 3, 0]]}, "dense block: kind is 'dense'"),
+    ({"blocks": []}, "at least one"),
+    ({"blocks": "conv"}, "expected a list"),
+    ({"colour": 1}, "unknown field 'colour'"),
+])
+def test_a_space_that_contradicts_itself(tmp_path, change, said):
+    path = tmp_path / "space.json"
+    path.write_text(json.dumps(dataclasses.asdict(SPACES["edge"]) | change))
+    with pytest.raises(OptionError) as caught:
+        get_space(str(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"[]"])
+def test_a_space_file_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "space.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(OptionError) as caught:
+        get_space(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_space_in_which_nothing_can_be_drawn():
+    space = dataclasses.replace(SPACES["edge"], name="empty", macs=(5e12, 6e12))
+    with pytest.raises(OptionError, match=r"space empty: nothing drawn has about 5.* million"):
+        space.sample(0)
