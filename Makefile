@@ -21,12 +21,16 @@ DEVICE ?=
 BENCH ?=
 MEASURE ?=
 MODEL_OPTIONS ?=
+BUDGET_MS ?=
+SEED ?= 0
+SEARCH ?=
+SEARCH_DIR ?= runs/search-$(TARGET)-$(PRECISION)
 RUN_DIR ?= runs/$(MODEL)
 TEST_JOBS ?= 2
 BENCH_OPTIONS = --model $(MODEL) --out $(OUT) --peers $(PEERS) --data $(DATA) --max-drop $(MAX_DROP) \
   $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(BENCH)
 
-.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export bench-model \
+.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export bench-model search \
   package clean
 
 help: ## list the targets
@@ -85,6 +89,10 @@ bench-model: $(STAMP) ## how well latency is predicted; MEASURE=1: measured anew
 
 bench-tables: $(STAMP) ## what postprocessing costs, and how fast training is
 	$(RUN) -m benchmarks --out $(OUT)
+
+search: $(STAMP) ## best detector within BUDGET_MS on DEVICE in TARGET and PRECISION, into SEARCH_DIR; resumes by itself
+	$(RUN) -m edgeface search --device '$(or $(DEVICE),local)' --target $(TARGET) --precision $(PRECISION) --size $(SIZE) \
+	  $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) --seed $(SEED) --out $(SEARCH_DIR) $(SEARCH)
 
 package: $(STAMP) ## build the wheel that devices install
 	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(OUT) .

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 from edgeface.backends import BACKENDS, has_module
-from edgeface.errors import EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
+from edgeface.errors import DeviceError, EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
 from edgeface.hush import hushed
 from edgeface.latency.jobs import Protocol
 from edgeface.options import field_help, parse_size
+from edgeface.search.record import SIZES, StudyOptions
 from edgeface.training.options import TrainOptions
 
 try:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from edgeface.latency.jobs import Job
     from edgeface.latency.measurement import Measurement
     from edgeface.latency.regression import Regression
+    from edgeface.search.record import FrontNet, Round
 
 DEFAULT_MODEL = "edgeface-n"
 
@@ -413,6 +415,78 @@ def train(
     if not train_model(architecture, options, data, out, annotations, cache, in_memory, threads, device):
         print("stopped: the state is saved, the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
+
+
+@app.command(epilog="Examples:\n\nedgeface search --target openvino --precision int8 --budget-ms 6 --out runs/mine\n\n"
+                    "edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/pi\n\n"
+                    "edgeface search --resume runs/mine\n\n"
+                    "Writes front.json and report.html into --out. Stopped at any moment, --resume goes on.")
+@_with_options(StudyOptions)
+def search(
+    out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the search in this folder, with its options.")] = None,
+    size: Annotated[list[str], typer.Option(
+        help="Input size, WxH in px; given several times, the search chooses among them.")] = list(SIZES),  # noqa: B006
+    data: Annotated[Path | None, typer.Option(
+        help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
+    table: Annotated[list[Path], typer.Option(
+        help="Latency table to begin with, such as an earlier search's latency-640x480.json.")] = [],  # noqa: B006
+    ray: Annotated[str | None, typer.Option(
+        help="HOST:PORT of a Ray cluster whose machines with the resource edgeface_device measure.")] = None,
+    format: Format = "table",
+    options: Any = None,
+) -> None:
+    """Search for the best detector that is fast enough on a device, by measuring there."""
+    from edgeface.search.ddsar import weights_of_annotations
+    from edgeface.search.latency_table import LatencyTable
+    from edgeface.search.study import Study, load_options
+
+    _check_format(format)
+    if (out is None) == (resume is None):
+        raise OptionError("give either --out, the folder of a new search, or --resume, that of one to go on with")
+    options = dataclasses.replace(options, sizes=tuple(size))
+    if data:
+        options = dataclasses.replace(options, weights=weights_of_annotations(data))
+    if resume:
+        if options not in (StudyOptions(), load_options(resume)):
+            raise OptionError(f"--resume {resume} goes on with the options of that search: leave the others out")
+        options = load_options(resume)
+    folder = resume or out
+    assert folder is not None
+    try:
+        with _Bar() as tick:
+            study = Study(options, folder, tick, lambda text: print(f"note: {text}", file=sys.stderr), ray)
+            front = study.run(_tell_round, [LatencyTable.load(path) for path in table])
+    except KeyboardInterrupt:
+        print(f"stopped: nothing is lost, edgeface search --resume {folder} goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except DeviceError as error:
+        raise DeviceError(f"{error}; what was measured is kept: edgeface search --resume {folder}") from None
+    if format == "json":
+        _print_json([net.to_json() for net in front])
+    else:
+        _print_front(front, options)
+    print(f"{folder / 'front.json'}, {folder / 'report.html'}", file=sys.stderr)
+
+
+def _tell_round(done: Round) -> None:
+    """One line on stderr for each round."""
+    errors = [abs(e.predicted_ms / ms - 1) for e, ms in zip(done.picked, done.measured_ms, strict=True)
+              if e.predicted_ms]
+    fit = f", predicted within {max(errors):.1%}" if errors else ""
+    print(f"round {done.number}: {done.evaluated} networks scored, best {done.best_score:.4f}; {len(done.picked)} "
+          f"measured{fit}", file=sys.stderr)
+
+
+def _print_front(front: list[FrontNet], options: StudyOptions) -> None:
+    if not front:
+        print(f"no network that was measured takes at most {options.budget_ms:g} ms: a larger --budget-ms, or more "
+              "--rounds")
+    _print_table(("network", "score", "measured ms", "95 %", "predicted", "MACs", "parameters", "structure"), [
+        (net.architecture.name, f"{net.score:.4f}", f"{net.measured_ms:.3f}",
+         f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}", f"{net.predicted_ms:.3f}", f"{net.macs / 1e6:.0f} M",
+         f"{net.params / 1e3:.0f} k", net.architecture.backbone.structure) for net in front],
+        right=("score", "measured ms", "predicted", "MACs", "parameters"), wrap=("structure",))
 
 
 @app.command(epilog="Examples:\n\nedgeface bench dist/edgeface-n-tflite-int8-640x480\n\n"

@@ -39,6 +39,10 @@ class DeviceError(EdgefaceError):
     """A device that cannot be reached or used, or a measurement on it that failed."""
 
 
+class WorkerError(EdgefaceError):
+    """Processes or a cluster that tasks should run on, and that cannot be had, or that died too often."""
+
+
 class OptionError(EdgefaceError):
     """A command-line value or combination that is not accepted."""
 

@@ -43,10 +43,11 @@ MODULES = (
     "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.hush", "edgeface.images", "edgeface.latency",
     "edgeface.latency.agent", "edgeface.latency.devices.local", "edgeface.latency.protocol",
     "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.ncnn_model",
-    "edgeface.options", "edgeface.probes", "edgeface.probes.tflite",
+    "edgeface.options", "edgeface.pages.page", "edgeface.probes", "edgeface.probes.tflite",
     "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
     "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.ddsar",
-    "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.space", "edgeface.zoo",
+    "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.record", "edgeface.search.space",
+    "edgeface.search.study_report", "edgeface.zoo",
 )
 
 DETECT = textwrap.dedent(

@@ -17,6 +17,7 @@ makes the measurements likeliest. The regression, its uncertainty and the approx
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from edgeface.errors import DataError, MissingExtraError, ModelError
 from edgeface.models.architecture import Architecture
 from edgeface.search.latency_table import LatencyTable
 from edgeface.search.layers import KINDS, Layer, Part, parts_of
+from edgeface.search.record import LEAST_NETWORKS
 
 try:
     from scipy.linalg import cho_solve, solve_triangular
@@ -56,7 +58,6 @@ RADIX = 1 << 14
 """larger than any kernel or stride"""
 MARGIN = 0.5
 """how far outside the channels and sizes seen a layer may be, in doublings"""
-LEAST_NETWORKS = 20
 CONFIDENT = 1.96
 """standard deviations to each side that hold 95 %"""
 MAX_PARTS = 100_000
@@ -89,8 +90,11 @@ class LatencyModel:
     def __init__(self, table: LatencyTable) -> None:
         records = tuple(r for r in table.records if r.teaches)
         if len(records) < LEAST_NETWORKS:
+            wrong = Counter(reason for r in table.records for reason in r.invalid_reasons)
+            why = f"; most often because of {wrong.most_common(1)[0][0]}" if wrong else ""
             raise DataError(f"a latency model needs {LEAST_NETWORKS} measured networks at least, the table of "
-                            f"{table.setting} has {len(records)} usable ones: measure more")
+                            f"{table.setting} has {len(records)} usable ones of {len(table.records)}{why}: measure "
+                            "more, on a machine with nothing else to do")
         self.table = table
         self._size = (table.setting.width, table.setting.height)
         parts = [parts_of(r.architecture, *self._size) for r in records]

@@ -183,6 +183,14 @@ class LatencyTable:
             kept[key] = kept[key].with_session(new) if key in kept else new
         return dataclasses.replace(self, records=tuple(kept.values()))
 
+    def joined(self, other: LatencyTable) -> LatencyTable:
+        """Both tables in one. Raises DataError unless they are of one setting, processor and runtime."""
+        if (self.setting, self.cpu, self.runtime) != (other.setting, other.cpu, other.runtime):
+            raise DataError(f"the table was measured on {self.cpu} with {self.runtime} ({self.setting}), this is "
+                            f"{other.cpu} with {other.runtime} ({other.setting}): begin another table")
+        return dataclasses.replace(self.with_records(other.records), reference_ms=self.reference_ms
+                                   + other.reference_ms, device_s=round(self.device_s + other.device_s, 1))
+
     def to_text(self) -> str:
         """JSON, one record a line."""
         data = dataclasses.asdict(self)
@@ -274,7 +282,8 @@ def measure(
             grown(table)
     if tick:
         tick(f"measuring {setting}", len(ready), len(ready))
-    assert table is not None
+    if table is None:
+        raise DeviceError(f"none of {len(todo)} networks could be measured ({setting}): the first line above says why")
     return table
 
 
@@ -304,14 +313,9 @@ def _measure_group(device: Device, group: Sequence[Architecture], paths: Sequenc
 def _extended(table: LatencyTable | None, setting: Setting, group: Sequence[Architecture],
               measured: dict[int, Measurement], device_s: float) -> LatencyTable:
     first = next(iter(measured.values()))
-    found = LatencyTable(setting, first.environment.machine.cpu, first.runtime)
-    table = table or found
-    if (table.setting, table.cpu, table.runtime) != (found.setting, found.cpu, found.runtime):
-        raise DataError(f"the table was measured on {table.cpu} with {table.runtime} ({table.setting}), this is "
-                        f"{found.cpu} with {found.runtime} ({found.setting}): begin another table")
-    return dataclasses.replace(
-        table.with_records(_records(group, measured)), device_s=round(table.device_s + device_s, 1),
-        reference_ms=(*table.reference_ms, measured[0].network_ms.median))
+    found = LatencyTable(setting, first.environment.machine.cpu, first.runtime, tuple(_records(group, measured)),
+                         (measured[0].network_ms.median,), round(device_s, 1))
+    return table.joined(found) if table else found
 
 
 def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) -> list[Record]:

@@ -1,0 +1,109 @@
+"""What all workers have in common: how a task is named, run, and how its outcome comes back."""
+
+from __future__ import annotations
+
+import importlib
+import reprlib
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from edgeface.errors import EdgefaceError, WorkerError
+
+Task = Callable[[Any], Any]
+Finished = Callable[[int, Any], None]
+
+RETRIES = 3
+"""times that an item is tried again after its worker died"""
+TASKS = 25
+"""after which a worker is replaced: converters do not give all memory back"""
+
+
+class Outcome(NamedTuple):
+    """Of a task, as data: not every exception can be sent from process to process."""
+
+    result: Any = None
+    error: str = ""
+    """class of an EdgefaceError as module:name, or RuntimeError for any other"""
+    text: str = ""
+
+    def value(self) -> Any:
+        """The result. Raises the error."""
+        if not self.error:
+            return self.result
+        if self.error == RuntimeError.__name__:
+            raise RuntimeError(self.text)
+        kind = load(self.error)
+        raise kind.__new__(kind, self.text)  # some have an __init__ with other arguments
+
+
+Outcomes = Generator[tuple[int, Outcome], None, None]
+
+
+class Workers(ABC):
+    """What tasks run on."""
+
+    def run(self, task: Task, items: Sequence[Any], finished: Finished | None = None) -> list[Any]:
+        """Run ``task`` on each of ``items`` and return the results in their order.
+
+        finished: called with index and result of each, once, in this process, as they come in.
+
+        An EdgefaceError of a task, an error of ``finished`` and Ctrl-C stop what runs and are raised. Another error of
+        a task, which is a mistake in its code, comes as RuntimeError with its traceback, or as it is where tasks run in
+        this process. Raises WorkerError if workers die again and again at an item, or nothing is left to run it on.
+        """
+        task_name(task)
+        results: list[Any] = [None] * len(items)
+        with closing(self.outcomes(task, items)) as outcomes:
+            for index, outcome in outcomes:
+                results[index] = outcome.value()
+                if finished is not None:
+                    finished(index, results[index])
+        return results
+
+    @abstractmethod
+    def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
+        """Yield index and outcome of each item as they come in; closed early, stop what runs."""
+
+
+class Here(Workers):
+    """This process, one task after the other."""
+
+    def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
+        for index, item in enumerate(items):
+            yield index, Outcome(task(item))
+
+
+def attempt(name: str, item: Any) -> Outcome:
+    """Run a task in the process of a worker."""
+    try:
+        return Outcome(load(name)(item))
+    except EdgefaceError as error:
+        return Outcome(error=f"{type(error).__module__}:{type(error).__qualname__}", text=str(error))
+    except Exception:
+        return Outcome(error=RuntimeError.__name__, text=f"{name} failed:\n{traceback.format_exc()}")
+
+
+def task_name(task: Task) -> str:
+    """``module:function`` of a task. Raises TypeError if another process could not find it by that."""
+    module = getattr(task, "__module__", None)
+    if module == "__main__":
+        module = getattr(sys.modules["__main__"].__spec__, "name", None)  # of python -m MODULE
+    if not (isinstance(task, FunctionType) and task.__qualname__.isidentifier() and module):
+        raise TypeError(f"{task!r} is not a top-level function of a module that other processes can import")
+    return f"{module}:{task.__qualname__}"
+
+
+def load(name: str) -> Any:
+    """What ``module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def worker_died(name: str, index: int, item: Any, cause: str) -> WorkerError:
+    """The error after :data:`RETRIES`."""
+    return WorkerError(f"item {index} of {name} ({reprlib.repr(item)}) ended its worker {RETRIES + 1} times: {cause}")

@@ -1,0 +1,304 @@
+"""Searches on a real clock: small networks, ONNX Runtime, this machine. No figure is asserted, only what must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.models.architecture import Architecture
+from edgeface.search.latency_table import LatencyTable
+from edgeface.search.record import StudyOptions
+from edgeface.search.space import SPACES
+
+pytest.importorskip("pymoo", reason="pymoo is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+
+from typer.testing import CliRunner
+
+from edgeface import cli
+from edgeface.search.genetics import Candidate
+from edgeface.search.study import Study, _spread, load_options, nondominated
+
+SIZE = "160x128"
+OPTIONS = StudyOptions(target="onnx", precision="fp32", sizes=(SIZE,), first=20, rounds=1, picks=4, population=16,
+                       generations=4, max_load=64, objective="pareto", alpha=0.05)
+
+
+def quiet_note(text):
+    assert "\n" not in text
+
+
+def no_tick(what, done, total):
+    assert 0 <= done <= total
+
+
+@pytest.fixture(scope="module")
+def small_space(tmp_path_factory):
+    """The edge space, shrunk: its networks are made and measured quickly."""
+    path = tmp_path_factory.mktemp("space") / "small.json"
+    small = dataclasses.replace(SPACES["edge"], name="small", stems=(8, 16), max_width=32, max_inner=16, depth=1,
+                                necks=(16,), heads=(16,), macs=(0.02e9, 0.1e9), max_layers=6)
+    path.write_text(json.dumps(dataclasses.asdict(small)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def done(small_space, tmp_path_factory):
+    """(folder of a finished search, a copy of it as it was after round 0, rounds, front)"""
+    folder, before = tmp_path_factory.mktemp("study") / "run", tmp_path_factory.mktemp("before") / "run"
+    rounds = []
+
+    def told(finished):
+        rounds.append(finished)
+        if finished.number == 0:
+            shutil.copytree(folder, before)
+
+    study = Study(dataclasses.replace(OPTIONS, space=small_space), folder, no_tick, quiet_note)
+    return folder, before, rounds, study.run(told)
+
+
+def test_a_search_writes_what_it_found(done):
+    folder, _, rounds, front = done
+    assert [r.number for r in rounds] == [0, 1]
+    assert 0 < len(rounds[0].picked) <= 20
+    written = json.loads((folder / "front.json").read_text())
+    assert len(written) == len(front) > 0
+    for net, data in zip(front, written, strict=True):
+        assert Architecture.from_json(data["architecture"]) == net.architecture
+        assert {"score", "predicted_ms", "measured_ms", "interval_ms"} <= set(data)
+        assert data["interval_ms"][0] <= data["measured_ms"] <= data["interval_ms"][1]
+        assert data["predicted_ms"] > 0
+    assert b"<h1>" in (folder / "report.html").read_bytes()
+
+
+def test_the_front_is_measured_and_no_network_of_it_is_beaten(done):
+    folder, _, rounds, front = done
+    table = LatencyTable.load(folder / f"latency-{SIZE}.json")
+    assert [net.measured_ms for net in front] == sorted(net.measured_ms for net in front)
+    assert [net.score for net in front] == sorted(net.score for net in front)
+    for net in front:
+        record = table.find(net.architecture)
+        assert record is not None
+        assert net.measured_ms == pytest.approx(table.ms(record))
+    for e in (e for r in rounds for e in r.picked):
+        record = table.find(e.architecture)
+        if record:
+            assert any(net.score >= e.score and net.measured_ms <= table.ms(record) + 1e-9 for net in front)
+
+
+def test_every_evaluation_is_logged_once(done):
+    folder, _, rounds, _ = done
+    lines = [json.loads(line) for line in (folder / "evaluations-1.jsonl").read_text().splitlines()]
+    assert len(lines) == rounds[1].evaluated > OPTIONS.population
+    networks = {json.dumps({**line["architecture"], "name": ""}) for line in lines}
+    assert len(networks) == len(lines)
+    logged = [Architecture.from_json(line["architecture"]) for line in lines]
+    assert all(e.architecture in logged for e in rounds[1].picked)
+
+
+def test_equal_measurements_give_the_same_choice(done, tmp_path):
+    """Round 1 once more, from what was known after round 0."""
+    folder, before, _, _ = done
+    again = tmp_path / "run"
+    shutil.copytree(before, again)
+    study = Study(load_options(again), again, no_tick, quiet_note)
+    assert study._stored(0) is not None
+    study._choose(1)
+    assert (again / "round-1.json").read_bytes() == (folder / "round-1.json").read_bytes()
+    assert (again / "evaluations-1.jsonl").read_bytes() == (folder / "evaluations-1.jsonl").read_bytes()
+
+
+def test_a_finished_search_is_read_not_repeated(done):
+    folder, _, _, front = done
+    table = (folder / f"latency-{SIZE}.json").read_bytes()
+    seen = []
+    again = Study(load_options(folder), folder, no_tick, quiet_note).run(seen.append)
+    assert (folder / f"latency-{SIZE}.json").read_bytes() == table
+    assert [net.to_json() for net in again] == [net.to_json() for net in front]
+    assert [r.number for r in seen] == [0, 1]
+
+
+def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
+    folder, before, _, _ = done
+    again = tmp_path / "run"
+    shutil.copytree(before, again)
+
+    def stop(what, done, total):
+        if what.startswith("measuring") and (again / "round-1.json").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Study(load_options(again), again, stop, quiet_note).run(lambda r: None)
+    chosen = (again / "round-1.json").read_bytes()
+    assert chosen == (folder / "round-1.json").read_bytes()
+    assert not (again / "front.json").exists()
+    front = Study(load_options(again), again, no_tick, quiet_note).run(lambda r: None)
+    assert (again / "round-1.json").read_bytes() == chosen
+    assert len(json.loads((again / "front.json").read_text())) == len(front)
+
+
+def test_a_budget_nothing_keeps_names_the_fastest(done, small_space, tmp_path):
+    table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
+    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=0.001)
+    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    with pytest.raises(OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"):
+        study.run(lambda r: None, [table])
+
+
+def test_a_budget_everything_keeps_is_noted(done, small_space, tmp_path):
+    notes = []
+    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=1e6)
+    study = Study(options, tmp_path / "run", no_tick, notes.append)
+    study.clock.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
+    study._check_budget()
+    assert len(notes) == 1
+    assert "excludes nothing" in notes[0]
+
+
+@pytest.mark.parametrize(("change", "within"), [
+    ({"objective": "budget", "budget_ms": 0.0}, None),
+    ({"objective": "weighted", "exchange": 2.0, "cost": "size"}, True),
+    ({"objective": "pareto", "cost": "memory"}, True),
+])
+def test_objectives(done, small_space, tmp_path, change, within):
+    """What evolution sends to the device is the best it saw by its own objective."""
+    if within is None:
+        with pytest.raises(OptionError, match="--objective budget needs --budget-ms"):
+            dataclasses.replace(OPTIONS, **change)
+        return
+    options = dataclasses.replace(OPTIONS, space=small_space, **change)
+    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    study.clock.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
+    seen = list(study._evolve(1).values())
+    picked = study._pick(seen)
+    assert len(picked) == OPTIONS.picks
+    if change["objective"] == "weighted":
+        best = min(options.exchange * math.log(e.cost) - e.score for e in seen)
+        assert options.exchange * math.log(picked[0].cost) - picked[0].score == pytest.approx(best)
+    else:
+        assert not any(other.score > e.score and other.cost < e.cost for e in picked[:1] for other in seen)
+
+
+def test_budget_and_best_score(done, small_space, tmp_path):
+    table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
+    budget = sorted(table.ms(r) for r in table.valid)[len(table.valid) // 2]
+    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=budget, generations=6)
+    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    study.clock.adopt(table)
+    seen = list(study._evolve(1).values())
+    picked = study._pick(seen)
+    assert all(e.predicted_ms <= budget for e in picked)
+    allowed = [e.score for e in seen if e.predicted_ms <= budget and study.clock.record(
+        Candidate(e.architecture, e.size)) is None]
+    assert picked[0].score == max(allowed)
+
+
+def test_another_search_in_the_folder(done):
+    options = dataclasses.replace(load_options(done[0]), seed=5)
+    with pytest.raises(OptionError, match="holds a search with other options: go on with edgeface search --resume"):
+        Study(options, done[0], no_tick, quiet_note)
+
+
+def test_a_table_of_another_setting(done, small_space, tmp_path):
+    table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
+    study = Study(dataclasses.replace(OPTIONS, space=small_space, threads=2), tmp_path / "run", no_tick, quiet_note)
+    with pytest.raises(DataError, match="this search is of onnx fp32, 160x128, 2 threads"):
+        study.clock.adopt(table)
+    with pytest.raises(DataError, match="begin another table"):
+        table.joined(dataclasses.replace(table, cpu="another"))
+
+
+def test_tables_are_joined(done):
+    table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
+    first, second = (dataclasses.replace(table, records=part, reference_ms=(ms,), device_s=1.5)
+                     for part, ms in ((table.records[:5], 2.0), (table.records[5:], 3.0)))
+    both = first.joined(second)
+    assert both.records == table.records
+    assert (both.reference_ms, both.device_s) == ((2.0, 3.0), 3.0)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("study.json", "{"), ("study.json", '{"colour": 1}'), ("round-0.json", "[]"), ("evaluations-0.jsonl", "{}"),
+])
+def test_damaged_files_of_a_search(done, tmp_path, name, content):
+    again = tmp_path / "run"
+    shutil.copytree(done[0], again)
+    (again / name).write_text(content)
+    with pytest.raises(EdgefaceError) as caught:
+        Study(load_options(again), again, no_tick, quiet_note).run(lambda r: None)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+costs = st.lists(st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30)
+
+
+@given(costs)
+def test_nondominated_by_comparing_all_pairs(points):
+    kept = nondominated(points)
+    for i, mine in enumerate(points):
+        beaten = any(a <= mine[0] and b <= mine[1] and ((a, b) != mine or j < i) for j, (a, b) in enumerate(points))
+        assert beaten == (i not in kept)
+
+
+@given(costs, st.integers(1, 8))
+def test_spread_takes_from_the_front_first(points, count):
+    ranked = _spread(points, count)
+    front = nondominated(points)
+    assert len(set(ranked)) == len(ranked)
+    assert set(ranked[: len(front)]) == set(front)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["search", *arguments])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((), "give either --out"),
+    (("--out", "{folder}/a", "--resume", "{folder}/a"), "give either --out"),
+    (("--resume", "{folder}/none"), "no search to go on with"),
+    (("--out", "{folder}/a", "--space", "huge"), "unknown space 'huge'"),
+    (("--out", "{folder}/a", "--target", "tensorrt"), "tensorrt"),
+    (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
+    (("--out", "{folder}/a", "--size", "64x64", "--size", "64x64"), "each once"),
+    (("--out", "{folder}/a", "--score", "beauty"), "unknown score 'beauty'"),
+    (("--out", "{folder}/a", "--first", "3"), "--first must be 20 or more"),
+    (("--out", "{folder}/a", "--budget-ms", "nan"), "--budget-ms must be 0 or more"),
+    (("--out", "{folder}/a", "--objective", "luck"), "--objective 'luck' is not one of"),
+    (("--out", "{folder}/a", "--data", "{folder}/none.txt"), "there are no faces"),
+    (("--out", "{folder}/a", "--device", "telnet://pi"), "telnet"),
+    (("--out", "{folder}/a", "--table", "{folder}/none.json"), "none.json"),
+    (("--out", "{folder}/a", "--device", "ssh://nobody@127.0.0.1:1", "--target", "onnx", "--precision", "fp32"),
+     "what was measured is kept: edgeface search --resume"),
+])
+def test_command_refuses(arguments, message, tmp_path):
+    (tmp_path / "none.txt").write_text("a.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
+    result = run(*(argument.format(folder=tmp_path) for argument in arguments))
+    error = result.exception
+    assert isinstance(error, EdgefaceError)
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert not (tmp_path / "a" / "front.json").exists()
+
+
+def test_resume_takes_no_other_options(done):
+    error = run("--resume", str(done[0]), "--seed", "9").exception
+    assert isinstance(error, OptionError)
+    assert "leave the others out" in str(error)
+
+
+def test_the_command_prints_the_front(done):
+    result = run("--resume", str(done[0]), "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert {"architecture", "score", "predicted_ms", "measured_ms", "interval_ms"} <= set(json.loads(result.stdout)[0])
+    assert "measured ms" in run("--resume", str(done[0])).stdout
+
+
