@@ -47,7 +47,7 @@ MODULES = (
     "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
     "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.ddsar",
     "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.record", "edgeface.search.space",
-    "edgeface.search.study_report", "edgeface.zoo",
+    "edgeface.search.study_report", "edgeface.workers", "edgeface.zoo",
 )
 
 DETECT = textwrap.dedent(

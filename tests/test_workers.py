@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import STORE_BYTES, two_machines
 
 import edgeface
 from edgeface.errors import DeviceError, MissingExtraError, OptionError, WorkerError
@@ -25,7 +24,6 @@ from edgeface.workers import Workers, open_workers
 from edgeface.workers.base import RETRIES, TASKS
 
 ROOT, HERE = Path(__file__).parents[1], Path(__file__).parent
-STORE_BYTES = 80 << 20
 Open = Callable[..., AbstractContextManager[Workers]]
 
 
@@ -141,24 +139,8 @@ class Journal(list[tuple[int, Any]]):
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two machines of one processor each; the second has the resource ``pi``."""
-    utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a longer path does not fit a socket's
-    environment = {
-        "PYTHONPATH": str(HERE), "RAY_TMPDIR": temporary, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "4"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        made = utils.Cluster()
-        try:
-            made.add_node(num_cpus=1, object_store_memory=STORE_BYTES, include_dashboard=False)
-            made.add_node(num_cpus=1, object_store_memory=STORE_BYTES, resources={"pi": 1})
-            yield made
-        finally:
-            made.shutdown()
-            shutil.rmtree(temporary, ignore_errors=True)
+    with two_machines({"pi": 1}) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,11 @@ pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
+from ray_cluster import two_machines
 from typer.testing import CliRunner
 
 from edgeface import cli
+from edgeface.search.clock import RESOURCE
 from edgeface.search.genetics import Candidate
 from edgeface.search.study import Study, _spread, load_options, nondominated
 
@@ -236,6 +238,20 @@ def test_damaged_files_of_a_search(done, tmp_path, name, content):
         Study(load_options(again), again, no_tick, quiet_note).run(lambda r: None)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
+    """Two groups of networks, on the machine that has the device."""
+    options = dataclasses.replace(OPTIONS, space=small_space)
+    with two_machines({RESOURCE: 1}) as cluster:
+        study = Study(options, tmp_path / "run", no_tick, quiet_note, ray=cluster.address)
+        wanted = [study.pool.sample(seed) for seed in range(13)]
+        study.clock.measure(wanted)
+    table = LatencyTable.load(study.clock.path(SIZE))
+    assert len(table.reference_ms) >= 2
+    assert {r.architecture.name for r in table.records} == {c.architecture.name for c in wanted}
+    assert not (tmp_path / "run" / "candidates").exists()
 
 
 costs = st.lists(st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30)
