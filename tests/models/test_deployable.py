@@ -88,3 +88,12 @@ def test_batch_norm_head_runs_with_the_statistics_it_was_trained_with() -> None:
         in_evaluation = head.eval()(maps)
     for a, b in zip(in_training, in_evaluation, strict=True):
         assert (a - b).std() < 0.05 * a.std(), "unbiased variance of few values is all that may differ"
+
+
+def test_strided_1x1_convolutions_compute_the_same_while_they_train() -> None:
+    """They take every other value themselves then: see ConvNorm."""
+    from edgeface.models.blocks import ConvNorm
+
+    layer = ConvNorm(8, 16, 1, 2, bias=True, relu=False)
+    image = torch.rand(2, 8, 32, 48)
+    assert torch.allclose(layer.train()(image), layer.eval()(image), atol=1e-6)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -77,6 +79,23 @@ def test_networks_take_a_training_step(name):
     optimizer.step()
     assert torch.isfinite(loss)
     assert not torch.equal(before, network.head.cls[0].conv.weight)
+
+
+def test_a_narrow_projection_survives_a_training_step_with_channels_last():
+    """In a process of its own: where the bug of torch shows, it ends the process."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    code = """
+import torch
+from edgeface.models.architecture import Backbone
+from edgeface.models.detector import build_backbone
+network = build_backbone(Backbone("plainnet", "SuperConvK6BNRELU(3,8,4,1)SuperResK1K3K1(8,8,2,16,1)"
+    "SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,16,2,8,1)")).train()
+images = torch.rand(4, 3, 256, 256).to(memory_format=torch.channels_last)
+sum(feature.mean() for feature in network(images)).backward()
+print(all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr[-500:]
 
 
 def test_a_stem_of_another_stride_brings_or_removes_c2():

@@ -1,0 +1,178 @@
+"""``python -m benchmarks.search_comparison {find,table}``: is what the clock chose better than others that are as fast?
+
+find: on one target and precision, the latency of DamoFD-0.5G's backbone (with our neck and head, in the widths it was
+published with) is the budget. Within it are searched, in the same space, by the same score and with equal effort, the
+best network by measured latency, and the best by multiply-accumulates: of several limits the one whose winner comes
+nearest to the budget, measured. What was found is a JSON list of networks, which
+``python -m benchmarks.search_evidence train`` trains alike; table then shows their AP beside their latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.common import table
+from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.files import atomic_write
+from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.jobs import LOCAL
+from edgeface.models.architecture import Architecture, Head, Neck
+from edgeface.models.registry import get_architecture
+from edgeface.records import from_fields
+from edgeface.search.latency_table import LatencyTable, Setting, measure
+from edgeface.search.layers import macs_of, params_of
+from edgeface.search.record import FrontNet, Round, StudyOptions
+from edgeface.search.space import COUNTED_AT
+from edgeface.search.study import Study
+from export.terminal import Terminal
+
+LIMITS = (0.5, 0.65, 0.8, 1.0)
+"""multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
+MEASURED = 5
+"""networks of each such search that are measured"""
+SIZE = "x".join(map(str, COUNTED_AT))
+ROLES = ("clock", "macs", "damofd")
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One network of a comparison."""
+
+    role: str
+    """clock (searched by latency), macs (searched by multiply-accumulates) or damofd"""
+    architecture: Architecture
+    score: float
+    ms: float
+    low_ms: float
+    high_ms: float
+
+
+def damofd() -> Architecture:
+    """DamoFD-0.5G's backbone with neck fpn 16 and the plain head of its published widths."""
+    return Architecture("damofd-0.5g-plain", get_architecture("damofd-0.5g").backbone, Neck("fpn", 16),
+                        Head("plain", 64, 2, depthwise=True))
+
+
+def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]:
+    """The three networks; resumes by itself."""
+    rival = damofd()
+    setting = Setting(options.device, options.target, options.precision, *COUNTED_AT, options.threads)
+    with open_device(options.device) as device:
+        path = folder / "damofd.json"
+        known = LatencyTable.load(path) if path.is_file() else None
+        known = measure(setting, [rival], device, folder / "candidates", known, tick=terminal.tick,
+                        grown=lambda t: t.save(path))
+    record = known.find(rival)
+    if record is None:
+        raise DataError(f"{rival.name} could not be measured well enough: run again when the machine is quiet")
+    budget = known.ms(record)
+    terminal.line(f"budget: {budget:.3f} ms, what {rival.name} takes")
+    timed = Study(dataclasses.replace(options, objective="budget", budget_ms=round(budget, 4)), folder / "clock",
+                  terminal.tick, terminal.note)
+    front = timed.run(_told(terminal, "by the clock"), [known])
+    counted: list[FrontNet] = []
+    for limit in LIMITS:
+        mmacs = round(limit * macs_of(rival, *COUNTED_AT) / 1e6, 1)
+        # Nothing is learned between the rounds of such a search, so that they are one.
+        study = Study(dataclasses.replace(options, objective="budget", budget_mmacs=mmacs, rounds=1, picks=MEASURED,
+                                          generations=options.rounds * options.generations),
+                      folder / f"macs-{limit}", terminal.tick, terminal.note)
+        counted += study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"),
+                             timed.clock.tables.values())
+    ms = timed.clock.tables[SIZE].ms(timed.clock.tables[SIZE].find(rival) or record)
+    return [_best("clock", front, ms), _best("macs", counted, ms),
+            Rival("damofd", rival, timed.score(rival), ms, ms * record.low / record.ratio,
+                  ms * record.high / record.ratio)]
+
+
+def _told(terminal: Terminal, how: str) -> Callable[[Round], None]:
+    def told(done: Round) -> None:
+        terminal.line(f"{how}: round {done.number}, {done.evaluated} scored, best {done.best_score:.4f}")
+
+    return told
+
+
+def _best(role: str, found: Sequence[FrontNet], budget: float) -> Rival:
+    allowed = [net for net in found if net.measured_ms <= budget]
+    if not allowed:
+        raise DataError(f"{role}: none of {len(found)} networks takes at most {budget:.3f} ms")
+    net = max(allowed, key=lambda n: n.score)
+    return Rival(role, net.architecture, net.score, net.measured_ms, *net.interval_ms)
+
+
+def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
+    """Latency and, where trained, AP."""
+    rows = {row["name"]: row for row in read_rows(trainings)} if trainings else {}
+    if trainings:
+        matching(list(rows.values()), [rival.architecture for rival in found], trainings)
+    lines = []
+    for rival in found:
+        row = rows.get(rival.architecture.name)
+        lines.append((rival.role, f"{rival.ms:.3f}", f"{rival.low_ms:.3f}-{rival.high_ms:.3f}", f"{rival.score:.3f}",
+                      f"{macs_of(rival.architecture, *COUNTED_AT) / 1e6:.0f} M",
+                      f"{params_of(rival.architecture) / 1e3:.0f} k",
+                      " ".join(row[name] for name in ("easy", "medium", "hard")) if row else "not trained",
+                      rival.architecture.backbone.structure))
+    return table(("network", "ms", "95 %", "score", "MACs", "parameters", "AP easy medium hard", "structure"), lines)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_comparison", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    finding = steps.add_parser("find", help="search by the clock and by multiply-accumulates, at equal latency")
+    finding.add_argument("--device", default=LOCAL, help=ACCEPTED)
+    finding.add_argument("--target", default="openvino")
+    finding.add_argument("--precision", default="int8")
+    finding.add_argument("--score", default=StudyOptions.score, help="what stands for accuracy in both searches")
+    finding.add_argument("--alpha", type=float, default=StudyOptions.alpha)
+    finding.add_argument("--seed", type=int, default=0)
+    finding.add_argument("--rounds", type=int, default=StudyOptions.rounds)
+    showing = steps.add_parser("table", help="latency and AP of what was found")
+    showing.add_argument("--csv", type=Path, help="what search_evidence train wrote")
+    for step in (finding, showing):
+        step.add_argument("--out", type=Path, required=True, help="folder of this comparison")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    o = parse(arguments)
+    path = o.out / "rivals.json"
+    try:
+        if o.step == "find":
+            options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
+                                   rounds=o.rounds)
+            o.out.mkdir(parents=True, exist_ok=True)
+            with Terminal() as terminal:
+                found = find(options, o.out, terminal)
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
+            save_networks(o.out / "networks.json", [r.architecture for r in found])
+        print(as_table(_load(path), o.csv if o.step == "table" else None))
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _load(path: Path) -> list[Rival]:
+    load_networks(path.with_name("networks.json"))
+    try:
+        return [from_fields(Rival, item, f"{path}: network {i}") for i, item in enumerate(json.loads(path.read_text()))]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot read {path} ({type(error).__name__}): python -m benchmarks.search_comparison find "
+                        "makes it") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Train a network briefly, always in the same way, and evaluate it: what networks are compared by.
+
+A short training says nothing about what a network could reach, but much about which of two reaches more. It resumes
+where it was cut, and ends with the official WIDER FACE figures of the validation photos that are there, by the protocol
+of ``edgeface eval``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeface.errors import DataError
+from edgeface.models.architecture import Architecture
+from edgeface.records import from_fields
+from edgeface.training.options import TrainOptions
+
+SAMPLES = 19_200
+BATCH = 16
+SIZE_PX = 256
+
+
+def recipe(samples: int = SAMPLES, batch: int = BATCH, size: int = SIZE_PX, seed: int = 0,
+           compile: bool = True) -> TrainOptions:
+    """The options of a short training: the averages follow faster and the warm-up is shorter than in a long one.
+
+    size: side of the crops, px, from the first to the last. Raises OptionError.
+    """
+    steps = -(-samples // batch)
+    return TrainOptions(samples=samples, batch=batch, size=size, late_size=size, late_share=0.0, seed=seed,
+                        warmup=max(1, steps // 10), decay_share=0.5, ema=0.98, compile=compile,
+                        checkpoint_every=max(1, steps // 8), snapshot_every=steps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a short training finds and leaves its files, and its recipe. Paths are text, because a plan is sent to
+    other processes and machines as JSON."""
+
+    options: TrainOptions
+    data: str
+    """WIDER FACE folder, or a folder of photos with :attr:`annotations`"""
+    annotations: str | None
+    cache: str
+    """folder of the decoded photos"""
+    runs: str
+    """folder of run folders, each named after its network and seed"""
+    validation: str
+    """WIDER FACE folder with validation photos and ground truth"""
+    threads: int = 1
+
+    def run_of(self, architecture: Architecture) -> Path:
+        """Its run folder."""
+        return Path(self.runs) / f"{architecture.name}-seed{self.options.seed}"
+
+    def item(self, architecture: Architecture) -> dict[str, Any]:
+        """What :func:`train_item` takes."""
+        return {"plan": dataclasses.asdict(self), "architecture": architecture.to_json()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a short training came to."""
+
+    name: str
+    easy: float
+    medium: float
+    hard: float
+    """AP"""
+    cls_loss: float
+    box_loss: float
+    """of the last steps, as the run's log has them"""
+    protocol: str
+    """of the evaluation, in words"""
+
+
+def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
+    """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out."""
+    found = train_briefly(from_fields(Plan, item["plan"], "plan"), Architecture.from_json(item["architecture"]))
+    return dataclasses.asdict(found) if found else None
+
+
+def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
+    """Go on with the training of ``architecture`` to its end, then evaluate it; None if it was stopped before.
+
+    Raises an EdgefaceError: see :func:`edgeface.training.train_model` and :func:`edgeface.evaluation.evaluate_model`.
+    """
+    from edgeface.training import train_model
+
+    run = plan.run_of(architecture)
+    run.mkdir(parents=True, exist_ok=True)
+    annotations = Path(plan.annotations) if plan.annotations else None
+    with (run / "messages.txt").open("a") as messages, contextlib.redirect_stderr(messages):
+        # several trainings at once: their progress bars would overwrite each other
+        if not train_model(architecture, plan.options, Path(plan.data), run, annotations, Path(plan.cache),
+                           threads=plan.threads):
+            return None
+    return _evaluated(plan, architecture, run)
+
+
+def prepare(plan: Plan) -> None:
+    """Decode the photos, which trainings that start together would otherwise all do, and look whether there is
+    something to evaluate on, which they would miss only at their end. Raises DataError."""
+    from edgeface.annotations import read_annotations
+    from edgeface.evaluation import load_ground_truth, present_images
+    from edgeface.training import WIDER_IMAGES, WIDER_LIST
+    from edgeface.training.dataset import open_cache
+
+    present_images(plan.validation, load_ground_truth(plan.validation))
+    data = Path(plan.data)
+    boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
+    if boxes.is_file():  # if not, the training says what is accepted
+        open_cache(Path(plan.cache), data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
+                   read_annotations(boxes))
+
+
+def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
+    from edgeface.detector import Detector
+    from edgeface.evaluation import evaluate_detector, load_ground_truth, present_images
+    from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD
+    from edgeface.runners.torch import TorchRunner
+    from edgeface.zoo import load_weights_file, network_with
+
+    ground_truth = load_ground_truth(plan.validation)
+    photos = present_images(plan.validation, ground_truth)
+    network = network_with(architecture, load_weights_file(run / "weights.safetensors"))
+    with Detector(TorchRunner(network, plan.threads), SCORE_THRESHOLD, NMS_IOU) as detector:
+        report = evaluate_detector(detector, architecture.name, ground_truth, photos).report
+    log = _last_row(run / "log.csv")
+    return Trained(architecture.name, report.easy or 0.0, report.medium or 0.0, report.hard or 0.0,
+                   float(log["cls_loss"]), float(log["box_loss"]), f"{report.images} photos, {report.protocol}")
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))[-1]
+    except (OSError, IndexError):
+        raise DataError(f"{path} holds no step of the training: delete {path.parent} and run again") from None

@@ -1,0 +1,78 @@
+"""What a comparison of searches picks and prints; the searches themselves are tested in tests/search/test_study.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.search_comparison import Rival, _best, damofd, main
+from benchmarks.search_evidence import network_fields, save_networks, write_rows
+from edgeface.errors import DataError
+from edgeface.search.layers import macs_of, params_of
+from edgeface.search.record import FrontNet
+from edgeface.search.space import COUNTED_AT, SPACES
+
+
+def front_net(seed: int, score: float, ms: float) -> FrontNet:
+    a = SPACES["edge"].sample(seed)
+    return FrontNet(a, "640x480", score, ms, (ms, ms), ms, (ms, ms), 1, params_of(a), macs_of(a, *COUNTED_AT), 1)
+
+
+def test_the_rival_is_damofds_backbone() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.models import build
+
+    outputs = build(damofd())(torch.zeros(1, 3, 64, 64))
+    assert [tuple(o.shape[1:]) for o in outputs][:2] == [(1, 8, 8), (4, 8, 8)]
+    # the published backbone's 390 million, and neck and head of the published widths
+    assert 400e6 < macs_of(damofd(), *COUNTED_AT) < 500e6
+
+
+def test_the_best_score_that_keeps_the_latency_wins() -> None:
+    nets = [front_net(0, 9.0, 5.0), front_net(1, 11.0, 6.1), front_net(2, 10.0, 5.9)]
+    assert _best("clock", nets, 6.0).score == 10.0
+    with pytest.raises(DataError, match=r"clock: none of 3 networks takes at most 1.000 ms"):
+        _best("clock", nets, 1.0)
+
+
+@pytest.fixture()
+def comparison(tmp_path: Path) -> Path:
+    rivals = [Rival(role, SPACES["edge"].sample(i), 10.0 + i, 5.0 + i, 4.9 + i, 5.1 + i)
+              for i, role in enumerate(("clock", "macs"))]
+    (tmp_path / "rivals.json").write_text(json.dumps([dataclasses.asdict(r) for r in rivals]))
+    save_networks(tmp_path / "networks.json", [r.architecture for r in rivals])
+    row: dict[str, Any] = {"easy": "0.5", "medium": "0.4", "hard": "0.25", "cls_loss": "1", "box_loss": "1",
+                           "samples": "10", "seed": "0"}
+    write_rows(tmp_path / "trainings.csv", [network_fields(rivals[0].architecture) | row], ["command: none"])
+    return tmp_path
+
+
+def test_table(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "--out", str(comparison), "--csv", str(comparison / "trainings.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    clock, macs = (next(line for line in lines if line.startswith(role)) for role in ("clock", "macs"))
+    assert "5.000" in clock
+    assert "0.5 0.4 0.25" in clock
+    assert "not trained" in macs
+    assert main(["table", "--out", str(comparison)]) == 0
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]", '[{"role": "clock"}]'])
+def test_damaged_files(comparison: Path, content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    (comparison / "rivals.json").unlink()
+    if content is not None:
+        (comparison / "rivals.json").write_text(content)
+    assert main(["table", "--out", str(comparison)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "rivals.json" in error
+    assert error.count("\n") == 1
+
+
+def test_a_device_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["find", "--out", str(tmp_path / "a"), "--device", "telnet://pi"]) == 2
+    assert "telnet" in capsys.readouterr().err
