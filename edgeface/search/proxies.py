@@ -7,6 +7,8 @@ detector   mended, with neck and head counted
 levels     detector without c2: of the stages that find faces only
 outputs    detector by what convolutions write instead of what they read (:func:`outputs`)
 stage-macs multiply-accumulates, weighed stage by stage like the faces (:func:`stage_macs_score`)
+plain      convolutions that no shortcut bypasses, the fewer the better (:func:`unbypassed`)
+trainable  stage-macs and plain together (:func:`trainable`): what ranked our own short trainings best
 params     weights and biases of the deployed network
 macs       multiply-accumulates at 640x480
 depth      convolutions one after the other, from the image to the deepest output (:func:`depth`)
@@ -50,6 +52,8 @@ ENDS = 2
 """parts behind the backbone: neck and head"""
 STRIDES = (4, 8, 16, 32)
 """of the outputs of c2 to c5"""
+BURDEN = 0.1
+"""logarithm of multiply-accumulates that a convolution without a shortcut must bring"""
 OUTPUTS = 2
 """convolutions of a level behind which is no ReLU: the last ones"""
 
@@ -114,6 +118,22 @@ def depth(architecture: Architecture) -> int:
     blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
     lateral, tower, output = 1, head.stack * (2 if head.depthwise else 1), 1
     return sum(1 for part in blocks for _ in _path(part)) + lateral + tower + output
+
+
+def unbypassed(architecture: Architecture) -> int:
+    """Convolutions from the image to an output of stride 32 around which no shortcut leads: gradients pass through all
+    of them, which slows training down (He et al., CVPR 2016)."""
+    blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
+    count = sum((part.layers[0].kernel > 1) if any(layer.kind == "add" for layer in part.layers)
+                else sum(1 for _ in _path(part)) for part in blocks)
+    lateral, tower, output = 1, head.stack * (2 if head.depthwise else 1), 1
+    return count + lateral + tower + output
+
+
+def trainable(architecture: Architecture, weights: Sequence[float] = ddsar.WEIGHTS) -> float:
+    """stage-macs minus :data:`BURDEN` times the convolutions that no shortcut bypasses: ten more of them must bring e
+    times the multiply-accumulates. Not derived: found among short trainings, see benchmarks/evidence."""
+    return stage_macs_score(architecture, weights) - BURDEN * unbypassed(architecture)
 
 
 def entropy(architecture: Architecture) -> float:
@@ -231,6 +251,8 @@ PROXIES: dict[str, Proxy] = {
     "levels": levels,
     "outputs": outputs,
     "stage-macs": lambda architecture, alpha, weights: stage_macs_score(architecture, weights),
+    "plain": lambda architecture, alpha, weights: -unbypassed(architecture),
+    "trainable": lambda architecture, alpha, weights: trainable(architecture, weights),
     "params": lambda architecture, alpha, weights: params_of(architecture),
     "macs": lambda architecture, alpha, weights: macs_of(architecture, *COUNTED_AT),
     "depth": lambda architecture, alpha, weights: depth(architecture),

@@ -53,9 +53,10 @@ class StudyOptions:
     """most million multiply-accumulates; 0: no limit"""
     exchange: float = 1.0
     """score that one e-fold of the cost must bring (weighted)"""
-    score: str = "detector"
-    """what stands for accuracy: detector (mended DDSAR with neck and head), mended, ddsar (as published), or a
-    baseline: params, macs, entropy, random"""
+    score: str = "trainable"
+    """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what hinders training),
+    ddsar (as published), mended (true widths, without the stem), detector (mended with neck and head), levels, outputs,
+    stage-macs, plain, or a baseline: params, macs, depth, entropy, zen, random"""
     alpha: float = ALPHA
     """weight of the kernel sizes in the score"""
     weights: tuple[float, ...] = WEIGHTS

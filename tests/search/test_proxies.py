@@ -16,7 +16,18 @@ from edgeface.models.architecture import Architecture, Backbone, Head, Neck
 from edgeface.search import ddsar
 from edgeface.search.ddsar import WEIGHTS
 from edgeface.search.layers import layers_of, macs_of, params_of
-from edgeface.search.proxies import PROXIES, WITH_ALPHA, depth, entropy, noise, outputs, proxy, stage_macs, zen
+from edgeface.search.proxies import (
+    PROXIES,
+    WITH_ALPHA,
+    depth,
+    entropy,
+    noise,
+    outputs,
+    proxy,
+    stage_macs,
+    unbypassed,
+    zen,
+)
 from edgeface.search.space import SPACES
 
 SMALL = Architecture("small", Backbone("plainnet", (
@@ -245,3 +256,12 @@ def test_networks_without_the_score_are_one_line(name: str) -> None:
 def test_bad_weights(name: str, weights: tuple[float, ...]) -> None:
     with pytest.raises(OptionError, match="give 5 numbers"):
         proxy(name, SMALL, weights=weights)
+
+
+def test_unbypassed_by_hand() -> None:
+    """SMALL: stem 1, separable 2, then residuals only; lateral, a depthwise tower of 2, output. Shipped: stem, three
+    strided convolutions, lateral, tower, output."""
+    assert unbypassed(SMALL) == 1 + 2 + 1 + 2 + 1
+    assert unbypassed(get_architecture("edgeface-n")) == 1 + 3 + 1 + 1 + 1
+    assert proxy("plain", SMALL) == -7
+    assert proxy("trainable", SMALL) == pytest.approx(proxy("stage-macs", SMALL) - 0.7)
