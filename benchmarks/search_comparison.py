@@ -33,7 +33,7 @@ from edgeface.search.space import COUNTED_AT
 from edgeface.search.study import Study
 from export.terminal import Terminal
 
-LIMITS = (1.0, 1.5, 2.0, 2.5)
+LIMITS = (1.0, 1.2, 1.4, 1.6)
 """multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
 MEASURED = 5
 """networks of each such search that are measured"""

@@ -16,6 +16,9 @@ from edgeface.search.latency_table import LatencyTable, Record, Setting
 from edgeface.search.layers import layers_of, macs_of
 from edgeface.search.space import SPACES
 
+LEARNED = ("idw", "xx", "resnet")
+"""spaces without a stem of stride 4"""
+
 SIZE = (640, 480)
 
 
@@ -39,7 +42,7 @@ def record(architecture, noise=0.0, draw=None, **changes):
 @pytest.fixture(scope="module")
 def table():
     draw = random.Random(0)
-    records = [record(space.sample(seed), 0.01, draw) for space in SPACES.values() for seed in range(40)]
+    records = [record(SPACES[name].sample(seed), 0.01, draw) for name in LEARNED for seed in range(40)]
     return LatencyTable(Setting(), "made up", "none 1", tuple(records), reference_ms=(10.0,))
 
 
@@ -50,7 +53,7 @@ def model(table):
 
 @pytest.fixture(scope="module")
 def asked():
-    return [space.sample(1000 + seed) for space in SPACES.values() for seed in range(34)]
+    return [SPACES[name].sample(1000 + seed) for name in LEARNED for seed in range(34)]
 
 
 def test_predicts_networks_not_seen(model, asked):
