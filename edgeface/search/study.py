@@ -67,19 +67,20 @@ class Study:
         """
         for table in known:
             self.clock.adopt(table)
-        over, rounds = (self.folder / FRONT).is_file(), []
+        over, rounds = (self.folder / FRONT).is_file(), list[Round]()
         if not over:
             self.clock.check()
         for number in range(self.options.rounds + 1):
             chosen = self._stored(number) or self._choose(number)
             if not over:
                 self.clock.measure([_candidate(e) for e in chosen.picked])
-            rounds.append(self._with_measurements(chosen))
+            rounds.append(chosen)
             if number == 0:
                 self._check_budget()
-            told(rounds[-1])
+            told(self._with_measurements(chosen))
         if not over:  # what the front promises is measured twice
             self.clock.measure([_candidate(net) for net in self._front(rounds)], again=True)
+        rounds = [self._with_measurements(r) for r in rounds]
         front = self._front(rounds)
         _write(self.folder / FRONT, json.dumps([net.to_json() for net in front], indent=1))
         write_report(self.folder / REPORT, self.options, rounds, front, self.clock.tables)
@@ -215,12 +216,13 @@ class Study:
 
     def _front(self, rounds: Sequence[Round]) -> list[FrontNet]:
         """The measured networks that no other one beats, cheapest first."""
-        nets = []
+        kept: dict[Any, FrontNet] = {}  # one that was too uncertain may be chosen again, when more is known of it
         for r in rounds:
             for e in r.picked:
                 found = self.clock.ms(_candidate(e))
                 if found and self._objective(dataclasses.replace(e, predicted_ms=found[0]))[1] <= 0:
-                    nets.append(self._net(e, found, r.number))
+                    kept[_candidate(e).key] = self._net(e, found, r.number)
+        nets = list(kept.values())
         best = nondominated([(-net.score, self._cost(net)) for net in nets])
         front = sorted((nets[i] for i in best), key=self._cost)
         blind = [i for i, net in enumerate(front) if net.round == 0]
