@@ -45,7 +45,7 @@ class InputSpec:
     height: int
     """px"""
     dynamic: bool = False
-    """True: any width and height that are multiples of the largest stride"""
+    """True: any width and height that are multiples of 32 px"""
     layout: str = "NCHW"
     """NCHW or NHWC, of the input and of the outputs in the file"""
     dtype: str = "float32"

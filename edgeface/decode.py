@@ -13,6 +13,11 @@ left, top, right, bottom in strides. The native examples follow the same HeadLay
             |   |     |
             | bottom  |            * = anchor point, here with offset 0.5
     row + 1 +---------+
+
+Networks of the S3FD family have a prior box around each anchor point instead, ``prior`` = (width, height) in strides.
+``box_s`` then holds x, y, w, h of the SSD coding (Liu et al., ECCV 2016, section 2.2), in px at stride s:
+
+    centre = anchor point + (x, y) * prior * s        size = prior * s * (exp(w), exp(h))
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ from edgeface.records import from_fields
 
 Floats = NDArray[np.float32]
 
+S3FD_STRIDES = (4, 8, 16, 32, 64, 128)
+SIZE_MULTIPLE_PX = 32
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
 
@@ -45,9 +52,12 @@ class HeadLayout:
     offset: float = 0.5
     """anchor point inside a cell, in strides"""
     coding: str = "distance"
-    """box coding: 'distance' = left, top, right, bottom from the anchor point, in strides"""
+    """box coding: 'distance' = left, top, right, bottom from the anchor point, in strides; 'ssd' = shift of the centre
+    in prior sizes, and logarithm of size over prior size"""
     activation: str = "sigmoid"
     """what turns a cls output into a score"""
+    prior: tuple[float, ...] = ()
+    """ssd: width and height of a prior box, in strides"""
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in zip(self.strides, self.strides[1:], strict=False))
@@ -57,10 +67,17 @@ class HeadLayout:
             raise ValueError("anchors must be 1 to 64")
         if not 0 <= self.offset <= 1:
             raise ValueError("offset must be 0 to 1 strides")
-        if self.coding != "distance":
-            raise ValueError(f"unknown box coding {self.coding!r} (known: distance)")
+        if self.coding not in ("distance", "ssd"):
+            raise ValueError(f"unknown box coding {self.coding!r} (known: distance, ssd)")
+        if len(self.prior) != (2 if self.coding == "ssd" else 0) or not all(0 < side <= 1024 for side in self.prior):
+            raise ValueError("prior must be two positive numbers of strides with box coding ssd, none with distance")
         if self.activation != "sigmoid":
             raise ValueError(f"unknown activation {self.activation!r} (known: sigmoid)")
+
+    @property
+    def multiple_px(self) -> int:
+        """Width and height of an input are multiples of this; what is coarser covers the rest with a cell more."""
+        return min(self.strides[-1], SIZE_MULTIPLE_PX)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -79,7 +96,10 @@ class HeadLayout:
 
 def head_layout(architecture: Architecture) -> HeadLayout:
     """Layout of the outputs of a network built from ``architecture``."""
-    return HeadLayout(anchors=architecture.head.anchors, offset=architecture.head.offset)
+    head = architecture.head
+    if head.kind == "s3fd":
+        return HeadLayout(S3FD_STRIDES, head.anchors, head.offset, "ssd", prior=head.prior)
+    return HeadLayout(anchors=head.anchors, offset=head.offset)
 
 
 def decode(
@@ -160,11 +180,11 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
                 raise ModelError(f"outputs cls_{stride} and box_{stride} differ in rows and columns")
             cells = array.shape[1:3]
         assert cells is not None
-        covered = (cells[0] * stride, cells[1] * stride)
-        if area is not None and covered != area:
-            raise ModelError(f"outputs at stride {stride} cover {covered[1]}x{covered[0]} px, others "
-                             f"{area[1]}x{area[0]}: width and height must be multiples of {layout.strides[-1]}")
-        area = covered
+        if area is None:
+            area = (cells[0] * stride, cells[1] * stride)
+        if cells != tuple(-(-side // stride) for side in area):
+            raise ModelError(f"outputs at stride {stride} cover {cells[1] * stride}x{cells[0] * stride} px, others "
+                             f"{area[1]}x{area[0]}: width and height must be multiples of {layout.multiple_px}")
 
 
 def _boxes(distances: Floats, picked: NDArray[np.intp], stride: int, columns: int, layout: HeadLayout) -> Floats:
@@ -174,10 +194,15 @@ def _boxes(distances: Floats, picked: NDArray[np.intp], stride: int, columns: in
     points[:, 0] = cell - row * columns
     points[:, 1] = row
     points += np.float32(layout.offset)
-    left_top_right_bottom = distances.take(picked, axis=0)  # a tenth of the time of indexing
+    coded = distances.take(picked, axis=0)  # a tenth of the time of indexing
+    if layout.coding == "ssd":
+        prior = np.array(layout.prior, np.float32)
+        points += coded[:, :2] * prior
+        with np.errstate(over="ignore"):  # an infinite side is refused by the caller
+            coded = np.tile(np.exp(coded[:, 2:]) * (prior / 2), 2)
     boxes = np.empty((len(picked), 4), np.float32)
-    np.subtract(points, left_top_right_bottom[:, :2], out=boxes[:, :2])
-    np.add(points, left_top_right_bottom[:, 2:], out=boxes[:, 2:])
+    np.subtract(points, coded[:, :2], out=boxes[:, :2])
+    np.add(points, coded[:, 2:], out=boxes[:, 2:])
     boxes *= stride
     return boxes
 

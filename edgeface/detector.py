@@ -144,7 +144,7 @@ class Detector:
             return fit_size(width, height, *fixed), fixed
         side = self.size
         fitted = (width, height) if side == "original" else fit_size(width, height, int(side), int(side))
-        multiple = self.runner.layout.strides[-1]
+        multiple = self.runner.layout.multiple_px
         return fitted, (math.ceil(fitted[0] / multiple) * multiple, math.ceil(fitted[1] / multiple) * multiple)
 
     def _fit(self, rgb: Image) -> tuple[Image, NDArray[np.float32]]:

@@ -60,8 +60,10 @@ def _read(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (hint,) = (a for a in arguments if a is not type(None))
-        return _read(value, hint, where)
+        kinds = [a for a in arguments if a is not type(None)]
+        lists = [a for a in kinds if get_origin(a) is tuple]  # of one number or several, what was written decides
+        chosen = lists if lists and isinstance(value, (list, tuple)) else [a for a in kinds if a not in lists] or lists
+        return _read(value, chosen[0], where)
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return from_fields(hint, value, where)

@@ -163,7 +163,7 @@ def test_head_layout_round_trip() -> None:
     for layout in LAYOUTS:
         assert HeadLayout.from_json(layout.to_json()) == layout
     with pytest.raises(ModelError, match="unknown box coding"):
-        HeadLayout.from_json({"coding": "ssd"})
+        HeadLayout.from_json({"coding": "polar"})
     wrong: list[dict[str, Any]] = [
         {"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"},
     ]

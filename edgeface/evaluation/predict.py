@@ -129,7 +129,7 @@ def predict(detector: Detector, images: Mapping[str, Path], progress: bool = Fal
 def protocol_of(detector: Detector, heights: str = ANNOTATED) -> Protocol:
     """What a report says about the predictions of ``detector``."""
     fixed = detector.runner.input_size
-    multiple = detector.runner.layout.strides[-1]
+    multiple = detector.runner.layout.multiple_px
     return Protocol(
         scale=str(detector.size),
         input=f"letterboxed into {fixed[0]}x{fixed[1]}" if fixed else f"padded to multiples of {multiple}",

@@ -17,10 +17,10 @@ from edgeface.records import from_fields
 
 @dataclass(frozen=True)
 class Backbone:
-    """Feature extractor with outputs at strides 8, 16 and 32."""
+    """Feature extractor with outputs at strides 8, 16 and 32; those of the S3FD family at strides 4 to 128."""
 
     kind: str
-    """convnet, plainnet, mobilenetv1 or resnetv1e"""
+    """convnet, plainnet, mobilenetv1 or resnetv1e; S3FD family: extd, eresfd or asfd"""
     structure: str = ""
     """plainnet: the published structure string"""
     widths: tuple[int, ...] = ()
@@ -29,14 +29,17 @@ class Backbone:
     """blocks of each stage"""
     block: str = ""
     """resnetv1e: basic or bottleneck"""
+    activation: str = ""
+    """extd: prelu, lrelu or relu"""
 
 
 @dataclass(frozen=True)
 class Neck:
-    """Feature pyramid over the three backbone outputs."""
+    """Feature pyramid over the backbone's outputs."""
 
     kind: str
-    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up)"""
+    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the head reads the
+    backbone's maps), extd, sepfpn or autofem"""
     channels: int
 
 
@@ -45,7 +48,8 @@ class Head:
     """Classification and box outputs on each pyramid level."""
 
     kind: str
-    """scrfd: one tower shared by the levels; plain: a tower of its own on each level, 1x1 outputs"""
+    """scrfd: one tower shared by the levels; plain: a tower of its own on each level, 1x1 outputs; s3fd: prior boxes
+    on six levels, strides 4 to 128"""
     channels: int
     stack: int
     """3x3 convolutions in the tower"""
@@ -58,13 +62,21 @@ class Head:
     """boxes predicted per cell"""
     offset: float = 0.5
     """position of a cell's anchor point inside the cell, in strides"""
+    prior: tuple[float, ...] = ()
+    """s3fd: width and height of a prior box, in strides"""
+    kernel: int = 1
+    """s3fd: of the output convolutions"""
+    maxout: str = ""
+    """s3fd: out (of three background outputs on the finest level the largest counts), or in-out (also of three face
+    outputs on the other levels)"""
 
 
 @dataclass(frozen=True)
 class InputNorm:
     """``(pixel - mean) / std`` on raw 0-255 RGB, inside the network."""
 
-    mean: float = 0.0
+    mean: float | tuple[float, float, float] = 0.0
+    """of all channels, or of R, G and B"""
     std: float = 255.0
 
 

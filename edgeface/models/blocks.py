@@ -105,13 +105,24 @@ class Residual(nn.Module):
         return last.norm.weight
 
 
-class StagedBackbone(nn.Module):
+class Extractor(nn.Module):
+    """A backbone: [N, 3, H, W] -> one map for each entry of ``channels``, finest first."""
+
+    channels: tuple[int, ...]
+    """widths of the outputs"""
+
+
+class Pyramid(nn.Module):
+    """A neck: the backbone's maps -> as many maps of one width, finest first."""
+
+    out_channels: int
+
+
+class StagedBackbone(Extractor):
     """A stem and stages that halve the size; the last three features, at strides 8, 16 and 32, are the output."""
 
     stem: nn.Module
     stages: nn.ModuleList
-    channels: tuple[int, ...]
-    """widths of the three outputs"""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)

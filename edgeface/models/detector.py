@@ -10,16 +10,20 @@ from torch import Tensor, nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture, Backbone, InputNorm
-from edgeface.models.blocks import ConvNorm, require_sizes
+from edgeface.models.blocks import ConvNorm, Extractor, require_sizes
 from edgeface.models.convnet import ConvNet
-from edgeface.models.head import FoldedSCRFDHead, SCRFDHead, build_head
+from edgeface.models.head import SCRFDHead, build_head
 from edgeface.models.neck import build_neck
 from edgeface.models.plainnet import PlainNet
+from edgeface.models.s3fd import S3FDHead
 from edgeface.models.scrfd import MobileNetV1, ResNetV1e
 
 
 class FaceNet(nn.Module):
-    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32."""
+    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32.
+
+    S3FD family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -37,11 +41,16 @@ class FaceNet(nn.Module):
 class Normalise(nn.Module):
     """``(pixel - mean) / std``."""
 
+    mean: Tensor
+
     def __init__(self, spec: InputNorm) -> None:
         super().__init__()
-        if not all(isinstance(v, (int, float)) for v in (spec.mean, spec.std)) or not spec.std:
-            raise ModelError(f"input: mean {spec.mean!r} and std {spec.std!r}, accepted: two numbers, std not 0")
-        self.mean, self.std = spec.mean, spec.std
+        means = spec.mean if isinstance(spec.mean, tuple) else (spec.mean,)
+        if not all(isinstance(v, (int, float)) for v in (*means, spec.std)) or not spec.std or len(means) not in (1, 3):
+            raise ModelError(f"input: mean {spec.mean!r} and std {spec.std!r}, accepted: a number each (the mean also "
+                             "as three, of R, G and B), std not 0")
+        self.std = spec.std
+        self.register_buffer("mean", torch.tensor(means).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -67,8 +76,8 @@ BACKBONES: dict[str, tuple[type[ConvNet | PlainNet | MobileNetV1 | ResNetV1e], i
 """Backbone kinds: class, number of widths and number of depths it takes."""
 
 
-def build_backbone(spec: Backbone) -> ConvNet | PlainNet | MobileNetV1 | ResNetV1e:
-    """Build the backbone named by ``spec.kind``; it has ``channels``, its three output widths.
+def build_backbone(spec: Backbone) -> Extractor:
+    """Build the backbone named by ``spec.kind``.
 
     Raises ModelError on a specification that cannot be built, or that fills in what its kind does not read.
     """
@@ -82,7 +91,7 @@ def build_backbone(spec: Backbone) -> ConvNet | PlainNet | MobileNetV1 | ResNetV
     require_sizes(where, **{f"widths[{i}]": width for i, width in enumerate(spec.widths)})
     # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
     require_sizes(where, 0 if kind is ConvNet else 1, **{f"depths[{i}]": depth for i, depth in enumerate(spec.depths)})
-    for name, reader in (("structure", "plainnet"), ("block", "resnetv1e")):
+    for name, reader in (("structure", "plainnet"), ("block", "resnetv1e"), ("activation", "extd")):
         if getattr(spec, name) and spec.kind != reader:
             raise ModelError(f"{where}: {name} is for {reader} only, leave it out")
     return kind(spec)
@@ -99,14 +108,20 @@ def deployable(model: FaceNet) -> FaceNet:
         for layer in convs:
             layer.fold()
         net.normalise = _fold_normalise(convs[0].conv, net.architecture.input)
-        if isinstance(net.head, SCRFDHead):
-            net.head = FoldedSCRFDHead(net.head)
+        if isinstance(net.head, (SCRFDHead, S3FDHead)):
+            net.head = net.head.folded()
     return net
 
 
 def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
-    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean / std."""
+    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean / std.
+
+    Means that differ by channel stay a subtraction: no runtime pads each channel with a value of its own.
+    """
     weight = conv.weight.double()
+    if isinstance(spec.mean, tuple):
+        conv.weight = nn.Parameter((weight / spec.std).float())
+        return Normalise(InputNorm(spec.mean, 1.0))
     bias = torch.zeros(conv.out_channels).double() if conv.bias is None else conv.bias.double()
     conv.bias = nn.Parameter((bias - weight.sum((1, 2, 3)) * spec.mean / spec.std).float())
     conv.weight = nn.Parameter((weight / spec.std).float())

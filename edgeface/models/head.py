@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
+from edgeface.models.s3fd import S3FDHead
 
 STRIDES = (8, 16, 32)
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
@@ -121,6 +122,10 @@ class SCRFDHead(nn.Module):
         _init_output(self.cls, PRIOR_LOGIT)
         _init_output(self.box, 0.0)
 
+    def folded(self) -> FoldedSCRFDHead:
+        """The same function with the level scales in the weights."""
+        return FoldedSCRFDHead(self)
+
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
         for level, (x, scale) in enumerate(zip(maps, self.scales, strict=True)):
@@ -186,13 +191,20 @@ def _init_output(layer: nn.Module, bias: float) -> None:
     nn.init.constant_(layer.conv.bias, bias)
 
 
-def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead:
+def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead:
     """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
-    kinds: dict[str, type[SCRFDHead | PlainHead]] = {"scrfd": SCRFDHead, "plain": PlainHead}
+    kinds: dict[str, type[SCRFDHead | PlainHead | S3FDHead]] = {"scrfd": SCRFDHead, "plain": PlainHead,
+                                                                "s3fd": S3FDHead}
     if spec.kind not in kinds:
         raise ModelError(f"unknown head {spec.kind!r} (known: {', '.join(kinds)})")
     where = f"head {spec.kind}"
-    require_sizes(where, channels=spec.channels, stack=spec.stack, anchors=spec.anchors)
+    require_sizes(where, channels=spec.channels, anchors=spec.anchors)
+    if spec.kind == "s3fd":
+        return S3FDHead(in_channels, spec)
+    require_sizes(where, stack=spec.stack)
+    for name, default in (("prior", ()), ("kernel", 1), ("maxout", "")):
+        if getattr(spec, name) != default:
+            raise ModelError(f"{where}: {name} is for s3fd only, leave it out")
     if spec.norm == "group":
         require_sizes(where, groups=spec.groups)
         if spec.channels % spec.groups or (spec.depthwise and in_channels % spec.groups):

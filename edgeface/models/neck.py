@@ -1,4 +1,4 @@
-"""Feature pyramids: three backbone features (strides 8, 16, 32) -> three maps of equal width."""
+"""Feature pyramids over three backbone features (strides 8, 16, 32), and the choice among all pyramids."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Neck
-from edgeface.models.blocks import conv_bias, conv_bn, require_sizes
+from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes
 
 
-class FPN(nn.Module):
+class FPN(Pyramid):
     """Top-down pyramid with bilinear upsampling.
 
     Bilinear, because nearest resize falls off the fast INT8 path of the TFLite CPU delegate.
@@ -28,7 +28,7 @@ class FPN(nn.Module):
         return tuple(maps)
 
 
-class PAFPN(nn.Module):
+class PAFPN(Pyramid):
     """Path-aggregation pyramid as SCRFD uses it: biased convolutions, no normalisation, no activation.
 
     Top-down: 1x1 laterals, nearest upsample and add, 3x3 on each level. Bottom-up: a 3x3 stride-2 convolution of the
@@ -58,9 +58,23 @@ class PAFPN(nn.Module):
         return (maps[0], self.output[0](maps[1]), self.output[1](maps[2]))
 
 
-def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> FPN | PAFPN:
+class NoNeck(Pyramid):
+    """The head reads the backbone's maps, all of one width."""
+
+    def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        if set(in_channels) != {channels}:
+            raise ModelError(f"neck none: channels is {channels}, accepted: the width of all maps of the backbone, "
+                             f"which is {' and '.join(map(str, sorted(set(in_channels))))}")
+        self.out_channels = channels
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return features
+
+
+def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
     """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
-    kinds: dict[str, type[FPN | PAFPN]] = {"fpn": FPN, "pafpn": PAFPN}
+    kinds: dict[str, type[FPN | PAFPN | NoNeck]] = {"fpn": FPN, "pafpn": PAFPN, "none": NoNeck}
     if spec.kind not in kinds:
         raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)})")
     require_sizes(f"neck {spec.kind}", channels=spec.channels)

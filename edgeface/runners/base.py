@@ -41,7 +41,7 @@ class Runner(ABC):
         """name of the model"""
         self.layout = layout
         self.input_size = input_size
-        """(width, height) in px, or None: any multiples of the largest stride"""
+        """(width, height) in px, or None: any multiples of ``layout.multiple_px``"""
         self.runtime = runtime + (" (fast)" if fast else "")
         """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision was allowed"""
         self.threads = threads
@@ -49,7 +49,7 @@ class Runner(ABC):
 
     @property
     def dynamic(self) -> bool:
-        """True: takes any width and height that are multiples of the largest stride."""
+        """True: takes any width and height that are multiples of ``layout.multiple_px``."""
         return self.input_size is None
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
@@ -106,6 +106,6 @@ class Runner(ABC):
         if self.input_size is not None and (width, height) != self.input_size:
             raise ImageError(f"{self.model} is fixed at {self.input_size[0]}x{self.input_size[1]} px, got a batch of "
                              f"{width}x{height}: letterbox the images first")
-        multiple = self.layout.strides[-1]
+        multiple = self.layout.multiple_px
         if width % multiple or height % multiple or 0 in (width, height):
             raise ImageError(f"width and height must be multiples of {multiple} px, got {width}x{height}")

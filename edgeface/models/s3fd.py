@@ -1,0 +1,129 @@
+"""Head of the S3FD family (EXTD, EResFD, ASFD): one prior box a cell on six levels, strides 4 to 128.
+
+The authors' networks give two or four class outputs a cell, of which a softmax takes the face's share, and box outputs
+that are multiplied by variances. What is returned here means the same in fewer numbers, and in the form that all
+networks of this project share:
+
+    cls   logit = largest face output - largest background output, since softmax(b, f) = sigmoid(f - b)
+    box   x, y, w, h of the SSD coding, multiplied by the variances .1, .1, .2, .2
+
+On the finest level, which has most of the cells and the smallest faces, three background outputs compete (max-out
+background label, S3FD: Zhang et al., ICCV 2017, section 3.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeface.decode import S3FD_STRIDES
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Head
+from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
+
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+"""of x, y, w and h in the SSD coding"""
+COMPETING = 3
+"""outputs of a class that max-out takes the largest of"""
+MAXOUTS = ("", "out", "in-out")
+
+
+class S3FDHead(nn.Module):
+    """Six maps -> (cls_4, box_4, ..., cls_128, box_128), each [N, 1 or 4, ceil(H/s), ceil(W/s)].
+
+    Each level has output convolutions of its own. Published sizes: EXTD 3x3, EResFD 1x1.
+    """
+
+    def __init__(self, in_channels: int, spec: Head) -> None:
+        super().__init__()
+        _check(spec, in_channels)
+        self.counts = tuple(_outputs(spec.maxout, level) for level in range(len(S3FD_STRIDES)))
+        """(background, face) outputs of each level"""
+        self.loc = nn.ModuleList(conv_bias(in_channels, 4, spec.kernel) for _ in S3FD_STRIDES)
+        self.conf = nn.ModuleList(conv_bias(in_channels, sum(counts), spec.kernel) for counts in self.counts)
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.xavier_uniform_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def raw(self, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+        """(loc, conf) of each level as the authors' networks give them: before max-out and variances."""
+        return [(loc(x), conf(x)) for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)]
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        outputs: list[Tensor] = []
+        for (loc, conf), (background, _) in zip(self.raw(maps), self.counts, strict=True):
+            face = conf[:, background:].amax(1, keepdim=True)
+            logits = face - conf[:, :background].amax(1, keepdim=True)
+            outputs += [logits, loc * loc.new_tensor(VARIANCES)[:, None, None]]
+        return tuple(outputs)
+
+    def folded(self) -> nn.Module:
+        """The same function with variances and class differences in the weights."""
+        return FoldedS3FDHead(self)
+
+
+class FoldedS3FDHead(nn.Module):
+    """S3FDHead for deployment. Differences of class outputs are linear, so that the convolutions compute them.
+
+    What is left of max-out is the smallest of three face - background logits, or the largest of three face ones.
+    """
+
+    def __init__(self, head: S3FDHead) -> None:
+        super().__init__()
+        self.signs = tuple(-1.0 if background > 1 else 1.0 for background, _ in head.counts)
+        pairs = zip(head.conf, head.counts, strict=True)
+        self.conf = nn.ModuleList(_difference(conf, background) for conf, (background, _) in pairs)
+        self.loc = nn.ModuleList(_mixed(loc, torch.diag(torch.tensor(VARIANCES))) for loc in head.loc)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        outputs: list[Tensor] = []
+        for x, conf, loc, sign in zip(maps, self.conf, self.loc, self.signs, strict=True):
+            logits = conf(x)
+            if logits.shape[1] > 1:
+                a, b, c = logits.split(1, 1)
+                logits = torch.minimum(torch.minimum(a, b), c) if sign < 0 else torch.maximum(torch.maximum(a, b), c)
+            outputs += [logits, loc(x)]
+        return tuple(outputs)
+
+
+def _difference(layer: nn.Module, background: int) -> ConvNorm:
+    """Every face output minus every background output (one of the two counts is 1)."""
+    assert isinstance(layer, ConvNorm)
+    outputs = layer.conv.out_channels
+    rows = [(b, f) for b in range(background) for f in range(background, outputs)]
+    mix = torch.zeros(len(rows), outputs)
+    for row, (b, f) in enumerate(rows):
+        mix[row, f], mix[row, b] = 1.0, -1.0
+    return _mixed(layer, mix)
+
+
+def _mixed(layer: nn.Module, mix: Tensor) -> ConvNorm:
+    """A convolution that computes ``mix @ layer(x)`` over the channels; ``mix`` is [new outputs, outputs]."""
+    assert isinstance(layer, ConvNorm) and layer.conv.bias is not None
+    old = layer.conv
+    new = conv_bias(old.in_channels, len(mix), old.kernel_size[0])
+    assert new.conv.bias is not None and old.bias is not None
+    weight = torch.einsum("no,oikl->nikl", mix.double(), old.weight.detach().double())
+    new.conv.weight = nn.Parameter(weight.float())
+    new.conv.bias = nn.Parameter((mix.double() @ old.bias.detach().double()).float())
+    return new
+
+
+def _outputs(maxout: str, level: int) -> tuple[int, int]:
+    """(background, face) outputs of a level; 0 is the finest."""
+    if level == 0:
+        return (COMPETING if maxout else 1), 1
+    return 1, (COMPETING if maxout == "in-out" else 1)
+
+
+def _check(spec: Head, in_channels: int) -> None:
+    where = f"head {spec.kind}"
+    require_sizes(where, kernel=spec.kernel)
+    if spec.maxout not in MAXOUTS:
+        raise ModelError(f"{where}: maxout is {spec.maxout!r}, accepted: out, in-out or nothing")
+    if len(spec.prior) != 2 or min(spec.prior) <= 0:
+        raise ModelError(f"{where}: prior is {spec.prior!r}, accepted: width and height in strides")
+    if spec.anchors != 1 or spec.channels != in_channels:
+        raise ModelError(f"{where}: anchors is {spec.anchors} and channels {spec.channels}, accepted: 1, and the "
+                         f"neck's {in_channels}")
