@@ -1,16 +1,18 @@
-"""What every benchmark prints and keeps: a table for people, JSON with the conditions for machines."""
+"""What every benchmark prints, keeps and returns: a table for people, JSON with the conditions for machines."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeface.backends import BACKENDS
+from edgeface.errors import EdgefaceError
 from edgeface.files import atomic_write
 
 
@@ -56,3 +58,18 @@ def emit(result: dict[str, Any], text: str, format: str, save: Path | None) -> N
     if save is not None:
         with atomic_write(save) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def exit_code(command: Callable[[], int], kept: str) -> int:
+    """What ``command()`` returns; 2 after a user's mistake and 130 after Ctrl-C, each told in one line on stderr.
+
+    kept: what is not lost then, such as "measured".
+    """
+    try:
+        return command()
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped: what was {kept} is kept, the same command goes on from here", file=sys.stderr)
+        return 130

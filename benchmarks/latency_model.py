@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import table
+from benchmarks.common import exit_code, table
 from edgeface.backends import BACKENDS
-from edgeface.errors import DataError, EdgefaceError
+from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.jobs import LOCAL
@@ -274,22 +274,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     o = parse(arguments)
-    try:
-        with Terminal() as terminal:
-            if o.measure:
-                measure_all(o, terminal)
-            results = []
-            for done, kind in enumerate(o.kinds):
-                terminal.tick("fitting", done, len(o.kinds))
-                results.append(evaluate(LatencyTable.load(table_path(o.tables, _setting(o, kind)))))
-            if o.plot:
-                draw(results, o.plot)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
+    with Terminal() as terminal:
+        if o.measure:
+            measure_all(o, terminal)
+        results = []
+        for done, kind in enumerate(o.kinds):
+            terminal.tick("fitting", done, len(o.kinds))
+            results.append(evaluate(LatencyTable.load(table_path(o.tables, _setting(o, kind)))))
+        if o.plot:
+            draw(results, o.plot)
     print(json.dumps([r.to_json() for r in results], indent=1) if o.format == "json" else as_table(results))
     return 0
 

@@ -25,6 +25,7 @@ from edgeface.pages import charts, page
 from edgeface.pages.charts import Axis, Point, number
 from edgeface.pages.markup import Html, join, tag
 from edgeface.pages.page import card, section, strip_row, table
+from edgeface.search.pareto import nondominated
 
 STAGES = ("preprocess", "network", "postprocess")
 HEADROOM = 1.1
@@ -120,13 +121,11 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> list[int | None]:
 
     points: (cost, value), or None for one that takes no part.
     """
-    ranks: list[int | None] = [None] * len(points)
-    best, count = -1.0, 0
     there = [(cost, -value, i) for i, point in enumerate(points) if point for cost, value in (point,)]
-    for _, negative, i in sorted(there):
-        if -negative > best:
-            best, count = -negative, count + 1
-            ranks[i] = count
+    best = sorted(there[k] for k in nondominated([(negative, cost) for cost, negative, _ in there]))
+    ranks: list[int | None] = [None] * len(points)
+    for rank, (_, _, i) in enumerate(best, 1):
+        ranks[i] = rank
     return ranks
 
 

@@ -17,28 +17,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import table
+from benchmarks.common import exit_code, table
 from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
-from edgeface.errors import DataError, EdgefaceError
+from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.jobs import LOCAL
 from edgeface.models.architecture import Architecture, Head, Neck
 from edgeface.models.registry import get_architecture
 from edgeface.records import from_fields
-from edgeface.search.latency_table import LatencyTable, Setting, measure
+from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
 from edgeface.search.layers import macs_of, params_of
 from edgeface.search.record import FrontNet, Round, StudyOptions
 from edgeface.search.space import COUNTED_AT
 from edgeface.search.study import Study
 from export.terminal import Terminal
 
-LIMITS = (1.0, 1.2, 1.4, 1.6)
+LIMITS = tuple(1 + step / 5 for step in range(19))
 """multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
 MEASURED = 5
 """networks of each such search that are measured"""
 SIZE = "x".join(map(str, COUNTED_AT))
-ROLES = ("clock", "macs", "damofd")
 
 
 @dataclass(frozen=True)
@@ -63,33 +62,49 @@ def damofd() -> Architecture:
 def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]:
     """The three networks; resumes by itself."""
     rival = damofd()
-    setting = Setting(options.device, options.target, options.precision, *COUNTED_AT, options.threads)
-    with open_device(options.device) as device:
-        path = folder / "damofd.json"
-        known = LatencyTable.load(path) if path.is_file() else None
-        known = measure(setting, [rival], device, folder / "candidates", known, tick=terminal.tick,
-                        grown=lambda t: t.save(path))
-    record = known.find(rival)
-    if record is None:
-        raise DataError(f"{rival.name} could not be measured well enough: run again when the machine is quiet")
+    known, record = measured(rival, options, folder / "damofd.json", None, terminal)
     budget = known.ms(record)
     terminal.line(f"budget: {budget:.3f} ms, what {rival.name} takes")
     timed = Study(dataclasses.replace(options, objective="budget", budget_ms=round(budget, 4)), folder / "clock",
                   terminal.tick, terminal.note)
     front = timed.run(_told(terminal, "by the clock"), [known])
+    ms = timed.clock.tables[SIZE].ms(timed.clock.tables[SIZE].find(rival) or record)
+    return [_best("clock", front, ms), _best("macs", _counted(options, rival, budget, timed, folder, terminal), ms),
+            Rival("damofd", rival, timed.score(rival), ms, ms * record.low / record.ratio,
+                  ms * record.high / record.ratio)]
+
+
+def measured(network: Architecture, options: StudyOptions, path: Path, known: LatencyTable | None,
+             terminal: Terminal) -> tuple[LatencyTable, Record]:
+    """The table in ``path``, else ``known``, with ``network`` measured. Raises DataError where that was too noisy."""
+    setting = Setting(options.device, options.target, options.precision, *COUNTED_AT, options.threads)
+    known = LatencyTable.load(path) if path.is_file() else known
+    with open_device(options.device) as device:
+        known = measure(setting, [network], device, path.with_name("candidates"), known, tick=terminal.tick,
+                        grown=lambda t: t.save(path))
+    record = known.find(network)
+    if record is None:
+        raise DataError(f"{network.name} could not be measured well enough: run again when the machine is quiet")
+    return known, record
+
+
+def _counted(options: StudyOptions, rival: Architecture, budget: float, timed: Study, folder: Path,
+             terminal: Terminal) -> list[FrontNet]:
+    """The networks of the searches by multiply-accumulates, with the latency tables of ``timed``."""
     counted: list[FrontNet] = []
-    for limit in LIMITS:
-        mmacs = round(limit * macs_of(rival, *COUNTED_AT) / 1e6, 1)
+    low, high = 0, len(LIMITS)  # more multiply-accumulates score higher and take longer: the largest limit that fits
+    while low < high:
+        middle = (low + high) // 2
+        mmacs = round(LIMITS[middle] * macs_of(rival, *COUNTED_AT) / 1e6, 1)
         # Nothing is learned between the rounds of such a search, so that they are one.
         study = Study(dataclasses.replace(options, objective="budget", budget_mmacs=mmacs, rounds=1, picks=MEASURED,
                                           generations=options.rounds * options.generations),
-                      folder / f"macs-{limit}", terminal.tick, terminal.note)
-        counted += study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"),
-                             timed.clock.tables.values())
-    ms = timed.clock.tables[SIZE].ms(timed.clock.tables[SIZE].find(rival) or record)
-    return [_best("clock", front, ms), _best("macs", counted, ms),
-            Rival("damofd", rival, timed.score(rival), ms, ms * record.low / record.ratio,
-                  ms * record.high / record.ratio)]
+                      folder / f"macs-{LIMITS[middle]}", terminal.tick, terminal.note)
+        nets = study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"), timed.clock.tables.values())
+        counted += nets
+        fits = max(nets, key=lambda net: net.score).measured_ms <= budget
+        low, high = (middle + 1, high) if fits else (low, middle)
+    return counted
 
 
 def _told(terminal: Terminal, how: str) -> Callable[[Round], None]:
@@ -144,24 +159,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     o = parse(arguments)
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
     path = o.out / "rivals.json"
-    try:
-        if o.step == "find":
-            options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
-                                   rounds=o.rounds)
-            o.out.mkdir(parents=True, exist_ok=True)
-            with Terminal() as terminal:
-                found = find(options, o.out, terminal)
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
-            save_networks(o.out / "networks.json", [r.architecture for r in found])
-        print(as_table(_load(path), o.csv if o.step == "table" else None))
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
-        return 130
+    if o.step == "find":
+        options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
+                               rounds=o.rounds)
+        with Terminal() as terminal:
+            found = find(options, o.out, terminal)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
+        save_networks(o.out / "networks.json", [r.architecture for r in found])
+    print(as_table(_load(path), o.csv if o.step == "table" else None))
     return 0
 
 

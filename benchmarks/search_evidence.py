@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import table
+from benchmarks.common import exit_code, table
 from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
 from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
-from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
 from edgeface.models.architecture import Architecture
 from edgeface.records import from_fields
@@ -38,6 +38,7 @@ from export.terminal import Terminal
 
 FOLDER = Path(__file__).parent / "evidence"
 NETWORKS = FOLDER / "networks.json"
+"""what select gives without further options"""
 TRAININGS = FOLDER / "trainings.csv"
 ALPHAS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.25)
 SPREAD_OVER, SPREAD_ALPHA = "detector", 0.05
@@ -440,14 +441,7 @@ def _json(found: Sequence[Correlation], evidence: Evidence) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     o = parse(arguments)
-    try:
-        return {"select": _select, "train": _train, "table": _table}[o.step](o)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: what was trained is kept, the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_code(lambda: {"select": _select, "train": _train, "table": _table}[o.step](o), "trained")
 
 
 if __name__ == "__main__":

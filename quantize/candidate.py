@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
@@ -19,60 +19,62 @@ from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, Optio
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
 from edgeface.models.architecture import Architecture
+from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
 from export.quiet import quiet
 from export.request import Converted, ExportRequest
-from quantize.base import Image, Quantizer
+from quantize.base import Image, Quantizer, Tick
 from quantize.measure import int8_manifest, named_files
 
 PHOTO_PX = (1280, 960)
 PHOTOS = 2
-TASKS = 25
-"""networks after which a process is replaced: converters do not give all memory back"""
-
-Job = tuple[Architecture, tuple[tuple[str, str], ...], int, int, Path]
 
 
 def candidate_bundles(
     architectures: Sequence[Architecture], kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path,
-    tick: Callable[[str, int, int], None] | None = None, processes: int | None = None,
+    tick: Tick | None = None, processes: int | None = None,
 ) -> list[list[Path] | str]:
     """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target, precision) of
     ``kinds``, in that order; or the line that says why they cannot be made.
 
     A Bundle of the same Architecture that is already there is left as it is. processes: that convert at once; None:
-    one for each processor. Raises OutputError, and MissingExtraError for a converter that is not installed.
+    one for each processor. Raises OutputError, MissingExtraError for a converter that is not installed, and WorkerError
+    for one that ends its process again and again.
     """
     check_writable(out)
     if len({architecture.name for architecture in architectures}) < len(architectures):
         raise OptionError("files are named after their networks, and two networks here have one name")
-    jobs = [(architecture, tuple(kinds), width, height, out) for architecture in architectures]
-    todo = [job for job in jobs if not all(_is_there(path, job[0]) for path in _folders(*job))]
-    outcomes: dict[str, list[Path] | str] = {job[0].name: _folders(*job) for job in jobs if job not in todo}
-    count = processes or os.cpu_count() or 1
-    for start in range(0, len(todo), TASKS * count):
-        batch = todo[start : start + TASKS * count]
-        with ProcessPoolExecutor(min(count, len(batch)), get_context("spawn"), _one_thread) as pool:
-            for job, outcome in zip(batch, pool.map(_attempt, batch), strict=True):
-                outcomes[job[0].name] = outcome
-                if tick:
-                    tick(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", len(outcomes), len(jobs))
-    return [outcomes[architecture.name] for architecture in architectures]
+    folders = {a.name: _folders(a, kinds, width, height, out) for a in architectures}
+    outcomes: dict[str, list[Path] | str] = dict(folders)
+    todo = [a for a in architectures if not all(_is_there(path, a) for path in folders[a.name])]
+    done = len(architectures) - len(todo)
+    # The path is absolute, because a process begins in the folder that this one was started in.
+    items = [{"architecture": a.to_json(), "kinds": [list(kind) for kind in kinds], "width": width, "height": height,
+              "out": str(out.resolve())} for a in todo]
+
+    def finished(index: int, wrong: str) -> None:
+        nonlocal done
+        done += 1
+        if wrong:
+            outcomes[todo[index].name] = wrong
+        if tick:
+            tick(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
+
+    with closing(Processes(processes or os.cpu_count() or 1)) as workers:
+        workers.run(make_candidate, items, finished)
+    return [outcomes[a.name] for a in architectures]
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # there are as many processes as processors
-
-
-def _attempt(job: Job) -> list[Path] | str:
+def make_candidate(item: dict[str, Any]) -> str:
+    """Task of a process: make the Bundles of one network. Returns why they cannot be made; empty: they are there."""
+    kinds = [(target, precision) for target, precision in item["kinds"]]
     try:
-        return _make_all(*job)
+        _make_all(Architecture.from_json(item["architecture"]), kinds, item["width"], item["height"], Path(item["out"]))
     except (OutputError, MissingExtraError):
         raise
     except EdgefaceError as error:
         return str(error)
+    return ""
 
 
 def _folders(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
@@ -81,7 +83,7 @@ def _folders(architecture: Architecture, kinds: Sequence[tuple[str, str]], width
 
 
 def _make_all(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
-              ) -> list[Path]:
+              ) -> None:
     folders = dict(zip(kinds, _folders(architecture, kinds, width, height, out), strict=True))
     with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch:
         for target, precision in sorted(kinds, key=lambda kind: kind[1] == "int8"):  # int8 is made from fp32
@@ -89,7 +91,6 @@ def _make_all(architecture: Architecture, kinds: Sequence[tuple[str, str]], widt
             if not _is_there(folder, architecture):
                 _make(architecture, target, precision, width, height, folder, folders.get((target, "fp32")),
                       Path(scratch))
-    return list(folders.values())
 
 
 def _is_there(folder: Path, architecture: Architecture) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeface.errors import DataError
+from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import open_device
 from edgeface.latency.jobs import LOCAL, Protocol
 from edgeface.models.architecture import Architecture
@@ -23,11 +23,19 @@ from edgeface.options import parse_size
 from edgeface.records import from_fields
 from edgeface.search.genetics import Candidate
 from edgeface.search.latency_model import LatencyModel, Prediction
-from edgeface.search.latency_table import PROTOCOL, LatencyTable, Record, Setting, anonymous, measure
+from edgeface.search.latency_table import (
+    PROTOCOL,
+    LatencyTable,
+    Record,
+    Setting,
+    Tick,
+    anonymous,
+    measure,
+    none_measured,
+)
 from edgeface.search.record import StudyOptions
 from edgeface.workers import open_workers
 
-Tick = Callable[[str, int, int], None]
 Note = Callable[[str], None]
 RESOURCE = "edgeface_device"
 """of a Ray cluster: only machines with it measure, and one thing at a time"""
@@ -96,29 +104,39 @@ class Clock:
         if not todo:
             return
         if self.ray:
-            self._measure_on_cluster(self.ray, size, setting, todo)
+            self._measure_on_cluster(self.ray, size, setting, todo, note)
             return
         with open_device(self.device) as device:
             measure(setting, wanted, device, self.folder / "candidates", table, again, self.tick,
                     grown=lambda t: self._keep(size, t), dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
                     protocol=self.protocol)
 
-    def _measure_on_cluster(self, address: str, size: str, setting: Setting, todo: Sequence[Architecture]) -> None:
+    def _measure_on_cluster(self, address: str, size: str, setting: Setting, todo: Sequence[Architecture], note: Note
+                            ) -> None:
         step = self.protocol.together - 1
         items = [{"setting": dataclasses.asdict(setting), "protocol": dataclasses.asdict(self.protocol),
                   "architectures": [a.to_json() for a in todo[start : start + step]]}
                  for start in range(0, len(todo), step)]
         finished = 0
 
-        def keep(_: int, text: str) -> None:
+        def keep(_: int, group: dict[str, Any]) -> None:
             nonlocal finished
             finished += 1
-            found, table = LatencyTable.from_text(text), self.tables.get(size)
-            self._keep(size, table.joined(found) if table else found)
+            self.take(size, group, note)
             self.tick(f"measuring {setting} on {address}", finished, len(items))
 
         with open_workers(address, resource=RESOURCE) as workers:
             workers.run(measure_group, items, keep)
+        if size not in self.tables:
+            raise none_measured(setting, len(todo))
+
+    def take(self, size: str, group: dict[str, Any], note: Note) -> None:
+        """Add what :func:`measure_group` returned to the table of ``size``. Raises DataError for another device."""
+        for name, why in group["left_out"].items():
+            note(f"left out: {name}: {why}")
+        if group["table"]:
+            found, table = LatencyTable.from_text(group["table"]), self.tables.get(size)
+            self._keep(size, table.joined(found) if table else found)
 
     def _keep(self, size: str, table: LatencyTable) -> None:
         self.tables[size] = table
@@ -153,10 +171,21 @@ class Clock:
         return found
 
 
-def measure_group(item: dict[str, Any]) -> str:
-    """Task of a worker: make the files of a few networks, measure them, return the table's text."""
+def measure_group(item: dict[str, Any]) -> dict[str, Any]:
+    """Task of a worker: make the files of a few networks and measure them.
+
+    Returns the ``table``'s text, empty if none was measured, and who was ``left_out``: name -> why.
+    """
     setting = from_fields(Setting, item["setting"], "setting")
     protocol = from_fields(Protocol, item["protocol"], "protocol")
     architectures = [Architecture.from_json(data) for data in item["architectures"]]
+    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, open_device(setting.device) as device:
-        return measure(setting, architectures, device, Path(folder), protocol=protocol).to_text()
+        try:
+            table = measure(setting, architectures, device, Path(folder), protocol=protocol,
+                            dropped=lambda a, why: left_out.update({a.name: why}))
+        except DeviceError:
+            if any(a.name not in left_out for a in architectures):
+                raise
+            return {"table": "", "left_out": left_out}  # the networks are at fault, others may do
+    return {"table": table.to_text(), "left_out": left_out}

@@ -1,4 +1,4 @@
-"""DDSAR: DamoFD's zero-cost score of a backbone (Jiang et al., ICLR 2023), as published and mended.
+"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and mended.
 
 A network of ReLU layers cuts its input space into linear regions; the more, the more it can express (Xiong et al., ICML
 2020, bound the number for convolutions). The score takes each stage by itself, stem and c2 to c5::

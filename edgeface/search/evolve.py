@@ -1,4 +1,4 @@
-"""DamoFD's search as published (Jiang et al., ICLR 2023): backbones of highest DDSAR within a budget of FLOPs.
+"""DamoFD's search as published (Liu et al., ICLR 2023): backbones of highest DDSAR within a budget of FLOPs.
 
 Steady-state evolution without crossover: a parent is drawn from a pool, one or two of its blocks are exchanged for
 random ones, and the child joins the pool if it keeps the limits; the worst leaves when the pool is full. No clock is

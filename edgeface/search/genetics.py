@@ -67,6 +67,10 @@ class Pool:
         """One candidate, the same for the same seed."""
         return Candidate(self.space.sample(seed), random.Random(seed).choice(self.sizes))
 
+    def first(self, seed: int, count: int) -> list[Candidate]:
+        """``count`` random networks for each size, because each size has a latency model of its own."""
+        return [Candidate(self.space.sample(seed + i), self.sizes[i // count]) for i in range(count * len(self.sizes))]
+
     def mutate(self, candidate: Candidate, draw: random.Random) -> Candidate:
         """A neighbour."""
         others = [size for size in self.sizes if size != candidate.size]

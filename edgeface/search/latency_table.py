@@ -252,8 +252,8 @@ def measure(
 
     bundles: folder where files are made, and kept for the next time. again: measure what has a record, too. grown:
     called after each group with the table so far, to save it; whoever is interrupted then loses one group. dropped:
-    called for a network that cannot be made or measured; without it, the first one raises. Raises DataError where
-    device or runtime are not those of ``table``.
+    called for a network that cannot be made or measured; without it, the first one raises. Raises DeviceError where
+    there is nothing to return, DataError where device or runtime are not those of ``table``.
     """
     todo = [a for a in architectures if again or table is None or table.find(a) is None]
     if not todo:
@@ -283,8 +283,13 @@ def measure(
     if tick:
         tick(f"measuring {setting}", len(ready), len(ready))
     if table is None:
-        raise DeviceError(f"none of {len(todo)} networks could be measured ({setting}): the first line above says why")
+        raise none_measured(setting, len(todo))
     return table
+
+
+def none_measured(setting: Setting, count: int) -> DeviceError:
+    """The error where there is no table after ``count`` networks, and each one's reason was told."""
+    return DeviceError(f"none of {count} networks could be measured ({setting}): the first line above says why")
 
 
 def _drop(architecture: Architecture, why: str, dropped: Dropped | None) -> None:

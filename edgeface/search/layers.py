@@ -20,8 +20,6 @@ KINDS = ("conv", "depthwise", "add", "resize")
 BACKBONES = ("convnet", "plainnet")
 CONVNET_STEM = (6, 4)
 """kernel and stride"""
-
-
 Group = tuple[str, int, int]
 """kind, kernel, stride"""
 
@@ -255,7 +253,6 @@ def _head_part(head: Head, channels: int, width: int, height: int) -> Part:
                 walk.conv(walk.channels, 3, depthwise=True)
             walk.conv(head.channels, 1 if head.depthwise else 3)
         for out in (head.anchors, 4 * head.anchors):
-            layers_out = Layer("conv", 1, 1, walk.channels, out, walk.width, walk.height)
-            walk.layers.append(layers_out)
+            walk.layers.append(Layer("conv", 1, 1, walk.channels, out, walk.width, walk.height))
         layers += walk.layers
     return Part(tuple(layers), head.channels, 1)

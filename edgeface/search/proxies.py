@@ -1,7 +1,7 @@
 """Zero-cost scores of an Architecture, all the better the higher: what stands for accuracy where nothing is trained.
 
 ========== =========================================================================================================
-ddsar      DDSAR of the backbone as published (:mod:`edgeface.search.ddsar`; Jiang et al., ICLR 2023)
+ddsar      DDSAR of the backbone as published (:mod:`edgeface.search.ddsar`; Liu et al., ICLR 2023)
 mended     the same with true widths and without the stem
 detector   mended, with neck and head counted
 levels     detector without c2: of the stages that find faces only

@@ -1,8 +1,8 @@
 """What a search was asked, what it found, and what it measured: the files of its run folder.
 
     study.json            :class:`StudyOptions`
-    rounds.jsonl          one :class:`Round` a line, appended when a round is over
-    evaluations.jsonl     every network that was scored, one :class:`Evaluation` a line
+    round-N.json          what :class:`Round` N sends to the device, written before anything of it is measured
+    evaluations-N.jsonl   every network that was scored in round N, one :class:`Evaluation` a line
     latency-WxH.json      the :class:`~edgeface.search.latency_table.LatencyTable` of each input size
     front.json            :class:`FrontNet` objects, cheapest first: measured figures only
     report.html           plots of the front and of how it came about
@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class StudyOptions:
     seed: int = 0
     """of everything drawn"""
     first: int = 44
-    """networks measured before the first round, to learn latency from"""
+    """networks of each input size measured before the first round, to learn latency from"""
     rounds: int = 4
     """rounds of evolution, each of which ends on the device"""
     picks: int = 11
@@ -153,4 +154,4 @@ class FrontNet:
 
     def to_json(self) -> dict[str, Any]:
         """As front.json has it."""
-        return {**self.__dict__, "architecture": self.architecture.to_json()}
+        return dataclasses.asdict(self)

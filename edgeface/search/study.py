@@ -17,16 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import atomic_write
 from edgeface.models.architecture import Architecture
+from edgeface.options import parse_size
 from edgeface.records import from_fields
-from edgeface.search.clock import Clock, Note, Tick
+from edgeface.search.clock import Clock, Note
 from edgeface.search.genetics import FRESH, Candidate, Pool, evolve
-from edgeface.search.latency_table import LatencyTable
+from edgeface.search.latency_table import LatencyTable, Tick
 from edgeface.search.layers import layers_of, macs_of, params_of
+from edgeface.search.pareto import nondominated, spread
 from edgeface.search.proxies import proxy
 from edgeface.search.record import Evaluation, FrontNet, Round, StudyOptions
 from edgeface.search.space import get_space
@@ -44,7 +44,8 @@ Told = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one."""
+    """One search, in its folder. Raises OptionError where the folder holds another one, OutputError where it cannot be
+    written."""
 
     def __init__(self, options: StudyOptions, folder: Path, tick: Tick, note: Note, ray: str | None = None) -> None:
         self.options, self.folder, self.tick, self.note = options, folder, tick, note
@@ -54,7 +55,6 @@ class Study:
             raise OptionError(f"{folder} holds a search with other options: go on with edgeface search --resume "
                               f"{folder}, or choose another --out folder")
         self.score(self.pool.sample(0).architecture)  # an unknown score is refused before anything is written
-        folder.mkdir(parents=True, exist_ok=True)
         _write(path, json.dumps(dataclasses.asdict(options), indent=1))
         self.clock = Clock(options, folder, tick, note, ray)
         self.archive: dict[Any, Evaluation] = {}
@@ -105,7 +105,7 @@ class Study:
     def _choose(self, number: int) -> Round:
         """What to measure, written down before anything is."""
         if number == 0:
-            first = [self.pool.sample(FRESH * self.options.seed + i) for i in range(self.options.first)]
+            first = self.pool.first(FRESH * self.options.seed, self.options.first)
             seen = [self._evaluation(c, 0.0, (0.0, 0.0)) for c in first]
             self.archive.update((_candidate(e).key, e) for e in seen)
             picked: Sequence[Evaluation] = seen
@@ -160,7 +160,7 @@ class Study:
                   "weighted": (o.exchange * cost - e.score,)}[o.objective]
         over = e.predicted_ms / o.budget_ms - 1 if o.budget_ms else 0.0
         if o.budget_mmacs:
-            over = max(over, macs_of(e.architecture, *_wh(e.size)) / (1e6 * o.budget_mmacs) - 1)
+            over = max(over, macs_of(e.architecture, *parse_size(e.size)) / (1e6 * o.budget_mmacs) - 1)
         return values, over
 
     def _within(self, e: Evaluation) -> bool:
@@ -171,7 +171,7 @@ class Study:
         count = count or self.options.picks
         good = [e for e in seen if self._within(e) and (measured or self.clock.record(_candidate(e)) is None)]
         if self.options.objective == "pareto":
-            ranked = _spread([(-e.score, e.cost) for e in good], count)
+            ranked = spread([(-e.score, e.cost) for e in good], count)
         else:
             ranked = sorted(range(len(good)), key=lambda i: (self._objective(good[i])[0], good[i].architecture.name))
         picked: list[int] = []
@@ -231,7 +231,7 @@ class Study:
         return front
 
     def _net(self, e: Evaluation, found: tuple[float, float, float], number: int) -> FrontNet:
-        a, (width, height) = e.architecture, _wh(e.size)
+        a, (width, height) = e.architecture, parse_size(e.size)
         return FrontNet(a, e.size, e.score, e.predicted_ms, e.interval_ms, found[0], found[1:], number, params_of(a),
                         macs_of(a, width, height), _memory(_candidate(e)))
 
@@ -251,35 +251,6 @@ def load_options(folder: Path) -> StudyOptions:
         raise OptionError(f"--resume {folder}: {error}; it was not written by this version of edgeface") from None
 
 
-def nondominated(costs: Sequence[tuple[float, float]]) -> list[int]:
-    """Which of ``costs`` no other one beats: is as small in both and smaller in one. Of equal ones, the first."""
-    kept, least = [], math.inf
-    for i in sorted(range(len(costs)), key=lambda i: (costs[i][1], costs[i][0], i)):
-        if costs[i][0] < least:
-            kept.append(i)
-            least = costs[i][0]
-    return sorted(kept)
-
-
-def _spread(costs: Sequence[tuple[float, float]], count: int) -> list[int]:
-    """Indices of (-score, cost), front by front; of each front first those spread evenly over the logarithm of cost."""
-    left = list(range(len(costs)))
-    ranked: list[int] = []
-    while left and len(ranked) < 4 * count:
-        front = [left[i] for i in nondominated([costs[i] for i in left])]
-        left = [i for i in left if i not in set(front)]
-        ranked += _evenly(front, [math.log(max(costs[i][1], 1e-9)) for i in front], count)
-    return ranked
-
-
-def _evenly(indices: Sequence[int], places: Sequence[float], count: int) -> list[int]:
-    """All ``indices``; first the ``count`` nearest to evenly spaced places."""
-    wanted = np.linspace(min(places), max(places), count)
-    nearest = [int(np.argmin(np.abs(np.array(places) - place))) for place in wanted]
-    order = list(dict.fromkeys(nearest)) + [i for i in range(len(indices)) if i not in set(nearest)]
-    return [indices[i] for i in order]
-
-
 def _differences(a: Evaluation, b: Evaluation) -> int:
     """Parts in which two networks differ, blocks aligned at c5."""
     ours, theirs = (e.architecture.backbone.structure.split(")")[:-1][::-1] for e in (a, b))
@@ -295,12 +266,7 @@ def _candidate(found: Evaluation | FrontNet) -> Candidate:
 def _memory(candidate: Candidate) -> int:
     """Values that the largest layer reads and writes."""
     return max(layer.values_read + layer.values_written
-               for layer in layers_of(candidate.architecture, *_wh(candidate.size)))
-
-
-def _wh(size: str) -> tuple[int, int]:
-    width, height = size.split("x")
-    return int(width), int(height)
+               for layer in layers_of(candidate.architecture, *parse_size(candidate.size)))
 
 
 def _write(path: Path, text: str) -> None:

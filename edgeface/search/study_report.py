@@ -26,6 +26,7 @@ from edgeface.pages.page import card, section, strip_row, table
 from edgeface.search.ddsar import STAGES
 from edgeface.search.latency_table import LatencyTable, anonymous
 from edgeface.search.layers import parts_of
+from edgeface.search.pareto import nondominated
 from edgeface.search.record import Evaluation, FrontNet, Round, StudyOptions
 
 TOLERANCE = 0.10
@@ -171,8 +172,9 @@ def _summary(title: str, study: Study) -> Html:
         "score": f"{o.score}, alpha {number(o.alpha)}",
         "stage weights": weights,
         "seed": o.seed,
-        "effort": f"{o.first} networks measured first, then {_counted(o.rounds, 'round')} of {o.generations} "
-                  f"generations of {o.population} networks, {o.picks} measured after each",
+        "effort": f"{o.first} networks{' of each size' * study.many_sizes} measured first, then "
+                  f"{_counted(o.rounds, 'round')} of {o.generations} generations of {o.population} networks, {o.picks} "
+                  "measured after each",
         "networks": f"{sum(one.evaluated for one in study.rounds):,} scored, {len(study.measured):,} measured",
         "device time": _duration(busy) if found else "not known",
         "disturbance": f"the reference network took up to {max(drifts):.0%} more than at its quietest"
@@ -340,20 +342,12 @@ def _fronts_card(study: Study) -> Html:
     limit = study.options.budget_ms if against == "latency" else 0.0
     curves = _budget(limit)
     for place, one in enumerate(study.rounds):
-        reached = _frontier((_cost(m, against), m.evaluation.score) for m in study.measured if m.place <= place)
+        known = [(_cost(m, against), m.evaluation.score) for m in study.measured if m.place <= place]
+        reached = [known[i] for i in nondominated([(-score, cost) for cost, score in known])]
         curves.append(charts.steps(reached, study.colour(place), f"front after {_round_name(one)}"))
     x = Axis.around([p.x for p in points] + [limit] * bool(limit))
     return card("Front after each round", charts.scatter(points, COST_UNITS[against], "score", x, curves=curves,
                                                          what="networks"))
-
-
-def _frontier(networks: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those that no other one beats in both, cheapest first; networks: (cost, score)."""
-    kept: list[tuple[float, float]] = []
-    for cost, score in sorted(networks, key=lambda pair: (pair[0], -pair[1])):
-        if not kept or score > kept[-1][1]:
-            kept.append((cost, score))
-    return kept
 
 
 def _best_so_far(study: Study) -> list[float | None]:

@@ -81,6 +81,13 @@ def test_the_networks_of_the_checkout() -> None:
     assert len(found) == 24 and all(abs(macs_of(a, 640, 480) / 0.2e9 - 1) <= 0.03 for a in found)
 
 
+@pytest.mark.slow
+def test_the_networks_of_the_checkout_are_drawn_again(tmp_path: Path) -> None:
+    """Whoever changes what the edge space holds leaves the old one beside them as a .json file."""
+    assert main(["select", "--networks", str(tmp_path / "nets.json")]) == 0
+    assert load_networks(tmp_path / "nets.json") == load_networks(NETWORKS)
+
+
 # -- table
 
 Trainings = Callable[..., Path]

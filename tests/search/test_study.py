@@ -8,14 +8,13 @@ import math
 import shutil
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
 from edgeface.models.architecture import Architecture
-from edgeface.search.latency_table import LatencyTable
+from edgeface.search.latency_table import LatencyTable, Record
+from edgeface.search.layers import macs_of
 from edgeface.search.record import StudyOptions
-from edgeface.search.space import SPACES
+from edgeface.search.space import SPACES, get_space
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -25,9 +24,9 @@ from ray_cluster import two_machines
 from typer.testing import CliRunner
 
 from edgeface import cli
-from edgeface.search.clock import RESOURCE
-from edgeface.search.genetics import Candidate
-from edgeface.search.study import Study, _spread, load_options, nondominated
+from edgeface.search.clock import RESOURCE, Clock, measure_group
+from edgeface.search.genetics import Candidate, Pool
+from edgeface.search.study import Study, load_options
 
 SIZE = "160x128"
 OPTIONS = StudyOptions(target="onnx", precision="fp32", sizes=(SIZE,), first=20, rounds=1, picks=4, population=16,
@@ -240,37 +239,101 @@ def test_damaged_files_of_a_search(done, tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
+TWO_SIZES = (SIZE, "96x96")
+
+
+def test_networks_of_each_size_are_drawn_first(small_space):
+    """As many as with one size, of which the very same are drawn."""
+    one, two = (Pool(get_space(small_space), sizes) for sizes in ((SIZE,), TWO_SIZES))
+    assert one.first(7, 20) == [one.sample(7 + i) for i in range(20)]
+    first = two.first(7, 20)
+    assert first[:20] == one.first(7, 20)
+    assert [c.size for c in first] == [size for size in TWO_SIZES for _ in range(20)]
+    assert len({c.architecture for c in first}) == 40
+
+
+def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
+    """On a device where a multiply-accumulate takes 20 ns and a network 1 ms on top."""
+    options = dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size")
+    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    chosen = study._choose(0)
+    for size, setting in study.clock.settings.items():
+        times = [(e.architecture, 1 + 2e-8 * macs_of(e.architecture, setting.width, setting.height))
+                 for e in chosen.picked if e.size == size]
+        records = tuple(Record(a, ms / 10, 0.99 * ms / 10, 1.01 * ms / 10, ms) for a, ms in times)
+        study.clock.adopt(LatencyTable(setting, "made up", "onnxruntime 0", records, (10.0,)))
+    front = study._front([study._with_measurements(chosen)])
+    assert {net.size for net in front} == set(TWO_SIZES)
+    assert [net.params for net in front] == sorted(net.params for net in front)
+    seen = study._evolve(1).values()
+    assert {e.size for e in seen} == set(TWO_SIZES)
+    assert all(e.predicted_ms > 0 for e in seen)
+
+
+@pytest.mark.slow
+def test_a_search_over_two_sizes(small_space, tmp_path):
+    folder = tmp_path / "run"
+    study = Study(dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"), folder, no_tick,
+                  quiet_note)
+    rounds = []
+    front = study.run(rounds.append)
+    assert [r.number for r in rounds] == [0, 1]
+    tables = {size: folder / f"latency-{size}.json" for size in TWO_SIZES}
+    assert all(len(LatencyTable.load(path).records) >= OPTIONS.first for path in tables.values())
+    measured = [(e, study.clock.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked]
+    assert {e.size for e, _ in measured} == set(TWO_SIZES)
+    for e, ms in measured:
+        assert ms is None or any(net.score >= e.score and net.params <= e.cost for net in front)
+    before = {size: path.read_bytes() for size, path in tables.items()}
+    again = Study(load_options(folder), folder, no_tick, quiet_note).run(lambda r: None)
+    assert [net.to_json() for net in again] == [net.to_json() for net in front]
+    assert {size: path.read_bytes() for size, path in tables.items()} == before
+
+
+def broken():
+    """A network of no backbone that exists."""
+    found = SPACES["xx"].sample(0)
+    return dataclasses.replace(found, name="broken", backbone=dataclasses.replace(
+        found.backbone, structure="SuperConv(1)"))
+
+
+def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
+    """As the same networks are left out where no cluster is: told by name, the others measured."""
+    options, notes = dataclasses.replace(OPTIONS, space=small_space), []
+    clock = Clock(options, tmp_path, no_tick, quiet_note)
+    quick = dataclasses.replace(clock.protocol, rounds=5, per_round=2, warm_up_s=0.1)
+    good = get_space(small_space).sample(0)
+
+    def group(*networks):
+        return measure_group({"setting": dataclasses.asdict(clock.settings[SIZE]), "architectures":
+                              [a.to_json() for a in networks], "protocol": dataclasses.asdict(quick)})
+
+    nothing = group(broken())
+    assert nothing["table"] == ""
+    clock.take(SIZE, nothing, notes.append)
+    assert clock.tables == {}
+    clock.take(SIZE, json.loads(json.dumps(group(broken(), good))), notes.append)
+    assert [r.architecture for r in clock.tables[SIZE].records] == [good]
+    assert LatencyTable.load(clock.path(SIZE)) == clock.tables[SIZE]
+    assert len(notes) == 2
+    assert all(note.startswith("left out: broken: ") and "malformed" in note for note in notes)
+
+
 @pytest.mark.slow
 def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
     """Two groups of networks, on the machine that has the device."""
-    options = dataclasses.replace(OPTIONS, space=small_space)
+    options, notes = dataclasses.replace(OPTIONS, space=small_space), []
     with two_machines({RESOURCE: 1}) as cluster:
-        study = Study(options, tmp_path / "run", no_tick, quiet_note, ray=cluster.address)
+        study = Study(options, tmp_path / "run", no_tick, notes.append, ray=cluster.address)
         wanted = [study.pool.sample(seed) for seed in range(13)]
-        study.clock.measure(wanted)
+        with pytest.raises(DeviceError, match="none of 1 networks could be measured"):
+            study.clock.measure([Candidate(broken(), SIZE)])
+        study.clock.measure([*wanted, Candidate(broken(), SIZE)])
     table = LatencyTable.load(study.clock.path(SIZE))
     assert len(table.reference_ms) >= 2
     assert {r.architecture.name for r in table.records} == {c.architecture.name for c in wanted}
+    assert [note.partition(": ")[2].partition(": ")[0] for note in notes] == ["broken", "broken"]
     assert not (tmp_path / "run" / "candidates").exists()
-
-
-costs = st.lists(st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30)
-
-
-@given(costs)
-def test_nondominated_by_comparing_all_pairs(points):
-    kept = nondominated(points)
-    for i, mine in enumerate(points):
-        beaten = any(a <= mine[0] and b <= mine[1] and ((a, b) != mine or j < i) for j, (a, b) in enumerate(points))
-        assert beaten == (i not in kept)
-
-
-@given(costs, st.integers(1, 8))
-def test_spread_takes_from_the_front_first(points, count):
-    ranked = _spread(points, count)
-    front = nondominated(points)
-    assert len(set(ranked)) == len(ranked)
-    assert set(ranked[: len(front)]) == set(front)
 
 
 def run(*arguments):
@@ -292,6 +355,7 @@ def run(*arguments):
     (("--out", "{folder}/a", "--data", "{folder}/none.txt"), "there are no faces"),
     (("--out", "{folder}/a", "--device", "telnet://pi"), "telnet"),
     (("--out", "{folder}/a", "--table", "{folder}/none.json"), "none.json"),
+    (("--out", "{folder}/none.txt/a"), "cannot write"),
     (("--out", "{folder}/a", "--device", "ssh://nobody@127.0.0.1:1", "--target", "onnx", "--precision", "fp32"),
      "what was measured is kept: edgeface search --resume"),
 ])
