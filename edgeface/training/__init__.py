@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.errors import DataError, OptionError
 from edgeface.models.architecture import Architecture
 from edgeface.training.options import AugmentOptions, TrainOptions
 
-__all__ = ["AugmentOptions", "TrainOptions", "train_model"]
+if TYPE_CHECKING:
+    from edgeface.training.dataset import Cache
+
+__all__ = ["AugmentOptions", "TrainOptions", "open_photos", "prepare_torch", "train_model"]
 
 WIDER_LIST = Path("wider_face_split/wider_face_train_bbx_gt.txt")
 WIDER_IMAGES = Path("WIDER_train/images")
+
+
+def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False) -> Cache:
+    """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
+
+    Raises DataError for annotations or photos that cannot be used.
+    """
+    from edgeface.annotations import read_annotations
+    from edgeface.training.dataset import open_cache
+
+    boxes = annotations or data / WIDER_LIST
+    images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
+    if not boxes.is_file():
+        raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
+    return open_cache(cache, images, read_annotations(boxes), in_memory)
+
+
+def prepare_torch(threads: int, device: str) -> None:
+    """Give torch its threads (0: its own choice). Raises OptionError for a device that is not there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise OptionError(f"--device {device!r} is not usable here: use cpu") from None
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
@@ -22,27 +53,14 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is not there.
     """
-    import torch
-
-    from edgeface.annotations import read_annotations
-    from edgeface.training.dataset import open_cache
     from edgeface.training.loop import Trainer, distributed
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise OptionError(f"--device {device!r} is not usable here: use cpu") from None
-    if threads:
-        torch.set_num_threads(threads)
-    boxes = annotations or data / WIDER_LIST
-    images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
-    if not boxes.is_file():
-        raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
+    prepare_torch(threads, device)
     with distributed() as first:
         if first:  # the others then find the cache made
-            open_cache(cache, images, read_annotations(boxes))
+            open_photos(data, annotations, cache)
     with distributed():
-        pixels = open_cache(cache, images, read_annotations(boxes), in_memory)
+        pixels = open_photos(data, annotations, cache, in_memory)
         trainer = Trainer(architecture, options, pixels, run, device)
         trainer.resume()
         return trainer.fit()

@@ -1,4 +1,4 @@
-"""Which cells learn which face.
+"""Which cells learn which face: cells, their boxes, and the assigners of this project's own networks.
 
 Both assigners work on one flat list of faces of the whole batch, so there is no loop over images. Cells are numbered
 level by level, row by row, anchor by anchor, exactly as :func:`flatten` lays out the network's outputs.
@@ -16,19 +16,29 @@ from edgeface.decode import HeadLayout
 
 ANCHOR_SCALE = 2.0
 """Side of anchor a of a cell, in strides: 2 * 2^a (SCRFD: 16 and 32 px at stride 8); a single anchor takes 4."""
+LARGEST_GROWTH = 6.0
+"""of the logarithm of a box side over the prior's, in training: exp of what a bad step gives would overflow"""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """point float32 [A, 2] px, stride float32 [A], side float32 [A] px (the anchor of ATSS), level int64 [A]."""
+    """point float32 [A, 2] px, stride float32 [A], size float32 [A, 2] px (w, h of the prior), level int64 [A].
+
+    Networks without prior boxes have square ones here: the anchors of ATSS.
+    """
 
     point: Tensor
     stride: Tensor
-    side: Tensor
+    size: Tensor
     level: Tensor
 
     def __len__(self) -> int:
         return len(self.stride)
+
+    @property
+    def priors(self) -> Tensor:
+        """Boxes float32 [A, 4] px: ``size`` around each point."""
+        return torch.cat([self.point - self.size / 2, self.point + self.size / 2], 1)
 
 
 @dataclass(frozen=True)
@@ -42,26 +52,50 @@ class Assignment:
 
 
 def make_cells(layout: HeadLayout, height: int, width: int, device: torch.device) -> Cells:
-    """Cells of an input of ``height`` x ``width`` px."""
-    points, strides, sides, levels = [], [], [], []
+    """Cells of an input of ``height`` x ``width`` px: ceil(height / stride) rows of them on each level."""
+    points, strides, sizes, levels = [], [], [], []
     for level, s in enumerate(layout.strides):
-        y, x = torch.meshgrid(torch.arange(height // s, device=device), torch.arange(width // s, device=device),
+        y, x = torch.meshgrid(torch.arange(-(-height // s), device=device), torch.arange(-(-width // s), device=device),
                               indexing="ij")
         point = (torch.stack([x, y], -1).reshape(-1, 1, 2) + layout.offset) * s
         points.append(point.expand(-1, layout.anchors, 2).reshape(-1, 2).float())
         n = len(points[-1])
         strides.append(torch.full((n,), float(s), device=device))
-        factors = [4.0] if layout.anchors == 1 else [ANCHOR_SCALE * 2**a for a in range(layout.anchors)]
-        sides.append(torch.tensor(factors, device=device).mul(s).repeat(n // layout.anchors))
+        sizes.append(torch.tensor(_prior_sizes(layout), device=device).mul(s).repeat(n // layout.anchors, 1))
         levels.append(torch.full((n,), level, device=device))
-    return Cells(torch.cat(points), torch.cat(strides), torch.cat(sides), torch.cat(levels))
+    return Cells(torch.cat(points), torch.cat(strides), torch.cat(sizes), torch.cat(levels))
+
+
+def _prior_sizes(layout: HeadLayout) -> list[tuple[float, ...]]:
+    """Width and height of each anchor of a cell, in strides."""
+    if layout.coding == "ssd":
+        return [layout.prior] * layout.anchors
+    return [(4.0, 4.0)] if layout.anchors == 1 else [(ANCHOR_SCALE * 2**a,) * 2 for a in range(layout.anchors)]
 
 
 def flatten(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Network outputs -> logits float32 [B, A] and distances float32 [B, A, 4] in strides."""
+    """Network outputs -> logits float32 [B, A] and boxes float32 [B, A, 4] in the network's coding."""
     cls = [o.permute(0, 2, 3, 1).flatten(1) for o in outputs[0::2]]
     box = [o.permute(0, 2, 3, 1).reshape(len(o), -1, 4) for o in outputs[1::2]]
     return torch.cat(cls, 1).float(), torch.cat(box, 1).float()
+
+
+def to_boxes(cells: Cells, coded: Tensor, layout: HeadLayout) -> Tensor:
+    """Box outputs [..., A, 4] -> boxes [..., A, 4] x1 y1 x2 y2 in px; the same as :mod:`edgeface.decode` gives."""
+    return offsets_to_boxes(cells, coded) if layout.coding == "ssd" else distances_to_boxes(cells, coded)
+
+
+def offsets_to_boxes(cells: Cells, offsets: Tensor) -> Tensor:
+    """SSD coding [..., A, 4] (shift of the centre in prior sizes, logarithm of size over prior size) -> boxes in px."""
+    centre = cells.point + offsets[..., :2] * cells.size
+    half = offsets[..., 2:].clamp(max=LARGEST_GROWTH).exp() * cells.size / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def boxes_to_offsets(point: Tensor, size: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes [K, 4] px -> SSD coding [K, 4] to priors of ``size`` [K, 2] px around ``point`` [K, 2] px."""
+    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return torch.cat([(centre - point) / size, (extent.clamp(min=1e-3) / size).log()], 1)
 
 
 def distances_to_boxes(cells: Cells, distances: Tensor) -> Tensor:
@@ -91,9 +125,7 @@ def atss(cells: Cells, boxes: Tensor, image: Tensor, top: int = 9) -> tuple[Tens
         nearest = distance.topk(min(top, len(where)), largest=False).indices
         candidates.append(where[nearest])
     cell = torch.cat(candidates, 1)
-    half = cells.side[cell][..., None] / 2
-    anchors = torch.cat([cells.point[cell] - half, cells.point[cell] + half], -1)
-    iou = pair_iou(anchors, boxes[:, None])
+    iou = pair_iou(cells.priors[cell], boxes[:, None])
     threshold = iou.mean(1) + iou.std(1)
     sides = torch.cat([cells.point[cell] - boxes[:, None, :2], boxes[:, None, 2:] - cells.point[cell]], -1)
     size = (boxes[:, 2:] - boxes[:, :2]).prod(-1).clamp(min=1e-6).sqrt()
@@ -140,15 +172,22 @@ def _around(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Te
 
 
 def _best_face(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor) -> tuple[Tensor, Tensor]:
-    """Give a cell that several faces chose to the one with the highest merit; equal merits go to the earlier face."""
+    keep = best_of_cell(cells, image, face, cell, merit)
+    return face[keep], cell[keep]
+
+
+def best_of_cell(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor) -> Tensor:
+    """Give a cell that several faces chose to the one with the highest merit; equal merits go to the earlier face.
+
+    Returns which of the pairs (face [K], cell [K]) to keep, in the order of images, then cells.
+    """
     order = merit.argsort(descending=True, stable=True)
     key = (image[face] * len(cells) + cell)[order]
     by_key = key.argsort(stable=True)
     sorted_key = key[by_key]
     leads = torch.ones_like(sorted_key, dtype=torch.bool)
     leads[1:] = sorted_key[1:] != sorted_key[:-1]
-    keep = order[by_key[leads]]
-    return face[keep], cell[keep]
+    return order[by_key[leads]]
 
 
 def ignored_cells(cells: Cells, boxes: Tensor, image: Tensor, batch: int) -> Tensor:

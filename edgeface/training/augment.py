@@ -8,6 +8,8 @@ Geometry of one sample (all in px of the cached image):
     side    = output side / scale
     origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the crop in the image
             where it fits; outside the image the crop is black, as the letterbox of the detector is
+
+or, for the S3FD family, as :mod:`edgeface.training.crops` says.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, s3fd_crop
 from edgeface.training.dataset import LEVELS, Cache
 from edgeface.training.options import AugmentOptions
 
@@ -51,13 +54,18 @@ def make_batch(cache: Cache, options: AugmentOptions, size: int, batch: int, ste
     """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px; ``part`` keeps only those samples of it."""
     part = part or slice(0, batch)
     device = cache.count.device
-    rand = torch.rand(batch, 16, generator=_generator(seed, 2 * step + 1))[part].to(device).unbind(1)
+    generator = _generator(seed, 2 * step + 1)
+    rand = torch.rand(batch, 16, generator=generator)[part].to(device).unbind(1)
     index = batch_indices(len(cache), batch, step, seed)[part].to(device)
-    scale, origin = _crop(cache, options, size, index, rand)
+    if options.crop == "s3fd":
+        trials = torch.rand(batch, TRIAL_DRAWS, generator=generator)[part].to(device)
+        scale, origin = s3fd_crop(cache, options.anchor_share, size, index, rand, trials)
+    else:
+        scale, origin = _crop(cache, options, size, index, rand)
     flip = rand[5] < 0.5
     render = _compiled_render() if compiled else _render
     images = torch.empty(len(index), size, size, 3, device=device)
-    colour = _colour(options, rand[7:12])
+    colour = _colour(options, _changes(options.colour_share, rand[7:12], rand[12:16]))
     taps = _taps(cache, index, scale, origin, flip, rand[6] < options.blur_share, size)
     for start in range(0, len(index), PIECE):
         piece = slice(start, start + PIECE)
@@ -77,13 +85,7 @@ def _log_uniform(low: Tensor | float, high: Tensor | float, u: Tensor) -> Tensor
 
 def _crop(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Return scale [B] and crop origin [B, 2] (x, y)."""
-    count = cache.count[index]
-    face = (cache.first[index] + (rand[0] * count).long()).clamp(max=max(len(cache.boxes) - 1, 0))
-    extent = torch.stack([cache.level_width[index, 0], cache.level_height[index, 0]], 1).float()
-    if len(cache.boxes):
-        box = torch.where(count[:, None] > 0, cache.boxes[face], torch.cat([0 * extent, extent], 1))
-    else:
-        box = torch.cat([0 * extent, extent], 1)
+    box, extent = chosen_face(cache, index, rand[0])
     face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
     free = _log_uniform(o.scale_low, o.scale_high, rand[1])
     asked = _log_uniform(o.face_low_px, o.face_high * size, rand[1]) / face_px
@@ -153,6 +155,14 @@ def _compiled_render() -> Callable[..., Tensor]:
     return torch.compile(_render, dynamic=False)
 
 
+def _changes(share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What :func:`_colour` draws from, with .5 (no change) in samples that are not changed in that respect."""
+    hue, saturation, grey, contrast, brightness = draws
+    hue, saturation, contrast, brightness = (torch.where(switch < share, draw, 0.5) for switch, draw in zip(
+        switches, (hue, saturation, contrast, brightness), strict=True))
+    return hue, saturation, grey, contrast, brightness
+
+
 def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1, 1] per image.
 
@@ -182,10 +192,7 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
 def _faces(cache: Cache, o: AugmentOptions, size: int, index: Tensor, scale: Tensor, origin: Tensor,
            flip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes in px of the crop, clipped to it. Learned: centre in the crop and not tiny; other visible ones ignored."""
-    count = cache.count[index]
-    image = torch.repeat_interleave(torch.arange(len(index), device=count.device), count)
-    start = count.cumsum(0) - count
-    face = cache.first[index][image] + torch.arange(len(image), device=count.device) - start[image]
+    face, image = faces_of(cache, index)
     boxes = (cache.boxes[face] - origin[image].repeat(1, 2)) * scale[image, None]
     mirrored = torch.stack([size - boxes[:, 2], boxes[:, 1], size - boxes[:, 0], boxes[:, 3]], 1)
     boxes = torch.where(flip[image, None], mirrored, boxes)

@@ -23,11 +23,11 @@ def save_weights(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def save_checkpoint(path: Path, model: nn.Module, ema: EMA, optimizers: list[torch.optim.Optimizer],
+def save_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer],
                     meta: dict[str, Any]) -> None:
-    """Write model, average, optimiser state and ``meta`` (JSON) in one file."""
+    """Write model, average (if there is one), optimiser state and ``meta`` (JSON) in one file."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.shadow.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.shadow.state_dict().items()} if ema else {}
     for i, optimizer in enumerate(optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{parameter}.{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -45,7 +45,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a training checkpoint ({error})") from None
 
 
-def load_checkpoint(path: Path, model: nn.Module, ema: EMA, optimizers: list[torch.optim.Optimizer]) -> None:
+def load_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer]) -> None:
     """Restore what :func:`save_checkpoint` wrote. Raises ModelError when it does not fit the network."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
     with safe_open(str(path), framework="pt") as file:
@@ -54,7 +54,8 @@ def load_checkpoint(path: Path, model: nn.Module, ema: EMA, optimizers: list[tor
             groups[kind][name] = file.get_tensor(key)
     try:
         model.load_state_dict(groups["model"])
-        ema.shadow.load_state_dict(groups["ema"])
+        if ema:
+            ema.shadow.load_state_dict(groups["ema"])
     except RuntimeError as error:
         raise ModelError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from None
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]

@@ -39,12 +39,13 @@ from edgeface.decode import head_layout
 from edgeface.errors import OptionError
 from edgeface.files import atomic_write
 from edgeface.models import Architecture, build
+from edgeface.records import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint, save_weights
 from edgeface.training.dataset import Cache
 from edgeface.training.ema import EMA
-from edgeface.training.losses import Loss, detection_loss
+from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
 
@@ -63,15 +64,15 @@ class Trainer:
             raise OptionError("--compile needs a C++ compiler (g++, or what CXX names): or pass --no-compile")
         if options.batch % self.world:
             raise OptionError(f"--batch {options.batch} cannot be shared equally by {self.world} processes")
-        self.options, self.run, self.device = options, run, torch.device(device)
+        self.architecture, self.layout = architecture, head_layout(architecture)
+        self.options, self.run, self.device = options.completed(self.layout), run, torch.device(device)
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
         self.model = build(architecture, options.seed).to(self.device).train()
         self.ema = EMA(self.model, options.ema)
         self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
-        self.layout = head_layout(architecture)
         self.step = 0
         self._cells: dict[int, Cells] = {}
-        self._config = {"architecture": architecture.to_json(), "options": dataclasses.asdict(options),
+        self._config = {"architecture": architecture.to_json(), "options": dataclasses.asdict(self.options),
                         "images": len(cache), "faces": len(cache.boxes)}
 
     @property
@@ -83,21 +84,23 @@ class Trainer:
         """Continue from the run's checkpoint if it has one.
 
         Only ``samples``, ``decay_share`` and the late phase may differ from the checkpoint's options, which makes a run
-        longer; anything else would not be the same run. Raises OptionError for that.
+        longer; anything else would not be the same run. Raises OptionError for that. What the checkpoint of an earlier
+        version does not say had today's default.
         """
         if not self.checkpoint.exists():
             return
         meta = read_meta(self.checkpoint)
+        config = meta["config"]
+        same = {"architecture": Architecture.from_json(config["architecture"]) == self.architecture,
+                "images": config["images"] == self._config["images"], "faces": config["faces"] == self._config["faces"]}
+        for name in (name for name, equal in same.items() if not equal):
+            raise OptionError(f"{self.run} was started with other {name}: choose another --out folder")
+        before = from_fields(TrainOptions, config["options"], "options").completed(self.layout)
         free = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
-        ours = json.loads(json.dumps(self._config))
-        for key, value in meta["config"].items():
-            if key == "options":
-                changed = [k for k, v in value.items() if k not in free and ours[key].get(k) != v]
-                if changed:
-                    raise OptionError(f"{self.run} was started with {changed[0]} {value[changed[0]]!r}: "
-                                      "resume with the same options or choose another --out folder")
-            elif ours[key] != value:
-                raise OptionError(f"{self.run} was started with other {key}: choose another --out folder")
+        for name in (f.name for f in dataclasses.fields(before) if f.name not in free):
+            if getattr(before, name) != getattr(self.options, name):
+                raise OptionError(f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the same "
+                                  "options or choose another --out folder")
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
         self.step = int(meta["step"])
 
@@ -141,11 +144,13 @@ class Trainer:
         autocast = torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bf16" else nullcontext()
         with autocast:
             outputs = model(batch.images)
-        loss = detection_loss(outputs, batch, self._cells[size], self.layout, o.assigner)
-        total = Loss(*(self._summed(v) for v in (loss.cls, loss.box, loss.positives, loss.weight)))
+        shots = shot_losses(outputs, batch, self._cells[size], self.layout, o)
+        totals = [Loss(*(self._summed(v) for v in (s.cls, s.box, s.positives, s.weight))) for s in shots]
         # DDP averages gradients over processes, so each one contributes its sum times their number
-        objective = self.world * (loss.cls / total.positives.clamp(min=1)
-                                  + o.box_weight * loss.box / total.weight.clamp(min=1e-3))
+        objective = self.world * torch.stack([
+            shot.cls / total.positives.clamp(min=1) + o.box_weight * shot.box / total.weight.clamp(min=1e-3)
+            for shot, total in zip(shots, totals, strict=True)
+        ]).sum()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
@@ -155,7 +160,7 @@ class Trainer:
                 group["lr"] = o.lr_at(self.step)
             optimizer.step()
         self.ema.update(self.model, self.step)
-        return total
+        return totals[0]
 
     def _summed(self, value: Tensor) -> Tensor:
         value = value.detach().clone()

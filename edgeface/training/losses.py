@@ -1,24 +1,40 @@
-"""Quality focal loss and distance-IoU loss over assigned cells."""
+"""Losses over assigned cells: one function, :func:`detection_loss`, for every network, assigner and loss.
+
+    loss        class outputs                                box outputs
+    quality     quality focal loss on every cell             distance IoU, weighted by the score
+    multibox    cross entropy on positive and hard cells     smooth L1 on the coded offsets (SSD, S3FD)
+    drmc        the same with a margin                       distance IoU (ASFD: regression, margin classification)
+
+In all of them, cells under an ignored face (invalid, cut by the crop, tiny) are neither positive nor negative. That is
+ours: the authors of the S3FD family take invalid faces as faces and the others as background.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgeface.decode import HeadLayout
+from edgeface.models.s3fd import VARIANCES
 from edgeface.training.assign import (
     Cells,
     atss,
-    distances_to_boxes,
+    boxes_to_offsets,
     dynamic,
     flatten,
     ignored_cells,
     pair_iou,
+    to_boxes,
 )
 from edgeface.training.augment import Batch
+from edgeface.training.matching import compensated, overlap
+from edgeface.training.options import OWN, TrainOptions
+
+NEGATIVES = 3
+"""Hard negatives for each positive cell of an image (SSD, S3FD)"""
 
 
 @dataclass(frozen=True)
@@ -47,27 +63,90 @@ def diou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return 1 - pair_iou(predicted, target) + centres.pow(2).sum(-1) / hull.pow(2).sum(-1).clamp(min=1e-6)
 
 
+def margin_loss(logits: Tensor, face: bool, margin: float, scale: float) -> Tensor:
+    """Softmax cross entropy of (background, face) per element, with the target's output z made scale (z - margin).
+
+    Of the two outputs only the difference face - background counts, which is what ``logits`` are: with margin 0 and
+    scale 1 this is binary cross entropy. Large margin cosine loss (Wang et al., CVPR 2018, equation 4) on plain logits.
+    """
+    return F.softplus(scale * (margin - logits if face else margin + logits))
+
+
+def hard_negatives(logits: Tensor, positive: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells with the highest logits that are not ``positive`` but ``keep`` (both bool [B, A]): image [K], cell [K].
+
+    NEGATIVES for each positive of the same image (Liu et al., ECCV 2016, section 2.2): none where no face is learned.
+    """
+    candidates = keep & ~positive
+    order = logits.masked_fill(~candidates, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    wanted = torch.minimum(NEGATIVES * positive.sum(1), candidates.sum(1))
+    image, rank = torch.nonzero(torch.arange(logits.shape[1], device=logits.device) < wanted[:, None], as_tuple=True)
+    return image, order[image, rank]
+
+
+def smooth_l1(coded: Tensor, cells: Cells, cell: Tensor, target: Tensor) -> Tensor:
+    """Smooth L1 between box outputs [K, 4] in SSD coding and target boxes [K, 4] px, in units of the variances."""
+    variances = coded.new_tensor(VARIANCES)
+    wanted = boxes_to_offsets(cells.point[cell], cells.size[cell], target)
+    return F.smooth_l1_loss(coded / variances, wanted / variances, reduction="none")
+
+
 def detection_loss(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layout: HeadLayout,
-                   assigner: str = "dynamic") -> Loss:
-    """Loss sums of one batch; assigner is ``dynamic`` or ``atss``."""
-    logits, distances = flatten(outputs)
-    predicted = distances_to_boxes(cells, distances)
-    learned = ~batch.ignore
-    boxes, image = batch.boxes[learned], batch.image[learned]
-    if assigner == "atss":
-        face, cell = atss(cells, boxes, image)
-    else:
-        face, cell = dynamic(cells, boxes, image, logits.detach(), predicted.detach(), layout)
-    at = (image[face], cell)
-    target_box, chosen = boxes[face], predicted[at]
-    target = torch.zeros_like(logits)
-    target[at] = pair_iou(chosen.detach(), target_box)
+                   assigner: str = "", loss: str = "", margin: float = 0.2, scale: float = 1.0) -> Loss:
+    """Loss sums of one batch; assigner and loss as :class:`TrainOptions` has them, margin and scale for ``drmc``."""
+    assigner, loss = assigner or OWN[layout.coding][0], loss or OWN[layout.coding][1]
+    logits, coded = flatten(outputs)
+    predicted = to_boxes(cells, coded, layout)
+    face, cell = _assigned(assigner, batch, cells, layout, logits.detach(), predicted.detach())
+    at = (batch.image[face], cell)
     keep = ~ignored_cells(cells, batch.boxes[batch.ignore], batch.image[batch.ignore], len(logits))
     keep[at] = True
-    weight = logits[at].detach().sigmoid()
-    return Loss(
-        cls=(quality_focal_loss(logits, target) * keep).sum(),
-        box=(diou_loss(chosen, target_box) * weight).sum(),
-        positives=torch.tensor(float(len(face)), device=logits.device),
-        weight=weight.sum(),
-    )
+    target = batch.boxes[face]
+    positives = torch.tensor(float(len(face)), device=logits.device)
+    if loss == "quality":
+        quality = torch.zeros_like(logits)
+        quality[at] = pair_iou(predicted[at].detach(), target)
+        weight = logits[at].detach().sigmoid()
+        return Loss((quality_focal_loss(logits, quality) * keep).sum(),
+                    (diou_loss(predicted[at], target) * weight).sum(), positives, weight.sum())
+    positive = torch.zeros_like(keep)
+    positive[at] = True
+    hard = hard_negatives(logits.detach(), positive, keep)
+    if loss == "multibox":
+        margin, scale = 0.0, 1.0
+        box = smooth_l1(coded[at], cells, cell, target)
+    else:
+        box = diou_loss(predicted[at], target)
+    cls = margin_loss(logits[at], True, margin, scale).sum() + margin_loss(logits[hard], False, margin, scale).sum()
+    return Loss(cls, box.sum(), positives, positives)
+
+
+def shot_losses(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layout: HeadLayout,
+                options: TrainOptions) -> list[Loss]:
+    """The loss of the network's outputs; then, if it returns twice as many in training, of its first shot.
+
+    A first shot (ASFD; DSFD, Li et al., CVPR 2019, section 3.3) looks at the maps before they are enhanced, with priors
+    of half the size. Each shot has positives of its own.
+    """
+    count = len(layout.output_names)
+    return [
+        detection_loss(outputs[first : first + count], batch, replace(cells, size=cells.size / 2 ** (first // count)),
+                       layout, options.assigner, options.loss, options.margin, options.margin_scale)
+        for first in range(0, len(outputs), count)
+    ]
+
+
+def _assigned(name: str, batch: Batch, cells: Cells, layout: HeadLayout, logits: Tensor,
+              predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """(face [K], cell [K]) pairs, faces numbered as in the batch."""
+    learned = torch.nonzero(~batch.ignore).squeeze(1)
+    boxes, image = batch.boxes[learned], batch.image[learned]
+    if name == "atss":
+        face, cell = atss(cells, boxes, image)
+    elif name == "dynamic":
+        face, cell = dynamic(cells, boxes, image, logits, predicted, layout)
+    elif name == "compensated":
+        face, cell = compensated(cells, boxes, image, layout)
+    else:
+        face, cell = overlap(cells, boxes, image, layout)
+    return learned[face], cell

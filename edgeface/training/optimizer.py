@@ -1,4 +1,4 @@
-"""Parameter groups and the optimisers: AdamW for everything, or Muon for the convolutions."""
+"""Parameter groups and the optimisers: AdamW for everything, Muon for the convolutions, or plain SGD."""
 
 from __future__ import annotations
 
@@ -49,8 +49,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """``adamw``: AdamW for all. ``muon``: Muon for dense convolutions, AdamW for the rest. Only matrices decay."""
+    """``adamw``: AdamW for all. ``muon``: Muon for dense convolutions, AdamW for the rest. Only matrices decay.
+
+    ``sgd``: momentum .9, and everything decays, as in the code that the S3FD family was trained with.
+    """
     params = [p for p in model.parameters() if p.requires_grad]
+    if name == "sgd":
+        return [torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=weight_decay)]
     dense = [p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 4]
     taken = {id(p) for p in dense}
     rest = [p for p in params if id(p) not in taken]

@@ -1,16 +1,32 @@
-"""What a training run depends on. Each field's text is its --help."""
+"""What a training run depends on, and the recipes of the published networks. Each field's text is its --help."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from edgeface.errors import OptionError
+
+if TYPE_CHECKING:
+    from edgeface.decode import HeadLayout
+    from edgeface.models.architecture import Architecture
+
+
+OPTIMIZERS = ("adamw", "muon", "sgd")
+ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
+LOSSES = ("quality", "multibox", "drmc")
+OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
+"""Assigner and loss of networks with a box coding, where nothing else is asked for"""
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
     """What the random crop and the colour change draw from."""
 
+    crop: str = "zoom"
+    """zoom (from scale_low to scale_high, or by the size of a face), or s3fd (data-anchor sampling, or square parts
+    that hold a face; scales and face sizes below are not used)"""
     scale_low: float = 0.45
     """smallest output px per source px"""
     scale_high: float = 2.0
@@ -25,11 +41,17 @@ class AugmentOptions:
     """faces smaller than this after the crop are neither learned nor counted as background"""
     blur_share: float = 0.1
     """share of samples taken one pyramid level too coarse"""
+    colour_share: float = 1.0
+    """share of samples that each of brightness, contrast, saturation and hue is changed in"""
     brightness: float = 32.0
     contrast: float = 0.5
     saturation: float = 0.5
     hue_degrees: float = 18.0
     grey_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.crop not in ("zoom", "s3fd"):
+            raise OptionError(f"crop {self.crop!r} is not one of: zoom, s3fd")
 
 
 @dataclass(frozen=True)
@@ -47,21 +69,33 @@ class TrainOptions:
     late_share: float = 0.15
     """share of the samples seen at ``late_size``"""
     optimizer: str = "muon"
-    """adamw, or muon (orthogonalised updates for the convolutions)"""
+    """adamw, muon (orthogonalised updates for the convolutions), or sgd (momentum .9)"""
     lr: float = 3e-3
     """peak learning rate"""
     weight_decay: float = 0.02
-    """decoupled weight decay of convolution weights"""
+    """of convolution weights, decoupled; with sgd of all parameters, added to the gradient"""
     warmup: int = 300
     """optimiser steps of linear warm-up"""
+    warmup_lr: float = 0.0
+    """learning rate that the warm-up starts from"""
     decay_share: float = 0.35
     """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is constant"""
+    drops: str = ""
+    """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead of decay_share"""
     ema: float = 0.998
     """decay of the moving average of the weights, per step"""
     box_weight: float = 2.0
     """weight of the box loss"""
-    assigner: str = "dynamic"
-    """dynamic (cost-based) or atss"""
+    assigner: str = ""
+    """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of .4, ASFD); nothing:
+    dynamic, with prior boxes compensated"""
+    loss: str = ""
+    """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality, with prior boxes
+    multibox"""
+    margin: float = 0.2
+    """drmc: taken from the logit of what is right"""
+    margin_scale: float = 1.0
+    """drmc: factor of the logits"""
     precision: str = "fp32"
     """fp32, or bf16 (autocast; pays where the CPU has AMX and on accelerators)"""
     compile: bool = True
@@ -75,16 +109,20 @@ class TrainOptions:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": ("adamw", "muon"), "assigner": ("dynamic", "atss"), "precision": ("fp32", "bf16")}
+        choices = {"optimizer": OPTIMIZERS, "assigner": ("", *ASSIGNERS), "loss": ("", *LOSSES),
+                   "precision": ("fp32", "bf16")}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
-                raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {', '.join(accepted)}")
+                known = ", ".join(filter(None, accepted))
+                raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {known}")
         for name in ("samples", "batch", "checkpoint_every", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"--{name.replace('_', '-')} must be at least 1")
         for name in ("size", "late_size"):
             if getattr(self, name) % 32 or getattr(self, name) < 64:
                 raise OptionError(f"--{name.replace('_', '-')} must be a multiple of 32, at least 64")
+        if not all(a < b for a, b in pairwise((0.0, *self.drop_shares, 1.0))):
+            raise OptionError(f"--drops {self.drops!r} is not a list of increasing shares between 0 and 1")
 
     @property
     def steps(self) -> int:
@@ -95,7 +133,57 @@ class TrainOptions:
         """Crop side at a step."""
         return self.late_size if step >= self.steps * (1 - self.late_share) else self.size
 
+    @property
+    def drop_shares(self) -> tuple[float, ...]:
+        """:attr:`drops` as numbers. Raises OptionError."""
+        try:
+            return tuple(float(share) for share in self.drops.split(",") if self.drops)
+        except ValueError:
+            raise OptionError(f"--drops {self.drops!r} is not a list of numbers such as 0.5,0.75") from None
+
     def lr_at(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, constant, linear to 0."""
-        left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
-        return self.lr * min(1.0, (step + 1) / max(1, self.warmup), left)
+        """Learning rate at a step: linear warm-up, constant, then linear to 0, or a tenth after each drop."""
+        done = step if self.warmup_lr else step + 1  # a first step with a rate of 0 would be wasted
+        rate = self.warmup_lr + (self.lr - self.warmup_lr) * min(1.0, done / max(1, self.warmup))
+        if self.drops:
+            return rate * 0.1 ** sum(step >= self.steps * share for share in self.drop_shares)
+        return min(rate, self.lr * ((self.steps - step) / max(1.0, self.steps * self.decay_share)))
+
+    def completed(self, layout: HeadLayout) -> TrainOptions:
+        """These options with the assigner and the loss of a network with ``layout``, where they say nothing.
+
+        Raises OptionError for a loss that the network cannot have.
+        """
+        if self.loss == "multibox" and layout.coding != "ssd":
+            raise OptionError("--loss multibox is for networks with prior boxes (extd, eresfd, asfd): pass quality or "
+                              "drmc")
+        assigner, loss = OWN[layout.coding]
+        return replace(self, assigner=self.assigner or assigner, loss=self.loss or loss)
+
+
+_S3FD = TrainOptions(
+    samples=480_000 * 16, batch=16, size=640, late_size=640, late_share=0.0, optimizer="sgd", lr=1e-3,
+    weight_decay=5e-4, warmup=0, drops="0.5,0.75", ema=0.0, box_weight=1.0,
+    augment=AugmentOptions(crop="s3fd", anchor_share=0.5, min_face_px=6.0, blur_share=0.0, colour_share=0.5,
+                           grey_share=0.0),
+)
+
+RECIPES: dict[str, TrainOptions] = {
+    "edgeface": TrainOptions(),
+    "extd": _S3FD,
+    # Published: steps, drops and crops. Optimiser and learning rate are not: those of EXTD.
+    "eresfd": replace(_S3FD, samples=280_000 * 16, drops="0.536,0.643,0.714"),
+    # Published: optimiser, schedule, epochs. Crops are not: those of DSFD, from which it comes.
+    "asfd": replace(_S3FD, samples=50 * 12_880, batch=48, lr=0.015, warmup=500, warmup_lr=1e-6, drops="0.5,0.8",
+                    assigner="overlap", loss="drmc", augment=replace(_S3FD.augment, anchor_share=0.4)),
+}
+"""How the authors of each family trained it, as far as they say; ``edgeface`` for all other networks."""
+
+
+def get_recipe(name: str | None, architecture: Architecture) -> TrainOptions:
+    """The recipe called ``name``, or that of the network's family. Raises OptionError that lists the known names."""
+    if name is None:
+        name = architecture.backbone.kind if architecture.backbone.kind in RECIPES else "edgeface"
+    if name not in RECIPES:
+        raise OptionError(f"--recipe {name!r} is not one of: {', '.join(RECIPES)}")
+    return RECIPES[name]

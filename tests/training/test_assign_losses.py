@@ -70,7 +70,7 @@ def test_atss_equals_a_loop(layout: HeadLayout, seed: int) -> None:
             candidates += [on_level[i] for i in distance.topk(min(9, len(on_level)), largest=False).indices.tolist()]
         ious = []
         for a in candidates:
-            (x, y), half = cells.point[a].tolist(), float(cells.side[a]) / 2
+            (x, y), half = cells.point[a].tolist(), float(cells.size[a, 0]) / 2
             ious.append(iou([x - half, y - half, x + half, y + half], box))
         mean = sum(ious) / len(ious)
         limit = mean + math.sqrt(sum((v - mean) ** 2 for v in ious) / (len(ious) - 1))

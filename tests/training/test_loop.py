@@ -153,7 +153,8 @@ def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()[-1:]) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("size", 100), ("optimizer", "sgd"), ("samples", 0), ("precision", "fp8")])
+@pytest.mark.parametrize(("name", "value"), [
+    ("size", 100), ("optimizer", "lion"), ("samples", 0), ("precision", "fp8"), ("loss", "l2")])
 def test_options_are_checked(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=name):
         TrainOptions(**{name: value})
