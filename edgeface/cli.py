@@ -22,8 +22,9 @@ from edgeface.errors import DeviceError, EdgefaceError, ImageError, MissingExtra
 from edgeface.hush import hushed
 from edgeface.latency.jobs import Protocol
 from edgeface.options import field_help, parse_size
+from edgeface.search.autofem_options import AutoFEMOptions
 from edgeface.search.record import SIZES, StudyOptions
-from edgeface.training.options import TrainOptions
+from edgeface.training.options import TrainOptions, get_recipe
 
 try:
     import typer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from edgeface.latency.jobs import Job
     from edgeface.latency.measurement import Measurement
     from edgeface.latency.regression import Regression
+    from edgeface.models.genotype import Genotype
     from edgeface.search.record import FrontNet, Round
 
 DEFAULT_MODEL = "edgeface-n"
@@ -60,6 +62,8 @@ app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty
                   help="Tiny face detectors for ARM and x86 CPUs: detect, evaluate, train, measure.")
 
 Model = Annotated[str, typer.Option(help="Zoo name (see `edgeface models`) or the folder of an exported Bundle.")]
+Weights = Annotated[Path | None, typer.Option(
+    help="Your own weights for the network that --model names, a .safetensors file. Default: those that ship.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Let the runtime compute in lower precision where the CPU has it; "
                                     "says what that changes. Default: float32, the same boxes everywhere.")]
@@ -93,6 +97,7 @@ def _print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], right: I
 def detect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0.")],
     model: Model = DEFAULT_MODEL,
+    weights: Weights = None,
     save: Annotated[Path | None, typer.Option(
         help="Write the photo or video with boxes here; a folder for several.")] = None,
     score_threshold: Annotated[float, typer.Option(help="Report faces that score at least this, 0 to 1.")] = 0.5,
@@ -119,7 +124,7 @@ def detect(
 
     found: list[dict[str, Any]] = []
     with hushed():
-        opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size), fast)
+        opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size), fast, weights)
     _tell_fast(opened.runner.runtime, fast)
     with opened as detector, _Ticker() as tick, saver as keep:
         try:
@@ -186,12 +191,19 @@ class _Ticker:
 
 
 @app.command("eval", epilog="Examples:\n\nedgeface eval --data wider\n\n"
-                            "edgeface eval --data wider --model dist/edgeface-n-onnx-fp32-640x480 --plot pr.png")
+                            "edgeface eval --data wider --model dist/edgeface-n-onnx-fp32-640x480 --plot pr.png\n\n"
+                            "edgeface eval --data wider --model eresfd-16 --weights mine.safetensors --scale multi")
 def evaluate(
     data: Annotated[Path, typer.Option(
         help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth.")],
     model: Model = DEFAULT_MODEL,
-    scale: Annotated[str, typer.Option(help="640 (long side, the 'VGA' protocol) or original.")] = "640",
+    weights: Weights = None,
+    scale: Annotated[str, typer.Option(
+        help="640 (long side, the 'VGA' protocol), original, or multi: several sizes and a flip with the boxes put to "
+             "a vote, as EXTD and EResFD are published; about five times as slow as original.")] = "640",
+    agreed_only: Annotated[bool, typer.Option(
+        "--agreed-only", help="With --scale multi: only faces that two or more boxes agree on, as EXTD tests. Default: "
+                              "all, as EResFD tests.")] = False,
     heights: Annotated[str, typer.Option(
         help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale).")] = "annotated",
     plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")] = None,
@@ -205,7 +217,8 @@ def evaluate(
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
     _check_format(format)
-    done = evaluate_model(model, data, scale, threads, heights=heights, progress=True, fast=fast)
+    done = evaluate_model(model, data, scale, threads, heights=heights, progress=True, fast=fast, weights=weights,
+                          agreed_only=agreed_only)
     _tell_fast(done.report.protocol.runtime, fast)
     if plot:
         plot_curves(plot, done.report, done.result)
@@ -283,17 +296,19 @@ def models(
     from edgeface.models.complexity import count
 
     rows: list[dict[str, Any]] = []
-    for name in listed():
-        complexity = count(name, width, height)
-        rows.append({"name": name, "params": complexity.params, "macs": complexity.macs,
-                     "weights": name in zoo.names()})
+    with _Bar() as tick:
+        for done, name in enumerate(names := listed()):
+            tick(f"counting {name}", done, len(names))
+            complexity = count(name, width, height)
+            rows.append({"name": name, "params": complexity.params, "macs": complexity.macs,
+                         "weights": name in zoo.names()})
     if format == "json":
         _print_json(rows)
         return
     _print_table(("name", "params", f"MACs at {size}", "weights"),
                  [(r["name"], f"{r['params'] / 1e6:.4f} M", f"{r['macs'] / 1e6:.1f} M",
                    "shipped" if r["weights"] else "-") for r in rows], right=("params", f"MACs at {size}"))
-    print("The published networks exist twice: as published, and with '-bn' appended for a head that exports well.")
+    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that exports well.")
 
 
 @app.command(epilog="Examples:\n\nedgeface score damofd-0.5g\n\n"
@@ -385,15 +400,28 @@ def _with_options(cls: type) -> Callable[[F], F]:
     return decorate
 
 
+def _given(ctx: typer.Context, options: Any) -> dict[str, Any]:
+    """Those of the options that the command line names."""
+    sources = {f.name: ctx.get_parameter_source(f.name) for f in dataclasses.fields(options)}
+    return {name: getattr(options, name) for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 @app.command(epilog="Examples:\n\nedgeface train --data wider --out runs/mine\n\n"
                     "edgeface train --data photos --annotations faces.csv --out runs/mine --samples 100000\n\n"
                     "torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine\n\n"
                     "Killed at any moment, the same command goes on where the run was.")
 @_with_options(TrainOptions)
 def train(
+    ctx: typer.Context,
     data: Annotated[Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")],
     out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
     model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = DEFAULT_MODEL,
+    genotype: Annotated[Path | None, typer.Option(
+        help="Of the neck of an ASFD network: the genotype.json of `edgeface autofem`. Default: the model's "
+             "own.")] = None,
+    recipe: Annotated[str | None, typer.Option(
+        help="Options to begin with: edgeface (the defaults below), extd, eresfd or asfd. Default: that of the "
+             "network's family.")] = None,
     annotations: Annotated[Path | None, typer.Option(
         help="Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own training list.")] = None,
     cache: Annotated[Path | None, typer.Option(
@@ -405,9 +433,14 @@ def train(
     options: Any = None,
 ) -> None:
     """Train a network; writes weights, checkpoints, log and curves into --out."""
+    from edgeface.models.genotype import read_genotype
     from edgeface.models.registry import get_architecture
 
     architecture = get_architecture(model)
+    if genotype:
+        neck = dataclasses.replace(architecture.neck, genotype=read_genotype(genotype))
+        architecture = dataclasses.replace(architecture, neck=neck)
+    options = dataclasses.replace(get_recipe(recipe, architecture), **_given(ctx, options))
     _require_torch("train", "training")
     from edgeface.training import train_model
 
@@ -426,7 +459,8 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the search in this folder, with its options.")] = None,
     size: Annotated[list[str], typer.Option(
-        help="Input size, WxH in px; given several times, the search chooses among them.")] = list(SIZES),  # noqa: B006
+        help="Input size, WxH in px. Given several times, the search chooses among them; scores do not see the "
+             "size, so that of two equal ones the smaller wins.")] = list(SIZES),  # noqa: B006
     data: Annotated[Path | None, typer.Option(
         help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
     table: Annotated[list[Path], typer.Option(
@@ -467,6 +501,52 @@ def search(
     else:
         _print_front(front, options)
     print(f"{folder / 'front.json'}, {folder / 'report.html'}", file=sys.stderr)
+
+
+@app.command(epilog="Examples:\n\nedgeface autofem --data wider --out runs/autofem\n\n"
+                    "edgeface autofem --data photos --annotations faces.csv --out runs/autofem --steps 500\n\n"
+                    "edgeface train --model asfd-d0 --genotype runs/autofem/genotype.json --data wider --out runs/mine"
+                    "\n\nWrites genotype.json into --out. Killed at any moment, the same command goes on where it was.")
+@_with_options(AutoFEMOptions)
+def autofem(
+    data: Annotated[Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")],
+    out: Annotated[Path, typer.Option(help="Folder of this search; a search that is there is resumed.")],
+    annotations: Annotated[Path | None, typer.Option(
+        help="Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own training list.")] = None,
+    cache: Annotated[Path | None, typer.Option(
+        help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+    device: Annotated[str, typer.Option(help="torch device: cpu or cuda.")] = "cpu",
+    format: Format = "table",
+    options: Any = None,
+) -> None:
+    """Search what operations the neck of an ASFD network is made of, while its weights learn (differentiable)."""
+    _check_format(format)
+    _require_torch("train", "searching a neck")
+    from edgeface.search.autofem import search as search_genotype
+    from edgeface.training import open_photos, prepare_torch
+
+    prepare_torch(threads, device)
+    photos = open_photos(data, annotations, cache or out / "cache")
+    try:
+        with _Bar() as tick:
+            found = search_genotype(options, photos, out, device, tick)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if format == "json":
+        _print_json(dataclasses.asdict(found))
+    else:
+        _print_genotype(found)
+    print(out / "genotype.json", file=sys.stderr)
+
+
+def _print_genotype(found: Genotype) -> None:
+    rows = [(4 << level, *edges, "  ".join(f"{node.op}({', '.join(map(str, node.inputs))})" for node in cell))
+            for level, (*edges, cell) in enumerate(zip((*found.top_down, None), (None, *found.bottom_up), found.same,
+                                                       found.context, strict=True))]
+    _print_table(("stride", "from above", "from below", "same level", "context: operation(what it reads)"), rows,
+                 right=("stride",), wrap=("context: operation(what it reads)",))
 
 
 def _tell_round(done: Round) -> None:
@@ -653,6 +733,30 @@ def _print_findings(found: list[Finding]) -> None:
         print(f"{'ok' if finding.ok else 'MISSING':8}{finding.what}")
         if finding.fix:
             print(f"{'':8}{'get it with' if finding.ok else 'run'}: {finding.fix}")
+
+
+@app.command("weights import",
+             epilog="Examples:\n\nedgeface weights import EXTD_32.pth --model extd-fpn-32-prelu\n\n"
+                    "edgeface weights import eresfd_16.pth.*.pth --model eresfd-16 --out mine.safetensors\n\n"
+                    "edgeface detect photo.jpg --model eresfd-16 --weights mine.safetensors\n\n"
+                    "Nothing in a file is run: one that holds anything but tensors is refused.")
+def weights_import(
+    files: Annotated[list[Path], typer.Argument(
+        metavar="FILE...", help="Checkpoint of the authors: .pth, .pt or .safetensors; several files if it comes so.")],
+    model: Annotated[str, typer.Option(help="Network that the weights are of, as `edgeface models` lists them.")],
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")] = None,
+    format: Format = "table",
+) -> None:
+    """Turn weights that others published into a file that --weights takes."""
+    _check_format(format)
+    _require_torch("zoo", "importing weights")
+    from edgeface.importing import import_weights
+
+    done = import_weights(files, model, out or Path(f"{model}.safetensors"))
+    if format == "json":
+        _print_json(done.to_json())
+    else:
+        print(f"{done.weights}: {done.tensors} tensors, {done.parameters} parameters of {done.model}")
 
 
 def main() -> int:

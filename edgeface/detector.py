@@ -70,15 +70,17 @@ class Detector:
         nms_iou: float = DEFAULT_IOU,
         size: int | str | None = None,
         fast: bool = False,
+        weights: Path | str | None = None,
     ) -> Detector:
         """Open a Bundle folder, or a zoo name (run by torch).
 
         score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by more are dropped.
         size: for models that take any size, the long side in px that an image is scaled to (default 640), or
-        ``"original"`` for no scaling; a fixed model has its own. fast: see :func:`edgeface.runners.open_runner`. Raises
-        an EdgefaceError with one line.
+        ``"original"`` for no scaling; a fixed model has its own. fast: see :func:`edgeface.runners.open_runner`.
+        weights: a safetensors file for the network called ``model``, instead of what ships with edgeface. Raises an
+        EdgefaceError with one line.
         """
-        runner = _open(model, threads, fast)
+        runner = _open(model, threads, fast, weights)
         try:
             return cls(runner, score_threshold, nms_iou, size)
         except BaseException:
@@ -156,7 +158,7 @@ class Detector:
         return place(rgb, fitted, *canvas), factors
 
 
-def _open(model: Path | str, threads: int, fast: bool) -> Runner:
+def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | None) -> Runner:
     """A zoo name goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
     from edgeface import zoo
     from edgeface.models.registry import ARCHITECTURES
@@ -169,7 +171,10 @@ def _open(model: Path | str, threads: int, fast: bool) -> Runner:
     if named and not (path / MANIFEST).is_file():
         from edgeface.runners.torch import TorchRunner
 
-        return TorchRunner.open(text, threads)
+        return TorchRunner.open(text, threads, weights=weights)
+    if weights is not None:
+        raise OptionError(f"weights {weights} are for a network, not for {text!r}: name one that `edgeface models` "
+                          "lists, with --model; a Bundle has weights of its own")
     if not path.exists() and path.name == text:
         raise ModelError(f"unknown model {text!r}: no such Bundle folder, and the zoo has: "
                          f"{', '.join(zoo.names()) or 'none yet'}")

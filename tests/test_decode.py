@@ -155,8 +155,15 @@ def test_levels_that_do_not_cover_the_same() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_head_layout_of_every_network(name: str) -> None:
     layout = head_layout(get_architecture(name))
-    assert (layout.anchors, layout.offset) == ((1, 0.5) if name.startswith("edgeface") else (2, 0.0))
-    assert layout.output_names == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
+    published = name.startswith(("damofd", "scrfd"))
+    assert (layout.anchors, layout.offset) == ((2, 0.0) if published else (1, 0.5))
+    if published or name.startswith("edgeface"):
+        assert layout.output_names == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
+        assert layout.coding == "distance"
+    else:
+        assert layout.strides == (4, 8, 16, 32, 64, 128) and layout.coding == "ssd"
+    if name.startswith("extd"):
+        assert layout.prior == (4.0, 4.0)
 
 
 def test_head_layout_round_trip() -> None:

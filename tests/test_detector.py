@@ -204,6 +204,28 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Detector.open("scrfd-34g")
 
 
+def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astronaut: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface import zoo
+
+    shipped = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(shipped.read_bytes())
+    found = [Detector.open("edgeface-n", size=320, weights=weights).detect(astronaut) for weights in (None, copy)]
+    assert found[0] == found[1] and len(found[0]) > 0
+    refusals: list[tuple[str, Path, type[Exception], str]] = [
+        ("eresfd-16", copy, ModelError, r"mine.safetensors: the weights do not fit eresfd-16: .* is absent, expected "
+                                        r".*: name its network with --model"),
+        ("edgeface-n", tmp_path / "none", ModelError, "cannot read weights .*none"),
+        ("edgefase-n", copy, OptionError, "are for a network, not for 'edgefase-n': name one that `edgeface models`"),
+        (str(exported("onnx").path), copy, OptionError, "a Bundle has weights of its own"),
+    ]
+    for model, weights, error, said in refusals:
+        with pytest.raises(error, match=said) as caught:
+            Detector.open(model, weights=weights)
+        assert "\n" not in str(caught.value)
+
+
 def test_equal_across_processes(exported: Callable[..., Bundle], hopper_path: Path) -> None:
     program = (
         "import json, sys; from edgeface import Detector\n"

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import ONE_OF_EACH
 from numpy.typing import NDArray
 
 from edgeface.bundle import MANIFEST, Bundle, Manifest, write_bundle
 from edgeface.decode import head_layout
 from edgeface.errors import BundleError, EdgefaceError, ImageError, ModelError
-from edgeface.models.registry import ARCHITECTURES
 from edgeface.ncnn_model import Layer, NcnnModel, dump_bin, dump_param, parse_model, parse_param
 from edgeface.runners import open_runner
 
@@ -86,7 +86,23 @@ def every_layer_type() -> NcnnModel:
     ))
 
 
-FULL = every_layer_type()
+def joins_and_parts() -> NcnnModel:
+    """A small graph with the layers that networks of six levels have beside those."""
+    return NcnnModel((
+        Layer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),
+        Layer("MemoryData", "mean", (), ("1",), {0: 1, 1: 1, 2: 3}, {"data": weights(3)[0]}),
+        Layer("BinaryOp", "centre", ("input", "1"), ("2",), {0: 1}),
+        Layer("Slice", "planes", ("2",), ("3", "4", "5"), {0: (1, 1, -233), 1: 0}),
+        Layer("BinaryOp", "least", ("3", "4"), ("6",), {0: 5}),
+        Layer("Split", "fork", ("6",), ("7", "8", "9")),
+        Layer("BinaryOp", "most", ("5", "7"), ("10",), {0: 4}),
+        Layer("Eltwise", "sum", ("10", "8"), ("11",), {0: 1, 1: (0.5, 0.25)}),
+        Layer("Concat", "join", ("11", "9"), ("12",), {0: 0}),
+        Layer("Interp", "resize", ("12",), ("out",), {0: 2, 3: 7, 4: 5, 6: 1}),
+    ))
+
+
+FULL, JOINS = every_layer_type(), joins_and_parts()
 PARAM, BIN = dump_param(FULL), dump_bin(FULL)
 
 
@@ -146,22 +162,31 @@ class TestFormat:
         assert [shapes[name] for name in ("input", "3", "5", "6", "7", "13", "out")] == [
             (3, 16, 24), (4, 16, 24), (4, 16, 24), (4, 8, 12), (4, 16, 24), (4, 1, 1), (2,)]
 
-    def test_every_model_is_what_ncnn_makes_of_it(self, tmp_path: Path) -> None:
+    def test_joins_and_parts(self) -> None:
+        param, content = dump_param(JOINS), dump_bin(JOINS)
+        assert b" -23300=3,1,1,-233 1=0\n" in param and len(content) == 12
+        assert same(parse_model(param, content), JOINS)
+        shapes = JOINS.shapes(WIDTH, HEIGHT)
+        assert [shapes[name] for name in ("1", "2", "4", "11", "12", "out")] == [
+            (3, 1, 1), (3, 16, 24), (1, 16, 24), (1, 16, 24), (2, 16, 24), (2, 7, 5)]
+
+    @pytest.mark.parametrize("model", [FULL, JOINS], ids=["full", "joins"])
+    def test_every_model_is_what_ncnn_makes_of_it(self, model: NcnnModel, tmp_path: Path) -> None:
         """ncnn reads the files by itself, and the sizes of its activations are the ones we derive."""
         ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed")
-        (tmp_path / "m.param").write_bytes(PARAM)
-        (tmp_path / "m.bin").write_bytes(BIN)
+        (tmp_path / "m.param").write_bytes(dump_param(model))
+        (tmp_path / "m.bin").write_bytes(dump_bin(model))
         net = ncnn.Net()
         assert net.load_param(str(tmp_path / "m.param")) == net.load_model(str(tmp_path / "m.bin")) == 0
         extractor = net.create_extractor()
         extractor.set_light_mode(False)
         assert extractor.input("input", ncnn.Mat(np.zeros((3, HEIGHT, WIDTH), np.float32)).clone()) == 0
-        for name, shape in FULL.shapes(WIDTH, HEIGHT).items():
+        for name, shape in model.shapes(WIDTH, HEIGHT).items():
             status, value = extractor.extract(name)
             assert status == 0 and np.array(value).shape == shape, name
 
     @pytest.mark.parametrize("name", [
-        pytest.param(name, marks=[] if name in FAMILIES else pytest.mark.slow) for name in ARCHITECTURES
+        pytest.param(name, marks=[] if name in FAMILIES else pytest.mark.slow) for name in ONE_OF_EACH
     ])
     @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
     def test_round_trip_of_real_exports(self, name: str, precision: str) -> None:
@@ -179,8 +204,9 @@ class TestFormat:
         layout, shapes = head_layout(network.architecture), model.shapes(96, 64)
         assert set(model.outputs) == set(layout.output_names)
         for stride in layout.strides:
-            assert shapes[f"cls_{stride}"] == (layout.anchors, 64 // stride, 96 // stride)
-            assert shapes[f"box_{stride}"] == (4 * layout.anchors, 64 // stride, 96 // stride)
+            cells = (-(-64 // stride), -(-96 // stride))
+            assert shapes[f"cls_{stride}"] == (layout.anchors, *cells)
+            assert shapes[f"box_{stride}"] == (4 * layout.anchors, *cells)
 
 
 class TestRefused:
@@ -230,6 +256,24 @@ class TestRefused:
         assert "\n" not in str(caught.value)
         with pytest.raises(ModelError):
             parse(content)
+
+    @pytest.mark.parametrize(("old", "new", "message"), [
+        ("0=1 1=1 2=3", "0=2 1=1 2=3", "operands of"),
+        ("0=1 1=1 2=3", "0=1 1=1", "no parameter 2"),
+        ("-23300=3,1,1,-233", "-23300=2,1,-233", "accepted are equal ones"),
+        ("-23300=3,1,1,-233", "-23300=3,2,1,-233", "accepted are equal ones"),
+        ("-23300=3,1,1,-233", "-23300=3,1.0,1.0,1.0", "parameter 0 = "),
+        (" -23300=3,1,1,-233", "", "no parameter 0"),
+        ("-23301=2,0.5,0.25", "-23301=1,0.5", "factors"),
+        ("3=7 4=5", "3=7", "an output of 2x7x0 values"),
+        ("0=5", "0=6", "parameter 0 = 6"),
+    ])
+    def test_joins(self, old: str, new: str, message: str) -> None:
+        text = dump_param(JOINS)
+        assert text.count(old.encode()) == 1
+        with pytest.raises(ModelError, match=message) as caught:
+            NcnnModel(parse_param(text.replace(old.encode(), new.encode()))).shapes(WIDTH, HEIGHT)
+        assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(("content", "message"), [
         (b"", "starts with 7767517"),

@@ -6,6 +6,7 @@ print(evaluation.report.to_json())
 
 from __future__ import annotations
 
+from edgeface.evaluation.multiscale import MultiScaleDetector, box_vote
 from edgeface.evaluation.plots import plot_curves
 from edgeface.evaluation.predict import Evaluation, Predictions, evaluate_detector, evaluate_model, present_images
 from edgeface.evaluation.predictions import load_predictions, save_predictions
@@ -15,10 +16,12 @@ from edgeface.evaluation.wider import GroundTruth, WiderResult, evaluate, load_g
 __all__ = [
     "Evaluation",
     "GroundTruth",
+    "MultiScaleDetector",
     "Predictions",
     "Protocol",
     "Report",
     "WiderResult",
+    "box_vote",
     "evaluate",
     "evaluate_detector",
     "evaluate_model",

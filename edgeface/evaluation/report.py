@@ -11,6 +11,11 @@ from edgeface.evaluation.wider import SETTINGS, WiderResult
 
 EVALUATOR = "WIDER FACE val, official protocol (IoU 0.5, 1000 thresholds)"
 ANNOTATED, EVALUATED = "annotated", "evaluated"
+SCALE_NAMES = {
+    "original": "original size",
+    "multi": "several sizes and a flip, boxes put to a vote",
+    "multi-agreed": "several sizes and a flip, boxes that two or more agree on",
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Protocol:
     """How the predictions were made: a figure without it cannot be compared with another."""
 
     scale: str
-    """the long side of the resized images in px, such as '640', or 'original'"""
+    """the long side of the resized images in px, such as '640', or one of SCALE_NAMES"""
     input: str
     """what the network was given, in words"""
     score_threshold: float
@@ -32,7 +37,7 @@ class Protocol:
     evaluator: str = EVALUATOR
 
     def __str__(self) -> str:
-        scale = "original size" if self.scale == "original" else f"long side {self.scale}"
+        scale = SCALE_NAMES.get(self.scale, f"long side {self.scale}")
         thresholds = f"score >= {self.score_threshold:g}, NMS IoU {self.nms:g}"
         return f"{scale} ({self.input}), {thresholds}, {self.runtime}; {self.evaluator}"
 

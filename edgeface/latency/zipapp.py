@@ -19,7 +19,7 @@ MODULES = (
     "images", "ncnn_model", "records", "version",
     *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "jobs", "measurement",
                                      "photo", "protocol", "statistics", "worker", "worker_process")),
-    "models/__init__", "models/architecture", "models/registry",
+    "models/__init__", "models/architecture", "models/genotype", "models/registry",
     *(f"runners/{name}" for name in ("__init__", "base", "files", "ncnn", "onnxruntime", "openvino", "tflite")),
     "zoo/__init__",
 )

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from edgeface.models.genotype import Genotype
 from edgeface.records import from_fields
 
 
@@ -28,7 +29,7 @@ class Backbone:
     depths: tuple[int, ...] = ()
     """blocks of each stage"""
     block: str = ""
-    """resnetv1e: basic or bottleneck"""
+    """resnetv1e: basic or bottleneck; asfd: these or depthwise"""
     activation: str = ""
     """extd: prelu, lrelu or relu"""
 
@@ -41,6 +42,10 @@ class Neck:
     """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the head reads the
     backbone's maps), extd, sepfpn or autofem"""
     channels: int
+    genotype: Genotype | None = None
+    """autofem: its operations"""
+    repeats: int = 1
+    """autofem: how often it follows upon itself"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Head:
     on six levels, strides 4 to 128"""
     channels: int
     stack: int
-    """3x3 convolutions in the tower"""
+    """3x3 convolutions in the tower; s3fd: in each of two, for class and box, shared by the levels"""
     norm: str = "batch"
     """batch (folds away on export) or group (as published)"""
     groups: int = 0
@@ -69,6 +74,8 @@ class Head:
     maxout: str = ""
     """s3fd: out (of three background outputs on the finest level the largest counts), or in-out (also of three face
     outputs on the other levels)"""
+    dual: bool = False
+    """s3fd on neck autofem: in training also reads the maps that the neck starts from"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ class InputNorm:
     mean: float | tuple[float, float, float] = 0.0
     """of all channels, or of R, G and B"""
     std: float = 255.0
+
+
+FAMILY_FIELDS = {"backbone": ("activation",), "neck": ("genotype", "repeats"),
+                 "head": ("prior", "kernel", "maxout", "dual")}
+"""Part -> its fields that only networks of the S3FD family fill in"""
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,17 @@ class Architecture:
     input: InputNorm = InputNorm()
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture."""
-        return dataclasses.asdict(self)
+        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture.
+
+        Fields of the S3FD family are left out where they say nothing: the text of every other network, and with it the
+        names and random numbers drawn from that text, is what it was before these fields were added.
+        """
+        data = dataclasses.asdict(self)
+        for part, names in FAMILY_FIELDS.items():
+            default = {f.name: f.default for f in dataclasses.fields(getattr(self, part))}
+            data[part] = {key: value for key, value in data[part].items()
+                          if key not in names or value != default[key]}
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Architecture:

@@ -24,13 +24,14 @@ class ConvNorm(nn.Module):
         *,
         padding: int | None = None,
         groups: int = 1,
+        dilation: int = 1,
         bias: bool = False,
         norm: nn.Module | None = None,
         relu: bool = True,
     ) -> None:
         super().__init__()
-        pad = (kernel - 1) // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=bias)
+        pad = dilation * (kernel - 1) // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, dilation, groups, bias)
         self.norm = norm
         self.relu = relu
 
@@ -72,6 +73,13 @@ def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
             raise ModelError(f"{where}: {name} is {value!r}, accepted: a whole number of at least {minimum}")
 
 
+def require_width(where: str, in_channels: tuple[int, ...], channels: int) -> None:
+    """Raise ModelError unless all maps are ``channels`` wide; ``where`` begins the message."""
+    if set(in_channels) != {channels}:
+        raise ModelError(f"{where}: channels is {channels}, accepted: the width of all maps of the backbone, which is "
+                         f"{' and '.join(map(str, sorted(set(in_channels))))}")
+
+
 class BasicResidual(nn.Module):
     """ReLU(x + 3x3(ReLU(3x3(x)))), same width and stride 1. The last scale starts at 0, so it begins as identity."""
 
@@ -87,14 +95,15 @@ class BasicResidual(nn.Module):
 
 
 class Residual(nn.Module):
-    """ReLU(branch(x) + shortcut(x)), the shape of both the same; the branch ends in batch norm without activation."""
+    """branch(x) + shortcut(x), then ReLU unless ``relu`` is off; the branch ends in batch norm without activation."""
 
-    def __init__(self, branch: nn.Sequential, shortcut: nn.Module) -> None:
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module, relu: bool = True) -> None:
         super().__init__()
-        self.branch, self.shortcut = branch, shortcut
+        self.branch, self.shortcut, self.relu = branch, shortcut, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.branch(x) + self.shortcut(x))
+        total = self.branch(x) + self.shortcut(x)
+        return torch.relu(total) if self.relu else total
 
     @property
     def last_scale(self) -> nn.Parameter:

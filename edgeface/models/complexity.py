@@ -34,7 +34,7 @@ class Complexity:
     """multiply-accumulates of the convolutions, for one image"""
     parts: dict[str, int]
     """multiply-accumulates of each child of the network (backbone, neck, head); of each stage of its backbone
-    (stem, c2 to c5, named by the stride 2^n of their output) where it is a detector of this package"""
+    (stem, c2 to c5 or c7, named by the stride 2^n of their output) where it is a detector of this package"""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -65,6 +65,21 @@ def count(model: nn.Module | Architecture | str, width: int, height: int) -> Com
     return Complexity(params=sum(p.numel() for p in net.parameters()), macs=sum(layers.values()), parts=dict(parts))
 
 
+def count_as_extd(model: Architecture | str, width: int, height: int) -> int:
+    """Multiply-accumulates as the paper of EXTD counts its own networks; :func:`count` says what really runs.
+
+    The authors' program (compute_flops of their train.py) walks over the layers instead of running them: the backbone
+    counts for one of its six passes, and all that follows as if each level had the size of the finest.
+    """
+    with torch.device("meta"):
+        net = build_detector(get_architecture(model) if isinstance(model, str) else model, seed=0)
+    macs, stride = 0, 1
+    for conv in (m for m in net.modules() if isinstance(m, nn.Conv2d)):
+        stride *= conv.stride[0]
+        macs += conv.weight.numel() * (width // stride) * (height // stride)
+    return macs
+
+
 def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
     """Forward zeros through ``net`` and return the multiply-accumulates of each layer by its dotted name."""
     macs: dict[str, int] = {}
@@ -73,6 +88,9 @@ def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
             macs[name] = 0
             module.register_forward_hook(_hook(name, macs))
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    if device.type == "meta":  # without values a normalisation only takes time, most of it all
+        for norm in (m for m in net.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))):
+            norm.forward = lambda input: input  # type: ignore[method-assign]
     with torch.no_grad():
         net.eval()(torch.zeros(1, 3, height, width, device=device))
     return macs
@@ -103,13 +121,16 @@ def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
 def _parts_of(name: str, net: nn.Module) -> list[str]:
     """Return the parts that the layer called ``name`` belongs to.
 
-    ``backbone.stages.i`` of n stages is c(6 - n + i), since every backbone ends at stride 32 = 2^5.
+    ``backbone.stages.i`` of n stages is c(6 - n + i) where a backbone ends at stride 32 = 2^5, and c(8 - n + i) in the
+    S3FD family, which ends at stride 128.
     """
     path = name.split(".")
     parts = [path[0]]
-    stages = getattr(getattr(net, "backbone", None), "stages", None)
+    backbone = getattr(net, "backbone", None)
+    stages = getattr(backbone, "stages", None)
     if path[:2] == ["backbone", "stem"]:
         parts.append("stem")
     elif path[:2] == ["backbone", "stages"] and isinstance(stages, nn.ModuleList):
-        parts.append(f"c{6 - len(stages) + int(path[2])}")
+        last = 5 if len(backbone.channels) == 3 else 7  # type: ignore[union-attr]
+        parts.append(f"c{last + 1 - len(stages) + int(path[2])}")
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,12 @@ from torch import Tensor, nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture, Backbone, InputNorm
+from edgeface.models.asfd import AutoFEM
+from edgeface.models.asfd_backbone import ASFDBackbone
 from edgeface.models.blocks import ConvNorm, Extractor, require_sizes
 from edgeface.models.convnet import ConvNet
+from edgeface.models.eresfd import EResNet, SepFPN
+from edgeface.models.extd import EXTD
 from edgeface.models.head import SCRFDHead, build_head
 from edgeface.models.neck import build_neck
 from edgeface.models.plainnet import PlainNet
@@ -22,7 +27,8 @@ from edgeface.models.scrfd import MobileNetV1, ResNetV1e
 class FaceNet(nn.Module):
     """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32.
 
-    S3FD family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows.
+    S3FD family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows. With a dual head, in
+    training, those of the second shot and then those of the first: as many again.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -32,9 +38,16 @@ class FaceNet(nn.Module):
         self.backbone = build_backbone(architecture.backbone)
         self.neck = build_neck(architecture.neck, self.backbone.channels)
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
+        if architecture.head.dual and not isinstance(self.neck, AutoFEM):
+            raise ModelError(f"head {architecture.head.kind}: dual is for neck autofem only, leave it out")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = self.head(self.neck(self.backbone(self.normalise(image))))
+        features = self.backbone(self.normalise(image))
+        if self.training and self.architecture.head.dual:
+            assert isinstance(self.neck, AutoFEM)
+            first, second = self.neck.shots(features)
+            return (*self.head(second), *self.head(first))
+        outputs: tuple[Tensor, ...] = self.head(self.neck(features))
         return outputs
 
 
@@ -67,11 +80,14 @@ class PadWithMean(nn.Module):
         return F.pad(x, (self.padding,) * 4, value=self.mean)
 
 
-BACKBONES: dict[str, tuple[type[ConvNet | PlainNet | MobileNetV1 | ResNetV1e], int, int]] = {
+BACKBONES: dict[str, tuple[Callable[[Backbone], Extractor], int, int]] = {
     "convnet": (ConvNet, 4, 3),
     "plainnet": (PlainNet, 0, 0),
     "mobilenetv1": (MobileNetV1, 6, 4),
     "resnetv1e": (ResNetV1e, 5, 4),
+    "extd": (EXTD, 1, 0),
+    "eresfd": (EResNet, 2, 5),
+    "asfd": (ASFDBackbone, 7, 4),
 }
 """Backbone kinds: class, number of widths and number of depths it takes."""
 
@@ -91,9 +107,9 @@ def build_backbone(spec: Backbone) -> Extractor:
     require_sizes(where, **{f"widths[{i}]": width for i, width in enumerate(spec.widths)})
     # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
     require_sizes(where, 0 if kind is ConvNet else 1, **{f"depths[{i}]": depth for i, depth in enumerate(spec.depths)})
-    for name, reader in (("structure", "plainnet"), ("block", "resnetv1e"), ("activation", "extd")):
-        if getattr(spec, name) and spec.kind != reader:
-            raise ModelError(f"{where}: {name} is for {reader} only, leave it out")
+    for name, readers in (("structure", ("plainnet",)), ("block", ("resnetv1e", "asfd")), ("activation", ("extd",))):
+        if getattr(spec, name) and spec.kind not in readers:
+            raise ModelError(f"{where}: {name} is for {' and '.join(readers)} only, leave it out")
     return kind(spec)
 
 
@@ -110,6 +126,8 @@ def deployable(model: FaceNet) -> FaceNet:
         net.normalise = _fold_normalise(convs[0].conv, net.architecture.input)
         if isinstance(net.head, (SCRFDHead, S3FDHead)):
             net.head = net.head.folded()
+        if isinstance(net.neck, (SepFPN, AutoFEM)):
+            net.neck = net.neck.folded()
     return net
 
 

@@ -202,7 +202,7 @@ def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead
     if spec.kind == "s3fd":
         return S3FDHead(in_channels, spec)
     require_sizes(where, stack=spec.stack)
-    for name, default in (("prior", ()), ("kernel", 1), ("maxout", "")):
+    for name, default in (("prior", ()), ("kernel", 1), ("maxout", ""), ("dual", False)):
         if getattr(spec, name) != default:
             raise ModelError(f"{where}: {name} is for s3fd only, leave it out")
     if spec.norm == "group":

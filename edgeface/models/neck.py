@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Neck
-from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes
+from edgeface.models.asfd import AutoFEM
+from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes, require_width
+from edgeface.models.eresfd import SepFPN
+from edgeface.models.extd import EXTDNeck
 
 
 class FPN(Pyramid):
@@ -63,9 +68,7 @@ class NoNeck(Pyramid):
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
         super().__init__()
-        if set(in_channels) != {channels}:
-            raise ModelError(f"neck none: channels is {channels}, accepted: the width of all maps of the backbone, "
-                             f"which is {' and '.join(map(str, sorted(set(in_channels))))}")
+        require_width("neck none", in_channels, channels)
         self.out_channels = channels
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -74,8 +77,13 @@ class NoNeck(Pyramid):
 
 def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
     """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
-    kinds: dict[str, type[FPN | PAFPN | NoNeck]] = {"fpn": FPN, "pafpn": PAFPN, "none": NoNeck}
-    if spec.kind not in kinds:
-        raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)})")
+    kinds: dict[str, Callable[[tuple[int, ...], int], Pyramid]] = {"fpn": FPN, "pafpn": PAFPN, "none": NoNeck,
+                                                                  "extd": EXTDNeck, "sepfpn": SepFPN}
+    if spec.kind not in (*kinds, "autofem"):
+        raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)}, autofem)")
     require_sizes(f"neck {spec.kind}", channels=spec.channels)
+    if spec.kind == "autofem":
+        return AutoFEM(in_channels, spec)
+    if spec.genotype is not None or spec.repeats != 1:
+        raise ModelError(f"neck {spec.kind}: genotype and repeats are for autofem only, leave them out")
     return kinds[spec.kind](in_channels, spec.channels)

@@ -1,20 +1,27 @@
-"""Zoo names and the Architectures behind them: ours, and the nine networks published for DamoFD and SCRFD.
+"""Zoo names and the Architectures behind them: ours, and the published ones.
 
-Each published network comes twice. ``damofd-0.5g`` is faithful: group normalisation in the head. ``damofd-0.5g-bn`` is
-its deployable variant: batch normalisation instead, which folds into the convolutions on export. Variants are not
-listed on their own (:func:`listed`): they have the same multiply-accumulates and within 0.4 % the same parameters.
+The nine networks of DamoFD and SCRFD come twice. ``damofd-0.5g`` is faithful: group normalisation in the head.
+``damofd-0.5g-bn`` is its deployable variant: batch normalisation instead, which folds into the convolutions on export.
+Variants are not listed on their own (:func:`listed`): they have the same multiply-accumulates and within 0.4 % the same
+parameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture, Backbone, Head, InputNorm, Neck
+from edgeface.models.genotype import DEFAULT_GENOTYPE
+from edgeface.models.searched import read_searched
 
 ARCHITECTURES: dict[str, Architecture] = {}
 VARIANT_SUFFIX = "-bn"
 """Appended to the name of a published network for its deployable variant."""
+S3FD_INPUT = InputNorm(mean=(123.0, 117.0, 104.0), std=1.0)
+"""of the S3FD family: RGB means of ImageNet, as its authors round them"""
 
 
 def register(architecture: Architecture) -> Architecture:
@@ -28,13 +35,13 @@ def register(architecture: Architecture) -> Architecture:
 def get_architecture(name: str) -> Architecture:
     """Return the Architecture called ``name``. Raises ModelError that lists the known names."""
     if name not in ARCHITECTURES:
-        raise ModelError(f"unknown model {name!r} (known: {', '.join(listed())}; the published ones also with "
-                         f"{VARIANT_SUFFIX} appended, for batch normalisation)")
+        raise ModelError(f"unknown model {name!r} (known: {', '.join(listed())}; those of DamoFD and "
+                         f"SCRFD also with {VARIANT_SUFFIX} appended, for batch normalisation)")
     return ARCHITECTURES[name]
 
 
 def listed() -> tuple[str, ...]:
-    """Return the names worth a line in a listing: everything but the deployable variants of published networks."""
+    """Return the names worth a line in a listing: everything but the deployable variants of DamoFD and SCRFD."""
     return tuple(name for name in ARCHITECTURES if name.removesuffix(VARIANT_SUFFIX) not in PUBLISHED
                  or name in PUBLISHED)
 
@@ -45,6 +52,9 @@ register(Architecture(
     neck=Neck(kind="fpn", channels=32),
     head=Head(kind="plain", channels=32, stack=1),
 ))
+
+for _entry in read_searched():
+    register(_entry.architecture)
 
 
 # Pyramid and head of each compute regime, the same for both families.
@@ -97,3 +107,66 @@ def _register_published() -> None:
 
 
 _register_published()
+
+
+def _register_extd() -> None:
+    """``extd-fpn-32-prelu`` to ``extd-ssd-64-relu``: two forms, three widths, three activations."""
+    for form, width, activation in itertools.product(("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")):
+        register(Architecture(
+            f"extd-{form}-{width}-{activation}",
+            Backbone("extd", widths=(width,), activation=activation),
+            Neck("extd" if form == "fpn" else "none", width),
+            Head("s3fd", channels=width, stack=0, prior=(4.0, 4.0), kernel=3, maxout="out"),
+            S3FD_INPUT,
+        ))
+
+
+_register_extd()
+
+
+def eresfd(width: int) -> Architecture:
+    """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is width / 256."""
+    return Architecture(
+        f"eresfd-{width}",
+        Backbone("eresfd", widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),
+        Neck("sepfpn", width),
+        Head("s3fd", channels=width, stack=0, prior=(4.0, 5.0), maxout="out"),
+        S3FD_INPUT,
+    )
+
+
+register(eresfd(16))
+register(eresfd(32))
+
+
+_RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "basic": ((64, 64, 128, 256, 512), (256, 256)),
+    "bottleneck": ((64, 256, 512, 1024, 2048), (512, 256)),
+}
+"""Widths of stem and c2 to c5, and of c6 and c7."""
+_MOBILE_DEPTHS = (2, 2, 6, 2)
+
+
+def _register_asfd() -> None:
+    """``asfd-d0`` to ``asfd-d6``: larger and larger. Where these figures come from: docs/asfd.md."""
+    side = math.sqrt(1.5)
+    for size, (block, widths, depths, channels, stack, repeats) in enumerate((
+        ("depthwise", (24, 48, 96, 200, 408), _MOBILE_DEPTHS, 16, 1, 1),
+        ("depthwise", (64, 128, 256, 512, 1024), _MOBILE_DEPTHS, 40, 1, 1),
+        ("basic", (), (2, 2, 2, 2), 144, 2, 1),
+        ("basic", (), (3, 4, 6, 3), 232, 2, 1),
+        ("bottleneck", (), (3, 4, 6, 3), 232, 3, 2),
+        ("bottleneck", (), (3, 4, 23, 3), 288, 3, 3),
+        ("bottleneck", (), (3, 8, 36, 3), 312, 3, 3),
+    )):
+        base, extra = _RESNETS.get(block, (widths, (channels, channels)))
+        register(Architecture(
+            f"asfd-d{size}",
+            Backbone("asfd", widths=(*base, *extra), depths=depths, block=block),
+            Neck("autofem", channels, DEFAULT_GENOTYPE, repeats),
+            Head("s3fd", channels, stack, depthwise=True, prior=(4 / side, 4 * side), maxout="in-out", dual=True),
+            S3FD_INPUT,
+        ))
+
+
+_register_asfd()

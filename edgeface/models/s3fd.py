@@ -31,7 +31,8 @@ MAXOUTS = ("", "out", "in-out")
 class S3FDHead(nn.Module):
     """Six maps -> (cls_4, box_4, ..., cls_128, box_128), each [N, 1 or 4, ceil(H/s), ceil(W/s)].
 
-    Each level has output convolutions of its own. Published sizes: EXTD 3x3, EResFD 1x1.
+    Each level has output convolutions of its own. Published sizes: EXTD 3x3, EResFD 1x1. ASFD has two towers before
+    them, one for class and one for box, whose weights the levels share.
     """
 
     def __init__(self, in_channels: int, spec: Head) -> None:
@@ -39,16 +40,18 @@ class S3FDHead(nn.Module):
         _check(spec, in_channels)
         self.counts = tuple(_outputs(spec.maxout, level) for level in range(len(S3FD_STRIDES)))
         """(background, face) outputs of each level"""
+        self.loc_tower, self.conf_tower = _tower(spec), _tower(spec)
         self.loc = nn.ModuleList(conv_bias(in_channels, 4, spec.kernel) for _ in S3FD_STRIDES)
         self.conf = nn.ModuleList(conv_bias(in_channels, sum(counts), spec.kernel) for counts in self.counts)
-        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+        for conv in (m for m in (*self.loc.modules(), *self.conf.modules()) if isinstance(m, nn.Conv2d)):
             nn.init.xavier_uniform_(conv.weight)
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def raw(self, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
         """(loc, conf) of each level as the authors' networks give them: before max-out and variances."""
-        return [(loc(x), conf(x)) for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)]
+        return [(loc(self.loc_tower(x)), conf(self.conf_tower(x)))
+                for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)]
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
@@ -71,6 +74,7 @@ class FoldedS3FDHead(nn.Module):
 
     def __init__(self, head: S3FDHead) -> None:
         super().__init__()
+        self.loc_tower, self.conf_tower = head.loc_tower, head.conf_tower
         self.signs = tuple(-1.0 if background > 1 else 1.0 for background, _ in head.counts)
         pairs = zip(head.conf, head.counts, strict=True)
         self.conf = nn.ModuleList(_difference(conf, background) for conf, (background, _) in pairs)
@@ -79,12 +83,25 @@ class FoldedS3FDHead(nn.Module):
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
         for x, conf, loc, sign in zip(maps, self.conf, self.loc, self.signs, strict=True):
-            logits = conf(x)
+            logits = conf(self.conf_tower(x))
             if logits.shape[1] > 1:
                 a, b, c = logits.split(1, 1)
                 logits = torch.minimum(torch.minimum(a, b), c) if sign < 0 else torch.maximum(torch.maximum(a, b), c)
-            outputs += [logits, loc(x)]
+            outputs += [logits, loc(self.loc_tower(x))]
         return tuple(outputs)
+
+
+def _tower(spec: Head) -> nn.Sequential:
+    """``stack`` 3x3 convolutions (depthwise, then 1x1, if asked), each with ReLU; biases, no normalisation."""
+    layers: list[nn.Module] = []
+    for _ in range(spec.stack):
+        if spec.depthwise:
+            layers.append(ConvNorm(spec.channels, spec.channels, 3, groups=spec.channels, bias=True, relu=False))
+        layers.append(ConvNorm(spec.channels, spec.channels, 1 if spec.depthwise else 3, bias=True))
+    tower = nn.Sequential(*layers)
+    for conv in (m for m in tower.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # without normalisation the scale has to last
+    return tower
 
 
 def _difference(layer: nn.Module, background: int) -> ConvNorm:
@@ -120,6 +137,7 @@ def _outputs(maxout: str, level: int) -> tuple[int, int]:
 def _check(spec: Head, in_channels: int) -> None:
     where = f"head {spec.kind}"
     require_sizes(where, kernel=spec.kernel)
+    require_sizes(where, 0, stack=spec.stack)
     if spec.maxout not in MAXOUTS:
         raise ModelError(f"{where}: maxout is {spec.maxout!r}, accepted: out, in-out or nothing")
     if len(spec.prior) != 2 or min(spec.prior) <= 0:

@@ -34,7 +34,7 @@ class MobileNetV1(StagedBackbone):
                 layers += _depthwise(w_out, w_out, 1)
             self.stages.append(nn.Sequential(*layers))
         self.channels = widths[3:]
-        _initialise(self)
+        initialise(self)
 
 
 class ResNetV1e(StagedBackbone):
@@ -45,28 +45,37 @@ class ResNetV1e(StagedBackbone):
 
     def __init__(self, spec: Backbone) -> None:
         super().__init__()
-        if spec.block not in ("basic", "bottleneck"):
-            raise ModelError(f"resnetv1e: unknown block {spec.block!r} (known: basic, bottleneck)")
-        if spec.block == "bottleneck" and any(width % BOTTLENECK_EXPANSION for width in spec.widths[1:]):
-            raise ModelError(f"resnetv1e: the stage widths of bottleneck blocks must be multiples of "
-                             f"{BOTTLENECK_EXPANSION}, got {', '.join(map(str, spec.widths[1:]))}")
         width = spec.widths[0]
         half = max(1, width // 2)
         self.stem = nn.Sequential(conv_bn(3, half, 3, 2), conv_bn(half, half, 3), conv_bn(half, width, 3),
                                   nn.MaxPool2d(2))
-        self.stages = nn.ModuleList()
-        for index, (w_out, depth) in enumerate(zip(spec.widths[1:], spec.depths, strict=True)):
-            strides = [1 if index == 0 else 2] + [1] * (depth - 1)
-            inputs = [width] + [w_out] * (depth - 1)
-            self.stages.append(nn.Sequential(
-                *(_resnet_block(w_in, w_out, stride, spec.block) for w_in, stride in zip(inputs, strides, strict=True))
-            ))
-            width = w_out
+        self.stages = resnet_stages(spec, pooled=True)
         self.channels = spec.widths[2:]
-        _initialise(self)
+        initialise(self)
 
 
-def _resnet_block(in_channels: int, out_channels: int, stride: int, block: str) -> Residual:
+def resnet_stages(spec: Backbone, pooled: bool) -> nn.ModuleList:
+    """c2 to c5 of a ResNet, from ``widths`` of the stem and of them; c2 keeps the size of the map that it reads.
+
+    pooled: a shortcut halves by an average pool before its 1x1 convolution, else by a stride of that convolution.
+    """
+    if spec.block not in ("basic", "bottleneck"):
+        raise ModelError(f"{spec.kind}: unknown block {spec.block!r} (known: basic, bottleneck)")
+    if spec.block == "bottleneck" and any(width % BOTTLENECK_EXPANSION for width in spec.widths[1:]):
+        raise ModelError(f"{spec.kind}: the stage widths of bottleneck blocks must be multiples of "
+                         f"{BOTTLENECK_EXPANSION}, got {', '.join(map(str, spec.widths[1:]))}")
+    stages = nn.ModuleList()
+    width = spec.widths[0]
+    for index, (w_out, depth) in enumerate(zip(spec.widths[1:], spec.depths, strict=True)):
+        strides = [1 if index == 0 else 2] + [1] * (depth - 1)
+        inputs = [width] + [w_out] * (depth - 1)
+        stages.append(nn.Sequential(*(_resnet_block(w_in, w_out, stride, spec.block, pooled)
+                                      for w_in, stride in zip(inputs, strides, strict=True))))
+        width = w_out
+    return stages
+
+
+def _resnet_block(in_channels: int, out_channels: int, stride: int, block: str, pooled: bool) -> Residual:
     """Two 3x3 (basic) or 1x1, 3x3, 1x1 (bottleneck) convolutions; the stride is on the first 3x3."""
     if block == "basic":
         branch = nn.Sequential(conv_bn(in_channels, out_channels, 3, stride),
@@ -75,9 +84,9 @@ def _resnet_block(in_channels: int, out_channels: int, stride: int, block: str) 
         inner = out_channels // BOTTLENECK_EXPANSION
         branch = nn.Sequential(conv_bn(in_channels, inner, 1), conv_bn(inner, inner, 3, stride),
                                conv_bn(inner, out_channels, 1, relu=False))
-    layers: list[nn.Module] = [nn.AvgPool2d(stride)] if stride > 1 else []
+    layers: list[nn.Module] = [nn.AvgPool2d(stride)] if pooled and stride > 1 else []
     if stride > 1 or in_channels != out_channels:
-        layers.append(conv_bn(in_channels, out_channels, 1, relu=False))
+        layers.append(conv_bn(in_channels, out_channels, 1, 1 if pooled else stride, relu=False))
     return Residual(branch, nn.Sequential(*layers))
 
 
@@ -86,7 +95,8 @@ def _depthwise(in_channels: int, out_channels: int, stride: int) -> list[nn.Modu
     return [conv_bn(in_channels, in_channels, 3, stride, groups=in_channels), conv_bn(in_channels, out_channels, 1)]
 
 
-def _initialise(net: nn.Module) -> None:
+def initialise(net: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan out) and residual branches that start at 0, as the authors' code does."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

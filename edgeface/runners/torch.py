@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,14 +31,22 @@ class TorchRunner(Runner):
         self._device = device
 
     @classmethod
-    def open(cls, name: str, threads: int = 1, device: str = "cpu") -> TorchRunner:
-        """Load a zoo model. Raises ModelError for a name without weights, MissingExtraError without torch."""
+    def open(cls, name: str, threads: int = 1, device: str = "cpu", weights: Path | str | None = None) -> TorchRunner:
+        """Load a network by its name, with the ``weights`` of a safetensors file or with those of the zoo.
+
+        Raises ModelError for an unknown name, one that ships without weights, or a file that is damaged or does not
+        fit; MissingExtraError without torch.
+        """
+        from edgeface.models.registry import get_architecture
         from edgeface.zoo import get_entry, load_network
 
-        get_entry(name)
+        if weights is None:
+            get_entry(name)
+        else:
+            get_architecture(name)
         if not has_module("torch"):
             raise MissingExtraError("torch", "zoo", f"running {name} by name instead of an exported Bundle")
-        return cls(load_network(name), threads, device)
+        return cls(load_network(name, weights), threads, device)
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
         import torch

@@ -108,9 +108,20 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
         raise ModelError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
 
 
-def load_network(name: str) -> FaceNet:
-    """The network of a shipped model with its weights, in evaluation mode; needs torch. Raises ModelError."""
-    return network_with(get_entry(name).architecture, load_weights(name))
+def load_network(name: str, weights: Path | str | None = None) -> FaceNet:
+    """The network of a shipped model, or of ``name`` with the ``weights`` of a safetensors file, in evaluation mode.
+
+    Needs torch. Raises ModelError for an unknown name, and for weights that are damaged or do not fit.
+    """
+    if weights is None:
+        return network_with(get_entry(name).architecture, load_weights(name))
+    from edgeface.models.registry import get_architecture
+
+    architecture, tensors = get_architecture(name), load_weights_file(weights)
+    try:
+        return network_with(architecture, tensors)
+    except ModelError as error:
+        raise ModelError(f"{weights}: {error}: name its network with --model") from None
 
 
 def network_with(architecture: Architecture, weights: Weights) -> FaceNet:

@@ -77,7 +77,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, WhiteSquareRunner]:
     """Let Detector.open give a fake of the size that the model's name tells; the runner it opened is in here."""
     runners: dict[str, WhiteSquareRunner] = {}
 
-    def open_fake(model: Any, threads: int, score: float, iou: float, size: int | str | None, fast: bool) -> Detector:
+    def open_fake(
+        model: Any, threads: int, score: float, iou: float, size: int | str | None, fast: bool, weights: Any
+    ) -> Detector:
         fixed = {"fixed": (640, 480), "small": (320, 256)}.get(Path(model).name)
         runners[str(model)] = WhiteSquareRunner(fixed)
         return Detector(runners[str(model)], score, iou, size)
@@ -126,6 +128,20 @@ def test_heights_annotated_or_evaluated(root: Path, opened: dict[str, WhiteSquar
     assert original.report.by_height == annotated.report.by_height
 
 
+@pytest.mark.parametrize(("agreed_only", "stated"), [(False, "multi"), (True, "multi-agreed")])
+def test_several_sizes_and_a_flip(
+    root: Path, opened: dict[str, WhiteSquareRunner], agreed_only: bool, stated: str
+) -> None:
+    evaluation = evaluate_model("any", root, "multi", heights="evaluated", agreed_only=agreed_only)
+    # 320x200: as it is, mirrored, small (205x128, not 160x100), twice, four and 5.6 times as large.
+    assert opened["any"].canvases[:6] == [(320, 224)] * 2 + [(224, 128), (640, 416), (1280, 800), (1824, 1152)]
+    report = evaluation.report
+    assert (report.easy, report.medium, report.hard) == (1.0, 1.0, 1.0)
+    assert (report.protocol.scale, report.protocol.score_threshold, report.protocol.nms) == (stated, 0.05, 0.3)
+    assert str(report.protocol).startswith("several sizes and a flip, boxes ")
+    assert set(evaluation.predictions.scales.values()) == {1.0}, "heights are those of the plain view"
+
+
 def test_thresholds_are_passed_on_and_reported(root: Path, opened: dict[str, WhiteSquareRunner]) -> None:
     report = evaluate_model("any", root, score_threshold=0.95, nms_iou=0.3).report
     assert (report.protocol.score_threshold, report.protocol.nms) == (0.95, 0.3)
@@ -162,10 +178,14 @@ def test_a_device_without_rich_goes_without_a_bar(root: Path, monkeypatch: pytes
 
 
 def test_refusals(root: Path, opened: dict[str, WhiteSquareRunner], tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="scale '320' is not known; accepted: 640, original"):
+    with pytest.raises(OptionError, match="scale '320' is not known; accepted: 640, original, multi"):
         evaluate_model("any", root, "320")
     with pytest.raises(OptionError, match="fixed at 640x480"):
         evaluate_model("fixed", root, "original")
+    with pytest.raises(OptionError, match="fixed at 640x480 px and cannot look at a photo in several sizes"):
+        evaluate_model("fixed", root, "multi")
+    with pytest.raises(OptionError, match="--agreed-only is for --scale multi"):
+        evaluate_model("any", root, agreed_only=True)
     with pytest.raises(OptionError, match="heights 'px' are not known"):
         evaluate_model("any", root, heights="px")
     with pytest.raises(DataError, match="no ground truth"):

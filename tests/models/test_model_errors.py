@@ -19,18 +19,18 @@ def edited(name: str, **parts: dict[str, Any]) -> Architecture:
 
 
 def test_unknown_model_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"unknown model 'damofd'.*edgeface-n, damofd-0.5g.*scrfd-34g.*-bn"):
+    with pytest.raises(ModelError, match=r"unknown model 'damofd'.*edgeface-n, .*damofd-0.5g.*scrfd-34g.*-bn"):
         build("damofd")
 
 
 @pytest.mark.parametrize(("name", "parts", "said"), [
     ("scrfd-1g", {"backbone": {"kind": "vgg"}},
-     "unknown backbone 'vgg' (known: convnet, plainnet, mobilenetv1, resnetv1e)"),
+     "unknown backbone 'vgg' (known: convnet, plainnet, mobilenetv1, resnetv1e"),
     ("scrfd-1g", {"backbone": {"widths": [8, 8]}}, "widths is (8, 8), accepted: 6 whole numbers"),
     ("scrfd-1g", {"backbone": {"widths": [8, 8, 8, 8, 8, "8"]}}, "backbone.widths[5]: expected an integer, got '8'"),
     ("scrfd-1g", {"backbone": {"depths": [1, 1, 1, 0]}}, "depths[3] is 0"),
     ("scrfd-1g", {"backbone": {"depths": 3}}, "backbone.depths: expected a list, got 3"),
-    ("scrfd-1g", {"backbone": {"block": "basic"}}, "block is for resnetv1e only"),
+    ("scrfd-1g", {"backbone": {"block": "basic"}}, "block is for resnetv1e and asfd only"),
     ("scrfd-34g", {"backbone": {"block": "wide"}}, "unknown block 'wide' (known: basic, bottleneck)"),
     ("scrfd-34g", {"backbone": {"widths": [56, 224, 224, 576, 735]}}, "multiples of 4"),
     ("edgeface-n", {"backbone": {"widths": [8, 8, 8]}}, "widths is (8, 8, 8), accepted: 4 whole numbers"),

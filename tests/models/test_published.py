@@ -1,4 +1,4 @@
-"""The nine published networks: their figures, and that a network is a function of its Architecture and seed."""
+"""Figures of DamoFD and SCRFD, and that any network is a function of its Architecture and seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import sys
 
 import pytest
 import torch
+from networks import LARGE, NAMES
 
+from edgeface.decode import head_layout
 from edgeface.models import ARCHITECTURES, Architecture, build, get_architecture
 from edgeface.models.blocks import Residual
 from edgeface.models.complexity import count
@@ -50,8 +52,16 @@ def test_deployable_variant_costs_the_same(name: str) -> None:
 
 
 def test_listing_shows_each_network_once() -> None:
-    assert listed() == ("edgeface-n", *PUBLISHED)
+    assert listed()[:13] == ("edgeface-n", "edgeface-0.5x", "edgeface-1x", "edgeface-2x", *PUBLISHED)
     assert set(ARCHITECTURES) == {*listed(), *(f"{name}-bn" for name in PUBLISHED)}
+    assert len(ARCHITECTURES) == len(listed()) + len(PUBLISHED)
+
+
+def test_what_tests_leave_out_is_huge() -> None:
+    """Names in tests/networks.py; the size is that of building without weights."""
+    with torch.device("meta"):
+        params = {name: sum(p.numel() for p in build(name).parameters()) for name in ARCHITECTURES}
+    assert {name for name, count in params.items() if count > 10e6} == set(ARCHITECTURES) - set(NAMES)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -62,7 +72,7 @@ def test_architecture_survives_json(name: str) -> None:
     assert again.dumps() == architecture.dumps()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_architectures_build_equal_graphs(name: str) -> None:
     architecture = get_architecture(name)
     first = build(architecture, seed=3).state_dict()
@@ -94,17 +104,18 @@ def test_weights_are_the_same_in_another_process() -> None:
     assert printed.strip() == digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [*(n for n in NAMES if n not in LARGE),
+                                  *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
 def test_outputs_have_the_documented_shapes(name: str) -> None:
     with torch.device("meta"):  # shapes without the arithmetic
         model = build(name).eval()
         outputs = model(torch.empty(2, 3, 64, 96))
-    anchors = model.architecture.head.anchors
-    expected = [(2, c * anchors, 64 // s, 96 // s) for s in (8, 16, 32) for c in (1, 4)]
+    layout = head_layout(model.architecture)
+    expected = [(2, c * layout.anchors, -(-64 // s), -(-96 // s)) for s in layout.strides for c in (1, 4)]
     assert [tuple(o.shape) for o in outputs] == expected
 
 
-@pytest.mark.parametrize("name", ["damofd-0.5g", "scrfd-1g-bn", "edgeface-n"])
+@pytest.mark.parametrize("name", ["damofd-0.5g", "scrfd-1g-bn", "edgeface-n", "extd-fpn-32-prelu"])
 def test_the_smallest_input_gives_finite_outputs(name: str) -> None:
     with torch.no_grad():
         outputs = build(name).eval()(torch.full((1, 3, 32, 32), 255.0))

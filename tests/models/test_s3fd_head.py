@@ -8,7 +8,7 @@ import torch
 
 from edgeface.decode import HeadLayout, decode
 from edgeface.errors import ModelError
-from edgeface.models import Head
+from edgeface.models import Head, get_architecture
 from edgeface.models.head import build_head
 from edgeface.models.s3fd import S3FDHead
 
@@ -92,3 +92,10 @@ def test_head_that_cannot_be_built(change: dict[str, object], said: str) -> None
 def test_layout_whose_prior_does_not_fit_its_coding(data: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="prior must be two positive numbers"):
         HeadLayout.from_json(data)
+
+
+def test_text_of_other_networks_knows_nothing_of_the_family() -> None:
+    data = get_architecture("edgeface-n").to_json()
+    assert sorted(data["neck"]) == ["channels", "kind"]
+    assert not {"prior", "kernel", "maxout", "dual"} & set(data["head"]) and "activation" not in data["backbone"]
+    assert "prior" in get_architecture("eresfd-16").to_json()["head"]

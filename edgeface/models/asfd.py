@@ -1,0 +1,161 @@
+"""Neck of ASFD (Zhang et al., arXiv 2003.11228): AutoFEM, a feature enhancement that a search puts together.
+
+The paper gives no equations and no weights. What is published, what is released code of its authors and what is our
+reading: docs/asfd.md.
+
+    c2 ... c7   --1x1-->  f1 ... f6  -->  AutoFEM-FPN  -->  AutoFEM-CPM  -->  p1 ... p6
+                                          \\________ repeated ________/
+
+AutoFEM-FPN fuses each level with its neighbours, finest level first (``*`` multiplies value by value):
+
+    from above     t6 = f6      ti = op(up(t(i+1)) * fi)
+    from below     d1 = f1      di = op(pool(d(i-1)) * fi)
+    same level                  si = op(fi)
+    output         oi = 1x1(softmax(w) . (ti, di, si)), without d1 and without t6
+
+AutoFEM-CPM is one context cell for each level: o + 1x1(concatenated leaves of the cell), then ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Neck
+from edgeface.models.blocks import ConvNorm, Pyramid, Residual, conv_bias, conv_bn, require_sizes
+from edgeface.models.genotype import LEVELS, OPERATIONS, Genotype, Node, leaves
+
+INITIAL_MIX = 1e-3
+"""Standard deviation of a mixing weight before softmax, in the authors' code."""
+
+
+class AutoFEM(Pyramid):
+    """Six maps of any widths -> six maps of ``channels``, of the same sizes."""
+
+    def __init__(self, in_channels: tuple[int, ...], spec: Neck) -> None:
+        super().__init__()
+        require_sizes("neck autofem", repeats=spec.repeats)
+        if spec.genotype is None or len(in_channels) != LEVELS:
+            raise ModelError(f"neck autofem: genotype is {'missing' if spec.genotype is None else 'there'}, maps are "
+                             f"{len(in_channels)}, accepted: a genotype and {LEVELS} maps")
+        self.out_channels = spec.channels
+        self.lateral = nn.ModuleList(conv_bn(width, spec.channels, 1) for width in in_channels)
+        self.enhance = nn.Sequential(*(layer for _ in range(spec.repeats)
+                                       for layer in modules_of(spec.genotype, spec.channels)))
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.shots(features)[1]
+
+    def shots(self, features: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Maps of the first shot, before AutoFEM, and of the second, after it."""
+        first = tuple(lateral(f) for lateral, f in zip(self.lateral, features, strict=True))
+        second: tuple[Tensor, ...] = self.enhance(first)
+        return first, second
+
+    def folded(self) -> AutoFEM:
+        """The same function with mixing shares that are constants; the convolutions are folded before."""
+        for layer in self.enhance:
+            if isinstance(layer, Fusion):
+                layer.fold()
+        return self
+
+
+def modules_of(genotype: Genotype, channels: int) -> list[nn.Module]:
+    """AutoFEM-FPN and AutoFEM-CPM of a genotype."""
+    top_down, bottom_up, same = ([operation(name, channels) for name in names]
+                                 for names in (genotype.top_down, genotype.bottom_up, genotype.same))
+    return [Fusion(top_down, bottom_up, same, channels),
+            Context(context_cell(cell, channels) for cell in genotype.context)]
+
+
+def operation(name: str, channels: int) -> nn.Sequential:
+    """[N, C, H, W] -> the same: ReLU, a depthwise convolution unless it is conv_1x1, a 1x1, batch norm."""
+    kernel, dilation = OPERATIONS[name]
+    layers: list[nn.Module] = [nn.ReLU()]
+    if kernel > 1:
+        layers.append(ConvNorm(channels, channels, kernel, groups=channels, dilation=dilation, relu=False))
+    return nn.Sequential(*layers, conv_bn(channels, channels, 1, relu=False))
+
+
+class Fusion(nn.Module):
+    """AutoFEM-FPN: six maps of one width -> six maps of the same shapes.
+
+    top_down, bottom_up, same: the operations, finest level first, as :class:`Genotype` lists their names.
+    """
+
+    def __init__(self, top_down: Iterable[nn.Module], bottom_up: Iterable[nn.Module], same: Iterable[nn.Module],
+                 channels: int) -> None:
+        super().__init__()
+        self.top_down, self.bottom_up, self.same = map(nn.ModuleList, (top_down, bottom_up, same))
+        self.mixes = nn.ParameterList(INITIAL_MIX * torch.randn(2 if level in (0, LEVELS - 1) else 3)
+                                      for level in range(LEVELS))
+        """of what comes from above, from below (where there is such) and from the same level"""
+        self.output = nn.ModuleList(conv_bias(channels, channels, 1) for _ in range(LEVELS))
+        self.shares: tuple[tuple[float, ...], ...] = ()
+        """softmax of ``mixes``, once folded"""
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        above, below = [maps[-1]], [maps[0]]
+        for op, f in zip(reversed(self.top_down), reversed(maps[:-1]), strict=True):
+            above.append(op(_enlarged(above[-1], f) * f))
+        for op, f in zip(self.bottom_up, maps[1:], strict=True):
+            below.append(op(F.max_pool2d(below[-1], 3, 2, 1) * f))
+        outputs = []
+        for level, (op, f, convolve) in enumerate(zip(self.same, maps, self.output, strict=True)):
+            parts = [above[LEVELS - 1 - level]] * (level < LEVELS - 1) + [below[level]] * (level > 0) + [op(f)]
+            shares = self.shares[level] if self.shares else self.mixes[level].softmax(0)
+            outputs.append(convolve(_sum(part * share for part, share in zip(parts, shares, strict=True))))
+        return tuple(outputs)
+
+    def fold(self) -> None:
+        """Make the mixing shares constants."""
+        self.shares = tuple(tuple(mix.softmax(0).tolist()) for mix in self.mixes)
+        self.mixes = nn.ParameterList()
+
+
+def _sum(maps: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, maps)  # sum() would begin with an addition to 0 and so write it into the graph
+
+
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` at the size of ``like``: bilinear, corners on corners."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+class Context(nn.Module):
+    """AutoFEM-CPM: a cell of its own for each map."""
+
+    def __init__(self, cells: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(cell(x) for cell, x in zip(self.cells, maps, strict=True))
+
+
+def context_cell(cell: tuple[Node, ...], channels: int) -> Residual:
+    """ReLU(x + 1x1(leaves of the cell)): [N, C, H, W] -> the same."""
+    graph = Leaves(cell, channels)
+    project = conv_bn(len(graph.leaves) * channels, channels, 1, relu=False)
+    return Residual(nn.Sequential(graph, project), nn.Identity())
+
+
+class Leaves(nn.Module):
+    """The nodes of a context cell: [N, C, H, W] -> [N, leaves * C, H, W]."""
+
+    def __init__(self, cell: tuple[Node, ...], channels: int) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(operation(node.op, channels) for node in cell)
+        self.inputs = tuple(node.inputs for node in cell)
+        self.leaves = leaves(cell)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for node, inputs in zip(self.nodes, self.inputs, strict=True):
+            maps.append(node(_sum(maps[i] for i in inputs)))
+        return torch.cat([maps[i] for i in self.leaves], 1) if len(self.leaves) > 1 else maps[-1]

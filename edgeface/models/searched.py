@@ -1,0 +1,59 @@
+"""Architectures that a search of this project found, with the record of that search: ``searched.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Architecture
+from edgeface.records import from_fields
+
+PATH = Path(__file__).with_name("searched.json")
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """How an Architecture was found: what was asked, and what was measured."""
+
+    space: str
+    target: str
+    precision: str
+    size: str
+    """of the input, WxH in px"""
+    threads: int
+    cpu: str
+    """that the clock was asked of"""
+    budget_ms: float
+    """most that a network might take"""
+    of_yardstick: float
+    """latency, as a share of that of a network of YuNet_n's structure; both were measured beside the same reference"""
+    measured_ms: float
+    interval_ms: tuple[float, float]
+    """95 %"""
+    score_name: str
+    score: float
+    seed: int
+    rounds: int
+    evaluated: int
+    """networks that were scored"""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One entry of ``searched.json``."""
+
+    architecture: Architecture
+    search: SearchRecord
+
+
+def read_searched(path: Path = PATH) -> tuple[Searched, ...]:
+    """Every entry. Raises ModelError for a file that is damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})") from None
+    if not isinstance(data, list):
+        raise ModelError(f"{path} is not a JSON list: install edgeface again")
+    return tuple(from_fields(Searched, entry, f"{path}[{i}]") for i, entry in enumerate(data))

@@ -1,0 +1,15 @@
+"""Which networks a test runs on. Those that no list names are looked at without weights only."""
+
+from __future__ import annotations
+
+import re
+
+from edgeface.models import ARCHITECTURES
+
+NAMES = tuple(name for name in ARCHITECTURES if not re.fullmatch(r"asfd-d[2-6]", name))
+"""all but the huge ones: 10 M parameters at most"""
+LARGE = tuple(name for name in NAMES if "34g" in name or name == "asfd-d1")
+"""take as long as all others together: for the slow suite"""
+_OTHER_FORMS = re.compile(r"extd-(?!fpn-32-prelu|ssd-48-lrelu|fpn-64-relu)\S+|eresfd-(?!16)\S+|asfd-d[1-6]")
+ONE_OF_EACH = tuple(name for name in NAMES if not _OTHER_FORMS.fullmatch(name))
+"""of EXTD three of 18, with each form, width and activation; of EResFD and ASFD the smallest"""
