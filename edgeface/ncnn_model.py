@@ -67,7 +67,7 @@ class Layer:
     """id -> value; an id that is left out has ncnn's default"""
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """``weight`` (float32, float16 or int8), ``bias``, ``weight_scales``, ``bottom_scale``, ``top_scale``, ``gamma``,
-    ``beta``: flat, in the order of the file"""
+    ``beta``, ``data``: flat, in the order of the file"""
 
     def integer(self, key: int, default: int = 0) -> int:
         """Integer parameter ``key``."""
@@ -259,6 +259,10 @@ def _weighted_segments(layer: Layer) -> list[Segment]:
     return segments
 
 
+def _memory_segments(layer: Layer) -> list[Segment]:
+    return [Segment("data", math.prod(_memory_shape(layer, ())))]
+
+
 def _group_norm_segments(layer: Layer) -> list[Segment]:
     channels = layer.integer(1)
     return [Segment("gamma", channels), Segment("beta", channels)] * layer.integer(3, 1)
@@ -312,6 +316,8 @@ def _pooling_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
 
 def _interp_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
     channels, height, width = _image(layer, bottoms[0])
+    if 3 in layer.params or 4 in layer.params:
+        return (channels, layer.integer(3), layer.integer(4))
     # As ncnn computes it, in float32.
     return (channels, *(int(np.float32(side) * np.float32(layer.number(key, 1.0)))
                         for key, side in ((1, height), (2, width))))
@@ -327,9 +333,39 @@ def _group_norm_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
 def _binary_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
     if len(bottoms) != (1 if layer.integer(1) else 2):
         raise _bad(layer, f"{len(bottoms)} bottoms")
-    if bottoms[0] != bottoms[-1]:
+    by_channel = (*bottoms[0][:1], 1, 1)
+    if bottoms[-1] not in (bottoms[0], by_channel):
         raise _bad(layer, f"operands of {bottoms[0]} and {bottoms[-1]}")
     return bottoms[0]
+
+
+def _memory_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    return (layer.integer(2), layer.integer(1), layer.integer(0))
+
+
+def _sum_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    factors = layer.params.get(1, ())
+    if len(set(bottoms)) != 1 or not isinstance(factors, tuple) or len(factors) not in (0, len(bottoms)):
+        raise _bad(layer, f"operands of {' and '.join(map(str, bottoms))}, factors {factors}")
+    return bottoms[0]
+
+
+def _concat_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    channels, sizes = zip(*((shape[0], shape[1:]) for shape in (_image(layer, b) for b in bottoms)), strict=True)
+    if len(set(sizes)) != 1:
+        raise _bad(layer, f"parts of {' and '.join(map(str, bottoms))}")
+    return (sum(channels), *sizes[0])
+
+
+def _slice_shape(layer: Layer, bottoms: Sequence[Shape]) -> Shape:
+    """Of each part: all are equal."""
+    channels, height, width = _image(layer, bottoms[0])
+    sizes, count = layer.params[0], len(layer.tops)
+    assert isinstance(sizes, tuple)
+    part = channels // count
+    if channels % count or len(sizes) != count or any(size not in (part, _REST) for size in sizes):
+        raise _bad(layer, f"parts of {sizes} in {channels} channels: accepted are equal ones")
+    return (part, height, width)
 
 
 def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
@@ -363,13 +399,15 @@ class _Range:
     low: float = 0
     high: float = 0
     only: tuple[int, ...] = ()
+    items: type = float
+    """of a tuple"""
 
     def accepts(self, value: Param) -> bool:
         """ncnn keeps what is written as it is written: an integer read as a float, or the reverse, is nonsense."""
         if self.only:
             return type(value) is int and value in self.only
         if self.kind is tuple:
-            return isinstance(value, tuple) and len(value) <= self.high and all(type(v) is float for v in value)
+            return isinstance(value, tuple) and len(value) <= self.high and all(type(v) is self.items for v in value)
         return type(value) is self.kind and self.low <= value <= self.high  # type: ignore[operator]
 
 
@@ -399,9 +437,11 @@ _WINDOW = {1: _SIDE, 11: _SIDE, 3: _SIDE, 13: _SIDE, 4: _PAD, 14: _PAD, 15: _PAD
 _CONVOLUTION = {0: _COUNT, 2: _SIDE, 12: _SIDE, 5: _FLAG, 6: _COUNT, 18: _NUMBER, **_WINDOW, **_ACTIVATION}
 _POOLING = {0: _FLAG, 1: _SIDE, 11: _SIDE, 2: _SIDE, 12: _SIDE, 3: _PAD, 13: _PAD, 14: _PAD, 15: _PAD, 4: _only(0),
             5: _only(1), 6: _FLAG, 7: _only(0)}
+_REST = -233
+"""a part of Slice that takes its share of what is left"""
 _REQUIRED: dict[str, tuple[int, ...]] = {
     "Convolution": (0, 1, 6), "ConvolutionDepthWise": (0, 1, 6, 7), "InnerProduct": (0, 2), "Pooling": (1, 5),
-    "GroupNorm": (0, 1), "Interp": (0,),
+    "GroupNorm": (0, 1), "Interp": (0,), "MemoryData": (0, 1, 2), "Slice": (0,),
 }
 
 _KINDS: dict[str, _Kind] = {
@@ -413,9 +453,15 @@ _KINDS: dict[str, _Kind] = {
                                   {**_CONVOLUTION, 7: _COUNT, 8: _only(0, 1, 101)}, _weighted_segments),
     "InnerProduct": _Kind((1, 1), (1, 1), _dense_shape,
                           {0: _COUNT, 1: _FLAG, 2: _COUNT, 8: _only(0, 2), **_ACTIVATION}, _weighted_segments),
-    "BinaryOp": _Kind((1, 2), (1, 1), _binary_shape, {0: _only(0, 1, 2, 3), 1: _FLAG, 2: _NUMBER}),
+    "BinaryOp": _Kind((1, 2), (1, 1), _binary_shape, {0: _only(0, 1, 2, 3, 4, 5), 1: _FLAG, 2: _NUMBER}),
+    "MemoryData": _Kind((0, 0), (1, 1), _memory_shape, {0: _COUNT, 1: _COUNT, 2: _COUNT}, _memory_segments),
+    "Eltwise": _Kind((2, MAX_FANOUT), (1, 1), _sum_shape, {0: _only(1), 1: _Range(tuple, high=MAX_FANOUT)}),
+    "Concat": _Kind((1, MAX_FANOUT), (1, 1), _concat_shape, {0: _only(0)}),
+    "Slice": _Kind((1, 1), (2, MAX_FANOUT), _slice_shape,
+                   {0: _Range(tuple, high=MAX_FANOUT, items=int), 1: _only(0)}),
     "Interp": _Kind((1, 1), (1, 1), _interp_shape,
-                    {0: _only(1, 2), 1: _Range(float, 0.01, 64), 2: _Range(float, 0.01, 64), 6: _FLAG}),
+                    {0: _only(1, 2), 1: _Range(float, 0.01, 64), 2: _Range(float, 0.01, 64), 3: _COUNT, 4: _COUNT,
+                     6: _FLAG}),
     "GroupNorm": _Kind((1, 1), (1, 1), _group_norm_shape, {0: _COUNT, 1: _COUNT, 2: _NUMBER, 3: _FLAG},
                        _group_norm_segments),
     "Pooling": _Kind((1, 1), (1, 1), _pooling_shape, _POOLING),

@@ -3,6 +3,8 @@
 pnnx is a program of its own: it reads a TorchScript file, fuses activations, and knows group normalisation. It names
 blobs by number; inputs and outputs get our names here. fp16 stores convolution weights as float16, biases stay
 float32; so does arithmetic, unless a runner is opened in its fast mode.
+
+Each layer of the format has weights of its own: those of EXTD, which an image passes six times, are written six times.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import torch
 
 from edgeface.decode import head_layout
-from edgeface.errors import ExportError, MissingExtraError, ModelError
+from edgeface.errors import ExportError, MissingExtraError, ModelError, OptionError
 from edgeface.models.detector import FaceNet
 from edgeface.ncnn_model import WEIGHTED, NcnnModel, dump_bin, dump_param, parse_model
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
@@ -37,6 +39,9 @@ def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
     names = head_layout(network.architecture).output_names
     with tempfile.TemporaryDirectory(prefix="edgeface-pnnx-") as folder:
         model = _convert(network, request, Path(folder))
+    if request.dynamic and any(layer.type == "Interp" and 3 in layer.params for layer in model.layers):
+        raise OptionError(f"--dynamic: {network.architecture.name} enlarges maps to the size of others, so that its "
+                          "ncnn file has one fixed size: leave --dynamic out, or use --target onnx")
     model = _state_size(_rename(model, names), request)
     if request.precision == "fp16":
         model = _store_weights_as_float16(model)

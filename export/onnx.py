@@ -3,6 +3,9 @@
 The TorchScript exporter writes the smallest graph: one node per layer, no shape arithmetic, sizes left open on demand.
 fp16 stores convolution weights as float16 behind a Cast; input, outputs and arithmetic stay float32, so any runtime
 takes the file. ONNX Runtime folds the Casts away when it loads: half the file, the speed of float32.
+
+Weights that several layers share, such as those of EXTD's six passes, are one initializer, in the OpenVINO file one
+constant.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from edgeface.decode import head_layout
 from edgeface.models.detector import FaceNet
 from export.group_norm import without_group_norm
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
+from export.rewrite import with_leaky_relu
 
 OPSET = 17
 
@@ -56,7 +60,7 @@ def _trace(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter is deprecated by name; the other one cannot leave H and W open
         torch.onnx.export(
-            network, (torch.zeros(1, 3, request.height, request.width),), buffer,  # type: ignore[arg-type]
+            with_leaky_relu(network), (torch.zeros(1, 3, request.height, request.width),), buffer,  # type: ignore[arg-type]
             dynamo=False, opset_version=OPSET, input_names=[INPUT_NAME], output_names=list(names), dynamic_axes=axes,
         )
     return buffer.getvalue()

@@ -16,12 +16,16 @@ from torch import Tensor, nn
 
 from edgeface import zoo
 from edgeface.bundle import WeightsInfo
-from edgeface.errors import ModelError, OptionError
-from edgeface.models import Architecture, build, get_architecture
+from edgeface.errors import OptionError
+from edgeface.models import Architecture, build
+from edgeface.models.blocks import ConvNorm, Residual
 from edgeface.models.detector import FaceNet
+from edgeface.models.extd import InvertedResidual
 from edgeface.models.head import LevelScale
 
 NOT_STATED = "not stated"
+PIXEL_SPREAD = 32.0
+"""half the standard deviation of the pixels of photos, roughly: heads then vary by about 1"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def load_source(model: str, weights: Path | str | None = None, seed: int | None 
     if weights is not None and seed is not None:
         raise OptionError("--weights and --seed exclude each other: give the file, or ask for random weights")
     if weights is not None:
-        return _from_file(get_architecture(model), Path(weights))
+        return _from_file(model, Path(weights))
     if seed is None and model in zoo.names():
         return _from_zoo(model)
     return random_source(model, seed or 0)
@@ -64,6 +68,7 @@ def random_source(model: str | Architecture, seed: int) -> Source:
     def uniform(like: Tensor, low: float, high: float) -> Tensor:
         return torch.rand(like.shape, generator=random) * (high - low) + low
 
+    ends = _residual_ends(network)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -72,16 +77,26 @@ def random_source(model: str | Architecture, seed: int) -> Source:
             elif isinstance(module, LevelScale):
                 module.value.copy_(uniform(module.value, 0.7, 1.3))
             elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-                quiet_branch = not module.weight.any()  # the end of a residual: a large factor would grow with depth
+                quiet_branch = module in ends or not module.weight.any()  # a large factor would grow with depth
                 module.weight.copy_(uniform(module.weight, *(0.1, 0.3) if quiet_branch else (0.8, 1.6)))
                 module.bias.copy_(uniform(module.bias, -0.2, 0.2))
                 if isinstance(module, nn.BatchNorm2d):
                     assert module.running_mean is not None and module.running_var is not None
                     module.running_mean.copy_(uniform(module.running_mean, -0.2, 0.2))
                     module.running_var.copy_(uniform(module.running_var, 0.5, 1.5))
+        if network.architecture.input.std == 1:  # trained weights divide the pixels, too
+            next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= PIXEL_SPREAD
     info = WeightsInfo(sha256=state_sha256(network), licence=f"none: random weights, seed {seed}, not trained",
                        data_terms="none: not trained")
     return Source(network, info, seed)
+
+
+def _residual_ends(network: FaceNet) -> set[nn.Module]:
+    """Normalisations after which a residual is added, of the blocks whose training does not start with zeros there."""
+    branches = [m.branch for m in network.modules() if isinstance(m, Residual)]
+    branches += [m.layers for m in network.modules() if isinstance(m, InvertedResidual) and m.residual]
+    convs = [[layer for layer in branch if isinstance(layer, ConvNorm)] for branch in branches]
+    return {layers[-1].norm for layers in convs if layers and layers[-1].norm is not None}
 
 
 def state_sha256(network: FaceNet) -> str:
@@ -93,12 +108,8 @@ def state_sha256(network: FaceNet) -> str:
     return digest.hexdigest()
 
 
-def _from_file(architecture: Architecture, path: Path) -> Source:
-    weights = zoo.load_weights_file(path)
-    try:
-        network = zoo.network_with(architecture, weights)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}: name its network with --model") from None
+def _from_file(model: str, path: Path) -> Source:
+    network = zoo.load_network(model, path)
     return Source(network, WeightsInfo(hashlib.sha256(path.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED))
 
 

@@ -1,7 +1,8 @@
 """TFLite: float32 NHWC raw pixels in, float32 NHWC heads out, and no TRANSPOSE in between.
 
 litert-torch moves a graph to channels-last by itself where every operator has such a form. Group normalisation has
-not, so it is rewritten (:mod:`export.group_norm`). fp16 stores convolution weights as float16 (float casting of
+not, so it is rewritten (:mod:`export.group_norm`), and so is what INT8 files would keep in float
+(:mod:`export.rewrite`). fp16 stores convolution weights as float16 (float casting of
 ai-edge-quantizer); the runtime turns them back to float32 when it loads.
 """
 
@@ -17,6 +18,7 @@ from edgeface.errors import ExportError
 from edgeface.models.detector import FaceNet
 from export.group_norm import ChannelSums, without_group_norm
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
+from export.rewrite import without_minimum, without_nearest, without_prelu
 
 
 def export_tflite(network: FaceNet, request: ExportRequest) -> Converted:
@@ -49,7 +51,8 @@ def count_operators(content: bytes) -> dict[str, int]:
 def _convert(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> bytes:
     import litert_torch
 
-    heads = litert_torch.to_channel_last_io(without_group_norm(network), args=[0], outputs=list(range(len(names))))
+    network = without_nearest(without_minimum(without_prelu(without_group_norm(network))))
+    heads = litert_torch.to_channel_last_io(network, args=[0], outputs=list(range(len(names))))
     wrapped = NamedHeads(heads, names).eval()
     image = torch.zeros(1, request.height, request.width, 3)
     content: bytes = litert_torch.convert(wrapped, sample_kwargs={INPUT_NAME: image}).model_content()

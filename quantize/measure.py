@@ -18,7 +18,7 @@ from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
-from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, protocol_of
+from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
 from edgeface.images import read_image
 from edgeface.runners import Heads, open_runner
 from export.pipeline import scratch_folder
@@ -84,7 +84,7 @@ def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: s
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         for done, (key, path) in enumerate(validation.images.items()):
             tick(what, done, len(validation.images))
-            detections[key] = detector.detect(read_image(path), top_k=None)
+            detections[key] = detector.detect(read_image(path), top_k=candidates(detector.runner.layout))
         protocol = str(protocol_of(detector))
     tick(what, len(detections), len(detections))
     result = evaluate(detections, validation.ground_truth)

@@ -39,7 +39,7 @@ CENTRE = 127
 TINY = 1e-20
 """weights below this are zero: their scale would not fit a float32"""
 _SUBTRACT = 1
-_NO_ARITHMETIC = ("Input", "Split")
+_NO_ARITHMETIC = ("Input", "MemoryData", "Split", "Slice", "Concat")
 
 
 class NcnnQuantizer(Quantizer):

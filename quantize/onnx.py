@@ -28,9 +28,9 @@ from quantize.rounding import pixel_weights
 PIXEL_RANGE = (0.0, 255.0)
 ACTIVATIONS = ("Clip", "Relu")
 """operators that become part of the INT8 operator in front of them"""
-CARRIED = ("Add", "AveragePool", "MaxPool", "Resize", *ACTIVATIONS)
+CARRIED = ("Add", "AveragePool", "Concat", "LeakyRelu", "MaxPool", "Resize", *ACTIVATIONS)
 """operators beside Conv that INT8 can compute"""
-MOVING = ("Pad", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
+MOVING = ("Pad", "Reshape", "Split", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 """operators that compute nothing: not worth naming as layers that stay in float"""
 
 
@@ -46,6 +46,7 @@ class OnnxQuantizer(Quantizer):
         import onnx
 
         self._model = onnx.shape_inference.infer_shapes(onnx.load_from_string(bundle.read()))
+        _constants_to_initializers(self._model.graph)
         with OnnxRuntimeProbe(bundle) as probe:
             observers = observe(probe, images, tick)
         self._source = bundle.manifest.input.name
@@ -83,6 +84,18 @@ class OnnxQuantizer(Quantizer):
         return chosen
 
 
+def _constants_to_initializers(graph: Any) -> None:
+    """Weights that onnxsim computed are Constant nodes; the tool quantises initializers only."""
+    from onnx import numpy_helper
+
+    weights = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
+    moved = [node for node in graph.node if node.op_type == "Constant" and node.output[0] in weights]
+    for node in moved:
+        (value,) = (attribute.t for attribute in node.attribute if attribute.name == "value")
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
+        graph.node.remove(node)
+
+
 def _operators(graph: Any, source: str) -> tuple[list[Operator], dict[str, str]]:
     """Nodes that compute something from the image, in order; name -> operator type of each."""
     activations = {source}
@@ -116,7 +129,7 @@ def _with_qdq(model: Any, ranges: Mapping[str, tuple[float, float]], nodes: Sequ
 
 
 def _round_pixel_weights(graph: Any, nodes: Collection[str], source: str) -> dict[str, list[dict[str, Any]]]:
-    """Round the weights of the convolutions that read the image, through Pad or not, our way.
+    """Round the weights of the convolutions that read the image, through Pad, Sub or neither, our way.
 
     Returns their scales as the tool takes them; with these it finds the same integers.
     """
@@ -126,7 +139,7 @@ def _round_pixel_weights(graph: Any, nodes: Collection[str], source: str) -> dic
     weights = {tensor.name: tensor for tensor in graph.initializer}
     images, overrides = {source}, {}
     for node in graph.node:
-        if node.op_type == "Pad" and node.input[0] in images:
+        if node.op_type in ("Pad", "Sub") and node.input[0] in images:
             images.add(node.output[0])
         if node.op_type == "Conv" and node.input[0] in images and node.name in nodes:
             tensor = weights[node.input[1]]

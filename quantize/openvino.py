@@ -182,13 +182,13 @@ def _exact_pixels(model: Any) -> None:
 
 
 def _round_pixel_weights(model: Any, original: Any) -> None:
-    """Round the weights of the convolutions that read the image, through Pad or not, our way."""
+    """Round the weights of the convolutions that read the image, through Pad, Subtract or neither, our way."""
     from openvino import opset13 as ops
 
     weights = {node.get_friendly_name(): node.input_value(1).get_node().data for node in _convolutions(original)}
     for node in _convolutions(model):
         source = node.input_value(0).get_node()
-        while source.get_type_name() in ("FakeQuantize", "Pad"):
+        while source.get_type_name() in ("FakeQuantize", "Pad", "Subtract"):
             source = source.input_value(0).get_node()
         if source.get_type_name() == "Parameter" and _has_int8_weights(node):
             rounded, scale = pixel_weights(weights[node.get_friendly_name()])

@@ -36,6 +36,8 @@ from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
 from quantize.ranges import observe
 
 PIXEL_RANGE = (0.0, 255.0)
+TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+"""operators that the tool calls otherwise"""
 ISLANDS = ("QUANTIZE", "DEQUANTIZE")
 """operators that the tool inserts where int8 meets float"""
 
@@ -142,8 +144,9 @@ class TFLiteQuantizer(Quantizer):
         kinds = qtyping.TFLOperationName
         tool.add_static_config(".*", kinds.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
         floats = self._float_operators(reverted)
-        rules = [("^" + re.escape("".join(f"{name};" for name in op.outputs)) + "$", kinds(op.kind)) for op in floats
-                 if op.kind in kinds.__members__]  # others are float in any case
+        named = ((op, TOOL_NAMES.get(op.kind, op.kind)) for op in floats)
+        rules = [("^" + re.escape("".join(f"{name};" for name in op.outputs)) + "$", kinds(kind)) for op, kind in named
+                 if kind in kinds.__members__]  # others are float in any case
         if set(self._graph.outputs.values()).intersection(name for op in floats for name in op.outputs):
             rules.append((".*", kinds.OUTPUT))
         for scope, kind in rules:

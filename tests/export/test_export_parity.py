@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import ONE_OF_EACH
 
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.errors import ExportError
 from edgeface.models.detector import FaceNet, deployable
-from edgeface.models.registry import ARCHITECTURES
 from edgeface.runners import open_runner
 from export import Converted, ExportRequest, Source, export_model
 from export.parity import TOLERANCE, TOLERANCE_FP16, Parity, check_parity, sample_photo, torch_heads
@@ -115,7 +115,7 @@ def test_photo_is_a_photo() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "precision"), combinations("fp32", "fp16"))
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_full_matrix(name: str, target: str, precision: str, tmp_path: Path) -> None:
     exported = export_model(random_source(name, 0), ExportRequest(target, precision, 160, 128), tmp_path)
     assert not exported.parity.failures

@@ -1,0 +1,116 @@
+"""``python -m benchmarks.search_family --out FOLDER``: searches the networks that ship, by the clock of one target.
+
+The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023): what users of a tiny
+face detector have. Measured beside it, in its runtime and precision, the best networks of the search space are found
+that take half as long, as long, and twice as long. FOLDER/searched.json holds them with their record, in the form that
+edgeface.models.searched.json ships; the command resumes by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.common import exit_code, table
+from benchmarks.search_comparison import SIZE, measured
+from edgeface.errors import DataError
+from edgeface.files import atomic_write
+from edgeface.latency.devices import ACCEPTED
+from edgeface.latency.jobs import LOCAL
+from edgeface.models.architecture import Architecture, Backbone, Head, Neck
+from edgeface.models.searched import Searched, SearchRecord
+from edgeface.search.latency_table import LatencyTable
+from edgeface.search.record import FrontNet, StudyOptions
+from edgeface.search.study import Study
+from export.terminal import Terminal
+
+SHARES = {"edgeface-0.5x": 0.5, "edgeface-1x": 1.0, "edgeface-2x": 2.0}
+"""name -> latency, as a share of the yardstick's"""
+
+
+def yunet_n() -> Architecture:
+    """YuNet_n's stages in the blocks of this project: strides in place of max-pools, plain outputs."""
+    blocks = ["SuperConvK3BNRELU(3,16,2,1)", "SuperDWK3BNRELU(16,16,1,1)", "SuperDWK3BNRELU(16,16,2,1)",
+              "SuperDWK3BNRELU(16,64,1,1)", "SuperDWK3BNRELU(64,64,1,2)", *["SuperDWK3BNRELU(64,64,2,2)"] * 3]
+    return Architecture("yunet-n-like", Backbone("plainnet", "".join(blocks)), Neck("fpn", 64),
+                        Head("plain", 64, 1, depthwise=True))
+
+
+def find(options: StudyOptions, folder: Path, known: LatencyTable | None, terminal: Terminal) -> list[Searched]:
+    """One network for each of :data:`SHARES`; ``known``: a latency table to begin with."""
+    yardstick = yunet_n()
+    known, record = measured(yardstick, options, folder / "latency.json", known, terminal)
+    found, tables = [], [known]
+    for name, share in SHARES.items():
+        budget = round(share * known.ms(record), 4)
+        terminal.line(f"{name}: at most {budget:.3f} ms, {share:g} of what {yardstick.name} takes")
+        study = Study(dataclasses.replace(options, objective="budget", budget_ms=budget), folder / name, terminal.tick,
+                      terminal.note)
+        front = study.run(lambda done: terminal.line(f"round {done.number}: best {done.best_score:.4f}"), tables)
+        tables = list(study.clock.tables.values())  # what one search measured, the next one knows
+        found.append(_searched(name, front, study, record.ratio))
+    return found
+
+
+def _searched(name: str, front: Sequence[FrontNet], study: Study, yardstick: float) -> Searched:
+    options = study.options
+    allowed = [net for net in front if net.measured_ms <= options.budget_ms]
+    if not allowed:
+        raise DataError(f"{name}: none of {len(front)} networks takes at most {options.budget_ms:.3f} ms: give more "
+                        "--rounds")
+    net = max(allowed, key=lambda n: n.score)
+    timings = study.clock.tables[net.size]
+    # The machine's speed drifts from table to table; the ratio to the reference, which runs in every group, does not.
+    share = net.measured_ms / timings.scale_ms / yardstick
+    return Searched(
+        dataclasses.replace(net.architecture, name=name),
+        SearchRecord(options.space, options.target, options.precision, net.size, options.threads,
+                     timings.cpu, options.budget_ms, round(share, 4), net.measured_ms, net.interval_ms, options.score,
+                     net.score, options.seed, options.rounds, len(study.archive)))
+
+
+def as_table(found: Sequence[Searched]) -> str:
+    """What ships, beside the yardstick."""
+    return table(("network", "ms", "95 %", "of YuNet_n's", "score", "structure"), [
+        (s.architecture.name, f"{s.search.measured_ms:.3f}",
+         f"{s.search.interval_ms[0]:.3f}-{s.search.interval_ms[1]:.3f}",
+         f"{s.search.of_yardstick:.2f}", f"{s.search.score:.3f}",
+         s.architecture.backbone.structure) for s in found])
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_family", description=__doc__)
+    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
+    parser.add_argument("--target", default="tflite")
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--table", type=Path, help="latency table to begin with, of an earlier search")
+    parser.add_argument("--out", type=Path, required=True, help="folder of these searches")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    o = parse(arguments)
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
+    options = StudyOptions(o.device, o.target, o.precision, (SIZE,), budget_ms=1.0, seed=o.seed, rounds=o.rounds)
+    known = LatencyTable.load(o.table) if o.table else None
+    o.out.mkdir(parents=True, exist_ok=True)
+    with Terminal() as terminal:
+        found = find(options, o.out, known, terminal)
+    with atomic_write(o.out / "searched.json") as temporary:
+        temporary.write_text(json.dumps([dataclasses.asdict(s) for s in found], indent=1) + "\n")
+    print(as_table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""``python -m benchmarks.systems``: every system of the four papers, and ours, in one table.
+
+Sizes are counted here. Published AP is copied from where the table says. What is measured comes from files: AP that
+``--measure`` wrote, latency and INT8 status from the folders that `make bench`, ``python -m export`` and ``python -m
+quantize`` wrote (``--records``). A cell without a record is empty.
+
+Published AP is of all 3226 validation photos, ours of those that --data holds, and sizes differ too: compare within a
+column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import emit, exit_code, table
+from benchmarks.results import LATENCY
+from edgeface import zoo
+from edgeface.backends import BACKENDS
+from edgeface.bundle import MANIFEST, Bundle, Manifest
+from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.evaluation.predict import SCALES, evaluate_model
+from edgeface.files import atomic_write
+from edgeface.latency.measurement import Measurement, load_measurements
+from edgeface.models.complexity import count, count_as_extd
+from edgeface.models.registry import VARIANT_SUFFIX, listed
+from edgeface.records import from_fields
+
+SIZE = (640, 480)
+EXTD_SIZE = (640, 640)
+"""at which the paper of EXTD counts"""
+SETTINGS = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True)
+class Published:
+    """AP on all WIDER FACE validation photos as its authors state it, 0 to 1."""
+
+    easy: float
+    medium: float
+    hard: float
+    source: str
+
+
+DAMOFD = "DamoFD (Liu et al., ICLR 2023): long side 640"
+SCRFD = "SCRFD (Guo et al., ICLR 2022), authors' README: long side 640"
+EXTD = "EXTD (Yoo et al., arXiv 1906.06579), table 2: several sizes and a flip"
+ERESFD = "EResFD (Jeong et al., WACV 2024), authors' README: several sizes and a flip"
+ASFD = "ASFD (Zhang et al., arXiv 2003.11228), table 4: one size; their networks, of which ours are a reading"
+_AP: dict[str, tuple[str, dict[str, tuple[float, float, float]]]] = {
+    "damofd-": (DAMOFD, {
+        "0.5g": (.9032, .8836, .7103), "2.5g": (.9282, .9148, .7870), "10g": (.9514, .9429, .8407),
+        "34g": (.9563, .9480, .8608)}),
+    "scrfd-": (SCRFD, {
+        "0.5g": (.9057, .8812, .6851), "1g": (.9238, .9057, .7480), "2.5g": (.9378, .9216, .7787),
+        "10g": (.9516, .9387, .8305), "34g": (.9606, .9492, .8529)}),
+    "extd-": (EXTD, {
+        "ssd-32-relu": (.791, .770, .629), "ssd-32-lrelu": (.851, .836, .736), "ssd-32-prelu": (.870, .855, .757),
+        "fpn-32-relu": (.741, .735, .642), "fpn-32-lrelu": (.892, .884, .824), "fpn-32-prelu": (.896, .885, .825),
+        "ssd-48-relu": (.868, .852, .742), "ssd-48-lrelu": (.879, .860, .744), "ssd-48-prelu": (.897, .879, .774),
+        "fpn-48-relu": (.894, .885, .825), "fpn-48-lrelu": (.911, .901, .846), "fpn-48-prelu": (.913, .904, .847),
+        "ssd-64-relu": (.887, .867, .752), "ssd-64-lrelu": (.896, .878, .769), "ssd-64-prelu": (.905, .888, .784),
+        "fpn-64-relu": (.910, .900, .844), "fpn-64-lrelu": (.914, .906, .850), "fpn-64-prelu": (.921, .911, .856)}),
+    "eresfd-": (ERESFD, {"16": (.890, .879, .804)}),
+    "asfd-": (ASFD, {
+        "d0": (.901, .875, .744), "d1": (.933, .917, .820), "d2": (.951, .937, .836), "d3": (.953, .943, .848),
+        "d4": (.956, .945, .858), "d5": (.957, .947, .859), "d6": (.958, .947, .860)}),
+}
+PUBLISHED = {prefix + name: Published(*ap, source) for prefix, (source, rows) in _AP.items()
+             for name, ap in rows.items()}
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """AP that ``--measure`` found, 0 to 1; None where no face counts."""
+
+    easy: float | None
+    medium: float | None
+    hard: float | None
+    images: int
+    protocol: str
+    weights: str
+    """SHA-256 of the weights"""
+
+
+@dataclass
+class System:
+    """One row."""
+
+    name: str
+    params: int
+    macs: int
+    """executed, at 640x480"""
+    macs_as_published: int | None
+    """EXTD: as its paper counts, at 640x640; see :func:`edgeface.models.complexity.count_as_extd`"""
+    published: Published | None
+    ap: dict[str, Accuracy] = field(default_factory=dict)
+    """by scale of the photos"""
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    """median network time, by "target precision WxH threads device"; records that may not be used are left out"""
+    export: dict[str, float] = field(default_factory=dict)
+    """largest difference from torch, by "target precision WxH"."""
+    int8: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """AP before and after, noise and layers in float, by "target WxH", as the manifest has it"""
+
+
+def systems() -> list[System]:
+    """All rows, with their sizes."""
+    return [System(name, *_sizes(name), PUBLISHED.get(name)) for name in listed()]
+
+
+@cache
+def _sizes(name: str) -> tuple[int, int, int | None]:
+    """Parameters, MACs, MACs as published."""
+    size = count(name, *SIZE)
+    return size.params, size.macs, count_as_extd(name, *EXTD_SIZE) if name.startswith("extd-") else None
+
+
+# Accuracy -----------------------------------------------------------------------------------------------------------
+
+
+def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
+    """Name -> scale -> AP; empty if there is no such file. Raises DataError."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {scale: from_fields(Accuracy, ap, f"{path}: {name}") for scale, ap in scales.items()}
+                for name, scales in data.items()}
+    except (OSError, ValueError, AttributeError, RecursionError, EdgefaceError) as error:
+        raise DataError(f"{path} is not what benchmarks.systems --measure writes ({type(error).__name__}): remove it, "
+                        "or name another with --results") from None
+
+
+def measure(rows: Sequence[System], o: argparse.Namespace) -> None:
+    """Evaluate whatever has weights, and keep each figure at once; what is known of the same weights stays."""
+    known = load_results(o.results)
+    for row in rows:
+        path = o.weights / f"{row.name}.safetensors" if o.weights else None
+        if path is None or not path.is_file():
+            if row.name not in zoo.names():
+                continue
+            path = None
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path else zoo.get_entry(row.name).sha256
+        for scale in o.scales:
+            found = known.setdefault(row.name, {}).get(scale)
+            if found is not None and found.weights == digest:
+                continue
+            print(f"measuring {row.name} at scale {scale} ...", file=sys.stderr)
+            report = evaluate_model(row.name, o.data, scale, progress=True, weights=path,
+                                    agreed_only=scale == "multi" and row.name.startswith("extd-")).report
+            known[row.name][scale] = Accuracy(report.easy, report.medium, report.hard, report.images,
+                                              str(report.protocol), digest)
+            with atomic_write(o.results) as temporary:
+                temporary.write_text(json.dumps({name: {s: asdict(ap) for s, ap in scales.items()}
+                                                 for name, scales in known.items()}, indent=1) + "\n")
+
+
+# Records ------------------------------------------------------------------------------------------------------------
+
+
+def add_records(rows: Sequence[System], folder: Path) -> None:
+    """Fill in latency, exports and INT8 from the records in ``folder`` and one level below. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give one that make bench, python -m export or python -m quantize "
+                        "wrote to")
+    by_name = {row.name: row for row in rows}
+    for path in sorted((*folder.glob(LATENCY), *folder.glob(f"*/{LATENCY}"))):
+        _add_latency(by_name, load_measurements(path))
+    for path in sorted((*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}"))):
+        manifest = Bundle.open(path.parent, verify=False).manifest
+        row = by_name.get(manifest.model.removesuffix(VARIANT_SUFFIX))
+        if row is not None:
+            _add_bundle(row, manifest)
+
+
+def _add_latency(rows: Mapping[str, System], records: Iterable[Measurement]) -> None:
+    for record in records:
+        row = rows.get(record.model.removesuffix(VARIANT_SUFFIX))
+        if row is not None and record.valid:
+            variant = record.model.removeprefix(row.name)
+            key = (f"{record.target} {record.precision}{' fast' * record.fast}{variant} {record.width}x{record.height} "
+                   f"{record.threads} {record.device}")
+            row.latency_ms[key] = record.network_ms.median
+
+
+def _add_bundle(row: System, manifest: Manifest) -> None:
+    size = f"{manifest.model.removeprefix(row.name)} {manifest.input.width}x{manifest.input.height}"
+    if manifest.precision == "int8":
+        row.int8[manifest.target + size] = {key: value for key, value in (manifest.accuracy or {}).items()
+                                            if key != "by_height"}
+    elif manifest.parity is not None:
+        row.export[f"{manifest.target} {manifest.precision}{size}"] = max(manifest.parity["max_abs"].values())
+
+
+# Printing -----------------------------------------------------------------------------------------------------------
+
+
+def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
+    """Plain text; AP as easy/medium/hard in points."""
+    columns = ("system", "params", "MACs", "their MACs", "published AP", *(f"our AP {scale}" for scale in scales),
+               "fastest ms", "exports", "INT8 drop")
+    lines = [(row.name, f"{row.params / 1e6:.3f} M", f"{row.macs / 1e9:.3f} G",
+              "" if row.macs_as_published is None else f"{row.macs_as_published / 1e9:.2f} G",
+              _points(row.published), *(_points(row.ap.get(scale)) for scale in scales), _fastest(row),
+              " ".join(sorted({key.partition(" ")[0] for key in row.export})), _drops(row)) for row in rows]
+    sources = sorted({row.published.source for row in rows if row.published})
+    return "\n".join((table(columns, lines), "", "MACs at 640x480, executed; their MACs: EXTD at 640x640, each layer "
+                      "counted once, as its paper does.", "Published AP: " + "; ".join(sources) + "."))
+
+
+def _points(ap: Published | Accuracy | None) -> str:
+    if ap is None:
+        return ""
+    values = (getattr(ap, setting) for setting in SETTINGS)
+    return "/".join("-" if value is None else f"{100 * value:.1f}" for value in values)
+
+
+def _fastest(row: System) -> str:
+    if not row.latency_ms:
+        return ""
+    key = min(row.latency_ms, key=lambda k: (row.latency_ms[k], k))
+    return f"{row.latency_ms[key]:.2f} ({' '.join(key.split()[:3])})"
+
+
+def _drops(row: System) -> str:
+    """Points of hard AP that INT8 loses, by target; the noisiest head where AP was not measured."""
+    found = []
+    for key, accuracy in sorted(row.int8.items()):
+        before, after = accuracy.get("float"), accuracy.get("int8")
+        if before and after and before["hard"] is not None and after["hard"] is not None:
+            found.append(f"{key.partition(' ')[0]} {100 * (before['hard'] - after['hard']):.2f}")
+        elif accuracy.get("snr_db"):
+            found.append(f"{key.partition(' ')[0]} {min(accuracy['snr_db'].values()):.0f} dB")
+    return ", ".join(found)
+
+
+def as_json(rows: Sequence[System]) -> dict[str, Any]:
+    """What ``--format json`` prints."""
+    return {"macs_at": "x".join(map(str, SIZE)), "macs_as_published_at": "x".join(map(str, EXTD_SIZE)),
+            "targets": list(BACKENDS), "systems": [asdict(row) for row in rows]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--measure", action="store_true", help="evaluate whatever has weights, on --data")
+    parser.add_argument("--data", type=Path, default=Path("../shared/wider"), help="WIDER FACE folder")
+    parser.add_argument("--weights", type=Path, help="folder of NAME.safetensors, as edgeface weights import writes")
+    parser.add_argument("--scales", nargs="+", choices=SCALES, default=["640", "original"],
+                        help="scales of the photos that AP is measured at")
+    parser.add_argument("--results", type=Path, default=Path("dist/bench/systems.json"),
+                        help="file of measured AP: --measure writes it")
+    parser.add_argument("--records", type=Path, help="folder of latency.json and of exported Bundles, such as dist")
+    parser.add_argument("--save", type=Path, help="keep the JSON in this file, too")
+    o = parser.parse_args(arguments)
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
+    if o.weights is not None and not o.weights.is_dir():
+        raise OptionError(f"--weights {o.weights} is not a folder: give one that holds NAME.safetensors")
+    rows = systems()
+    if o.measure:
+        measure(rows, o)
+    results = load_results(o.results)
+    for row in rows:
+        row.ap = results.get(row.name, {})
+    if o.records is not None:
+        add_records(rows, o.records)
+    emit(as_json(rows), as_table(rows, o.scales), o.format, o.save)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Graphs that compute the same with operators that a target has, or has in INT8. No function changes here.
+
+PReLU and LeakyReLU of one slope for all channels are a multiplication and a comparison::
+
+    slope a <= 1:  max(x, a x)         slope a > 1:  min(x, a x)
+
+TFLite's quantizer leaves PRELU and LEAKY_RELU in float, between two conversions; MUL and MAXIMUM it makes INT8.
+
+A minimum is a maximum of negated values, negated: the quantizer has MAXIMUM and no MINIMUM, and outputs must be all
+INT8 or all float.
+
+Enlarging to twice the size by the nearest value is a transposed convolution of stride 2 whose 2x2 kernels are ones from
+each channel to itself and zeros elsewhere; from n rows to 2n - 1 the last one is cut off. XNNPACK has kernels for these
+and none for nearest resize, which in TFLite also rounds the other way where the ratio is not 2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from edgeface.models.detector import FaceNet
+from edgeface.models.eresfd import SepFPN
+from edgeface.models.s3fd import FoldedS3FDHead
+
+
+class SlopedMaximum(nn.Module):
+    """PReLU of one slope, as max(x, slope x) or min(x, slope x)."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = x * self.slope
+        return torch.maximum(x, scaled) if self.slope <= 1 else torch.minimum(x, scaled)
+
+
+class MaximumHead(nn.Module):
+    """FoldedS3FDHead whose smallest of three logits is computed as minus the largest of three negated ones."""
+
+    def __init__(self, head: FoldedS3FDHead) -> None:
+        super().__init__()
+        self.head, self.signs = head, head.signs
+        head.signs = (1.0,) * len(self.signs)
+        with torch.no_grad():
+            for layer, sign in zip(head.conf, self.signs, strict=True):
+                for parameter in layer.parameters():
+                    parameter.mul_(sign)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        outputs = list(self.head(maps))
+        for level, sign in enumerate(self.signs):
+            if sign < 0:
+                outputs[2 * level] = outputs[2 * level] * sign
+        return tuple(outputs)
+
+
+class Doubled(nn.Module):
+    """:func:`edgeface.models.eresfd.upsample` as a transposed convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spread = nn.ConvTranspose2d(channels, channels, 2, 2, bias=False)
+        self.spread.weight = nn.Parameter(torch.eye(channels)[:, :, None, None].repeat(1, 1, 2, 2), False)
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        doubled: Tensor = self.spread(x)
+        return doubled if doubled.shape[2:] == like.shape[2:] else doubled[:, :, :like.shape[2], :like.shape[3]]
+
+
+def without_prelu(network: FaceNet) -> FaceNet:
+    """A copy of ``network`` with SlopedMaximum in place of PReLU of one slope and of LeakyReLU."""
+
+    def sloped(child: nn.Module) -> nn.Module | None:
+        slope = _slope(child)
+        return None if slope is None else SlopedMaximum(slope)
+
+    network = copy.deepcopy(network)
+    _replace(network, sloped)
+    return network
+
+
+def with_leaky_relu(network: FaceNet) -> FaceNet:
+    """A copy of ``network`` with LeakyReLU in place of PReLU of one slope: the slope becomes a number in the graph."""
+
+    def leaky(child: nn.Module) -> nn.Module | None:
+        slope = _slope(child) if isinstance(child, nn.PReLU) else None
+        return None if slope is None else nn.LeakyReLU(slope)
+
+    network = copy.deepcopy(network)
+    _replace(network, leaky)
+    return network
+
+
+def without_minimum(network: FaceNet) -> FaceNet:
+    """A copy of ``network`` (folded) with MaximumHead in place of a head that has a minimum."""
+    network = copy.deepcopy(network)
+    if isinstance(network.head, FoldedS3FDHead) and min(network.head.signs) < 0:
+        network.head = MaximumHead(network.head)
+    return network
+
+
+def without_nearest(network: FaceNet) -> FaceNet:
+    """A copy of ``network`` whose SepFPN enlarges by transposed convolutions."""
+    network = copy.deepcopy(network)
+    if isinstance(network.neck, SepFPN):
+        network.neck.upsample = Doubled(network.neck.out_channels)
+    return network
+
+
+def _slope(module: nn.Module) -> float | None:
+    """Of a PReLU with one for all channels, or a LeakyReLU; None for anything else."""
+    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+        return float(module.weight.detach())
+    return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else None
+
+
+def _replace(network: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            new = replacement(child)
+            if new is not None:
+                setattr(module, name, new)
