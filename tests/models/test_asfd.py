@@ -204,13 +204,6 @@ def test_genotype_survives_json(tmp_path: Path) -> None:
     assert build(again, 1).state_dict().keys() == build(changed, 1).state_dict().keys()
 
 
-def test_architectures_of_before_are_still_read() -> None:
-    data = get_architecture("edgeface-n").to_json()
-    for part, name in (("neck", "genotype"), ("neck", "repeats"), ("head", "dual")):
-        del data[part][name]
-    assert Architecture.from_json(data) == get_architecture("edgeface-n")
-
-
 @pytest.mark.parametrize(("changes", "said"), [
     ({"top_down": ["conv_1x1"]}, "top_down has 1 entries, accepted: 5"),
     ({"same": ["conv_1x1"] * 7}, "same has 7 entries, accepted: 6"),
