@@ -24,6 +24,7 @@ from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
 from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.protocol import Tick, measure
+from edgeface.models.complexity import count
 from edgeface.models.registry import listed
 from edgeface.options import parse_size
 from export.pipeline import export_model
@@ -32,6 +33,8 @@ from export.source import load_source, random_source
 from export.terminal import Terminal
 
 SETTINGS = ("easy", "medium", "hard")
+MOST_PARAMS = 10e6
+"""of a network of the matrix: those of ASFD-D2 to D6 would take hours"""
 QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
 """published networks whose INT8 files --matrix makes, in the variant whose heads have batch normalisation"""
 FAST = " fast"
@@ -137,9 +140,11 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
 
 
 def matrix(o: argparse.Namespace, results: Results) -> list[Record]:
-    """Every network to every target as fp32 and fp16, and some as INT8; a failure is a row, not an end."""
+    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure is a row, not an
+    end."""
     width, height = parse_size(o.size)
-    jobs = [(name, target, precision) for name in listed() for target, precision in combinations("fp32", "fp16")]
+    names = [name for name in listed() if count(name, width, height).params <= MOST_PARAMS]
+    jobs = [(name, target, precision) for name in names for target, precision in combinations("fp32", "fp16")]
     jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
     rows = []
     for done, (name, target, precision) in enumerate(jobs):

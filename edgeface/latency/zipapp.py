@@ -19,11 +19,13 @@ MODULES = (
     "images", "ncnn_model", "records", "version",
     *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "jobs", "measurement",
                                      "photo", "protocol", "statistics", "worker", "worker_process")),
-    "models/__init__", "models/architecture", "models/genotype", "models/registry",
+    "models/__init__", "models/architecture", "models/genotype", "models/registry", "models/searched",
     *(f"runners/{name}" for name in ("__init__", "base", "files", "ncnn", "onnxruntime", "openvino", "tflite")),
     "zoo/__init__",
 )
 """all that measuring and detecting with an exported file imports, and no more"""
+DATA = ("models/searched.json",)
+"""what these modules read"""
 MAIN = b"""\
 import sys
 
@@ -42,6 +44,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def pack() -> bytes:
     """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from version to version)."""
     files = {f"edgeface/{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in MODULES}
+    files |= {f"edgeface/{name}": (PACKAGE / name).read_bytes() for name in DATA}
     files["__main__.py"] = MAIN
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

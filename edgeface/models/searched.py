@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture
 from edgeface.records import from_fields
 
-PATH = Path(__file__).with_name("searched.json")
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+PATH = resources.files("edgeface.models") / "searched.json"  # which may lie in a zip
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Searched:
     search: SearchRecord
 
 
-def read_searched(path: Path = PATH) -> tuple[Searched, ...]:
+def read_searched(path: Path | Traversable = PATH) -> tuple[Searched, ...]:
     """Every entry. Raises ModelError for a file that is damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

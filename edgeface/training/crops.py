@@ -8,7 +8,8 @@
 What is ours: crops come from photos of at most LONG_SIDE_PX. A face never becomes larger than the crop (theirs may, and
 the crop is then drawn up to 50 times in the hope of other faces). Where no square part holds a face, the whole photo is
 taken as the detector's letterbox takes it, not stretched. Outside the photo a crop is black, not mean grey, and goes on
-as far on all sides. All resizing is bilinear, not with a filter drawn at random.
+as far on all sides. All resizing is bilinear, not with a filter drawn at random. Colours change as on all our crops:
+the same four changes by as much, but in one fixed order.
 """
 
 from __future__ import annotations
@@ -63,8 +64,7 @@ def s3fd_crop(cache: Cache, anchor_share: float, size: int, index: Tensor, rand:
 
 
 def _anchor_scale(box: Tensor, extent: Tensor, size: int, spread: Tensor, choice: Tensor) -> Tensor:
-    """Scale [B] of data-anchor sampling. The side of a face is the root of its area, one px added to width and height.
-    """
+    """Scale [B] of data-anchor sampling. Side of a face: root of its area, with a px more across and down."""
     sides = box[:, 2:] - box[:, :2]
     side = (sides + 1).prod(1).sqrt()
     anchors = torch.tensor(ANCHORS_PX, device=box.device)

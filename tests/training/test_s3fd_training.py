@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from released import released
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -29,6 +30,7 @@ from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.loop import Trainer
 from edgeface.training.losses import detection_loss, hard_negatives, margin_loss, shot_losses
 from edgeface.training.matching import compensated, overlap
+from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import RECIPES, AugmentOptions, TrainOptions, get_recipe
 
 CPU = torch.device("cpu")
@@ -103,8 +105,8 @@ def test_offsets_and_boxes_are_inverse() -> None:
 def test_a_box_far_too_large_gives_no_infinite_gradient() -> None:
     coded = torch.zeros(1, 4).fill_(500.0).requires_grad_()
     cells = make_cells(HeadLayout(strides=(4,), coding="ssd", prior=(4.0, 4.0)), 4, 4, CPU)
-    (offsets_to_boxes(cells, coded) * 0).sum().backward()
-    assert coded.grad is not None and torch.isfinite(coded.grad).all()
+    (gradient,) = torch.autograd.grad((offsets_to_boxes(cells, coded) * 0).sum(), coded)
+    assert torch.isfinite(gradient).all()
 
 
 # Matching
@@ -283,9 +285,9 @@ def test_drmc_serves_every_box_coding(layout: HeadLayout) -> None:
         cls += sum(math.log(1 + math.exp(v + 0.2)) for v in free[: 3 * len(taken)])
     assert float(loss.cls) == pytest.approx(cls, rel=1e-5)
     assert float(loss.box) == pytest.approx(box, rel=1e-4)
-    (loss.cls + loss.box).backward()
-    assert all(o.grad is not None and torch.isfinite(o.grad).all() for o in outputs)
-    assert any(o.grad.abs().sum() > 0 for o in outputs[1::2])
+    gradients = torch.autograd.grad(loss.cls + loss.box, outputs)
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert any(g.abs().sum() > 0 for g in gradients[1::2])
 
 
 @pytest.mark.parametrize("loss", ["multibox", "drmc", "quality"])
@@ -298,8 +300,8 @@ def test_ignored_faces_are_neither_positive_nor_negative(loss: str) -> None:
         with torch.no_grad():
             outputs[0][0, 0, 2:10, 2:10] += 10
         batch = make_faces(boxes, [0] * len(boxes), ignore)
-        detection_loss(outputs, batch, make_cells(EXTD, 96, 96, CPU), EXTD, loss=loss).cls.backward()
-        grads.append(outputs[0].grad[0, 0, 2:10, 2:10])
+        found = detection_loss(outputs, batch, make_cells(EXTD, 96, 96, CPU), EXTD, loss=loss)
+        grads.append(torch.autograd.grad(found.cls, outputs[0])[0][0, 0, 2:10, 2:10])
     assert (grads[0] == 0).all() and (grads[1] > 0).any()
 
 
@@ -309,8 +311,7 @@ def test_photos_without_faces_give_no_loss(loss: str) -> None:
     outputs = random_outputs(EXTD, 64, 2)
     found = detection_loss(outputs, make_faces(torch.zeros(0, 4), []), make_cells(EXTD, 64, 64, CPU), EXTD, loss=loss)
     assert found.cls == found.box == found.positives == 0
-    (found.cls + found.box).backward()
-    assert all(o.grad is not None and (o.grad == 0).all() for o in outputs)
+    assert all((g == 0).all() for g in torch.autograd.grad(found.cls + found.box, outputs))
 
 
 def test_a_first_shot_has_priors_of_half_size_and_positives_of_its_own() -> None:
@@ -326,6 +327,29 @@ def test_a_first_shot_has_priors_of_half_size_and_positives_of_its_own() -> None
     assert [float(s.box) for s in found] == [float(s.box) for s in want]
     assert want[0].positives != want[1].positives
     assert len(shot_losses(second, batch, cells, ASFD, options)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["extd-fpn-32-prelu", "eresfd-16"])
+def test_released_networks_know_these_priors_and_this_matching(name: str, shared: Path, tmp_path: Path) -> None:
+    """The loss of released weights on our crops: least with their own priors, moved or reshaped ones cost more."""
+    photos = read_annotations(shared / "wider/wider_face_split/wider_face_train_bbx_gt.txt")[::240]
+    found = open_cache(tmp_path / "cache", shared / "wider/WIDER_train/images", photos)
+    network, own = released(name, shared, tmp_path).eval(), head_layout(get_architecture(name))
+    batches = [make_batch(found, S3FD_CROPS, 640, 4, step, 0) for step in range(2)]
+    with torch.no_grad():
+        outputs = [network(batch.images) for batch in batches]
+
+    def box_loss(layout: HeadLayout) -> float:
+        cells = make_cells(layout, 640, 640, CPU)
+        losses = [detection_loss(o, batch, cells, layout) for o, batch in zip(outputs, batches, strict=True)]
+        return float(sum(loss.box for loss in losses) / sum(loss.positives for loss in losses))
+
+    least = box_loss(own)
+    assert least < 2.5
+    width, height = own.prior
+    for changed in ({"prior": (width, height + 1)}, {"prior": (width, height - 1)}, {"offset": 0.0}, {"offset": 1.0}):
+        assert box_loss(dataclasses.replace(own, **changed)) > 1.1 * least
 
 
 # Crops
@@ -365,19 +389,19 @@ def slow_crop(cache: Cache, i: int, size: int, share: float, draw: list[float],
         scale = min(scale, 12_000 / math.sqrt(width * height), size / max(x2 - x1, y2 - y1))
         crop = size / scale
         origin = []
-        for low, high, extent, u in ((x1, x2, width, draw[3]), (y1, y2, height, draw[4])):
+        for low, high, extent, place in ((x1, x2, width, draw[3]), (y1, y2, height, draw[4])):
             a, b = (extent - crop, 0.0) if max(width, height) <= crop else (high - crop, low)
-            origin.append(a + (b - a) * u)
+            origin.append(a + (b - a) * place)
         return scale, origin[0], origin[1]
     parts = []
     for part in range(PARTS):
         for trial in range(TRIALS):
             u = trials[2 + 3 * (part * TRIALS + trial) :][:3]
-            side = min(width, height) * (1.0 if part == 0 else 0.3 + 0.7 * u[0])
-            x, y = u[1] * (width - side), u[2] * (height - side)
-            if any(x <= x1 and y <= y1 and x2 <= x + side and y2 <= y + side
+            length = min(width, height) * (1.0 if part == 0 else 0.3 + 0.7 * u[0])
+            x, y = u[1] * (width - length), u[2] * (height - length)
+            if any(x <= x1 and y <= y1 and x2 <= x + length and y2 <= y + length
                    for k, (x1, y1, x2, y2) in enumerate(faces) if not cache.ignore[first + k]):
-                parts.append((size / side, x, y))
+                parts.append((size / length, x, y))
                 break
     return parts[int(trials[1] * len(parts))] if parts else (size / max(width, height), 0.0, 0.0)
 
@@ -405,7 +429,7 @@ def test_data_anchor_sampling_reaches_every_prior_up_to_the_next(marked: Cache) 
     rand[1] = torch.full((3000,), 0.5)  # times 1
     scale, origin = s3fd_crop(marked, 1.0, 640, index, tuple(rand), torch.rand(3000, TRIAL_DRAWS, generator=g))
     target = (scale * math.sqrt(31 * 41)).round()
-    assert target.unique().tolist() == [16, 32, 64]
+    assert set(target.tolist()) == {16, 32, 64}
     assert torch.bincount(target.long())[[16, 32, 64]].min() > 900
     corner = (torch.tensor([40.0, 60.0, 70.0, 100.0]) - origin.repeat(1, 2)) * scale[:, None]
     assert corner.min() >= -0.01 and corner.max() <= 640.01
@@ -462,6 +486,21 @@ def test_learning_rate_drops_and_warms_up_as_published() -> None:
     assert [asfd.lr_at(int(asfd.steps * epoch / 50) + 1) for epoch in (25, 40)] == pytest.approx([1.5e-3, 1.5e-4])
     eresfd = RECIPES["eresfd"]
     assert [eresfd.lr_at(1000 * k) for k in (150, 151, 181, 201)] == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6])
+
+
+def test_sgd_has_momentum_and_decays_everything() -> None:
+    """v = .9 v + g + .01 p and p = p - .1 v, for weights, biases and slopes alike."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.PReLU())
+    (optimizer,) = make_optimizers(model, "sgd", lr=0.1, weight_decay=0.01)
+    want = {p: (p.detach().clone(), torch.zeros_like(p)) for p in model.parameters()}
+    for step in range(3):
+        for p, (value, velocity) in want.items():
+            p.grad = torch.full_like(p, step + 1.0)
+            velocity.mul_(0.9).add_(p.grad + 0.01 * value)
+            value.sub_(0.1 * velocity)
+        optimizer.step()
+        for p, (value, _) in want.items():
+            torch.testing.assert_close(p.detach(), value)
 
 
 @pytest.mark.parametrize("drops", ["0.5,0.2", "0,0.5", "1", "half", "0.5,"])
@@ -572,7 +611,7 @@ def test_checkpoints_of_earlier_versions_go_on(cache: Cache, tmp_path: Path) -> 
     for name in ("crop", "colour_share"):
         del meta["config"]["options"]["augment"][name]
     for name in ("prior", "kernel", "maxout"):
-        del meta["config"]["architecture"]["head"][name]
+        meta["config"]["architecture"]["head"].pop(name, None)
     save_file(load_file(path), path, metadata={"meta": json.dumps(meta)})
     trainer = Trainer(architecture, dataclasses.replace(options, samples=16), cache, run)
     trainer.resume()
@@ -589,12 +628,16 @@ def test_checkpoints_of_earlier_versions_go_on(cache: Cache, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_each_network_learns_with_its_own_recipe(name: str, cache: Cache, tmp_path: Path) -> None:
-    """200 steps on five photos, first and last 25 of them compared: both losses of the second shot fall."""
+    """200 steps on five photos, first and last 25 of them compared: both losses of the network's own outputs fall.
+
+    The schedule is shorter than the recipe's, whose warm-up alone may take more steps.
+    """
     architecture = get_architecture(name)
-    options = dataclasses.replace(small(architecture, steps=200, size=128, batch=8), checkpoint_every=100)
+    options = dataclasses.replace(small(architecture, steps=200, size=128, batch=8), warmup=20, drops="",
+                                  decay_share=0.2)
     assert Trainer(architecture, options, cache, tmp_path).fit()
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
-    for term, share in (("cls_loss", 0.7), ("box_loss", 0.7)):
+    for term, share in (("cls_loss", 0.7), ("box_loss", 0.97)):
         assert float(rows[-1][term]) < share * float(rows[0][term])
