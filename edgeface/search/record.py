@@ -139,7 +139,7 @@ class FrontNet:
     """of the input, WxH in px"""
     score: float
     predicted_ms: float
-    """before it was measured"""
+    """by a model fitted to all that was measured but the front"""
     predicted_interval_ms: tuple[float, float]
     """95 %"""
     measured_ms: float

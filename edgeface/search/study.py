@@ -225,10 +225,8 @@ class Study:
         nets = list(kept.values())
         best = nondominated([(-net.score, self._cost(net)) for net in nets])
         front = sorted((nets[i] for i in best), key=self._cost)
-        blind = [i for i, net in enumerate(front) if net.round == 0]
-        for i, p in zip(blind, self.clock.unseen([_candidate(front[i]) for i in blind]), strict=True):
-            front[i] = dataclasses.replace(front[i], predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
-        return front
+        return [dataclasses.replace(net, predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
+                for net, p in zip(front, self.clock.unseen([_candidate(net) for net in front]), strict=True)]
 
     def _net(self, e: Evaluation, found: tuple[float, float, float], number: int) -> FrontNet:
         a, (width, height) = e.architecture, parse_size(e.size)

@@ -97,8 +97,8 @@ class Study:
 
     @property
     def winners(self) -> list[Measured]:
-        """The front, as far as predicted. Its figures are the last ones, and a network measured before there was a
-        model has the prediction of one that never saw it."""
+        """The front, as far as predicted. Its figures are the last ones, and its predictions those of a model that
+        never saw it."""
         places = {one.number: place for place, one in enumerate(self.rounds)}
         found = [Measured(Evaluation(net.architecture, net.size, net.score, 0.0, net.predicted_ms,
                                      net.predicted_interval_ms), net.measured_ms, places[net.round], net.interval_ms)
@@ -282,8 +282,9 @@ def _predictions(study: Study) -> Html:
     if not known:
         return section(head, "No prediction was put to the test: nothing was measured after a round of evolution.")
     text = (f"Each mark is a network whose latency was predicted before it was measured; the band is {TOLERANCE:.0%} "
-            "either way of what was measured. Networks of the front from before any evolution are predicted by a model "
-            "that has not seen them.")
+            "either way of what was measured. The front itself is predicted once more at the end, by a model "
+            "fitted to all that was measured but the front; of its networks, only those from before any evolution are "
+            "drawn so, the others as they were first predicted.")
     both = Axis.around([ms for m in known for ms in (m.ms, m.evaluation.predicted_ms)])
     points = [Point(m.ms, m.evaluation.predicted_ms, study.colour(m.place), title=_figures(study, m), small=True)
               for m in known]
