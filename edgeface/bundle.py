@@ -32,7 +32,8 @@ MAX_MANIFEST_BYTES = 4 << 20
 MAX_SIDE_PX = 1 << 16
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""of a model: files are named after it"""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -247,7 +248,7 @@ def _read_manifest(folder: Path) -> Manifest:
 def _check_consistent(manifest: Manifest) -> None:
     """Checks across the fields of a well-typed manifest."""
     for label, text in (("model", manifest.model), ("target", manifest.target)):
-        if not _NAME.fullmatch(text):
+        if not PLAIN_NAME.fullmatch(text):
             raise BundleError(f"manifest: {label} {short(text)} is not a plain name")
     if manifest.target not in BACKENDS:
         raise BundleError(f"manifest: unknown target {short(manifest.target)} (known: {', '.join(BACKENDS)})")

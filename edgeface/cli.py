@@ -61,7 +61,9 @@ app = typer.Typer(cls=_Verbs, add_completion=False, no_args_is_help=True, pretty
                   rich_markup_mode=None,
                   help="Tiny face detectors for ARM and x86 CPUs: detect, evaluate, train, measure.")
 
-Model = Annotated[str, typer.Option(help="Zoo name (see `edgeface models`) or the folder of an exported Bundle.")]
+Model = Annotated[str, typer.Option(
+    help="Zoo name (see `edgeface models`), a .safetensors file that `edgeface train` or `edgeface weights import` "
+         "wrote, or the folder of an exported Bundle.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Your own weights for the network that --model names, a .safetensors file. Default: those that ship.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
@@ -192,7 +194,7 @@ class _Ticker:
 
 @app.command("eval", epilog="Examples:\n\nedgeface eval --data wider\n\n"
                             "edgeface eval --data wider --model dist/edgeface-n-onnx-fp32-640x480 --plot pr.png\n\n"
-                            "edgeface eval --data wider --model eresfd-16 --weights mine.safetensors --scale multi")
+                            "edgeface eval --data wider --model eresfd-16.safetensors --scale multi")
 def evaluate(
     data: Annotated[Path, typer.Option(
         help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth.")],
@@ -241,7 +243,8 @@ def evaluate(
                     "Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a mistake.")
 def compare(
     a: Annotated[str, typer.Argument(
-        metavar="A", help="Folder of an exported Bundle, or a zoo name for the network in torch: the reference.")],
+        metavar="A", help="Folder of an exported Bundle; or, for the network in torch, a zoo name or a .safetensors "
+                          "file that edgeface wrote: the reference.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, of the same network and size.")],
     image: Annotated[Path | None, typer.Option(help="Photo that both see, best one with faces. Needed.")] = None,
     tolerance: Annotated[float | None, typer.Option(
@@ -417,8 +420,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
     model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = DEFAULT_MODEL,
     genotype: Annotated[Path | None, typer.Option(
-        help="Of the neck of an ASFD network: the genotype.json of `edgeface autofem`. Default: the model's "
-             "own.")] = None,
+        help="Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the network is then called "
+             "MODEL-<12 digits>. Default: the model's own.")] = None,
     recipe: Annotated[str | None, typer.Option(
         help="Options to begin with: edgeface (the defaults below), extd, eresfd or asfd. Default: that of the "
              "network's family.")] = None,
@@ -434,12 +437,11 @@ def train(
 ) -> None:
     """Train a network; writes weights, checkpoints, log and curves into --out."""
     from edgeface.models.genotype import read_genotype
-    from edgeface.models.registry import get_architecture
+    from edgeface.models.registry import get_architecture, with_genotype
 
     architecture = get_architecture(model)
     if genotype:
-        neck = dataclasses.replace(architecture.neck, genotype=read_genotype(genotype))
-        architecture = dataclasses.replace(architecture, neck=neck)
+        architecture = with_genotype(architecture, read_genotype(genotype))
     options = dataclasses.replace(get_recipe(recipe, architecture), **_given(ctx, options))
     _require_torch("train", "training")
     from edgeface.training import train_model
@@ -738,7 +740,7 @@ def _print_findings(found: list[Finding]) -> None:
 @app.command("weights import",
              epilog="Examples:\n\nedgeface weights import EXTD_32.pth --model extd-fpn-32-prelu\n\n"
                     "edgeface weights import eresfd_16.pth.*.pth --model eresfd-16 --out mine.safetensors\n\n"
-                    "edgeface detect photo.jpg --model eresfd-16 --weights mine.safetensors\n\n"
+                    "edgeface detect photo.jpg --model mine.safetensors\n\n"
                     "Nothing in a file is run: one that holds anything but tensors is refused.")
 def weights_import(
     files: Annotated[list[Path], typer.Argument(
@@ -747,7 +749,7 @@ def weights_import(
     out: Annotated[Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")] = None,
     format: Format = "table",
 ) -> None:
-    """Turn weights that others published into a file that --weights takes."""
+    """Turn weights that others published into a file that --model takes."""
     _check_format(format)
     _require_torch("zoo", "importing weights")
     from edgeface.importing import import_weights

@@ -176,14 +176,17 @@ class Subject:
 
     @classmethod
     def find(cls, name: Path | str) -> Subject:
-        """The Bundle in the folder ``name``, or the zoo model of that name, run by torch. Raises BundleError."""
+        """The Bundle in the folder ``name``, or the network of that zoo name or weights file, run by torch.
+
+        Raises BundleError, ModelError.
+        """
         from edgeface import zoo
 
         path = Path(name)
-        if path.is_dir() or str(name) not in zoo.names():
+        if path.is_dir() or not zoo.is_network(name):
             return cls.of_bundle(Bundle.open(path, verify=False))  # the probe checks the bytes it loads
-        architecture = zoo.get_entry(str(name)).architecture
-        return cls(f"{name} in torch", str(name), architecture, None, (640, 480), "fp32",
+        architecture = zoo.resolve(name).architecture
+        return cls(f"{name} in torch", architecture.name, architecture, None, (640, 480), "fp32",
                    {output: output for output in head_layout(architecture).output_names},
                    lambda: _torch_probe(str(name)))
 

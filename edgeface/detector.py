@@ -16,6 +16,7 @@ from edgeface.decode import decode, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
+from edgeface.records import short
 from edgeface.runners import Heads, Runner, open_runner
 
 DEFAULT_SCORE = 0.5
@@ -72,7 +73,7 @@ class Detector:
         fast: bool = False,
         weights: Path | str | None = None,
     ) -> Detector:
-        """Open a Bundle folder, or a zoo name (run by torch).
+        """Open a Bundle folder; or a zoo name, or a weights file that says which network it is of, run by torch.
 
         score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by more are dropped.
         size: for models that take any size, the long side in px that an image is scaled to (default 640), or
@@ -159,16 +160,15 @@ class Detector:
 
 
 def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | None) -> Runner:
-    """A zoo name goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
+    """A network goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
     from edgeface import zoo
-    from edgeface.models.registry import ARCHITECTURES
+    from edgeface.models.registry import suggestions
 
     text = os.fspath(model)
     path = Path(text)
     if path.name == MANIFEST and path.is_file():
         path = path.parent
-    named = isinstance(model, str) and (text in zoo.names() or text in ARCHITECTURES)
-    if named and not (path / MANIFEST).is_file():
+    if zoo.is_network(model) and not (path / MANIFEST).is_file():
         from edgeface.runners.torch import TorchRunner
 
         return TorchRunner.open(text, threads, weights=weights)
@@ -176,8 +176,8 @@ def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | Non
         raise OptionError(f"weights {weights} are for a network, not for {text!r}: name one that `edgeface models` "
                           "lists, with --model; a Bundle has weights of its own")
     if not path.exists() and path.name == text:
-        raise ModelError(f"unknown model {text!r}: no such Bundle folder, and the zoo has: "
-                         f"{', '.join(zoo.names()) or 'none yet'}")
+        raise ModelError(f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
+                         f"({suggestions(text)})")
     return open_runner(Bundle.open(path, verify=False), threads, fast)  # the runner checks the bytes it loads
 
 

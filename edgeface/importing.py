@@ -1,4 +1,4 @@
-"""Weights that other projects have published: their files and tensor names in, a file for ``--weights`` out.
+"""Weights that other projects have published: their files and tensor names in, a file for ``--model`` out.
 
 A family of published networks says in its own module what its authors call our tensors::
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from edgeface import zoo
 from edgeface.errors import ModelError, OptionError
-from edgeface.models import ARCHITECTURES, Architecture, build, get_architecture
+from edgeface.models import ARCHITECTURES, Architecture, get_architecture
 from edgeface.records import short
 from edgeface.training.checkpoint import save_weights
 
@@ -36,8 +36,6 @@ FAMILIES = {"extd": "edgeface.models.extd", "eresfd": "edgeface.models.eresfd"}
 """Kind of a backbone -> module that has ``original_key``."""
 WRAPPERS = ("state_dict", "weight", "model")
 """keys under which training programs keep the state dict, among other things"""
-COUNTER = "num_batches_tracked"
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
         where = f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else str(files[0])
         raise ModelError(f"{where}: {_mismatch(shapes, wanted, architecture)}")
     rename = _original_key(architecture)
-    weights = {key: given[rename(key)].float().numpy() for key in _shapes(architecture)}
+    weights = {key: given[rename(key)].float().numpy() for key in zoo.tensor_shapes(architecture)}
     network = zoo.network_with(architecture, weights)
     save_weights(network, out)
     return Imported(model, str(out), len(weights), sum(p.numel() for p in network.parameters()))
@@ -87,17 +85,10 @@ def _original_key(architecture: Architecture) -> Callable[[str], str]:
     return rename
 
 
-def _shapes(architecture: Architecture) -> Shapes:
-    """Our key -> shape."""
-    with torch.device("meta"):
-        state = build(architecture).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTER)}
-
-
-def _original_shapes(architecture: Architecture) -> Shapes:
+def _original_shapes(architecture: Architecture) -> zoo.Shapes:
     """Authors' key -> shape."""
     rename = _original_key(architecture)
-    return {rename(key): shape for key, shape in _shapes(architecture).items()}
+    return {rename(key): shape for key, shape in zoo.tensor_shapes(architecture).items()}
 
 
 def _read_all(files: Sequence[Path]) -> dict[str, Tensor]:
@@ -167,7 +158,7 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ModelError(f"{path} holds objects other than tensors ({short(key)} is a {type(value).__name__}): "
                              "give the state dict alone")
-        if key.endswith(COUNTER):
+        if key.endswith(zoo.COUNTER):
             continue
         plain = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
         if not plain or not value.is_floating_point():
@@ -177,7 +168,7 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _mismatch(given: Shapes, wanted: Shapes, architecture: Architecture) -> str:
+def _mismatch(given: zoo.Shapes, wanted: zoo.Shapes, architecture: Architecture) -> str:
     """Which other network would fit; else what is missing, unexpected or of another shape."""
     fitting = [name for name, other in ARCHITECTURES.items()
                if other.backbone.kind in FAMILIES and _original_shapes(other) == given]

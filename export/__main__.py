@@ -31,7 +31,7 @@ python -m export --target tflite
 
 python -m export --target onnx --size 320x320 --dynamic
 
-python -m export --target tflite --precision fp16 --model edgeface-n --weights runs/mine/weights.safetensors
+python -m export --target tflite --precision fp16 --model runs/mine/weights.safetensors
 
 The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds the input contract,
 SHA-256, tool versions and the parity figures. A file that differs from torch is not written.
@@ -44,7 +44,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
              epilog=EPILOG)
 def export(
     target: Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")],
-    model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = "edgeface-n",
+    model: Annotated[str, typer.Option(
+        help="Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote.")] = "edgeface-n",
     precision: Annotated[str, typer.Option(
         help="What weights are stored as: fp32 or fp16 (int8: python -m quantize). fp16 halves the "
              "file; input, outputs and arithmetic stay float32.")] = "fp32",
@@ -52,8 +53,8 @@ def export(
     dynamic: Annotated[bool, typer.Option(
         "--dynamic", help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.")] = False,
     weights: Annotated[Path | None, typer.Option(
-        help="Your own weights for --model, a .safetensors file. Default: those shipped with edgeface; random ones "
-             "for a network that ships without, and the output says so.")] = None,
+        help="Your own weights for the network that --model names, a .safetensors file. Default: those shipped with "
+             "edgeface; random ones for a network that ships without, and the output says so.")] = None,
     seed: Annotated[int | None, typer.Option(
         help="Use random weights drawn from this number: for latency and graph checks only.")] = None,
     out: Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")] = Path("dist"),

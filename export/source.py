@@ -1,8 +1,8 @@
 """Which network, with which numbers in it.
 
-One rule decides the weights: ``--weights FILE`` if given, else those shipped in the zoo, else (or with ``--seed N``)
-random ones. Random weights make a file that is right in everything but its detections: good for latency, size and
-operator coverage. The manifest and the terminal say so.
+One rule decides the weights: a file if given (``--model FILE``, or ``--model NAME --weights FILE``), else those shipped
+in the zoo, else (or with ``--seed N``) random ones. Random weights make a file that is right in everything but its
+detections: good for latency, size and operator coverage. The manifest and the terminal say so.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Source:
 
 
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
-    """Build ``model`` and give it its weights. Raises ModelError, OptionError."""
-    if weights is not None and seed is not None:
+    """Build the network that :func:`edgeface.zoo.resolve` finds, with its weights. Raises ModelError, OptionError."""
+    file = zoo.resolve(model, weights).weights
+    if file is not None and seed is not None:
         raise OptionError("--weights and --seed exclude each other: give the file, or ask for random weights")
-    if weights is not None:
-        return _from_file(model, Path(weights))
+    if file is not None:
+        network = zoo.load_network(model, weights)
+        return Source(network, WeightsInfo(hashlib.sha256(file.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED))
     if seed is None and model in zoo.names():
         return _from_zoo(model)
     return random_source(model, seed or 0)
@@ -106,11 +108,6 @@ def state_sha256(network: FaceNet) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _from_file(model: str, path: Path) -> Source:
-    network = zoo.load_network(model, path)
-    return Source(network, WeightsInfo(hashlib.sha256(path.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED))
 
 
 def _from_zoo(name: str) -> Source:

@@ -45,10 +45,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def quantize(
     target: Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")],
     model: Annotated[str | None, typer.Option(
-        help=f"Network, as `edgeface models` lists them. Default: {MODEL}.")] = None,
+        help=f"Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote. Default: "
+             f"{MODEL}.")] = None,
     weights: Annotated[Path | None, typer.Option(
-        help="Your own weights for --model, a .safetensors file. Default: those shipped with edgeface; random ones for "
-             "a network that ships without.")] = None,
+        help="Your own weights for the network that --model names, a .safetensors file. Default: those shipped with "
+             "edgeface; random ones for a network that ships without.")] = None,
     seed: Annotated[int | None, typer.Option(
         help="Use random weights drawn from this number: for latency and noise; accuracy is not measured.")] = None,
     size: Annotated[str | None, typer.Option(

@@ -17,7 +17,6 @@ from edgeface import zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.models.registry import get_architecture
 from edgeface.version import __version__
 from export.pipeline import Stage, check_writable, export_model
 from export.quiet import quiet
@@ -124,7 +123,7 @@ class _Job:
             self.given = open_float(request.bundle, request.target)
             self.width, self.height = self.given.manifest.input.width, self.given.manifest.input.height
         else:
-            get_architecture(request.model)
+            zoo.resolve(request.model, request.weights)
             require("quantising", "torch", "safetensors")
         self._choose_accuracy()
         if self.folder is None:
@@ -150,7 +149,9 @@ class _Job:
     def _random_weights(self) -> bool:
         if self.given is not None:
             return self.given.manifest.weights.licence.startswith(RANDOM_WEIGHTS)
-        return self.request.weights is None and (self.request.seed is not None or self.request.model not in zoo.names())
+        if zoo.resolve(self.request.model, self.request.weights).weights is not None:
+            return False
+        return self.request.seed is not None or self.request.model not in zoo.names()
 
     def float_bundle(self, verbose: bool) -> Bundle:
         """The one given, or the network exported anew."""

@@ -18,13 +18,13 @@ class QuantizeRequest:
     target: str
     """runtime to quantise for: a row of the capability table"""
     model: str = "edgeface-n"
-    """network that is exported as fp32 first"""
+    """network that is exported as fp32 first: a name, or a weights file that says which it is of"""
     width: int = 640
     """px, a multiple of 32"""
     height: int = 480
     """px, a multiple of 32"""
     weights: Path | None = None
-    """your own weights of ``model``; None: those shipped with edgeface, or random ones"""
+    """your own weights of the ``model`` named; None: those shipped with edgeface, or random ones"""
     seed: int | None = None
     """of random weights"""
     bundle: Path | None = None

@@ -16,6 +16,7 @@ from edgeface.decode import decode, head_layout, nms
 from edgeface.detections import Detections
 from edgeface.importing import import_weights
 from edgeface.models.detector import FaceNet
+from edgeface.models.s3fd import S3FDHead
 
 Floats = NDArray[np.float32]
 FILES = {f"extd-fpn-{width}-prelu": f"EXTD_{width}" for width in (32, 48, 64)} | {"eresfd-16": "eresfd_16"}
@@ -50,6 +51,22 @@ def detections(net: FaceNet, image: Floats, score_threshold: float = SCORE_THRES
     boxes, scores = decode(heads, layout, score_threshold, 5000)
     kept = nms(boxes, scores, NMS_IOU)[:TOP_K]
     return Detections(boxes[kept], scores[kept])
+
+
+def assert_same_heads(net: FaceNet, image: Floats, expected: dict[str, Floats], atol: float) -> None:
+    """What the head gives at each level, as its authors have it, and the one logit that we make of it."""
+    assert isinstance(net.head, S3FDHead)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image)
+        levels = net.head.raw(net.neck(net.backbone(net.normalise(pixels))))
+        outputs = net(pixels)
+    assert len(levels) == 6
+    for level, (loc, conf) in enumerate(levels):
+        theirs = expected[f"conf{level}"]
+        np.testing.assert_allclose(loc[0].numpy(), expected[f"loc{level}"], rtol=0, atol=atol)
+        np.testing.assert_allclose(conf[0].numpy(), theirs, rtol=0, atol=atol)
+        logit = theirs[-1] - theirs[:-1].max(0)  # their softmax of (background, face) is the sigmoid of this
+        np.testing.assert_allclose(outputs[2 * level][0, 0].numpy(), logit, rtol=0, atol=2 * atol)
 
 
 def assert_same_detections(found: Detections, boxes: Floats, scores: Floats, box_px: float, score: float) -> None:

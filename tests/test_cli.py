@@ -178,6 +178,8 @@ def test_extreme_shapes(edgeface: Command, bundle: str, tmp_path: Path,
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("detect", "{photo}", "--model", "nonsense"), ("unknown model", "nonsense")),
+    (("detect", "{photo}", "--model", "{tmp}/none.safetensors"), ("cannot read weights", "none.safetensors")),
+    (("detect", "{photo}", "--model", "{tmp}/a.safetensors", "--weights", "{tmp}/file"), ("leave --weights out",)),
     (("detect", "{photo}", "--format", "xml"), ("xml", "table, json")),
     (("detect", "{photo}", "--model", "{bundle}", "--score-threshold", "2"), ("0 and 1",)),
     (("detect", "{photo}", "--model", "{bundle}", "--size", "320"), ("fixed",)),

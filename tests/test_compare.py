@@ -309,6 +309,16 @@ def test_command_on_an_altered_file(edgeface: Command, exported: Make, alter: Al
     assert "backbone.0.1.first" in row
 
 
+def test_command_on_a_weights_file(edgeface: Command, exported: Make, lively: Source, hopper_path: Path,
+                                   tmp_path: Path) -> None:
+    from edgeface.training.checkpoint import save_weights
+
+    save_weights(lively.network, tmp_path / "mine.safetensors")
+    code, out, err = edgeface(tmp_path / "mine.safetensors", exported("onnx").path, "--image", hopper_path)
+    assert code == 0 and err == "" and "A and B agree: " in out
+    assert out.startswith(f"A: {tmp_path}/mine.safetensors in torch\nB: edgeface-n-onnx-fp32-160x128\n")
+
+
 def test_a_tolerance_of_ones_own(edgeface: Command, exported: Make, alter: Alter, hopper_path: Path) -> None:
     altered = alter("/head/cls.0/conv/Conv", "noise").path
     assert edgeface(exported("onnx").path, altered, "--image", hopper_path, "--tolerance", "5")[0] == 0
@@ -338,6 +348,8 @@ def test_mistakes_are_one_line(edgeface: Command, exported: Make, hopper_path: P
         ((a, other, *image), "A is edgeface-n and B is face-x: two networks share no tensors"),
         ((a, architecture, *image), "A and B are both called edgeface-n but have different architectures"),
         ((a, tmp_path / "nothing", *image), "no Bundle at .*nothing"),
+        ((a, tmp_path / "nothing.safetensors", *image), "cannot read weights .*nothing.safetensors"),
+        ((a, "damofd-0.5g", *image), "A is edgeface-n and B is damofd-0.5g"),
         ((a, tmp_path, *image), "is not a Bundle: it has no manifest.json"),
         ((a, tflite.path, *image, "--tolerance", "-1"), "--tolerance must be a number of 0 or more, got -1"),
         ((a, tflite.path, *image, "--tolerance", "nan"), "--tolerance must be a number of 0 or more, got nan"),

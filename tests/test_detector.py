@@ -207,18 +207,22 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astronaut: Any, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from edgeface import zoo
+    from edgeface.training.checkpoint import save_weights
 
     shipped = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(shipped.read_bytes())
     found = [Detector.open("edgeface-n", size=320, weights=weights).detect(astronaut) for weights in (None, copy)]
     assert found[0] == found[1] and len(found[0]) > 0
+    save_weights(zoo.load_network("edgeface-n"), alone := tmp_path / "alone.safetensors")
+    assert Detector.open(str(alone), size=320).detect(astronaut) == found[0]
     refusals: list[tuple[str, Path, type[Exception], str]] = [
         ("eresfd-16", copy, ModelError, r"mine.safetensors: the weights do not fit eresfd-16: .* is absent, expected "
                                         r".*: name its network with --model"),
         ("edgeface-n", tmp_path / "none", ModelError, "cannot read weights .*none"),
         ("edgefase-n", copy, OptionError, "are for a network, not for 'edgefase-n': name one that `edgeface models`"),
         (str(exported("onnx").path), copy, OptionError, "a Bundle has weights of its own"),
+        (str(alone), copy, OptionError, "alone.safetensors is a file of weights: leave --weights out"),
     ]
     for model, weights, error, said in refusals:
         with pytest.raises(error, match=said) as caught:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from edgeface import zoo
 from edgeface.cli import app
 from edgeface.errors import EdgefaceError, ModelError, OptionError
-from edgeface.importing import FAMILIES, _original_key, _shapes, import_weights
+from edgeface.importing import FAMILIES, _original_key, import_weights
 from edgeface.models import ARCHITECTURES, build, get_architecture
 
 NAME = "extd-ssd-32-prelu"
@@ -54,7 +54,7 @@ def refused(files: list[Path], *words: str, model: str = NAME) -> None:
 @pytest.mark.parametrize("name", [name for name, a in ARCHITECTURES.items() if a.backbone.kind in FAMILIES])
 def test_every_tensor_has_a_name_of_its_own(name: str) -> None:
     architecture = get_architecture(name)
-    ours = _shapes(architecture)
+    ours = zoo.tensor_shapes(architecture)
     theirs = [_original_key(architecture)(key) for key in ours]
     assert len(set(theirs)) == len(theirs)
     assert not {"backbone", "neck", "head"} & {key.partition(".")[0] for key in theirs}, "our names, not the authors'"
@@ -63,10 +63,11 @@ def test_every_tensor_has_a_name_of_its_own(name: str) -> None:
 @pytest.mark.parametrize(("name", "file"), [("extd-fpn-32-prelu", "EXTD_32"), ("extd-fpn-48-prelu", "EXTD_48"),
                                             ("extd-fpn-64-prelu", "EXTD_64"), ("eresfd-16", "eresfd_16")])
 def test_released_weights(name: str, file: str, shared: Path, tmp_path: Path) -> None:
-    """All that the authors released, each tensor once, and --weights takes the file."""
+    """All that the authors released, each tensor once, and --model takes the file."""
     source = load_file(shared / f"weights/{file}.safetensors")
     done = import_weights([shared / f"weights/{file}.safetensors"], name, tmp_path / "w.safetensors")
-    network = zoo.load_network(name, tmp_path / "w.safetensors")
+    network = zoo.load_network(tmp_path / "w.safetensors")
+    assert network.architecture == get_architecture(name)
     given = {key: value for key, value in source.items() if not key.endswith("num_batches_tracked")}
     assert done.tensors == len(given) and done.parameters == sum(p.numel() for p in network.parameters())
     rename = _original_key(get_architecture(name))
@@ -242,6 +243,7 @@ def test_the_command(original: State, tmp_path: Path, monkeypatch: pytest.Monkey
     assert json.loads(result.output) == {"model": NAME, "weights": "w.safetensors", "tensors": 157,
                                          "parameters": 56059}
     assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / f"{NAME}.safetensors").read_bytes()
+    assert zoo.resolve("w.safetensors") == zoo.Choice(get_architecture(NAME), Path("w.safetensors"))
     assert isinstance(run(app, ["weights import", str(path), "--model", "yolo"]).exception, ModelError)
     output = " ".join(run(app, ["weights import", "--help"]).output.split())
     assert "Nothing in a file is run" in output and "--format" in output

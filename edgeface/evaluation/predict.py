@@ -31,6 +31,7 @@ from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, Protocol, Report
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
 from edgeface.images import read_image
+from edgeface.zoo import is_network
 
 MULTI = "multi"
 SCALES = ("640", "original", MULTI)
@@ -72,7 +73,7 @@ def evaluate_model(
     weights: Path | str | None = None,
     agreed_only: bool = False,
 ) -> Evaluation:
-    """Open a zoo name or Bundle and evaluate it on the annotated images that are present below ``root``.
+    """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are present below ``root``.
 
     scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05 and .3 as in the
     papers. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the evaluated scale (for
@@ -94,7 +95,8 @@ def evaluate_model(
     iou = iou if nms_iou is None else nms_iou
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
-        return evaluate_detector(used, Path(model).name, ground_truth, images, heights, progress)
+        name = detector.runner.model if is_network(model) else Path(model).name
+        return evaluate_detector(used, name, ground_truth, images, heights, progress)
 
 
 def evaluate_detector(

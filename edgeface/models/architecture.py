@@ -8,6 +8,7 @@ can read one without torch.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -123,3 +124,8 @@ class Architecture:
     def dumps(self) -> str:
         """Return the canonical text: equal Architectures give equal bytes."""
         return json.dumps(self.to_json(), indent=1, sort_keys=True)
+
+    def named_by_content(self, family: str) -> Architecture:
+        """Return the same network under a name of its own, because files are named after it: ``family``-<12 digits>."""
+        content = dataclasses.replace(self, name="").dumps()
+        return dataclasses.replace(self, name=f"{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")

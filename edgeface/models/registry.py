@@ -11,17 +11,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from difflib import get_close_matches
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture, Backbone, Head, InputNorm, Neck
-from edgeface.models.genotype import DEFAULT_GENOTYPE
+from edgeface.models.genotype import DEFAULT_GENOTYPE, Genotype
 from edgeface.models.searched import read_searched
+from edgeface.records import short
 
 ARCHITECTURES: dict[str, Architecture] = {}
 VARIANT_SUFFIX = "-bn"
 """Appended to the name of a published network for its deployable variant."""
 S3FD_INPUT = InputNorm(mean=(123.0, 117.0, 104.0), std=1.0)
 """of the S3FD family: RGB means of ImageNet, as its authors round them"""
+SUGGESTED = 4
+"""names at most that the message about an unknown one holds"""
 
 
 def register(architecture: Architecture) -> Architecture:
@@ -33,11 +37,25 @@ def register(architecture: Architecture) -> Architecture:
 
 
 def get_architecture(name: str) -> Architecture:
-    """Return the Architecture called ``name``. Raises ModelError that lists the known names."""
+    """Return the Architecture called ``name``. Raises ModelError that says which names are near."""
     if name not in ARCHITECTURES:
-        raise ModelError(f"unknown model {name!r} (known: {', '.join(listed())}; those of DamoFD and "
-                         f"SCRFD also with {VARIANT_SUFFIX} appended, for batch normalisation)")
+        raise ModelError(f"unknown model {short(name)} ({suggestions(name)})")
     return ARCHITECTURES[name]
+
+
+def with_genotype(architecture: Architecture, genotype: Genotype) -> Architecture:
+    """``architecture`` with the ``genotype`` in its neck: another network than the one of its name, and called so."""
+    changed = dataclasses.replace(architecture, neck=dataclasses.replace(architecture.neck, genotype=genotype))
+    return architecture if changed == architecture else changed.named_by_content(architecture.name)
+
+
+def suggestions(name: str) -> str:
+    """For a message about an unknown ``name``: the nearest known ones, else one of each family; and where all are."""
+    begun = [known for known in listed() if name and known.startswith(name.lower())]
+    near = begun[:SUGGESTED] or get_close_matches(name.lower(), ARCHITECTURES, SUGGESTED)
+    one_of_each = {known.partition("-")[0]: known for known in reversed(listed())}
+    names = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(reversed(one_of_each.values()))} and others"
+    return f"{names}; `edgeface models` lists all {len(listed())}"
 
 
 def listed() -> tuple[str, ...]:

@@ -37,11 +37,11 @@ class TorchProbe(Probe):
         self.tensors = tuple(info for info, _ in self._found)
 
     @classmethod
-    def open(cls, name: str) -> TorchProbe:
-        """A zoo model. Raises ModelError for a name without weights, MissingExtraError without torch."""
+    def open(cls, model: str) -> TorchProbe:
+        """A zoo name or a weights file. Raises ModelError for what has no weights, MissingExtraError without torch."""
         if not has_module("torch"):
-            raise MissingExtraError("torch", "zoo", f"looking into {name} by name instead of an exported Bundle")
-        return cls(TorchRunner.open(name))
+            raise MissingExtraError("torch", "zoo", f"looking into {model} by name instead of an exported Bundle")
+        return cls(TorchRunner.open(model))
 
     def run(self, image: NDArray[np.uint8]) -> Tensors:
         self._found = [(TensorInfo("input", "input", "Input"), image.astype(np.float32))]

@@ -31,22 +31,22 @@ class TorchRunner(Runner):
         self._device = device
 
     @classmethod
-    def open(cls, name: str, threads: int = 1, device: str = "cpu", weights: Path | str | None = None) -> TorchRunner:
-        """Load a network by its name, with the ``weights`` of a safetensors file or with those of the zoo.
+    def open(
+        cls, model: Path | str, threads: int = 1, device: str = "cpu", weights: Path | str | None = None
+    ) -> TorchRunner:
+        """Load what ``model`` and ``weights`` mean to :func:`edgeface.zoo.resolve`.
 
         Raises ModelError for an unknown name, one that ships without weights, or a file that is damaged or does not
-        fit; MissingExtraError without torch.
+        fit; OptionError for two files; MissingExtraError without torch.
         """
-        from edgeface.models.registry import get_architecture
-        from edgeface.zoo import get_entry, load_network
+        from edgeface.zoo import get_entry, load_network, resolve
 
-        if weights is None:
-            get_entry(name)
-        else:
-            get_architecture(name)
+        choice = resolve(model, weights)
+        if choice.weights is None:
+            get_entry(choice.architecture.name)
         if not has_module("torch"):
-            raise MissingExtraError("torch", "zoo", f"running {name} by name instead of an exported Bundle")
-        return cls(load_network(name, weights), threads, device)
+            raise MissingExtraError("torch", "zoo", f"running {model} by name instead of an exported Bundle")
+        return cls(load_network(model, weights), threads, device)
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
         import torch

@@ -157,12 +157,13 @@ class Clock:
         return record.ratio * scale, record.low * scale, record.high * scale
 
     def unseen(self, candidates: Sequence[Candidate]) -> list[Prediction]:
-        """What a model says of ``candidates`` that was fitted without them; too few networks left: the model as it
-        is."""
-        hidden, found = {candidate.key[0] for candidate in candidates}, []
-        for candidate in candidates:
+        """What a model says of each of ``candidates`` that was fitted to all others; too few networks left: the model
+        as it is."""
+        found = []
+        for done, candidate in enumerate(candidates):
+            self.tick("predicting the front", done, len(candidates))
             table = self.tables[candidate.size]
-            others = tuple(r for r in table.records if anonymous(r.architecture) not in hidden)
+            others = tuple(r for r in table.records if anonymous(r.architecture) != candidate.key[0])
             try:
                 model = LatencyModel(dataclasses.replace(table, records=others))
             except DataError:

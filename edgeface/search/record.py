@@ -64,7 +64,7 @@ class StudyOptions:
     """shares of faces that stem and c2 to c5 are there for"""
     seed: int = 0
     """of everything drawn"""
-    first: int = 44
+    first: int = 66
     """networks of each input size measured before the first round, to learn latency from"""
     rounds: int = 4
     """rounds of evolution, each of which ends on the device"""
@@ -139,7 +139,7 @@ class FrontNet:
     """of the input, WxH in px"""
     score: float
     predicted_ms: float
-    """by a model fitted to all that was measured but the front"""
+    """by a model fitted to all that was measured but this network"""
     predicted_interval_ms: tuple[float, float]
     """95 %"""
     measured_ms: float

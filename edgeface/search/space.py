@@ -19,7 +19,6 @@ occur at stride 4, and at most 5 inner layers make a block.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import random
@@ -141,7 +140,7 @@ class Space:
             chained.append(block if block.in_channels == before else dataclasses.replace(block, in_channels=before))
         child = dataclasses.replace(parent, backbone=dataclasses.replace(
             parent.backbone, structure=format_structure(chained)), neck=neck, head=head)
-        return dataclasses.replace(child, name=self._name(child)) if self.contains(child) else None
+        return child.named_by_content(self.name) if self.contains(child) else None
 
     def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
         """Another stem; with another stride, c2 comes or goes."""
@@ -159,11 +158,6 @@ class Space:
             draw.choice(STEPS), self.max_inner if name == "bottleneck" else self.max_width)
         value = getattr(block, name) + step
         return dataclasses.replace(block, **{name: value}) if 1 <= value <= most else None
-
-    def _name(self, architecture: Architecture) -> str:
-        """Its own for every network, because files are named after it."""
-        content = dataclasses.replace(architecture, name="").dumps()
-        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def contains(self, architecture: Architecture) -> bool:
         """Does it keep the limits? Asked of networks made of this space's blocks."""

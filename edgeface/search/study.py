@@ -81,7 +81,7 @@ class Study:
         if not over:  # what the front promises is measured twice
             self.clock.measure([_candidate(net) for net in self._front(rounds)], again=True)
         rounds = [self._with_measurements(r) for r in rounds]
-        front = self._front(rounds)
+        front = self._predicted_unseen(self._front(rounds))
         _write(self.folder / FRONT, json.dumps([net.to_json() for net in front], indent=1))
         write_report(self.folder / REPORT, self.options, rounds, front, self.clock.tables)
         return front
@@ -224,7 +224,10 @@ class Study:
                     kept[_candidate(e).key] = self._net(e, found, r.number)
         nets = list(kept.values())
         best = nondominated([(-net.score, self._cost(net)) for net in nets])
-        front = sorted((nets[i] for i in best), key=self._cost)
+        return sorted((nets[i] for i in best), key=self._cost)
+
+    def _predicted_unseen(self, front: Sequence[FrontNet]) -> list[FrontNet]:
+        """What was known when a network was chosen says how the search began; this says how good its model is."""
         return [dataclasses.replace(net, predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
                 for net, p in zip(front, self.clock.unseen([_candidate(net) for net in front]), strict=True)]
 

@@ -282,9 +282,9 @@ def _predictions(study: Study) -> Html:
     if not known:
         return section(head, "No prediction was put to the test: nothing was measured after a round of evolution.")
     text = (f"Each mark is a network whose latency was predicted before it was measured; the band is {TOLERANCE:.0%} "
-            "either way of what was measured. The front itself is predicted once more at the end, by a model "
-            "fitted to all that was measured but the front; of its networks, only those from before any evolution are "
-            "drawn so, the others as they were first predicted.")
+            "either way of what was measured. At the end, each network of the front is predicted once more, "
+            "by a model fitted to all others: those from before any evolution are drawn so, the others as they were "
+            "predicted first.")
     both = Axis.around([ms for m in known for ms in (m.ms, m.evaluation.predicted_ms)])
     points = [Point(m.ms, m.evaluation.predicted_ms, study.colour(m.place), title=_figures(study, m), small=True)
               for m in known]

@@ -7,11 +7,13 @@ import copy
 import torch
 from torch import nn
 
+from edgeface.models.detector import FaceNet
+
 
 class EMA:
     """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory at the start."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: FaceNet, decay: float) -> None:
         self.shadow = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
 

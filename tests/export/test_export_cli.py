@@ -171,6 +171,20 @@ class TestResult:
         info = Bundle.open(cli.out / "edgeface-n-onnx-fp32-64x64").manifest.weights
         assert info.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
 
+    def test_a_weights_file_alone(self, cli: CLI, tmp_path: Path) -> None:
+        """The Bundle has the name of the network that the file is of."""
+        from edgeface.training.checkpoint import save_weights
+
+        network = random_source("extd-ssd-32-relu", 5).network
+        save_weights(network, tmp_path / "mine.safetensors")
+        code, _, err = cli("--target", "onnx", *SMALL, "--model", tmp_path / "mine.safetensors")
+        assert code == 0 and "random" not in err, err
+        manifest = Bundle.open(cli.out / "extd-ssd-32-relu-onnx-fp32-64x64").manifest
+        assert (manifest.model, manifest.architecture) == ("extd-ssd-32-relu", network.architecture)
+        line = fails(CLI(cli.capfd, cli.monkeypatch, tmp_path / "no"), "--target", "onnx", "--model",
+                     tmp_path / "mine.safetensors", "--seed", "1")
+        assert "--weights and --seed exclude each other" in line
+
     def test_random_weights_say_so(self, cli: CLI) -> None:
         code, out, err = cli("--target", "onnx", *SMALL, "--model", "scrfd-0.5g")
         assert code == 0, err

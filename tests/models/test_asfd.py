@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from edgeface.models.genotype import (
     read_genotype,
     write_genotype,
 )
+from edgeface.models.registry import with_genotype
 
 DOCS = Path(__file__).parents[2] / "docs" / "asfd.md"
 PUBLISHED = {
@@ -254,6 +256,17 @@ def test_networks_that_cannot_be_built(name: str, parts: dict[str, dict[str, Any
     with pytest.raises(ModelError) as caught:
         build(architecture)
     assert said in str(caught.value)
+
+
+def test_another_genotype_makes_another_network() -> None:
+    base = get_architecture("asfd-d0")
+    assert with_genotype(base, DEFAULT_GENOTYPE) is base
+    wide, dilated = (with_genotype(base, dataclasses.replace(DEFAULT_GENOTYPE, same=(op,) * 6))
+                     for op in ("sep_conv_7x7", "dil_conv_5x5"))
+    assert len({base.name, wide.name, dilated.name}) == 3
+    assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", wide.name)
+    assert wide.name != with_genotype(get_architecture("asfd-d1"), wide.neck.genotype or DEFAULT_GENOTYPE).name
+    assert with_genotype(base, wide.neck.genotype or DEFAULT_GENOTYPE) == wide
 
 
 def test_a_genotype_is_checked_in_python_too() -> None:

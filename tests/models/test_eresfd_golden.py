@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from released import CASES, assert_same_detections, detections, golden, released
+from released import CASES, assert_same_detections, assert_same_heads, detections, golden, released
 
 from edgeface.decode import S3FD_STRIDES, head_layout
 from edgeface.models.detector import FaceNet, deployable
 from edgeface.models.eresfd import original_key
-from edgeface.models.s3fd import S3FDHead
 from edgeface.zoo import load_weights_file
 
 NAME = "eresfd-16"
@@ -34,18 +32,7 @@ def test_every_key_has_its_counterpart(shared: Path, network: FaceNet) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_raw_heads(case: str, shared: Path, network: FaceNet) -> None:
     image, expected = golden(NAME, case, shared)
-    assert isinstance(network.head, S3FDHead)
-    with torch.inference_mode():
-        pixels = torch.from_numpy(image)
-        levels = network.head.raw(network.neck(network.backbone(network.normalise(pixels))))
-        outputs = network(pixels)
-    assert len(levels) == 6
-    for level, (loc, conf) in enumerate(levels):
-        theirs = expected[f"conf{level}"]
-        np.testing.assert_allclose(loc[0].numpy(), expected[f"loc{level}"], rtol=0, atol=HEADS_ATOL)
-        np.testing.assert_allclose(conf[0].numpy(), theirs, rtol=0, atol=HEADS_ATOL)
-        logit = theirs[-1] - theirs[:-1].max(0)  # their softmax of (background, face) is the sigmoid of this
-        np.testing.assert_allclose(outputs[2 * level][0, 0].numpy(), logit, rtol=0, atol=2 * HEADS_ATOL)
+    assert_same_heads(network, image, expected, HEADS_ATOL)
 
 
 @pytest.mark.parametrize("folded", [False, True])

@@ -8,6 +8,7 @@ import pytest
 
 from edgeface.errors import ModelError
 from edgeface.models import Architecture, build, get_architecture
+from edgeface.models.registry import listed
 
 
 def edited(name: str, **parts: dict[str, Any]) -> Architecture:
@@ -18,9 +19,22 @@ def edited(name: str, **parts: dict[str, Any]) -> Architecture:
     return Architecture.from_json(data)
 
 
-def test_unknown_model_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"unknown model 'damofd'.*edgeface-n, .*damofd-0.5g.*scrfd-34g.*-bn"):
-        build("damofd")
+@pytest.mark.parametrize(("name", "said"), [
+    ("damofd", "unknown model 'damofd' (nearest: damofd-0.5g, damofd-2.5g, damofd-10g, damofd-34g; "),
+    ("EXTD", "(nearest: extd-fpn-32-prelu, "),
+    ("edgefase-n", "(nearest: edgeface-n, "),
+    ("damofd-0.5gbn", "(nearest: damofd-0.5g-bn, "),
+    ("extd_ssd_48_lrelu", "(nearest: extd-ssd-48-lrelu, "),
+    ("yolo", "(known: edgeface-n, damofd-0.5g, scrfd-0.5g, extd-fpn-32-prelu, eresfd-16, asfd-d0 and others; "),
+    ("", "unknown model '' (known: edgeface-n, "),
+    ("x\ny" * 1000, "unknown model 'x\\ny"),
+])
+def test_unknown_model_names_the_nearest(name: str, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(name)
+    message = str(caught.value)
+    assert said in message and message.endswith(f"; `edgeface models` lists all {len(listed())})")
+    assert "\n" not in message and len(message) < 250
 
 
 @pytest.mark.parametrize(("name", "parts", "said"), [

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.training.checkpoint import save_weights
 from export.terminal import Terminal
 from quantize.__main__ import TARGETS, main
 from quantize.ranges import SCALES
@@ -84,6 +86,16 @@ class TestMistakes:
     def test_neither_data_nor_no_accuracy(self, cli: CLI, float_bundle: Bundle, mini_wider: Path) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--calibration", mini_wider)
         assert "give their root with --data, or quantise without a budget with --no-accuracy" in line
+
+    def test_a_weights_file_alone(self, cli: CLI, mini_wider: Path, tmp_path: Path) -> None:
+        """It is read before anything long begins, and its weights are not random: they need a budget."""
+        network = zoo.load_network("edgeface-n")
+        save_weights(network, path := tmp_path / "mine.safetensors")
+        arguments = ("--target", "onnx", "--model", path, "--calibration", mini_wider)
+        assert "the accuracy budget needs the WIDER FACE validation photos" in fails(cli, *arguments)
+        assert "leave --weights out" in fails(cli, *arguments, "--weights", path)
+        path.write_bytes(path.read_bytes()[:999])
+        assert "mine.safetensors is not a whole safetensors file" in fails(cli, *arguments)
 
     def test_no_photos_at_all(self, cli: CLI, float_bundle: Bundle) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--no-accuracy")

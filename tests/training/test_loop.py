@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgeface import zoo
 from edgeface.errors import ModelError, OptionError
+from edgeface.models import Architecture
+from edgeface.models.genotype import DEFAULT_GENOTYPE, write_genotype
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.ema import EMA
 from edgeface.training.optimizer import orthogonalise
@@ -117,6 +122,19 @@ def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert rows(two)[-1]["positives"] == rows(one)[-1]["positives"]
     assert float(rows(two)[-1]["cls_loss"]) == pytest.approx(float(rows(one)[-1]["cls_loss"]), rel=0.3)
+
+
+def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
+    """It is called so in the run folder, and its weights are enough to load it."""
+    genotype = dataclasses.replace(DEFAULT_GENOTYPE, top_down=("conv_1x1",) * 5)
+    write_genotype(tmp_path / "mine.json", genotype)
+    run = tmp_path / "run"
+    done = train(photos, run, "--model", "asfd-d0", "--genotype", str(tmp_path / "mine.json"), "--samples", "4",
+                 "--late-size", "64")
+    assert done.returncode == 0, done.stderr
+    architecture = Architecture.from_json(json.loads((run / "config.json").read_text())["architecture"])
+    assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name) and architecture.neck.genotype == genotype
+    assert zoo.load_network(run / "weights.safetensors").architecture == architecture
 
 
 @pytest.mark.slow
