@@ -111,6 +111,18 @@ class LatencyModel:
             warnings.simplefilter("ignore", ConvergenceWarning)  # a term that is not needed ends at its lower bound
             self._process.fit(relative / self._scale, np.ones(len(records)))
         self._widen = self._left_out()
+        self._variances = self._variance_of_columns()
+        self._noise = float(self._process.kernel_.diag(np.zeros((1, self._basis.width)))[0])
+        self._known = (self._process.X_train_ * self._variances).T
+
+    def _variance_of_columns(self) -> Floats:
+        """What the kernel multiplies each feature's products with: as one vector, they are one product and not five."""
+        found: Floats = np.empty(self._basis.width)
+        for term in self._basis.terms:
+            unit = np.zeros((1, self._basis.width))
+            unit[0, term.start] = 1.0
+            found[term] = self._process.kernel_(unit, unit)[0, 0]
+        return found
 
     def _left_out(self) -> float:
         """What intervals must be widened by, so that they would have held 95 % of the networks of the table, each
@@ -131,12 +143,12 @@ class LatencyModel:
         features, strange = self._features(networks)
         features /= self._scale
         process = self._process
-        products = process.kernel_(features, process.X_train_)
+        products = features @ self._known
         ms = products @ process.alpha_
         # Errors are relative, so the spread is that of the features over the prediction: the variance of
         # GaussianProcessRegressor.predict, whose kernel need not be asked twice.
         solved = solve_triangular(process.L_, (products / ms[:, None]).T, lower=True, check_finite=False)
-        variance = process.kernel_.diag(features / ms[:, None]) - np.sum(solved**2, axis=0)
+        variance = self._noise + (features**2 @ self._variances) / ms**2 - np.einsum("ij,ij->j", solved, solved)
         deviation = np.sqrt(np.maximum(variance, 0.0))
         return [self._prediction(*each) for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)]
 
