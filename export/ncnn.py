@@ -61,21 +61,27 @@ def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnMode
         warnings.simplefilter("ignore")  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
         traced = torch.jit.trace(network, image, check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(folder / "model.pt"))
-    shape = f"inputshape=[1,3,{request.height},{request.width}]f32"
-    outputs = [f"{name}={folder / name}" for name in _FILES]
-    command = [str(pnnx_program()), str(folder / "model.pt"), shape, "fp16=0"]
     try:
-        done = subprocess.run([*command, *outputs], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        return parse_model(*run_pnnx(folder / "model.pt", network.architecture.name, request.width, request.height))
+    except ModelError as error:
+        raise ExportError(f"pnnx wrote what this edgeface cannot read: {error}") from None
+
+
+def run_pnnx(source: Path, name: str, width: int, height: int) -> tuple[bytes, bytes]:
+    """ncnn's .param and .bin of a TorchScript or ONNX file, in whose folder everything is written; ``name``: for
+    messages. Raises MissingExtraError, ExportError."""
+    outputs = [f"{kind}={source.with_name(kind)}" for kind in _FILES]
+    command = [str(pnnx_program()), str(source), f"inputshape=[1,3,{height},{width}]f32", "fp16=0", *outputs]
+    try:
+        done = subprocess.run(command, cwd=source.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=PNNX_SECONDS, check=False)
         print(done.stdout.decode("utf-8", "replace"))  # shown with --verbose
         if done.returncode != 0:
-            raise ExportError(f"pnnx failed on {network.architecture.name} (exit code {done.returncode}): run again "
-                              "with --verbose for its log")
-        return parse_model((folder / "ncnnparam").read_bytes(), (folder / "ncnnbin").read_bytes())
+            raise ExportError(f"pnnx failed on {name} (exit code {done.returncode}): run again with --verbose for its "
+                              "log")
+        return source.with_name("ncnnparam").read_bytes(), source.with_name("ncnnbin").read_bytes()
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ExportError(f"pnnx failed on {network.architecture.name}: {error}") from None
-    except ModelError as error:
-        raise ExportError(f"pnnx wrote what this edgeface cannot read: {error}") from None
+        raise ExportError(f"pnnx failed on {name}: {error}") from None
 
 
 def pnnx_program() -> Path:

@@ -1,0 +1,191 @@
+"""``python -m benchmarks.against BUNDLE ... [--peer FILE.onnx]``: exported files against something else, turn by turn.
+
+Without --peer, against the same network run eagerly by PyTorch: what an export is worth. All Bundles are then of one
+network; its parameters do not change its latency, so that random ones do. PyTorch has two rows: the network as it is
+trained, and with normalisations folded into the convolutions, as :class:`edgeface.runners.torch.TorchRunner` runs it.
+
+With --peer, against a network that others published as .onnx, converted to ncnn by pnnx: for devices where ncnn is what
+there is. It is fed, and all its outputs are fetched, as our own runner does. (In ONNX Runtime, `make bench` does this.)
+
+One process runs everything, a round has one slice of each in shuffled order, and ratios come with the interval of every
+other benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import emit, environment, exit_code, installed_runtimes, table
+from benchmarks.peers import pinned
+from edgeface.backends import get_backend, import_runtime
+from edgeface.bundle import Bundle
+from edgeface.errors import DataError, OptionError
+from edgeface.latency.photo import synthetic_photo
+from edgeface.latency.statistics import Summary, ratio
+from edgeface.runners import Runner, open_runner
+from edgeface.runners.ncnn import feed, fetch
+from export.terminal import Terminal
+
+EAGER = "torch, as trained"
+PER_ROUND = 2
+WARM_UP = 3
+"""runs of each before the first round"""
+
+Run = Callable[[], Any]
+Floats = NDArray[np.float64]
+
+
+def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
+    """Name -> one pass of PyTorch over one photo."""
+    import torch
+
+    from edgeface.models.detector import build_detector
+    from edgeface.runners.torch import TorchRunner
+
+    torch.set_num_threads(threads)
+    network, photo = build_detector(bundle.manifest.architecture, seed=0).eval(), photo_of(bundle)
+    image = torch.from_numpy(photo).permute(0, 3, 1, 2).float()
+
+    def eager() -> None:
+        with torch.inference_mode():
+            network(image)
+
+    return {EAGER: eager, "torch, folded": _pass(TorchRunner(network, threads), photo)}
+
+
+def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
+    """The same for a published .onnx in ncnn, at the size of ``bundle``. Raises DataError, ExportError,
+    MissingExtraError."""
+    from export.ncnn import run_pnnx
+
+    ncnn, size = import_runtime(get_backend("ncnn")), bundle.manifest.input
+    with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            source = Path(shutil.copy(path, Path(folder) / "peer.onnx"))
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        param, weights = run_pnnx(source, path.name, size.width, size.height)
+        source.with_name("bin").write_bytes(weights)
+        net = ncnn.Net()
+        net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
+        # float32 in everything, as our own runner has it
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+        if net.load_param_mem(param.decode("ascii")) or net.load_model(str(source.with_name("bin"))):
+            raise DataError(f"ncnn does not run {path}: give an .onnx with one image input")
+    (name,), photo = net.input_names(), photo_of(bundle)
+
+    def run() -> None:
+        extractor = net.create_extractor()
+        feed(extractor, name, photo)
+        for output in net.output_names():
+            fetch(extractor, output)
+
+    return {f"{path.stem}, ncnn": run}
+
+
+def photo_of(bundle: Bundle) -> NDArray[np.uint8]:
+    """uint8 RGB [1, H, W, 3] of the size that ``bundle`` takes."""
+    return synthetic_photo(bundle.manifest.input.width, bundle.manifest.input.height)[None]
+
+
+def subjects(bundles: Sequence[Bundle], peer: Path | None, threads: int) -> dict[str, Run]:
+    """Name -> one pass over one photo; the first is what the others are held against.
+
+    Raises OptionError unless all are of one size and, without a peer, of one network.
+    """
+    first = bundles[0].manifest
+    for manifest in (bundle.manifest for bundle in bundles):
+        same = (manifest.input.width, manifest.input.height) == (first.input.width, first.input.height)
+        if not same or (peer is None and manifest.architecture != first.architecture):
+            raise OptionError(f"{manifest.folder_name} is not of the network and size of {first.folder_name}: compare "
+                              "Bundles of one network and size, or with --peer of one size")
+    found = peer_run(peer, bundles[0], threads) if peer else torch_runs(bundles[0], threads)
+    found.update((b.path.name, _pass(open_runner(b, threads), photo_of(b))) for b in bundles)
+    return found
+
+
+def _pass(runner: Runner, photo: NDArray[np.uint8]) -> Run:
+    return lambda: runner.run(photo)
+
+
+def measure(runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal) -> dict[str, list[Floats]]:
+    """Name -> ms of each pass, one array a round."""
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run()
+    order, draw = list(runs), random.Random(seed)
+    samples: dict[str, list[Floats]] = {name: [] for name in runs}
+    for done in range(rounds):
+        terminal.tick("rounds", done, rounds)
+        draw.shuffle(order)
+        for name in order:
+            runs[name]()  # brings clock and caches back to this one
+            samples[name].append(np.array([_timed(runs[name]) for _ in range(PER_ROUND)]))
+    return samples
+
+
+def _timed(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def rows_of(samples: dict[str, list[Floats]]) -> list[dict[str, Any]]:
+    """One for each subject, with its time over that of the first."""
+    reference = next(iter(samples.values()))
+    return [{"name": name, **Summary.of(np.concatenate(rounds)).to_json(),
+             "ratio": ratio(rounds, reference).to_json()} for name, rounds in samples.items()]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folders of exported Bundles")
+    parser.add_argument("--peer", type=Path, metavar="FILE.onnx", help="published network, instead of PyTorch")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0, help="of the order in each round")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--save", type=Path, help="keep the JSON in this file, too")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    o = parse(arguments)
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
+    if o.threads < 1 or o.rounds < 2:
+        raise OptionError(f"--threads {o.threads} --rounds {o.rounds}: give 1 thread and 2 rounds or more")
+    bundles = [Bundle.open(path) for path in o.bundles]
+    with Terminal() as terminal, pinned(o.threads):
+        rows = rows_of(measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal))
+    size = bundles[0].manifest.input
+    result = {"width": size.width, "height": size.height, "threads": o.threads, "rows": rows,
+              "environment": environment("torch", *installed_runtimes())}
+    lines = [(r["name"], f"{r['median']:.2f}", f"{r['min']:.2f}", f"{r['p90']:.2f}", f"{r['ratio']['value']:.3f}",
+              f"{r['ratio']['low']:.3f} to {r['ratio']['high']:.3f}", r["ratio"]["verdict"]) for r in rows]
+    text = table((f"{size.width}x{size.height}, {o.threads} thread{'s' * (o.threads > 1)}", "median ms", "min", "p90",
+                  "ratio", "95 %", "verdict"), lines)
+    emit(result, text, o.format, o.save)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
