@@ -30,13 +30,12 @@ from numpy.typing import NDArray
 
 from benchmarks.common import emit, environment, exit_code, installed_runtimes, table
 from benchmarks.peers import pinned
-from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
-from edgeface.runners.ncnn import feed, fetch
+from edgeface.runners.ncnn import feed, fetch, new_net
 from export.terminal import Terminal
 
 EAGER = "torch, as trained"
@@ -71,7 +70,7 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
     MissingExtraError."""
     from export.ncnn import run_pnnx
 
-    ncnn, size = import_runtime(get_backend("ncnn")), bundle.manifest.input
+    size = bundle.manifest.input
     with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, contextlib.redirect_stdout(io.StringIO()):
         try:
             source = Path(shutil.copy(path, Path(folder) / "peer.onnx"))
@@ -79,11 +78,7 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
         param, weights = run_pnnx(source, path.name, size.width, size.height)
         source.with_name("bin").write_bytes(weights)
-        net = ncnn.Net()
-        net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
-        # float32 in everything, as our own runner has it
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+        net = new_net(threads)
         if net.load_param_mem(param.decode("ascii")) or net.load_model(str(source.with_name("bin"))):
             raise DataError(f"ncnn does not run {path}: give an .onnx with one image input")
     (name,), photo = net.input_names(), photo_of(bundle)

@@ -6,16 +6,32 @@ Needs nothing beyond the standard library. Used for Architectures, head layouts,
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgeface.errors import ModelError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 T = TypeVar("T")
 MAX_DEPTH = 32
 """of lists and objects in a field of any type"""
 _SCALARS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+
+
+def read_packaged(path: Path | Traversable, kind: type[T]) -> T:
+    """The JSON list or object (``kind``) that lies beside our modules. Raises ModelError for a damaged installation."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})") from None
+    if not isinstance(data, kind):
+        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else 'list'}: install edgeface again")
+    return data
 
 
 def from_fields(cls: type[T], data: Any, where: str) -> T:

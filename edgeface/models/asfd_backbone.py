@@ -14,11 +14,11 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Backbone
-from edgeface.models.blocks import Extractor, conv_bn
+from edgeface.models.blocks import StagedBackbone, conv_bn
 from edgeface.models.scrfd import MobileNetV1, initialise, resnet_stages
 
 BLOCKS = ("depthwise", "basic", "bottleneck")
@@ -26,12 +26,14 @@ MIN_INNER = 128
 """Channels between c6 and c7 of a ResNet at least."""
 
 
-class ASFDBackbone(Extractor):
+class ASFDBackbone(StagedBackbone):
     """[N, 3, H, W] -> (c2, ..., c7), ceil(H / s) x ceil(W / s) at strides s of 4 to 128.
 
     ``widths``: outputs of the stem and of c2 to c7 (the first convolution of MobileNetV1 has half the stem's);
     ``depths``: blocks of c2 to c5.
     """
+
+    kept = slice(None)
 
     def __init__(self, spec: Backbone) -> None:
         super().__init__()
@@ -49,14 +51,6 @@ class ASFDBackbone(Extractor):
         self.stages = nn.ModuleList([*stages, *(_extra(*pair, spec.block) for pair in pairwise(spec.widths[4:]))])
         self.channels = spec.widths[1:]
         initialise(self)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
 
 
 def _extra(in_channels: int, out_channels: int, block: str) -> nn.Sequential:

@@ -128,10 +128,12 @@ class Pyramid(nn.Module):
 
 
 class StagedBackbone(Extractor):
-    """A stem and stages that halve the size; the last three features, at strides 8, 16 and 32, are the output."""
+    """A stem and stages that halve the size. The output: the last three features, at strides 8, 16 and 32."""
 
     stem: nn.Module
     stages: nn.ModuleList
+    kept = slice(-3, None)
+    """stages whose features are the output; other backbones may keep others"""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -139,4 +141,4 @@ class StagedBackbone(Extractor):
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        return tuple(features[-3:])
+        return tuple(features[self.kept])

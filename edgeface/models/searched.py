@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeface.errors import ModelError
 from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
+from edgeface.records import from_fields, read_packaged
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -55,10 +53,5 @@ class Searched:
 
 def read_searched(path: Path | Traversable = PATH) -> tuple[Searched, ...]:
     """Every entry. Raises ModelError for a file that is damaged."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})") from None
-    if not isinstance(data, list):
-        raise ModelError(f"{path} is not a JSON list: install edgeface again")
-    return tuple(from_fields(Searched, entry, f"{path}[{i}]") for i, entry in enumerate(data))
+    entries: list[object] = read_packaged(path, list)
+    return tuple(from_fields(Searched, entry, f"{path}[{i}]") for i, entry in enumerate(entries))

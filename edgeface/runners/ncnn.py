@@ -64,18 +64,24 @@ def open_net(bundle: Bundle, threads: int = 1, fast: bool = False) -> tuple[Any,
     ncnn = import_runtime(get_backend("ncnn"))
     param, weights = _contents(bundle)
     model = _check(bundle, param, weights)
-    net = ncnn.Net()
+    net = new_net(threads, fast)
+    with hushed():
+        status = net.load_param_mem(param.decode("ascii")) or net.load_model(_reader(ncnn, weights))
+    if status != 0:
+        raise load_failed(bundle, ValueError(f"ncnn refuses it (status {status})"))
+    return net, model
+
+
+def new_net(threads: int = 1, fast: bool = False) -> Any:
+    """Empty ``ncnn.Net`` with our options: float32 in everything unless ``fast``."""
+    net = import_runtime(get_backend("ncnn")).Net()
     arm = platform.machine().lower() in _ARM
     option = net.opt
     option.num_threads = threads
     option.use_vulkan_compute = False
     option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = fast and arm
     option.use_bf16_packed = option.use_bf16_storage = fast and not arm
-    with hushed():
-        status = net.load_param_mem(param.decode("ascii")) or net.load_model(_reader(ncnn, weights))
-    if status != 0:
-        raise load_failed(bundle, ValueError(f"ncnn refuses it (status {status})"))
-    return net, model
+    return net
 
 
 def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:

@@ -22,7 +22,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import MissingExtraError, ModelError, OptionError
 from edgeface.models.architecture import Architecture
 from edgeface.models.registry import ARCHITECTURES, get_architecture
-from edgeface.records import from_fields, short
+from edgeface.records import from_fields, read_packaged, short
 
 if TYPE_CHECKING:
     from edgeface.models.detector import FaceNet
@@ -63,13 +63,8 @@ class ZooEntry:
 def read_index(folder: Path = FOLDER) -> dict[str, ZooEntry]:
     """Name -> entry of every model with weights. Raises ModelError for an index that is damaged."""
     path = folder / "index.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} is not a JSON object: install edgeface again")
-    return {name: from_fields(ZooEntry, entry, f"{path}: {name}") for name, entry in data.items()}
+    entries: dict[str, object] = read_packaged(path, dict)
+    return {name: from_fields(ZooEntry, entry, f"{path}: {name}") for name, entry in entries.items()}
 
 
 @cache
