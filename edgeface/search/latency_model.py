@@ -10,8 +10,9 @@ group), because runtimes have a kernel for each::
     ms = sum over layers:  plain_l . (a + b_operator + c_group)  +  guess_l (u_operator(place_l) + v_group(place_l))
 
 u and v are functions with an RBF kernel over place = log2 of input channels, output channels and cells (Nystroem's
-approximation), guess_l a rough share of the layer. How much each of the five terms may vary, and the noise, are what
-makes the measurements likeliest. The regression, its uncertainty and the approximation are scikit-learn's.
+approximation), guess_l a rough share of the layer. Where a runtime is known to compute a convolution of few channels
+by other means (:data:`DIRECT`), that is an operator of its own. How much each of the five terms may vary, and the
+noise, are what makes the measurements likeliest. The regression and the approximation are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from edgeface.search.record import LEAST_NETWORKS
 
 try:
     from scipy.linalg import cho_solve, solve_triangular
+    from scipy.sparse import csr_array
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, WhiteKernel
@@ -49,9 +51,15 @@ LANDMARKS = {1: 24, 3: 12}
 """places at most that a smooth function stands on: of an operator, and of an operator with kernel and stride"""
 GAMMA = 0.15
 """of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in common"""
+DIRECT = {"ncnn": 16}
+"""channels, in and out, up to which a runtime's convolutions larger than 1x1 are not a product of matrices: as ncnn
+1.0.20261020 chooses on x86 and ARM"""
+OPERATORS = (*KINDS, "narrow conv")
 VALUE_MACS = 16.0
 """multiply-accumulates that a processor does while it moves one value: a first guess, which the fit corrects"""
 VARIANCES = (1e-9, 1e3)
+UNUSED = 1e-8
+"""variance of a term that the measurements do not ask for"""
 MISFIT = (1e-6, 1e-1)
 """variance of relative errors beyond that of the measurements: 0.1 % to 30 %"""
 RADIX = 1 << 14
@@ -98,7 +106,8 @@ class LatencyModel:
         self.table = table
         self._size = (table.setting.width, table.setting.height)
         parts = [parts_of(r.architecture, *self._size) for r in records]
-        self._basis = _Basis([layer for network in parts for part in network for layer in part.layers])
+        self._basis = _Basis([layer for network in parts for part in network for layer in part.layers],
+                             DIRECT.get(table.setting.target, 0))
         self._rows: dict[Part, tuple[Floats, str]] = {}
         relative = self._features(parts)[0] / np.array([[table.ms(r)] for r in records])
         self._scale = self._basis.scale(relative)
@@ -111,12 +120,22 @@ class LatencyModel:
             warnings.simplefilter("ignore", ConvergenceWarning)  # a term that is not needed ends at its lower bound
             self._process.fit(relative / self._scale, np.ones(len(records)))
         self._widen = self._left_out()
-        self._variances = self._variance_of_columns()
-        self._noise = float(self._process.kernel_.diag(np.zeros((1, self._basis.width)))[0])
-        self._known = (self._process.X_train_ * self._variances).T
+        self._to_weights()
+
+    def _to_weights(self) -> None:
+        """The same process as a regression with random weights (Rasmussen and Williams 2006, section 2.1), of which a
+        prediction costs what features there are, and not networks: their mean and covariance, and the noise."""
+        process, variances = self._process, self._variance_of_columns()
+        self._noise = float(process.kernel_.diag(np.zeros((1, self._basis.width)))[0])
+        self._used = np.flatnonzero(variances > UNUSED)
+        known = (process.X_train_ * variances)[:, self._used]
+        solved = solve_triangular(process.L_, known, lower=True)
+        self._mean: Floats = process.alpha_ @ known
+        # Single precision, in which the product is twice as fast, is off by 1e-6 of a variance of 1e-4 and more.
+        self._covariance = (np.diag(variances[self._used]) - solved.T @ solved).astype(np.float32)
 
     def _variance_of_columns(self) -> Floats:
-        """What the kernel multiplies each feature's products with: as one vector, they are one product and not five."""
+        """Of each feature's weight, before anything was measured."""
         found: Floats = np.empty(self._basis.width)
         for term in self._basis.terms:
             unit = np.zeros((1, self._basis.width))
@@ -141,14 +160,11 @@ class LatencyModel:
 
     def _predict(self, networks: Sequence[Sequence[Part]]) -> list[Prediction]:
         features, strange = self._features(networks)
-        features /= self._scale
-        process = self._process
-        products = features @ self._known
-        ms = products @ process.alpha_
-        # Errors are relative, so the spread is that of the features over the prediction: the variance of
-        # GaussianProcessRegressor.predict, whose kernel need not be asked twice.
-        solved = solve_triangular(process.L_, (products / ms[:, None]).T, lower=True, check_finite=False)
-        variance = self._noise + (features**2 @ self._variances) / ms**2 - np.einsum("ij,ij->j", solved, solved)
+        features = features[:, self._used] / self._scale[self._used]
+        ms = features @ self._mean
+        # Errors are relative, so the spread is that of the features over the prediction.
+        single = features.astype(np.float32)
+        variance = self._noise + np.einsum("ij,ij->i", single @ self._covariance, single) / ms**2
         deviation = np.sqrt(np.maximum(variance, 0.0))
         return [self._prediction(*each) for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)]
 
@@ -182,10 +198,13 @@ class LatencyModel:
         if new:
             rows, strange = self._basis.features(new)
             self._rows.update((part, (row, why)) for part, row, why in zip(new, rows, strange, strict=True))
-        found = [[self._rows[part] for part in network] for network in networks]
-        features = np.array([np.sum([row for row, _ in network], axis=0) for network in found])
+        place: dict[Part, int] = {}
+        parts = [place.setdefault(part, len(place)) for network in networks for part in network]
+        ends = np.cumsum([0, *map(len, networks)])
+        which = csr_array((np.ones(len(parts)), parts, ends), (len(networks), len(place)))
+        features: Floats = which @ np.array([self._rows[part][0] for part in place])
         features[:, 0] = 1.0  # the network itself
-        return features, [next((why for _, why in network if why), "") for network in found]
+        return features, [next((why for part in network if (why := self._rows[part][1])), "") for network in networks]
 
 
 class Columns(Kernel):  # type: ignore[misc]
@@ -213,8 +232,9 @@ class Columns(Kernel):  # type: ignore[misc]
 class _Basis:
     """Features of parts, from the layers seen in the table: sums over the layers of each."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        table = _Table(layers)
+    def __init__(self, layers: Sequence[Layer], direct: int) -> None:
+        table = _Table(layers, direct)
+        self.direct, self.groups = direct, {layer.group for layer in layers}
         self.smooth: dict[Key, Nystroem] = {}
         self.start: dict[Key, int] = {}
         self.smooth_start: dict[Key, int] = {}
@@ -251,7 +271,7 @@ class _Basis:
         """(features [part, feature], which layer of each part is unlike those seen)."""
         layers = [layer for part in parts for layer in part.layers]
         owner = np.repeat(np.arange(len(parts)), [len(part.layers) for part in parts])
-        table, totals = _Table(layers), np.zeros((len(parts), self.width))
+        table, totals = _Table(layers, self.direct), np.zeros((len(parts), self.width))
         strange = np.zeros(len(layers), bool)
         for depth in PLAIN:
             for key, rows in table.keys(depth).items():
@@ -266,32 +286,35 @@ class _Basis:
                     strange[rows] |= np.any((table.places[rows] < low) | (table.places[rows] > high), axis=1)
         why = [""] * len(parts)
         for row in np.flatnonzero(strange)[::-1]:
-            known = layers[row].group in self.smooth
+            known = layers[row].group in self.groups
             what = f"layer like {layers[row]}" if known else layers[row].title
             why[owner[row]] = f"no network seen has a {what}"
         return totals, why
 
 
 class _Table:
-    """What the model knows of each layer."""
+    """What the model knows of each layer. direct: as :data:`DIRECT` has it, or 0."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        kinds = {kind: code for code, kind in enumerate(KINDS)}
+    def __init__(self, layers: Sequence[Layer], direct: int) -> None:
+        kinds = {kind: code for code, kind in enumerate(OPERATORS)}
         raw = np.array([(kinds[kind], kernel, stride, before, out, width * height)
                         for kind, kernel, stride, before, out, width, height in layers], np.int64)
         kind, kernel, stride, before, out, cells = raw.T
         filters = np.where(kind == kinds["conv"], before, 1) * kernel**2  # kernel is 0 where nothing is multiplied
         read = np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2) * cells * before
         macs, written = (cells * out * filters).astype(np.float64), (cells * out).astype(np.float64)
-        columns = [np.ones(len(raw)), macs, read, written, macs / before]
+        columns = [np.ones(len(raw)), macs, read, written, macs / before, macs / out]
         for lanes in LANES:
             rounded = macs / out * _up(out, lanes)
             columns += [rounded, np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded)]
         self.plain: Floats = np.column_stack(columns)
         """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values written,
-        multiply-accumulates with few input channels, and with channels rounded up to :data:`LANES`"""
+        multiply-accumulates with few input channels, values gathered for a product of matrices (im2col), and
+        multiply-accumulates with channels rounded up to :data:`LANES`"""
         self.places: Floats = np.log2(np.column_stack([before, out, cells]))
         self.guess: Floats = macs + VALUE_MACS * (read + written)
+        kind = np.where((kind == kinds["conv"]) & (kernel > 1) & (np.maximum(before, out) <= direct),
+                        kinds["narrow conv"], kind)
         self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
 
     def keys(self, depth: int) -> dict[Key, NDArray[np.int64]]:
@@ -304,8 +327,8 @@ class _Table:
     @staticmethod
     def _key(code: int, depth: int) -> Key:
         if depth < 3:
-            return (KINDS[code],)[:depth]
-        return (KINDS[code // RADIX**2], code // RADIX % RADIX, code % RADIX)
+            return (OPERATORS[code],)[:depth]
+        return (OPERATORS[code // RADIX**2], code // RADIX % RADIX, code % RADIX)
 
 
 def _sum_into(totals: Floats, start: int, owners: NDArray[np.int64], values: Floats) -> None:
