@@ -30,7 +30,6 @@ from edgeface.bundle import Bundle
 from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.jobs import LOCAL, Job, Protocol
-from edgeface.models.registry import get_architecture
 from edgeface.options import field_help, parse_size
 from export.terminal import Terminal
 
@@ -55,7 +54,7 @@ class Bundles:
 
     def get(self, target: str, precision: str, size: Size) -> Bundle:
         """The Bundle of one combination. Raises EdgefaceError if it cannot be had."""
-        path = self.o.out / f"{self.o.model}-{target}-{precision}-{size[0]}x{size[1]}"
+        path = self.o.out / f"{self.o.name}-{target}-{precision}-{size[0]}x{size[1]}"
         with contextlib.suppress(BundleError):  # not there, or damaged: made anew
             bundle = Bundle.open(path)
             if bundle.manifest.weights.sha256 == self.weights_sha256:
@@ -239,7 +238,7 @@ def _with_reasons(columns: Sequence[str], rows: Sequence[Sequence[object]], reas
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Protocol]:
     """Raises OptionError for a protocol that is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    parser.add_argument("--model", default="edgeface-n", help="a network with weights")
+    parser.add_argument("--model", default="edgeface-n", help="a network with weights, or a .safetensors file")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
     parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
     parser.add_argument("--sizes", nargs="+", default=["640x480", "320x240"], help="inputs, WIDTHxHEIGHT in px")
@@ -261,7 +260,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Protocol
     o = parser.parse_args(arguments)
     if min(o.threads) < 1:
         raise OptionError(f"--threads must be 1 or more, got {min(o.threads)}")
-    get_architecture(o.model)
+    o.name = zoo.resolve(o.model).architecture.name
     return o, Protocol(**{f.name: getattr(o, f.name) for f in fields})
 
 

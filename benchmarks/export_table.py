@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.export_table", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder")
-    parser.add_argument("--model", default="edgeface-n", help="a network with weights")
+    parser.add_argument("--model", default="edgeface-n", help="a network with weights, or a .safetensors file")
     parser.add_argument("--size", default="640x480", help="input WIDTHxHEIGHT in px")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that exports.md and .png go to")

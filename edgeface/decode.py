@@ -137,6 +137,17 @@ def decode(
     return best, scores.take(order)
 
 
+def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> tuple[Floats, Floats]:
+    """Like :func:`decode` for every anchor, in the order of their positions, finite or not: to compare two files."""
+    check_outputs(outputs, layout)
+    boxes, logits = [], []
+    for stride in layout.strides:
+        cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
+        logits.append(cls.reshape(-1))
+        boxes.append(_boxes(box.reshape(-1, 4), np.arange(cls.size), stride, cls.shape[2], layout))
+    return np.concatenate(boxes), _sigmoid(np.concatenate(logits))
+
+
 def nms(boxes: Floats, scores: Floats, iou: float = 0.45) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: indices of the kept boxes, score descending, ties by index.
 

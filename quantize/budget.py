@@ -1,7 +1,8 @@
 """The accuracy budget: as many layers in INT8 as it allows. Knows no runtime and no file format.
 
 1. Quantise everything and measure. Within the budget: done.
-2. Rank the layers by damage: how much noise leaves the heads when that layer alone is kept in float.
+2. Rank the layers by damage: how much less the best candidates' scores and boxes change when that layer alone is
+   kept in float. What happens to the background, which is most of a head, does not matter.
 3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number in between by
    bisection. Every number that is accepted was measured.
 4. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
@@ -49,11 +50,9 @@ class HeadNoise:
 
     power: dict[str, float]
     """head -> mean squared difference / variance of the float head"""
-
-    @property
-    def total(self) -> float:
-        """Over the heads: noise powers of layers add up, as far as their errors are independent."""
-        return sum(self.power.values())
+    damage: float
+    """mean squared change of the best candidates, scores and boxes: adds up over layers, as far as their errors are
+    independent"""
 
     @property
     def snr_db(self) -> dict[str, float]:
@@ -115,11 +114,11 @@ class Budget:
     def ranked(self) -> tuple[str, ...]:
         """All layers, the one that does most damage first; equal ones in order of execution."""
         layers = self.quantizer.layers
-        everything = self.noise(()).total
+        everything = self.noise(()).damage
         gain = {}
         for done, layer in enumerate(layers):
             self.tick("ranking the layers by damage", done, len(layers))
-            gain[layer] = everything - self.noise((layer,)).total
+            gain[layer] = everything - self.noise((layer,)).damage
         self.tick("ranking the layers by damage", len(layers), len(layers))
         return tuple(sorted(layers, key=lambda layer: -gain[layer]))
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, Manifest, write_bundle
+from edgeface.decode import HeadLayout, decode_all
 from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
@@ -25,8 +27,13 @@ from export.pipeline import scratch_folder
 from quantize.base import Image, Quantized, Tick, no_tick
 from quantize.budget import SETTINGS, Accuracy, HeadNoise
 
+CANDIDATES = 300
+"""of a photo, by score, whose change counts as damage: more than a photo has faces, and those that compete with them"""
 HOPELESS = 1e30
 """noise power of a head with NaN or infinity in it"""
+
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def heads_of(bundle: Bundle, images: Sequence[Image]) -> list[Heads]:
         return [runner.run(image[None]) for image in images]
 
 
-def head_noise(reference: Sequence[Heads], found: Sequence[Heads]) -> HeadNoise:
+def head_noise(reference: Sequence[Heads], found: Sequence[Heads], layout: HeadLayout) -> HeadNoise:
     """Compare the heads of the same photos."""
     power = {}
     for head in reference[0]:
@@ -106,7 +113,29 @@ def head_noise(reference: Sequence[Heads], found: Sequence[Heads]) -> HeadNoise:
         with np.errstate(over="ignore", invalid="ignore"):
             ratio = float(np.mean(error**2) / max(float(exact.var()), 1e-30))
         power[head] = min(ratio, HOPELESS) if np.isfinite(ratio) else HOPELESS
-    return HeadNoise(power)
+    damage = float(np.mean([_damage(a, b, layout) for a, b in zip(reference, found, strict=True)]))
+    return HeadNoise(power, damage if np.isfinite(damage) else HOPELESS)
+
+
+def _damage(reference: Heads, found: Heads, layout: HeadLayout) -> float:
+    """Mean over the best candidates of either file: (change of score)^2 + (score * (1 - IoU of the two boxes))^2.
+
+    NaN or infinite for broken heads."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        (boxes, scores), (new_boxes, new_scores) = decode_all(reference, layout), decode_all(found, layout)
+        best = np.union1d(*(np.argsort(-s, kind="stable")[:CANDIDATES] for s in (scores, new_scores)))
+        moved = 1 - _iou(boxes[best], new_boxes[best])
+        change = (scores[best] - new_scores[best]) ** 2 + (scores[best] * moved) ** 2
+        return float(np.sum(change, dtype=np.float64) / CANDIDATES)
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    """Of [N, 4] boxes with as many others."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared: Floats = np.maximum(sides, 0).prod(axis=1)
+    areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)
+    iou: Floats = shared / np.maximum(areas - shared, np.float32(1e-9))
+    return iou
 
 
 def _content(path: Path) -> bytes:

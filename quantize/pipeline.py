@@ -210,7 +210,7 @@ class _Job:
         def noise(quantized: Quantized) -> HeadNoise:
             manifest = int8_manifest(float_bundle.manifest, quantized)
             with as_bundle(manifest, quantized) as candidate:
-                return head_noise(reference, heads_of(candidate, photos))
+                return head_noise(reference, heads_of(candidate, photos), manifest.head_layout)
 
         return noise
 

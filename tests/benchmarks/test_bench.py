@@ -16,6 +16,8 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.measurement import load_measurements
+from edgeface.training.checkpoint import save_weights
+from export.source import load_source
 
 if TYPE_CHECKING:
     from edgeface.latency.jobs import Job
@@ -112,6 +114,15 @@ def test_a_bundle_of_other_weights_is_made_anew(out: Path, lively_size: tuple[in
     o, _ = bench.parse(["--out", str(tmp_path)])
     made = bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
     assert made.manifest == Bundle.open(out / made.path.name).manifest != other.manifest
+
+
+def test_a_file_of_weights_is_a_model(lively_size: tuple[int, int], tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    save_weights(load_source("edgeface-0.5x", seed=0).network, tmp_path / "mine.safetensors")
+    o, _ = bench.parse(["--out", str(tmp_path), "--model", str(tmp_path / "mine.safetensors")])
+    made = [bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size) for _ in range(2)]
+    assert made[0].path.name.startswith("edgeface-0.5x-onnx-fp32-")
+    assert capsys.readouterr().err.count("exporting") == 1, "the second time, it is there"
 
 
 @pytest.mark.parametrize("flags", [["--sizes", "wide"], ["--threads", "0"], ["--rounds", "0"], ["--device", "tcp://x"],

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeface.decode import HeadLayout
 from edgeface.errors import QuantizeError
 from quantize.base import Quantized, Quantizer
 from quantize.budget import Accuracy, Budget, HeadNoise, smallest, worst_drop
 from quantize.journal import Journal
-from quantize.measure import head_noise
+from quantize.measure import CANDIDATES, head_noise
 
 DAMAGE = {"stem": 0.1, "conv1": 4.0, "conv2": 0.02, "neck": 1.0, "head8": 0.3, "head16": 0.05}
 """AP points that a layer costs in INT8"""
@@ -66,7 +67,7 @@ class Bench:
 
     def noise(self, quantized: Quantized) -> HeadNoise:
         self.noises += 1
-        return HeadNoise({"cls_8": self.lost(quantized)[1] / 100, "box_8": 0.001})
+        return HeadNoise({"cls_8": 1.0, "box_8": 0.001}, self.lost(quantized)[1] / 100)
 
     def accuracy(self, quantized: Quantized, what: str) -> Accuracy:
         reverted, points = self.lost(quantized)
@@ -176,17 +177,49 @@ class TestWorstDrop:
 
 
 class TestHeadNoise:
-    reference = ({"cls": np.array([[1.0, -1.0]], np.float32), "box": np.array([2.0, 2.0], np.float32)},) * 2
+    layout = HeadLayout((32,))
+
+    def heads(self, face: float = 2.0, background: float = -6.0, side: float = 1.0) -> dict[str, np.ndarray]:
+        """40x40 cells; the first is a face, whose box is ``side`` strides long."""
+        cls, box = np.full((1, 40, 40, 1), background, np.float32), np.full((1, 40, 40, 4), 0.5, np.float32)
+        cls[0, 0, 0, 0] = face
+        box[0, 0, 0] = side / 2
+        return {"cls_32": cls, "box_32": box}
+
+    def compare(self, found: dict[str, np.ndarray]) -> HeadNoise:
+        return head_noise([self.heads()] * 2, [found] * 2, self.layout)
 
     def test_power_relative_to_the_variance(self) -> None:
-        found = [{"cls": heads["cls"] + np.float32(0.1), "box": heads["box"]} for heads in self.reference]
-        noise = head_noise(self.reference, found)
-        assert noise.power == {"cls": pytest.approx(0.01, rel=1e-5), "box": 0}
-        assert noise.snr_db == {"cls": pytest.approx(20, abs=1e-4), "box": 200}
+        reference = self.heads()
+        noise = self.compare(reference | {"cls_32": reference["cls_32"] + np.float32(0.02)})
+        power = 0.02**2 / reference["cls_32"].var()
+        assert noise.power == {"cls_32": pytest.approx(power, rel=1e-3), "box_32": 0}
+        assert noise.snr_db == {"cls_32": pytest.approx(-10 * np.log10(power), abs=0.01), "box_32": 200}
+
+    def test_damage_is_the_change_of_the_best_candidates(self) -> None:
+        assert self.compare(self.heads()).damage == 0
+        score, less = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))
+        assert self.compare(self.heads(face=1)).damage == pytest.approx((score - less) ** 2 / CANDIDATES, rel=1e-4)
+        # A box of half the side covers a quarter.
+        assert self.compare(self.heads(side=0.5)).damage == pytest.approx((0.75 * score) ** 2 / CANDIDATES, rel=1e-4)
+
+    def test_damage_leaves_the_background_out(self) -> None:
+        """One of the 1599 others off by as much as the face: the heads' noise is the same, the damage is not."""
+        found = self.heads()
+        found["cls_32"][0, 39, 39, 0] -= 1
+        noise, face = self.compare(found), self.compare(self.heads(face=1))
+        assert noise.power == pytest.approx(face.power)
+        assert noise.damage == 0 < face.damage
+
+    def test_a_false_face_is_damage(self) -> None:
+        found = self.heads()
+        found["cls_32"][0, 39, 39, 0] = 2
+        assert self.compare(found).damage > 0.5 / CANDIDATES
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
     def test_broken_heads_are_the_worst_and_finite(self, bad: float) -> None:
-        found = [{"cls": heads["cls"], "box": np.full(2, bad, np.float32)} for heads in self.reference]
-        noise = head_noise(self.reference, found)
-        assert noise.power["box"] == 1e30
-        assert noise.snr_db["box"] == pytest.approx(-300)
+        noise = self.compare(self.heads() | {"box_32": np.full((1, 40, 40, 4), bad, np.float32)})
+        assert noise.power["box_32"] == 1e30
+        # at least as if the only face were lost, whose score is 1 / (1 + exp(-2)) = 0.88
+        assert 0.88**2 / CANDIDATES < noise.damage < np.inf
+        assert noise.snr_db["box_32"] == pytest.approx(-300)
