@@ -2,7 +2,10 @@
 
 Sizes are counted here. Published AP is copied from where the table says. What is measured comes from files: AP that
 ``--measure`` wrote, latency and INT8 status from the folders that `make bench`, ``python -m export`` and ``python -m
-quantize`` wrote (``--records``). A cell without a record is empty.
+quantize`` wrote (``--records``). A cell without a record is empty. To fill that folder::
+
+    python -m benchmarks.systems --records FOLDER --export [--only NAME ...]
+    edgeface bench FOLDER/*-fp32-640x480 --save FOLDER/latency.json
 
 Published AP is of all 3226 validation photos, ours of those that --data holds, and sizes differ too: compare within a
 column.
@@ -17,21 +20,24 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import emit, exit_code, table
 from benchmarks.results import LATENCY
 from edgeface import zoo
-from edgeface.backends import BACKENDS
+from edgeface.backends import BACKENDS, export_targets
 from edgeface.bundle import MANIFEST, Bundle, Manifest
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.evaluation.predict import SCALES, evaluate_model
 from edgeface.files import atomic_write
+from edgeface.latency.jobs import LOCAL
 from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.models.complexity import count, count_as_extd
 from edgeface.models.registry import VARIANT_SUFFIX, listed
 from edgeface.records import from_fields
+from export.terminal import Terminal
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
@@ -166,6 +172,24 @@ def measure(rows: Sequence[System], o: argparse.Namespace) -> None:
 # Records ------------------------------------------------------------------------------------------------------------
 
 
+def export_missing(rows: Sequence[System], o: argparse.Namespace) -> None:
+    """Write the fp32 Bundle of each row and target that ``o.records`` lacks; one that cannot be made is told of."""
+    from export import ExportRequest, export_model
+    from export.source import load_source
+
+    with Terminal() as terminal:
+        for done, (row, target) in enumerate(product(rows, export_targets())):
+            terminal.tick("exporting", done, len(rows) * len(export_targets()))
+            if (o.records / f"{row.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}" / MANIFEST).is_file():
+                continue
+            path = o.weights / f"{row.name}.safetensors" if o.weights else None
+            try:
+                source = load_source(row.name, path if path and path.is_file() else None)
+                export_model(source, ExportRequest(target, "fp32", *SIZE), o.records)
+            except EdgefaceError as error:
+                terminal.note(f"left out: {row.name} for {target}: {error}")
+
+
 def add_records(rows: Sequence[System], folder: Path) -> None:
     """Fill in latency, exports and INT8 from the records in ``folder`` and one level below. Raises DataError."""
     if not folder.is_dir():
@@ -206,14 +230,17 @@ def _add_bundle(row: System, manifest: Manifest) -> None:
 def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
     """Plain text; AP as easy/medium/hard in points."""
     columns = ("system", "params", "MACs", "their MACs", "published AP", *(f"our AP {scale}" for scale in scales),
-               "fastest ms", "exports", "INT8 drop")
+               *(f"{target} ms" for target in export_targets()), "exports", "INT8 drop")
     lines = [(row.name, f"{row.params / 1e6:.3f} M", f"{row.macs / 1e9:.3f} G",
               "" if row.macs_as_published is None else f"{row.macs_as_published / 1e9:.2f} G",
-              _points(row.published), *(_points(row.ap.get(scale)) for scale in scales), _fastest(row),
+              _points(row.published), *(_points(row.ap.get(scale)) for scale in scales),
+              *(_milliseconds(row, target) for target in export_targets()),
               " ".join(sorted({key.partition(" ")[0] for key in row.export})), _drops(row)) for row in rows]
     sources = sorted({row.published.source for row in rows if row.published})
     return "\n".join((table(columns, lines), "", "MACs at 640x480, executed; their MACs: EXTD at 640x640, each layer "
-                      "counted once, as its paper does.", "Published AP: " + "; ".join(sources) + "."))
+                      "counted once, as its paper does.", "ms: median of the network at 640x480, one thread, "
+                      "float32/INT8.",
+                      "Published AP: " + "; ".join(sources) + "."))
 
 
 def _points(ap: Published | Accuracy | None) -> str:
@@ -223,11 +250,13 @@ def _points(ap: Published | Accuracy | None) -> str:
     return "/".join("-" if value is None else f"{100 * value:.1f}" for value in values)
 
 
-def _fastest(row: System) -> str:
-    if not row.latency_ms:
-        return ""
-    key = min(row.latency_ms, key=lambda k: (row.latency_ms[k], k))
-    return f"{row.latency_ms[key]:.2f} ({' '.join(key.split()[:3])})"
+def _milliseconds(row: System, target: str) -> str:
+    """At :data:`SIZE` on one thread here: of float32, and of INT8 behind a slash."""
+    def found(precision: str) -> str:
+        ms = row.latency_ms.get(f"{target} {precision} {SIZE[0]}x{SIZE[1]} 1 {LOCAL}")
+        return "" if ms is None else f"{ms:.1f}"
+
+    return found("fp32") + (f"/{found('int8')}" if found("int8") else "")
 
 
 def _drops(row: System) -> str:
@@ -261,6 +290,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("dist/bench/systems.json"),
                         help="file of measured AP: --measure writes it")
     parser.add_argument("--records", type=Path, help="folder of latency.json and of exported Bundles, such as dist")
+    parser.add_argument("--export", action="store_true",
+                        help="first export to --records, to every target, what it lacks; without weights: random ones")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=listed(), help="systems to show; default: all")
     parser.add_argument("--save", type=Path, help="keep the JSON in this file, too")
     o = parser.parse_args(arguments)
     return exit_code(lambda: _run(o), "measured")
@@ -269,7 +301,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(o: argparse.Namespace) -> int:
     if o.weights is not None and not o.weights.is_dir():
         raise OptionError(f"--weights {o.weights} is not a folder: give one that holds NAME.safetensors")
-    rows = systems()
+    if o.export and o.records is None:
+        raise OptionError("--export needs --records FOLDER, which it writes to")
+    rows = [row for row in systems() if o.only is None or row.name in o.only]
+    if o.export:
+        export_missing(rows, o)
     if o.measure:
         measure(rows, o)
     results = load_results(o.results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -98,8 +99,34 @@ def test_records_fill_the_row(exported: Callable[..., Any], tmp_path: Path, rows
     assert "ncnn" in line and " dB" in line
 
 
+def test_exports_what_the_folder_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    """On one target, small: a Bundle that is there stays, and each valid record has its column."""
+    monkeypatch.setattr(systems, "SIZE", (160, 128))
+    monkeypatch.setattr(systems, "export_targets", lambda: ("onnx",))
+    arguments = ["--records", str(tmp_path), "--results", str(tmp_path / "none.json"), "--only", "eresfd-16"]
+    assert systems.main([*arguments, "--export"]) == 0
+    (bundle,) = tmp_path.iterdir()
+    assert bundle.name == "eresfd-16-onnx-fp32-160x128"
+    made = {file: file.stat().st_mtime_ns for file in bundle.iterdir()}
+    capsys.readouterr()
+    assert systems.main([*arguments, "--export", "--format", "json"]) == 0
+    assert {file: file.stat().st_mtime_ns for file in bundle.iterdir()} == made
+    (row,) = json.loads(capsys.readouterr().out)["systems"]
+    assert list(row["export"]) == ["onnx fp32 160x128"]
+
+
+def test_latency_of_each_runtime(rows: list[systems.System]) -> None:
+    row = next(r for r in rows if r.name == "eresfd-16")
+    timed = dataclasses.replace(row, latency_ms={"ncnn fp32 640x480 1 local": 15.62, "ncnn int8 640x480 1 local": 9.07,
+                                                 "onnx fp32 640x480 2 local": 8.0, "onnx fp32 320x240 1 local": 4.0})
+    text = systems.as_table([timed], ["640"])
+    assert "15.6/9.1" in text and "8.0" not in text and "4.0" not in text
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--records", "missing"], "missing is not a folder"),
+    (["--export"], "--export needs --records FOLDER"),
     (["--weights", "missing"], "--weights missing is not a folder"),
 ])
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
