@@ -45,6 +45,7 @@ _TYPES = {tag: dtype for dtype, tag in _TAGS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _INT = re.compile(r"-?[0-9]{1,10}")
 _FLOAT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?(e[+-]?[0-9]{1,2})?")
+"""ncnn's reader counts decimals in 32 bits, so a tenth one would overflow"""
 _VALUE_CHARACTERS = 15
 """ncnn's reader cuts a value off here"""
 _ARRAY = -23300
@@ -559,6 +560,8 @@ def _write_value(value: int | float) -> str:
     if isinstance(value, int):
         return str(value)
     text = str(np.float32(value))
+    if not _FLOAT.fullmatch(text):
+        text = np.format_float_scientific(np.float32(value))
     assert _FLOAT.fullmatch(text) and len(text) <= _VALUE_CHARACTERS, text
     return text
 

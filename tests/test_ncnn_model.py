@@ -185,6 +185,29 @@ class TestFormat:
             status, value = extractor.extract(name)
             assert status == 0 and np.array(value).shape == shape, name
 
+    def test_ncnn_reads_the_float_that_is_written(self, tmp_path: Path) -> None:
+        """-0.0049787536 has ten decimals; a product with 1 shows what ncnn made of the text."""
+        ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed")
+        random = np.random.default_rng(0)
+        drawn = random.normal(size=40) * 10.0 ** random.integers(-20, 8, 40)
+        values = [float(np.float32(v)) for v in (-0.0049787536, 0.00012345679, 123456.79, 1.0, *drawn)]
+        names = [f"x{i}" for i in range(len(values))]
+        model = NcnnModel((
+            Layer("Input", "input", (), ("input",), {0: 2, 1: 2, 2: 3}),
+            Layer("Split", "fork", ("input",), tuple(names)),
+            *(Layer("BinaryOp", "times" + name, (name,), ("y" + name,), {0: 2, 1: 1, 2: value})
+              for name, value in zip(names, values, strict=True))))
+        assert same(parse_model(dump_param(model), dump_bin(model)), model)
+        (tmp_path / "m.param").write_bytes(dump_param(model))
+        net = ncnn.Net()
+        assert net.load_param(str(tmp_path / "m.param")) == 0
+        (tmp_path / "m.bin").write_bytes(b"")
+        net.load_model(str(tmp_path / "m.bin"))
+        extractor = net.create_extractor()
+        extractor.input("input", ncnn.Mat(np.ones((3, 2, 2), np.float32)).clone())
+        found = [np.array(extractor.extract("y" + name)[1])[0, 0, 0] for name in names]
+        np.testing.assert_allclose(found, values, rtol=3e-7)  # its powers of ten are rounded to float32, too
+
     @pytest.mark.parametrize("name", [
         pytest.param(name, marks=[] if name in FAMILIES else pytest.mark.slow) for name in ONE_OF_EACH
     ])
