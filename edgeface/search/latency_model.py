@@ -52,8 +52,9 @@ LANDMARKS = {1: 24, 3: 12}
 GAMMA = 0.15
 """of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in common"""
 DIRECT = {"ncnn": 16}
-"""channels, in and out, up to which a runtime's convolutions larger than 1x1 are not a product of matrices: as ncnn
-1.0.20261020 chooses on x86 and ARM"""
+"""channels, in and out, up to which a runtime computes convolutions larger than 1x1 directly, and not as a product of
+matrices. So ncnn 1.0.20261020 does; those of 3x3 and stride 1 change at 8 channels already (Winograd), but a limit of
+their own predicts no better."""
 OPERATORS = (*KINDS, "narrow conv")
 VALUE_MACS = 16.0
 """multiply-accumulates that a processor does while it moves one value: a first guess, which the fit corrects"""
