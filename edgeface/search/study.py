@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ LEAST_DIFFERENT = 2
 """parts (blocks, neck, head) in which two networks of one round differ, as long as there are such"""
 SEED_SHARE = 2
 """one member in so many of a round's first generation comes from the rounds before"""
+FRONT_SHARE = 2
+"""of a search within a latency budget, one network in so many is sought and measured for the front below the budget:
+the best of each latency, where there would else be random networks of round 0 that the model knows least"""
 
 Told = Callable[[Round], None]
 
@@ -130,13 +134,22 @@ class Study:
 
     def _evolve(self, number: int) -> dict[Any, Evaluation]:
         """Networks judged in this round. Those of earlier rounds are judged anew, by what was learned since."""
+        o, seen = self.options, dict[Any, Evaluation]()
         old = self._judge([_candidate(e) for e in self.archive.values()]) if self.archive else []
-        best = self._pick(old, self.options.population // SEED_SHARE, measured=True)
-        seen = evolve(self.pool, self._judge, self._objective, [_candidate(e) for e in best],
-                      self.options.population, self.options.generations, self.options.seed + number,
-                      lambda done, total: self.tick(f"round {number}: evolving", done, total))
+        best = [_candidate(e) for e in self._pick(old, o.population // SEED_SHARE, measured=True)]
+        tasks = [(f"round {number}: evolving", self._objective, o.generations)]
+        if self._has_front_below:
+            tasks.append((f"round {number}: evolving the front", self._front_objective,
+                          -(-o.generations // FRONT_SHARE)))
+        for what, objective, generations in tasks:
+            seen |= evolve(self.pool, self._judge, objective, best, o.population, generations, o.seed + number,
+                           partial(self.tick, what))
         self.archive.update(seen)
         return seen
+
+    @property
+    def _has_front_below(self) -> bool:
+        return self.options.objective == "budget" and self.options.budget_ms > 0
 
     def _judge(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         return [self._evaluation(candidate, p.ms, (p.low_ms, p.high_ms))
@@ -163,6 +176,9 @@ class Study:
             over = max(over, macs_of(e.architecture, *parse_size(e.size)) / (1e6 * o.budget_mmacs) - 1)
         return values, over
 
+    def _front_objective(self, e: Evaluation) -> tuple[tuple[float, ...], float]:
+        return (-e.score, math.log(max(e.cost, 1e-9))), self._objective(e)[1]
+
     def _within(self, e: Evaluation) -> bool:
         return self._objective(e)[1] <= 0
 
@@ -170,18 +186,15 @@ class Study:
         """The most promising ones, no two almost alike as far as possible. ``measured``: also those that were."""
         count = count or self.options.picks
         good = [e for e in seen if self._within(e) and (measured or self.clock.record(_candidate(e)) is None)]
+        costs = [(-e.score, e.cost) for e in good]
         if self.options.objective == "pareto":
-            ranked = spread([(-e.score, e.cost) for e in good], count)
-        else:
-            ranked = sorted(range(len(good)), key=lambda i: (self._objective(good[i])[0], good[i].architecture.name))
-        picked: list[int] = []
-        for i in ranked:
-            if len(picked) == count:
-                break
-            if all(_differences(good[i], good[other]) >= LEAST_DIFFERENT for other in picked):
-                picked.append(i)
-        rest = [i for i in ranked if i not in picked]
-        return [good[i] for i in picked + rest[: count - len(picked)]]
+            return [good[i] for i in _unlike(good, spread(costs, count), count)]
+        ranked = sorted(range(len(good)), key=lambda i: (self._objective(good[i])[0], good[i].architecture.name))
+        share = count // FRONT_SHARE if self._has_front_below else 0
+        picked = _unlike(good, ranked, count - share)
+        if share:
+            picked = _unlike(good, spread(costs, share), count, picked)
+        return [good[i] for i in picked]
 
     def _with_measurements(self, chosen: Round) -> Round:
         """Without those that could not be measured."""
@@ -258,6 +271,16 @@ def _differences(a: Evaluation, b: Evaluation) -> int:
     blocks = sum(x != y for x, y in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
     return (blocks + (a.architecture.neck != b.architecture.neck) + (a.architecture.head != b.architecture.head)
             + (a.size != b.size))
+
+
+def _unlike(good: Sequence[Evaluation], ranked: Sequence[int], count: int, picked: Sequence[int] = ()) -> list[int]:
+    """``picked`` and the first of ``ranked`` that are unlike all before them, ``count`` in all; for want of such ones,
+    any."""
+    found = list(picked)
+    for i in ranked:
+        if len(found) < count and all(_differences(good[i], good[other]) >= LEAST_DIFFERENT for other in found):
+            found.append(i)
+    return found + [i for i in ranked if i not in found][: count - len(found)]
 
 
 def _candidate(found: Evaluation | FrontNet) -> Candidate:
