@@ -15,6 +15,8 @@ import numpy as np
 
 from edgeface.errors import MissingExtraError
 from edgeface.models.architecture import Architecture
+from edgeface.options import parse_size
+from edgeface.search.cover import cover
 from edgeface.search.latency_table import anonymous
 from edgeface.search.record import Evaluation
 from edgeface.search.space import Space
@@ -35,6 +37,9 @@ RESIZE = 0.1
 """share of mutations that change the input size, where there are several"""
 FRESH = 1_000_000
 """seeds of random networks of a later round begin this much after those of the round before"""
+
+CHOICE = 10
+"""random networks from which each one of the first is chosen"""
 
 Judge = Callable[[Sequence["Candidate"]], list[Evaluation]]
 Objective = Callable[[Evaluation], tuple[tuple[float, ...], float]]
@@ -67,9 +72,14 @@ class Pool:
         """One candidate, the same for the same seed."""
         return Candidate(self.space.sample(seed), random.Random(seed).choice(self.sizes))
 
-    def first(self, seed: int, count: int) -> list[Candidate]:
-        """``count`` random networks for each size, because each size has a latency model of its own."""
-        return [Candidate(self.space.sample(seed + i), self.sizes[i // count]) for i in range(count * len(self.sizes))]
+    def first(self, seed: int, count: int, target: str) -> list[Candidate]:
+        """``count`` networks for each size, because each size has a latency model of its own; of random ones those
+        that teach most of the others' latency."""
+        found, each = [], CHOICE * count
+        for place, size in enumerate(self.sizes):
+            drawn = [self.space.sample(seed + place * each + i) for i in range(each)]
+            found += [Candidate(drawn[i], size) for i in sorted(cover(drawn, parse_size(size), target, count))]
+        return found
 
     def mutate(self, candidate: Candidate, draw: random.Random) -> Candidate:
         """A neighbour."""

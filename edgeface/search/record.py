@@ -65,7 +65,7 @@ class StudyOptions:
     seed: int = 0
     """of everything drawn"""
     first: int = 66
-    """networks of each input size measured before the first round, to learn latency from"""
+    """networks of each input size measured before the first round, to learn latency from; chosen to cover the space"""
     rounds: int = 4
     """rounds of evolution, each of which ends on the device"""
     picks: int = 11

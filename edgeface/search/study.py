@@ -1,6 +1,6 @@
 """Search on the device's clock: evolution on the score, latency from a model, and the best of each round measured.
 
-Round 0 draws networks at random and measures them, which is what latency is learned from. Every later round evolves
+Round 0 measures networks chosen to cover the space, which is what latency is learned from. Every later round evolves
 candidates on score and predicted latency, sends the most promising ones to the device, in the runtime and precision
 that they will run in, and learns from what comes back. The final front holds measured figures only.
 
@@ -42,7 +42,7 @@ SEED_SHARE = 2
 """one member in so many of a round's first generation comes from the rounds before"""
 FRONT_SHARE = 2
 """of a search within a latency budget, one network in so many is sought and measured for the front below the budget:
-the best of each latency, where there would else be random networks of round 0 that the model knows least"""
+the best of each latency, where there would else be networks of round 0, unsought and known least"""
 
 Told = Callable[[Round], None]
 
@@ -109,7 +109,8 @@ class Study:
     def _choose(self, number: int) -> Round:
         """What to measure, written down before anything is."""
         if number == 0:
-            first = self.pool.first(FRESH * self.options.seed, self.options.first)
+            self.tick("round 0: choosing networks", 0, len(self.options.sizes))
+            first = self.pool.first(FRESH * self.options.seed, self.options.first, self.options.target)
             seen = [self._evaluation(c, 0.0, (0.0, 0.0)) for c in first]
             self.archive.update((_candidate(e).key, e) for e in seen)
             picked: Sequence[Evaluation] = seen

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from edgeface import cli
 from edgeface.search.clock import RESOURCE, Clock, measure_group
-from edgeface.search.genetics import Candidate, Pool
+from edgeface.search.genetics import CHOICE, Candidate, Pool
 from edgeface.search.study import Study, load_options
 
 SIZE = "160x128"
@@ -243,11 +243,11 @@ TWO_SIZES = (SIZE, "96x96")
 
 
 def test_networks_of_each_size_are_drawn_first(small_space):
-    """As many as with one size, of which the very same are drawn."""
+    """As many as with one size, of which the very same are chosen."""
     one, two = (Pool(get_space(small_space), sizes) for sizes in ((SIZE,), TWO_SIZES))
-    assert one.first(7, 20) == [one.sample(7 + i) for i in range(20)]
-    first = two.first(7, 20)
-    assert first[:20] == one.first(7, 20)
+    alone, first = one.first(7, 20, "onnx"), two.first(7, 20, "onnx")
+    assert first[:20] == alone == one.first(7, 20, "onnx")
+    assert {c.key for c in alone} <= {one.sample(7 + i).key for i in range(20 * CHOICE)}
     assert [c.size for c in first] == [size for size in TWO_SIZES for _ in range(20)]
     assert len({c.architecture for c in first}) == 40
 
