@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
+import json
 
-import numpy as np
 import pytest
 
+from benchmarks.first_networks import main
 from benchmarks.latency_model import TABLES
 from edgeface.search.cover import cover
-from edgeface.search.latency_model import LatencyModel
 from edgeface.search.latency_table import LatencyTable
 
 COUNT = 44
 
 
-def error(table, records, learned):
-    """Root mean square of the relative errors on the records not learned; of the worst, half."""
-    model = LatencyModel(dataclasses.replace(table, records=tuple(records[i] for i in learned)))
-    rest = [r for i, r in enumerate(records) if i not in set(learned)]
-    predicted = model.predict([r.architecture for r in rest])
-    errors = [p.ms / table.ms(r) - 1 for p, r in zip(predicted, rest, strict=True)]
-    return float(np.sqrt(np.mean(np.clip(errors, -0.5, 0.5) ** 2)))
-
-
 @pytest.mark.parametrize("kind", ["ncnn-fp32", "tflite-int8"])
-def test_the_rest_is_predicted_better_than_from_random_ones(kind):
-    table = LatencyTable.load(TABLES / f"{kind}-640x480-1t.json")
-    records = [r for r in table.records if r.teaches]
-    chosen = cover([r.architecture for r in records], (640, 480), table.setting.target, COUNT)
-    assert len(set(chosen)) == COUNT
-    draw = random.Random(0)
-    by_chance = [error(table, records, draw.sample(range(len(records)), COUNT)) for _ in range(3)]
-    assert error(table, records, chosen) < min(by_chance)
+def test_the_rest_is_predicted_better_than_from_random_ones(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--kinds", kind, "--count", str(COUNT), "--draws", "3", "--format", "json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["chosen"]["within_10"] > max(each["within_10"] for each in result["random"])
 
 
-def test_more_than_there_are():
+def test_table_and_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--kinds", "onnx-fp32", "--count", "20", "--draws", "1"]) == 0
+    assert "within 10 %, chosen" in capsys.readouterr().out
+    assert main(["--kinds", "onnx-fp32", "--count", "9999"]) == 2
+    assert "--count must be 20 to " in capsys.readouterr().err
+
+
+def test_as_many_as_there_are() -> None:
     table = LatencyTable.load(TABLES / "ncnn-fp32-640x480-1t.json")
     few = [r.architecture for r in table.records[:5]]
     assert sorted(cover(few, (640, 480), "ncnn", 9)) == list(range(5))

@@ -1,0 +1,85 @@
+"""``python -m benchmarks.first_networks``: what choosing the first networks of a search is worth.
+
+A latency model is fitted to a few networks of a latency table and asked for all others: once to those that
+edgeface.search.cover chooses, and a few times to as many random ones, as their mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import emit, exit_code, table
+from benchmarks.latency_model import KINDS, TABLES, Score
+from edgeface.errors import OptionError
+from edgeface.search.cover import cover
+from edgeface.search.latency_model import LatencyModel
+from edgeface.search.latency_table import LatencyTable
+from edgeface.search.record import LEAST_NETWORKS, StudyOptions
+from export.terminal import Terminal
+
+SIZE = (640, 480)
+
+
+def compare(kind: str, count: int, draws: int) -> dict[str, Any]:
+    """Figures of one table (``target-precision``); ``draws`` of ``count`` random networks. Raises OptionError for too
+    many of them."""
+    latencies = LatencyTable.load(TABLES / f"{kind}-{SIZE[0]}x{SIZE[1]}-1t.json")
+    records = [r for r in latencies.records if r.teaches]
+    if not LEAST_NETWORKS <= count < len(records):
+        raise OptionError(f"--count must be {LEAST_NETWORKS} to {len(records) - 1} for {kind}, got {count}")
+
+    def score(learned: Sequence[int]) -> Score:
+        model = LatencyModel(dataclasses.replace(latencies, records=tuple(records[i] for i in learned)))
+        rest = [r for i, r in enumerate(records) if i not in set(learned)]
+        predicted = model.predict([r.architecture for r in rest])
+        return Score.of(np.array([p.ms for p in predicted]), np.array([latencies.ms(r) for r in rest]))
+
+    chosen = score(cover([r.architecture for r in records], SIZE, latencies.setting.target, count))
+    draw = random.Random(0)
+    by_chance = [score(draw.sample(range(len(records)), count)) for _ in range(draws)]
+    return {"kind": kind, "learned": count, "asked": len(records) - count, "chosen": dataclasses.asdict(chosen),
+            "random": [dataclasses.asdict(each) for each in by_chance]}
+
+
+def as_table(results: Sequence[dict[str, Any]]) -> str:
+    """Shares that are predicted within 10 %, and median errors."""
+    rows = []
+    for r in results:
+        means = {key: float(np.mean([each[key] for each in r["random"]])) for key in ("within_10", "median_error")}
+        rows.append((r["kind"], f"{r['learned']}/{r['asked']}", f"{r['chosen']['within_10']:.1%}",
+                     f"{means['within_10']:.1%}", f"{r['chosen']['median_error']:.1%}", f"{means['median_error']:.1%}"))
+    return table(("table", "learned/asked", "within 10 %, chosen", "random", "median error, chosen", "random"), rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_networks", description=__doc__)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, metavar="TARGET-PRECISION")
+    parser.add_argument("--count", type=int, default=StudyOptions.first, help="networks to learn from")
+    parser.add_argument("--draws", type=int, default=5, help="of as many random networks")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--save", type=Path, help="keep the JSON here")
+    o = parser.parse_args(arguments)
+    return exit_code(lambda: _run(o), "measured")
+
+
+def _run(o: argparse.Namespace) -> int:
+    with Terminal() as terminal:
+        results = []
+        for done, kind in enumerate(o.kinds):
+            terminal.tick("fitting", done, len(o.kinds))
+            results.append(compare(kind, o.count, o.draws))
+    emit({"results": results}, as_table(results), o.format, o.save)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
