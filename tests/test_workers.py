@@ -293,8 +293,9 @@ CALLER = textwrap.dedent(
 def interrupted(folder: Path, arguments: str, kill: signal.Signals) -> tuple[str, str]:
     """stdout and stderr of a caller with two tasks running that gets the signal; no task of it goes on."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
-    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(folder), arguments], env=environment, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell starts what runs in the background with SIGINT ignored.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", CALLER, str(folder), arguments]
+    caller = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         begun = wait_for(lambda: len(found := noted(folder)) == 2 and found)
         caller.send_signal(kill)

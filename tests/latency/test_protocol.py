@@ -188,8 +188,8 @@ def test_agent_without_anything_to_measure_says_so() -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    # A shell starts what runs in the background with SIGINT ignored, and so would be what this starts.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", *arguments]
+    # A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP: what this starts would, too.
+    command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             cwd=Path(__file__).parents[2])
 
