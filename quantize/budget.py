@@ -5,7 +5,9 @@
    kept in float. What happens to the background, which is most of a head, does not matter.
 3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number in between by
    bisection. Every number that is accepted was measured.
-4. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
+4. Where no number holds it, do 3 once more with the layers ranked by the noise of whole heads: of EResFD, ONNX Runtime
+   needs the first ranking and TensorFlow Lite the second.
+5. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
    what can.
 
 The budget is in AP points: the largest drop of easy, medium and hard counts.
@@ -23,6 +25,8 @@ from quantize.base import Quantized, Quantizer, Tick, no_tick
 from quantize.journal import Journal
 
 SETTINGS = ("easy", "medium", "hard")
+RANKINGS = ("damage", "total")
+"""of :class:`HeadNoise`, tried one after the other"""
 ROUNDING = 1e-9
 """in AP points: a drop of exactly the budget holds it"""
 
@@ -53,6 +57,11 @@ class HeadNoise:
     damage: float
     """mean squared change of the best candidates, scores and boxes: adds up over layers, as far as their errors are
     independent"""
+
+    @property
+    def total(self) -> float:
+        """Over the heads, background and all."""
+        return sum(self.power.values())
 
     @property
     def snr_db(self) -> dict[str, float]:
@@ -111,14 +120,14 @@ class Budget:
         return self.journal.remember(
             _name("accuracy", reverted), Accuracy, lambda: self._accuracy(self.quantized(reverted), what))
 
-    def ranked(self) -> tuple[str, ...]:
-        """All layers, the one that does most damage first; equal ones in order of execution."""
+    def ranked(self, by: str = RANKINGS[0]) -> tuple[str, ...]:
+        """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order of execution."""
         layers = self.quantizer.layers
-        everything = self.noise(()).damage
+        everything = getattr(self.noise(()), by)
         gain = {}
         for done, layer in enumerate(layers):
             self.tick("ranking the layers by damage", done, len(layers))
-            gain[layer] = everything - self.noise((layer,)).damage
+            gain[layer] = everything - getattr(self.noise((layer,)), by)
         self.tick("ranking the layers by damage", len(layers), len(layers))
         return tuple(sorted(layers, key=lambda layer: -gain[layer]))
 
@@ -128,21 +137,22 @@ class Budget:
         share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what can be held, if that
         is not enough.
         """
-        drops = {0: worst_drop(reference, self.accuracy(()))}
-        if drops[0] <= max_drop + ROUNDING:
+        best = worst_drop(reference, self.accuracy(())), 0
+        if best[0] <= max_drop + ROUNDING:
             return ()
         most = int(share * len(self.quantizer.layers))
-        worst = self.ranked() if most else ()
+        for by in RANKINGS if most else ():
+            worst, drops = self.ranked(by), dict[int, float]()
 
-        def holds(count: int) -> bool:
-            drops[count] = worst_drop(reference, self.accuracy(worst[:count]))
-            return drops[count] <= max_drop + ROUNDING
+            def holds(count: int, worst: tuple[str, ...] = worst, drops: dict[int, float] = drops) -> bool:
+                drops[count] = worst_drop(reference, self.accuracy(worst[:count]))
+                return drops[count] <= max_drop + ROUNDING
 
-        count = smallest(holds, most)
-        if count is None:
-            best = min(drops, key=lambda k: (drops[k], k))
-            raise QuantizeError(self._cannot(drops[best], best, max_drop))
-        return worst[:count]
+            count = smallest(holds, most)
+            if count is not None:
+                return worst[:count]
+            best = min(best, *((drop, count) for count, drop in drops.items()))
+        raise QuantizeError(self._cannot(*best, max_drop))
 
     def _cannot(self, drop: float, count: int, max_drop: float) -> str:
         accepted = f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"  # rounded up: with it, the same measurements hold

@@ -110,6 +110,18 @@ class TestHold:
         assert again.budget.hold(FLOAT, 0.17) == ("conv1", "neck", "head8")
         assert not again.measured and not again.noises
 
+    def test_where_one_ranking_fails_the_other_is_tried(self) -> None:
+        """What happens to the candidates says nothing here, so that the order is that of execution; the heads do."""
+        class Misled(Bench):
+            def noise(self, quantized: Quantized) -> HeadNoise:
+                return HeadNoise({"cls_8": 1.0, "box_8": super().noise(quantized).damage}, 0.5)
+
+        bench = Misled({"a": 0.1, "b": 0.1, "c": 0.1, "d": 4.0, "e": 0.2, "f": 3.0})
+        assert bench.budget.hold(FLOAT, 0.6) == ("d", "f")
+        assert len(set(bench.measured)) == len(bench.measured), "measured once each"
+        with pytest.raises(QuantizeError, match=r"best drop 0\.3 points with 3 of 6 layers in float"):
+            bench.budget.hold(FLOAT, 0.2)
+
     def test_a_layer_that_int8_improves_is_reverted_last(self) -> None:
         assert Bench({"a": -0.5, "b": 1.0, "c": 2.0}).budget.ranked() == ("c", "b", "a")
 
