@@ -200,6 +200,10 @@ def test_budget_and_best_score(done, small_space, tmp_path):
     allowed = [e.score for e in seen if e.predicted_ms <= budget and study.clock.record(
         Candidate(e.architecture, e.size)) is None]
     assert picked[0].score == max(allowed)
+    cheapest = min(picked, key=lambda e: e.cost)  # of the front below the budget, to both its ends
+    unmeasured = [e for e in seen if study.clock.record(Candidate(e.architecture, e.size)) is None]
+    assert cheapest.cost == min(e.cost for e in unmeasured)
+    assert not any(e.cost <= cheapest.cost and e.score > cheapest.score for e in unmeasured)
 
 
 def test_another_search_in_the_folder(done):
