@@ -96,7 +96,7 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
 
 
 def _postprocess(outputs: dict[str, NDArray[np.float32]], layout: HeadLayout, threshold: float) -> tuple[int, int]:
-    boxes, scores = decode(outputs, layout, threshold)
+    boxes, scores, _ = decode(outputs, layout, threshold)
     return len(boxes), len(nms(boxes, scores, NMS_IOU))
 
 

@@ -12,11 +12,21 @@ Plain, one line a face, the header line optional; an image named without a box i
     image,x1,y1,x2,y2
     party/one.jpg,260,303,338,399
     party/empty.jpg,,,,
+
+Ten more columns, x and y of five landmarks, in either of two ways: in the CSV, behind the box (empty where a face has
+none); or as RetinaFace labels faces, a line ``# path`` for each image, then for each face box, landmarks each with a
+flag, and a quality that is not used. -1 stands where a face has no landmarks. The order: the eye on the left of the
+image, the one on the right, nose, left and right corner of the mouth::
+
+    # 0--Parade/0_Parade_Parade_0_1019.jpg
+    285.6 118.1 33.1 38.8  294.6 128.7 1  311.1 128.9 1  303.6 137.7 1  296.3 145.2 1  310.9 145.7 1  0.61
+    258.1 125.0 32.5 35.6  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +39,12 @@ from edgeface.errors import DataError
 
 WIDER_COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
 PLAIN_COLUMNS = ("image", "x1", "y1", "x2", "y2")
+POINT_COLUMNS = tuple(f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+                      for axis in "xy")
+LABEL_FIELDS = 20
+"""of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
+POINT_MARGIN = 0.5
+"""A landmark lies inside the image, or outside by at most this share of the face's larger side"""
 
 Fail = Callable[[int, str], DataError]
 """(line number from 1, what is wrong and what is accepted) -> the error to raise."""
@@ -44,21 +60,68 @@ class AnnotatedImage:
     """[N, 4] x1, y1, x2, y2 in px of the image"""
     invalid: NDArray[np.bool_]
     """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official file has some)"""
+    landmarks: NDArray[np.float32] | None = None
+    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no landmarks at all"""
 
 
 def read_annotations(path: Path | str) -> list[AnnotatedImage]:
-    """Read either format, in the order of the file: plain if it ends in .csv or its first line has a comma.
+    """Read any of the formats, in the order of the file: plain if it ends in .csv or its first line has a comma,
+    RetinaFace's if that line begins with #.
 
     Raises DataError, one line with file and line number, for a missing or undecodable file and for every breach of
     the format.
     """
     path = Path(path)
     lines = _read_lines(path)
-    plain = path.suffix.lower() == ".csv" or "," in next((line for line in lines if line.strip()), "")
-    images = _parse_plain(path, lines) if plain else _parse_wider(path, lines)
+    first = next((line for line in lines if line.strip()), "")
+    plain = path.suffix.lower() == ".csv" or "," in first
+    parse = _parse_plain if plain else _parse_labels if first.startswith("#") else _parse_wider
+    images = parse(path, lines)
     if not images:
-        raise DataError(f"{path}: names no image; accepted: the WIDER FACE text format, or {','.join(PLAIN_COLUMNS)}")
+        raise DataError(f"{path}: names no image; accepted: the WIDER FACE text format, RetinaFace's labels, or "
+                        f"{','.join(PLAIN_COLUMNS)}")
     return images
+
+
+def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
+    """These images with the landmarks that the file ``path`` (either format) gives for the same boxes.
+
+    Images and faces that it does not name have none. Raises DataError when a box of the file is not among those of the
+    image, by more than half a pixel on a side, or names an image that is not among ``images``.
+    """
+    labels = {image.path: image for image in read_annotations(path)}
+    if not any(label.landmarks is not None for label in labels.values()):
+        raise DataError(f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with "
+                        f"{','.join((*PLAIN_COLUMNS, *POINT_COLUMNS))}")
+    faces, strangers = sum(len(label.boxes) for label in labels.values()), []
+    joined = []
+    for image in images:
+        label = labels.pop(image.path, None)
+        points = np.full((len(image.boxes), 5, 2), np.nan, np.float32)
+        if label is not None and len(label.boxes):
+            match = _same_boxes(label.boxes, image.boxes)
+            strangers += [f"{image.path} {_listed(box)}" for box in label.boxes[match < 0]]
+            if label.landmarks is not None:
+                points[match[match >= 0]] = label.landmarks[match >= 0]
+        joined.append(replace(image, landmarks=points))
+    strangers += [f"{path} {_listed(box)}" for path, label in labels.items() for box in label.boxes]
+    if strangers:
+        raise DataError(f"{path}: {len(strangers)} of {faces} boxes are not among the annotations, the first: "
+                        f"{strangers[0]}; accepted: landmarks for boxes of the same images, in the same px")
+    return joined
+
+
+def _same_boxes(boxes: NDArray[np.float32], among: NDArray[np.float32]) -> NDArray[np.intp]:
+    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel, or -1."""
+    if not len(among):
+        return np.full(len(boxes), -1)
+    distance = np.abs(boxes[:, None] - among[None]).max(2)
+    nearest = distance.argmin(1)
+    return np.where(distance[np.arange(len(boxes)), nearest] <= 0.5, nearest, -1)
+
+
+def _listed(numbers: NDArray[np.float32]) -> str:
+    return ",".join(f"{value:g}" for value in numbers)
 
 
 def read_wider(path: Path | str) -> list[AnnotatedImage]:
@@ -85,8 +148,24 @@ def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImag
             f"{image.path}: box x1,y1,x2,y2 = {box} lies outside the image of {width}x{height} px;"
             " accepted: boxes that overlap the image; check that annotations and images have the same scale"
         )
+    _check_points(image, width, height)
     limits = np.array([width, height, width, height], np.float32)
     return replace(image, boxes=np.clip(image.boxes, 0, limits))
+
+
+def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
+    """A face that the photo cuts may have a point beyond its edge, but not far beyond."""
+    if image.landmarks is None:
+        return
+    side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]
+    beyond = np.maximum(-image.landmarks, image.landmarks - np.array([width, height], np.float32))
+    outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
+    if outside.any():
+        raise DataError(
+            f"{image.path}: landmarks of the face {_listed(image.boxes[np.argmax(outside)])} lie outside the image of "
+            f"{width}x{height} px; accepted: px of the image, at most half a face beyond its edge; -1, or in a CSV "
+            "nothing, where a face has none"
+        )
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -160,9 +239,10 @@ def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
 def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
     fail = _failer(path)
     faces: dict[str, list[list[float]]] = {}
+    headers = (PLAIN_COLUMNS, (*PLAIN_COLUMNS, *POINT_COLUMNS))
     for number, line in enumerate(lines, start=1):
         fields = _csv_fields(line, number, fail)
-        if not any(fields) or (number == 1 and tuple(field.lower() for field in fields) == PLAIN_COLUMNS):
+        if not any(fields) or (number == 1 and tuple(field.lower() for field in fields) in headers):
             continue
         boxes = faces.setdefault(_image_name(fields[0], number, fail), [])
         if any(fields[1:]):
@@ -178,16 +258,57 @@ def _csv_fields(line: str, number: int, fail: Fail) -> list[str]:
 
 
 def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
-    if len(fields) != len(PLAIN_COLUMNS):
-        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, or an image name alone")
-    x1, y1, x2, y2 = box = _numbers(fields[1:], number, fail)
+    width = len(PLAIN_COLUMNS)
+    if len(fields) not in (width, width + len(POINT_COLUMNS)):
+        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five landmarks "
+                           "(15 fields), or an image name alone")
+    x1, y1, x2, y2 = box = _numbers(fields[1:width], number, fail)
     if x2 <= x1 or y2 <= y1:
         raise fail(number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1")
-    return box
+    points = fields[width:]
+    return box + (_numbers(points, number, fail) if any(points) else [math.nan] * len(points))
 
 
-def _from_plain(name: str, boxes: Sequence[Sequence[float]]) -> AnnotatedImage:
-    return AnnotatedImage(name, np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.bool_))
+def _from_plain(name: str, faces: Sequence[Sequence[float]]) -> AnnotatedImage:
+    """Faces of 4 numbers, or of 14: with landmarks."""
+    boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
+    points = [face[4:] or [math.nan] * len(POINT_COLUMNS) for face in faces]
+    landmarks = np.array(points, np.float32).reshape(-1, 5, 2) if any(len(face) > 4 for face in faces) else None
+    return AnnotatedImage(name, boxes, np.zeros(len(boxes), np.bool_), landmarks)
+
+
+def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
+    """RetinaFace's labels: ``# path`` before the faces of an image."""
+    fail = _failer(path)
+    images: dict[str, list[list[float]]] = {}
+    rows: list[list[float]] | None = None
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#"):
+            name = _image_name(line[1:].strip(), number, fail)
+            if name in images:
+                raise fail(number, f"image {name} appears a second time; accepted: one block an image")
+            rows = images[name] = []
+        elif line.strip():
+            if rows is None:
+                raise fail(number, "a face before the first image; accepted: a line '# path' before its faces")
+            rows.append(_label_row(line, number, fail))
+    return [_from_label(name, faces) for name, faces in images.items()]
+
+
+def _label_row(line: str, number: int, fail: Fail) -> list[float]:
+    fields = line.split()
+    if len(fields) != LABEL_FIELDS:
+        raise fail(number, f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h, five "
+                           "times x y flag, and the quality")
+    return _numbers(fields, number, fail)
+
+
+def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
+    table = np.array(rows, np.float64).reshape(-1, LABEL_FIELDS)
+    image = _from_wider(name, [[*row[:4], *itertools.repeat(0.0, len(WIDER_COLUMNS) - 4)] for row in table])
+    points = table[:, 4:19].reshape(-1, 5, 3)
+    known = (points != -1).any((1, 2))  # a face without landmarks has -1 in all places
+    return replace(image, landmarks=np.where(known[:, None, None], points[..., :2], np.nan).astype(np.float32))
 
 
 def _image_name(text: str, number: int, fail: Fail) -> str:

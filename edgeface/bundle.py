@@ -119,8 +119,15 @@ class Manifest:
         return f"{self.model}-{self.target}-{self.precision}-{size}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest."""
-        return dataclasses.asdict(self)
+        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest.
+
+        Of landmarks it speaks only where there are any: other manifests are, to the byte, what they were before.
+        """
+        data = dataclasses.asdict(self)
+        for part in (data["head_layout"], data["architecture"]["head"]):
+            if not part["landmarks"]:
+                del part["landmarks"]
+        return data
 
     def dumps(self) -> str:
         """Return the canonical text of ``manifest.json``: equal Manifests give equal bytes."""

@@ -18,6 +18,9 @@ Networks of the S3FD family have a prior box around each anchor point instead, `
 ``box_s`` then holds x, y, w, h of the SSD coding (Liu et al., ECCV 2016, section 2.2), in px at stride s:
 
     centre = anchor point + (x, y) * prior * s        size = prior * s * (exp(w), exp(h))
+
+Networks with landmarks also have ``kps_s`` [1, H/s, W/s, 10A], x and y of five points from the anchor point, in
+strides: the eye on the left of the image, the one on the right, the nose, the left and the right corner of the mouth.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +41,8 @@ Floats = NDArray[np.float32]
 
 S3FD_STRIDES = (4, 8, 16, 32, 64, 128)
 SIZE_MULTIPLE_PX = 32
+LANDMARKS = 5
+"""points of a face, where there are any"""
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
 
@@ -58,6 +63,8 @@ class HeadLayout:
     """what turns a cls output into a score"""
     prior: tuple[float, ...] = ()
     """ssd: width and height of a prior box, in strides"""
+    landmarks: int = 0
+    """points of a face, in outputs of their own: 5, or 0 for none"""
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in zip(self.strides, self.strides[1:], strict=False))
@@ -71,6 +78,8 @@ class HeadLayout:
             raise ValueError(f"unknown box coding {self.coding!r} (known: distance, ssd)")
         if len(self.prior) != (2 if self.coding == "ssd" else 0) or not all(0 < side <= 1024 for side in self.prior):
             raise ValueError("prior must be two positive numbers of strides with box coding ssd, none with distance")
+        if self.landmarks not in (0, LANDMARKS):
+            raise ValueError(f"landmarks must be 0 or {LANDMARKS}")
         if self.activation != "sigmoid":
             raise ValueError(f"unknown activation {self.activation!r} (known: sigmoid)")
 
@@ -80,13 +89,22 @@ class HeadLayout:
         return min(self.strides[-1], SIZE_MULTIPLE_PX)
 
     @property
+    def channels(self) -> dict[str, int]:
+        """Kind of output -> its channels, in the order in which the networks return the outputs of a level."""
+        kinds = {"cls": self.anchors, "box": 4 * self.anchors}
+        return kinds | {"kps": 2 * self.landmarks * self.anchors} if self.landmarks else kinds
+
+    @property
     def output_names(self) -> tuple[str, ...]:
-        """cls_8, box_8, cls_16, box_16, ... in the order the networks return them."""
-        return tuple(f"{kind}_{s}" for s in self.strides for kind in ("cls", "box"))
+        """cls_8, box_8, (kps_8,) cls_16, box_16, ... in the order the networks return them."""
+        return tuple(f"{kind}_{s}" for s in self.strides for kind in self.channels)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; :meth:`from_json` gives back an equal HeadLayout."""
-        return asdict(self)
+        """Return a JSON-ready dict; :meth:`from_json` gives back an equal HeadLayout.
+
+        Without landmarks it does not speak of them: the text is what it was before there were any.
+        """
+        return {key: value for key, value in asdict(self).items() if key != "landmarks" or value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HeadLayout:
@@ -99,13 +117,24 @@ def head_layout(architecture: Architecture) -> HeadLayout:
     head = architecture.head
     if head.kind == "s3fd":
         return HeadLayout(S3FD_STRIDES, head.anchors, head.offset, "ssd", prior=head.prior)
-    return HeadLayout(anchors=head.anchors, offset=head.offset)
+    return HeadLayout(anchors=head.anchors, offset=head.offset, landmarks=head.landmarks)
+
+
+class Decoded(NamedTuple):
+    """Candidates of one image, in px of the network input, not clipped."""
+
+    boxes: Floats
+    """float32 [N, 4]: x1, y1, x2, y2"""
+    scores: Floats
+    """float32 [N]"""
+    landmarks: Floats | None
+    """float32 [N, 5, 2], or None for networks without"""
 
 
 def decode(
     outputs: Mapping[str, Floats], layout: HeadLayout, score_threshold: float = 0.5, top_k: int | None = None
-) -> tuple[Floats, Floats]:
-    """Boxes float32 [N, 4] (x1, y1, x2, y2 in px of the network input, not clipped) and scores float32 [N].
+) -> Decoded:
+    """Boxes, scores and landmarks of the candidates.
 
     Keeps every anchor with score >= ``score_threshold``, or the ``top_k`` best of them. Order: score descending, ties
     by position (level, row, column, anchor), so equal outputs give equal lists. Candidates are picked on the logits
@@ -114,7 +143,7 @@ def decode(
     """
     check_outputs(outputs, layout)
     lowest = _logit(score_threshold)
-    boxes, logits = [], []
+    boxes, logits, points = [], [], []
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
         flat = cls.reshape(-1)
@@ -125,27 +154,37 @@ def decode(
         if picked.size == 0:
             continue
         logits.append(flat.take(picked))
-        boxes.append(_boxes(box.reshape(-1, 4), picked, stride, cls.shape[2], layout))
+        anchor = _anchor_points(picked, cls.shape[2], layout)
+        boxes.append(_boxes(box.reshape(-1, 4).take(picked, axis=0), anchor, stride, layout))  # a tenth of indexing
+        if layout.landmarks:
+            points.append(_landmarks(outputs[f"kps_{stride}"], picked, anchor, stride, layout))
     if not boxes:
-        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        return Decoded(np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
+                       np.zeros((0, LANDMARKS, 2), np.float32) if layout.landmarks else None)
     scores = _sigmoid(np.concatenate(logits))
     order = _by_score(scores)[:top_k]
-    best = np.concatenate(boxes).take(order, axis=0)
-    if not np.isfinite(best).all():
-        raise ModelError("a box output holds values that are not finite: the model file is damaged or its arithmetic "
-                         "overflowed")
-    return best, scores.take(order)
+    found = Decoded(np.concatenate(boxes).take(order, axis=0), scores.take(order),
+                    np.concatenate(points).take(order, axis=0) if points else None)
+    for kind, values in (("box", found.boxes), ("kps", found.landmarks)):
+        if values is not None and not np.isfinite(values).all():
+            raise ModelError(f"a {kind} output holds values that are not finite: the model file is damaged or its "
+                             "arithmetic overflowed")
+    return found
 
 
-def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> tuple[Floats, Floats]:
+def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
     """Like :func:`decode` for every anchor, in the order of their positions, finite or not: to compare two files."""
     check_outputs(outputs, layout)
-    boxes, logits = [], []
+    boxes, logits, points = [], [], []
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
+        every = np.arange(cls.size)
+        anchor = _anchor_points(every, cls.shape[2], layout)
         logits.append(cls.reshape(-1))
-        boxes.append(_boxes(box.reshape(-1, 4), np.arange(cls.size), stride, cls.shape[2], layout))
-    return np.concatenate(boxes), _sigmoid(np.concatenate(logits))
+        boxes.append(_boxes(box.reshape(-1, 4), anchor, stride, layout))
+        if layout.landmarks:
+            points.append(_landmarks(outputs[f"kps_{stride}"], every, anchor, stride, layout))
+    return Decoded(np.concatenate(boxes), _sigmoid(np.concatenate(logits)), np.concatenate(points) if points else None)
 
 
 def nms(boxes: Floats, scores: Floats, iou: float = 0.45) -> NDArray[np.intp]:
@@ -179,7 +218,7 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
     area = None
     for stride in layout.strides:
         cells = None
-        for kind, channels in (("cls", layout.anchors), ("box", 4 * layout.anchors)):
+        for kind, channels in layout.channels.items():
             name = f"{kind}_{stride}"
             if name not in outputs:
                 raise ModelError(f"the model has no output {name!r} (it has: {', '.join(sorted(outputs)) or 'none'})")
@@ -188,7 +227,7 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
                 raise ModelError(f"output {name}: expected float32 [1, rows, columns, {channels}], got "
                                  f"{array.dtype} {list(array.shape)}")
             if cells is not None and array.shape[1:3] != cells:
-                raise ModelError(f"outputs cls_{stride} and box_{stride} differ in rows and columns")
+                raise ModelError(f"outputs cls_{stride} and {name} differ in rows and columns")
             cells = array.shape[1:3]
         assert cells is not None
         if area is None:
@@ -198,24 +237,35 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
                              f"{area[1]}x{area[0]}: width and height must be multiples of {layout.multiple_px}")
 
 
-def _boxes(distances: Floats, picked: NDArray[np.intp], stride: int, columns: int, layout: HeadLayout) -> Floats:
+def _anchor_points(picked: NDArray[np.intp], columns: int, layout: HeadLayout) -> Floats:
+    """x, y [N, 2] of the anchor points of these anchors of a level, in strides."""
     cell = picked // layout.anchors if layout.anchors > 1 else picked
     row = cell // columns
     points = np.empty((len(picked), 2), np.float32)
     points[:, 0] = cell - row * columns
     points[:, 1] = row
     points += np.float32(layout.offset)
-    coded = distances.take(picked, axis=0)  # a tenth of the time of indexing
+    return points
+
+
+def _boxes(coded: Floats, points: Floats, stride: int, layout: HeadLayout) -> Floats:
+    """Box outputs [N, 4] around anchor points [N, 2] -> boxes [N, 4] px."""
     if layout.coding == "ssd":
         prior = np.array(layout.prior, np.float32)
-        points += coded[:, :2] * prior
+        points = points + coded[:, :2] * prior
         with np.errstate(over="ignore"):  # an infinite side is refused by the caller
             coded = np.tile(np.exp(coded[:, 2:]) * (prior / 2), 2)
-    boxes = np.empty((len(picked), 4), np.float32)
+    boxes = np.empty((len(points), 4), np.float32)
     np.subtract(points, coded[:, :2], out=boxes[:, :2])
     np.add(points, coded[:, 2:], out=boxes[:, 2:])
     boxes *= stride
     return boxes
+
+
+def _landmarks(kps: Floats, picked: NDArray[np.intp], points: Floats, stride: int, layout: HeadLayout) -> Floats:
+    """Landmark output of a level around anchor points [N, 2] -> [N, 5, 2] px."""
+    offsets = kps.reshape(-1, 2 * layout.landmarks).take(picked, axis=0).reshape(-1, layout.landmarks, 2)
+    return np.asarray((points[:, None] + offsets) * np.float32(stride), np.float32)
 
 
 def _by_score(scores: Floats) -> NDArray[np.intp]:

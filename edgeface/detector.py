@@ -120,9 +120,11 @@ class Detector:
     ) -> Detections:
         """Last stage of :meth:`detect`: what the runner gave for ``fitted`` to boxes in px of the image."""
         threshold = self.score_threshold if score_threshold is None else _fraction("score threshold", score_threshold)
-        boxes, scores = decode(heads, self.runner.layout, threshold, top_k)
+        boxes, scores, points = decode(heads, self.runner.layout, threshold, top_k)
         kept = nms(boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou))
-        return _in_image(boxes[kept] / fitted.factors, scores[kept], fitted.width, fitted.height)
+        landmarks = None if points is None else points[kept] / fitted.factors[:2]
+        found = Detections(boxes[kept] / fitted.factors, scores[kept], landmarks)
+        return _in_image(found, fitted.width, fitted.height)
 
     def close(self) -> None:
         """Free the model. Calling it again does nothing."""
@@ -202,8 +204,12 @@ def _fraction(what: str, value: float) -> float:
     return float(value)
 
 
-def _in_image(boxes: NDArray[np.float32], scores: NDArray[np.float32], width: int, height: int) -> Detections:
-    """Clip to the image; drop what lies outside it altogether (found in the padding)."""
-    boxes = np.clip(boxes, 0, np.array((width, height) * 2, np.float32)).astype(np.float32)
+def _in_image(found: Detections, width: int, height: int) -> Detections:
+    """Clip boxes to the image; drop what lies outside it altogether (found in the padding).
+
+    Landmarks of a face that the image cuts may lie outside it, and stay where they are.
+    """
+    boxes = np.clip(found.boxes, 0, np.array((width, height) * 2, np.float32)).astype(np.float32)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Detections(boxes[inside], scores[inside])
+    return Detections(boxes[inside], found.scores[inside],
+                      None if found.landmarks is None else found.landmarks[inside])

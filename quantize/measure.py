@@ -122,7 +122,7 @@ def _damage(reference: Heads, found: Heads, layout: HeadLayout) -> float:
 
     NaN or infinite for broken heads."""
     with np.errstate(over="ignore", invalid="ignore"):
-        (boxes, scores), (new_boxes, new_scores) = decode_all(reference, layout), decode_all(found, layout)
+        (boxes, scores, _), (new_boxes, new_scores, _) = decode_all(reference, layout), decode_all(found, layout)
         best = np.union1d(*(np.argsort(-s, kind="stable")[:CANDIDATES] for s in (scores, new_scores)))
         moved = 1 - _iou(boxes[best], new_boxes[best])
         change = (scores[best] - new_scores[best]) ** 2 + (scores[best] * moved) ** 2

@@ -48,7 +48,7 @@ def detections(net: FaceNet, image: Floats, score_threshold: float = SCORE_THRES
         values = net(torch.from_numpy(image))
     heads = {name: np.ascontiguousarray(value.permute(0, 2, 3, 1).numpy())
              for name, value in zip(layout.output_names, values, strict=True)}
-    boxes, scores = decode(heads, layout, score_threshold, 5000)
+    boxes, scores, _ = decode(heads, layout, score_threshold, 5000)
     kept = nms(boxes, scores, NMS_IOU)[:TOP_K]
     return Detections(boxes[kept], scores[kept])
 

@@ -48,7 +48,7 @@ def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[tu
 @pytest.mark.parametrize("threshold", [0.02, 0.5, 0.9])
 def test_decode_equals_the_loop(layout: HeadLayout, threshold: float) -> None:
     outputs = random_outputs(layout, 192, 128)
-    boxes, scores = decode(outputs, layout, threshold)
+    boxes, scores, _ = decode(outputs, layout, threshold)
     expected = slow_decode(outputs, layout, threshold)
     assert boxes.dtype == scores.dtype == np.float32 and len(boxes) == len(expected) > 0
     np.testing.assert_allclose(scores, [score for score, _ in expected], rtol=1e-6)
@@ -61,7 +61,7 @@ def test_one_face_by_hand() -> None:
                for s in layout.strides for name, c in ((f"cls_{s}", 1), (f"box_{s}", 4))}
     outputs["cls_16"][0, 1, 2, 0] = 0.0
     outputs["box_16"][0, 1, 2] = (1, 0.5, 2, 0.25)
-    boxes, scores = decode(outputs, layout, 0.5)
+    boxes, scores, _ = decode(outputs, layout, 0.5)
     assert boxes.tolist() == [[24.0, 16.0, 72.0, 28.0]] and scores.tolist() == [0.5]
 
 
@@ -71,13 +71,13 @@ def test_order_is_score_then_position() -> None:
     for name in outputs:
         if name.startswith("cls"):
             outputs[name][:] = np.round(outputs[name])
-    boxes, scores = decode(outputs, layout, 0)
+    boxes, scores, _ = decode(outputs, layout, 0)
     cells = np.concatenate([outputs[f"cls_{s}"].ravel() for s in layout.strides])
     order = np.argsort(-cells, kind="stable")
     assert np.all(np.diff(scores) <= 0)
     whole = np.concatenate([_all_boxes(outputs, s) for s in layout.strides])
     np.testing.assert_allclose(boxes, whole[order], atol=1e-4)
-    few, few_scores = decode(outputs, layout, 0, top_k=7)
+    few, few_scores, _ = decode(outputs, layout, 0, top_k=7)
     assert np.array_equal(few, boxes[:7]) and np.array_equal(few_scores, scores[:7])
 
 
@@ -91,7 +91,7 @@ def _all_boxes(outputs: Heads, stride: int) -> NDArray[np.float64]:
 def test_thresholds_at_the_ends() -> None:
     outputs = random_outputs(HeadLayout(), 96, 64)
     assert len(decode(outputs, HeadLayout(), 0)[0]) == sum(outputs[f"cls_{s}"].size for s in (8, 16, 32))
-    boxes, scores = decode(outputs, HeadLayout(), 1)
+    boxes, scores, _ = decode(outputs, HeadLayout(), 1)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(ModelError, match="score threshold"):

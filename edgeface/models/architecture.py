@@ -77,6 +77,8 @@ class Head:
     outputs on the other levels)"""
     dual: bool = False
     """s3fd on neck autofem: in training also reads the maps that the neck starts from"""
+    landmarks: int = 0
+    """points of a face that scrfd and plain also predict: 5, or 0 for none"""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class InputNorm:
 
 
 FAMILY_FIELDS = {"backbone": ("activation",), "neck": ("genotype", "repeats"),
-                 "head": ("prior", "kernel", "maxout", "dual")}
-"""Part -> its fields that only networks of the S3FD family fill in"""
+                 "head": ("prior", "kernel", "maxout", "dual", "landmarks")}
+"""Part -> its fields that only some networks fill in: those of the S3FD family, and those with landmarks"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture.
 
-        Fields of the S3FD family are left out where they say nothing: the text of every other network, and with it the
+        Fields of few networks are left out where they say nothing: the text of every other network, and with it the
         names and random numbers drawn from that text, is what it was before these fields were added.
         """
         data = dataclasses.asdict(self)

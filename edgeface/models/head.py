@@ -1,7 +1,8 @@
 """Detection heads: pyramid maps -> (cls_8, box_8, cls_16, box_16, cls_32, box_32), each [N, C, H/s, W/s].
 
 ``cls`` carries ``anchors`` logits per cell (the sigmoid belongs to the decoder), ``box`` carries ``4 * anchors``
-distances left, top, right, bottom from the anchor point, in strides.
+distances left, top, right, bottom from the anchor point, in strides. With landmarks each level also has ``kps``, behind
+its ``box``: ``10 * anchors`` offsets x, y of five points from the anchor point, in strides.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgeface.decode import LANDMARKS
 from edgeface.errors import ModelError
 from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
@@ -121,6 +123,7 @@ class SCRFDHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
         _init_output(self.cls, PRIOR_LOGIT)
         _init_output(self.box, 0.0)
+        self.kps = _landmark_outputs(spec, 3)
 
     def folded(self) -> FoldedSCRFDHead:
         """The same function with the level scales in the weights."""
@@ -130,7 +133,7 @@ class SCRFDHead(nn.Module):
         outputs: list[Tensor] = []
         for level, (x, scale) in enumerate(zip(maps, self.scales, strict=True)):
             x = self.tower(x, level) if isinstance(self.tower, SharedTower) else self.tower(x)
-            outputs += [self.cls(x), scale(self.box(x))]
+            outputs += [self.cls(x), scale(self.box(x)), *(kps(x) for kps in self.kps)]
         return tuple(outputs)
 
 
@@ -144,14 +147,14 @@ class FoldedSCRFDHead(nn.Module):
         super().__init__()
         tower, levels = head.tower, range(len(STRIDES))
         self.towers = nn.ModuleList(map(tower.folded, levels) if isinstance(tower, SharedTower) else [tower])
-        self.cls = head.cls
+        self.cls, self.kps = head.cls, head.kps
         self.box = nn.ModuleList(_scaled(head.box, scale) for scale in head.scales)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
         for level, (x, box) in enumerate(zip(maps, self.box, strict=True)):
             x = self.towers[level % len(self.towers)](x)
-            outputs += [self.cls(x), box(x)]
+            outputs += [self.cls(x), box(x), *(kps(x) for kps in self.kps)]
         return tuple(outputs)
 
 
@@ -176,13 +179,23 @@ class PlainHead(nn.Module):
         for cls, box in zip(self.cls, self.box, strict=True):
             _init_output(cls, PRIOR_LOGIT)
             _init_output(box, 1.5)  # a box of three strides: a distance of 0 would start without overlap
+        self.kps = nn.ModuleList(_landmark_outputs(spec, 1) for _ in STRIDES)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
-        for x, tower, cls, box in zip(maps, self.tower, self.cls, self.box, strict=True):
+        for x, tower, cls, box, kps in zip(maps, self.tower, self.cls, self.box, self.kps, strict=True):
             x = tower(x)
-            outputs += [cls(x), box(x)]
+            outputs += [cls(x), box(x), *(points(x) for points in kps)]
         return tuple(outputs)
+
+
+def _landmark_outputs(spec: Head, kernel: int) -> nn.ModuleList:
+    """The convolution of the landmarks, if the network has any."""
+    layers = nn.ModuleList()
+    if spec.landmarks:
+        layers.append(conv_bias(spec.channels, 2 * spec.landmarks * spec.anchors, kernel))
+        _init_output(layers[0], 0.0)
+    return layers
 
 
 def _init_output(layer: nn.Module, bias: float) -> None:
@@ -199,6 +212,9 @@ def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead
         raise ModelError(f"unknown head {spec.kind!r} (known: {', '.join(kinds)})")
     where = f"head {spec.kind}"
     require_sizes(where, channels=spec.channels, anchors=spec.anchors)
+    if spec.landmarks not in (0, LANDMARKS) or (spec.landmarks and spec.kind == "s3fd"):
+        raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: "
+                         f"{'0' if spec.kind == 's3fd' else f'0 or {LANDMARKS}'}")
     if spec.kind == "s3fd":
         return S3FDHead(in_channels, spec)
     require_sizes(where, stack=spec.stack)

@@ -18,19 +18,21 @@ WIDER_LIST = Path("wider_face_split/wider_face_train_bbx_gt.txt")
 WIDER_IMAGES = Path("WIDER_train/images")
 
 
-def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False) -> Cache:
+def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False,
+                landmarks: Path | None = None) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
 
-    Raises DataError for annotations or photos that cannot be used.
+    landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations or photos that cannot be used.
     """
-    from edgeface.annotations import read_annotations
+    from edgeface.annotations import read_annotations, with_landmarks
     from edgeface.training.dataset import open_cache
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
     if not boxes.is_file():
         raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
-    return open_cache(cache, images, read_annotations(boxes), in_memory)
+    annotated = read_annotations(boxes)
+    return open_cache(cache, images, with_landmarks(annotated, landmarks) if landmarks else annotated, in_memory)
 
 
 def prepare_torch(threads: int, device: str) -> None:

@@ -74,11 +74,12 @@ def _prior_sizes(layout: HeadLayout) -> list[tuple[float, ...]]:
     return [(4.0, 4.0)] if layout.anchors == 1 else [(ANCHOR_SCALE * 2**a,) * 2 for a in range(layout.anchors)]
 
 
-def flatten(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Network outputs -> logits float32 [B, A] and boxes float32 [B, A, 4] in the network's coding."""
-    cls = [o.permute(0, 2, 3, 1).flatten(1) for o in outputs[0::2]]
-    box = [o.permute(0, 2, 3, 1).reshape(len(o), -1, 4) for o in outputs[1::2]]
-    return torch.cat(cls, 1).float(), torch.cat(box, 1).float()
+def flatten(outputs: tuple[Tensor, ...], layout: HeadLayout) -> tuple[Tensor, ...]:
+    """Network outputs -> one float32 [B, A, values of an anchor] for each kind of output; of ``cls`` [B, A]."""
+    kinds = {kind: channels // layout.anchors for kind, channels in layout.channels.items()}
+    flat = [torch.cat([o.permute(0, 2, 3, 1).reshape(len(o), -1, values) for o in outputs[first :: len(kinds)]], 1)
+            for first, values in enumerate(kinds.values())]
+    return flat[0].squeeze(2).float(), *(values.float() for values in flat[1:])
 
 
 def to_boxes(cells: Cells, coded: Tensor, layout: HeadLayout) -> Tensor:

@@ -26,17 +26,21 @@ from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, s3fd_cro
 from edgeface.training.dataset import LEVELS, Cache
 from edgeface.training.options import AugmentOptions
 
+MIRRORED = [1, 0, 2, 4, 3]
+"""Which landmark of the mirror image is which: left and right of an image, not of a person"""
 PIECE = 8
 """Images sampled at a time: what they need in between then stays in the allocator's pool and near the cache."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 [B, 3, S, S] raw 0-255 RGB (channels last in memory); boxes float32 [F, 4] px, ignore bool [F]
-    and image int64 [F] say which image each face is in."""
+    """images float32 [B, 3, S, S] raw 0-255 RGB (channels last in memory); boxes float32 [F, 4] px, landmarks float32
+    [F, 5, 2] px, NaN where there is nothing to learn; ignore bool [F] and image int64 [F] say which image each face is
+    in."""
 
     images: Tensor
     boxes: Tensor
+    landmarks: Tensor
     ignore: Tensor
     image: Tensor
 
@@ -70,8 +74,7 @@ def make_batch(cache: Cache, options: AugmentOptions, size: int, batch: int, ste
     for start in range(0, len(index), PIECE):
         piece = slice(start, start + PIECE)
         images[piece] = render(cache.pixels, *(t[piece] for t in (*taps, *colour)))
-    boxes, ignore, image = _faces(cache, options, size, index, scale, origin, flip)
-    return Batch(images.permute(0, 3, 1, 2), boxes, ignore, image)
+    return Batch(images.permute(0, 3, 1, 2), *_faces(cache, options, size, index, scale, origin, flip))
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -190,16 +193,23 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
 
 
 def _faces(cache: Cache, o: AugmentOptions, size: int, index: Tensor, scale: Tensor, origin: Tensor,
-           flip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes in px of the crop, clipped to it. Learned: centre in the crop and not tiny; other visible ones ignored."""
+           flip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes in px of the crop, clipped to it, and landmarks, NaN where they lie outside; ignore and image of each face.
+
+    Learned: centre in the crop and not tiny; other visible ones are ignored. A flip swaps left and right landmarks.
+    """
     face, image = faces_of(cache, index)
     boxes = (cache.boxes[face] - origin[image].repeat(1, 2)) * scale[image, None]
     mirrored = torch.stack([size - boxes[:, 2], boxes[:, 1], size - boxes[:, 0], boxes[:, 3]], 1)
     boxes = torch.where(flip[image, None], mirrored, boxes)
+    points = (cache.landmarks[face] - origin[image, None]) * scale[image, None, None]
+    swapped = points[:, MIRRORED] * points.new_tensor([-1, 1]) + points.new_tensor([size, 0])
+    points = torch.where(flip[image, None, None], swapped, points)
+    points = torch.where(((points >= 0) & (points < size)).all(2, keepdim=True), points, torch.nan)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     centred = ((centre >= 0) & (centre < size)).all(1)
     boxes = boxes.clamp(0, size)
     extent = boxes[:, 2:] - boxes[:, :2]
     ignore = cache.ignore[face] | ~centred | (extent.amin(1) < o.min_face_px)
     visible = (extent > 0).all(1)
-    return boxes[visible], ignore[visible], image[visible]
+    return boxes[visible], points[visible], ignore[visible], image[visible]

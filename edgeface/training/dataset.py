@@ -2,7 +2,7 @@
 
 Cache folder:
     pixels.u32           every image as packed RGB0 pixels (4 bytes), then its 1/2 and 1/4 reductions; row-major
-    index.safetensors    offset, height, width of each level of each image; boxes and face ranges
+    index.safetensors    offset, height, width of each level of each image; boxes, landmarks and face ranges
     source.json          what it was made from: a cache made from other data is refused, not reused
 
 Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per tap instead of
@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edgeface.annotations import AnnotatedImage, check_boxes
+from edgeface.decode import LANDMARKS
 from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image
 
 LEVELS = 3
 LONG_SIDE_PX = 640
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Cache:
     """Decoded images on one device.
 
     pixels: int32 [P] packed pixels; level_offset, level_height, level_width: int64 [N, 3];
-    boxes: float32 [F, 4] x1 y1 x2 y2 in px of level 0; ignore: bool [F]; first, count: int64 [N] face ranges.
+    boxes: float32 [F, 4] x1 y1 x2 y2 in px of level 0; landmarks: float32 [F, 5, 2] in the same px, NaN where a face
+    has none; ignore: bool [F]; first, count: int64 [N] face ranges.
     """
 
     pixels: Tensor
@@ -49,6 +51,7 @@ class Cache:
     level_height: Tensor
     level_width: Tensor
     boxes: Tensor
+    landmarks: Tensor
     ignore: Tensor
     first: Tensor
     count: Tensor
@@ -94,25 +97,29 @@ def _source(images: list[AnnotatedImage]) -> dict[str, object]:
     digest = hashlib.sha256()
     for image in images:
         digest.update(image.path.encode() + image.boxes.tobytes() + image.invalid.tobytes())
+        if image.landmarks is not None:
+            digest.update(image.landmarks.tobytes())
     return {"version": CACHE_VERSION, "images": len(images), "sha256": digest.hexdigest(), "long_side_px": LONG_SIDE_PX}
 
 
-def _decode(root: Path, image: AnnotatedImage) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the packed levels and the boxes in px of level 0."""
+def _decode(root: Path, image: AnnotatedImage) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return the packed levels, and boxes and landmarks in px of level 0."""
     pixels: np.ndarray = read_image(root / image.path)
     height, width = pixels.shape[:2]
     boxes = check_boxes(image, width, height).boxes
+    points = np.full((len(boxes), LANDMARKS, 2), np.nan, np.float32) if image.landmarks is None else image.landmarks
     factor = LONG_SIDE_PX / max(height, width)
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        boxes = boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32)
+        factors = np.array([size[0] / width, size[1] / height], np.float32)
+        boxes, points = boxes * np.tile(factors, 2), points * factors
     levels = []
     for _ in range(LEVELS):
         levels.append(_pack(pixels))
         half = (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2))
         pixels = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
-    return levels, boxes.astype(np.float32)
+    return levels, boxes.astype(np.float32), points.astype(np.float32)
 
 
 def _pack(pixels: np.ndarray) -> np.ndarray:
@@ -127,20 +134,22 @@ def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[
         raise DataError("no annotated image to train on")
     sizes: list[list[tuple[int, ...]]] = []
     boxes: list[np.ndarray] = []
+    points: list[np.ndarray] = []
     chunks = [images[i : i + 32] for i in range(0, len(images), 32)]  # bounds what waits in memory
     with atomic_folder(folder) as temporary:
         with (temporary / "pixels.u32").open("wb") as out, ThreadPoolExecutor() as pool:
             for chunk in track(chunks, "decoding images", console=Console(stderr=True)):
-                for levels, image_boxes in pool.map(lambda image: _decode(root, image), chunk):
+                for levels, image_boxes, image_points in pool.map(lambda image: _decode(root, image), chunk):
                     for level in levels:
                         out.write(level.tobytes())
                     sizes.append([level.shape for level in levels])
                     boxes.append(image_boxes)
-        save_file(_index(sizes, boxes, images), temporary / "index.safetensors")
+                    points.append(image_points)
+        save_file(_index(sizes, boxes, points, images), temporary / "index.safetensors")
         (temporary / "source.json").write_text(json.dumps(source, indent=1))
 
 
-def _index(sizes: list[list[tuple[int, ...]]], boxes: list[np.ndarray],
+def _index(sizes: list[list[tuple[int, ...]]], boxes: list[np.ndarray], points: list[np.ndarray],
            images: list[AnnotatedImage]) -> dict[str, Tensor]:
     hw = torch.tensor(sizes, dtype=torch.int64)
     area = hw.prod(2).flatten()
@@ -150,6 +159,7 @@ def _index(sizes: list[list[tuple[int, ...]]], boxes: list[np.ndarray],
         "level_height": hw[..., 0].contiguous(),
         "level_width": hw[..., 1].contiguous(),
         "boxes": torch.from_numpy(np.concatenate(boxes).reshape(-1, 4)),
+        "landmarks": torch.from_numpy(np.concatenate(points).reshape(-1, LANDMARKS, 2)),
         "ignore": torch.from_numpy(np.concatenate([i.invalid for i in images]).astype(bool)),
         "first": count.cumsum(0) - count,
         "count": count,

@@ -49,7 +49,7 @@ from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
 
-LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "positives", "images_per_s",
+LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives", "images_per_s",
               "wait_share")
 LOG_EVERY = 25
 
@@ -145,10 +145,11 @@ class Trainer:
         with autocast:
             outputs = model(batch.images)
         shots = shot_losses(outputs, batch, self._cells[size], self.layout, o)
-        totals = [Loss(*(self._summed(v) for v in (s.cls, s.box, s.positives, s.weight))) for s in shots]
+        totals = [Loss(**{name: self._summed(value) for name, value in vars(shot).items()}) for shot in shots]
         # DDP averages gradients over processes, so each one contributes its sum times their number
         objective = self.world * torch.stack([
-            shot.cls / total.positives.clamp(min=1) + o.box_weight * shot.box / total.weight.clamp(min=1e-3)
+            shot.cls / total.positives.clamp(min=1)
+            + (o.box_weight * shot.box + o.landmark_weight * shot.landmarks) / total.weight.clamp(min=1e-3)
             for shot, total in zip(shots, totals, strict=True)
         ]).sum()
         for optimizer in self.optimizers:
@@ -258,7 +259,8 @@ class _Log:
             return
         positives = float(loss.positives)
         values = {"cls_loss": float(loss.cls) / max(1.0, positives), "positives": positives,
-                  "box_loss": float(loss.box) / max(1e-3, float(loss.weight))}
+                  "box_loss": float(loss.box) / max(1e-3, float(loss.weight)),
+                  "landmark_loss": float(loss.landmarks) / max(1e-3, float(loss.weight))}
         self.sums = {k: self.sums.get(k, 0.0) + v for k, v in values.items()}
         self.steps, self.waited = self.steps + 1, self.waited + waited
         if (step + 1) % LOG_EVERY and step + 1 != o.steps:

@@ -33,6 +33,8 @@ from edgeface.training.augment import Batch
 from edgeface.training.matching import compensated, overlap
 from edgeface.training.options import OWN, TrainOptions
 
+LANDMARK_BETA = 1 / 9
+"""strides, up to which the landmark loss is quadratic"""
 NEGATIVES = 3
 """Hard negatives for each positive cell of an image (SSD, S3FD)"""
 
@@ -41,11 +43,12 @@ NEGATIVES = 3
 class Loss:
     """Sums over one batch on one process, to be divided by normalisers shared by all processes.
 
-    cls / positives and box / weight are the two loss terms.
+    cls / positives, box / weight and landmarks / weight are the loss terms.
     """
 
     cls: Tensor
     box: Tensor
+    landmarks: Tensor
     positives: Tensor
     weight: Tensor
 
@@ -91,11 +94,23 @@ def smooth_l1(coded: Tensor, cells: Cells, cell: Tensor, target: Tensor) -> Tens
     return F.smooth_l1_loss(coded / variances, wanted / variances, reduction="none")
 
 
+def landmark_loss(coded: Tensor, cells: Cells, cell: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of smooth L1 between landmark outputs [K, 10] and landmarks [K, 5, 2] px, in strides.
+
+    NaN where there is nothing to learn; ``weight`` [K]. As SCRFD's authors train them, beta 1/9.
+    """
+    stride = cells.stride[cell, None, None]
+    wanted = (target - cells.point[cell, None]) / stride
+    known = wanted.isfinite()
+    errors = F.smooth_l1_loss(coded.view_as(wanted), wanted.where(known, 0), reduction="none", beta=LANDMARK_BETA)
+    return (errors * known).sum((1, 2)).mul(weight).sum()
+
+
 def detection_loss(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layout: HeadLayout,
                    assigner: str = "", loss: str = "", margin: float = 0.2, scale: float = 1.0) -> Loss:
     """Loss sums of one batch; assigner and loss as :class:`TrainOptions` has them, margin and scale for ``drmc``."""
     assigner, loss = assigner or OWN[layout.coding][0], loss or OWN[layout.coding][1]
-    logits, coded = flatten(outputs)
+    logits, coded, *points = flatten(outputs, layout)
     predicted = to_boxes(cells, coded, layout)
     face, cell = _assigned(assigner, batch, cells, layout, logits.detach(), predicted.detach())
     at = (batch.image[face], cell)
@@ -103,12 +118,13 @@ def detection_loss(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layo
     keep[at] = True
     target = batch.boxes[face]
     positives = torch.tensor(float(len(face)), device=logits.device)
+    weight = logits[at].detach().sigmoid() if loss == "quality" else torch.ones_like(logits[at])
+    landmarks = landmark_loss(points[0][at], cells, cell, batch.landmarks[face], weight) if points else 0 * positives
     if loss == "quality":
         quality = torch.zeros_like(logits)
         quality[at] = pair_iou(predicted[at].detach(), target)
-        weight = logits[at].detach().sigmoid()
         return Loss((quality_focal_loss(logits, quality) * keep).sum(),
-                    (diou_loss(predicted[at], target) * weight).sum(), positives, weight.sum())
+                    (diou_loss(predicted[at], target) * weight).sum(), landmarks, positives, weight.sum())
     positive = torch.zeros_like(keep)
     positive[at] = True
     hard = hard_negatives(logits.detach(), positive, keep)
@@ -118,7 +134,7 @@ def detection_loss(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layo
     else:
         box = diou_loss(predicted[at], target)
     cls = margin_loss(logits[at], True, margin, scale).sum() + margin_loss(logits[hard], False, margin, scale).sum()
-    return Loss(cls, box.sum(), positives, positives)
+    return Loss(cls, box.sum(), landmarks, positives, positives)
 
 
 def shot_losses(outputs: tuple[Tensor, ...], batch: Batch, cells: Cells, layout: HeadLayout,

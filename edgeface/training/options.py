@@ -86,6 +86,8 @@ class TrainOptions:
     """decay of the moving average of the weights, per step"""
     box_weight: float = 2.0
     """weight of the box loss"""
+    landmark_weight: float = 0.1
+    """weight of the landmark loss, for networks with landmarks"""
     assigner: str = ""
     """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of .4, ASFD); nothing:
     dynamic, with prior boxes compensated"""

@@ -17,7 +17,7 @@ def test_scenes_look_like_head_outputs(anchors: int) -> None:
     layout = HeadLayout(anchors=anchors)
     outputs = make_outputs(320, 256, 5, layout, np.random.default_rng(0))
     check_outputs(outputs, layout)
-    boxes, scores = decode(outputs, layout, 0.5)
+    boxes, scores, _ = decode(outputs, layout, 0.5)
     assert 0 < len(nms(boxes, scores)) <= len(boxes)
 
 

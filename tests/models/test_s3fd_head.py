@@ -59,7 +59,7 @@ def test_ssd_coding_against_its_formula() -> None:
     with torch.inference_mode():
         values = head(_maps(height, width))
     outputs = {n: v.permute(0, 2, 3, 1).numpy() for n, v in zip(names.output_names, values, strict=True)}
-    boxes, scores = decode(outputs, names, 0.0)
+    boxes, scores, _ = decode(outputs, names, 0.0)
     expected = []
     for s in names.strides:
         for row in range(-(-height // s)):

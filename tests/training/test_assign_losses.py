@@ -49,7 +49,7 @@ def test_cells_are_laid_out_as_outputs_are_flattened(layout: HeadLayout) -> None
         point = (torch.stack([x, y]) + layout.offset) * s
         outputs.append(point[0].expand(1, layout.anchors, -1, -1))
         outputs.append(point.repeat(1, 2, 1, 1).repeat(1, layout.anchors, 1, 1))
-    logits, distances = flatten(tuple(outputs))
+    logits, distances = flatten(tuple(outputs), layout)
     cells = make_cells(layout, 64, 96, CPU)
     assert logits[0].equal(cells.point[:, 0])
     assert distances[0, :, :2].equal(cells.point)
@@ -150,7 +150,7 @@ def make_outputs(layout: HeadLayout, size: int, batch: int, seed: int) -> tuple[
 @pytest.mark.parametrize("assigner", ["dynamic", "atss"])
 def test_loss_of_a_batch_without_faces(assigner: str) -> None:
     layout = HeadLayout()
-    batch = Batch(torch.zeros(2, 3, 64, 64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool),
+    batch = Batch(torch.zeros(2, 3, 64, 64), torch.zeros(0, 4), torch.zeros(0, 5, 2), torch.zeros(0, dtype=torch.bool),
                   torch.zeros(0, dtype=torch.long))
     outputs = make_outputs(layout, 64, 2, 0)
     loss = detection_loss(outputs, batch, make_cells(layout, 64, 64, CPU), layout, assigner)
@@ -166,7 +166,7 @@ def test_ignored_faces_take_no_part() -> None:
     grads = []
     for boxes in (torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.zeros(0, 4)):
         outputs = make_outputs(layout, 64, 1, 0)
-        batch = Batch(torch.zeros(1, 3, 64, 64), boxes, torch.ones(len(boxes), dtype=torch.bool),
+        batch = Batch(torch.zeros(1, 3, 64, 64), boxes, torch.full((len(boxes), 5, 2), torch.nan), torch.ones(len(boxes), dtype=torch.bool),
                       torch.zeros(len(boxes), dtype=torch.long))
         detection_loss(outputs, batch, cells, layout).cls.backward()
         grads.append(outputs[0].grad[0, 0])

@@ -55,7 +55,7 @@ def random_outputs(layout: HeadLayout, size: int, batch: int, seed: int = 0) -> 
 
 
 def make_faces(boxes: torch.Tensor, image: list[int], ignore: list[bool] | None = None) -> Batch:
-    return Batch(torch.zeros(0), boxes, torch.tensor(ignore or [False] * len(boxes), dtype=torch.bool),
+    return Batch(torch.zeros(0), boxes, torch.full((len(boxes), 5, 2), torch.nan), torch.tensor(ignore or [False] * len(boxes), dtype=torch.bool),
                  torch.tensor(image, dtype=torch.long))
 
 
@@ -85,11 +85,11 @@ def test_priors_have_the_published_sizes() -> None:
 def test_boxes_in_training_are_those_of_the_decoder(layout: HeadLayout) -> None:
     """The NumPy decoder of deployed networks on the same outputs; tolerance: float32 at 200 px."""
     outputs = random_outputs(layout, 160, 1)
-    logits, coded = flatten(outputs)
+    logits, coded = flatten(outputs, layout)
     ours = to_boxes(make_cells(layout, 160, 160, CPU), coded, layout)[0]
     arrays = {name: o.detach().permute(0, 2, 3, 1).contiguous().numpy()
               for name, o in zip(layout.output_names, outputs, strict=True)}
-    boxes, scores = decode(arrays, layout, score_threshold=0.0)
+    boxes, scores, _ = decode(arrays, layout, score_threshold=0.0)
     order = logits[0].argsort(descending=True)
     assert len(scores) == len(order)
     np.testing.assert_allclose(ours[order].detach().numpy(), boxes, rtol=1e-4, atol=1e-3)
@@ -220,7 +220,7 @@ def slow_multibox(outputs: tuple[torch.Tensor, ...], batch: Batch, layout: HeadL
                   size: int) -> tuple[float, float, int]:
     """Loss sums and positives as the released code forms them: softmax of two outputs, targets coded by hand."""
     cells = make_cells(layout, size, size, CPU)
-    logits, coded = (t.detach().double() for t in flatten(outputs))
+    logits, coded = (t.detach().double() for t in flatten(outputs, layout))
     cls, box, positives = 0.0, 0.0, 0
     for i in range(len(logits)):
         faces = batch.boxes[(batch.image == i) & ~batch.ignore].numpy()
@@ -267,7 +267,7 @@ def test_drmc_serves_every_box_coding(layout: HeadLayout) -> None:
     """Its sums, from the positives of the matcher: 1 - DIoU of decoded boxes, and the margin in the class term."""
     cells, boxes = make_cells(layout, 96, 96, CPU), random_faces(5, 3, 96, low=16.0)
     batch, outputs = make_faces(boxes, [0, 0, 1]), random_outputs(layout, 96, 2)
-    logits, coded = flatten(outputs)
+    logits, coded = flatten(outputs, layout)
     predicted = to_boxes(cells, coded, layout)
     loss = detection_loss(outputs, batch, cells, layout, "overlap", "drmc", margin=0.2)
     face, cell = overlap(cells, boxes, batch.image, layout)
