@@ -22,7 +22,8 @@ def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bo
                 landmarks: Path | None = None) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
 
-    landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations or photos that cannot be used.
+    landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations
+    or photos that cannot be used.
     """
     from edgeface.annotations import read_annotations, with_landmarks
     from edgeface.training.dataset import open_cache

@@ -1,4 +1,4 @@
-"""Random square crop, resize, flip and colour change, as batched tensor operations without a loop over images.
+"""Random square crop, turn, resize, flip and colour change, as batched tensor operations without a loop over images.
 
 A batch is a pure function of (seed, step): the same on every run, on one process or several, and after a resume.
 
@@ -8,8 +8,11 @@ Geometry of one sample (all in px of the cached image):
     side    = output side / scale
     origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the crop in the image
             where it fits; outside the image the crop is black, as the letterbox of the detector is
+    roll    in some samples the crop is turned about its centre
+    large   in some samples the image's largest face takes most of the crop, or more than all of it
 
-or, for the S3FD family, as :mod:`edgeface.training.crops` says.
+What a camera does to the pixels comes last (:mod:`edgeface.training.degrade`). For the S3FD family crops are as
+:mod:`edgeface.training.crops` says.
 """
 
 from __future__ import annotations
@@ -22,12 +25,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, s3fd_crop
+from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, largest_face, s3fd_crop
 from edgeface.training.dataset import LEVELS, Cache
+from edgeface.training.degrade import DRAWS, degrade
 from edgeface.training.options import AugmentOptions
 
 MIRRORED = [1, 0, 2, 4, 3]
 """Which landmark of the mirror image is which: left and right of an image, not of a person"""
+MORE_DRAWS = 11 + DRAWS
+"""Random numbers of a sample for large faces, roll, light, and what a camera does"""
 PIECE = 8
 """Images sampled at a time: what they need in between then stays in the allocator's pool and near the cache."""
 
@@ -66,15 +72,67 @@ def make_batch(cache: Cache, options: AugmentOptions, size: int, batch: int, ste
         scale, origin = s3fd_crop(cache, options.anchor_share, size, index, rand, trials)
     else:
         scale, origin = _crop(cache, options, size, index, rand)
-    flip = rand[5] < 0.5
+    more = torch.rand(batch, MORE_DRAWS, generator=generator)[part].to(device).unbind(1)
+    if options.large_share:
+        scale, origin = _large(cache, options, size, index, more[:4], scale, origin)
+    view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5)
+    images = _images(cache, options, index, view, rand, _light(options, size, more[6:11]), compiled)
+    boxes, landmarks, ignore, image = _faces(cache, options, index, view)
+    hidden = degrade(images, boxes, image, ignore, options, torch.stack(more[11:], 1))
+    return Batch(images.permute(0, 3, 1, 2), boxes, landmarks, ignore | hidden, image)
+
+
+@dataclass(frozen=True)
+class View:
+    """How each crop lies in its image: scale [B] crop px per photo px, origin [B, 2] of the unturned crop in px of the
+    photo, roll [B] (radians, clockwise, of the content about the centre of the crop), flip bool [B]."""
+
+    size: int
+    scale: Tensor
+    origin: Tensor
+    roll: Tensor
+    flip: Tensor
+
+    def to_photo(self) -> tuple[Tensor, Tensor]:
+        """[B, 2, 2] and [B, 2]: photo px (x, y) = matrix @ (crop px) + offset."""
+        cos, sin, half = self.roll.cos(), self.roll.sin(), self.size / 2
+        mirror = torch.where(self.flip, -1.0, 1.0)
+        matrix = torch.stack([cos * mirror, sin, -sin * mirror, cos], 1).view(-1, 2, 2)
+        centre = half / self.scale[:, None] + self.origin
+        matrix = matrix / self.scale[:, None, None]
+        return matrix, centre - matrix.sum(2) * half
+
+    def points(self, points: Tensor, image: Tensor) -> Tensor:
+        """Points [F, K, 2] px of the photos ``image`` [F] -> px of the crops, mirrored where the crop is."""
+        half = self.size / 2
+        x, y = ((points - self.origin[image, None]) * self.scale[image, None, None] - half).unbind(2)
+        cos, sin = self.roll[image, None].cos(), self.roll[image, None].sin()
+        mirror = torch.where(self.flip, -1.0, 1.0)[image, None]
+        return torch.stack([(x * cos - y * sin) * mirror, x * sin + y * cos], 2) + half
+
+    def boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
+        """Boxes [F, 4] px of the photos -> px of the crops: of a turned face the box of its inscribed ellipse."""
+        centre = self.points((boxes[:, None, :2] + boxes[:, None, 2:]) / 2, image)[:, 0]
+        half = (boxes[:, 2:] - boxes[:, :2]) * (self.scale[image, None] / 2)
+        cos, sin = self.roll[image].cos(), self.roll[image].sin()
+        reach = torch.stack([torch.hypot(half[:, 0] * cos, half[:, 1] * sin),
+                             torch.hypot(half[:, 0] * sin, half[:, 1] * cos)], 1)
+        return torch.cat([centre - reach, centre + reach], 1)
+
+
+def _images(cache: Cache, options: AugmentOptions, index: Tensor, view: View, rand: tuple[Tensor, ...], light: Tensor,
+            compiled: bool) -> Tensor:
+    """float32 [B, S, S, 3]."""
+    size = view.size
     render = _compiled_render() if compiled else _render
-    images = torch.empty(len(index), size, size, 3, device=device)
+    images = torch.empty(len(index), size, size, 3, device=index.device)
     colour = _colour(options, _changes(options.colour_share, rand[7:12], rand[12:16]))
-    taps = _taps(cache, index, scale, origin, flip, rand[6] < options.blur_share, size)
+    where = _where(cache, index, view, rand[6] < options.blur_share)
+    grid = torch.arange(size, device=index.device) + 0.5
     for start in range(0, len(index), PIECE):
         piece = slice(start, start + PIECE)
-        images[piece] = render(cache.pixels, *(t[piece] for t in (*taps, *colour)))
-    return Batch(images.permute(0, 3, 1, 2), *_faces(cache, options, size, index, scale, origin, flip))
+        images[piece] = render(cache.pixels, grid, *(t[piece] for t in (*where, *colour, light)))
+    return images
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -102,44 +160,71 @@ def _crop(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple
     return scale, torch.maximum(torch.minimum(origin, slack.clamp(min=0)), slack.clamp(max=0))
 
 
-def _taps(cache: Cache, index: Tensor, scale: Tensor, origin: Tensor, flip: Tensor, blur: Tensor,
-          size: int) -> tuple[Tensor, ...]:
-    """Where each output row and column is sampled, on the pyramid level that fits each scale.
+def _large(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple[Tensor, ...], scale: Tensor,
+           origin: Tensor) -> tuple[Tensor, Tensor]:
+    """``scale`` and ``origin``, replaced where the image's largest face is to fill the crop or to reach beyond it."""
+    box, _ = largest_face(cache, index)
+    face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
+    wanted = _log_uniform(o.large_low, o.large_high, rand[1]) * size / face_px
+    chosen = (rand[0] < o.large_share) & (wanted <= o.large_scale) & (cache.count[index] > 0)
+    shift = torch.stack([rand[2], rand[3]], 1) / 2 + 0.25  # its centre lies in the middle half of the crop
+    centre = (box[:, :2] + box[:, 2:]) / 2
+    return (torch.where(chosen, wanted, scale),
+            torch.where(chosen[:, None], centre - shift * (size / wanted)[:, None], origin))
 
-    Returns row0, row1 (pixel numbers of row starts) and fy, in_y, then column0, column1, fx, in_x, each [B, S].
+
+def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
+    """Angles [B] in radians; small ones are as likely as they are among people, so that the draw is squared."""
+    draw = 2 * rand[1] - 1
+    return torch.where(rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0)
+
+
+def _light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
+    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y of a crop px.
+
+    The gain falls from one side of the crop to the other, from 1 to 1.5 down to .15 to 1.
     """
-    level = (-torch.log2(scale) + 0.25).floor().long() + blur
+    strong, weak, angle = 1 + 0.5 * rand[1], 0.15 + 0.85 * rand[2], rand[3] * 2 * math.pi
+    slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]
+    middle = (strong + weak)[:, None] / 2 - slope.sum(1, True) * size / 2
+    changed = torch.cat([(2 * rand[4] - 1)[:, None], middle, slope], 1)
+    return torch.where((rand[0] < o.light_share)[:, None], changed, changed.new_tensor([0, 1, 0, 0]))
+
+
+def _where(cache: Cache, index: Tensor, view: View, blur: Tensor) -> tuple[Tensor, ...]:
+    """What :func:`_render` samples, on the pyramid level that fits each scale.
+
+    Returns base (number of the level's first pixel), height and width [B], and the map from crop px to level px:
+    matrix [B, 2, 2] and offset [B, 2].
+    """
+    level = (-torch.log2(view.scale) + 0.25).floor().long() + blur
     level = level.clamp(0, LEVELS - 1)
     height, width = cache.level_height[index, level], cache.level_width[index, level]
-    base = cache.level_offset[index, level]
-    grid = torch.arange(size, device=scale.device) + 0.5
-    x = torch.where(flip[:, None], size - grid, grid)
-    u = (origin[:, :1] + x / scale[:, None]) * (width / cache.level_width[index, 0])[:, None] - 0.5
-    v = (origin[:, 1:] + grid / scale[:, None]) * (height / cache.level_height[index, 0])[:, None] - 0.5
-    x0, x1, fx, in_x = _neighbours(u, width)
-    y0, y1, fy, in_y = _neighbours(v, height)
-    row0, row1 = base[:, None] + y0 * width[:, None], base[:, None] + y1 * width[:, None]
-    return row0, row1, fy, in_y, x0, x1, fx, in_x
+    shrink = torch.stack([width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1)
+    matrix, offset = view.to_photo()
+    return cache.level_offset[index, level], height, width, matrix * shrink[:, :, None], offset * shrink - 0.5
 
 
-def _neighbours(position: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both neighbours (clamped to the image), the fraction between them, and whether the position is in the image."""
-    last = (length - 1)[:, None]
-    lower = position.floor()
-    first = lower.long()
-    inside = (position >= -0.5) & (position <= last + 0.5)
-    return first.clamp(min=0).minimum(last), (first + 1).clamp(min=0).minimum(last), position - lower, inside.float()
-
-
-def _render(pixels: Tensor, row0: Tensor, row1: Tensor, fy: Tensor, in_y: Tensor, x0: Tensor, x1: Tensor, fx: Tensor,
-            in_x: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+def _render(pixels: Tensor, grid: Tensor, base: Tensor, height: Tensor, width: Tensor, matrix: Tensor, offset: Tensor,
+            colour: Tensor, brightness: Tensor, light: Tensor) -> Tensor:
     """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image stays black.
 
     Written channel by channel, so that a compiler can make one loop of it: nothing between the packed pixels and the
     result is then ever stored.
     """
-    corners = [torch.take(pixels, row[:, :, None] + column[:, None, :]) for row in (row0, row1) for column in (x0, x1)]
-    fx, fy = fx[:, None, :], fy[:, :, None]
+    x, y = grid[None, None, :], grid[None, :, None]
+    (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[:, :, :, None, None].unbind(1))
+    u = x * xx + y * xy + offset[:, 0, None, None]
+    v = x * yx + y * yy + offset[:, 1, None, None]
+    last_x, last_y = (width - 1)[:, None, None], (height - 1)[:, None, None]
+    inside = ((u >= -0.5) & (u <= last_x + 0.5) & (v >= -0.5) & (v <= last_y + 0.5)).float()
+    left, above = u.floor(), v.floor()
+    fx, fy = u - left, v - above
+    x0, y0 = left.long(), above.long()
+    x1, y1 = (x0 + 1).clamp(min=0).minimum(last_x), (y0 + 1).clamp(min=0).minimum(last_y)
+    x0, y0 = x0.clamp(min=0).minimum(last_x), y0.clamp(min=0).minimum(last_y)
+    rows = [base[:, None, None] + row * width[:, None, None] for row in (y0, y1)]
+    corners = [torch.take(pixels, row + column) for row in rows for column in (x0, x1)]
 
     def channel(shift: int) -> Tensor:
         a, b, c, d = ((corner >> shift & 255).float() for corner in corners)
@@ -147,10 +232,13 @@ def _render(pixels: Tensor, row0: Tensor, row1: Tensor, fy: Tensor, in_y: Tensor
         return top + (bottom - top) * fy
 
     red, green, blue = channel(0), channel(8), channel(16)
-    inside = in_y[:, :, None] * in_x[:, None, :]
-    weights = matrix[:, :, :, None, None]
-    mixed = (red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + offset for k in range(3))
-    return torch.stack([value.clamp(0, 255) * inside for value in mixed], -1)
+    weights = colour[:, :, :, None, None]
+    mixed = (red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + brightness for k in range(3))
+    bend, *gain = light[:, :, None, None].unbind(1)
+    gained = (gain[0] + gain[1] * x + gain[2] * y).clamp(min=0) * inside
+    tones = (value.clamp(0, 255) for value in mixed)
+    lit = (tone * (1 + bend - bend / 255 * tone) * gained for tone in tones)
+    return torch.stack([value.clamp(max=255) for value in lit], -1)
 
 
 @lru_cache(maxsize=1)
@@ -192,19 +280,16 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
     return matrix.transpose(1, 2), offset
 
 
-def _faces(cache: Cache, o: AugmentOptions, size: int, index: Tensor, scale: Tensor, origin: Tensor,
-           flip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _faces(cache: Cache, o: AugmentOptions, index: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Boxes in px of the crop, clipped to it, and landmarks, NaN where they lie outside; ignore and image of each face.
 
     Learned: centre in the crop and not tiny; other visible ones are ignored. A flip swaps left and right landmarks.
     """
     face, image = faces_of(cache, index)
-    boxes = (cache.boxes[face] - origin[image].repeat(1, 2)) * scale[image, None]
-    mirrored = torch.stack([size - boxes[:, 2], boxes[:, 1], size - boxes[:, 0], boxes[:, 3]], 1)
-    boxes = torch.where(flip[image, None], mirrored, boxes)
-    points = (cache.landmarks[face] - origin[image, None]) * scale[image, None, None]
-    swapped = points[:, MIRRORED] * points.new_tensor([-1, 1]) + points.new_tensor([size, 0])
-    points = torch.where(flip[image, None, None], swapped, points)
+    size = view.size
+    boxes = view.boxes(cache.boxes[face], image)
+    points = view.points(cache.landmarks[face], image)
+    points = torch.where(view.flip[image, None, None], points[:, MIRRORED], points)
     points = torch.where(((points >= 0) & (points < size)).all(2, keepdim=True), points, torch.nan)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     centred = ((centre >= 0) & (centre < size)).all(1)

@@ -45,6 +45,24 @@ def chosen_face(cache: Cache, index: Tensor, draw: Tensor) -> tuple[Tensor, Tens
     return torch.where(count[:, None] > 0, cache.boxes[face], whole) if len(cache.boxes) else whole, extent
 
 
+def largest_face(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest face of each image that is not to be ignored: box [B, 4] px, and its number in the cache [B].
+
+    Where an image has none, an empty box.
+    """
+    face, image = faces_of(cache, index)
+    if not len(face):
+        return torch.zeros(len(index), 4, device=index.device), torch.zeros_like(index)
+    boxes = cache.boxes[face]
+    area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) * ~cache.ignore[face]).double()
+    area = area * len(face) + torch.arange(len(face), device=face.device)  # of equals the later one, always
+    most = torch.zeros(len(index), dtype=area.dtype, device=face.device).scatter_reduce(0, image, area, "amax")
+    leads = area == most[image]
+    number = torch.zeros_like(index).scatter(0, image[leads], face[leads])
+    found = torch.zeros(len(index), dtype=torch.bool, device=face.device).scatter(0, image[leads], True)
+    return torch.where(found[:, None], cache.boxes[number], 0), number
+
+
 def s3fd_crop(cache: Cache, anchor_share: float, size: int, index: Tensor, rand: tuple[Tensor, ...],
               trials: Tensor) -> tuple[Tensor, Tensor]:
     """Scale [B] (crop px per photo px) and crop origin [B, 2] (x, y in px of the photo).

@@ -49,8 +49,8 @@ from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
 
-LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives", "images_per_s",
-              "wait_share")
+LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives",
+              "images_per_s", "wait_share")
 LOG_EVERY = 25
 
 

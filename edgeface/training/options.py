@@ -48,6 +48,27 @@ class AugmentOptions:
     saturation: float = 0.5
     hue_degrees: float = 18.0
     grey_share: float = 0.05
+    large_share: float = 0.1
+    """share of samples in which the image's largest face takes large_low to large_high of the crop's side"""
+    large_low: float = 0.6
+    large_high: float = 1.4
+    """above 1 the face reaches beyond the crop"""
+    large_scale: float = 4.0
+    """faces that would have to be enlarged more than this are not"""
+    roll_share: float = 0.25
+    """share of samples that are turned"""
+    roll_degrees: float = 90.0
+    """largest turn to either side; small ones are likelier"""
+    occlusion_share: float = 0.1
+    """share of samples in which a part of one face is covered"""
+    light_share: float = 0.12
+    """share of samples with low, harsh or one-sided light"""
+    noise_share: float = 0.08
+    """share of samples with sensor noise"""
+    compression_share: float = 0.08
+    """share of samples with blocks as of strong JPEG compression"""
+    motion_share: float = 0.06
+    """share of samples blurred along a line"""
 
     def __post_init__(self) -> None:
         if self.crop not in ("zoom", "s3fd"):
@@ -167,7 +188,8 @@ _S3FD = TrainOptions(
     samples=480_000 * 16, batch=16, size=640, late_size=640, late_share=0.0, optimizer="sgd", lr=1e-3,
     weight_decay=5e-4, warmup=0, drops="0.5,0.75", ema=0.0, box_weight=1.0,
     augment=AugmentOptions(crop="s3fd", anchor_share=0.5, min_face_px=6.0, blur_share=0.0, colour_share=0.5,
-                           grey_share=0.0),
+                           grey_share=0.0, large_share=0.0, roll_share=0.0, occlusion_share=0.0, light_share=0.0,
+                           noise_share=0.0, compression_share=0.0, motion_share=0.0),
 )
 
 RECIPES: dict[str, TrainOptions] = {

@@ -166,7 +166,8 @@ def test_ignored_faces_take_no_part() -> None:
     grads = []
     for boxes in (torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.zeros(0, 4)):
         outputs = make_outputs(layout, 64, 1, 0)
-        batch = Batch(torch.zeros(1, 3, 64, 64), boxes, torch.full((len(boxes), 5, 2), torch.nan), torch.ones(len(boxes), dtype=torch.bool),
+        batch = Batch(torch.zeros(1, 3, 64, 64), boxes, torch.full((len(boxes), 5, 2), torch.nan),
+                      torch.ones(len(boxes), dtype=torch.bool),
                       torch.zeros(len(boxes), dtype=torch.long))
         detection_loss(outputs, batch, cells, layout).cls.backward()
         grads.append(outputs[0].grad[0, 0])

@@ -13,11 +13,15 @@ import pytest
 import torch
 
 from edgeface.annotations import AnnotatedImage, read_annotations
-from edgeface.training.augment import _colour, _crop, _generator, batch_indices, make_batch
+from edgeface.training.augment import View, _colour, _crop, _generator, batch_indices, make_batch
 from edgeface.training.dataset import Cache, open_cache
+from edgeface.training.degrade import DRAWS, Change, compress, degrade, motion_blur, noise
 from edgeface.training.options import AugmentOptions
 
-PLAIN = AugmentOptions(brightness=0, contrast=0, saturation=0, hue_degrees=0, grey_share=0, blur_share=0)
+STILL = AugmentOptions(large_share=0, roll_share=0, occlusion_share=0, light_share=0, noise_share=0,
+                       compression_share=0, motion_share=0)
+"""Crops and colours alone"""
+PLAIN = dataclasses.replace(STILL, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey_share=0, blur_share=0)
 SIZE = 128
 
 
@@ -130,7 +134,7 @@ def test_every_epoch_sees_every_image_once() -> None:
 
 
 def test_outside_the_image_is_black_whatever_the_colour_change(marked: Cache) -> None:
-    options = dataclasses.replace(AugmentOptions(), scale_low=0.2, scale_high=0.21, anchor_share=0, brightness=200)
+    options = dataclasses.replace(STILL, scale_low=0.2, scale_high=0.21, anchor_share=0, brightness=200)
     batch = make_batch(marked, options, SIZE, 16, 0, seed=0)
     black = (batch.images == 0).all(1).float().mean((1, 2))
     assert (black > 0.2).all()
@@ -149,3 +153,66 @@ def test_tiny_and_cut_faces_are_ignored_not_learned(marked: Cache) -> None:
     options = dataclasses.replace(PLAIN, min_face_px=1000.0)
     batch = make_batch(marked, options, SIZE, 8, 0, seed=0)
     assert len(batch.boxes) and batch.ignore.all()
+
+
+def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> None:
+    """Five dots of different grey, 3 px wide to each side, on a dark photo: each crop has their grey at its landmarks."""
+    points = np.array([[180, 150], [240, 150], [210, 190], [185, 220], [235, 220]], np.float32)
+    greys = (90, 130, 170, 210, 250)
+    photo = np.full((400, 420, 3), 10, np.uint8)
+    for (x, y), grey in zip(points.astype(int).tolist(), greys, strict=True):
+        photo[y - 3 : y + 3, x - 3 : x + 3] = grey
+    cv2.imwrite(str(tmp_path / "dots.png"), photo)
+    face = AnnotatedImage("dots.png", np.array([[150, 110, 270, 250]], np.float32), np.zeros(1, bool), points[None])
+    cache = open_cache(tmp_path / "cache", tmp_path, [face])
+    options = dataclasses.replace(PLAIN, roll_share=1.0, scale_low=1.0, scale_high=1.4, anchor_share=0)
+    batch = make_batch(cache, options, 320, 24, 0, seed=4)
+    seen = 0
+    for points_px, image in zip(batch.landmarks.tolist(), batch.images, strict=True):
+        for (x, y), grey in zip(points_px, greys, strict=True):
+            if 0 <= x < 320:  # not NaN
+                assert abs(float(image[0, int(y), int(x)]) - grey) < 3
+                seen += 1
+    assert seen > 80
+    sides = batch.landmarks[:, 0] - batch.landmarks[:, 1]
+    assert (sides[:, 0] < 0)[~sides.isnan().any(1)].float().mean() > 0.9  # the left eye stays left of the image
+
+
+def test_turned_boxes_hold_the_ellipse_of_the_face() -> None:
+    view = View(100, torch.ones(1), torch.zeros(1, 2), torch.tensor([0.7]), torch.tensor([False]))
+    angle = torch.linspace(0, 2 * torch.pi, 3600)
+    ellipse = torch.stack([40 + 10 * angle.cos(), 60 + 25 * angle.sin()], 1)
+    found = view.points(ellipse[None], torch.tensor([0]))[0]
+    box = view.boxes(torch.tensor([[30.0, 35, 50, 85]]), torch.tensor([0]))[0]
+    torch.testing.assert_close(box, torch.cat([found.amin(0), found.amax(0)]), atol=1e-3, rtol=0)
+
+
+def test_large_faces_fill_the_crop_and_more(marked: Cache) -> None:
+    options = dataclasses.replace(PLAIN, large_share=1.0, large_low=1.2, large_high=1.4)
+    batch = make_batch(marked, options, SIZE, 32, 0, seed=0)
+    filled = (batch.boxes[:, 2:] - batch.boxes[:, :2]).prod(1) / SIZE**2
+    assert len(filled) == 32 and not batch.ignore.any() and (filled > 0.45).all() and (filled == 1).any()
+
+
+def test_covered_faces(marked: Cache) -> None:
+    """A cover lies on the face, leaves the rest of the crop alone, and hides a smaller face that lies below it."""
+    images = torch.full((1, SIZE, SIZE, 3), 77.0)
+    boxes = torch.tensor([[20.0, 20, 100, 120], [22, 22, 30, 32]])
+    draws = torch.zeros(1, DRAWS)
+    draws[0, 2] = 0.5  # which part: the left 42 %
+    hidden = degrade(images, boxes, torch.tensor([0, 0]), torch.tensor([False, True]),
+                     dataclasses.replace(PLAIN, occlusion_share=0.5), draws)
+    covered = (images != 77).any(3)[0]
+    assert hidden.tolist() == [False, True]
+    assert covered[60, 40] and not covered[60, 70] and 0.2 < float(covered.float().mean()) < 0.4
+
+
+@pytest.mark.parametrize("change", [motion_blur, noise, compress])
+def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Change) -> None:
+    """Changed, by less than the photo's own contrast, without moving its brightness or leaving 0 to 255."""
+    photo = torch.from_numpy(astronaut[:256, :256].astype(np.float32))
+    found = change(photo, 0.9, 0.3)
+    error = found - photo
+    assert 1 < error.std() < 0.6 * photo.std() and abs(error.mean()) < 3
+    assert found.min() >= 0 and found.max() <= 255 and found.shape == photo.shape
+    assert change(photo, 0.9, 0.3).equal(found)

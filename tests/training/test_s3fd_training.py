@@ -55,7 +55,8 @@ def random_outputs(layout: HeadLayout, size: int, batch: int, seed: int = 0) -> 
 
 
 def make_faces(boxes: torch.Tensor, image: list[int], ignore: list[bool] | None = None) -> Batch:
-    return Batch(torch.zeros(0), boxes, torch.full((len(boxes), 5, 2), torch.nan), torch.tensor(ignore or [False] * len(boxes), dtype=torch.bool),
+    return Batch(torch.zeros(0), boxes, torch.full((len(boxes), 5, 2), torch.nan),
+                 torch.tensor(ignore or [False] * len(boxes), dtype=torch.bool),
                  torch.tensor(image, dtype=torch.long))
 
 
