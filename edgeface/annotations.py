@@ -260,8 +260,8 @@ def _csv_fields(line: str, number: int, fail: Fail) -> list[str]:
 def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
     width = len(PLAIN_COLUMNS)
     if len(fields) not in (width, width + len(POINT_COLUMNS)):
-        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five landmarks "
-                           "(15 fields), or an image name alone")
+        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five "
+                           "landmarks (15 fields), or an image name alone")
     x1, y1, x2, y2 = box = _numbers(fields[1:width], number, fail)
     if x2 <= x1 or y2 <= y1:
         raise fail(number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1")
@@ -298,8 +298,8 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
 def _label_row(line: str, number: int, fail: Fail) -> list[float]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
-        raise fail(number, f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h, five "
-                           "times x y flag, and the quality")
+        raise fail(number, f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h, "
+                           "five times x y flag, and the quality")
     return _numbers(fields, number, fail)
 
 

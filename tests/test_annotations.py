@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeface.annotations import AnnotatedImage, check_boxes, read_annotations, read_plain, read_wider
+from edgeface.annotations import (
+    POINT_COLUMNS,
+    AnnotatedImage,
+    check_boxes,
+    read_annotations,
+    read_plain,
+    read_wider,
+    with_landmarks,
+)
 from edgeface.errors import DataError
 
 WIDER = """0--Parade/a.jpg
@@ -168,3 +177,81 @@ def test_the_given_files(shared: Path) -> None:
     assert (len(images), sum(len(image.boxes) for image in images)) == (3899, 66274)
     images = read_annotations(split / "wider_face_val_bbx_gt.txt")
     assert (len(images), sum(len(image.boxes) for image in images)) == (400, 4909)
+
+
+POINTS = [[12, 15], [22, 15], [17, 21], [13, 26], [21, 26]]
+LABELS = f"""# 0--Parade/a.jpg
+10 20 30 40 {' '.join(f'{x} {y} 1' for x, y in POINTS)} 0.6
+50.5 60 5 6 {'-1 ' * 15}-1
+# 1--Shake/none.jpg
+"""
+TABLE = f"""image,x1,y1,x2,y2,{",".join(POINT_COLUMNS)}
+0--Parade/a.jpg,10,20,40,60,{",".join(f"{x},{y}" for x, y in POINTS)}
+0--Parade/a.jpg,50.5,60,55.5,66,,,,,,,,,,
+1--Shake/none.jpg{"," * 14}
+"""
+
+
+@pytest.mark.parametrize(("text", "name"), [(LABELS, "labels.txt"), (TABLE, "faces.csv")])
+def test_landmarks_in_either_format(tmp_path: Path, text: str, name: str) -> None:
+    first, none = read_annotations(write(tmp_path, text, name))
+    assert first.boxes.tolist() == [[10, 20, 40, 60], [50.5, 60, 55.5, 66]] and not first.invalid.any()
+    assert first.landmarks is not None and first.landmarks.dtype == np.float32
+    assert first.landmarks[0].tolist() == POINTS and np.isnan(first.landmarks[1]).all()
+    assert len(none.boxes) == 0
+
+
+def test_landmarks_join_the_boxes_they_belong_to(tmp_path: Path) -> None:
+    images = read_annotations(write(tmp_path, WIDER))
+    joined = with_landmarks(images, write(tmp_path, LABELS, "labels.txt"))
+    assert [image.path for image in joined] == [image.path for image in images]
+    assert joined[0].landmarks is not None and joined[0].landmarks[0].tolist() == POINTS
+    assert joined[2].landmarks is not None and np.isnan(joined[2].landmarks).all()
+    assert joined[0].invalid.tolist() == [False, True], "what the annotations say of a face stays"
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (("10 20 30 40", "10 20 33 40"),
+     r"1 of 2 boxes are not among the annotations, the first: 0--Parade/a.jpg 10,20,43,60"),
+    (("0--Parade", "9--Press"), r"2 of 2 boxes are not among the annotations, the first: 9--Press/a.jpg 10,20,40,60"),
+    ((" 0.6", ""), r"labels.txt, line 2: .* has 19 numbers; accepted: 20"),
+    (("12 15 1", "12 x 1"), r"line 2: 'x' is not a number"),
+    (("# 0--Parade/a.jpg\n", ""), r"line 1: "),
+    (("1--Shake/none.jpg", "0--Parade/a.jpg"), r"line 4: image 0--Parade/a.jpg appears a second time"),
+])
+def test_labels_that_do_not_fit(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    images = read_annotations(write(tmp_path, WIDER))
+    assert change[0] in LABELS
+    with pytest.raises(DataError, match=says) as error:
+        with_landmarks(images, write(tmp_path, LABELS.replace(*change, 1), "labels.txt"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_without_landmarks_is_no_landmark_file(tmp_path: Path) -> None:
+    path = write(tmp_path, WIDER)
+    with pytest.raises(DataError, match="holds no landmarks; accepted: RetinaFace's labels, or a CSV with image,x1"):
+        with_landmarks(read_annotations(path), path)
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_landmarks_are_ten_numbers(tmp_path: Path, count: int) -> None:
+    text = f"a.jpg,1,2,30,40,{','.join(['5'] * count)}\n"
+    with pytest.raises(DataError, match=rf"line 1: {count + 5} fields; accepted: .* five landmarks \(15 fields\)"):
+        read_annotations(write(tmp_path, text, "faces.csv"))
+
+
+def test_landmarks_far_outside_the_image_are_refused(tmp_path: Path) -> None:
+    image = replace(annotated([10, 20, 40, 60]), landmarks=np.array([POINTS], np.float32))
+    image.landmarks[0, 0] = (-15, 15)  # a face cut by the edge
+    check_boxes(image, 100, 80)
+    image.landmarks[0, 0] = (-21, 15)
+    with pytest.raises(DataError, match=r"landmarks of the face 10,20,40,60 lie outside the image of 100x80 px; accep"):
+        check_boxes(image, 100, 80)
+
+
+def test_the_given_landmarks(shared: Path) -> None:
+    wider = shared / "wider"
+    images = with_landmarks(read_annotations(wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"),
+                            wider / "landmarks" / "landmarks_train.txt")
+    points = np.concatenate([image.landmarks for image in images if image.landmarks is not None])
+    assert int(np.isfinite(points).all((1, 2)).sum()) == 25484  # 25,485 rows, two of them of one box
