@@ -60,10 +60,10 @@ def emit(result: dict[str, Any], text: str, format: str, save: Path | None) -> N
             temporary.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def exit_code(command: Callable[[], int], kept: str) -> int:
+def exit_code(command: Callable[[], int], kept: str = "") -> int:
     """What ``command()`` returns; 2 after a user's mistake and 130 after Ctrl-C, each told in one line on stderr.
 
-    kept: what is not lost then, such as "measured".
+    kept: what is not lost then, such as "measured"; nothing by default.
     """
     try:
         return command()
@@ -71,5 +71,6 @@ def exit_code(command: Callable[[], int], kept: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stopped: what was {kept} is kept, the same command goes on from here", file=sys.stderr)
+        print(f"stopped: what was {kept} is kept, the same command goes on from here" if kept else
+              "stopped: nothing is kept, the same command begins again", file=sys.stderr)
         return 130

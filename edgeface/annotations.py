@@ -62,6 +62,8 @@ class AnnotatedImage:
     """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official file has some)"""
     landmarks: NDArray[np.float32] | None = None
     """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no landmarks at all"""
+    traits: NDArray[np.int64] | None = None
+    """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them; None in other files"""
 
 
 def read_annotations(path: Path | str) -> list[AnnotatedImage]:
@@ -233,7 +235,8 @@ def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
     table = np.array(rows, np.float64).reshape(-1, len(WIDER_COLUMNS))
     corner, size = table[:, :2], table[:, 2:4]
     boxes = np.hstack([np.minimum(corner, corner + size), np.maximum(corner, corner + size)]).astype(np.float32)
-    return AnnotatedImage(name, boxes, (table[:, 7] != 0) | (size <= 0).any(axis=1))
+    traits = table[:, 4:].astype(np.int64)
+    return AnnotatedImage(name, boxes, (table[:, 7] != 0) | (size <= 0).any(axis=1), traits=traits)
 
 
 def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
@@ -308,7 +311,8 @@ def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
     image = _from_wider(name, [[*row[:4], *itertools.repeat(0.0, len(WIDER_COLUMNS) - 4)] for row in table])
     points = table[:, 4:19].reshape(-1, 5, 3)
     known = (points != -1).any((1, 2))  # a face without landmarks has -1 in all places
-    return replace(image, landmarks=np.where(known[:, None, None], points[..., :2], np.nan).astype(np.float32))
+    landmarks = np.where(known[:, None, None], points[..., :2], np.nan).astype(np.float32)
+    return replace(image, landmarks=landmarks, traits=None)
 
 
 def _image_name(text: str, number: int, fail: Fail) -> str:

@@ -211,6 +211,9 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")] = None,
     predictions: Annotated[Path | None, typer.Option(
         help="Also write the boxes here, in the folders of text files that the official tool reads.")] = None,
+    landmarks: Annotated[Path | None, typer.Option(
+        help="Also measure the five points, on the photos below --data that this file labels: RetinaFace's labels, or "
+             "a CSV with ten more columns.")] = None,
     threads: Threads = 1,
     fast: Fast = False,
     format: Format = "table",
@@ -220,13 +223,13 @@ def evaluate(
 
     _check_format(format)
     done = evaluate_model(model, data, scale, threads, heights=heights, progress=True, fast=fast, weights=weights,
-                          agreed_only=agreed_only)
+                          agreed_only=agreed_only, landmarks=landmarks)
     _tell_fast(done.report.protocol.runtime, fast)
     if plot:
         plot_curves(plot, done.report, done.result)
     if predictions:
         save_predictions(predictions, done.predictions.detections)
-    report = done.report.to_json()
+    report = done.report.to_json() | (done.landmarks.to_json() if done.landmarks else {})
     if format == "json":
         _print_json(report)
         return
@@ -235,6 +238,8 @@ def evaluate(
     _print_table(("", *names), [("AP", *(None if v is None else f"{v:.4f}" for v in values)),
                                 ("faces", *(report["faces"].get(name) for name in names))], right=names)
     print(f"{report['model']}, {report['images']} images, heights in {heights} px; {done.report.protocol}")
+    if done.landmarks:
+        print(done.landmarks)
 
 
 @app.command(epilog="Examples:\n\nedgeface compare edgeface-n dist/edgeface-n-ncnn-fp32-640x480 --image photo.jpg\n\n"

@@ -6,6 +6,7 @@ print(evaluation.report.to_json())
 
 from __future__ import annotations
 
+from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector, box_vote
 from edgeface.evaluation.plots import plot_curves
 from edgeface.evaluation.predict import Evaluation, Predictions, evaluate_detector, evaluate_model, present_images
@@ -16,6 +17,7 @@ from edgeface.evaluation.wider import GroundTruth, WiderResult, evaluate, load_g
 __all__ = [
     "Evaluation",
     "GroundTruth",
+    "LandmarkAccuracy",
     "MultiScaleDetector",
     "Predictions",
     "Protocol",
@@ -25,8 +27,10 @@ __all__ = [
     "evaluate",
     "evaluate_detector",
     "evaluate_model",
+    "labelled_photos",
     "load_ground_truth",
     "load_predictions",
+    "measure_landmarks",
     "plot_curves",
     "present_images",
     "save_predictions",

@@ -18,7 +18,7 @@ Scale ``multi``: several sizes and a flip, boxes put to a vote (:mod:`edgeface.e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from edgeface.detections import Detections
 from edgeface.detector import TOP_K, Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation import multiscale
+from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, Protocol, Report
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
@@ -58,6 +59,8 @@ class Evaluation:
     report: Report
     result: WiderResult
     predictions: Predictions
+    landmarks: LandmarkAccuracy | None = None
+    """where they were asked for"""
 
 
 def evaluate_model(
@@ -72,13 +75,15 @@ def evaluate_model(
     fast: bool = False,
     weights: Path | str | None = None,
     agreed_only: bool = False,
+    landmarks: Path | str | None = None,
 ) -> Evaluation:
     """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are present below ``root``.
 
     scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05 and .3 as in the
     papers. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the evaluated scale (for
     'multi': of the plain view). progress: a bar on stderr. fast: see :func:`edgeface.runners.open_runner`. weights: see
-    :meth:`Detector.open`. agreed_only: with 'multi', faces that two or more boxes agree on.
+    :meth:`Detector.open`. agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of faces
+    with points, whose photos below ``root`` are looked at as well: see :mod:`edgeface.evaluation.landmarks`.
 
     Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for a model that is
     missing or cannot run at that scale, for a damaged image.
@@ -89,6 +94,10 @@ def evaluate_model(
         raise OptionError(f"--agreed-only is for --scale {MULTI}: at scale {scale} each face has one box")
     ground_truth = load_ground_truth(root)
     images = present_images(root, ground_truth)
+    if landmarks is not None and scale == MULTI:
+        raise OptionError(f"--landmarks is for --scale 640 or original: at scale {MULTI} boxes are put to a "
+                          "vote, and points are not")
+    labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
     score, iou = (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU) if scale == MULTI else (SCORE_THRESHOLD, NMS_IOU)
     score = score if score_threshold is None else score_threshold
@@ -96,7 +105,9 @@ def evaluate_model(
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
         name = detector.runner.model if is_network(model) else Path(model).name
-        return evaluate_detector(used, name, ground_truth, images, heights, progress)
+        shown = _with_progress(labelled, len(labelled), progress)
+        points = measure_landmarks(detector, shown) if labelled else None
+        return replace(evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points)
 
 
 def evaluate_detector(

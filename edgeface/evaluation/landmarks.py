@@ -1,0 +1,157 @@
+"""How far the five points of a face lie from where people put them, as normalised mean error (NME).
+
+The error of a face is the mean distance of its points from the annotated ones, as a share of sqrt(width x height) of
+the annotated box. A face counts if
+
+- sqrt(width x height) is 20 px or more in a photo whose long side is scaled to 640 px, whatever size the network sees;
+- it has points, all inside the photo: where a face is cut, annotators could but guess. A point without coordinates
+  does not count, the others do.
+
+It is matched by the found box that overlaps it most, with an IoU of .5 or more and a score of .3 or more. The mean is
+over matched faces, so that a figure means little without their number: a model that finds easy faces alone is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.annotations import AnnotatedImage, read_annotations
+from edgeface.errors import DataError, ModelError
+from edgeface.images import read_image
+
+if TYPE_CHECKING:
+    from edgeface.detections import Detections
+    from edgeface.detector import Detector
+
+Floats = NDArray[np.float64]
+Boxes = NDArray[np.floating[Any]]
+
+SCORE_THRESHOLD = 0.3
+MATCH_IOU = 0.5
+LONG_SIDE_PX = 640
+LEAST_SIDE_PX = 20
+FAILURE = 0.1
+"""a face with a larger error has failed"""
+FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
+
+
+@dataclass(frozen=True)
+class LandmarkAccuracy:
+    """What was measured; no figure where nothing was matched."""
+
+    nme: float | None
+    """mean error of the matched faces"""
+    failures: float | None
+    """share of them whose error is above .1"""
+    matched: int
+    annotated: int
+    """faces that count"""
+
+    @classmethod
+    def of(cls, errors: Floats, annotated: int) -> LandmarkAccuracy:
+        """errors [N] of the matched ones of ``annotated`` faces."""
+        if not len(errors):
+            return cls(None, None, 0, annotated)
+        return cls(float(errors.mean()), float((errors > FAILURE).mean()), len(errors), annotated)
+
+    def to_json(self) -> dict[str, Any]:
+        """nme, nme_failures, nme_faces (matched) and nme_annotated."""
+        return {"nme": self.nme, "nme_failures": self.failures, "nme_faces": self.matched,
+                "nme_annotated": self.annotated}
+
+    def __str__(self) -> str:
+        found = f"{self.matched} of {self.annotated} faces found"
+        if self.nme is None or self.failures is None:
+            return f"landmarks: {found}"
+        return f"landmarks: mean error {self.nme:.4f}, {self.failures:.3f} above {FAILURE:g}; {found}"
+
+
+def labelled_photos(path: Path | str, root: Path | str) -> list[tuple[AnnotatedImage, Path]]:
+    """The images of the file ``path`` that are present, each with its photo.
+
+    Photos lie below ``root``'s WIDER_train/images or WIDER_val/images, or below ``root`` itself. Raises DataError for a
+    file without landmarks, and when no photo is there.
+    """
+    images = read_annotations(path)
+    if all(image.landmarks is None for image in images):
+        raise DataError(f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with ten more columns")
+    found = [(image, photo) for image in images if (photo := _find(Path(root), image.path))]
+    if not found:
+        raise DataError(f"none of the {len(images)} images of {path} is below {root}, {images[0].path} for one; "
+                        f"accepted: a folder that has them in {FOLDERS[0]}, {FOLDERS[1]} or itself")
+    return found
+
+
+def measure_landmarks(detector: Detector, photos: Iterable[tuple[AnnotatedImage, Path]]) -> LandmarkAccuracy:
+    """Detect in each of ``photos``, as :func:`labelled_photos` gives them.
+
+    Raises ModelError for a model without landmarks, ImageError for a damaged photo.
+    """
+    runner = detector.runner
+    if not runner.layout.landmarks:
+        raise ModelError(f"{runner.model} finds no landmarks: leave --landmarks out, or give a model that was trained "
+                         "with them")
+    errors, annotated = [np.zeros(0)], 0
+    for labels, path in photos:
+        image = read_image(path)
+        height, width = image.shape[:2]
+        counting = counting_faces(labels, width, height)
+        annotated += int(counting.sum())
+        errors.append(face_errors(detector.detect(image, SCORE_THRESHOLD), labels, counting))
+    return LandmarkAccuracy.of(np.concatenate(errors), annotated)
+
+
+def counting_faces(labels: AnnotatedImage, width: int, height: int) -> NDArray[np.bool_]:
+    """[N] which faces of a photo of ``width`` x ``height`` px count."""
+    if labels.landmarks is None:
+        return np.zeros(len(labels.boxes), np.bool_)
+    points = labels.landmarks
+    outside = ((points < 0) | (points > (width, height))).any(axis=(1, 2))
+    large = _sizes(labels) * LONG_SIDE_PX / max(width, height) >= LEAST_SIDE_PX
+    return ~labels.invalid & large & ~outside & _known(points).any(axis=1)
+
+
+def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.bool_]) -> Floats:
+    """Error of each face that counts and is matched."""
+    assert found.landmarks is not None
+    if not counting.any() or not len(found):
+        return np.zeros(0)
+    assert labels.landmarks is not None, "a face counts by its landmarks"
+    points = labels.landmarks[counting].astype(np.float64)
+    iou = box_iou(found.boxes, labels.boxes[counting])
+    best = iou.argmax(axis=0)
+    matched = iou[best, np.arange(len(best))] >= MATCH_IOU
+    distance = np.linalg.norm(found.landmarks[best] - points, axis=2)
+    mean = np.where(_known(points), distance, 0).sum(axis=1) / _known(points).sum(axis=1)
+    return np.asarray((mean / _sizes(labels)[counting])[matched])
+
+
+def box_iou(a: Boxes, b: Boxes) -> Floats:
+    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.maximum(sides, 0).prod(axis=2)
+    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
+    union = areas[0] + areas[1] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
+
+
+def _known(points: Boxes) -> NDArray[np.bool_]:
+    """[N, 5] which points [N, 5, 2] have coordinates."""
+    return np.asarray(np.isfinite(points).all(axis=2))
+
+
+def _sizes(labels: AnnotatedImage) -> Floats:
+    """sqrt(width x height) in px of the photo [N]."""
+    sides = labels.boxes[:, 2:].astype(np.float64) - labels.boxes[:, :2]
+    return np.asarray(np.sqrt(sides.prod(axis=1)))
+
+
+def _find(root: Path, path: str) -> Path | None:
+    return next((photo for folder in FOLDERS if (photo := root / folder / path).is_file()), None)
