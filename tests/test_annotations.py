@@ -46,6 +46,9 @@ def test_wider_format(tmp_path: Path) -> None:
     assert images[0].invalid.tolist() == [False, True]
     assert images[1].boxes.shape == (0, 4) and images[1].invalid.shape == (0,)
     assert images[2].boxes.tolist() == [[1, 2, 4, 6]]
+    assert images[0].traits is not None and images[1].traits is not None
+    assert images[0].traits.tolist() == [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 0, 0]]
+    assert images[1].traits.shape == (0, 6)
 
 
 @pytest.mark.parametrize(

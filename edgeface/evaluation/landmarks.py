@@ -1,14 +1,16 @@
-"""How far the five points of a face lie from where people put them, as normalised mean error (NME).
+"""How far the five points of a face are from where people put them: normalised mean error (NME).
 
-The error of a face is the mean distance of its points from the annotated ones, as a share of sqrt(width x height) of
-the annotated box. A face counts if
+The error of a face is the mean distance of its points from the annotated ones, as a share of
+sqrt(width x height) of the annotated box. A face counts if
 
-- sqrt(width x height) is 20 px or more in a photo whose long side is scaled to 640 px, whatever size the network sees;
-- it has points, all inside the photo: where a face is cut, annotators could but guess. A point without coordinates
-  does not count, the others do.
+- sqrt(width x height) is 20 px or more in the photo with its long side scaled to 640 px, whatever
+  size the network sees;
+- it has points, and all are inside the photo: where a face is cut, annotators could but guess. A
+  point without coordinates does not count, the others do.
 
-It is matched by the found box that overlaps it most, with an IoU of .5 or more and a score of .3 or more. The mean is
-over matched faces, so that a figure means little without their number: a model that finds easy faces alone is better.
+It is matched by the found box that overlaps it most, with an IoU of .5 or more and a score of .3 or
+more. The mean is over matched faces and says little without their number: who finds only the easy
+ones looks better.
 """
 
 from __future__ import annotations
@@ -62,41 +64,56 @@ class LandmarkAccuracy:
 
     def to_json(self) -> dict[str, Any]:
         """nme, nme_failures, nme_faces (matched) and nme_annotated."""
-        return {"nme": self.nme, "nme_failures": self.failures, "nme_faces": self.matched,
-                "nme_annotated": self.annotated}
+        return {
+            "nme": self.nme,
+            "nme_failures": self.failures,
+            "nme_faces": self.matched,
+            "nme_annotated": self.annotated,
+        }
 
     def __str__(self) -> str:
         found = f"{self.matched} of {self.annotated} faces found"
         if self.nme is None or self.failures is None:
             return f"landmarks: {found}"
-        return f"landmarks: mean error {self.nme:.4f}, {self.failures:.3f} above {FAILURE:g}; {found}"
+        return (
+            f"landmarks: mean error {self.nme:.4f}, {self.failures:.3f} above {FAILURE:g}; {found}"
+        )
 
 
 def labelled_photos(path: Path | str, root: Path | str) -> list[tuple[AnnotatedImage, Path]]:
     """The images of the file ``path`` that are present, each with its photo.
 
-    Photos lie below ``root``'s WIDER_train/images or WIDER_val/images, or below ``root`` itself. Raises DataError for a
-    file without landmarks, and when no photo is there.
+    Photos lie below ``root``'s WIDER_train/images or WIDER_val/images, or below ``root`` itself.
+    Raises DataError for a file without landmarks, and when no photo is there.
     """
     images = read_annotations(path)
     if all(image.landmarks is None for image in images):
-        raise DataError(f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with ten more columns")
+        raise DataError(
+            f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with ten more "
+            "columns"
+        )
     found = [(image, photo) for image in images if (photo := _find(Path(root), image.path))]
     if not found:
-        raise DataError(f"none of the {len(images)} images of {path} is below {root}, {images[0].path} for one; "
-                        f"accepted: a folder that has them in {FOLDERS[0]}, {FOLDERS[1]} or itself")
+        raise DataError(
+            f"none of the {len(images)} images of {path} is below {root}, {images[0].path} for "
+            f"one; accepted: a folder that has them in {FOLDERS[0]}, {FOLDERS[1]} or itself"
+        )
     return found
 
 
-def measure_landmarks(detector: Detector, photos: Iterable[tuple[AnnotatedImage, Path]]) -> LandmarkAccuracy:
+def measure_landmarks(
+    detector: Detector, photos: Iterable[tuple[AnnotatedImage, Path]]
+) -> LandmarkAccuracy:
     """Detect in each of ``photos``, as :func:`labelled_photos` gives them.
 
     Raises ModelError for a model without landmarks, ImageError for a damaged photo.
     """
     runner = detector.runner
     if not runner.layout.landmarks:
-        raise ModelError(f"{runner.model} finds no landmarks: leave --landmarks out, or give a model that was trained "
-                         "with them")
+        raise ModelError(
+            f"{runner.model} finds no landmarks: leave --landmarks out, or give a model that was "
+            "trained with them"
+        )
     errors, annotated = [np.zeros(0)], 0
     for labels, path in photos:
         image = read_image(path)
