@@ -59,8 +59,6 @@ LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", 
 FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
 """What is known of a step; the gradient's norm is not logged"""
 LOG_EVERY = 25
-
-
 MAX_GRADIENT = 10.0
 """norm"""
 FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
@@ -184,7 +182,7 @@ class Trainer:
                 start = time.perf_counter()
                 batch = self.crops(self.step)
                 log.waited += time.perf_counter() - start
-                figures.append(self._optimise(batch))
+                figures.append(self.optimise(batch))
                 self.step += 1
                 if self._due(LOG_EVERY, self.options.checkpoint_every, self.options.snapshot_every):
                     log.add(self.step, self.options, self._finite(figures))
@@ -200,8 +198,10 @@ class Trainer:
         return self.step == self.options.steps or any(self.step % n == 0 for n in every)
 
     def _finite(self, figures: list[Tensor]) -> Tensor:
-        """The figures [steps, 5] of the steps up to this one. Raises TrainingError if the loss or its gradient left
-        the finite numbers: asked every few steps, so that an accelerator is not waited for in each."""
+        """The figures [steps, 5] of the steps up to this one. Raises TrainingError for one that is not finite.
+
+        Called before anything is saved and every few steps, so that an accelerator is not waited for in each.
+        """
         rows = torch.stack(figures).cpu() if figures else torch.zeros(0, len(FIGURES))
         bad = torch.nonzero(~rows.isfinite().all(1)).flatten().tolist()
         if bad:
@@ -218,7 +218,7 @@ class Trainer:
         return make_batch(self.cache, o.augment, o.size_at(step), o.batch, self.passed + step, o.seed,
                           slice(self.rank * part, (self.rank + 1) * part), o.compile)
 
-    def _optimise(self, batch: Batch) -> Tensor:
+    def optimise(self, batch: Batch) -> Tensor:
         """One optimiser step; returns FIGURES over all processes, float32 [5], without waiting for them."""
         objective, total = self.loss(self.forward(batch), batch)
         norm = self.backward(objective)

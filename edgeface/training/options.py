@@ -37,8 +37,8 @@ class Range:
 
     def __str__(self) -> str:
         if math.isinf(self.high):
-            return f"{'above' if self.open else 'at least'} {self.low:g}"
-        return f"{'between' if self.open else 'from'} {self.low:g} {'and' if self.open else 'to'} {self.high:g}"
+            return f"{'above' if self.open else 'at least'} {self.low}"
+        return f"{'between' if self.open else 'from'} {self.low} {'and' if self.open else 'to'} {self.high}"
 
 
 RANGES = {
@@ -174,7 +174,7 @@ class TrainOptions:
                 raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {known}")
         for name, numbers in RANGES.items():
             if getattr(self, name) not in numbers:
-                raise OptionError(f"{_flag(name)} must be {numbers}, not {getattr(self, name):g}")
+                raise OptionError(f"{_flag(name)} must be {numbers}, not {getattr(self, name)}")
         for name in ("size", "late_size"):
             side = getattr(self, name)
             if side % 32 or not 64 <= side <= MAX_SIZE_PX:
