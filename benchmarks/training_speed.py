@@ -1,8 +1,10 @@
-"""``python -m benchmarks.training_speed``: images a second of the training loop by CPU time, and where the time goes.
+"""``python -m benchmarks.training_speed``: images a second of the training loop by CPU time, and
+where the time goes.
 
-Runs the parts of the real loop, crops, forward, loss, backward, optimiser and average, on photos that come with the
-project's own packages, or on WIDER FACE with --data. CPU time of all threads is counted, so that other work on the
-machine shows less than in elapsed time; it shows all the same, in caches and memory that are shared.
+Runs the parts of the real loop, crops, forward, loss, backward, optimiser and average, on photos
+that come with the project's own packages, or on WIDER FACE with --data. CPU time of all threads is
+counted, so that other work on the machine shows less than in elapsed time; it shows all the same,
+in caches and memory that are shared.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ WARM_UP = 3
 
 
 def package_photos(folder: Path, copies: int = 24) -> Path:
-    """Write public-domain portraits (scikit-image) into ``folder``, with their faces; returns the annotations."""
+    """Write public-domain portraits (scikit-image) into ``folder``, with their faces; returns the
+    annotations."""
     from skimage import data
 
     portrait = data.astronaut()  # type: ignore[no-untyped-call]
@@ -49,7 +52,8 @@ def package_photos(folder: Path, copies: int = 24) -> Path:
 
 
 def measure(trainer: Any, steps: int) -> dict[str, Any]:
-    """Train ``steps`` steps after the warm-up: medians of CPU seconds a step, of each part and of the whole step."""
+    """Train ``steps`` steps after the warm-up: medians of CPU seconds a step, of each part and of
+    the whole step."""
     spent: dict[str, list[float]] = {name: [] for name in (*PARTS, "step")}
 
     def timed(name: str, part: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,9 +73,13 @@ def measure(trainer: Any, steps: int) -> dict[str, Any]:
         trainer.step += 1
     medians = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in spent.items()}
     whole = medians.pop("step")
-    return {"size": trainer.options.size, "precision": trainer.options.precision,
-            "images_per_cpu_s": trainer.options.batch / whole, "parts_ms": {k: 1e3 * v for k, v in medians.items()},
-            "crops_share": medians["crops"] / whole}
+    return {
+        "size": trainer.options.size,
+        "precision": trainer.options.precision,
+        "images_per_cpu_s": trainer.options.batch / whole,
+        "parts_ms": {k: 1e3 * v for k, v in medians.items()},
+        "crops_share": medians["crops"] / whole,
+    }
 
 
 def _rows(o: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -86,24 +94,44 @@ def _rows(o: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for precision in o.precision:
         for size in o.size:
-            options = TrainOptions(samples=10**9, batch=o.batch, size=size, late_share=0.0, precision=precision,
-                                   compile=o.compile)
-            rows.append(measure(Trainer(get_architecture(o.model), options, cache, folder / "run"), o.steps))
+            options = TrainOptions(
+                samples=10**9,
+                batch=o.batch,
+                size=size,
+                late_share=0.0,
+                precision=precision,
+                compile=o.compile,
+            )
+            rows.append(
+                measure(Trainer(get_architecture(o.model), options, cache, folder / "run"), o.steps)
+            )
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns 1 when crops take more than the bound."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_speed", description=__doc__
+    )
     parser.add_argument("--model", default="edgeface-n")
-    parser.add_argument("--data", type=Path, help="WIDER FACE folder; default: photos of the installed packages")
-    parser.add_argument("--cache", type=Path, help="decoded photos of --data; default: decode them for this once")
-    parser.add_argument("--steps", type=int, default=50, help="optimiser steps of each row, at least 5")
+    parser.add_argument(
+        "--data", type=Path, help="WIDER FACE folder; default: photos of the installed packages"
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="decoded photos of --data; default: decode them for this once"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=50, help="optimiser steps of each row, at least 5"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, nargs="+", default=SIZES, help="crops, px")
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; figures are by time on all of them")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="as of edgeface train")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads; figures are by time on all of them"
+    )
+    parser.add_argument(
+        "--no-compile", dest="compile", action="store_false", help="as of edgeface train"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--save", type=Path, help="also write the JSON to this file")
     return exit_code(lambda: _run(parser.parse_args(arguments)), "saved")
@@ -114,15 +142,38 @@ def _run(o: argparse.Namespace) -> int:
         raise OptionError(f"--steps must be at least 5, not {o.steps}: the figures are medians")
     with tempfile.TemporaryDirectory() as name:
         rows = _rows(o, Path(name))
-    result = {"model": o.model, "batch": o.batch, "threads": o.threads, "compile": o.compile,
-              "data": "WIDER FACE" if o.data else "package photos", "rows": rows, "environment": environment("torch")}
-    lines = table(("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
-                  [(r["size"], r["precision"], f"{r['images_per_cpu_s']:.1f}",
-                    *(f"{r['parts_ms'][part]:.1f}" for part in PARTS)) for r in rows])
+    result = {
+        "model": o.model,
+        "batch": o.batch,
+        "threads": o.threads,
+        "compile": o.compile,
+        "data": "WIDER FACE" if o.data else "package photos",
+        "rows": rows,
+        "environment": environment("torch"),
+    }
+    lines = table(
+        ("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
+        [
+            (
+                r["size"],
+                r["precision"],
+                f"{r['images_per_cpu_s']:.1f}",
+                *(f"{r['parts_ms'][part]:.1f}" for part in PARTS),
+            )
+            for r in rows
+        ],
+    )
     worst = max(r["crops_share"] for r in rows)
-    verdict = (f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: "
-               f"{'held' if worst < CROPS_LIMIT else 'NOT held'}")
-    emit(result, f"training {o.model}, batch {o.batch}, threads {o.threads}\n{lines}\n{verdict}", o.format, o.save)
+    verdict = (
+        f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: "
+        f"{'held' if worst < CROPS_LIMIT else 'NOT held'}"
+    )
+    emit(
+        result,
+        f"training {o.model}, batch {o.batch}, threads {o.threads}\n{lines}\n{verdict}",
+        o.format,
+        o.save,
+    )
     return 0 if worst < CROPS_LIMIT else 1
 
 

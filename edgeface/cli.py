@@ -405,8 +405,12 @@ def _with_options(cls: type) -> Callable[[F], F]:
 
 def _given(ctx: typer.Context, options: Any) -> dict[str, Any]:
     """Those of the options that the command line names."""
-    sources = {f.name: ctx.get_parameter_source(f.name) for f in dataclasses.fields(options)}
-    return {name: getattr(options, name) for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if _named(ctx, f.name)}
+
+
+def _named(ctx: typer.Context, parameter: str) -> bool:
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command(epilog="Examples:\n\nedgeface train --data wider --out runs/mine\n\n"
@@ -460,7 +464,7 @@ def train(
     if branch:
         from edgeface.training.start import branch_options
 
-        others = {"--model": model != DEFAULT_MODEL, "--genotype": genotype, "--recipe": recipe, "--init": init}
+        others = {"--model": _named(ctx, "model"), "--genotype": genotype, "--recipe": recipe, "--init": init}
         if any(others.values()):
             raise OptionError("--from goes on with the network and the options of that run: leave "
                               f"{', '.join(name for name, value in others.items() if value)} out")

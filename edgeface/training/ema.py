@@ -10,13 +10,16 @@ from edgeface.models.detector import FaceNet
 
 
 class EMA:
-    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory at the start."""
+    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory
+    at the start."""
 
     def __init__(self, model: FaceNet, decay: float) -> None:
         self.shadow = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        # Loading a state fills these very tensors, so that they are looked up once and not in every step.
-        pairs = list(zip(self.shadow.state_dict().values(), model.state_dict().values(), strict=True))
+        # Loading a state fills these very tensors: they are looked up once, not in every step.
+        pairs = list(
+            zip(self.shadow.state_dict().values(), model.state_dict().values(), strict=True)
+        )
         self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 

@@ -14,8 +14,8 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 def make_deterministic() -> None:
     """The same inputs give the same bytes from now on, as far as torch has such kernels.
 
-    New tensors stay as they are found: filling them first, which would only show a read of what nobody wrote, takes a
-    tenth of a step.
+    New tensors stay as they are found: filling them first, which would only show a read of what
+    nobody wrote, takes a tenth of a step.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -24,8 +24,8 @@ def make_deterministic() -> None:
 def hold_freed_memory() -> None:
     """Keep what is freed for the next step, where the C library is glibc.
 
-    It would return the large tensors of every step to the system, which then hands them out again page by page, each
-    cleared: a quarter of a step in bf16.
+    It would return the large tensors of every step to the system, which then hands them out again
+    page by page, each cleared: a quarter of a step in bf16.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -34,7 +34,8 @@ def hold_freed_memory() -> None:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Does the processor compute bfloat16 faster than float32? CPUs with AMX do, and GPUs of its generation."""
+    """Does the processor compute bfloat16 faster than float32? CPUs with AMX do, and GPUs of its
+    generation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))

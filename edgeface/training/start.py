@@ -1,4 +1,5 @@
-"""What a run begins with instead of random weights: weights that fit, or the whole state of another run."""
+"""What a run begins with instead of random weights: weights that fit, or the whole state of another
+run."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from edgeface.training.options import TrainOptions
 
 CHECKPOINT = "checkpoint.safetensors"
 LEAST_SHARE = 0.5
-"""of the tensors of the backbone: with fewer, the file is of another network, and starting from it an accident"""
+"""of the tensors of the backbone: with fewer, the file is of another network, and starting from it
+an accident"""
 NAMED = 3
 """tensors that do not fit and are named"""
 
@@ -37,12 +39,15 @@ class Fit:
         text = f"{len(self.fitting)} of {len(self.fitting) + len(self.missing)} tensors fit"
         if self.missing:
             more = ", ..." if len(self.missing) > NAMED else ""
-            text += f", {len(self.missing)} begin at random: {', '.join(self.missing[:NAMED])}{more}"
+            text += (
+                f", {len(self.missing)} begin at random: {', '.join(self.missing[:NAMED])}{more}"
+            )
         return text
 
 
 def init_sha256(init: str) -> str:
-    """SHA-256 of the weights that ``init`` names: a model of the zoo, or a file. Raises ModelError."""
+    """SHA-256 of the weights that ``init`` names: a model of the zoo, or a file. Raises
+    ModelError."""
     return hashlib.sha256(_read(init)).hexdigest()
 
 
@@ -51,15 +56,18 @@ def _read(init: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot read --init {init}: {error.strerror or error}; accepted: a .safetensors file, or one "
-                         f"of {', '.join(zoo.names())}") from None
+        raise ModelError(
+            f"cannot read --init {init}: {error.strerror or error}; accepted: a .safetensors file, "
+            f"or one of {', '.join(zoo.names())}"
+        ) from None
 
 
 def fill(model: FaceNet, init: str) -> Fit:
-    """Give ``model`` the tensors of ``init`` that fit by name and shape; ``init`` as :func:`init_sha256` takes it.
+    """Give ``model`` the tensors of ``init`` that fit by name and shape; ``init`` as
+    :func:`init_sha256` takes it.
 
-    Raises ModelError, the model unchanged, for a file that is damaged, holds values that are not finite, or has less
-    than half of the backbone.
+    Raises ModelError, the model unchanged, for a file that is damaged, holds values that are not
+    finite, or has less than half of the backbone.
     """
     sha256 = init_sha256(init)
     weights = zoo.load_weights(init) if init in zoo.names() else zoo.load_weights_file(init)
@@ -69,10 +77,15 @@ def fill(model: FaceNet, init: str) -> Fit:
     body = [k for k in own if k.startswith("backbone.")]
     common = sum(k in fitting for k in body)
     if common < LEAST_SHARE * len(body):
-        hint = f"{init} is a checkpoint, pass the weights.safetensors beside it" if any(
-            k.startswith("model.backbone.") for k in weights) else "pass weights of a network with this backbone"
-        raise ModelError(f"--init {init} is of another network: {common} of {len(body)} tensors of the backbone of "
-                         f"{model.architecture.name} fit, accepted: half of them; {hint}")
+        hint = (
+            f"{init} is a checkpoint, pass the weights.safetensors beside it"
+            if any(k.startswith("model.backbone.") for k in weights)
+            else "pass weights of a network with this backbone"
+        )
+        raise ModelError(
+            f"--init {init} is of another network: {common} of {len(body)} tensors of the backbone "
+            f"of {model.architecture.name} fit, accepted: half of them; {hint}"
+        )
     values = {k: np.array(weights[k], np.float32) for k in fitting}
     for key, value in values.items():
         if not np.isfinite(value).all():
@@ -85,18 +98,25 @@ def checkpoint_of(run: Path) -> Path:
     """The checkpoint that ``run`` means, a run folder or such a file. Raises ModelError."""
     path = run / CHECKPOINT if run.is_dir() else run
     if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}: pass the --out folder of a training, or a copy of its {CHECKPOINT}")
+        raise ModelError(
+            f"no checkpoint at {path}: pass the --out folder of a training, or a copy of its "
+            f"{CHECKPOINT}"
+        )
     return path
 
 
 def options_of(run: Path) -> tuple[Architecture, TrainOptions]:
     """Network and options of the run that left a checkpoint in ``run``. Raises ModelError."""
     config = read_meta(checkpoint_of(run))["config"]
-    return (Architecture.from_json(config["architecture"]), from_fields(TrainOptions, config["options"], "options"))
+    return (
+        Architecture.from_json(config["architecture"]),
+        from_fields(TrainOptions, config["options"], "options"),
+    )
 
 
 def branch_options(run: Path, out: Path) -> tuple[Architecture, TrainOptions]:
-    """Network and options that a branch of ``run`` begins with: those of the run, but its rate falls from the start.
+    """Network and options that a branch of ``run`` begins with: those of the run, but its rate
+    falls from the start.
 
     If ``out`` holds the branch already, those of the branch. Raises ModelError.
     """

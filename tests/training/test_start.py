@@ -1,4 +1,5 @@
-"""How a run begins and ends: from weights, from another run, in which precision; ranges; a loss that is not finite."""
+"""How a run begins and ends: from weights, from another run, in which precision; ranges; a loss
+that is not finite."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from edgeface.cli import app
 from edgeface.errors import DataError, ModelError, OptionError, TrainingError
 from edgeface.models import build, get_architecture
 from edgeface.options import field_help
@@ -28,8 +31,18 @@ from edgeface.zoo import load_weights
 
 NET = get_architecture("edgeface-n")
 WITH_LANDMARKS = replace(NET, name="mine", head=replace(NET.head, landmarks=5))
-SMALL = TrainOptions(samples=8, batch=2, size=64, late_size=64, warmup=1, decay_share=0.0, compile=False,
-                     precision="fp32", checkpoint_every=2, snapshot_every=100)
+SMALL = TrainOptions(
+    samples=8,
+    batch=2,
+    size=64,
+    late_size=64,
+    warmup=1,
+    decay_share=0.0,
+    compile=False,
+    precision="fp32",
+    checkpoint_every=2,
+    snapshot_every=100,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +64,23 @@ def differing(a: Path, b: Path) -> list[str]:
     return [k for k in ours if not ours[k].equal(theirs[k])]
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("ema", 2.0), ("warmup", -5), ("lr", math.nan), ("lr", 0.0), ("lr", math.inf), ("decay_share", 1.5),
-    ("late_share", -0.1), ("box_weight", -1.0), ("weight_decay", -1.0), ("seed", -1), ("size", 32_000),
-    ("snapshot_every", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ema", 2.0),
+        ("warmup", -5),
+        ("lr", math.nan),
+        ("lr", 0.0),
+        ("lr", math.inf),
+        ("decay_share", 1.5),
+        ("late_share", -0.1),
+        ("box_weight", -1.0),
+        ("weight_decay", -1.0),
+        ("seed", -1),
+        ("size", 32_000),
+        ("snapshot_every", 0),
+    ],
+)
 def test_numbers_out_of_range_are_refused_in_one_line(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} must be .*not [^\n]+$"):
         TrainOptions(**{name: value})
@@ -73,7 +99,8 @@ def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() 
 
 
 def test_a_branch_goes_on_as_the_run_would_have(cache: Cache, tmp_path: Path) -> None:
-    """At the same rate, a run and its branch are together bit for bit the longer run: crops, averages, momenta."""
+    """At the same rate, a run and its branch are together bit for bit the longer run: crops,
+    averages, momenta."""
     trained(cache, tmp_path / "long", replace(SMALL, samples=16))
     trained(cache, tmp_path / "short")
     options = replace(branch_options(tmp_path / "short", tmp_path / "branch")[1], decay_share=0.0)
@@ -93,7 +120,12 @@ def test_a_branch_is_resumed_exactly_though_its_run_went_on(cache: Cache, tmp_pa
     trained(cache, tmp_path / "run", replace(SMALL, samples=12))
     _, again = branch_options(tmp_path / "run", tmp_path / "cut")
     trained(cache, tmp_path / "cut", replace(again, samples=8), branch=tmp_path / "run")
-    assert differing(tmp_path / "cut" / "weights.safetensors", tmp_path / "whole" / "weights.safetensors") == []
+    assert (
+        differing(
+            tmp_path / "cut" / "weights.safetensors", tmp_path / "whole" / "weights.safetensors"
+        )
+        == []
+    )
 
 
 def test_what_cannot_be_branched_is_refused(cache: Cache, tmp_path: Path) -> None:
@@ -101,7 +133,9 @@ def test_what_cannot_be_branched_is_refused(cache: Cache, tmp_path: Path) -> Non
         Trainer(NET, SMALL, cache, tmp_path / "out").begin(branch=tmp_path / "nowhere")
     trained(cache, tmp_path / "run")
     with pytest.raises(OptionError, match="leave --optimizer out"):
-        Trainer(NET, replace(SMALL, optimizer="sgd"), cache, tmp_path / "out").begin(branch=tmp_path / "run")
+        Trainer(NET, replace(SMALL, optimizer="sgd"), cache, tmp_path / "out").begin(
+            branch=tmp_path / "run"
+        )
     with pytest.raises(OptionError, match="no branch"):
         Trainer(NET, SMALL, cache, tmp_path / "run").begin(branch=tmp_path / "run")
 
@@ -112,7 +146,9 @@ def test_weights_of_the_zoo_begin_a_run_and_its_average(cache: Cache, tmp_path: 
     assert fit is not None and fit.missing == () and "tensors fit" in str(fit)
     for model in (trainer.model, trainer.ema.shadow):
         state = model.state_dict()
-        assert all(np.array_equal(state[k].numpy(), v) for k, v in load_weights("edgeface-n").items())
+        assert all(
+            np.array_equal(state[k].numpy(), v) for k, v in load_weights("edgeface-n").items()
+        )
     assert trainer.fit()
     assert Trainer(NET, SMALL, cache, tmp_path / "run").begin() is None
     with pytest.raises(OptionError, match="--init"):
@@ -123,14 +159,23 @@ def test_weights_of_the_zoo_begin_a_run_and_its_average(cache: Cache, tmp_path: 
 def test_a_new_head_begins_at_random_and_is_named() -> None:
     model = build(WITH_LANDMARKS, seed=3)
     fit = fill(model, "edgeface-n")
-    assert fit.missing and all(".kps" in name or "landmarks" in name or "head" in name for name in fit.missing)
+    assert fit.missing and all(
+        ".kps" in name or "landmarks" in name or "head" in name for name in fit.missing
+    )
     assert fit.missing[0] in str(fit) and "begin at random" in str(fit)
     assert len(fit.fitting) == len(load_weights("edgeface-n"))
 
 
-@pytest.mark.parametrize(("kind", "message"), [
-    ("missing", "cannot read"), ("damaged", "not a whole safetensors file"), ("family", r"of another network: \d+ of"),
-    ("checkpoint", "pass the weights.safetensors"), ("nan", "not finite: backbone")])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "cannot read"),
+        ("damaged", "not a whole safetensors file"),
+        ("family", r"of another network: \d+ of"),
+        ("checkpoint", "pass the weights.safetensors"),
+        ("nan", "not finite: backbone"),
+    ],
+)
 def test_a_file_that_cannot_begin_a_run_is_refused(kind: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "init.safetensors"
     tensors = {k: v.contiguous() for k, v in build("edgeface-n").state_dict().items()}
@@ -153,13 +198,19 @@ def test_a_file_that_cannot_begin_a_run_is_refused(kind: str, message: str, tmp_
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
-    fast: bool, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fast: bool,
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: fast)
     options = replace(SMALL, precision="auto")
     taken = trained(cache, tmp_path / "run", options).options.precision
     assert taken == ("bf16" if fast else "fp32")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["precision"] == taken
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["options"]["precision"] == taken
+    )
     monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: not fast)
     elsewhere = Trainer(NET, options, cache, tmp_path / "run")
     elsewhere.resume()
@@ -173,7 +224,9 @@ def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
     assert "note: --precision bf16 is slow here" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(cache: Cache, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
+    cache: Cache, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     trainer = Trainer(NET, replace(SMALL, samples=40), cache, run)
     good = trainer.crops
@@ -183,7 +236,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(cache: 
         return replace(batch, images=batch.images * (torch.nan if step == 4 else 1))
 
     trainer.crops = crops  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match=r"not finite at step 5, learning rate .* last good state$"):
+    with pytest.raises(
+        TrainingError, match=r"not finite at step 5, learning rate .* last good state$"
+    ):
         trainer.fit()
     assert read_meta(run / "checkpoint.safetensors")["step"] == 4
     assert all(v.isfinite().all() for v in load_file(run / "checkpoint.safetensors").values())
@@ -211,21 +266,32 @@ def with_points(photos: Path, path: Path, faces: int) -> Path:
     rows = []
     for i, line in enumerate(line for line in lines if ",,," not in line):
         x1, y1, x2, y2 = map(float, line.split(",")[1:])
-        points = [(x1 + (x2 - x1) * a, y1 + (y2 - y1) * b)
-                  for a, b in ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))]
-        rows.append(f"{line}," + ",".join(f"{v:.1f}" for point in points for v in point) if i < faces
-                    else line + "," * 10)
+        points = [
+            (x1 + (x2 - x1) * a, y1 + (y2 - y1) * b)
+            for a, b in ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))
+        ]
+        rows.append(
+            f"{line}," + ",".join(f"{v:.1f}" for point in points for v in point)
+            if i < faces
+            else line + "," * 10
+        )
     path.write_text("\n".join(rows) + "\n")
     return path
 
 
-def test_landmarks_of_a_file_of_their_own_are_learned_and_belong_to_the_run(photos: Path, tmp_path: Path) -> None:
+def test_landmarks_of_a_file_of_their_own_are_learned_and_belong_to_the_run(
+    photos: Path, tmp_path: Path
+) -> None:
     run, boxes = tmp_path / "run", photos / "faces.csv"
     some, all_ = (with_points(photos, tmp_path / f"{n}.csv", n) for n in (2, 4))
-    assert train_model(WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "some", threads=1, landmarks=some)
+    assert train_model(
+        WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "some", threads=1, landmarks=some
+    )
     assert json.loads((run / "config.json").read_text())["landmarks"] == 2
     with pytest.raises(OptionError, match="other landmarks"):
-        train_model(WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "all", threads=1, landmarks=all_)
+        train_model(
+            WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "all", threads=1, landmarks=all_
+        )
 
 
 def test_landmarks_that_are_missing_or_not_used_are_told(
@@ -236,15 +302,19 @@ def test_landmarks_that_are_missing_or_not_used_are_told(
         train_model(WITH_LANDMARKS, SMALL, photos, out, photos / "faces.csv", tmp_path / "cache")
     assert not out.exists() and not (tmp_path / "cache").exists()
     own = with_points(photos, tmp_path / "own.csv", 4)
-    assert train_model(NET, replace(SMALL, samples=2), photos, out, own, tmp_path / "cache", threads=1)
+    assert train_model(
+        NET, replace(SMALL, samples=2), photos, out, own, tmp_path / "cache", threads=1
+    )
     assert "note: edgeface-n has no landmarks" in capsys.readouterr().err
 
 
 def test_convolutions_of_one_shape_are_updated_as_each_alone_would_be() -> None:
     """Momentum, Nesterov, Newton-Schulz and decay, matrix by matrix, against the batched step."""
     generator = torch.Generator().manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in
-              ((8, 4, 3, 3), (8, 4, 3, 3), (48, 4, 1, 1))]
+    params = [
+        torch.nn.Parameter(torch.randn(shape, generator=generator))
+        for shape in ((8, 4, 3, 3), (8, 4, 3, 3), (48, 4, 1, 1))
+    ]
     want = [p.detach().clone() for p in params]
     momenta = [torch.zeros_like(p) for p in want]
     optimizer = Muon(params, lr=0.1, momentum=0.9, weight_decay=0.5)
@@ -252,7 +322,11 @@ def test_convolutions_of_one_shape_are_updated_as_each_alone_would_be() -> None:
         for p, w, m in zip(params, want, momenta, strict=True):
             p.grad = torch.randn(p.shape, generator=generator)
             m.mul_(0.9).add_(p.grad, alpha=0.1)
-            update = orthogonalise((0.1 * p.grad + 0.9 * m).flatten(1)) * 0.2 * max(len(p), p[0].numel()) ** 0.5
+            update = (
+                orthogonalise((0.1 * p.grad + 0.9 * m).flatten(1))
+                * 0.2
+                * max(len(p), p[0].numel()) ** 0.5
+            )
             w.mul_(1 - 0.1 * 0.5).sub_(0.1 * update.view_as(w))
         optimizer.step()
     torch.testing.assert_close([p.detach() for p in params], want)
@@ -264,4 +338,40 @@ def test_compiled_bf16_is_resumed_exactly(cache: Cache, tmp_path: Path) -> None:
     trained(cache, tmp_path / "whole", options)
     trained(cache, tmp_path / "cut", replace(options, samples=4))
     trained(cache, tmp_path / "cut", options)
-    assert differing(tmp_path / "cut" / "checkpoint.safetensors", tmp_path / "whole" / "checkpoint.safetensors") == []
+    assert (
+        differing(
+            tmp_path / "cut" / "checkpoint.safetensors",
+            tmp_path / "whole" / "checkpoint.safetensors",
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--from needs --samples"),
+        (
+            ("--samples", "8", "--model", "edgeface-n", "--recipe", "extd"),
+            "leave --model, --recipe out",
+        ),
+        (("--samples", "8"), "no checkpoint at"),
+    ],
+)
+def test_command_line_of_a_branch_is_checked_before_any_work(
+    flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    command = [
+        "train",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--from",
+        str(tmp_path / "run"),
+    ]
+    result = CliRunner().invoke(app, [*command, *flags])
+    assert isinstance(result.exception, OptionError | ModelError) and message in str(
+        result.exception
+    )
+    assert list(tmp_path.iterdir()) == []
