@@ -32,7 +32,7 @@ def recipe(samples: int = SAMPLES, batch: int = BATCH, size: int = SIZE_PX, seed
     """
     steps = -(-samples // batch)
     return TrainOptions(samples=samples, batch=batch, size=size, late_size=size, late_share=0.0, seed=seed,
-                        warmup=max(1, steps // 10), decay_share=0.5, ema=0.98, compile=compile,
+                        warmup=max(1, steps // 10), decay_share=0.5, ema=0.98, compile=compile, precision="fp32",
                         checkpoint_every=max(1, steps // 8), snapshot_every=steps)
 
 

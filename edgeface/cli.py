@@ -410,12 +410,20 @@ def _with_options(cls: type) -> Callable[[F], F]:
 
 def _given(ctx: typer.Context, options: Any) -> dict[str, Any]:
     """Those of the options that the command line names."""
-    sources = {f.name: ctx.get_parameter_source(f.name) for f in dataclasses.fields(options)}
-    return {name: getattr(options, name) for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if _named(ctx, f.name)}
+
+
+def _named(ctx: typer.Context, parameter: str) -> bool:
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command(epilog="Examples:\n\nedgeface train --data wider --out runs/mine\n\n"
-                    "edgeface train --data photos --annotations faces.csv --out runs/mine --samples 100000\n\n"
+                    "edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine "
+                    "--samples 20000 --lr 0.0005\n\n"
+                    "edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: whenever "
+                    "weights are wanted:\n\n"
+                    "edgeface train --data wider --from runs/long --out runs/weights --samples 300000\n\n"
                     "torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine\n\n"
                     "Killed at any moment, the same command goes on where the run was.")
 @_with_options(TrainOptions)
@@ -431,7 +439,17 @@ def train(
         help="Options to begin with: edgeface (the defaults below), extd, eresfd or asfd. Default: that of the "
              "network's family.")] = None,
     annotations: Annotated[Path | None, typer.Option(
-        help="Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own training list.")] = None,
+        help="Boxes: WIDER FACE text, RetinaFace's labels, or CSV with image,x1,y1,x2,y2 and landmarks. Default: WIDER "
+             "FACE's own training list.")] = None,
+    landmarks: Annotated[Path | None, typer.Option(
+        help="Five landmarks of the annotated faces, where --annotations has none: RetinaFace's labels, or CSV with "
+             "image,x1,y1,x2,y2 and x,y of each.")] = None,
+    init: Annotated[str | None, typer.Option(
+        help="Start from these weights, a zoo name or a .safetensors file: what fits by name and shape is taken."
+    )] = None,
+    branch: Annotated[Path | None, typer.Option(
+        "--from", help="Start from the full state of the run in this folder, with its network and options: the "
+                       "learning rate falls to 0 over --samples, which must be given.")] = None,
     cache: Annotated[Path | None, typer.Option(
         help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache.")] = None,
     in_memory: Annotated[bool, typer.Option(
@@ -444,15 +462,29 @@ def train(
     from edgeface.models.genotype import read_genotype
     from edgeface.models.registry import get_architecture, with_genotype
 
-    architecture = get_architecture(model)
-    if genotype:
-        architecture = with_genotype(architecture, read_genotype(genotype))
-    options = dataclasses.replace(get_recipe(recipe, architecture), **_given(ctx, options))
+    given = _given(ctx, options)
     _require_torch("train", "training")
     from edgeface.training import train_model
 
+    if branch:
+        from edgeface.training.start import branch_options
+
+        others = {"--model": _named(ctx, "model"), "--genotype": genotype, "--recipe": recipe, "--init": init}
+        if any(others.values()):
+            raise OptionError("--from goes on with the network and the options of that run: leave "
+                              f"{', '.join(name for name, value in others.items() if value)} out")
+        if "samples" not in given:
+            raise OptionError("--from needs --samples: over how many crops the learning rate falls to 0")
+        architecture, options = branch_options(branch, out)
+        options = dataclasses.replace(options, **given)
+    else:
+        architecture = get_architecture(model)
+        if genotype:
+            architecture = with_genotype(architecture, read_genotype(genotype))
+        options = dataclasses.replace(get_recipe(recipe, architecture), **given)
     cache = cache or out / "cache"
-    if not train_model(architecture, options, data, out, annotations, cache, in_memory, threads, device):
+    if not train_model(architecture, options, data, out, annotations, cache, in_memory, threads, device,
+                       landmarks=landmarks, init=init, branch=branch):
         print("stopped: the state is saved, the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130)
 

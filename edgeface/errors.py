@@ -27,6 +27,10 @@ class DataError(EdgefaceError):
     """A data set, annotation or prediction file that breaks its format."""
 
 
+class TrainingError(EdgefaceError):
+    """A training that cannot go on."""
+
+
 class ExportError(EdgefaceError):
     """An export that cannot be made, or that failed its parity check."""
 

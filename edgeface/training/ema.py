@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
 
 from edgeface.models.detector import FaceNet
 
 
 class EMA:
-    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory at the start."""
+    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory
+    at the start."""
 
     def __init__(self, model: FaceNet, decay: float) -> None:
         self.shadow = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        # Loading a state fills these very tensors: they are looked up once, not in every step.
+        pairs = list(
+            zip(self.shadow.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+        self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Follow the model after optimiser step ``step`` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = self.shadow.state_dict(), model.state_dict()
-        floating = [k for k, v in ours.items() if v.is_floating_point()]
-        torch._foreach_lerp_([ours[k] for k in floating], [theirs[k] for k in floating], 1 - decay)
-        for k in ours.keys() - set(floating):
-            ours[k].copy_(theirs[k])
+        ours, theirs = zip(*self._floating, strict=True)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for counter, value in self._counters:
+            counter.copy_(value)

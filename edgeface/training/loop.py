@@ -2,7 +2,7 @@
 
 Run folder:
     config.json              architecture and options, readable without the project
-    checkpoint.safetensors   everything a resume needs (written every ``checkpoint_every`` steps)
+    checkpoint.safetensors   everything a resume or a branch needs (written every ``checkpoint_every`` steps)
     weights.safetensors      moving average of the weights, what a user loads
     snapshots/               the same at regular steps, for a curve of accuracy
     log.csv, curves.png      losses, learning rate, images per second, share of time spent waiting for data
@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, current_thread, main_thread
@@ -36,7 +39,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from edgeface.decode import head_layout
-from edgeface.errors import OptionError
+from edgeface.errors import OptionError, TrainingError
 from edgeface.files import atomic_write
 from edgeface.models import Architecture, build
 from edgeface.records import from_fields
@@ -48,10 +51,18 @@ from edgeface.training.ema import EMA
 from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
+from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
+from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_sha256
 
 LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives",
               "images_per_s", "wait_share")
+FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
+"""What is known of a step; the gradient's norm is not logged"""
 LOG_EVERY = 25
+MAX_GRADIENT = 10.0
+"""norm"""
+FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
+"""Options that may change on a resume: they make a run longer, or write more or less of it"""
 
 
 class Trainer:
@@ -65,20 +76,45 @@ class Trainer:
         if options.batch % self.world:
             raise OptionError(f"--batch {options.batch} cannot be shared equally by {self.world} processes")
         self.architecture, self.layout = architecture, head_layout(architecture)
-        self.options, self.run, self.device = options.completed(self.layout), run, torch.device(device)
+        self.run, self.device = run, torch.device(device)
+        self.options = _with_precision(options.completed(self.layout), self.checkpoint, self.device)
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
-        self.model = build(architecture, options.seed).to(self.device).train()
-        self.ema = EMA(self.model, options.ema)
-        self.optimizers = make_optimizers(self.model, options.optimizer, options.lr, options.weight_decay)
+        self.model = build(architecture, self.options.seed).to(self.device).train()
+        self.network: torch.nn.Module = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.ema = EMA(self.model, self.options.ema)
+        if options.compile and self.device.type == "cpu":
+            self.model.normalise.compile(dynamic=False)  # one pass over the largest tensor of a step instead of two
+        self.optimizers = make_optimizers(self.model, self.options.optimizer, self.options.lr,
+                                          self.options.weight_decay)
+        self.parameters = list(self.model.parameters())
         self.step = 0
         self._cells: dict[int, Cells] = {}
-        self._config = {"architecture": architecture.to_json(), "options": dataclasses.asdict(self.options),
-                        "images": len(cache), "faces": len(cache.boxes)}
+        points = int(cache.landmarks.isfinite().all((1, 2)).sum()) if self.layout.landmarks else 0
+        self._config: dict[str, Any] = {
+            "architecture": architecture.to_json(), "options": dataclasses.asdict(self.options), "images": len(cache),
+            "faces": len(cache.boxes), "landmarks": points, "init": None, "branch": None}
 
     @property
     def checkpoint(self) -> Path:
         """Where the run's state lies."""
-        return self.run / "checkpoint.safetensors"
+        return self.run / CHECKPOINT
+
+    def begin(self, init: str | None = None, branch: Path | None = None) -> Fit | None:
+        """Continue this run; or else start it with the weights ``init``, or from the state of the run ``branch``.
+
+        init: name of the zoo, or a file, of which all that fits is taken: returns what did. Raises OptionError,
+        ModelError.
+        """
+        if self.checkpoint.exists():
+            self._resume(init, branch)
+        elif branch:
+            self._branch(checkpoint_of(branch))
+        elif init:
+            fit = fill(self.model, init)
+            self.ema.shadow.load_state_dict(self.model.state_dict())
+            self._config["init"] = fit.sha256
+            return fit
+        return None
 
     def resume(self) -> None:
         """Continue from the run's checkpoint if it has one.
@@ -87,63 +123,122 @@ class Trainer:
         longer; anything else would not be the same run. Raises OptionError for that. What the checkpoint of an earlier
         version does not say had today's default.
         """
-        if not self.checkpoint.exists():
-            return
+        self.begin()
+
+    def _resume(self, init: str | None, branch: Path | None) -> None:
         meta = read_meta(self.checkpoint)
         config = meta["config"]
         same = {"architecture": Architecture.from_json(config["architecture"]) == self.architecture,
-                "images": config["images"] == self._config["images"], "faces": config["faces"] == self._config["faces"]}
+                "images": config["images"] == self._config["images"], "faces": config["faces"] == self._config["faces"],
+                "landmarks": config.get("landmarks", 0) == self._config["landmarks"],
+                "--init weights": init is None or init_sha256(init) == config.get("init"),
+                "state: it is no branch": branch is None or config.get("branch") is not None}
         for name in (name for name, equal in same.items() if not equal):
             raise OptionError(f"{self.run} was started with other {name}: choose another --out folder")
         before = from_fields(TrainOptions, config["options"], "options").completed(self.layout)
-        free = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
-        for name in (f.name for f in dataclasses.fields(before) if f.name not in free):
+        for name in (f.name for f in dataclasses.fields(before) if f.name not in FREE):
             if getattr(before, name) != getattr(self.options, name):
                 raise OptionError(f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the same "
                                   "options or choose another --out folder")
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
         self.step = int(meta["step"])
+        self._config |= {name: config.get(name) for name in ("init", "branch")}
+
+    def _branch(self, checkpoint: Path) -> None:
+        """Take model, average and optimiser from ``checkpoint``: this run's first step follows that run's last."""
+        meta = read_meta(checkpoint)
+        config = meta["config"]
+        if Architecture.from_json(config["architecture"]) != self.architecture:
+            raise OptionError(f"--from {checkpoint} is of another network than --model: leave --model out")
+        if config["options"]["optimizer"] != self.options.optimizer:
+            raise OptionError(f"--from {checkpoint} goes on with the optimiser of that run, "
+                              f"{config['options']['optimizer']}: leave --optimizer out")
+        load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
+        passed = int(meta["step"]) + ((config.get("branch") or {}).get("step") or 0)
+        with checkpoint.open("rb") as file:
+            self._config["branch"] = {"step": passed, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+    @property
+    def passed(self) -> int:
+        """Steps before this run's first: those of the run that it branches off. Their crops are not drawn again."""
+        return int((self._config["branch"] or {}).get("step", 0))
 
     def fit(self) -> bool:
         """Train to the last step, writing the run folder as it goes; True when it got there.
 
         Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one stops at once.
+        Raises TrainingError at a loss that is not finite; what was saved before stays.
         """
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        make_deterministic()
+        hold_freed_memory()
         steps = self.options.steps
         if self.rank == 0:
             self._write_config()
-        model: torch.nn.Module = DistributedDataParallel(self.model) if self.world > 1 else self.model
         with _stop_request(self.world) as stop, _progress(self.rank) as progress:
             log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             task = progress.add_task("training", total=steps, completed=self.step, note="")
+            figures: list[Tensor] = []
             while self.step < steps and not stop.is_set():
                 start = time.perf_counter()
-                batch = self._batch(self.step)
-                waited = time.perf_counter() - start
-                log.add(self.step, self.options, self._optimise(model, batch), waited)
+                batch = self.crops(self.step)
+                log.waited += time.perf_counter() - start
+                figures.append(self.optimise(batch))
                 self.step += 1
+                if self._due(LOG_EVERY, self.options.checkpoint_every, self.options.snapshot_every):
+                    log.add(self.step, self.options, self._finite(figures))
+                    figures.clear()
                 progress.update(task, completed=self.step, note=log.note)
                 self._save_if_due(log)
+            self._finite(figures)
         if self.step < steps:
             self._save_checkpoint()
         return self.step == steps
 
-    def _batch(self, step: int) -> Batch:
+    def _due(self, *every: int) -> bool:
+        return self.step == self.options.steps or any(self.step % n == 0 for n in every)
+
+    def _finite(self, figures: list[Tensor]) -> Tensor:
+        """The figures [steps, 5] of the steps up to this one. Raises TrainingError for one that is not finite.
+
+        Called before anything is saved and every few steps, so that an accelerator is not waited for in each.
+        """
+        rows = torch.stack(figures).cpu() if figures else torch.zeros(0, len(FIGURES))
+        bad = torch.nonzero(~rows.isfinite().all(1)).flatten().tolist()
+        if bad:
+            step = self.step - len(rows) + bad[0]
+            kept = f"{self.checkpoint} is the last good state" if self.checkpoint.exists() else "nothing was saved yet"
+            raise TrainingError(f"the loss is not finite at step {step + 1}, learning rate "
+                                f"{self.options.lr_at(step):.3g}: train with a lower --lr or a longer --warmup; {kept}")
+        return rows
+
+    def crops(self, step: int) -> Batch:
+        """This process's part of batch ``step``."""
         o = self.options
         part = o.batch // self.world
-        return make_batch(self.cache, o.augment, o.size_at(step), o.batch, step, o.seed,
+        return make_batch(self.cache, o.augment, o.size_at(step), o.batch, self.passed + step, o.seed,
                           slice(self.rank * part, (self.rank + 1) * part), o.compile)
 
-    def _optimise(self, model: torch.nn.Module, batch: Batch) -> Loss:
-        """One optimiser step; returns the loss sums over all processes."""
-        o = self.options
-        size = batch.images.shape[-1]
+    def optimise(self, batch: Batch) -> Tensor:
+        """One optimiser step; returns FIGURES over all processes, float32 [5], without waiting for them."""
+        objective, total = self.loss(self.forward(batch), batch)
+        norm = self.backward(objective)
+        self.update()
+        self.average()
+        positives, weight = total.positives.clamp(min=1), total.weight.clamp(min=1e-3)
+        return torch.stack([total.cls / positives, total.box / weight, total.landmarks / weight, total.positives,
+                            norm.detach()])
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The network's outputs."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            outputs: tuple[Tensor, ...] = self.network(batch.images)
+        return outputs
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> tuple[Tensor, Loss]:
+        """What is minimised, and the loss sums over all processes of the (second) shot."""
+        o, size = self.options, batch.images.shape[-1]
         if size not in self._cells:
             self._cells[size] = make_cells(self.layout, size, size, self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if o.precision == "bf16" else nullcontext()
-        with autocast:
-            outputs = model(batch.images)
         shots = shot_losses(outputs, batch, self._cells[size], self.layout, o)
         totals = [Loss(**{name: self._summed(value) for name, value in vars(shot).items()}) for shot in shots]
         # DDP averages gradients over processes, so each one contributes its sum times their number
@@ -152,16 +247,26 @@ class Trainer:
             + (o.box_weight * shot.box + o.landmark_weight * shot.landmarks) / total.weight.clamp(min=1e-3)
             for shot, total in zip(shots, totals, strict=True)
         ]).sum()
+        return objective, totals[0]
+
+    def backward(self, objective: Tensor) -> Tensor:
+        """New gradients, clipped; returns their norm before that."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
+
+    def update(self) -> None:
+        """The optimisers' step, at the learning rate of this step."""
+        rate = self.options.lr_at(self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = o.lr_at(self.step)
+                group["lr"] = rate
             optimizer.step()
-        self.ema.update(self.model, self.step)
-        return totals[0]
+
+    def average(self) -> None:
+        """Let the moving average follow."""
+        self.ema.update(self.passed + self.step)
 
     def _summed(self, value: Tensor) -> Tensor:
         value = value.detach().clone()
@@ -170,12 +275,11 @@ class Trainer:
         return value
 
     def _save_if_due(self, log: _Log) -> None:
-        o, last = self.options, self.step == self.options.steps
         if self.rank != 0:
             return
-        if last or self.step % o.snapshot_every == 0:
+        if self._due(self.options.snapshot_every):
             save_weights(self.ema.shadow, self.run / "snapshots" / f"step-{self.step:07d}.safetensors")
-        if last or self.step % o.checkpoint_every == 0:
+        if self._due(self.options.checkpoint_every):
             self._save_checkpoint()
             log.plot()
 
@@ -187,6 +291,22 @@ class Trainer:
     def _write_config(self) -> None:
         with atomic_write(self.run / "config.json") as temporary:
             temporary.write_text(json.dumps(self._config, indent=1))
+
+
+def _with_precision(options: TrainOptions, checkpoint: Path, device: torch.device) -> TrainOptions:
+    """Options whose precision is no longer ``auto``: what the run has, or what is faster here.
+
+    A run that goes on elsewhere keeps its own: with another it would not be the same run.
+    """
+    fast = fast_bf16(device)
+    if options.precision == "bf16" and not fast:
+        print("note: --precision bf16 is slow here, a processor without AMX: --precision auto takes what is faster",
+              file=sys.stderr)
+    if options.precision != "auto":
+        return options
+    if checkpoint.exists():
+        return replace(options, precision=read_meta(checkpoint)["config"]["options"].get("precision", "fp32"))
+    return replace(options, precision="bf16" if fast else "fp32")
 
 
 @contextmanager
@@ -241,8 +361,7 @@ class _Log:
 
     def __init__(self, run: Path, step: int, images: int, enabled: bool) -> None:
         self.path, self.images, self.enabled, self.note = run / "log.csv", images, enabled, ""
-        self.sums: dict[str, float] = {}
-        self.steps, self.since, self.waited = 0, time.perf_counter(), 0.0
+        self.figures, self.since, self.waited = torch.zeros(0, len(FIGURES)), time.perf_counter(), 0.0
         if not enabled:
             return
         kept: list[dict[str, str]] = []
@@ -254,27 +373,23 @@ class _Log:
             writer.writeheader()
             writer.writerows(kept)
 
-    def add(self, step: int, o: TrainOptions, loss: Loss, waited: float) -> None:
+    def add(self, step: int, o: TrainOptions, figures: Tensor) -> None:
+        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is due."""
         if not self.enabled:
             return
-        positives = float(loss.positives)
-        values = {"cls_loss": float(loss.cls) / max(1.0, positives), "positives": positives,
-                  "box_loss": float(loss.box) / max(1e-3, float(loss.weight)),
-                  "landmark_loss": float(loss.landmarks) / max(1e-3, float(loss.weight))}
-        self.sums = {k: self.sums.get(k, 0.0) + v for k, v in values.items()}
-        self.steps, self.waited = self.steps + 1, self.waited + waited
-        if (step + 1) % LOG_EVERY and step + 1 != o.steps:
+        self.figures = torch.cat([self.figures, figures])
+        if step % LOG_EVERY and step != o.steps:
             return
-        elapsed = time.perf_counter() - self.since
-        row: dict[str, Any] = {k: f"{v / self.steps:.5g}" for k, v in self.sums.items()}
-        seen = (step + 1) * o.batch
-        row |= {"step": step + 1, "samples": seen, "epoch": f"{seen / self.images:.3f}", "size": o.size_at(step),
-                "lr": f"{o.lr_at(step):.4g}", "images_per_s": f"{self.steps * o.batch / elapsed:.1f}",
-                "wait_share": f"{self.waited / elapsed:.3f}"}
+        elapsed, steps = time.perf_counter() - self.since, len(self.figures)
+        means = self.figures.double().mean(0).tolist()
+        row: dict[str, Any] = {k: f"{v:.5g}" for k, v in zip(FIGURES, means, strict=True) if k in LOG_FIELDS}
+        row |= {"step": step, "samples": step * o.batch, "epoch": f"{step * o.batch / self.images:.3f}",
+                "size": o.size_at(step - 1), "lr": f"{o.lr_at(step - 1):.4g}",
+                "images_per_s": f"{steps * o.batch / elapsed:.1f}", "wait_share": f"{self.waited / elapsed:.3f}"}
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, LOG_FIELDS).writerow(row)
         self.note = f"{row['images_per_s']} img/s  cls {row['cls_loss']}  box {row['box_loss']}"
-        self.sums, self.steps, self.since, self.waited = {}, 0, time.perf_counter(), 0.0
+        self.figures, self.since, self.waited = torch.zeros(0, len(FIGURES)), time.perf_counter(), 0.0
 
     def plot(self) -> None:
         """Draw the losses and the learning rate; without matplotlib the log alone has to do."""

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix of [m, n], by the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
+def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration (Jordan et al. 2024).
 
     The coefficients trade exactness for speed: singular values end between about 0.7 and 1.2.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix / (matrix.norm() + 1e-7)
-    wide: Tensor = x if x.shape[0] <= x.shape[1] else x.T
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    wide: Tensor = x.mT if tall else x
     for _ in range(iterations):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+    return wide.mT if tall else wide
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,14 +39,26 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient; a closure is not supported."""
         assert closure is None
         for group in self.param_groups:
-            for p in (p for p in group["params"] if p.grad is not None):
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-                update = orthogonalise(update) * (0.2 * max(update.shape) ** 0.5)
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p), alpha=-group["lr"])
+            self._update([p for p in group["params"] if p.grad is not None], group)
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape are orthogonalised together: a network has few shapes and many convolutions."""
+        grads = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        nesterov = torch._foreach_lerp(grads, momenta, group["momentum"])
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for i, p in enumerate(params):
+            by_shape.setdefault((len(p), p[0].numel()), []).append(i)
+        for shape, members in by_shape.items():
+            updates = orthogonalise(torch.stack([nesterov[i].flatten(1) for i in members]))
+            chosen = [params[i] for i in members]
+            torch._foreach_add_(chosen, [u.view_as(p) for u, p in zip(updates, chosen, strict=True)],
+                                alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
 
 
 def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
@@ -55,7 +68,7 @@ def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float)
     """
     params = [p for p in model.parameters() if p.requires_grad]
     if name == "sgd":
-        return [torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=weight_decay)]
+        return [torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)]
     dense = [p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 4]
     taken = {id(p) for p in dense}
     rest = [p for p in params if id(p) not in taken]
@@ -63,7 +76,8 @@ def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float)
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW([g for g in groups if g["params"]], lr=lr)]
+    groups = [g for g in groups if g["params"]]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, fused=True)]
     if dense:
         optimizers.append(Muon(dense, lr=lr, weight_decay=weight_decay))
     return optimizers

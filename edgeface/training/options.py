@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,8 +17,38 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("adamw", "muon", "sgd")
 ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
 LOSSES = ("quality", "multibox", "drmc")
+PRECISIONS = ("auto", "bf16", "fp32")
+MAX_SIZE_PX = 4096
 OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
 """Assigner and loss of networks with a box coding, where nothing else is asked for"""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Accepted numbers, from ``low`` to ``high``; with ``open`` neither end itself."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        inside = self.low < value < self.high if self.open else self.low <= value <= self.high
+        return inside and math.isfinite(value)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'above' if self.open else 'at least'} {self.low}"
+        return f"{'between' if self.open else 'from'} {self.low} {'and' if self.open else 'to'} {self.high}"
+
+
+RANGES = {
+    "samples": Range(1), "batch": Range(1), "late_share": Range(0, 1), "lr": Range(0, open=True),
+    "weight_decay": Range(0, 1), "warmup": Range(0), "warmup_lr": Range(0), "decay_share": Range(0, 1),
+    "ema": Range(0, 1), "box_weight": Range(0), "landmark_weight": Range(0), "margin": Range(0),
+    "margin_scale": Range(0, open=True), "seed": Range(0, 2**31 - 1), "checkpoint_every": Range(1),
+    "snapshot_every": Range(1),
+}
+"""What the numbers of :class:`TrainOptions` may be; sizes have a rule of their own. --help says the same."""
 
 
 @dataclass(frozen=True)
@@ -80,35 +111,36 @@ class TrainOptions:
     """What a run depends on, apart from the network and the data."""
 
     samples: int = 300_000
-    """images seen in the whole run"""
+    """images seen in the whole run, at least 1"""
     batch: int = 32
-    """images per optimiser step, over all processes"""
+    """images per optimiser step, over all processes, at least 1"""
     size: int = 320
-    """side of the square crops, px"""
+    """side of the square crops, px: a multiple of 32 from 64 to 4096"""
     late_size: int = 448
-    """side of the crops in the last part of the run, px"""
+    """side of the crops in the last part of the run, px: a multiple of 32 from 64 to 4096"""
     late_share: float = 0.15
-    """share of the samples seen at ``late_size``"""
+    """share of the samples seen at ``late_size``, from 0 to 1"""
     optimizer: str = "muon"
     """adamw, muon (orthogonalised updates for the convolutions), or sgd (momentum .9)"""
     lr: float = 3e-3
-    """peak learning rate"""
+    """peak learning rate, above 0"""
     weight_decay: float = 0.02
-    """of convolution weights, decoupled; with sgd of all parameters, added to the gradient"""
+    """of convolution weights, decoupled; with sgd of all parameters, added to the gradient; from 0 to 1"""
     warmup: int = 300
-    """optimiser steps of linear warm-up"""
+    """optimiser steps of linear warm-up, at least 0"""
     warmup_lr: float = 0.0
-    """learning rate that the warm-up starts from"""
+    """learning rate that the warm-up starts from, at least 0"""
     decay_share: float = 0.35
-    """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is constant"""
+    """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is constant;
+    from 0 to 1. With 0 it never falls: such a run can be made longer at will, and --from takes weights from it"""
     drops: str = ""
     """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead of decay_share"""
     ema: float = 0.998
-    """decay of the moving average of the weights, per step"""
+    """decay of the moving average of the weights, per step, from 0 to 1"""
     box_weight: float = 2.0
-    """weight of the box loss"""
+    """weight of the box loss, at least 0"""
     landmark_weight: float = 0.1
-    """weight of the landmark loss, for networks with landmarks"""
+    """weight of the landmark loss, for networks with landmarks, at least 0"""
     assigner: str = ""
     """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of .4, ASFD); nothing:
     dynamic, with prior boxes compensated"""
@@ -116,34 +148,37 @@ class TrainOptions:
     """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality, with prior boxes
     multibox"""
     margin: float = 0.2
-    """drmc: taken from the logit of what is right"""
+    """drmc: taken from the logit of what is right, at least 0"""
     margin_scale: float = 1.0
-    """drmc: factor of the logits"""
-    precision: str = "fp32"
-    """fp32, or bf16 (autocast; pays where the CPU has AMX and on accelerators)"""
+    """drmc: factor of the logits, above 0"""
+    precision: str = "auto"
+    """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX, GPUs), else fp32. A run
+    that is resumed keeps what it has"""
     compile: bool = True
-    """compile the sampling of crops: several times as fast, needs a C++ compiler"""
+    """compile the sampling of crops and the normalisation of their pixels: several times as fast, needs a C++
+    compiler"""
     seed: int = 0
-    """of the initial weights, the order of the images and every crop"""
+    """of the initial weights, the order of the images and every crop, from 0 to 2147483647"""
     checkpoint_every: int = 250
-    """optimiser steps between checkpoints"""
+    """optimiser steps between checkpoints, at least 1"""
     snapshot_every: int = 1000
-    """optimiser steps between kept snapshots of the averaged weights"""
+    """optimiser steps between kept snapshots of the averaged weights, at least 1"""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:
         choices = {"optimizer": OPTIMIZERS, "assigner": ("", *ASSIGNERS), "loss": ("", *LOSSES),
-                   "precision": ("fp32", "bf16")}
+                   "precision": PRECISIONS}
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 known = ", ".join(filter(None, accepted))
                 raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {known}")
-        for name in ("samples", "batch", "checkpoint_every", "snapshot_every"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"--{name.replace('_', '-')} must be at least 1")
+        for name, numbers in RANGES.items():
+            if getattr(self, name) not in numbers:
+                raise OptionError(f"{_flag(name)} must be {numbers}, not {getattr(self, name)}")
         for name in ("size", "late_size"):
-            if getattr(self, name) % 32 or getattr(self, name) < 64:
-                raise OptionError(f"--{name.replace('_', '-')} must be a multiple of 32, at least 64")
+            side = getattr(self, name)
+            if side % 32 or not 64 <= side <= MAX_SIZE_PX:
+                raise OptionError(f"{_flag(name)} must be a multiple of 32 from 64 to {MAX_SIZE_PX}, not {side}")
         if not all(a < b for a, b in pairwise((0.0, *self.drop_shares, 1.0))):
             raise OptionError(f"--drops {self.drops!r} is not a list of increasing shares between 0 and 1")
 
@@ -182,6 +217,10 @@ class TrainOptions:
                               "drmc")
         assigner, loss = OWN[layout.coding]
         return replace(self, assigner=self.assigner or assigner, loss=self.loss or loss)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 _S3FD = TrainOptions(

@@ -1,0 +1,126 @@
+"""What a run begins with instead of random weights: weights that fit, or the whole state of another
+run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgeface import zoo
+from edgeface.errors import ModelError
+from edgeface.models.architecture import Architecture
+from edgeface.models.detector import FaceNet
+from edgeface.records import from_fields
+from edgeface.training.checkpoint import read_meta
+from edgeface.training.options import TrainOptions
+
+CHECKPOINT = "checkpoint.safetensors"
+LEAST_SHARE = 0.5
+"""of the tensors of the backbone: with fewer, the file is of another network, and starting from it
+an accident"""
+NAMED = 3
+"""tensors that do not fit and are named"""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Which tensors a network took from a file."""
+
+    sha256: str
+    fitting: tuple[str, ...]
+    missing: tuple[str, ...]
+    """tensors of the network that the file lacks or has in another shape"""
+
+    def __str__(self) -> str:
+        text = f"{len(self.fitting)} of {len(self.fitting) + len(self.missing)} tensors fit"
+        if self.missing:
+            more = ", ..." if len(self.missing) > NAMED else ""
+            text += (
+                f", {len(self.missing)} begin at random: {', '.join(self.missing[:NAMED])}{more}"
+            )
+        return text
+
+
+def init_sha256(init: str) -> str:
+    """SHA-256 of the weights that ``init`` names: a model of the zoo, or a file. Raises
+    ModelError."""
+    return hashlib.sha256(_read(init)).hexdigest()
+
+
+def _read(init: str) -> bytes:
+    path = zoo.FOLDER / zoo.get_entry(init).weights if init in zoo.names() else Path(init)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read --init {init}: {error.strerror or error}; accepted: a .safetensors file, "
+            f"or one of {', '.join(zoo.names())}"
+        ) from None
+
+
+def fill(model: FaceNet, init: str) -> Fit:
+    """Give ``model`` the tensors of ``init`` that fit by name and shape; ``init`` as
+    :func:`init_sha256` takes it.
+
+    Raises ModelError, the model unchanged, for a file that is damaged, holds values that are not
+    finite, or has less than half of the backbone.
+    """
+    sha256 = init_sha256(init)
+    weights = zoo.load_weights(init) if init in zoo.names() else zoo.load_weights_file(init)
+    own = {k: v for k, v in model.state_dict().items() if not k.endswith(zoo.COUNTER)}
+    fitting = [k for k, v in own.items() if k in weights and weights[k].shape == tuple(v.shape)]
+    fit = Fit(sha256, tuple(fitting), tuple(k for k in own if k not in fitting))
+    body = [k for k in own if k.startswith("backbone.")]
+    common = sum(k in fitting for k in body)
+    if common < LEAST_SHARE * len(body):
+        hint = (
+            f"{init} is a checkpoint, pass the weights.safetensors beside it"
+            if any(k.startswith("model.backbone.") for k in weights)
+            else "pass weights of a network with this backbone"
+        )
+        raise ModelError(
+            f"--init {init} is of another network: {common} of {len(body)} tensors of the backbone "
+            f"of {model.architecture.name} fit, accepted: half of them; {hint}"
+        )
+    values = {k: np.array(weights[k], np.float32) for k in fitting}
+    for key, value in values.items():
+        if not np.isfinite(value).all():
+            raise ModelError(f"--init {init} holds values that are not finite: {key}")
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()}, strict=False)
+    return fit
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint that ``run`` means, a run folder or such a file. Raises ModelError."""
+    path = run / CHECKPOINT if run.is_dir() else run
+    if not path.is_file():
+        raise ModelError(
+            f"no checkpoint at {path}: pass the --out folder of a training, or a copy of its "
+            f"{CHECKPOINT}"
+        )
+    return path
+
+
+def options_of(run: Path) -> tuple[Architecture, TrainOptions]:
+    """Network and options of the run that left a checkpoint in ``run``. Raises ModelError."""
+    config = read_meta(checkpoint_of(run))["config"]
+    return (
+        Architecture.from_json(config["architecture"]),
+        from_fields(TrainOptions, config["options"], "options"),
+    )
+
+
+def branch_options(run: Path, out: Path) -> tuple[Architecture, TrainOptions]:
+    """Network and options that a branch of ``run`` begins with: those of the run, but its rate
+    falls from the start.
+
+    If ``out`` holds the branch already, those of the branch. Raises ModelError.
+    """
+    if (out / CHECKPOINT).exists():
+        return options_of(out)
+    architecture, options = options_of(run)
+    return architecture, replace(options, warmup=0, decay_share=1.0, drops="")

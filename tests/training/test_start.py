@@ -1,0 +1,377 @@
+"""How a run begins and ends: from weights, from another run, in which precision; ranges; a loss
+that is not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from edgeface.cli import app
+from edgeface.errors import DataError, ModelError, OptionError, TrainingError
+from edgeface.models import build, get_architecture
+from edgeface.options import field_help
+from edgeface.training import open_photos, train_model
+from edgeface.training.checkpoint import read_meta, save_weights
+from edgeface.training.dataset import Cache
+from edgeface.training.loop import Trainer
+from edgeface.training.optimizer import Muon, orthogonalise
+from edgeface.training.options import RANGES, TrainOptions
+from edgeface.training.start import branch_options, fill
+from edgeface.zoo import load_weights
+
+NET = get_architecture("edgeface-n")
+WITH_LANDMARKS = replace(NET, name="mine", head=replace(NET.head, landmarks=5))
+SMALL = TrainOptions(
+    samples=8,
+    batch=2,
+    size=64,
+    late_size=64,
+    warmup=1,
+    decay_share=0.0,
+    compile=False,
+    precision="fp32",
+    checkpoint_every=2,
+    snapshot_every=100,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    torch.set_num_threads(1)
+    return open_photos(photos, photos / "faces.csv", tmp_path_factory.mktemp("start") / "cache")
+
+
+def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
+    trainer = Trainer(NET, options, cache, run)
+    trainer.begin(**start)
+    assert trainer.fit()
+    return trainer
+
+
+def differing(a: Path, b: Path) -> list[str]:
+    ours, theirs = load_file(a), load_file(b)
+    assert ours.keys() == theirs.keys()
+    return [k for k in ours if not ours[k].equal(theirs[k])]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ema", 2.0),
+        ("warmup", -5),
+        ("lr", math.nan),
+        ("lr", 0.0),
+        ("lr", math.inf),
+        ("decay_share", 1.5),
+        ("late_share", -0.1),
+        ("box_weight", -1.0),
+        ("weight_decay", -1.0),
+        ("seed", -1),
+        ("size", 32_000),
+        ("snapshot_every", 0),
+    ],
+)
+def test_numbers_out_of_range_are_refused_in_one_line(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} must be .*not [^\n]+$"):
+        TrainOptions(**{name: value})
+
+
+def test_help_says_the_ranges() -> None:
+    texts = {name: " ".join(text.split()) for name, text in field_help(TrainOptions).items()}
+    assert [name for name, numbers in RANGES.items() if str(numbers) not in texts[name]] == []
+
+
+def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() -> None:
+    constant = TrainOptions(samples=3200, warmup=10, decay_share=0.0, lr=1.0)
+    assert {constant.lr_at(step) for step in range(10, 100)} == {1.0}
+    branch = replace(constant, warmup=0, decay_share=1.0)
+    assert [branch.lr_at(step) for step in (0, 50, 99)] == pytest.approx([1.0, 0.5, 0.01])
+
+
+def test_a_branch_goes_on_as_the_run_would_have(cache: Cache, tmp_path: Path) -> None:
+    """At the same rate, a run and its branch are together bit for bit the longer run: crops,
+    averages, momenta."""
+    trained(cache, tmp_path / "long", replace(SMALL, samples=16))
+    trained(cache, tmp_path / "short")
+    options = replace(branch_options(tmp_path / "short", tmp_path / "branch")[1], decay_share=0.0)
+    trained(cache, tmp_path / "branch", options, branch=tmp_path / "short")
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        assert differing(tmp_path / "branch" / name, tmp_path / "long" / name) == []
+    assert json.loads((tmp_path / "branch" / "config.json").read_text())["branch"]["step"] == 4
+
+
+def test_a_branch_is_resumed_exactly_though_its_run_went_on(cache: Cache, tmp_path: Path) -> None:
+    trained(cache, tmp_path / "run")
+    options = branch_options(tmp_path / "run", tmp_path / "whole")[1]
+    assert (options.warmup, options.decay_share) == (0, 1.0)
+    options = replace(options, decay_share=0.0)
+    trained(cache, tmp_path / "whole", options, branch=tmp_path / "run")
+    trained(cache, tmp_path / "cut", replace(options, samples=4), branch=tmp_path / "run")
+    trained(cache, tmp_path / "run", replace(SMALL, samples=12))
+    _, again = branch_options(tmp_path / "run", tmp_path / "cut")
+    trained(cache, tmp_path / "cut", replace(again, samples=8), branch=tmp_path / "run")
+    assert (
+        differing(
+            tmp_path / "cut" / "weights.safetensors", tmp_path / "whole" / "weights.safetensors"
+        )
+        == []
+    )
+
+
+def test_what_cannot_be_branched_is_refused(cache: Cache, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no checkpoint at"):
+        Trainer(NET, SMALL, cache, tmp_path / "out").begin(branch=tmp_path / "nowhere")
+    trained(cache, tmp_path / "run")
+    with pytest.raises(OptionError, match="leave --optimizer out"):
+        Trainer(NET, replace(SMALL, optimizer="sgd"), cache, tmp_path / "out").begin(
+            branch=tmp_path / "run"
+        )
+    with pytest.raises(OptionError, match="no branch"):
+        Trainer(NET, SMALL, cache, tmp_path / "run").begin(branch=tmp_path / "run")
+
+
+def test_weights_of_the_zoo_begin_a_run_and_its_average(cache: Cache, tmp_path: Path) -> None:
+    trainer = Trainer(NET, SMALL, cache, tmp_path / "run")
+    fit = trainer.begin(init="edgeface-n")
+    assert fit is not None and fit.missing == () and "tensors fit" in str(fit)
+    for model in (trainer.model, trainer.ema.shadow):
+        state = model.state_dict()
+        assert all(
+            np.array_equal(state[k].numpy(), v) for k, v in load_weights("edgeface-n").items()
+        )
+    assert trainer.fit()
+    assert Trainer(NET, SMALL, cache, tmp_path / "run").begin() is None
+    with pytest.raises(OptionError, match="--init"):
+        save_weights(build("edgeface-n"), tmp_path / "other.safetensors")
+        Trainer(NET, SMALL, cache, tmp_path / "run").begin(init=str(tmp_path / "other.safetensors"))
+
+
+def test_a_new_head_begins_at_random_and_is_named() -> None:
+    model = build(WITH_LANDMARKS, seed=3)
+    fit = fill(model, "edgeface-n")
+    assert fit.missing and all(
+        ".kps" in name or "landmarks" in name or "head" in name for name in fit.missing
+    )
+    assert fit.missing[0] in str(fit) and "begin at random" in str(fit)
+    assert len(fit.fitting) == len(load_weights("edgeface-n"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "cannot read"),
+        ("damaged", "not a whole safetensors file"),
+        ("family", r"of another network: \d+ of"),
+        ("checkpoint", "pass the weights.safetensors"),
+        ("nan", "not finite: backbone"),
+    ],
+)
+def test_a_file_that_cannot_begin_a_run_is_refused(kind: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "init.safetensors"
+    tensors = {k: v.contiguous() for k, v in build("edgeface-n").state_dict().items()}
+    if kind == "damaged":
+        path.write_bytes(b"\0" * 20)
+    elif kind == "family":
+        save_weights(build("eresfd-16"), path)
+    elif kind == "checkpoint":
+        save_file({f"model.{k}": v for k, v in tensors.items()}, path)
+    elif kind == "nan":
+        first = next(k for k in tensors if k.startswith("backbone."))
+        save_file(tensors | {first: torch.full_like(tensors[first], torch.nan)}, path)
+    model = build("edgeface-n", seed=1)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ModelError, match=message) as caught:
+        fill(model, str(path))
+    assert "\n" not in str(caught.value)
+    assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
+    fast: bool,
+    cache: Cache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: fast)
+    options = replace(SMALL, precision="auto")
+    taken = trained(cache, tmp_path / "run", options).options.precision
+    assert taken == ("bf16" if fast else "fp32")
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["options"]["precision"] == taken
+    )
+    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: not fast)
+    elsewhere = Trainer(NET, options, cache, tmp_path / "run")
+    elsewhere.resume()
+    assert (elsewhere.step, elsewhere.options.precision) == (4, taken)
+    other = "fp32" if fast else "bf16"
+    with pytest.raises(OptionError, match="precision"):
+        Trainer(NET, replace(SMALL, precision=other), cache, tmp_path / "run").resume()
+    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: False)
+    capsys.readouterr()
+    Trainer(NET, replace(SMALL, precision="bf16"), cache, tmp_path / "other")
+    assert "note: --precision bf16 is slow here" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
+    cache: Cache, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trainer = Trainer(NET, replace(SMALL, samples=40), cache, run)
+    good = trainer.crops
+
+    def crops(step: int) -> Any:
+        batch = good(step)
+        return replace(batch, images=batch.images * (torch.nan if step == 4 else 1))
+
+    trainer.crops = crops  # type: ignore[method-assign]
+    with pytest.raises(
+        TrainingError, match=r"not finite at step 5, learning rate .* last good state$"
+    ):
+        trainer.fit()
+    assert read_meta(run / "checkpoint.safetensors")["step"] == 4
+    assert all(v.isfinite().all() for v in load_file(run / "checkpoint.safetensors").values())
+    trained(cache, tmp_path / "four")
+    assert differing(run / "weights.safetensors", tmp_path / "four" / "weights.safetensors") == []
+
+
+def test_a_checkpoint_of_before_still_resumes(cache: Cache, tmp_path: Path) -> None:
+    """What an earlier version did not write: landmarks, init and branch; its precision was fp32."""
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    trained(cache, tmp_path / "run")
+    with safe_open(str(path), framework="pt") as file:
+        meta = json.loads(file.metadata()["meta"])
+    for name in ("landmarks", "init", "branch"):
+        del meta["config"][name]
+    save_file(load_file(path), path, metadata={"meta": json.dumps(meta)})
+    trainer = Trainer(NET, replace(SMALL, precision="auto"), cache, tmp_path / "run")
+    trainer.resume()
+    assert trainer.step == 4
+
+
+def with_points(photos: Path, path: Path, faces: int) -> Path:
+    """The annotations of ``photos`` as a CSV in which the first ``faces`` have landmarks."""
+    lines = (photos / "faces.csv").read_text().split()[1:]
+    rows = []
+    for i, line in enumerate(line for line in lines if ",,," not in line):
+        x1, y1, x2, y2 = map(float, line.split(",")[1:])
+        points = [
+            (x1 + (x2 - x1) * a, y1 + (y2 - y1) * b)
+            for a, b in ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))
+        ]
+        rows.append(
+            f"{line}," + ",".join(f"{v:.1f}" for point in points for v in point)
+            if i < faces
+            else line + "," * 10
+        )
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_landmarks_of_a_file_of_their_own_are_learned_and_belong_to_the_run(
+    photos: Path, tmp_path: Path
+) -> None:
+    run, boxes = tmp_path / "run", photos / "faces.csv"
+    some, all_ = (with_points(photos, tmp_path / f"{n}.csv", n) for n in (2, 4))
+    assert train_model(
+        WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "some", threads=1, landmarks=some
+    )
+    assert json.loads((run / "config.json").read_text())["landmarks"] == 2
+    with pytest.raises(OptionError, match="other landmarks"):
+        train_model(
+            WITH_LANDMARKS, SMALL, photos, run, boxes, tmp_path / "all", threads=1, landmarks=all_
+        )
+
+
+def test_landmarks_that_are_missing_or_not_used_are_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="pass --landmarks FILE"):
+        train_model(WITH_LANDMARKS, SMALL, photos, out, photos / "faces.csv", tmp_path / "cache")
+    assert not out.exists() and not (tmp_path / "cache").exists()
+    own = with_points(photos, tmp_path / "own.csv", 4)
+    assert train_model(
+        NET, replace(SMALL, samples=2), photos, out, own, tmp_path / "cache", threads=1
+    )
+    assert "note: edgeface-n has no landmarks" in capsys.readouterr().err
+
+
+def test_convolutions_of_one_shape_are_updated_as_each_alone_would_be() -> None:
+    """Momentum, Nesterov, Newton-Schulz and decay, matrix by matrix, against the batched step."""
+    generator = torch.Generator().manual_seed(0)
+    params = [
+        torch.nn.Parameter(torch.randn(shape, generator=generator))
+        for shape in ((8, 4, 3, 3), (8, 4, 3, 3), (48, 4, 1, 1))
+    ]
+    want = [p.detach().clone() for p in params]
+    momenta = [torch.zeros_like(p) for p in want]
+    optimizer = Muon(params, lr=0.1, momentum=0.9, weight_decay=0.5)
+    for _ in range(2):
+        for p, w, m in zip(params, want, momenta, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            m.mul_(0.9).add_(p.grad, alpha=0.1)
+            update = (
+                orthogonalise((0.1 * p.grad + 0.9 * m).flatten(1))
+                * 0.2
+                * max(len(p), p[0].numel()) ** 0.5
+            )
+            w.mul_(1 - 0.1 * 0.5).sub_(0.1 * update.view_as(w))
+        optimizer.step()
+    torch.testing.assert_close([p.detach() for p in params], want)
+
+
+@pytest.mark.slow
+def test_compiled_bf16_is_resumed_exactly(cache: Cache, tmp_path: Path) -> None:
+    options = replace(SMALL, precision="bf16", compile=True)
+    trained(cache, tmp_path / "whole", options)
+    trained(cache, tmp_path / "cut", replace(options, samples=4))
+    trained(cache, tmp_path / "cut", options)
+    assert (
+        differing(
+            tmp_path / "cut" / "checkpoint.safetensors",
+            tmp_path / "whole" / "checkpoint.safetensors",
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--from needs --samples"),
+        (
+            ("--samples", "8", "--model", "edgeface-n", "--recipe", "extd"),
+            "leave --model, --recipe out",
+        ),
+        (("--samples", "8"), "no checkpoint at"),
+    ],
+)
+def test_command_line_of_a_branch_is_checked_before_any_work(
+    flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    command = [
+        "train",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--from",
+        str(tmp_path / "run"),
+    ]
+    result = CliRunner().invoke(app, [*command, *flags])
+    assert isinstance(result.exception, OptionError | ModelError) and message in str(
+        result.exception
+    )
+    assert list(tmp_path.iterdir()) == []
