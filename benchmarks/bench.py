@@ -29,7 +29,7 @@ from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL, Job, Protocol
+from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import field_help, parse_size
 from export.terminal import Terminal
 

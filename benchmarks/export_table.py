@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import emit, environment, installed_runtimes, table
+from edgeface.architecture.registry import listed
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import Job, Protocol
-from edgeface.latency.protocol import Tick, measure
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import Tick, measure
 from edgeface.models.complexity import count
-from edgeface.models.registry import listed
 from edgeface.options import parse_size
 from export.pipeline import export_model
 from export.request import ExportRequest

@@ -1,7 +1,7 @@
 """``python -m benchmarks.first_networks``: what choosing the first networks of a search is worth.
 
 A latency model is fitted to a few networks of a latency table and asked for all others: once to those that
-edgeface.search.cover chooses, and a few times to as many random ones, as their mean.
+edgeface.predict.first_networks chooses, and a few times to as many random ones, as their mean.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.common import emit, exit_code, table
 from benchmarks.latency_model import KINDS, TABLES, Score
 from edgeface.errors import OptionError
-from edgeface.search.cover import cover
-from edgeface.search.latency_model import LatencyModel
-from edgeface.search.latency_table import LatencyTable
-from edgeface.search.record import LEAST_NETWORKS, StudyOptions
+from edgeface.predict.first_networks import cover
+from edgeface.predict.model import LatencyModel
+from edgeface.predict.table import LatencyTable
+from edgeface.search.options import LEAST_NETWORKS, StudyOptions
 from export.terminal import Terminal
 
 SIZE = (640, 480)

@@ -25,15 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import exit_code, table
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import macs_of, params_of
 from edgeface.backends import BACKENDS
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture
-from edgeface.search.latency_model import LatencyModel, Prediction
-from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
-from edgeface.search.layers import macs_of, params_of
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.model import LatencyModel, Prediction
+from edgeface.predict.table import LatencyTable, Record, Setting, measure
 from edgeface.search.space import COUNTED_AT, SPACES
 from export.terminal import Terminal
 

@@ -18,12 +18,12 @@ from typing import Any
 from benchmarks.common import table
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
+from edgeface.architecture import Architecture
 from edgeface.detector import Detector
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
-from edgeface.models import Architecture
 from edgeface.models.complexity import count
 from edgeface.runners.torch import TorchRunner
 

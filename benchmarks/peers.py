@@ -24,8 +24,8 @@ from edgeface.bundle import Bundle
 from edgeface.errors import BundleError
 from edgeface.latency import cores
 from edgeface.latency.environment import Machine, Moment, other_load
-from edgeface.latency.jobs import Protocol
 from edgeface.latency.measurement import Environment, Relative, Stage, invalid_reasons, relative
+from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import ratio
 from edgeface.runners.files import to_tensor
 from edgeface.runners.onnxruntime import session_options

@@ -13,7 +13,7 @@ from edgeface.detections import draw
 from edgeface.detector import Detector
 from edgeface.errors import EdgefaceError
 from edgeface.images import Image, read_image
-from edgeface.saving import write_image
+from edgeface.images.marked import write_image
 
 HEIGHT_PX = 420
 

@@ -19,16 +19,16 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
+from edgeface.architecture.architecture import Architecture, Head, Neck
+from edgeface.architecture.layers import macs_of, params_of
+from edgeface.architecture.registry import get_architecture
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture, Head, Neck
-from edgeface.models.registry import get_architecture
-from edgeface.records import from_fields
-from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
-from edgeface.search.layers import macs_of, params_of
-from edgeface.search.record import FrontNet, Round, StudyOptions
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.schema import from_fields
+from edgeface.search.options import FrontNet, Round, StudyOptions
 from edgeface.search.space import COUNTED_AT
 from edgeface.search.study import Study
 from export.terminal import Terminal

@@ -2,8 +2,8 @@
 
 Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector score; ``train`` gives
 each the same short training and evaluates it; ``table`` says how well every zero-cost score of
-:mod:`edgeface.search.proxies`, at every alpha, ranks what came out: scores are computed anew, only AP comes from the
-trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` shows what there is.
+:mod:`edgeface.search.scores.registry`, at every alpha, ranks what came out: scores are computed anew, only AP comes
+from the trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` shows what there is.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import numpy as np
 from benchmarks.common import exit_code, table
 from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
 from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import macs_of, params_of, parts_of
 from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
-from edgeface.search.layers import macs_of, params_of, parts_of
-from edgeface.search.proxies import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
+from edgeface.schema import from_fields
+from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
 from edgeface.search.space import COUNTED_AT, Space, get_space
 from edgeface.workers import Workers, open_workers
 from export.terminal import Terminal

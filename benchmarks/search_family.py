@@ -3,7 +3,7 @@
 The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023): what users of a tiny
 face detector have. Measured beside it, in its runtime and precision, the best networks of the search space are found
 that take half as long, as long, and twice as long. FOLDER/searched.json holds them with their record, in the form that
-edgeface.models.searched.json ships; the command resumes by itself.
+edgeface.architecture.searched.json ships; the command resumes by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_comparison import SIZE, measured
+from edgeface.architecture.architecture import Architecture, Backbone, Head, Neck
+from edgeface.architecture.searched import Searched, SearchRecord
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.searched import Searched, SearchRecord
-from edgeface.search.latency_table import LatencyTable
-from edgeface.search.record import FrontNet, StudyOptions
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.table import LatencyTable
+from edgeface.search.options import FrontNet, StudyOptions
 from edgeface.search.study import Study
 from export.terminal import Terminal
 

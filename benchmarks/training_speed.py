@@ -17,8 +17,8 @@ from typing import Any
 import cv2
 
 from benchmarks.common import emit, environment, table
+from edgeface.architecture import get_architecture
 from edgeface.errors import EdgefaceError
-from edgeface.models import get_architecture
 from edgeface.training import TrainOptions, train_model
 
 SIZES = (320, 640)

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.backends import BACKENDS, PRECISIONS
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ModelError
 from edgeface.files import atomic_folder
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields, short
+from edgeface.schema import from_fields, short
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 from edgeface.backends import BACKENDS, has_module
 from edgeface.errors import DeviceError, EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
-from edgeface.hush import hushed
-from edgeface.latency.jobs import Protocol
+from edgeface.latency.protocol import Protocol
 from edgeface.options import field_help, parse_size
-from edgeface.search.autofem_options import AutoFEMOptions
-from edgeface.search.record import SIZES, StudyOptions
+from edgeface.quiet import hushed
+from edgeface.search.autofem.options import AutoFEMOptions
+from edgeface.search.options import SIZES, StudyOptions
 from edgeface.training.options import TrainOptions, get_recipe
 
 try:
@@ -37,13 +37,13 @@ except ImportError:  # a device that only embeds the library
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
-    from edgeface.compare import Comparison
+    from edgeface.architecture.genotype import Genotype
     from edgeface.latency.devices import Finding
-    from edgeface.latency.jobs import Job
     from edgeface.latency.measurement import Measurement
+    from edgeface.latency.protocol import Job
     from edgeface.latency.regression import Regression
-    from edgeface.models.genotype import Genotype
-    from edgeface.search.record import FrontNet, Round
+    from edgeface.probes.compare import Comparison
+    from edgeface.search.options import FrontNet, Round
 
 DEFAULT_MODEL = "edgeface-n"
 
@@ -114,7 +114,7 @@ def detect(
     """Find the faces in photos, folders, videos or a camera."""
     from edgeface.detector import Detector
     from edgeface.images import sources
-    from edgeface.saving import Saver
+    from edgeface.images.marked import Saver
 
     _check_format(format)
     saver = Saver(save, images) if save else contextlib.nullcontext()
@@ -254,9 +254,9 @@ def compare(
     format: Format = "table",
 ) -> None:
     """Name the first tensor where two exports of one network part."""
-    from edgeface.compare import Subject, plot_comparison
-    from edgeface.compare import compare as compare_tensors
     from edgeface.images import read_image
+    from edgeface.probes.compare import Subject, plot_comparison
+    from edgeface.probes.compare import compare as compare_tensors
 
     _check_format(format)
     if image is None:
@@ -291,7 +291,7 @@ def models(
 ) -> None:
     """List the networks with parameters and multiply-accumulates."""
     from edgeface import zoo
-    from edgeface.models.registry import listed
+    from edgeface.architecture.registry import listed
 
     _check_format(format)
     width, height = parse_size(size)
@@ -328,7 +328,7 @@ def score(
     format: Format = "table",
 ) -> None:
     """Score a backbone without training it: DDSAR, as DamoFD published it and mended."""
-    from edgeface.search import ddsar
+    from edgeface.search.scores import ddsar
 
     _check_format(format)
     backbone = ddsar.read_backbone(architecture)
@@ -436,8 +436,8 @@ def train(
     options: Any = None,
 ) -> None:
     """Train a network; writes weights, checkpoints, log and curves into --out."""
-    from edgeface.models.genotype import read_genotype
-    from edgeface.models.registry import get_architecture, with_genotype
+    from edgeface.architecture.genotype import read_genotype
+    from edgeface.architecture.registry import get_architecture, with_genotype
 
     architecture = get_architecture(model)
     if genotype:
@@ -473,8 +473,8 @@ def search(
     options: Any = None,
 ) -> None:
     """Search for the best detector that is fast enough on a device, by measuring there."""
-    from edgeface.search.ddsar import weights_of_annotations
-    from edgeface.search.latency_table import LatencyTable
+    from edgeface.predict.table import LatencyTable
+    from edgeface.search.scores.ddsar import weights_of_annotations
     from edgeface.search.study import Study, load_options
 
     _check_format(format)
@@ -525,7 +525,7 @@ def autofem(
     """Search what operations the neck of an ASFD network is made of, while its weights learn (differentiable)."""
     _check_format(format)
     _require_torch("train", "searching a neck")
-    from edgeface.search.autofem import search as search_genotype
+    from edgeface.search.autofem.search import search as search_genotype
     from edgeface.training import open_photos, prepare_torch
 
     prepare_torch(threads, device)
@@ -624,7 +624,7 @@ def bench(
 def _jobs(bundles: list[str], threads: list[int], fast: bool) -> list[Job]:
     """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
     from edgeface.bundle import Bundle
-    from edgeface.latency.jobs import Job
+    from edgeface.latency.protocol import Job
 
     folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
     return [Job(folder, count, fast) for count in dict.fromkeys(threads) for folder in dict.fromkeys(folders)]
@@ -752,7 +752,7 @@ def weights_import(
     """Turn weights that others published into a file that --model takes."""
     _check_format(format)
     _require_torch("zoo", "importing weights")
-    from edgeface.importing import import_weights
+    from edgeface.zoo.importing import import_weights
 
     done = import_weights(files, model, out or Path(f"{model}.safetensors"))
     if format == "json":

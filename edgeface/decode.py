@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 
 Floats = NDArray[np.float32]
 

@@ -13,12 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
-from edgeface.models.architecture import Architecture
 from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
 from export.quiet import quiet

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeface.errors import EdgefaceError, OutputError
 from edgeface.files import atomic_write
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
-from edgeface.ncnn_model import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param
+from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param
 from edgeface.probes import open_probe
 from edgeface.runners.ncnn import read_model
 from quantize.base import Image, Quantized, Quantizer, Tick, no_tick

@@ -34,7 +34,7 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.hush import unreported
+from edgeface.quiet import unreported
 from edgeface.runners.files import to_tensor
 from edgeface.runners.openvino import layer_name, read_model
 from export.openvino import ir_files, is_numbered

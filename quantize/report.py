@@ -14,9 +14,9 @@ from rich.table import Table
 from edgeface.errors import MissingExtraError
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
-from edgeface.latency.protocol import measure
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import measure
 from quantize.base import Tick
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization

@@ -29,8 +29,8 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.hush import hushed
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
+from edgeface.quiet import hushed
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
 from quantize.ranges import observe

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from edgeface import zoo
 from edgeface.decode import decode, head_layout, nms
 from edgeface.detections import Detections
-from edgeface.importing import import_weights
 from edgeface.models.detector import FaceNet
 from edgeface.models.s3fd import S3FDHead
+from edgeface.zoo.importing import import_weights
 
 Floats = NDArray[np.float32]
 FILES = {f"extd-fpn-{width}-prelu": f"EXTD_{width}" for width in (32, 48, 64)} | {"eresfd-16": "eresfd_16"}

@@ -39,15 +39,16 @@ BLOCKER = textwrap.dedent(
 )
 
 MODULES = (
-    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.compare", "edgeface.decode", "edgeface.detections",
-    "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.hush", "edgeface.images", "edgeface.latency",
-    "edgeface.latency.agent", "edgeface.latency.devices.local", "edgeface.latency.protocol",
-    "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.ncnn_model",
+    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.probes.compare", "edgeface.decode",
+    "edgeface.detections",
+    "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.quiet", "edgeface.images", "edgeface.latency",
+    "edgeface.latency.agent", "edgeface.latency.devices.local", "edgeface.latency.session",
+    "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.formats.ncnn",
     "edgeface.options", "edgeface.pages.page", "edgeface.probes", "edgeface.probes.tflite",
     "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
-    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.ddsar",
-    "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.record", "edgeface.search.space",
-    "edgeface.search.study_report", "edgeface.workers", "edgeface.zoo",
+    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.scores.ddsar",
+    "edgeface.predict.table", "edgeface.architecture.layers", "edgeface.search.options", "edgeface.search.space",
+    "edgeface.search.report", "edgeface.workers", "edgeface.zoo",
 )
 
 DETECT = textwrap.dedent(

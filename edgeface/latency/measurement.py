@@ -15,9 +15,9 @@ import numpy as np
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.files import atomic_write
 from edgeface.latency.environment import Machine, Moment
-from edgeface.latency.jobs import Protocol
+from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Floats, Ratio, Summary, relative_interval
-from edgeface.records import from_fields, short
+from edgeface.schema import from_fields, short
 
 FORMAT_VERSION = 1
 STAGES = ("preprocess", "network", "postprocess", "end_to_end")

@@ -15,16 +15,18 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 MODULES = (
-    "__init__", "backends", "bundle", "containers", "decode", "detections", "detector", "errors", "files", "hush",
-    "images", "ncnn_model", "records", "version",
-    *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "jobs", "measurement",
-                                     "photo", "protocol", "statistics", "worker", "worker_process")),
-    "models/__init__", "models/architecture", "models/genotype", "models/registry", "models/searched",
+    "__init__", "backends", "bundle", "decode", "detections", "detector", "errors", "files", "quiet", "schema",
+    "version",
+    *(f"architecture/{name}" for name in ("__init__", "architecture", "genotype", "registry", "searched")),
+    "formats/__init__", "formats/ncnn",
+    *(f"images/{name}" for name in ("__init__", "headers", "reading")),
+    *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "measurement", "photo",
+                                     "protocol", "session", "statistics", "worker", "worker_process")),
     *(f"runners/{name}" for name in ("__init__", "base", "files", "ncnn", "onnxruntime", "openvino", "tflite")),
-    "zoo/__init__",
+    "zoo/__init__", "zoo/weights",
 )
 """all that measuring and detecting with an exported file imports, and no more"""
-DATA = ("models/searched.json",)
+DATA = ("architecture/searched.json",)
 """what these modules read"""
 MAIN = b"""\
 import sys

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Neck
+from edgeface.architecture.genotype import LEVELS, OPERATIONS, Genotype, Node, leaves
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Neck
 from edgeface.models.blocks import ConvNorm, Pyramid, Residual, conv_bias, conv_bn, require_sizes
-from edgeface.models.genotype import LEVELS, OPERATIONS, Genotype, Node, leaves
 
 INITIAL_MIX = 1e-3
 """Standard deviation of a mixing weight before softmax, in the authors' code."""

@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from edgeface.architecture.architecture import Backbone
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import StagedBackbone, conv_bn
 from edgeface.models.scrfd import MobileNetV1, initialise, resnet_stages
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgeface.models.architecture import Backbone
+from edgeface.architecture.architecture import Backbone
 from edgeface.models.blocks import BasicResidual, StagedBackbone, conv_bn
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Architecture, Backbone, InputNorm
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture, Backbone, InputNorm
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.asfd_backbone import ASFDBackbone
 from edgeface.models.blocks import ConvNorm, Extractor, require_sizes

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Backbone
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, conv_bn, require_width
 
 STEM_CHANNELS = 64
@@ -135,7 +135,7 @@ _RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def original_key(our_key: str) -> str:
-    """Name of one of our tensors in the authors' checkpoints; see :mod:`edgeface.importing`."""
+    """Name of one of our tensors in the authors' checkpoints; see :mod:`edgeface.zoo.importing`."""
     for pattern, replacement in _RENAMED:
         our_key = re.sub(pattern, replacement, our_key)
     return our_key

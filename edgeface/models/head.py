@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Head
 from edgeface.decode import LANDMARKS
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 from edgeface.models.s3fd import S3FDHead
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Neck
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Neck
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes, require_width
 from edgeface.models.eresfd import SepFPN

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeface.architecture.architecture import Backbone
+from edgeface.architecture.structure import STEM_KERNEL, SuperBlock, parse, round8
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
-from edgeface.models.structure import STEM_KERNEL, SuperBlock, parse, round8
 
 BN_EPS = 1e-3
 XAVIER_GAIN = 3.26033

@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Head
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeface.architecture.architecture import Backbone
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
 
 BOTTLENECK_EXPANSION = 4

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle, Manifest
 from edgeface.errors import BundleError, ImageError, ModelError
-from edgeface.hush import hushed
-from edgeface.ncnn_model import NcnnModel, parse_model
+from edgeface.formats.ncnn import NcnnModel, parse_model
+from edgeface.quiet import hushed
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError
-from edgeface.hush import hushed
+from edgeface.quiet import hushed
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
 

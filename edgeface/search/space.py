@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from edgeface.architecture.architecture import Architecture, Backbone, Head, Neck
+from edgeface.architecture.layers import macs_of
+from edgeface.architecture.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
 from edgeface.errors import EdgefaceError, OptionError
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
-from edgeface.records import from_fields
-from edgeface.search.layers import macs_of
+from edgeface.schema import from_fields
 
 COUNTED_AT = (640, 480)
 """px: the input size at which multiply-accumulates are limited and quoted"""

@@ -18,20 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import layers_of, macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import atomic_write
-from edgeface.models.architecture import Architecture
 from edgeface.options import parse_size
-from edgeface.records import from_fields
-from edgeface.search.clock import Clock, Note
-from edgeface.search.genetics import FRESH, Candidate, Pool, evolve
-from edgeface.search.latency_table import LatencyTable, Tick
-from edgeface.search.layers import layers_of, macs_of, params_of
+from edgeface.predict.table import LatencyTable, Tick
+from edgeface.schema import from_fields
+from edgeface.search.evolution import FRESH, Candidate, Pool, evolve
+from edgeface.search.latency import Clock, Note
+from edgeface.search.options import Evaluation, FrontNet, Round, StudyOptions
 from edgeface.search.pareto import nondominated, spread
-from edgeface.search.proxies import proxy
-from edgeface.search.record import Evaluation, FrontNet, Round, StudyOptions
+from edgeface.search.report import write_report
+from edgeface.search.scores.registry import proxy
 from edgeface.search.space import get_space
-from edgeface.search.study_report import write_report
 
 STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
 ENDS = (48, 25)

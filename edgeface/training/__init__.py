@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError, OptionError
-from edgeface.models.architecture import Architecture
 from edgeface.training.options import AugmentOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bo
 
     landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations or photos that cannot be used.
     """
-    from edgeface.annotations import read_annotations, with_landmarks
+    from edgeface.images.annotations import read_annotations, with_landmarks
     from edgeface.training.dataset import open_cache
 
     boxes = annotations or data / WIDER_LIST

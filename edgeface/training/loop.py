@@ -35,11 +35,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from edgeface.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError
 from edgeface.files import atomic_write
-from edgeface.models import Architecture, build
-from edgeface.records import from_fields
+from edgeface.models import build
+from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint, save_weights

@@ -23,7 +23,7 @@ from typing import Any
 
 import edgeface
 from edgeface.errors import MissingExtraError, WorkerError
-from edgeface.hush import hushed
+from edgeface.quiet import hushed
 from edgeface.workers.base import RETRIES, TASKS, Outcome, Outcomes, Task, Workers, attempt, task_name, worker_died
 
 CONNECT_S = 5.0

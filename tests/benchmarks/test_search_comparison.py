@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.search_comparison import Rival, _best, damofd, main
 from benchmarks.search_evidence import network_fields, save_networks, write_rows
+from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError
-from edgeface.search.layers import macs_of, params_of
-from edgeface.search.record import FrontNet
+from edgeface.search.options import FrontNet
 from edgeface.search.space import COUNTED_AT, SPACES
 
 

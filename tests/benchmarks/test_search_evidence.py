@@ -33,10 +33,10 @@ from benchmarks.search_evidence import (
     select,
     write_rows,
 )
+from edgeface.architecture.architecture import Architecture, Backbone, Head, Neck
+from edgeface.architecture.layers import macs_of
 from edgeface.errors import OptionError
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.search.layers import macs_of
-from edgeface.search.proxies import PROXIES, WITH_ALPHA, proxy
+from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.space import get_space
 
 pytest.importorskip("scipy", reason="SciPy is not installed")

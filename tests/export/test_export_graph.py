@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeface.architecture import Architecture, Backbone, Head, InputNorm, Neck
 from edgeface.backends import combinations
 from edgeface.bundle import Bundle
-from edgeface.models import Architecture, Backbone, Head, InputNorm, Neck
 from edgeface.models.detector import deployable
 from export import ExportRequest, export_model
 from export.group_norm import ChannelSums

@@ -19,8 +19,8 @@ from edgeface.bundle import Bundle
 from edgeface.errors import DeviceError
 from edgeface.latency.devices import open_device
 from edgeface.latency.devices.adb import AdbDevice
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
 SERIAL = "127.0.0.1:5555"

@@ -24,9 +24,9 @@ from edgeface.latency.devices import open_device, remote, ssh
 from edgeface.latency.devices import session as session_module
 from edgeface.latency.devices.session import Session
 from edgeface.latency.devices.ssh import SshAddress, SshDevice
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
-from edgeface.latency.protocol import measure
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import measure
 
 QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
 
@@ -223,7 +223,8 @@ def test_what_stops_the_caller_stops_the_device(loopback: Loopback, jobs: list[J
 
 
 def test_a_caller_that_was_killed_leaves_nothing_running(loopback: Loopback, jobs: list[Job]) -> None:
-    code = ("import sys; from edgeface.latency.devices.ssh import SshDevice; from edgeface.latency.jobs import Job\n"
+    code = ("import sys; from edgeface.latency.devices.ssh import SshDevice\n"
+            "from edgeface.latency.protocol import Job\n"
             "SshDevice(*sys.argv[1:4]).measure([Job(sys.argv[4])])")
     caller = subprocess.Popen([sys.executable, "-c", code, loopback.url, sys.executable, loopback.config,
                                jobs[0].bundle], env={**os.environ, "XDG_CACHE_HOME": str(loopback.folder)})

@@ -13,13 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeface.decode import S3FD_STRIDES
-from edgeface.errors import ModelError
-from edgeface.models import Architecture, build, get_architecture
-from edgeface.models.asfd import AutoFEM, Fusion, context_cell, operation
-from edgeface.models.complexity import count
-from edgeface.models.detector import FaceNet, build_backbone, deployable
-from edgeface.models.genotype import (
+from edgeface.architecture import Architecture, get_architecture
+from edgeface.architecture.genotype import (
     DEFAULT_GENOTYPE,
     OPERATIONS,
     Genotype,
@@ -28,7 +23,13 @@ from edgeface.models.genotype import (
     read_genotype,
     write_genotype,
 )
-from edgeface.models.registry import with_genotype
+from edgeface.architecture.registry import with_genotype
+from edgeface.decode import S3FD_STRIDES
+from edgeface.errors import ModelError
+from edgeface.models import build
+from edgeface.models.asfd import AutoFEM, Fusion, context_cell, operation
+from edgeface.models.complexity import count
+from edgeface.models.detector import FaceNet, build_backbone, deployable
 
 DOCS = Path(__file__).parents[2] / "docs" / "asfd.md"
 PUBLISHED = {

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeface.architecture import Backbone, Neck, get_architecture
+from edgeface.architecture.registry import eresfd, listed
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models import Backbone, Neck, build, get_architecture
+from edgeface.models import build
 from edgeface.models.blocks import ConvNorm
 from edgeface.models.complexity import count
 from edgeface.models.detector import deployable
 from edgeface.models.eresfd import EResNet, FoldedSepFPN, SepFPN, upsample
-from edgeface.models.registry import eresfd, listed
 
 
 def test_parameters_and_macs_equal_the_reference() -> None:

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from edgeface.architecture import Backbone, Neck, get_architecture
+from edgeface.architecture.registry import ARCHITECTURES, listed
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models import Backbone, Neck, build, get_architecture
+from edgeface.models import build
 from edgeface.models.complexity import count, count_as_extd
 from edgeface.models.detector import deployable
 from edgeface.models.extd import EXTD, InvertedResidual
-from edgeface.models.registry import ARCHITECTURES, listed
 
 FORMS, WIDTHS, ACTIVATIONS = ("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")
 NAMES = tuple(f"extd-{form}-{width}-{activation}"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgeface.architecture import Head, get_architecture
 from edgeface.decode import HeadLayout, decode
 from edgeface.errors import ModelError
-from edgeface.models import Head, get_architecture
 from edgeface.models.head import build_head
 from edgeface.models.s3fd import S3FDHead
 

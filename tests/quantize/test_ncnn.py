@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, write_bundle
+from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.images import letterbox, read_image
-from edgeface.ncnn_model import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.runners import open_runner
 from quantize.base import Quantized
 from quantize.ncnn import CENTRE, NcnnQuantizer, quantize_layer, round_weights

@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgeface.architecture import get_architecture
+from edgeface.architecture.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
 from edgeface.errors import DataError, ModelError, OptionError
-from edgeface.models import build, get_architecture
-from edgeface.models.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
-from edgeface.search.autofem import CHOICES, WEIGHTS, GenotypeSearch, halves, search
-from edgeface.search.autofem_options import AutoFEMOptions
-from edgeface.search.supernet import (
+from edgeface.models import build
+from edgeface.search.autofem.options import AutoFEMOptions
+from edgeface.search.autofem.search import CHOICES, WEIGHTS, GenotypeSearch, halves, search
+from edgeface.search.autofem.supernet import (
     CONTEXT_CANDIDATES,
     FUSION_CANDIDATES,
     NODES,

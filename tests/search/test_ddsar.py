@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeface.architecture import get_architecture
+from edgeface.architecture.architecture import Backbone
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
-from edgeface.models import get_architecture
-from edgeface.models.architecture import Backbone
-from edgeface.search.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
+from edgeface.search.scores.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
 
 PUBLISHED = {
     "damofd-0.5g": ((2.4784, 12.0010, 11.1707, 10.2811, 8.7816), (3, 10, 18, 36, 14), 9.335759, 13.177359),

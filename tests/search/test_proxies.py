@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from edgeface.architecture import get_architecture
+from edgeface.architecture.architecture import Architecture, Backbone, Head, Neck
+from edgeface.architecture.layers import layers_of, macs_of, params_of
 from edgeface.errors import ModelError, OptionError
-from edgeface.models import get_architecture
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.search import ddsar
-from edgeface.search.ddsar import WEIGHTS
-from edgeface.search.layers import layers_of, macs_of, params_of
-from edgeface.search.proxies import (
+from edgeface.search.scores import ddsar
+from edgeface.search.scores.ddsar import WEIGHTS
+from edgeface.search.scores.registry import (
     PROXIES,
     WITH_ALPHA,
     depth,

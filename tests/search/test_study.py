@@ -9,11 +9,11 @@ import shutil
 
 import pytest
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import macs_of
 from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
-from edgeface.models.architecture import Architecture
-from edgeface.search.latency_table import LatencyTable, Record
-from edgeface.search.layers import macs_of
-from edgeface.search.record import StudyOptions
+from edgeface.predict.table import LatencyTable, Record
+from edgeface.search.options import StudyOptions
 from edgeface.search.space import SPACES, get_space
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
@@ -24,8 +24,8 @@ from ray_cluster import two_machines
 from typer.testing import CliRunner
 
 from edgeface import cli
-from edgeface.search.clock import RESOURCE, Clock, measure_group
-from edgeface.search.genetics import CHOICE, Candidate, Pool
+from edgeface.search.evolution import CHOICE, Candidate, Pool
+from edgeface.search.latency import RESOURCE, Clock, measure_group
 from edgeface.search.study import Study, load_options
 
 SIZE = "160x128"

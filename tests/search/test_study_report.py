@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, HOSTILE, Reader, check_in_chromium
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import layers_of, macs_of, params_of
+from edgeface.architecture.registry import get_architecture
 from edgeface.errors import OutputError
-from edgeface.models.architecture import Architecture
-from edgeface.models.registry import get_architecture
-from edgeface.search.latency_table import LatencyTable, Record, Setting
-from edgeface.search.layers import layers_of, macs_of, params_of
-from edgeface.search.record import Evaluation, FrontNet, Round, StudyOptions
+from edgeface.predict.table import LatencyTable, Record, Setting
+from edgeface.search.options import Evaluation, FrontNet, Round, StudyOptions
+from edgeface.search.report import document, write_report
 from edgeface.search.space import SPACES
-from edgeface.search.study_report import document, write_report
 
 BUDGET_MS = 6.0
 CPU = "A processor & its cores"

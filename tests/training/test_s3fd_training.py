@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgeface.annotations import AnnotatedImage, read_annotations
+from edgeface.architecture import Architecture, get_architecture
 from edgeface.decode import HeadLayout, decode, head_layout
 from edgeface.errors import OptionError
-from edgeface.models import Architecture, get_architecture
+from edgeface.images.annotations import AnnotatedImage, read_annotations
 from edgeface.models.s3fd import VARIANCES
 from edgeface.training.assign import boxes_to_offsets, flatten, make_cells, offsets_to_boxes, to_boxes
 from edgeface.training.augment import Batch, _generator, batch_indices, make_batch

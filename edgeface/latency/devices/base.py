@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import BACKENDS, Backend
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished, Tick
 
 OLDEST_PYTHON = (3, 10)
 FREE_BYTES = 200 << 20
@@ -51,7 +51,7 @@ class Device(ABC):
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:
-        """Like :func:`edgeface.latency.protocol.measure`, on the device. The Bundles of ``jobs`` lie here."""
+        """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie here."""
 
     @abstractmethod
     def close(self) -> None:

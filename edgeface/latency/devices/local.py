@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeface.latency import protocol as timing
+from edgeface.latency import session as timing
 from edgeface.latency.devices.base import Device, Finding, findings
 from edgeface.latency.examine import examine
-from edgeface.latency.jobs import LOCAL, Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import LOCAL, Job, Protocol
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished, Tick
 
 
 class LocalDevice(Device):

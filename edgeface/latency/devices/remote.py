@@ -37,11 +37,11 @@ from edgeface.latency.devices.base import OLDEST_PYTHON, Device, Finding, findin
 from edgeface.latency.devices.journal import Journal
 from edgeface.latency.devices.run import Run, content_key
 from edgeface.latency.devices.session import Session
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished, Tick
 
 STAGE = Path(__file__).with_name("stage.py")
 ANSWER_S = 120.0

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from edgeface.bundle import MANIFEST, Bundle
 from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.devices.journal import Journal
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished, Tick
 
 
 class Run:

@@ -1,0 +1,343 @@
+"""Face annotations as people have them: the official WIDER FACE text format, and a plain CSV of one's own.
+
+WIDER FACE, sizes in px, one block an image (an image without faces has count 0 and one all-zero line)::
+
+    0--Parade/0_Parade_Parade_0_205.jpg
+    2
+    260 303 78 96 0 0 0 0 2 0              x y w h blur expression illumination invalid occlusion pose
+    666 325 40 52 1 1 0 0 0 0
+
+Plain, one line a face, the header line optional; an image named without a box is a photo without faces::
+
+    image,x1,y1,x2,y2
+    party/one.jpg,260,303,338,399
+    party/empty.jpg,,,,
+
+Ten more columns, x and y of five landmarks, in either of two ways: in the CSV, behind the box (empty where a face has
+none); or as RetinaFace labels faces, a line ``# path`` for each image, then for each face box, landmarks each with a
+flag, and a quality that is not used. -1 stands where a face has no landmarks. The order: the eye on the left of the
+image, the one on the right, nose, left and right corner of the mouth::
+
+    # 0--Parade/0_Parade_Parade_0_1019.jpg
+    285.6 118.1 33.1 38.8  294.6 128.7 1  311.1 128.9 1  303.6 137.7 1  296.3 145.2 1  310.9 145.7 1  0.61
+    258.1 125.0 32.5 35.6  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.errors import DataError
+
+WIDER_COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
+PLAIN_COLUMNS = ("image", "x1", "y1", "x2", "y2")
+POINT_COLUMNS = tuple(f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+                      for axis in "xy")
+LABEL_FIELDS = 20
+"""of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
+POINT_MARGIN = 0.5
+"""A landmark lies inside the image, or outside by at most this share of the face's larger side"""
+
+Fail = Callable[[int, str], DataError]
+"""(line number from 1, what is wrong and what is accepted) -> the error to raise."""
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The faces of one photo."""
+
+    path: str
+    """relative to the folder of images, with forward slashes"""
+    boxes: NDArray[np.float32]
+    """[N, 4] x1, y1, x2, y2 in px of the image"""
+    invalid: NDArray[np.bool_]
+    """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official file has some)"""
+    landmarks: NDArray[np.float32] | None = None
+    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no landmarks at all"""
+
+
+def read_annotations(path: Path | str) -> list[AnnotatedImage]:
+    """Read any of the formats, in the order of the file: plain if it ends in .csv or its first line has a comma,
+    RetinaFace's if that line begins with #.
+
+    Raises DataError, one line with file and line number, for a missing or undecodable file and for every breach of
+    the format.
+    """
+    path = Path(path)
+    lines = _read_lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    plain = path.suffix.lower() == ".csv" or "," in first
+    parse = _parse_plain if plain else _parse_labels if first.startswith("#") else _parse_wider
+    images = parse(path, lines)
+    if not images:
+        raise DataError(f"{path}: names no image; accepted: the WIDER FACE text format, RetinaFace's labels, or "
+                        f"{','.join(PLAIN_COLUMNS)}")
+    return images
+
+
+def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
+    """These images with the landmarks that the file ``path`` (either format) gives for the same boxes.
+
+    Images and faces that it does not name have none. Raises DataError when a box of the file is not among those of the
+    image, by more than half a pixel on a side, or names an image that is not among ``images``.
+    """
+    labels = {image.path: image for image in read_annotations(path)}
+    if not any(label.landmarks is not None for label in labels.values()):
+        raise DataError(f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with "
+                        f"{','.join((*PLAIN_COLUMNS, *POINT_COLUMNS))}")
+    faces, strangers = sum(len(label.boxes) for label in labels.values()), []
+    joined = []
+    for image in images:
+        label = labels.pop(image.path, None)
+        points = np.full((len(image.boxes), 5, 2), np.nan, np.float32)
+        if label is not None and len(label.boxes):
+            match = _same_boxes(label.boxes, image.boxes)
+            strangers += [f"{image.path} {_listed(box)}" for box in label.boxes[match < 0]]
+            if label.landmarks is not None:
+                points[match[match >= 0]] = label.landmarks[match >= 0]
+        joined.append(replace(image, landmarks=points))
+    strangers += [f"{path} {_listed(box)}" for path, label in labels.items() for box in label.boxes]
+    if strangers:
+        raise DataError(f"{path}: {len(strangers)} of {faces} boxes are not among the annotations, the first: "
+                        f"{strangers[0]}; accepted: landmarks for boxes of the same images, in the same px")
+    return joined
+
+
+def _same_boxes(boxes: NDArray[np.float32], among: NDArray[np.float32]) -> NDArray[np.intp]:
+    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel, or -1."""
+    if not len(among):
+        return np.full(len(boxes), -1)
+    distance = np.abs(boxes[:, None] - among[None]).max(2)
+    nearest = distance.argmin(1)
+    return np.where(distance[np.arange(len(boxes)), nearest] <= 0.5, nearest, -1)
+
+
+def _listed(numbers: NDArray[np.float32]) -> str:
+    return ",".join(f"{value:g}" for value in numbers)
+
+
+def read_wider(path: Path | str) -> list[AnnotatedImage]:
+    """Read the official WIDER FACE text format; see :func:`read_annotations`."""
+    return _parse_wider(Path(path), _read_lines(Path(path)))
+
+
+def read_plain(path: Path | str) -> list[AnnotatedImage]:
+    """Read the plain CSV format; see :func:`read_annotations`."""
+    return _parse_plain(Path(path), _read_lines(Path(path)))
+
+
+def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:
+    """Clip the boxes to an image of ``width`` x ``height`` px.
+
+    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image do not belong
+    together. Boxes marked invalid are clipped without complaint.
+    """
+    x1, y1, x2, y2 = image.boxes.T
+    outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
+    if outside.any():
+        box = ", ".join(f"{value:g}" for value in image.boxes[np.argmax(outside)])
+        raise DataError(
+            f"{image.path}: box x1,y1,x2,y2 = {box} lies outside the image of {width}x{height} px;"
+            " accepted: boxes that overlap the image; check that annotations and images have the same scale"
+        )
+    _check_points(image, width, height)
+    limits = np.array([width, height, width, height], np.float32)
+    return replace(image, boxes=np.clip(image.boxes, 0, limits))
+
+
+def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
+    """A face that the photo cuts may have a point beyond its edge, but not far beyond."""
+    if image.landmarks is None:
+        return
+    side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]
+    beyond = np.maximum(-image.landmarks, image.landmarks - np.array([width, height], np.float32))
+    outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
+    if outside.any():
+        raise DataError(
+            f"{image.path}: landmarks of the face {_listed(image.boxes[np.argmax(outside)])} lie outside the image of "
+            f"{width}x{height} px; accepted: px of the image, at most half a face beyond its edge; -1, or in a CSV "
+            "nothing, where a face has none"
+        )
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The file's lines, stripped at the right. Raises DataError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read annotation file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"annotation file {path} is not UTF-8 text") from error
+    return [line.rstrip() for line in text.split("\n")]
+
+
+def _failer(path: Path) -> Fail:
+    return lambda line, what: DataError(f"{path}, line {line}: {what}")
+
+
+def _parse_wider(path: Path, lines: list[str]) -> list[AnnotatedImage]:
+    fail = _failer(path)
+    images: list[AnnotatedImage] = []
+    seen: set[str] = set()
+    index = 0
+    while index < len(lines):
+        if not lines[index]:
+            index += 1
+            continue
+        name, count = _image_name(lines[index], index + 1, fail), _face_count(lines, index + 1, fail)
+        if name in seen:
+            raise fail(index + 1, f"image {name} appears a second time; accepted: one block an image")
+        seen.add(name)
+        index += 2
+        rows = [_wider_row(lines, index + i, i, count, fail) for i in range(count)]
+        index += count
+        if count == 0 and index < len(lines) and lines[index].split() == ["0"] * len(WIDER_COLUMNS):
+            index += 1
+        images.append(_from_wider(name, rows))
+    return images
+
+
+def _face_count(lines: list[str], index: int, fail: Fail) -> int:
+    text = lines[index] if index < len(lines) else ""
+    if not text:
+        raise fail(index + 1, "the file ends or is blank where a face count is due; accepted: a whole number from 0")
+    if not (text.isascii() and text.isdigit()):
+        raise fail(index + 1, f"face count {text[:40]!r}; accepted: a whole number from 0")
+    return int(text)
+
+
+def _wider_row(lines: list[str], index: int, done: int, count: int, fail: Fail) -> list[float]:
+    text = lines[index] if index < len(lines) else ""
+    if not text:
+        raise fail(index + 1, f"the file ends or is blank after {done} of {count} faces; accepted: one line a face")
+    fields = text.split()
+    if len(fields) != len(WIDER_COLUMNS):
+        raise fail(
+            index + 1,
+            f"{text[:40]!r} is face {done + 1} of {count} but has {len(fields)} fields;"
+            f" accepted: the 10 numbers {' '.join(WIDER_COLUMNS)}",
+        )
+    return _numbers(fields, index + 1, fail)
+
+
+def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
+    # The official training file itself has faces of zero and of negative width: they are ignored, not refused.
+    table = np.array(rows, np.float64).reshape(-1, len(WIDER_COLUMNS))
+    corner, size = table[:, :2], table[:, 2:4]
+    boxes = np.hstack([np.minimum(corner, corner + size), np.maximum(corner, corner + size)]).astype(np.float32)
+    return AnnotatedImage(name, boxes, (table[:, 7] != 0) | (size <= 0).any(axis=1))
+
+
+def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
+    fail = _failer(path)
+    faces: dict[str, list[list[float]]] = {}
+    headers = (PLAIN_COLUMNS, (*PLAIN_COLUMNS, *POINT_COLUMNS))
+    for number, line in enumerate(lines, start=1):
+        fields = _csv_fields(line, number, fail)
+        if not any(fields) or (number == 1 and tuple(field.lower() for field in fields) in headers):
+            continue
+        boxes = faces.setdefault(_image_name(fields[0], number, fail), [])
+        if any(fields[1:]):
+            boxes.append(_plain_box(fields, number, fail))
+    return [_from_plain(name, boxes) for name, boxes in faces.items()]
+
+
+def _csv_fields(line: str, number: int, fail: Fail) -> list[str]:
+    try:
+        return [field.strip() for field in next(csv.reader([line]), [])]
+    except csv.Error as error:
+        raise fail(number, f"{error}; accepted: {','.join(PLAIN_COLUMNS)}") from error
+
+
+def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
+    width = len(PLAIN_COLUMNS)
+    if len(fields) not in (width, width + len(POINT_COLUMNS)):
+        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five "
+                           "landmarks (15 fields), or an image name alone")
+    x1, y1, x2, y2 = box = _numbers(fields[1:width], number, fail)
+    if x2 <= x1 or y2 <= y1:
+        raise fail(number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1")
+    points = fields[width:]
+    return box + (_numbers(points, number, fail) if any(points) else [math.nan] * len(points))
+
+
+def _from_plain(name: str, faces: Sequence[Sequence[float]]) -> AnnotatedImage:
+    """Faces of 4 numbers, or of 14: with landmarks."""
+    boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
+    points = [face[4:] or [math.nan] * len(POINT_COLUMNS) for face in faces]
+    landmarks = np.array(points, np.float32).reshape(-1, 5, 2) if any(len(face) > 4 for face in faces) else None
+    return AnnotatedImage(name, boxes, np.zeros(len(boxes), np.bool_), landmarks)
+
+
+def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
+    """RetinaFace's labels: ``# path`` before the faces of an image."""
+    fail = _failer(path)
+    images: dict[str, list[list[float]]] = {}
+    rows: list[list[float]] | None = None
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#"):
+            name = _image_name(line[1:].strip(), number, fail)
+            if name in images:
+                raise fail(number, f"image {name} appears a second time; accepted: one block an image")
+            rows = images[name] = []
+        elif line.strip():
+            if rows is None:
+                raise fail(number, "a face before the first image; accepted: a line '# path' before its faces")
+            rows.append(_label_row(line, number, fail))
+    return [_from_label(name, faces) for name, faces in images.items()]
+
+
+def _label_row(line: str, number: int, fail: Fail) -> list[float]:
+    fields = line.split()
+    if len(fields) != LABEL_FIELDS:
+        raise fail(number, f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h, "
+                           "five times x y flag, and the quality")
+    return _numbers(fields, number, fail)
+
+
+def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
+    table = np.array(rows, np.float64).reshape(-1, LABEL_FIELDS)
+    image = _from_wider(name, [[*row[:4], *itertools.repeat(0.0, len(WIDER_COLUMNS) - 4)] for row in table])
+    points = table[:, 4:19].reshape(-1, 5, 3)
+    known = (points != -1).any((1, 2))  # a face without landmarks has -1 in all places
+    return replace(image, landmarks=np.where(known[:, None, None], points[..., :2], np.nan).astype(np.float32))
+
+
+def _image_name(text: str, number: int, fail: Fail) -> str:
+    """A path below the folder of images; the suffix tells it from a stray line of numbers."""
+    path = PurePosixPath(text.replace("\\", "/"))
+    if not path.suffix or path.is_absolute() or ".." in path.parts or _is_number_list(text):
+        raise fail(
+            number,
+            f"{text[:60]!r} is no image path; accepted: a path with a suffix below the folder of images"
+            " (if faces are listed here, the face count above is too small)",
+        )
+    return str(path)
+
+
+def _is_number_list(text: str) -> bool:
+    try:
+        return bool([float(field) for field in text.split()])
+    except ValueError:
+        return False
+
+
+def _numbers(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
+    values = []
+    for field in fields:
+        try:
+            value = float(field)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise fail(number, f"{field[:40]!r} is not a number; accepted: finite decimal numbers")
+        values.append(value)
+    return values
