@@ -21,8 +21,8 @@ from benchmarks.latency_model import KINDS, TABLES, Score
 from edgeface.errors import OptionError
 from edgeface.predict.first_networks import cover
 from edgeface.predict.model import LatencyModel
-from edgeface.predict.table import LatencyTable
-from edgeface.search.options import LEAST_NETWORKS, StudyOptions
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
+from edgeface.search.options import StudyOptions
 from export.terminal import Terminal
 
 SIZE = (640, 480)

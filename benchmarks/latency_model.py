@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import exit_code, table
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.layers import macs_of, params_of
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.backends import BACKENDS
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
@@ -34,7 +34,7 @@ from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.predict.model import LatencyModel, Prediction
 from edgeface.predict.table import LatencyTable, Record, Setting, measure
-from edgeface.search.space import COUNTED_AT, SPACES
+from edgeface.search.space import SPACES
 from export.terminal import Terminal
 
 TABLES = Path(__file__).parent / "latency_tables"

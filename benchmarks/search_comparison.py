@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.common import exit_code, table
 from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
 from edgeface.architecture.architecture import Architecture, Head, Neck
-from edgeface.architecture.layers import macs_of, params_of
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.architecture.registry import get_architecture
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
@@ -29,7 +29,6 @@ from edgeface.latency.protocol import LOCAL
 from edgeface.predict.table import LatencyTable, Record, Setting, measure
 from edgeface.schema import from_fields
 from edgeface.search.options import FrontNet, Round, StudyOptions
-from edgeface.search.space import COUNTED_AT
 from edgeface.search.study import Study
 from export.terminal import Terminal
 

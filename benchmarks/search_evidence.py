@@ -27,12 +27,12 @@ from benchmarks.common import exit_code, table
 from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
 from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.layers import macs_of, params_of, parts_of
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of, parts_of
 from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
 from edgeface.schema import from_fields
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
-from edgeface.search.space import COUNTED_AT, Space, get_space
+from edgeface.search.space import Space, get_space
 from edgeface.workers import Workers, open_workers
 from export.terminal import Terminal
 

@@ -21,7 +21,7 @@ from edgeface.backends import BACKENDS, has_module
 from edgeface.errors import DeviceError, EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
 from edgeface.latency.protocol import Protocol
 from edgeface.options import field_help, parse_size
-from edgeface.quiet import hushed
+from edgeface.quiet import quiet
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.options import SIZES, StudyOptions
 from edgeface.training.options import TrainOptions, get_recipe
@@ -125,7 +125,7 @@ def detect(
         print(f"error: {error}", file=sys.stderr)
 
     found: list[dict[str, Any]] = []
-    with hushed():
+    with quiet():
         opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size), fast, weights)
     _tell_fast(opened.runner.runtime, fast)
     with opened as detector, _Ticker() as tick, saver as keep:

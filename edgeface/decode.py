@@ -34,15 +34,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.strides import LANDMARKS, S3FD_STRIDES, SIZE_MULTIPLE_PX, STRIDES
 from edgeface.errors import ModelError
 from edgeface.schema import from_fields
 
 Floats = NDArray[np.float32]
 
-S3FD_STRIDES = (4, 8, 16, 32, 64, 128)
-SIZE_MULTIPLE_PX = 32
-LANDMARKS = 5
-"""points of a face, where there are any"""
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
 
@@ -51,7 +48,7 @@ NMS_BLOCK = 64
 class HeadLayout:
     """How a network's outputs are named and what they mean."""
 
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = STRIDES
     anchors: int = 1
     """boxes per cell"""
     offset: float = 0.5

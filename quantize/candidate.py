@@ -19,9 +19,9 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
+from edgeface.quiet import quiet_stage
 from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
-from export.quiet import quiet
 from export.request import Converted, ExportRequest
 from quantize.base import Image, Quantizer, Tick
 from quantize.measure import int8_manifest, named_files
@@ -109,7 +109,7 @@ def _make(architecture: Architecture, target: str, precision: str, width: int, h
         architecture, ExportRequest(target, "fp32", width, height), scratch / folder.name)
     photos: list[Image] = [letterbox(synthetic_photo(*PHOTO_PX, seed), width, height)[0] for seed in range(PHOTOS)]
     kind: type[Quantizer] = get_backend(target).load_quantizer()  # type: ignore[assignment]
-    with quiet(f"quantising {architecture.name} for {target}"):
+    with quiet_stage(f"quantising {architecture.name} for {target}"):
         quantized = kind(bundle, photos, kind.scales[0]).quantize()
     manifest = int8_manifest(bundle.manifest, quantized)
     write_bundle(folder, manifest, named_files(manifest, quantized))
@@ -121,7 +121,7 @@ def _float(architecture: Architecture, request: ExportRequest, folder: Path) -> 
 
     source = random_source(architecture, seed=0)
     exporter = get_backend(request.target).load_exporter(request.precision)
-    with quiet(f"converting {architecture.name} to {request.target}"):
+    with quiet_stage(f"converting {architecture.name} to {request.target}"):
         converted: Converted = exporter(deployable(source.network), request)
     files = {architecture.name + suffix: content for suffix, content in converted.files.items()}
     return write_bundle(folder, float_manifest(source, request, converted), files)

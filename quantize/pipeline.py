@@ -13,13 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgeface import zoo
+from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.version import __version__
+from edgeface.quiet import quiet_stage
 from export.pipeline import Stage, check_writable, export_model
-from export.quiet import quiet
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer, Tick, no_tick
 from quantize.budget import Accuracy, Budget, HeadNoise
@@ -90,7 +89,7 @@ def quantize_model(
     job = _Job(request, Path(out), data, calibration, stage, tick, note)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
-    with quiet(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
+    with quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
         return job.within_budget(float_bundle, job.quantizer(float_bundle))
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
-from edgeface.quiet import hushed
+from edgeface.quiet import quiet
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
 from quantize.ranges import observe
@@ -152,7 +152,7 @@ class TFLiteQuantizer(Quantizer):
         for scope, kind in rules:
             tool.update_quantization_recipe(scope, kind, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
         try:
-            with hushed(), warnings.catch_warnings():
+            with quiet(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made = tool.quantize(self._statistics, enable_progress_bar=False, enable_progress_report=False)
         except Exception as error:  # whatever its version raises

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeface.quiet import hushed
+from edgeface.quiet import quiet
 
 
 def say(text: str) -> None:
@@ -19,9 +19,9 @@ def say(text: str) -> None:
 
 def test_inside_and_after(capfd: pytest.CaptureFixture[str]) -> None:
     say("before ")
-    with hushed():
+    with quiet():
         say("inside ")
-        with hushed():
+        with quiet():
             say("deep inside ")
         say("inside again ")
     say("after")
@@ -29,7 +29,7 @@ def test_inside_and_after(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="told"), hushed():
+    with pytest.raises(ValueError, match="told"), quiet():
         raise ValueError("told")
     say("after")
     assert capfd.readouterr().err == "after"
@@ -37,7 +37,7 @@ def test_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_was_printed_before_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
     print("before", file=sys.stderr, end="")
-    with hushed():
+    with quiet():
         say("inside")
     assert capfd.readouterr().err == "before"
 
@@ -45,7 +45,7 @@ def test_what_was_printed_before_is_not_lost(capfd: pytest.CaptureFixture[str]) 
 def test_threads_put_it_back_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         for _ in range(50):
-            with hushed():
+            with quiet():
                 say("inside")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -63,13 +63,13 @@ def test_no_descriptor_is_left_open() -> None:
         pytest.skip("this system has no /proc")
     before = len(list(folder.iterdir()))
     for _ in range(10):
-        with hushed():
+        with quiet():
             pass
     assert len(list(folder.iterdir())) == before
 
 
 @pytest.mark.parametrize("code", ["import os; os.close(2)", "import sys; sys.stderr = None"])
 def test_a_process_without_stderr(code: str) -> None:
-    code += "\nfrom edgeface.quiet import hushed\nwith hushed():\n    print('ran')\nprint('on')"
+    code += "\nfrom edgeface.quiet import quiet\nwith quiet():\n    print('ran')\nprint('on')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (run.returncode, run.stdout) == (0, "ran\non\n")

@@ -18,6 +18,8 @@ from edgeface.errors import ModelError
 
 KINDS = ("conv", "depthwise", "add", "resize")
 BACKBONES = ("convnet", "plainnet")
+COUNTED_AT = (640, 480)
+"""px: the input size at which multiply-accumulates are limited and quoted"""
 CONVNET_STEM = (6, 4)
 """kernel and stride"""
 Group = tuple[str, int, int]

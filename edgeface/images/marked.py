@@ -8,10 +8,11 @@ from pathlib import Path, PurePath
 
 import cv2
 
-from edgeface.detections import Detections, draw
+from edgeface.detections import Detections
 from edgeface.errors import OptionError, OutputError
 from edgeface.files import atomic_write
-from edgeface.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, source_kind, video_fps
+from edgeface.images.drawing import draw
+from edgeface.images.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, source_kind, video_fps
 
 FRAME = "#"
 """separates the name of a video or camera from the number of a frame"""

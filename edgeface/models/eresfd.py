@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Backbone
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, Residual, conv_bn, require_width
 

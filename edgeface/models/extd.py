@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Backbone
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, conv_bn, require_width
 

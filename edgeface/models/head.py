@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Head
-from edgeface.decode import LANDMARKS
+from edgeface.architecture.strides import LANDMARKS, STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 from edgeface.models.s3fd import S3FDHead
 
-STRIDES = (8, 16, 32)
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 """Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section 4.1)."""
 

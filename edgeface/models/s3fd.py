@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Head
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 

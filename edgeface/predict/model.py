@@ -31,8 +31,7 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import Part, parts_of
 from edgeface.errors import DataError, MissingExtraError, ModelError
 from edgeface.predict.features import Basis
-from edgeface.predict.table import LatencyTable
-from edgeface.search.options import LEAST_NETWORKS
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 
 try:
     from scipy.linalg import cho_solve, solve_triangular

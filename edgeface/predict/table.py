@@ -48,6 +48,8 @@ MAX_TEACHING = 0.30
 """and that a model may learn from"""
 MEDIAN_REASONS = ("interval too wide", "too few samples")
 """how a record of the protocol says that its own median is uncertain, which does not matter here"""
+LEAST_NETWORKS = 20
+"""that a latency model is fitted to"""
 POLISHES = 20
 RESAMPLES = 1000
 

@@ -18,13 +18,12 @@ from typing import Any
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import OptionError
 from edgeface.options import parse_size
+from edgeface.predict.table import LEAST_NETWORKS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 COSTS = ("latency", "size", "memory")
 SIZES = ("640x480",)
-LEAST_NETWORKS = 20
-"""that a latency model is fitted to"""
 
 
 @dataclass(frozen=True)

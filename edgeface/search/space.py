@@ -28,13 +28,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture, Backbone, Head, Neck
-from edgeface.architecture.layers import macs_of
+from edgeface.architecture.layers import COUNTED_AT, macs_of
 from edgeface.architecture.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
 from edgeface.errors import EdgefaceError, OptionError
 from edgeface.schema import from_fields
 
-COUNTED_AT = (640, 480)
-"""px: the input size at which multiply-accumulates are limited and quoted"""
 MAX_TRIES = 100_000
 STAGES = 4
 """behind a stem of stride 2: c2 to c5"""

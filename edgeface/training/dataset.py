@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeface.decode import LANDMARKS
+from edgeface.architecture.strides import LANDMARKS
 from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image

@@ -43,12 +43,13 @@ from edgeface.models import build
 from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
-from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint, save_weights
+from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from edgeface.training.dataset import Cache
 from edgeface.training.ema import EMA
 from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
+from edgeface.zoo import save_weights
 
 LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives", "images_per_s",
               "wait_share")

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+from edgeface.zoo.index import FOLDER, ZooEntry, get_entry, names, read_index
+from edgeface.zoo.resolve import MAX_BLOCKS, Choice, is_network, load_network, read_architecture, resolve
 from edgeface.zoo.weights import (
     ARCHITECTURE_KEY,
     COUNTER,
-    FOLDER,
-    MAX_BLOCKS,
-    Choice,
     Shapes,
     Weights,
-    ZooEntry,
-    get_entry,
-    is_network,
-    load_network,
     load_weights,
     load_weights_file,
-    names,
     network_with,
-    read_architecture,
-    read_index,
-    resolve,
+    save_weights,
     tensor_shapes,
 )
 
 __all__ = [
     "ARCHITECTURE_KEY", "COUNTER", "FOLDER", "MAX_BLOCKS", "Choice", "Shapes", "Weights", "ZooEntry", "get_entry",
     "is_network", "load_network", "load_weights", "load_weights_file", "names", "network_with", "read_architecture",
-    "read_index", "resolve", "tensor_shapes",
+    "read_index", "resolve", "save_weights", "tensor_shapes",
 ]

@@ -21,16 +21,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, Architecture, get_architecture
 from edgeface.errors import ModelError, OptionError
 from edgeface.schema import short
-from edgeface.training.checkpoint import save_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FAMILIES = {"extd": "edgeface.models.extd", "eresfd": "edgeface.models.eresfd"}
 """Kind of a backbone -> module that has ``original_key``."""
@@ -72,7 +71,7 @@ def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
     rename = _original_key(architecture)
     weights = {key: given[rename(key)].float().numpy() for key in zoo.tensor_shapes(architecture)}
     network = zoo.network_with(architecture, weights)
-    save_weights(network, out)
+    zoo.save_weights(network, out)
     return Imported(model, str(out), len(weights), sum(p.numel() for p in network.parameters()))
 
 
@@ -115,6 +114,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
     if head[8:] == b"{":
+        import torch
+
         found: Any = {key: torch.from_numpy(value) for key, value in zoo.load_weights_file(path).items()}
     elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         found = _read_checkpoint(path)
@@ -125,6 +126,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> Any:
     """What torch's restricted reader makes of a checkpoint."""
+    import torch
+
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a TorchScript archive is one, before it is refused
@@ -148,6 +151,8 @@ def _refusal(message: str) -> str:
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what a file holds: unwrapped, without counters."""
+    import torch
+
     if isinstance(found, dict):
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict):
@@ -155,7 +160,7 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     prefix = "module." if found and all(str(key).startswith("module.") for key in found) else ""
     tensors: dict[str, Tensor] = {}
     for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise ModelError(f"{path} holds objects other than tensors ({short(key)} is a {type(value).__name__}): "
                              "give the state dict alone")
         if key.endswith(zoo.COUNTER):

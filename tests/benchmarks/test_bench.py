@@ -16,7 +16,7 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.measurement import load_measurements
-from edgeface.training.checkpoint import save_weights
+from edgeface.zoo import save_weights
 from export.source import load_source
 
 if TYPE_CHECKING:

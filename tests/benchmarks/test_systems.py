@@ -18,7 +18,7 @@ from benchmarks import systems
 from edgeface import zoo
 from edgeface.architecture.registry import listed
 from edgeface.models import build
-from edgeface.training.checkpoint import save_weights
+from edgeface.zoo import save_weights
 
 
 @pytest.fixture(scope="module")

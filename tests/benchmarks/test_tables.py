@@ -17,8 +17,8 @@ from edgeface import zoo
 from edgeface.architecture import get_architecture
 from edgeface.errors import DataError
 from edgeface.models import build
-from edgeface.training.checkpoint import save_weights
 from edgeface.training.options import TrainOptions
+from edgeface.zoo import save_weights
 
 
 def test_table_is_aligned() -> None:

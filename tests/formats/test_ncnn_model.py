@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import MANIFEST, Bundle, Manifest, write_bundle
 from edgeface.decode import head_layout
 from edgeface.errors import BundleError, EdgefaceError, ImageError, ModelError
-from edgeface.formats.ncnn import Layer, NcnnModel, dump_bin, dump_param, parse_model, parse_param
+from edgeface.formats.ncnn import NcnnLayer, NcnnModel, dump_bin, dump_param, parse_model, parse_param
 from edgeface.runners import open_runner
 
 WIDTH, HEIGHT = 24, 16
@@ -65,23 +65,23 @@ def every_layer_type() -> NcnnModel:
     (half,) = weights(16, dtype="<f2")
     bias4, gamma, beta, bias1 = weights(4, 4, 4, 2)
     return NcnnModel((
-        Layer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),
-        Layer("Convolution", "first", ("input",), ("1",), {0: 4, **conv, 5: 1, 6: 108, 9: 1, 18: 127.5},
+        NcnnLayer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),
+        NcnnLayer("Convolution", "first", ("input",), ("1",), {0: 4, **conv, 5: 1, 6: 108, 9: 1, 18: 127.5},
               {"weight": w[0], "bias": bias4}),
-        Layer("Split", "fork", ("1",), ("2", "3")),
-        Layer("Convolution", "eight", ("2",), ("4",), {0: 4, **conv, 5: 1, 6: 144, 8: 102, 9: 2, 10: (0.125,)},
+        NcnnLayer("Split", "fork", ("1",), ("2", "3")),
+        NcnnLayer("Convolution", "eight", ("2",), ("4",), {0: 4, **conv, 5: 1, 6: 144, 8: 102, 9: 2, 10: (0.125,)},
               int8_weights({"weight": eight[0], "bias": bias4}, 4, top=True)),
-        Layer("ConvolutionDepthWise", "deep", ("4",), ("5",), {0: 4, **conv, 6: 36, 7: 4, 8: 1},
+        NcnnLayer("ConvolutionDepthWise", "deep", ("4",), ("5",), {0: 4, **conv, 6: 36, 7: 4, 8: 1},
               int8_weights({"weight": eight[1]}, 4)),
-        Layer("Pooling", "pool", ("5",), ("6",), {0: 1, 1: 2, 2: 2, 5: 1}),
-        Layer("Interp", "grow", ("6",), ("7",), {0: 2, 1: 2.0, 2: 2.0}),
-        Layer("BinaryOp", "add", ("3", "7"), ("8",), {0: 0}),
-        Layer("BinaryOp", "scale", ("8",), ("9",), {0: 2, 1: 1, 2: 0.5}),
-        Layer("GroupNorm", "norm", ("9",), ("10",), {0: 2, 1: 4, 2: 0.25, 3: 1}, {"gamma": gamma, "beta": beta}),
-        Layer("ReLU", "relu", ("10",), ("11",)),
-        Layer("Convolution", "half", ("11",), ("12",), {0: 4, 1: 1, 6: 16}, {"weight": half}),
-        Layer("Pooling", "down", ("12",), ("13",), {1: 16, 2: 16, 5: 1}),
-        Layer("InnerProduct", "dense", ("13",), ("out",), {0: 2, 1: 1, 2: 8},
+        NcnnLayer("Pooling", "pool", ("5",), ("6",), {0: 1, 1: 2, 2: 2, 5: 1}),
+        NcnnLayer("Interp", "grow", ("6",), ("7",), {0: 2, 1: 2.0, 2: 2.0}),
+        NcnnLayer("BinaryOp", "add", ("3", "7"), ("8",), {0: 0}),
+        NcnnLayer("BinaryOp", "scale", ("8",), ("9",), {0: 2, 1: 1, 2: 0.5}),
+        NcnnLayer("GroupNorm", "norm", ("9",), ("10",), {0: 2, 1: 4, 2: 0.25, 3: 1}, {"gamma": gamma, "beta": beta}),
+        NcnnLayer("ReLU", "relu", ("10",), ("11",)),
+        NcnnLayer("Convolution", "half", ("11",), ("12",), {0: 4, 1: 1, 6: 16}, {"weight": half}),
+        NcnnLayer("Pooling", "down", ("12",), ("13",), {1: 16, 2: 16, 5: 1}),
+        NcnnLayer("InnerProduct", "dense", ("13",), ("out",), {0: 2, 1: 1, 2: 8},
               {"weight": weights(8)[0], "bias": bias1}),
     ))
 
@@ -89,16 +89,16 @@ def every_layer_type() -> NcnnModel:
 def joins_and_parts() -> NcnnModel:
     """A small graph with the layers that networks of six levels have beside those."""
     return NcnnModel((
-        Layer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),
-        Layer("MemoryData", "mean", (), ("1",), {0: 1, 1: 1, 2: 3}, {"data": weights(3)[0]}),
-        Layer("BinaryOp", "centre", ("input", "1"), ("2",), {0: 1}),
-        Layer("Slice", "planes", ("2",), ("3", "4", "5"), {0: (1, 1, -233), 1: 0}),
-        Layer("BinaryOp", "least", ("3", "4"), ("6",), {0: 5}),
-        Layer("Split", "fork", ("6",), ("7", "8", "9")),
-        Layer("BinaryOp", "most", ("5", "7"), ("10",), {0: 4}),
-        Layer("Eltwise", "sum", ("10", "8"), ("11",), {0: 1, 1: (0.5, 0.25)}),
-        Layer("Concat", "join", ("11", "9"), ("12",), {0: 0}),
-        Layer("Interp", "resize", ("12",), ("out",), {0: 2, 3: 7, 4: 5, 6: 1}),
+        NcnnLayer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),
+        NcnnLayer("MemoryData", "mean", (), ("1",), {0: 1, 1: 1, 2: 3}, {"data": weights(3)[0]}),
+        NcnnLayer("BinaryOp", "centre", ("input", "1"), ("2",), {0: 1}),
+        NcnnLayer("Slice", "planes", ("2",), ("3", "4", "5"), {0: (1, 1, -233), 1: 0}),
+        NcnnLayer("BinaryOp", "least", ("3", "4"), ("6",), {0: 5}),
+        NcnnLayer("Split", "fork", ("6",), ("7", "8", "9")),
+        NcnnLayer("BinaryOp", "most", ("5", "7"), ("10",), {0: 4}),
+        NcnnLayer("Eltwise", "sum", ("10", "8"), ("11",), {0: 1, 1: (0.5, 0.25)}),
+        NcnnLayer("Concat", "join", ("11", "9"), ("12",), {0: 0}),
+        NcnnLayer("Interp", "resize", ("12",), ("out",), {0: 2, 3: 7, 4: 5, 6: 1}),
     ))
 
 
@@ -113,7 +113,7 @@ def parse(param: bytes = PARAM, content: bytes = BIN) -> NcnnModel:
 
 
 def same(one: NcnnModel, other: NcnnModel) -> bool:
-    def fields(layer: Layer) -> tuple[Any, ...]:
+    def fields(layer: NcnnLayer) -> tuple[Any, ...]:
         return (layer.type, layer.name, layer.bottoms, layer.tops, dict(layer.params),
                 {name: (value.dtype, value.tobytes()) for name, value in layer.weights.items()})
 
@@ -124,10 +124,10 @@ class TestFormat:
     def test_bytes_of_a_small_model(self) -> None:
         """Written out by hand from the description of the format."""
         model = NcnnModel((
-            Layer("Input", "input", (), ("input",)),
-            Layer("Convolution", "conv", ("input",), ("1",), {0: 1, 1: 1, 5: 1, 6: 3, 9: 2, 10: (0.25,)},
+            NcnnLayer("Input", "input", (), ("input",)),
+            NcnnLayer("Convolution", "conv", ("input",), ("1",), {0: 1, 1: 1, 5: 1, 6: 3, 9: 2, 10: (0.25,)},
                   {"weight": np.array([1, -2, 0.5], "<f4"), "bias": np.array([1], "<f4")}),
-            Layer("ConvolutionDepthWise", "int8", ("1",), ("out",), {0: 1, 1: 1, 6: 1, 7: 1, 8: 1},
+            NcnnLayer("ConvolutionDepthWise", "int8", ("1",), ("out",), {0: 1, 1: 1, 6: 1, 7: 1, 8: 1},
                   {"weight": np.array([-3], "i1"), "weight_scales": np.array([2], "<f4"),
                    "bottom_scale": np.array([4], "<f4")}),
         ))
@@ -145,8 +145,8 @@ class TestFormat:
 
     def test_float16_has_a_tag_and_is_padded(self) -> None:
         model = NcnnModel((
-            Layer("Input", "input", (), ("input",)),
-            Layer("Convolution", "conv", ("input",), ("1",), {0: 1, 1: 1, 6: 3},
+            NcnnLayer("Input", "input", (), ("input",)),
+            NcnnLayer("Convolution", "conv", ("input",), ("1",), {0: 1, 1: 1, 6: 3},
                   {"weight": np.array([1, -2, 0.5], "<f2")}),
         ))
         assert dump_bin(model) == bytes.fromhex("476b3001" "003c" "00c0" "0038" "0000")
@@ -193,9 +193,9 @@ class TestFormat:
         values = [float(np.float32(v)) for v in (-0.0049787536, 0.00012345679, 123456.79, 1.0, *drawn)]
         names = [f"x{i}" for i in range(len(values))]
         model = NcnnModel((
-            Layer("Input", "input", (), ("input",), {0: 2, 1: 2, 2: 3}),
-            Layer("Split", "fork", ("input",), tuple(names)),
-            *(Layer("BinaryOp", "times" + name, (name,), ("y" + name,), {0: 2, 1: 1, 2: value})
+            NcnnLayer("Input", "input", (), ("input",), {0: 2, 1: 2, 2: 3}),
+            NcnnLayer("Split", "fork", ("input",), tuple(names)),
+            *(NcnnLayer("BinaryOp", "times" + name, (name,), ("y" + name,), {0: 2, 1: 1, 2: value})
               for name, value in zip(names, values, strict=True))))
         assert same(parse_model(dump_param(model), dump_bin(model)), model)
         (tmp_path / "m.param").write_bytes(dump_param(model))

@@ -311,7 +311,7 @@ def test_command_on_an_altered_file(edgeface: Command, exported: Make, alter: Al
 
 def test_command_on_a_weights_file(edgeface: Command, exported: Make, lively: Source, hopper_path: Path,
                                    tmp_path: Path) -> None:
-    from edgeface.training.checkpoint import save_weights
+    from edgeface.zoo import save_weights
 
     save_weights(lively.network, tmp_path / "mine.safetensors")
     code, out, err = edgeface(tmp_path / "mine.safetensors", exported("onnx").path, "--image", hopper_path)

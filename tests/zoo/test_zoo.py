@@ -80,7 +80,7 @@ def test_a_network_of_a_file_alone(tmp_path: Path) -> None:
     from edgeface.architecture.genotype import DEFAULT_GENOTYPE
     from edgeface.architecture.registry import with_genotype
     from edgeface.models import build
-    from edgeface.training.checkpoint import save_weights
+    from edgeface.zoo import save_weights
 
     genotype = dataclasses.replace(DEFAULT_GENOTYPE, same=("sep_conv_3x3",) * 6)
     for architecture in (get_architecture("edgeface-n"), with_genotype(get_architecture("asfd-d0"), genotype)):

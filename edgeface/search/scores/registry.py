@@ -31,10 +31,9 @@ from functools import lru_cache
 from itertools import zip_longest
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.layers import Layer, Part, macs_of, params_of, parts_of
+from edgeface.architecture.layers import COUNTED_AT, Layer, Part, macs_of, params_of, parts_of
 from edgeface.errors import OptionError
 from edgeface.search.scores import ddsar
-from edgeface.search.space import COUNTED_AT
 
 Proxy = Callable[[Architecture, float, Sequence[float]], float]
 """(architecture, alpha, stage weights) -> score"""
