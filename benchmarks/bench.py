@@ -81,7 +81,7 @@ class Bundles:
                                   images=self.o.images)
         self.terminal.line(f"quantising {base.path.name}")
         return quantize_model(request, self.o.out, data=data, calibration=self.o.calibration,
-                              stage=self.terminal.stage, tick=self.terminal.tick, note=self.terminal.note).bundle
+                              stage=self.terminal.stage, progress=self.terminal.tick, note=self.terminal.note).bundle
 
 
 class Bench:

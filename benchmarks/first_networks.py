@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.common import emit, exit_code, table
 from benchmarks.latency_model import KINDS, TABLES, Score
 from edgeface.errors import OptionError
-from edgeface.predict.first_networks import cover
+from edgeface.predict.first_networks import first_networks
 from edgeface.predict.model import LatencyModel
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.search.options import StudyOptions
@@ -42,7 +42,7 @@ def compare(kind: str, count: int, draws: int) -> dict[str, Any]:
         predicted = model.predict([r.architecture for r in rest])
         return Score.of(np.array([p.ms for p in predicted]), np.array([latencies.ms(r) for r in rest]))
 
-    chosen = score(cover([r.architecture for r in records], SIZE, latencies.setting.target, count))
+    chosen = score(first_networks([r.architecture for r in records], SIZE, latencies.setting.target, count))
     draw = random.Random(0)
     by_chance = [score(draw.sample(range(len(records)), count)) for _ in range(draws)]
     return {"kind": kind, "learned": count, "asked": len(records) - count, "chosen": dataclasses.asdict(chosen),

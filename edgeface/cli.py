@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from edgeface.latency.protocol import Job
     from edgeface.latency.regression import Regression
     from edgeface.probes.compare import Comparison
-    from edgeface.search.options import FrontNet, Round
+    from edgeface.search.results import FrontNet, Round
 
 DEFAULT_MODEL = "edgeface-n"
 
@@ -327,7 +327,7 @@ def score(
         help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
     format: Format = "table",
 ) -> None:
-    """Score a backbone without training it: DDSAR, as DamoFD published it and mended."""
+    """Score a backbone without training it: DDSAR, as DamoFD published it and corrected."""
     from edgeface.search.scores import ddsar
 
     _check_format(format)
@@ -341,7 +341,7 @@ def score(
         (name, f"{weight:.3f}", f"{ses:.4f}", fss)
         for name, weight, ses, fss in zip(ddsar.STAGES, weights, found.ses, found.fss, strict=True)],
         right=("weight", "SES", "FSS"))
-    print(f"DDSAR {found.ddsar:.6f} as published, {found.mended:.6f} mended (true widths, without the stem), "
+    print(f"DDSAR {found.ddsar:.6f} as published, {found.corrected:.6f} corrected (true widths, without the stem), "
           f"alpha {alpha:g}")
 
 
@@ -567,7 +567,7 @@ def _print_front(front: list[FrontNet], options: StudyOptions) -> None:
     _print_table(("network", "score", "measured ms", "95 %", "predicted", "MACs", "parameters", "structure"), [
         (net.architecture.name, f"{net.score:.4f}", f"{net.measured_ms:.3f}",
          f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}", f"{net.predicted_ms:.3f}", f"{net.macs / 1e6:.0f} M",
-         f"{net.params / 1e3:.0f} k", net.architecture.backbone.structure) for net in front],
+         f"{net.params / 1e3:.0f} k", net.architecture.structure) for net in front],
         right=("score", "measured ms", "predicted", "MACs", "parameters"), wrap=("structure",))
 
 

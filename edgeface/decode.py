@@ -34,11 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.specs import S3FDHeadSpec
 from edgeface.architecture.strides import LANDMARKS, S3FD_STRIDES, SIZE_MULTIPLE_PX, STRIDES
 from edgeface.errors import ModelError
 from edgeface.schema import from_fields
-
-Floats = NDArray[np.float32]
+from edgeface.types import Floats
 
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
@@ -96,6 +96,10 @@ class HeadLayout:
         """cls_8, box_8, (kps_8,) cls_16, box_16, ... in the order the networks return them."""
         return tuple(f"{kind}_{s}" for s in self.strides for kind in self.channels)
 
+    def to_fields(self) -> dict[str, Any]:
+        """As manifests hold it."""
+        return self.to_json()
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal HeadLayout.
 
@@ -112,8 +116,8 @@ class HeadLayout:
 def head_layout(architecture: Architecture) -> HeadLayout:
     """Layout of the outputs of a network built from ``architecture``."""
     head = architecture.head
-    if head.kind == "s3fd":
-        return HeadLayout(S3FD_STRIDES, head.anchors, head.offset, "ssd", prior=head.prior)
+    if isinstance(head, S3FDHeadSpec):
+        return HeadLayout(S3FD_STRIDES, coding="ssd", prior=head.prior)
     return HeadLayout(anchors=head.anchors, offset=head.offset, landmarks=head.landmarks)
 
 

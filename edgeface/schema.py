@@ -34,8 +34,32 @@ def read_packaged(path: Path | Traversable, kind: type[T]) -> T:
     return data
 
 
+def to_fields(value: Any) -> Any:
+    """What :func:`from_fields` reads: a dataclass as a JSON-ready dict, as :func:`dataclasses.asdict` gives it.
+
+    One that has ``to_fields`` and ``from_fields`` of its own is written and read by these.
+    """
+    if hasattr(value, "to_fields"):
+        return value.to_fields()
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_fields(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_fields(item) for item in value]
+    return {key: to_fields(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def from_fields(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass ``cls`` from the JSON object ``data``.
+    """Build the dataclass ``cls`` from the JSON object ``data``, in its own way if it has one.
+
+    Raises ModelError, in one line that starts with ``where``.
+    """
+    own = getattr(cls, "from_fields", None)
+    found: T = own(data, where) if own else read_fields(cls, data, where)
+    return found
+
+
+def read_fields(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass ``cls`` from the JSON object ``data``, field by field.
 
     Raises ModelError, in one line that starts with ``where``, for an unknown or missing key, a value of another type
     than the field's, and whatever the dataclass itself refuses with a ValueError.
@@ -70,6 +94,8 @@ def short(value: Any) -> str:
 def _read(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises ModelError."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(value):  # read before
+        return value
     if hint is Any:
         _expect(_is_plain(value), value, f"finite numbers, and lists and objects at most {MAX_DEPTH} deep", where)
         return value

@@ -103,8 +103,8 @@ def _run(request: QuantizeRequest, out: Path, data: Path | None, calibration: Pa
     from quantize import report
     from quantize.pipeline import quantize_model
 
-    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage, tick=terminal.tick,
-                          note=terminal.note, verbose=verbose)
+    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage,
+                          progress=terminal.tick, note=terminal.note, verbose=verbose)
     with quiet_stage("measuring latency", verbose):
         latency = report.measure_latency(done, terminal.tick)
     if plot:

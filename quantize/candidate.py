@@ -20,10 +20,11 @@ from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, Optio
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
 from edgeface.quiet import quiet_stage
+from edgeface.types import Progress
 from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
 from export.request import Converted, ExportRequest
-from quantize.base import Image, Quantizer, Tick
+from quantize.base import Image, Quantizer
 from quantize.measure import int8_manifest, named_files
 
 PHOTO_PX = (1280, 960)
@@ -32,7 +33,7 @@ PHOTOS = 2
 
 def candidate_bundles(
     architectures: Sequence[Architecture], kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path,
-    tick: Tick | None = None, processes: int | None = None,
+    progress: Progress | None = None, processes: int | None = None,
 ) -> list[list[Path] | str]:
     """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target, precision) of
     ``kinds``, in that order; or the line that says why they cannot be made.
@@ -57,8 +58,8 @@ def candidate_bundles(
         done += 1
         if wrong:
             outcomes[todo[index].name] = wrong
-        if tick:
-            tick(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
+        if progress:
+            progress(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
 
     with closing(Processes(processes or os.cpu_count() or 1)) as workers:
         workers.run(make_candidate, items, finished)

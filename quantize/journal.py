@@ -38,7 +38,7 @@ class _Content:
     records: dict[str, Any] = field(default_factory=dict)
 
 
-class Journal:
+class QuantizeJournal:
     """Records by name, for one fingerprint."""
 
     def __init__(self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None) -> None:

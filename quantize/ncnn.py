@@ -28,7 +28,8 @@ from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param
 from edgeface.probes import open_probe
 from edgeface.runners.ncnn import read_model
-from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
+from edgeface.types import Progress, no_progress
+from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights
 
@@ -49,12 +50,12 @@ class NcnnQuantizer(Quantizer):
     scales: ClassVar[tuple[str, ...]] = ("mse", "percentile", "kl", "max")
     distributions: ClassVar[tuple[str, ...]] = ("ncnn", "numpy")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         self._model = read_model(bundle)
         self._original = _originals(self._model)
         names = {self._original[layer.bottoms[0]] for layer in self._model.layers if self._carried(layer)}
         with open_probe(bundle) as probe:
-            seen = observe(probe, images, tick, names - set(self._model.inputs))
+            seen = observe(probe, images, progress, names - set(self._model.inputs))
         self._scales = {name: np.float32(LEVELS / observer.range(scale, symmetric=True)[1])
                         for name, observer in seen.items()}
         self._scales |= dict.fromkeys(self._model.inputs, np.float32(LEVELS / 255))

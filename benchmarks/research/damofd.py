@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import random
 from bisect import insort
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from edgeface.architecture.layers import block_part
 from edgeface.architecture.structure import SuperBlock, format_structure, parse, round8
 from edgeface.errors import OptionError
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, block_score, check_weights
+from edgeface.types import Progress, no_progress
 
 ITERATIONS = 96_000
 POPULATION = 256
@@ -32,8 +33,6 @@ KERNELS = (3, 5, 7)
 STEPS = (-2, -1, 0, 1, 2)
 """of the inner layers of a block"""
 
-Tick = Callable[[int, int, float], None]
-"""(iterations done, in all, best score so far)"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Found:
 
 
 def search(regime: Regime, seed: int, iterations: int = ITERATIONS, population: int = POPULATION, alpha: float = ALPHA,
-           weights: tuple[float, ...] = WEIGHTS, tick: Tick | None = None) -> list[Found]:
+           weights: tuple[float, ...] = WEIGHTS, progress: Progress = no_progress) -> list[Found]:
     """The final pool, best first; empty where no child kept the limits. An initial net may break them, as two of the
     published ones do. Raises OptionError for numbers below 1."""
     check_weights(weights)
@@ -97,8 +96,8 @@ def search(regime: Regime, seed: int, iterations: int = ITERATIONS, population: 
             insort(pool, (ddsar(child, alpha, weights), done, child))
             if len(pool) > population:
                 del pool[0]
-        if tick and done % 1000 == 0:
-            tick(done, iterations, pool[-1][0] if pool else 0.0)
+        if done % 1000 == 0:
+            progress(f"evolving, best score {pool[-1][0] if pool else 0.0:.3f}", done, iterations)
     return [Found(value, format_structure(blocks), flops(blocks)) for value, _, blocks in reversed(pool)]
 
 
@@ -161,40 +160,13 @@ def _stage(block: SuperBlock, side: int) -> tuple[float, int]:
 
 @lru_cache(maxsize=1 << 17)
 def _block_flops(block: SuperBlock, side: int) -> float:
-    total, channels, stride, out = 0.0, block.in_channels, block.stride, block.out_channels
-    for index in range(block.layers):
-        after, first = side // stride, index == 0
-        if block.kind == "conv":
-            total += _conv(channels, out, block.kernel, after)
-        elif block.kind == "basic":
-            total += _conv(channels, block.bottleneck, block.kernel, after)
-            total += _conv(block.bottleneck, out, block.kernel, after)
-            total += _projection(channels, out, after, stride, first)
-        else:
-            middle = out if block.kind == "bottleneck" else block.bottleneck
-            total += _three(block, channels, middle, side, stride) + _projection(channels, middle, after, stride, first)
-            total += _three(block, middle, out, after, 1) + _projection(middle, out, after, 1, False)
-        channels, side, stride = out, after, 1
+    total = 0.0
+    for layer in block_part(block, side, side).layers:
+        if layer.shortcut:
+            total += (layer.in_channels + 1) * layer.out_channels * (layer.width / layer.stride) ** 2
+        elif layer.kernel:
+            total += layer.macs + layer.values_written
     return total
-
-
-def _three(block: SuperBlock, channels: int, out: int, side: int, stride: int) -> float:
-    """1x1, K x K with the stride, 1x1."""
-    depthwise = block.kind == "inverted"
-    inner = round8(block.expansion * out) if depthwise else block.bottleneck
-    after = side // stride
-    return (_conv(channels, inner, 1, side) + _conv(1 if depthwise else inner, inner, block.kernel, after)
-            + _conv(inner, out, 1, after))
-
-
-def _conv(channels: int, out: int, kernel: int, side: int) -> float:
-    return float(out * side * side * (channels * kernel * kernel + 1))
-
-
-def _projection(channels: int, out: int, side: int, stride: int, first: bool) -> float:
-    if first or stride > 1 or channels != out:
-        return (channels * out + out) * (side / stride) ** 2
-    return 0.0
 
 
 _SHRINK = (0.4, 0.5, 0.667, 0.8, 1)

@@ -13,72 +13,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from edgeface.architecture.genotype import Genotype
-from edgeface.schema import from_fields
+from edgeface.architecture.specs import FLAT, Backbone, Head, Neck, PlainNetSpec, flat, read_spec
+from edgeface.errors import ModelError
+from edgeface.schema import read_fields, short
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """Feature extractor with outputs at strides 8, 16 and 32; those of the S3FD family at strides 4 to 128."""
-
-    kind: str
-    """convnet, plainnet, mobilenetv1 or resnetv1e; S3FD family: extd, eresfd or asfd"""
-    structure: str = ""
-    """plainnet: the published structure string"""
-    widths: tuple[int, ...] = ()
-    """output channels of the stem and of each stage"""
-    depths: tuple[int, ...] = ()
-    """blocks of each stage"""
-    block: str = ""
-    """resnetv1e: basic or bottleneck; asfd: these or depthwise"""
-    activation: str = ""
-    """extd: prelu, lrelu or relu"""
-
-
-@dataclass(frozen=True)
-class Neck:
-    """Feature pyramid over the backbone's outputs."""
-
-    kind: str
-    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the head reads the
-    backbone's maps), extd, sepfpn or autofem"""
-    channels: int
-    genotype: Genotype | None = None
-    """autofem: its operations"""
-    repeats: int = 1
-    """autofem: how often it follows upon itself"""
-
-
-@dataclass(frozen=True)
-class Head:
-    """Classification and box outputs on each pyramid level."""
-
-    kind: str
-    """scrfd: one tower shared by the levels; plain: a tower of its own on each level, 1x1 outputs; s3fd: prior boxes
-    on six levels, strides 4 to 128"""
-    channels: int
-    stack: int
-    """3x3 convolutions in the tower; s3fd: in each of two, for class and box, shared by the levels"""
-    norm: str = "batch"
-    """batch (folds away on export) or group (as published)"""
-    groups: int = 0
-    """groups of the group normalisation"""
-    depthwise: bool = False
-    anchors: int = 1
-    """boxes predicted per cell"""
-    offset: float = 0.5
-    """position of a cell's anchor point inside the cell, in strides"""
-    prior: tuple[float, ...] = ()
-    """s3fd: width and height of a prior box, in strides"""
-    kernel: int = 1
-    """s3fd: of the output convolutions"""
-    maxout: str = ""
-    """s3fd: out (of three background outputs on the finest level the largest counts), or in-out (also of three face
-    outputs on the other levels)"""
-    dual: bool = False
-    """s3fd on neck autofem: in training also reads the maps that the neck starts from"""
-    landmarks: int = 0
-    """points of a face that scrfd and plain also predict: 5, or 0 for none"""
+PARTS = ("backbone", "neck", "head")
+SPARE = {"backbone": ("activation",), "neck": ("genotype", "repeats"), "head": ("prior", "kernel", "maxout", "dual")}
+"""part -> its fields that the short text leaves out where they say nothing: those of the S3FD family"""
 
 
 @dataclass(frozen=True)
@@ -88,11 +29,6 @@ class InputNorm:
     mean: float | tuple[float, float, float] = 0.0
     """of all channels, or of R, G and B"""
     std: float = 255.0
-
-
-FAMILY_FIELDS = {"backbone": ("activation",), "neck": ("genotype", "repeats"),
-                 "head": ("prior", "kernel", "maxout", "dual", "landmarks")}
-"""Part -> its fields that only some networks fill in: those of the S3FD family, and those with landmarks"""
 
 
 @dataclass(frozen=True)
@@ -105,23 +41,41 @@ class Architecture:
     head: Head
     input: InputNorm = InputNorm()
 
+    @property
+    def structure(self) -> str:
+        """Structure string of a plainnet; empty for other backbones."""
+        return self.backbone.structure if isinstance(self.backbone, PlainNetSpec) else ""
+
+    def to_fields(self) -> dict[str, Any]:
+        """The long text, which manifests, latency tables and searches hold: every field of any kind."""
+        parts = {part: flat(part, getattr(self, part)) for part in PARTS}
+        return {"name": self.name, **parts, "input": dataclasses.asdict(self.input)}
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture.
 
-        Fields of few networks are left out where they say nothing: the text of every other network, and with it the
-        names and random numbers drawn from that text, is what it was before these fields were added.
+        The short text: fields of few networks are left out where they say nothing, so that the text of every other
+        network, and with it the names and random numbers drawn from that text, is what it was before there were any.
         """
-        data = dataclasses.asdict(self)
-        for part, names in FAMILY_FIELDS.items():
-            default = {f.name: f.default for f in dataclasses.fields(getattr(self, part))}
+        data = self.to_fields()
+        for part, names in SPARE.items():
             data[part] = {key: value for key, value in data[part].items()
-                          if key not in names or value != default[key]}
+                          if key not in names or value != FLAT[part][key]}
         return data
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Architecture:
-        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed field."""
-        return from_fields(cls, data, "architecture")
+    def from_json(cls, data: Any) -> Architecture:
+        """Read either text. Raises ModelError on a missing, unknown or malformed field."""
+        return cls.from_fields(data, "architecture")
+
+    @classmethod
+    def from_fields(cls, data: Any, where: str) -> Architecture:
+        """Like :meth:`from_json`; ``where`` begins the message of an error."""
+        if not isinstance(data, dict):
+            raise ModelError(f"{where}: expected an object, got {short(data)}")
+        specs = {part: read_spec(part, data[part], f"{where}.{part}") for part in PARTS if part in data}
+        rest = {key: value for key, value in data.items() if key not in PARTS}
+        return read_fields(cls, {**rest, **specs}, where)
 
     def dumps(self) -> str:
         """Return the canonical text: equal Architectures give equal bytes."""

@@ -7,12 +7,13 @@ they are no layers here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from edgeface.architecture.architecture import Architecture, Head, Neck
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.specs import Backbone, ConvNetSpec, PlainHeadSpec, PlainNetSpec, PyramidSpec
 from edgeface.architecture.structure import SuperBlock, parse, round8
 from edgeface.errors import ModelError
 
@@ -22,6 +23,8 @@ COUNTED_AT = (640, 480)
 """px: the input size at which multiply-accumulates are limited and quoted"""
 CONVNET_STEM = (6, 4)
 """kernel and stride"""
+Block = SuperBlock | tuple[int, int, int]
+"""of a plainnet, or of a convnet: input width, output width, residuals (of the stem -1)"""
 Group = tuple[str, int, int]
 """kind, kernel, stride"""
 
@@ -40,6 +43,8 @@ class Layer(NamedTuple):
     """of the output, px"""
     height: int
     """of the output, px"""
+    shortcut: bool = False
+    """a 1x1 convolution beside the others, around which it leads: it reads what they read"""
 
     @property
     def cells(self) -> int:
@@ -47,11 +52,14 @@ class Layer(NamedTuple):
         return self.width * self.height
 
     @property
+    def inputs(self) -> int:
+        """Channels that one of its outputs is made of."""
+        return 1 if self.kind == "depthwise" else self.in_channels
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates: of convolutions only, as :mod:`edgeface.models.complexity` counts."""
-        if self.kind == "conv":
-            return self.cells * self.kernel * self.kernel * self.in_channels * self.out_channels
-        return self.cells * self.kernel * self.kernel * self.out_channels if self.kind == "depthwise" else 0
+        return self.cells * self.kernel**2 * self.inputs * self.out_channels
 
     @property
     def params(self) -> int:
@@ -95,6 +103,11 @@ class Part:
     """of its output against its input"""
 
     @property
+    def path(self) -> tuple[Layer, ...]:
+        """The convolutions that follow each other: without shortcuts."""
+        return tuple(layer for layer in self.layers if layer.kernel and not layer.shortcut)
+
+    @property
     def macs(self) -> int:
         """Sum over its layers."""
         return sum(layer.macs for layer in self.layers)
@@ -107,18 +120,17 @@ def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
     plain): such a network is built and measured instead.
     """
     backbone, neck, head = architecture.backbone, architecture.neck, architecture.head
-    if backbone.kind not in BACKBONES or neck.kind != "fpn" or head.kind != "plain":
+    if backbone.kind not in BACKBONES or neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
         raise ModelError(f"{architecture.name}: layers are listed for backbones {' and '.join(BACKBONES)} with neck "
                          f"fpn and head plain, this is {backbone.kind} with {neck.kind} and {head.kind}")
+    assert isinstance(neck, PyramidSpec)
     if width % 32 or height % 32 or min(width, height) < 32:
         raise ModelError(f"input {width}x{height}: width and height are multiples of 32")
-    if min(neck.channels, head.channels, head.anchors, *backbone.widths, 1) < 1:
+    if min(neck.channels, head.channels, head.anchors, *getattr(backbone, "widths", ())) < 1:
         raise ModelError(f"{architecture.name}: widths and anchors must be at least 1")
     parts, channels, step = [], {}, 1
-    blocks = _convnet_blocks(backbone.widths, backbone.depths) if backbone.kind == "convnet" else parse(
-        backbone.structure)
-    for block in blocks:
-        part = _block_part(block, width // step, height // step)
+    for block in blocks_of(backbone):
+        part = block_part(block, width // step, height // step)
         step *= part.stride
         channels[step] = part.out_channels  # the last block at a stride gives its feature
         parts.append(part)
@@ -164,12 +176,21 @@ class _Walk:
 
     def shortcut(self, out: int, stride: int) -> None:
         """A 1x1 projection of the map, which itself goes on as it was."""
-        self.layers.append(Layer("conv", 1, stride, self.channels, out, self.width // stride, self.height // stride))
+        self.layers.append(Layer("conv", 1, stride, self.channels, out, self.width // stride, self.height // stride,
+                                 shortcut=True))
+
+
+def blocks_of(backbone: Backbone) -> Sequence[Block]:
+    """What :func:`block_part` takes, of a backbone of :data:`BACKBONES`. Raises ModelError."""
+    if isinstance(backbone, ConvNetSpec):
+        return _convnet_blocks(backbone.widths, backbone.depths)
+    assert isinstance(backbone, PlainNetSpec), backbone.kind
+    return parse(backbone.structure)
 
 
 @lru_cache(maxsize=1 << 16)
-def _block_part(block: SuperBlock | tuple[int, int, int], width: int, height: int) -> Part:
-    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage."""
+def block_part(block: Block, width: int, height: int) -> Part:
+    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage, on a map of this size."""
     if isinstance(block, tuple):
         return _convnet_part(block, width, height)
     walk, stride = _Walk(block.in_channels, width, height), block.stride
@@ -212,8 +233,7 @@ def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int,
     walk.add()
 
 
-def _convnet_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """(input width, output width, residuals) of the stem, which has -1 residuals, and of each stage."""
+def _convnet_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Block]:
     if len(widths) != 4 or len(depths) != 3:
         raise ModelError(f"convnet takes 4 widths and 3 depths, got {list(widths)} and {list(depths)}")
     return [(3, widths[0], -1), *((before, out, depth) for before, out, depth in
@@ -233,7 +253,7 @@ def _convnet_part(block: tuple[int, int, int], width: int, height: int) -> Part:
 
 
 @lru_cache(maxsize=1 << 12)
-def _neck_part(neck: Neck, channels: tuple[int, ...], width: int, height: int) -> Part:
+def _neck_part(neck: PyramidSpec, channels: tuple[int, ...], width: int, height: int) -> Part:
     layers = []
     for stride, in_channels in zip((8, 16, 32), channels, strict=True):
         layers.append(Layer("conv", 1, 1, in_channels, neck.channels, width // stride, height // stride))
@@ -246,7 +266,7 @@ def _neck_part(neck: Neck, channels: tuple[int, ...], width: int, height: int) -
 
 
 @lru_cache(maxsize=1 << 12)
-def _head_part(head: Head, channels: int, width: int, height: int) -> Part:
+def _head_part(head: PlainHeadSpec, channels: int, width: int, height: int) -> Part:
     layers = []
     for stride in (8, 16, 32):
         walk = _Walk(channels, width // stride, height // stride)
@@ -254,7 +274,7 @@ def _head_part(head: Head, channels: int, width: int, height: int) -> Part:
             if head.depthwise:
                 walk.conv(walk.channels, 3, depthwise=True)
             walk.conv(head.channels, 1 if head.depthwise else 3)
-        for out in (head.anchors, 4 * head.anchors):
-            walk.layers.append(Layer("conv", 1, 1, walk.channels, out, walk.width, walk.height))
+        for out in (1, 4, 2 * head.landmarks)[: 3 if head.landmarks else 2]:
+            walk.layers.append(Layer("conv", 1, 1, walk.channels, out * head.anchors, walk.width, walk.height))
         layers += walk.layers
     return Part(tuple(layers), head.channels, 1)

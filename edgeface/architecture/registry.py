@@ -13,9 +13,24 @@ import itertools
 import math
 from difflib import get_close_matches
 
-from edgeface.architecture.architecture import Architecture, Backbone, Head, InputNorm, Neck
+from edgeface.architecture.architecture import Architecture, InputNorm
 from edgeface.architecture.genotype import DEFAULT_GENOTYPE, Genotype
 from edgeface.architecture.searched import read_searched
+from edgeface.architecture.specs import (
+    ASFDSpec,
+    AutoFEMSpec,
+    Backbone,
+    ConvNetSpec,
+    EResNetSpec,
+    EXTDSpec,
+    MobileNetSpec,
+    PlainHeadSpec,
+    PlainNetSpec,
+    PyramidSpec,
+    ResNetSpec,
+    S3FDHeadSpec,
+    SCRFDHeadSpec,
+)
 from edgeface.errors import ModelError
 from edgeface.schema import short
 
@@ -45,7 +60,10 @@ def get_architecture(name: str) -> Architecture:
 
 def with_genotype(architecture: Architecture, genotype: Genotype) -> Architecture:
     """``architecture`` with the ``genotype`` in its neck: another network than the one of its name, and called so."""
-    changed = dataclasses.replace(architecture, neck=dataclasses.replace(architecture.neck, genotype=genotype))
+    neck = architecture.neck
+    if not isinstance(neck, AutoFEMSpec):
+        raise ModelError(f"{architecture.name} has neck {neck.kind}, a genotype is for neck autofem")
+    changed = dataclasses.replace(architecture, neck=dataclasses.replace(neck, genotype=genotype))
     return architecture if changed == architecture else changed.named_by_content(architecture.name)
 
 
@@ -66,9 +84,9 @@ def listed() -> tuple[str, ...]:
 
 register(Architecture(
     name="edgeface-n",
-    backbone=Backbone(kind="convnet", widths=(32, 48, 64, 64), depths=(1, 1, 2)),
-    neck=Neck(kind="fpn", channels=32),
-    head=Head(kind="plain", channels=32, stack=1),
+    backbone=ConvNetSpec(widths=(32, 48, 64, 64), depths=(1, 1, 2)),
+    neck=PyramidSpec("fpn", 32),
+    head=PlainHeadSpec(channels=32, stack=1),
 ))
 
 for _entry in read_searched():
@@ -76,11 +94,10 @@ for _entry in read_searched():
 
 
 # Pyramid and head of each compute regime, the same for both families.
-_REGIMES: dict[str, tuple[Neck, Head]] = {
+_REGIMES: dict[str, tuple[PyramidSpec, SCRFDHeadSpec]] = {
     regime: (
-        Neck(kind="pafpn", channels=pyramid),
-        Head(kind="scrfd", channels=channels, stack=stack, norm="group", groups=groups, depthwise=depthwise,
-             anchors=2, offset=0.0),
+        PyramidSpec("pafpn", pyramid),
+        SCRFDHeadSpec(channels, stack, "group", groups, depthwise, anchors=2, offset=0.0),
     )
     for regime, pyramid, stack, channels, groups, depthwise in (
         ("0.5g", 16, 2, 64, 16, True),
@@ -91,25 +108,24 @@ _REGIMES: dict[str, tuple[Neck, Head]] = {
     )
 }
 
-_BACKBONES = {
-    "damofd-0.5g": Backbone(kind="plainnet", structure=(
+_BACKBONES: dict[str, Backbone] = {
+    "damofd-0.5g": PlainNetSpec(
         "SuperConvK3BNRELU(3,32,2,1)SuperResIDWE1K3(32,32,2,8,1)SuperResIDWE1K7(32,64,2,40,1)"
-        "SuperResIDWE1K7(64,120,2,40,2)SuperResIDWE1K5(120,160,2,120,1)")),
-    "damofd-2.5g": Backbone(kind="plainnet", structure=(
+        "SuperResIDWE1K7(64,120,2,40,2)SuperResIDWE1K5(120,160,2,120,1)"),
+    "damofd-2.5g": PlainNetSpec(
         "SuperConvK3BNRELU(3,24,2,2)SuperResK3K3(24,32,2,24,4)SuperResK3K3(32,56,2,16,4)"
-        "SuperResK5K5(56,88,2,8,5)SuperResK1K5K1(88,128,2,8,4)")),
-    "damofd-10g": Backbone(kind="plainnet", structure=(
+        "SuperResK5K5(56,88,2,8,5)SuperResK1K5K1(88,128,2,8,4)"),
+    "damofd-10g": PlainNetSpec(
         "SuperConvK3BNRELU(3,56,2,2)SuperResK1K3K1(56,80,2,40,5)SuperResK1K5K1(80,112,2,32,5)"
-        "SuperResK1K3K1(112,168,2,16,4)SuperResK7K7(168,256,2,8,1)")),
-    "damofd-34g": Backbone(kind="plainnet", structure=(
+        "SuperResK1K3K1(112,168,2,16,4)SuperResK7K7(168,256,2,8,1)"),
+    "damofd-34g": PlainNetSpec(
         "SuperConvK3BNRELU(3,56,2,2)SuperResK1K3K1(56,224,2,80,5)SuperResK1K3K1(224,488,2,40,6)"
-        "SuperResK1K3K1(488,624,2,72,4)SuperResK1K7K1(624,816,2,24,3)")),
-    "scrfd-0.5g": Backbone(kind="mobilenetv1", widths=(16, 16, 40, 72, 152, 288), depths=(2, 3, 2, 6)),
-    "scrfd-1g": Backbone(kind="mobilenetv1", widths=(32, 48, 48, 160, 216, 312), depths=(3, 2, 1, 5)),
-    "scrfd-2.5g": Backbone(kind="resnetv1e", block="basic", widths=(24, 24, 48, 48, 80), depths=(3, 5, 3, 2)),
-    "scrfd-10g": Backbone(kind="resnetv1e", block="basic", widths=(56, 56, 88, 88, 224), depths=(3, 4, 2, 3)),
-    "scrfd-34g": Backbone(kind="resnetv1e", block="bottleneck", widths=(56, 224, 224, 576, 736),
-                          depths=(17, 16, 2, 8)),
+        "SuperResK1K3K1(488,624,2,72,4)SuperResK1K7K1(624,816,2,24,3)"),
+    "scrfd-0.5g": MobileNetSpec(widths=(16, 16, 40, 72, 152, 288), depths=(2, 3, 2, 6)),
+    "scrfd-1g": MobileNetSpec(widths=(32, 48, 48, 160, 216, 312), depths=(3, 2, 1, 5)),
+    "scrfd-2.5g": ResNetSpec(widths=(24, 24, 48, 48, 80), depths=(3, 5, 3, 2), block="basic"),
+    "scrfd-10g": ResNetSpec(widths=(56, 56, 88, 88, 224), depths=(3, 4, 2, 3), block="basic"),
+    "scrfd-34g": ResNetSpec(widths=(56, 224, 224, 576, 736), depths=(17, 16, 2, 8), block="bottleneck"),
 }
 
 PUBLISHED = tuple(_BACKBONES)
@@ -132,9 +148,9 @@ def _register_extd() -> None:
     for form, width, activation in itertools.product(("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")):
         register(Architecture(
             f"extd-{form}-{width}-{activation}",
-            Backbone("extd", widths=(width,), activation=activation),
-            Neck("extd" if form == "fpn" else "none", width),
-            Head("s3fd", channels=width, stack=0, prior=(4.0, 4.0), kernel=3, maxout="out"),
+            EXTDSpec((width,), activation),
+            PyramidSpec("extd" if form == "fpn" else "none", width),
+            S3FDHeadSpec(width, stack=0, prior=(4.0, 4.0), kernel=3, maxout="out"),
             S3FD_INPUT,
         ))
 
@@ -146,9 +162,9 @@ def eresfd(width: int) -> Architecture:
     """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is width / 256."""
     return Architecture(
         f"eresfd-{width}",
-        Backbone("eresfd", widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),
-        Neck("sepfpn", width),
-        Head("s3fd", channels=width, stack=0, prior=(4.0, 5.0), maxout="out"),
+        EResNetSpec(widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),
+        PyramidSpec("sepfpn", width),
+        S3FDHeadSpec(width, stack=0, prior=(4.0, 5.0), maxout="out"),
         S3FD_INPUT,
     )
 
@@ -180,9 +196,9 @@ def _register_asfd() -> None:
         base, extra = _RESNETS.get(block, (widths, (channels, channels)))
         register(Architecture(
             f"asfd-d{size}",
-            Backbone("asfd", widths=(*base, *extra), depths=depths, block=block),
-            Neck("autofem", channels, DEFAULT_GENOTYPE, repeats),
-            Head("s3fd", channels, stack, depthwise=True, prior=(4 / side, 4 * side), maxout="in-out", dual=True),
+            ASFDSpec((*base, *extra), depths, block),
+            AutoFEMSpec(channels, DEFAULT_GENOTYPE, repeats),
+            S3FDHeadSpec(channels, stack, depthwise=True, prior=(4 / side, 4 * side), maxout="in-out", dual=True),
             S3FD_INPUT,
         ))
 

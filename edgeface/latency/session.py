@@ -40,14 +40,13 @@ from edgeface.latency.measurement import (
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.latency.statistics import ratio
 from edgeface.latency.worker_process import PYTHON, WorkerProcess
+from edgeface.types import Progress
 
-__all__ = ["Failed", "Finished", "Job", "Protocol", "Tick", "measure"]
+__all__ = ["Failed", "Finished", "Job", "Progress", "Protocol", "measure"]
 
 STEADY = 0.05
 """two slices in a row whose medians differ by no more end the warm-up"""
 
-Tick = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)"""
 Finished = Callable[[Measurement], None]
 Failed = Callable[[int, str], None]
 """(index of the job, why)"""
@@ -57,7 +56,7 @@ def measure(
     jobs: Sequence[Job],
     protocol: Protocol | None = None,
     reference: int | None = None,
-    tick: Tick | None = None,
+    progress: Progress | None = None,
     finished: Finished | None = None,
     failed: Failed | None = None,
     device: str = LOCAL,
@@ -74,7 +73,7 @@ def measure(
     protocol = protocol or Protocol()
     done: dict[int, Measurement] = {}
     wrong: dict[int, str] = {}
-    steps = _Steps(tick, protocol, len(jobs))
+    steps = _Steps(progress, protocol, len(jobs))
     for group in _groups(len(jobs), reference, protocol.together):
         session = _Session([_Subject(i, jobs[i]) for i in group], protocol, reference, device, python, steps)
         records, errors = session.run()
@@ -108,14 +107,14 @@ def _groups(count: int, reference: int | None, together: int) -> Iterator[list[i
 class _Steps:
     """Progress over all groups; the reference of later groups comes on top."""
 
-    def __init__(self, tick: Tick | None, protocol: Protocol, jobs: int) -> None:
-        self.tick, self.done, self.total = tick, 0, jobs * (protocol.rounds + 2)
+    def __init__(self, progress: Progress | None, protocol: Protocol, jobs: int) -> None:
+        self.progress, self.done, self.total = progress, 0, jobs * (protocol.rounds + 2)
 
     def __call__(self, what: str) -> None:
         self.done += 1
         self.total = max(self.total, self.done)
-        if self.tick:
-            self.tick(what, self.done, self.total)
+        if self.progress:
+            self.progress(what, self.done, self.total)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeface.architecture.architecture import Backbone
+from edgeface.architecture.specs import EXTDSpec
 from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, conv_bn, require_width
@@ -71,7 +71,7 @@ class EXTD(Extractor):
     weights, too: Xavier-uniform convolutions without bias (the paper says He; their train.py overrides that).
     """
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: EXTDSpec) -> None:
         super().__init__()
         (width,) = spec.widths
         for name, value, known in (("widths[0]", width, BLOCKS), ("activation", spec.activation, ACTIVATIONS)):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeface.architecture.layers import KINDS, Layer, Part
 from edgeface.errors import MissingExtraError
+from edgeface.types import Doubles
 
 try:
     from sklearn.kernel_approximation import Nystroem
@@ -39,7 +40,6 @@ RADIX = 1 << 14
 MARGIN = 0.5
 """how far outside the channels and sizes seen a layer may be, in doublings"""
 
-Floats = NDArray[np.float64]
 Key = tuple[Any, ...]
 """first 0, 1 or 3 of a layer's group"""
 
@@ -53,7 +53,7 @@ class Basis:
         self.smooth: dict[Key, Nystroem] = {}
         self.start: dict[Key, int] = {}
         self.smooth_start: dict[Key, int] = {}
-        self.bounds: dict[Key, tuple[Floats, Floats]] = {}
+        self.bounds: dict[Key, tuple[Doubles, Doubles]] = {}
         self.terms: list[slice] = []
         self.width = 1  # the first feature is the network itself
         for depth in PLAIN:
@@ -75,14 +75,14 @@ class Basis:
         self.width += count
         return self.width - count
 
-    def scale(self, features: Floats) -> Floats:
+    def scale(self, features: Doubles) -> Doubles:
         """What to divide each feature by, so that the terms, and the features in each, begin with equal rights."""
-        scale: Floats = np.maximum(np.abs(features).mean(axis=0), 1e-12)
+        scale: Doubles = np.maximum(np.abs(features).mean(axis=0), 1e-12)
         for term in self.terms:
             scale[term] *= np.sqrt(np.mean(np.sum((features[:, term] / scale[term]) ** 2, axis=1)))
         return scale
 
-    def features(self, parts: Sequence[Part]) -> tuple[Floats, list[str]]:
+    def features(self, parts: Sequence[Part]) -> tuple[Doubles, list[str]]:
         """(features [part, feature], which layer of each part is unlike those seen)."""
         layers = [layer for part in parts for layer in part.layers]
         owner = np.repeat(np.arange(len(parts)), [len(part.layers) for part in parts])
@@ -113,7 +113,7 @@ class LayerTable:
     def __init__(self, layers: Sequence[Layer], direct: int) -> None:
         kinds = {kind: code for code, kind in enumerate(OPERATORS)}
         raw = np.array([(kinds[kind], kernel, stride, before, out, width * height)
-                        for kind, kernel, stride, before, out, width, height in layers], np.int64)
+                        for kind, kernel, stride, before, out, width, height, _ in layers], np.int64)
         kind, kernel, stride, before, out, cells = raw.T
         filters = np.where(kind == kinds["conv"], before, 1) * kernel**2  # kernel is 0 where nothing is multiplied
         read = np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2) * cells * before
@@ -122,12 +122,12 @@ class LayerTable:
         for lanes in LANES:
             rounded = macs / out * _up(out, lanes)
             columns += [rounded, np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded)]
-        self.plain: Floats = np.column_stack(columns)
+        self.plain: Doubles = np.column_stack(columns)
         """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values written,
         multiply-accumulates with few input channels, values gathered for a product of matrices (im2col), and
         multiply-accumulates with channels rounded up to :data:`LANES`"""
-        self.places: Floats = np.log2(np.column_stack([before, out, cells]))
-        self.guess: Floats = macs + VALUE_MACS * (read + written)
+        self.places: Doubles = np.log2(np.column_stack([before, out, cells]))
+        self.guess: Doubles = macs + VALUE_MACS * (read + written)
         kind = np.where((kind == kinds["conv"]) & (kernel > 1) & (np.maximum(before, out) <= direct),
                         kinds["narrow conv"], kind)
         self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
@@ -146,7 +146,7 @@ class LayerTable:
         return (OPERATORS[code // RADIX**2], code // RADIX % RADIX, code % RADIX)
 
 
-def _sum_into(totals: Floats, start: int, owners: NDArray[np.int64], values: Floats) -> None:
+def _sum_into(totals: Doubles, start: int, owners: NDArray[np.int64], values: Doubles) -> None:
     """Add the rows of ``values`` to the rows ``owners`` of ``totals``, which ascend."""
     first = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
     totals[owners[first], start : start + values.shape[1]] += np.add.reduceat(values, first, axis=0)

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import parts_of
-from edgeface.predict.features import VALUE_MACS, Basis, Floats
+from edgeface.predict.features import VALUE_MACS, Basis
+from edgeface.types import Doubles
 
 USUAL = (0.25, 0.05, 0.05, 0.01, 0.003)
 """variances of the model's terms, of relative errors: near what was fitted on ncnn, OpenVINO and TensorFlow Lite"""
@@ -23,7 +24,7 @@ MISFIT = 1e-3
 """variance of what no term explains: 3 %"""
 
 
-def cover(architectures: Sequence[Architecture], size: tuple[int, int], target: str, count: int) -> list[int]:
+def first_networks(architectures: Sequence[Architecture], size: tuple[int, int], target: str, count: int) -> list[int]:
     """Indices of the ``count`` of ``architectures`` to measure; size: of the input, (width, height) in px."""
     features = _features(architectures, size, target)
     left = features @ features.T  # covariance of what is not known yet
@@ -37,7 +38,7 @@ def cover(architectures: Sequence[Architecture], size: tuple[int, int], target: 
     return chosen
 
 
-def _features(architectures: Sequence[Architecture], size: tuple[int, int], target: str) -> Floats:
+def _features(architectures: Sequence[Architecture], size: tuple[int, int], target: str) -> Doubles:
     """[network, feature], scaled so that products of two rows are covariances of relative errors."""
     networks = [parts_of(a, *size) for a in architectures]
     parts = list(dict.fromkeys(part for network in networks for part in network))

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import Part, parts_of
 from edgeface.errors import DataError, MissingExtraError, ModelError
 from edgeface.predict.features import Basis
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
+from edgeface.types import Doubles
 
 try:
     from scipy.linalg import cho_solve, solve_triangular
@@ -54,8 +54,6 @@ MAX_PARTS = 100_000
 """kept in memory, some kilobytes each"""
 MAX_SPREAD = 0.15
 """half the 95 % interval as a share of the prediction; beyond it, a network is called unlike those seen"""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class LatencyModel:
         parts = [parts_of(r.architecture, *self._size) for r in records]
         layers = [layer for network in parts for part in network for layer in part.layers]
         self._basis = Basis(layers, table.setting.target)
-        self._rows: dict[Part, tuple[Floats, str]] = {}
+        self._rows: dict[Part, tuple[Doubles, str]] = {}
         relative = self._features(parts)[0] / np.array([[table.ms(r)] for r in records])
         self._scale = self._basis.scale(relative)
         kernel = WhiteKernel(1e-3, MISFIT)
@@ -110,13 +108,13 @@ class LatencyModel:
         self._used = np.flatnonzero(variances > UNUSED)
         known = (process.X_train_ * variances)[:, self._used]
         solved = solve_triangular(process.L_, known, lower=True)
-        self._mean: Floats = process.alpha_ @ known
+        self._mean: Doubles = process.alpha_ @ known
         # Single precision, in which the product is twice as fast, is off by 1e-6 of a variance of 1e-4 and more.
         self._covariance = (np.diag(variances[self._used]) - solved.T @ solved).astype(np.float32)
 
-    def _variance_of_columns(self) -> Floats:
+    def _variance_of_columns(self) -> Doubles:
         """Of each feature's weight, before anything was measured."""
-        found: Floats = np.empty(self._basis.width)
+        found: Doubles = np.empty(self._basis.width)
         for term in self._basis.terms:
             unit = np.zeros((1, self._basis.width))
             unit[0, term.start] = 1.0
@@ -170,7 +168,7 @@ class LatencyModel:
             strange = f"the prediction of {ms:.2f} ms is no better than +-{spread:.0%}"
         return Prediction(ms, max(0.0, ms * (1 - spread)), ms * (1 + spread), strange)
 
-    def _features(self, networks: Sequence[Sequence[Part]]) -> tuple[Floats, list[str]]:
+    def _features(self, networks: Sequence[Sequence[Part]]) -> tuple[Doubles, list[str]]:
         """(features [network, feature], which layer of each was not seen). Searches exchange parts: they are kept."""
         if len(self._rows) > MAX_PARTS:
             self._rows.clear()
@@ -182,7 +180,7 @@ class LatencyModel:
         parts = [place.setdefault(part, len(place)) for network in networks for part in network]
         ends = np.cumsum([0, *map(len, networks)])
         which = csr_array((np.ones(len(parts)), parts, ends), (len(networks), len(place)))
-        features: Floats = which @ np.array([self._rows[part][0] for part in place])
+        features: Doubles = which @ np.array([self._rows[part][0] for part in place])
         features[:, 0] = 1.0  # the network itself
         return features, [next((why for part in network if (why := self._rows[part][1])), "") for network in networks]
 
@@ -193,15 +191,15 @@ class Columns(Kernel):  # type: ignore[misc]
     def __init__(self, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
 
-    def __call__(self, X: Floats, Y: Floats | None = None, eval_gradient: bool = False) -> Any:
+    def __call__(self, X: Doubles, Y: Doubles | None = None, eval_gradient: bool = False) -> Any:
         own = X[:, self.start : self.stop]
         products = own @ (own if Y is None else Y[:, self.start : self.stop]).T
         return (products, np.empty((*products.shape, 0))) if eval_gradient else products
 
-    def diag(self, X: Floats) -> Floats:
+    def diag(self, X: Doubles) -> Doubles:
         """Of ``self(X)``."""
         own = X[:, self.start : self.stop]
-        squares: Floats = np.einsum("ij,ij->i", own, own)
+        squares: Doubles = np.einsum("ij,ij->i", own, own)
         return squares
 
     def is_stationary(self) -> bool:

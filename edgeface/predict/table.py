@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.registry import get_architecture
@@ -33,7 +32,8 @@ from edgeface.latency.devices import Device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.options import parse_size
-from edgeface.schema import from_fields, short
+from edgeface.schema import from_fields, short, to_fields
+from edgeface.types import Doubles, Progress
 
 FORMAT_VERSION = 1
 MAX_TABLE_BYTES = 64 << 20
@@ -53,8 +53,6 @@ LEAST_NETWORKS = 20
 POLISHES = 20
 RESAMPLES = 1000
 
-Floats = NDArray[np.float64]
-Tick = Callable[[str, int, int], None]
 Dropped = Callable[[Architecture, str], None]
 """(Architecture, why it has no record)"""
 
@@ -195,7 +193,7 @@ class LatencyTable:
 
     def to_text(self) -> str:
         """JSON, one record a line."""
-        data = dataclasses.asdict(self)
+        data = to_fields(self)
         records = ",\n".join(json.dumps(record, separators=(",", ":")) for record in data.pop("records"))
         return f'{json.dumps(data)[:-1]}, "records": [\n{records}\n]}}\n'
 
@@ -245,7 +243,7 @@ def measure(
     bundles: Path,
     table: LatencyTable | None = None,
     again: bool = False,
-    tick: Tick | None = None,
+    progress: Progress | None = None,
     grown: Callable[[LatencyTable], None] | None = None,
     dropped: Dropped | None = None,
     protocol: Protocol = PROTOCOL,
@@ -263,7 +261,7 @@ def measure(
         return table
     reference, paths = get_architecture(REFERENCE), {}
     made = load_candidate_maker()([reference, *todo], [(setting.target, setting.precision)], setting.width,
-                                  setting.height, bundles, tick)
+                                  setting.height, bundles, progress)
     for architecture, outcome in zip([reference, *todo], made, strict=True):
         if isinstance(outcome, str):
             _drop(architecture, outcome, dropped)
@@ -275,15 +273,15 @@ def measure(
     size = protocol.together - 1
     for start in range(0, len(ready), size):
         group = [reference, *ready[start : start + size]]
-        if tick:
-            tick(f"measuring {setting}", start, len(ready))
+        if progress:
+            progress(f"measuring {setting}", start, len(ready))
         begun = time.monotonic()
         records = _measure_group(device, group, [paths[a] for a in group], setting, protocol, dropped)
         table = _extended(table, setting, group, records, time.monotonic() - begun)
         if grown:
             grown(table)
-    if tick:
-        tick(f"measuring {setting}", len(ready), len(ready))
+    if progress:
+        progress(f"measuring {setting}", len(ready), len(ready))
     if table is None:
         raise none_measured(setting, len(todo))
     return table
@@ -343,11 +341,11 @@ def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) ->
     return records
 
 
-def polish(values: Floats) -> tuple[Floats, Floats]:
+def polish(values: Doubles) -> tuple[Doubles, Doubles]:
     """Median polish: (one value a row, one a column), of which the columns' have the median 0."""
-    own: Floats = np.median(values, axis=1)
+    own: Doubles = np.median(values, axis=1)
     for _ in range(POLISHES):
-        disturbance: Floats = np.median(values - own[:, None], axis=0)
+        disturbance: Doubles = np.median(values - own[:, None], axis=0)
         own = np.median(values - disturbance, axis=1)
     level = float(np.median(disturbance))
     return own + level, disturbance - level

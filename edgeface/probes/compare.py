@@ -44,6 +44,7 @@ from edgeface.errors import MissingExtraError, OptionError
 from edgeface.files import atomic_write
 from edgeface.images import letterbox
 from edgeface.probes import Probe, TensorInfo, Tensors, open_probe
+from edgeface.types import Floats
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.3}
 """precision of the coarser file -> default tolerance"""
@@ -55,8 +56,6 @@ PAIR_BONUS = 0.05
 """score of a pair with no similarity at all: what comes after a broken layer still has its partner"""
 SAMPLES = 4096
 """values of a tensor that similarity is judged by"""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

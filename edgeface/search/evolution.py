@@ -9,17 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgeface.architecture.architecture import Architecture
 from edgeface.errors import MissingExtraError
 from edgeface.options import parse_size
-from edgeface.predict.first_networks import cover
-from edgeface.predict.table import anonymous
-from edgeface.search.options import Evaluation
+from edgeface.predict.first_networks import first_networks
+from edgeface.search.results import Candidate, Key, ScoredNetwork
+from edgeface.search.selection import Goal
 from edgeface.search.space import Space
+from edgeface.types import Progress, no_progress
 
 try:
     from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -41,24 +42,8 @@ FRESH = 1_000_000
 CHOICE = 10
 """random networks from which each one of the first is chosen"""
 
-Judge = Callable[[Sequence["Candidate"]], list[Evaluation]]
-Objective = Callable[[Evaluation], tuple[tuple[float, ...], float]]
-"""what is made small, and by how much the limit is broken (at most 0: it is kept)"""
-Tick = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What a search chooses: a network and the size of its input."""
-
-    architecture: Architecture
-    size: str
-    """WxH in px"""
-
-    @property
-    def key(self) -> tuple[Architecture, str]:
-        """Equal for equal networks, however they are called."""
-        return anonymous(self.architecture), self.size
+Judge = Callable[[Sequence[Candidate]], list[ScoredNetwork]]
+Objective = Callable[[ScoredNetwork], Goal]
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,7 @@ class Pool:
         found, each = [], CHOICE * count
         for place, size in enumerate(self.sizes):
             drawn = [self.space.sample(seed + place * each + i) for i in range(each)]
-            found += [Candidate(drawn[i], size) for i in sorted(cover(drawn, parse_size(size), target, count))]
+            found += [Candidate(drawn[i], size) for i in sorted(first_networks(drawn, parse_size(size), target, count))]
         return found
 
     def mutate(self, candidate: Candidate, draw: random.Random) -> Candidate:
@@ -95,13 +80,14 @@ class Pool:
 
 
 def evolve(pool: Pool, judge: Judge, objective: Objective, start: Sequence[Candidate], population: int,
-           generations: int, seed: int, tick: Tick | None = None) -> dict[Any, Evaluation]:
+           generations: int, seed: int, progress: Progress = no_progress, what: str = "evolving"
+           ) -> dict[Key, ScoredNetwork]:
     """All candidates that were judged, by :attr:`Candidate.key`, in the order they came.
 
-    start: members of the first generation; random ones fill it up.
+    start: members of the first generation; random ones fill it up. what: is being done, for ``progress``.
     """
     draw = random.Random(seed)
-    problem = _Problem(judge, objective, tick, generations)
+    problem = _Problem(judge, objective, partial(progress, what), generations)
     several = len(objective(judge([pool.sample(seed)])[0])[0]) > 1
     problem.n_obj = 2 if several else 1
     algorithm = (NSGA2 if several else GA)(
@@ -112,10 +98,11 @@ def evolve(pool: Pool, judge: Judge, objective: Objective, start: Sequence[Candi
 
 
 class _Problem(Problem):  # type: ignore[misc]
-    def __init__(self, judge: Judge, objective: Objective, tick: Tick | None, generations: int) -> None:
+    def __init__(self, judge: Judge, objective: Objective, progress: Callable[[int, int], None],
+                 generations: int) -> None:
         super().__init__(n_var=1, n_obj=1, n_ieq_constr=1)
-        self.judge, self.objective, self.tick = judge, objective, tick
-        self.seen: dict[Any, Evaluation] = {}
+        self.judge, self.objective, self.progress = judge, objective, progress
+        self.seen: dict[Key, ScoredNetwork] = {}
         self.done, self.generations = 0, generations
 
     def _evaluate(self, X: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -126,8 +113,7 @@ class _Problem(Problem):  # type: ignore[misc]
         out["F"] = np.array([values for values, _ in judged])
         out["G"] = np.array([[broken] for _, broken in judged])
         self.done += 1
-        if self.tick:
-            self.tick(min(self.done, self.generations), self.generations)
+        self.progress(min(self.done, self.generations), self.generations)
 
 
 class _Start(Sampling):  # type: ignore[misc]

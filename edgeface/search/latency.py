@@ -1,4 +1,4 @@
-"""The clock of a search: latency of candidates, asked of a model or of the device.
+"""What networks take, in a search: asked of a model, or of the device.
 
 One latency table and one model for each input size. Whatever the device answers goes into the table, which is saved
 after every group of networks, and the model is fitted anew when it is next asked.
@@ -26,14 +26,14 @@ from edgeface.predict.table import (
     LatencyTable,
     Record,
     Setting,
-    Tick,
     anonymous,
     measure,
     none_measured,
 )
 from edgeface.schema import from_fields
-from edgeface.search.evolution import Candidate
 from edgeface.search.options import StudyOptions
+from edgeface.search.results import Candidate
+from edgeface.types import Progress
 from edgeface.workers import open_workers
 
 Note = Callable[[str], None]
@@ -43,11 +43,12 @@ TRIES = 2
 """times that a network is measured before its figure is given up as too uncertain"""
 
 
-class Clock:
+class LatencyOracle:
     """Latency tables of a run folder, and the device that fills them."""
 
-    def __init__(self, options: StudyOptions, folder: Path, tick: Tick, note: Note, ray: str | None = None) -> None:
-        self.device, self.folder, self.tick, self.note, self.ray = options.device, folder, tick, note, ray
+    def __init__(self, options: StudyOptions, folder: Path, progress: Progress, note: Note,
+                 ray: str | None = None) -> None:
+        self.device, self.folder, self.progress, self.note, self.ray = options.device, folder, progress, note, ray
         self.protocol = dataclasses.replace(PROTOCOL, max_load=options.max_load)
         self.settings = {size: Setting(options.device, options.target, options.precision, *parse_size(size),
                                        options.threads) for size in options.sizes}
@@ -107,7 +108,7 @@ class Clock:
             self._measure_on_cluster(self.ray, size, setting, todo, note)
             return
         with open_device(self.device) as device:
-            measure(setting, wanted, device, self.folder / "candidates", table, again, self.tick,
+            measure(setting, wanted, device, self.folder / "candidates", table, again, self.progress,
                     grown=lambda t: self._keep(size, t), dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
                     protocol=self.protocol)
 
@@ -123,7 +124,7 @@ class Clock:
             nonlocal finished
             finished += 1
             self.take(size, group, note)
-            self.tick(f"measuring {setting} on {address}", finished, len(items))
+            self.progress(f"measuring {setting} on {address}", finished, len(items))
 
         with open_workers(address, resource=RESOURCE) as workers:
             workers.run(measure_group, items, keep)
@@ -161,7 +162,7 @@ class Clock:
         as it is."""
         found = []
         for done, candidate in enumerate(candidates):
-            self.tick("predicting the front", done, len(candidates))
+            self.progress("predicting the front", done, len(candidates))
             table = self.tables[candidate.size]
             others = tuple(r for r in table.records if anonymous(r.architecture) != candidate.key[0])
             try:

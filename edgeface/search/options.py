@@ -1,28 +1,26 @@
-"""What a search was asked, what it found, and what it measured: the files of its run folder.
+"""What a search is asked, and the files of its run folder.
 
     study.json            :class:`StudyOptions`
-    round-N.json          what :class:`Round` N sends to the device, written before anything of it is measured
-    evaluations-N.jsonl   every network that was scored in round N, one :class:`Evaluation` a line
+    round-N.json          what round N sends to the device, written before anything of it is measured
+    evaluations-N.jsonl   every network that was scored in round N, one a line
     latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
-    front.json            :class:`FrontNet` objects, cheapest first: measured figures only
+    front.json            networks of the front, cheapest first: measured figures only
     report.html           plots of the front and of how it came about
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from edgeface.architecture.architecture import Architecture
 from edgeface.errors import OptionError
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS
+from edgeface.search.results import COSTS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
+from edgeface.search.scores.registry import FORMER
 
 OBJECTIVES = ("budget", "pareto", "weighted")
-COSTS = ("latency", "size", "memory")
 SIZES = ("640x480",)
 
 
@@ -55,8 +53,8 @@ class StudyOptions:
     """score that one e-fold of the cost must bring (weighted)"""
     score: str = "trainable"
     """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what hinders training),
-    ddsar (as published), mended (true widths, without the stem), detector (mended with neck and head), levels, outputs,
-    stage-macs, plain, or a baseline: params, macs, depth, entropy, zen, random"""
+    ddsar (as published), corrected (true widths, without the stem), detector (corrected with neck and head), levels,
+    outputs, stage-macs, plain, or a baseline: params, macs, depth, entropy, zen, random"""
     alpha: float = ALPHA
     """weight of the kernel sizes in the score"""
     weights: tuple[float, ...] = WEIGHTS
@@ -77,9 +75,10 @@ class StudyOptions:
     """generations a round"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "score", FORMER.get(self.score, self.score))
         if not self.objective:
             object.__setattr__(self, "objective", "budget" if self.budget_ms or self.budget_mmacs else "pareto")
-        for name, known in (("objective", OBJECTIVES), ("cost", COSTS)):
+        for name, known in (("objective", OBJECTIVES), ("cost", tuple(COSTS))):
             if getattr(self, name) not in known:
                 raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {', '.join(known)}")
         if self.objective == "budget" and not self.budget_ms and not self.budget_mmacs:
@@ -97,60 +96,3 @@ class StudyOptions:
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:
                 raise OptionError(f"--{name.replace('_', '-')} must be {bound} or more, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One network that was scored, and what the latency model expects of it."""
-
-    architecture: Architecture
-    size: str
-    """of the input, WxH in px"""
-    score: float
-    cost: float
-    """in the unit of the study's cost: ms, parameters, or values of the largest layer"""
-    predicted_ms: float
-    interval_ms: tuple[float, float]
-    """95 %"""
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round: what evolution saw, and which networks it sent to the device."""
-
-    number: int
-    """0: the networks measured before any evolution"""
-    evaluated: int
-    """networks scored in this round"""
-    best_score: float
-    """of those expected to keep the limits"""
-    picked: tuple[Evaluation, ...]
-    measured_ms: tuple[float, ...]
-    """of :attr:`picked`, in that order; NaN is never written: what could not be measured is not listed"""
-
-
-@dataclass(frozen=True)
-class FrontNet:
-    """A network of the final front."""
-
-    architecture: Architecture
-    size: str
-    """of the input, WxH in px"""
-    score: float
-    predicted_ms: float
-    """by a model fitted to all that was measured but this network"""
-    predicted_interval_ms: tuple[float, float]
-    """95 %"""
-    measured_ms: float
-    interval_ms: tuple[float, float]
-    """95 %, of what was measured"""
-    round: int
-    params: int
-    macs: int
-    """multiply-accumulates at :attr:`size`"""
-    memory: int
-    """values that the largest layer reads and writes"""
-
-    def to_json(self) -> dict[str, Any]:
-        """As front.json has it."""
-        return dataclasses.asdict(self)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.architecture import ARCHITECTURES, Architecture, get_architecture
+from edgeface.architecture import ARCHITECTURES, Architecture, AutoFEMSpec, PlainNetSpec, get_architecture
 from edgeface.architecture.structure import parse
 from edgeface.bundle import PLAIN_NAME
 from edgeface.decode import head_layout
@@ -97,9 +97,12 @@ def _check(architecture: Architecture, where: str) -> None:
         raise ModelError(f"{where}: {short(name)} is not a plain name")
     if ARCHITECTURES.get(name, architecture) != architecture:
         raise ModelError(f"{where} is called {name} and is not the network of that name")
-    layers = sum(block.layers for block in parse(backbone.structure)) if backbone.structure else 0
-    nodes = sum(map(len, neck.genotype.context)) if neck.genotype else 0
-    counts = (*backbone.depths, layers, nodes * neck.repeats, neck.repeats, architecture.head.stack)
+    counts = [*getattr(backbone, "depths", ()), architecture.head.stack]
+    if isinstance(backbone, PlainNetSpec):
+        counts.append(sum(block.layers for block in parse(backbone.structure)))
+    if isinstance(neck, AutoFEMSpec):
+        nodes = sum(map(len, neck.genotype.context)) if neck.genotype else 0
+        counts += [nodes * neck.repeats, neck.repeats]
     if not all(0 <= count <= MAX_BLOCKS for count in counts):
         raise ModelError(f"{where}: a part has {short(max(counts, key=abs))} blocks, accepted: 0 to {MAX_BLOCKS}")
     try:

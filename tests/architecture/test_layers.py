@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 
 import pytest
@@ -16,21 +17,22 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def convolutions(architecture, width, height):
-    """(kind, kernel, stride, in, out, width, height) of every convolution of the deployed module, as torch runs it."""
+    """(kind, kernel, stride, in, out, width, height, is it a shortcut) of every convolution of the deployed module, as
+    torch runs it."""
     from edgeface.models import build
     from edgeface.models.detector import deployable
 
     network = deployable(build(architecture))
     found = []
 
-    def hook(module, inputs, output):
+    def hook(shortcut, module, inputs, output):
         kind = "depthwise" if module.groups > 1 else "conv"
         found.append((kind, module.kernel_size[0], module.stride[0], module.in_channels, module.out_channels,
-                      output.shape[3], output.shape[2]))
+                      output.shape[3], output.shape[2], shortcut))
 
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(hook)
+            module.register_forward_hook(functools.partial(hook, ".shortcut" in name))
     with torch.no_grad():
         network(torch.zeros(1, 3, height, width))
     return found, sum(p.numel() for p in network.parameters())

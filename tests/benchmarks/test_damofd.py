@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks.research.damofd import REGIMES, ddsar, flops, search
-from edgeface.architecture import get_architecture
-from edgeface.architecture.architecture import Backbone
+from edgeface.architecture import PlainNetSpec, get_architecture
 from edgeface.architecture.structure import parse
 from edgeface.errors import OptionError
 from edgeface.search.scores.ddsar import score
@@ -47,7 +46,7 @@ def test_a_short_search(name: str) -> None:
         assert flops(blocks) == net.flops <= regime.budget
         assert sum(block.layers for block in blocks) <= regime.max_layers
         assert all(block.layers < 6 for block in blocks)
-        assert net.ddsar == pytest.approx(score(Backbone("plainnet", structure=net.structure)).ddsar, rel=1e-12)
+        assert net.ddsar == pytest.approx(score(PlainNetSpec(net.structure)).ddsar, rel=1e-12)
 
 
 def test_the_whole_search_ends_in_trivial_nets() -> None:
@@ -61,9 +60,9 @@ def test_the_whole_search_ends_in_trivial_nets() -> None:
 
 
 def test_progress_and_limits() -> None:
-    ticks: list[tuple[int, int, float]] = []
-    search(REGIMES["500m"], seed=0, iterations=2001, tick=lambda *values: ticks.append(values))
-    assert [done for done, _, _ in ticks] == [0, 1000, 2000]
+    ticks: list[tuple[str, int, int]] = []
+    search(REGIMES["500m"], seed=0, iterations=2001, progress=lambda *values: ticks.append(values))
+    assert [done for _, done, _ in ticks] == [0, 1000, 2000]
     assert search(dataclasses.replace(REGIMES["500m"], budget=1.0), seed=0, iterations=50) == []
     with pytest.raises(OptionError, match="at least 1"):
         search(REGIMES["500m"], seed=0, iterations=0)

@@ -13,7 +13,7 @@ from benchmarks.search_comparison import Rival, _best, damofd, main
 from benchmarks.search_evidence import network_fields, save_networks, write_rows
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError
-from edgeface.search.options import FrontNet
+from edgeface.search.results import FrontNet
 from edgeface.search.space import SPACES
 
 

@@ -49,7 +49,7 @@ def jobs(exported: Callable[..., Bundle]) -> list[Job]:
 def test_records(jobs: list[Job], workers: list[WorkerProcess]) -> None:
     ticks: list[tuple[str, int, int]] = []
     finished: list[Measurement] = []
-    found = measure(jobs, QUICK, 1, lambda *tick: ticks.append(tick), finished.append, device="ssh://somewhere")
+    found = measure(jobs, QUICK, 1, lambda *progress: ticks.append(progress), finished.append, device="ssh://somewhere")
     assert found == finished and len(workers) == 3
     assert [(r.bundle, r.target, r.threads) for r in found] == [(j.name, j.name.split("-")[2], j.threads) for j in jobs]
     for record in found:
@@ -82,16 +82,16 @@ def test_groups_share_the_reference(jobs: list[Job], workers: list[WorkerProcess
     assert all(r.ratio and r.ratio.to == jobs[1].name for r in found)
 
 
-def fail(index: int, workers: list[WorkerProcess], act: Callable[[int], None]) -> module.Tick:
-    """A tick that does something to one worker after the first slice, and leaves it little of its time."""
-    def tick(what: str, done: int, total: int) -> None:
+def fail(index: int, workers: list[WorkerProcess], act: Callable[[int], None]) -> module.Progress:
+    """A progress that does something to one worker after the first slice, and leaves it little of its time."""
+    def progress(what: str, done: int, total: int) -> None:
         if what == "measuring" and not acted:
             acted.append(True)
             workers[index]._left_s = 3.0
             act(workers[index].pid)
 
     acted: list[bool] = []
-    return tick
+    return progress
 
 
 @pytest.mark.parametrize(("signal_number", "words"), [

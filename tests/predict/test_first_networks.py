@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.first_networks import main
 from benchmarks.latency_model import TABLES
-from edgeface.predict.first_networks import cover
+from edgeface.predict.first_networks import first_networks
 from edgeface.predict.table import LatencyTable
 
 COUNT = 44
@@ -31,4 +31,4 @@ def test_table_and_too_many(capsys: pytest.CaptureFixture[str]) -> None:
 def test_as_many_as_there_are() -> None:
     table = LatencyTable.load(TABLES / "ncnn-fp32-640x480-1t.json")
     few = [r.architecture for r in table.records[:5]]
-    assert sorted(cover(few, (640, 480), "ncnn", 9)) == list(range(5))
+    assert sorted(first_networks(few, (640, 480), "ncnn", 9)) == list(range(5))

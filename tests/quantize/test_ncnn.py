@@ -19,17 +19,17 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.images import letterbox, read_image
 from edgeface.runners import open_runner
+from edgeface.types import Doubles
 from quantize.base import Quantized
 from quantize.ncnn import CENTRE, NcnnQuantizer, quantize_layer, round_weights
 
 pytest.importorskip("ncnn", reason="ncnn is not installed")
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 RANDOM = np.random.default_rng(3)
 INPUT = NcnnLayer("Input", "input", (), ("input",))
 
 
-def run(model: NcnnModel, image: Floats, blob: str, folder: Path) -> NDArray[Any]:
+def run(model: NcnnModel, image: Doubles, blob: str, folder: Path) -> NDArray[Any]:
     """``blob`` as ncnn computes it from the files of ``model`` for ``image`` [C, H, W]."""
     import ncnn
 
@@ -154,7 +154,7 @@ class TestArithmetic:
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     @given(hn.arrays(np.float32, hn.array_shapes(min_dims=2, max_dims=2, max_side=40),
                      elements=st.floats(-1e6, 1e6, width=32) | st.floats(-(2.0**-80), 2.0**-80, width=32)))
-    def test_weights_are_rounded_to_the_nearest_level(self, weight: Floats) -> None:
+    def test_weights_are_rounded_to_the_nearest_level(self, weight: Doubles) -> None:
         found, scales = round_weights(weight)
         assert found.dtype == np.int8 and np.abs(found.astype(int)).max() <= 127
         assert scales.dtype == np.float32 and np.isfinite(scales).all() and (scales > 0).all()

@@ -27,7 +27,7 @@ from edgeface.search.autofem.supernet import (
     NODES,
     AnyCell,
     AnyOperation,
-    Choice,
+    GumbelChoice,
     StraightThrough,
     build_supernet,
     choices_of,
@@ -71,7 +71,7 @@ def test_gradient_is_the_published_one() -> None:
 
 
 def test_noise_is_gumbel_and_a_function_of_the_seed() -> None:
-    choice = Choice(100_000)
+    choice = GumbelChoice(100_000)
     choice.perturb(1e-3, torch.Generator().manual_seed(3))
     first = choice.noise.clone()
     # Mean and standard deviation of the Gumbel distribution: .5772 and pi / sqrt(6).
@@ -196,8 +196,8 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(OPTIONS, cache, tmp_path / "parts", tick=stop)
-    found = search(OPTIONS, cache, tmp_path / "parts", tick=lambda what, done, total: steps.append(done))
+        search(OPTIONS, cache, tmp_path / "parts", progress=stop)
+    found = search(OPTIONS, cache, tmp_path / "parts", progress=lambda what, done, total: steps.append(done))
     assert steps == [1, 2, 3, 3, 4] and found == whole == read_genotype(tmp_path / "whole" / "genotype.json")
     ours, theirs = (load_file(str(tmp_path / run / "checkpoint.safetensors")) for run in ("whole", "parts"))
     assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from edgeface.backends import BACKENDS, Backend
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgeface.latency.session import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished
 
 OLDEST_PYTHON = (3, 10)
 FREE_BYTES = 200 << 20
@@ -47,7 +48,7 @@ class Device(ABC):
         jobs: Sequence[Job],
         protocol: Protocol | None = None,
         reference: int | None = None,
-        tick: Tick | None = None,
+        progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:

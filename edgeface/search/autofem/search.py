@@ -8,7 +8,6 @@ Run folder:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,17 +24,17 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 from edgeface.training.dataset import Cache
 from edgeface.training.losses import shot_losses
 from edgeface.training.options import get_recipe
+from edgeface.types import Progress
 
 GENOTYPE, CHECKPOINT = "genotype.json", "checkpoint.safetensors"
 WEIGHTS, CHOICES = 0, 1
 """what a step updates, and which half of the photos it sees"""
 MAX_GRADIENT = 10.0
 """norm, as in training"""
-Tick = Callable[[str, int, int], None]
 
 
 def search(options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu",
-           tick: Tick = lambda what, done, total: None) -> Genotype:
+           progress: Progress = lambda what, done, total: None) -> Genotype:
     """Search on the photos in ``cache``; go on where the run folder is, if it has a checkpoint.
 
     Raises OptionError when that is of other options, DataError for fewer than two photos, ModelError for a network
@@ -43,7 +42,7 @@ def search(options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu"
     """
     found = GenotypeSearch(options, cache, run, device)
     found.resume()
-    return found.fit(tick)
+    return found.fit(progress)
 
 
 class GenotypeSearch:
@@ -81,7 +80,7 @@ class GenotypeSearch:
         load_checkpoint(path, self.net, None, self.optimizers)
         self.step = int(meta["step"])
 
-    def fit(self, tick: Tick) -> Genotype:
+    def fit(self, progress: Progress) -> Genotype:
         """Search to the last step, writing the run folder as it goes."""
         torch.use_deterministic_algorithms(True, warn_only=True)
         o = self.options
@@ -91,7 +90,7 @@ class GenotypeSearch:
                 self._optimise(CHOICES)
             loss = self._optimise(WEIGHTS)
             self.step += 1
-            tick(f"searching, loss {loss:.2f}", self.step, o.steps)
+            progress(f"searching, loss {loss:.2f}", self.step, o.steps)
             if self.step % o.checkpoint_every == 0 or self.step == o.steps:
                 self._save()
         return genotype_of(self.net)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.genotype import LEVELS, OPERATIONS, Genotype, Node
+from edgeface.architecture.specs import AutoFEMSpec, S3FDHeadSpec
 from edgeface.errors import ModelError
-from edgeface.models.asfd import AutoFEM, Context, Fusion, operation
+from edgeface.models.asfd import AutoFEM, ContextCell, Fusion, operation
 from edgeface.models.blocks import conv_bn
 from edgeface.models.detector import FaceNet, build_detector
 from edgeface.search.autofem.options import PARTIAL
@@ -52,7 +53,7 @@ class StraightThrough(torch.autograd.Function):
         return p * (1 - p) * gradient * len(p)
 
 
-class Choice(nn.Module):
+class GumbelChoice(nn.Module):
     """One of ``count`` candidates: calling it gives the number of the chosen one, and its weight, which is 1."""
 
     noise: Tensor
@@ -85,7 +86,7 @@ class AnyOperation(nn.Module):
         super().__init__()
         self.names, self.inner = names, channels // PARTIAL
         self.operations = nn.ModuleList(operation(name, self.inner) for name in names)
-        self.choice = Choice(len(names))
+        self.choice = GumbelChoice(len(names))
 
     def forward(self, x: Tensor) -> Tensor:
         index, weight = self.choice()
@@ -106,7 +107,7 @@ class AnyCell(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.sources = nn.ModuleList(Choice(number) for number in range(1, NODES + 1))
+        self.sources = nn.ModuleList(GumbelChoice(number) for number in range(1, NODES + 1))
         self.edges = nn.ModuleList(
             nn.ModuleList(AnyOperation(CONTEXT_CANDIDATES, channels) for _ in range(number))
             for number in range(1, NODES + 1))
@@ -129,7 +130,7 @@ class AnyCell(nn.Module):
         """The cell that the search has come to."""
         nodes = []
         for source, edges in zip(self.sources, self.edges, strict=True):
-            assert isinstance(source, Choice) and isinstance(edges, nn.ModuleList)
+            assert isinstance(source, GumbelChoice) and isinstance(edges, nn.ModuleList)
             edge = edges[source.best]
             assert isinstance(edge, AnyOperation)
             nodes.append(Node((source.best,), edge.best))
@@ -141,19 +142,20 @@ def build_supernet(architecture: Architecture, channels: int, seed: int) -> Face
 
     Raises ModelError for a network that has no AutoFEM.
     """
-    if architecture.neck.kind != "autofem":
-        raise ModelError(f"{architecture.name} has neck {architecture.neck.kind}, accepted: a network of the ASFD "
+    neck, head = architecture.neck, architecture.head
+    if not isinstance(neck, AutoFEMSpec) or not isinstance(head, S3FDHeadSpec):
+        raise ModelError(f"{architecture.name} has neck {neck.kind}, accepted: a network of the ASFD "
                          "family, such as asfd-d0")
     narrowed = dataclasses.replace(
-        architecture, neck=dataclasses.replace(architecture.neck, channels=channels, repeats=1),
-        head=dataclasses.replace(architecture.head, channels=channels, dual=False))
+        architecture, neck=dataclasses.replace(neck, channels=channels, repeats=1),
+        head=dataclasses.replace(head, channels=channels, dual=False))
     net = build_detector(narrowed, seed)
     assert isinstance(net.neck, AutoFEM)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net.neck.enhance = nn.Sequential(
             Fusion(_places(LEVELS - 1, channels), _places(LEVELS - 1, channels), _places(LEVELS, channels), channels),
-            Context(AnyCell(channels) for _ in range(LEVELS)))
+            ContextCell(AnyCell(channels) for _ in range(LEVELS)))
     return net
 
 
@@ -161,16 +163,16 @@ def _places(count: int, channels: int) -> Iterator[AnyOperation]:
     return (AnyOperation(FUSION_CANDIDATES, channels) for _ in range(count))
 
 
-def choices_of(net: nn.Module) -> list[Choice]:
+def choices_of(net: nn.Module) -> list[GumbelChoice]:
     """Every choice in ``net``, in a fixed order."""
-    return [module for module in net.modules() if isinstance(module, Choice)]
+    return [module for module in net.modules() if isinstance(module, GumbelChoice)]
 
 
 def genotype_of(net: FaceNet) -> Genotype:
     """What a supernet has come to: in each place the candidate of the largest logit."""
     assert isinstance(net.neck, AutoFEM)
     fusion, context = net.neck.enhance
-    assert isinstance(fusion, Fusion) and isinstance(context, Context)
+    assert isinstance(fusion, Fusion) and isinstance(context, ContextCell)
     top_down, bottom_up, same = (_best(places) for places in (fusion.top_down, fusion.bottom_up, fusion.same))
     cells = [cell.best for cell in context.cells if isinstance(cell, AnyCell)]
     return Genotype(top_down, bottom_up, same, tuple(cells))

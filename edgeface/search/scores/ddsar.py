@@ -1,4 +1,4 @@
-"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and mended.
+"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and corrected.
 
 A network of ReLU layers cuts its input space into linear regions; the more, the more it can express (Xiong et al., ICML
 2020, bound the number for convolutions). The score takes each stage by itself, stem and c2 to c5::
@@ -14,11 +14,11 @@ shortcut projections do not count. The weights are the shares of faces that the 
 (:func:`stage_weights`).
 
 The published scorer takes the second half of an inverted residual to be as wide as the first, which it is not. The
-mended score uses true widths, and drops the stem, whose one convolution scores a constant: with it, families of
+corrected score uses true widths, and drops the stem, whose one convolution scores a constant: with it, families of
 networks cannot be compared, without it nothing changes inside a search that leaves the stem alone.
 
-The score of a whole detector (:func:`detector_score`) is the mended one with neck and head counted, where a search may
-change them, too: the convolutions on the level of stride 8 belong to c3, those of 16 to c4, those of 32 to c5.
+The score of a whole detector (:func:`detector_score`) is the corrected one with neck and head counted, where a search
+may change them, too: the convolutions on the level of stride 8 belong to c3, those of 16 to c4, those of 32 to c5.
 """
 
 from __future__ import annotations
@@ -30,9 +30,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from edgeface.architecture.architecture import Architecture, Backbone, Head
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import Block, block_part, blocks_of
 from edgeface.architecture.registry import get_architecture
-from edgeface.architecture.structure import SuperBlock, parse, round8
+from edgeface.architecture.specs import (
+    Backbone,
+    ConvNetSpec,
+    MobileNetSpec,
+    PlainHeadSpec,
+    PlainNetSpec,
+    ResNetSpec,
+)
+from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import DataError, ModelError, OptionError
 from edgeface.images.annotations import read_annotations
 
@@ -61,12 +70,12 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Score:
+class BackboneScore:
     """Of one backbone."""
 
     ddsar: float
     """as published"""
-    mended: float
+    corrected: float
     """true widths, without the stem, weights renormalised"""
     ses: tuple[float, ...]
     """of stem and c2 to c5, as published"""
@@ -75,10 +84,11 @@ class Score:
     def to_json(self) -> dict[str, object]:
         """As ``edgeface score --format json`` prints it."""
         stages = {name: {"ses": ses, "fss": fss} for name, ses, fss in zip(STAGES, self.ses, self.fss, strict=True)}
-        return {"ddsar": self.ddsar, "mended": self.mended, "stages": stages}
+        return {"ddsar": self.ddsar, "corrected": self.corrected, "stages": stages}
 
 
-def score(backbone: Backbone, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS, side: int = SIDE_PX) -> Score:
+def score(backbone: Backbone, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS, side: int = SIDE_PX
+          ) -> BackboneScore:
     """Score ``backbone`` on a square image of ``side`` px.
 
     Raises OptionError for weights that are not five shares, ModelError for a backbone that has no five stages.
@@ -88,28 +98,35 @@ def score(backbone: Backbone, alpha: float = ALPHA, weights: Sequence[float] = W
         raise OptionError(f"--alpha {alpha}: give a number of at least 0, such as {ALPHA}")
     literal = stages_of(backbone, side, literal=True)
     ses, fss = [expressivity(stage) for stage in literal], [sum(conv.kernel for conv in stage) for stage in literal]
-    mended = _mended(stages_of(backbone, side)[1:], alpha, weights)
+    corrected = _corrected(stages_of(backbone, side)[1:], alpha, weights)
     ddsar = sum(w * (s + alpha * f) for w, s, f in zip(weights, ses, fss, strict=True))
-    return Score(ddsar, mended, tuple(ses), tuple(fss))
+    return BackboneScore(ddsar, corrected, tuple(ses), tuple(fss))
 
 
 def detector_score(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS,
                    side: int = SIDE_PX) -> float:
-    """The mended score with the convolutions of neck and head; the outputs, behind which is no ReLU, do not count.
+    """The corrected score with the convolutions of neck and head; the outputs, behind which is no ReLU, do not count.
 
     Raises ModelError for a neck other than fpn, a head other than plain, and a backbone without five stages.
     """
     neck, head = architecture.neck, architecture.head
-    if neck.kind != "fpn" or head.kind != "plain":
+    if neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
         raise ModelError(f"{architecture.name}: the detector score is for neck fpn and head plain, this is {neck.kind} "
                          f"with {head.kind}")
     stages = stages_of(architecture.backbone, side)[1:]
     for stage, stride, channels in zip(stages[1:], (8, 16, 32), _widths(architecture.backbone), strict=True):
         stage += [Conv(channels, side // stride, 1), *_tower(neck.channels, head, side // stride)]
-    return _mended(stages, alpha, weights)
+    return _corrected(stages, alpha, weights)
 
 
-def _tower(channels: int, head: Head, side: int) -> Iterator[Conv]:
+def levels(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS) -> float:
+    """The detector score of c3, c4 and c5. Raises OptionError where the weights give them nothing."""
+    weights = (0, 0, *weights[2:])
+    check_weights(weights)
+    return detector_score(architecture, alpha, weights)
+
+
+def _tower(channels: int, head: PlainHeadSpec, side: int) -> Iterator[Conv]:
     for _ in range(head.stack):
         if head.depthwise:
             yield Conv(channels, side, 3)
@@ -119,14 +136,14 @@ def _tower(channels: int, head: Head, side: int) -> Iterator[Conv]:
 
 def _widths(backbone: Backbone) -> tuple[int, ...]:
     """Output channels of c3, c4 and c5."""
-    if backbone.kind != "plainnet":
+    if not isinstance(backbone, PlainNetSpec):
         return backbone.widths[-3:]
     blocks = parse(backbone.structure)
     last = [block for block, after in pairwise(blocks) if after.stride > 1]
     return tuple(block.out_channels for block in (*last, blocks[-1]))[-3:]
 
 
-def _mended(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[float]) -> float:
+def _corrected(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[float]) -> float:
     """Of c2 to c5."""
     return sum(w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
                for w, stage in zip(weights[1:], stages, strict=True)) / sum(weights[1:])
@@ -135,7 +152,7 @@ def _mended(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[fl
 def read_backbone(text: str) -> Backbone:
     """Backbone of a zoo name, of a .json file of an Architecture, or of a structure string. Raises ModelError."""
     if text.startswith("Super"):
-        return Backbone("plainnet", structure=text)
+        return PlainNetSpec(text)
     if text.endswith(".json"):
         try:
             data = json.loads(Path(text).read_text(encoding="utf-8"))
@@ -169,7 +186,7 @@ def expressivity(stage: Sequence[Conv]) -> float:
 
 def block_score(block: SuperBlock, side: int) -> tuple[float, int]:
     """(SES, FSS) as published of a block that is a whole stage, on a map of ``side`` px."""
-    stage = list(_block(block, side, literal=True))
+    stage = _convs(block, side, literal=True)
     return expressivity(stage), sum(conv.kernel for conv in stage)
 
 
@@ -196,20 +213,29 @@ def check_weights(weights: Sequence[float]) -> None:
 
 def stages_of(backbone: Backbone, side: int, literal: bool = False) -> list[list[Conv]]:
     """Convolutions of stem and c2 to c5, in order. ``literal``: as the published scorer counts them."""
-    makers = {"plainnet": _plainnet, "convnet": _convnet, "mobilenetv1": _mobilenet, "resnetv1e": _resnet}
-    if backbone.kind not in makers:
-        raise ModelError(f"the score is for backbones of five stages ({', '.join(makers)}), not for {backbone.kind}")
     try:
-        stages = list(makers[backbone.kind](backbone, side, literal))
+        stages = list(_stages(backbone, side, literal))
     except (IndexError, ValueError):
-        raise ModelError(f"{backbone.kind}: widths {list(backbone.widths)} and depths {list(backbone.depths)} do not "
-                         "describe five stages") from None
+        raise ModelError(f"{backbone.kind}: its widths and depths do not describe five stages") from None
     if len(stages) != len(STAGES):
         raise ModelError(f"the score is for backbones of {len(STAGES)} stages, this one has {len(stages)}")
     return stages
 
 
-def _plainnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+def _stages(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+    if isinstance(backbone, PlainNetSpec):
+        return _plainnet(backbone, side, literal)
+    if isinstance(backbone, ConvNetSpec):
+        return _convnet(backbone, side)
+    if isinstance(backbone, MobileNetSpec):
+        return _mobilenet(backbone, side)
+    if isinstance(backbone, ResNetSpec):
+        return _resnet(backbone, side)
+    raise ModelError("the score is for backbones of five stages (plainnet, convnet, mobilenetv1, resnetv1e), not for "
+                     f"{backbone.kind}")
+
+
+def _plainnet(backbone: PlainNetSpec, side: int, literal: bool) -> Iterator[list[Conv]]:
     stage: list[Conv] = []
     for block in parse(backbone.structure):
         if block.stride == 4:
@@ -217,42 +243,33 @@ def _plainnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Con
         if block.stride > 1 and stage:  # blocks of stride 1 go on with the stage before them
             yield stage
             stage = []
-        stage += _block(block, side, literal)
+        stage += _convs(block, side, literal)
         side //= block.stride
     yield stage
 
 
-def _block(block: SuperBlock, side: int, literal: bool) -> Iterator[Conv]:
-    k, channels, inner, out = block.kernel, block.in_channels, block.bottleneck, block.out_channels
-    for index in range(block.layers):
-        after = side // block.stride if index == 0 else side
-        if block.kind == "conv":
-            yield Conv(channels, side, k)
-        elif block.kind == "separable":
-            yield from (Conv(channels, side, k), Conv(channels, after, 1))
-        elif block.kind == "basic":
-            yield from (Conv(channels, side, k), Conv(inner, after, k))
-        elif block.kind == "bottleneck":
-            yield from (Conv(channels, side, 1), Conv(inner, side, k), Conv(inner, after, 1),
-                        Conv(out, after, 1), Conv(inner, after, k), Conv(inner, after, 1))
-        else:
-            first = block.expansion * inner if literal else round8(block.expansion * inner)
-            second = first if literal else round8(block.expansion * out)
-            yield from (Conv(channels, side, 1), Conv(first, side, k), Conv(first, after, 1),
-                        Conv(inner, after, 1), Conv(second, after, k), Conv(second, after, 1))
-        channels, side = out, after
+def _convs(block: Block, side: int, literal: bool = False) -> list[Conv]:
+    """Convolutions of a block on a map of ``side`` px, without shortcuts."""
+    part, convs = block_part(block, side, side), []
+    inverted = literal and isinstance(block, SuperBlock) and block.kind == "inverted"
+    for place, layer in enumerate(part.path):
+        channels = layer.in_channels
+        if inverted and place % 3:  # behind the 1x1 that widens, in both halves
+            assert isinstance(block, SuperBlock)
+            channels = block.expansion * block.bottleneck
+        convs.append(Conv(channels, side, layer.kernel))
+        side = layer.width
+    return convs
 
 
-def _convnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+def _convnet(backbone: ConvNetSpec, side: int) -> Iterator[list[Conv]]:
     yield []
-    yield [Conv(INPUT_CHANNELS, side, 6)]
-    side //= 4
-    for before, out, depth in zip(backbone.widths, backbone.widths[1:], backbone.depths, strict=False):
-        yield [Conv(before, side, 3), *(2 * depth) * [Conv(out, side // 2, 3)]]
-        side //= 2
+    for block in blocks_of(backbone):
+        yield _convs(block, side)
+        side //= block_part(block, side, side).stride
 
 
-def _mobilenet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+def _mobilenet(backbone: MobileNetSpec, side: int) -> Iterator[list[Conv]]:
     widths = backbone.widths
     yield [Conv(INPUT_CHANNELS, side, 3), Conv(widths[0], side // 2, 3), Conv(widths[0], side // 2, 1)]
     side //= 2
@@ -263,7 +280,7 @@ def _mobilenet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Co
         yield stage
 
 
-def _resnet(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]]:
+def _resnet(backbone: ResNetSpec, side: int) -> Iterator[list[Conv]]:
     """A max-pool stands between stem and c2, so c2 reads and writes maps of a quarter of the side."""
     width = backbone.widths[0]
     half = max(1, width // 2)
