@@ -36,6 +36,7 @@ from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
 from edgeface.runners.ncnn import feed, fetch, new_net
+from edgeface.types import Doubles
 from export.terminal import Terminal
 
 EAGER = "torch, as trained"
@@ -44,8 +45,6 @@ WARM_UP = 3
 """runs of each before the first round"""
 
 Run = Callable[[], Any]
-Floats = NDArray[np.float64]
-
 
 def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
     """Name -> one pass of PyTorch over one photo."""
@@ -117,13 +116,13 @@ def _pass(runner: Runner, photo: NDArray[np.uint8]) -> Run:
     return lambda: runner.run(photo)
 
 
-def measure(runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal) -> dict[str, list[Floats]]:
+def measure(runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal) -> dict[str, list[Doubles]]:
     """Name -> ms of each pass, one array a round."""
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
     order, draw = list(runs), random.Random(seed)
-    samples: dict[str, list[Floats]] = {name: [] for name in runs}
+    samples: dict[str, list[Doubles]] = {name: [] for name in runs}
     for done in range(rounds):
         terminal.tick("rounds", done, rounds)
         draw.shuffle(order)
@@ -139,7 +138,7 @@ def _timed(run: Run) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def rows_of(samples: dict[str, list[Floats]]) -> list[dict[str, Any]]:
+def rows_of(samples: dict[str, list[Doubles]]) -> list[dict[str, Any]]:
     """One for each subject, with its time over that of the first."""
     reference = next(iter(samples.values()))
     return [{"name": name, **Summary.of(np.concatenate(rounds)).to_json(),

@@ -29,7 +29,7 @@ from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL, Job, Protocol
+from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import field_help, parse_size
 from export.terminal import Terminal
 
@@ -81,7 +81,7 @@ class Bundles:
                                   images=self.o.images)
         self.terminal.line(f"quantising {base.path.name}")
         return quantize_model(request, self.o.out, data=data, calibration=self.o.calibration,
-                              stage=self.terminal.stage, tick=self.terminal.tick, note=self.terminal.note).bundle
+                              stage=self.terminal.stage, progress=self.terminal.tick, note=self.terminal.note).bundle
 
 
 class Bench:

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import emit, environment, installed_runtimes, table
+from edgeface.architecture.registry import listed
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import Job, Protocol
-from edgeface.latency.protocol import Tick, measure
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import measure
 from edgeface.models.complexity import count
-from edgeface.models.registry import listed
 from edgeface.options import parse_size
+from edgeface.types import Progress
 from export.pipeline import export_model
 from export.request import ExportRequest
 from export.source import load_source, random_source
@@ -90,11 +91,11 @@ def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: 
     })
 
 
-def add_latency(o: argparse.Namespace, records: dict[str, Record], tick: Tick | None = None) -> None:
+def add_latency(o: argparse.Namespace, records: dict[str, Record], progress: Progress | None = None) -> None:
     """Time all files in turn and put the figures into ``records``."""
     jobs = [Job(str(o.out / name.removesuffix(FAST)), fast=name.endswith(FAST)) for name in records]
     protocol = Protocol(rounds=o.rounds, seed=o.seed, together=max(2, len(jobs)))
-    for name, found in zip(records, measure(jobs, protocol, tick=tick), strict=True):
+    for name, found in zip(records, measure(jobs, protocol, progress=progress), strict=True):
         records[name]["latency"] = {**found.network_ms.to_json(), "invalid_reasons": list(found.invalid_reasons)}
 
 

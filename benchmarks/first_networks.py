@@ -1,7 +1,7 @@
 """``python -m benchmarks.first_networks``: what choosing the first networks of a search is worth.
 
 A latency model is fitted to a few networks of a latency table and asked for all others: once to those that
-edgeface.search.cover chooses, and a few times to as many random ones, as their mean.
+edgeface.predict.first_networks chooses, and a few times to as many random ones, as their mean.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.common import emit, exit_code, table
 from benchmarks.latency_model import KINDS, TABLES, Score
 from edgeface.errors import OptionError
-from edgeface.search.cover import cover
-from edgeface.search.latency_model import LatencyModel
-from edgeface.search.latency_table import LatencyTable
-from edgeface.search.record import LEAST_NETWORKS, StudyOptions
+from edgeface.predict.first_networks import first_networks
+from edgeface.predict.model import LatencyModel
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
+from edgeface.search.options import StudyOptions
 from export.terminal import Terminal
 
 SIZE = (640, 480)
@@ -42,7 +42,7 @@ def compare(kind: str, count: int, draws: int) -> dict[str, Any]:
         predicted = model.predict([r.architecture for r in rest])
         return Score.of(np.array([p.ms for p in predicted]), np.array([latencies.ms(r) for r in rest]))
 
-    chosen = score(cover([r.architecture for r in records], SIZE, latencies.setting.target, count))
+    chosen = score(first_networks([r.architecture for r in records], SIZE, latencies.setting.target, count))
     draw = random.Random(0)
     by_chance = [score(draw.sample(range(len(records)), count)) for _ in range(draws)]
     return {"kind": kind, "learned": count, "asked": len(records) - count, "chosen": dataclasses.asdict(chosen),

@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.common import exit_code, table
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.backends import BACKENDS
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture
-from edgeface.search.latency_model import LatencyModel, Prediction
-from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
-from edgeface.search.layers import macs_of, params_of
-from edgeface.search.space import COUNTED_AT, SPACES
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.model import LatencyModel, Prediction
+from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.search.space import SPACES
+from edgeface.types import Doubles
 from export.terminal import Terminal
 
 TABLES = Path(__file__).parent / "latency_tables"
@@ -51,8 +51,6 @@ WITHIN = 0.10
 BATCHES, BATCH = 7, 2000
 """networks whose predictions are timed, batch by batch; the median counts"""
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Score:
@@ -64,7 +62,7 @@ class Score:
     median_error: float
 
     @classmethod
-    def of(cls, predicted: Floats, measured: Floats) -> Score:
+    def of(cls, predicted: Doubles, measured: Doubles) -> Score:
         """Both in ms."""
         from scipy.stats import spearmanr
 
@@ -89,7 +87,7 @@ class Result:
     """predictions, on one core"""
 
     @property
-    def measured_ms(self) -> Floats:
+    def measured_ms(self) -> Doubles:
         """Of the networks held out."""
         return np.array([self.table.ms(r) for r in self.held_out])
 
@@ -169,7 +167,7 @@ def evaluate(latencies: LatencyTable) -> Result:
               measured), _speed(model))
 
 
-def _line(counts: Sequence[int], taught_ms: Floats, asked: Sequence[int], measured_ms: Floats) -> Score:
+def _line(counts: Sequence[int], taught_ms: Doubles, asked: Sequence[int], measured_ms: Doubles) -> Score:
     """The predictor a + b count, of least squared relative error."""
     columns = np.column_stack([np.ones(len(counts)), np.array(counts, np.float64)])
     factors = np.linalg.lstsq(columns / taught_ms[:, None], np.ones(len(counts)), rcond=None)[0]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import emit, environment, table
+from edgeface.architecture import Architecture
 from edgeface.detector import Detector
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
-from edgeface.models import Architecture
 from edgeface.runners.torch import TorchRunner
 from edgeface.zoo import load_weights_file, network_with
 

@@ -11,21 +11,21 @@ import csv
 import hashlib
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import table
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
+from edgeface.architecture import Architecture
 from edgeface.detector import Detector
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
-from edgeface.models import Architecture
 from edgeface.models.complexity import count
 from edgeface.runners.torch import TorchRunner
+from edgeface.schema import to_fields
 
 LICENCE = "Apache-2.0"
 DATA_TERMS = ("Trained on WIDER FACE, which is for research use; the images stay with their owners. Whether weights "
@@ -44,7 +44,7 @@ def publish(run: Path, data: Path, note: str, latency: Path | None, folder: Path
     entry = zoo.ZooEntry(
         weights=f"{name}.safetensors", sha256=hashlib.sha256(content).hexdigest(), card=f"{name}.md", licence=LICENCE,
         data_terms=DATA_TERMS, architecture=architecture, accuracy=report)
-    index = {key: asdict(value) for key, value in zoo.read_index(folder).items()} | {name: asdict(entry)}
+    index = to_fields(zoo.read_index(folder) | {name: entry})
     card = _card(entry, config, run, note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
         with atomic_write(folder / file) as temporary:

@@ -28,8 +28,9 @@ from benchmarks.peer_decoders import (
     decode_ultra_light,
     decode_yunet,
 )
+from edgeface.architecture.strides import LANDMARKS
 from edgeface.backends import get_backend, import_runtime
-from edgeface.decode import LANDMARKS, Decoded, HeadLayout, nms
+from edgeface.decode import Decoded, HeadLayout, nms
 from edgeface.detections import Detections
 from edgeface.detector import TOP_K, Detector, Fitted
 from edgeface.errors import BundleError, DataError, MissingExtraError

@@ -24,13 +24,13 @@ from edgeface.bundle import Bundle
 from edgeface.errors import BundleError
 from edgeface.latency import cores
 from edgeface.latency.environment import Machine, Moment, other_load
-from edgeface.latency.jobs import Protocol
 from edgeface.latency.measurement import Environment, Relative, Stage, invalid_reasons, relative
+from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import ratio
 from edgeface.runners.files import to_tensor
 from edgeface.runners.onnxruntime import session_options
+from edgeface.types import Progress
 
-Tick = Callable[[str, int, int], None]
 Size = tuple[int, int]
 
 
@@ -47,7 +47,8 @@ def peers_of(folder: Path, sizes: Sequence[Size]) -> tuple[dict[Size, list[Path]
     return found, others
 
 
-def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Protocol, tick: Tick) -> list[PeerTiming]:
+def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Protocol, progress: Progress
+               ) -> list[PeerTiming]:
     """Time ``peers``, files that take float32 NCHW of the size of ``ours``, and ``ours``, which is the reference.
 
     Raises BundleError for a file that ONNX Runtime does not run.
@@ -57,7 +58,7 @@ def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Prot
     ort = import_runtime(get_backend("onnx"))
     with pinned(threads) as pins:
         calls = {name: _call(ort, name, content, size, threads, protocol.seed) for name, content in files.items()}
-        samples, moments, load = _rounds(calls, protocol, pins, tick)
+        samples, moments, load = _rounds(calls, protocol, pins, progress)
     environment = Environment(Machine.read(), moments[0], tuple(moments[1:-1]), moments[-1], load,
                               {"onnxruntime": ort.__version__, "numpy": np.__version__}, pins, {}, None)
     own = samples[ours.path.name].rounds()
@@ -106,7 +107,7 @@ def _run(session: Any, name: str, image: Any) -> None:
     session.run(None, {name: to_tensor(image, "NCHW")})
 
 
-def _rounds(calls: dict[str, Callable[[], object]], protocol: Protocol, pins: tuple[int, ...], tick: Tick
+def _rounds(calls: dict[str, Callable[[], object]], protocol: Protocol, pins: tuple[int, ...], progress: Progress
             ) -> tuple[dict[str, Stage], list[Moment], float | None]:
     """(samples of each call, moments before, after each round and after all, cores kept busy by others)."""
     random = np.random.default_rng(protocol.seed)
@@ -122,7 +123,7 @@ def _rounds(calls: dict[str, Callable[[], object]], protocol: Protocol, pins: tu
             wall[name].append(tuple(t[0] for t in times))
             cpu[name].append(tuple(t[1] for t in times))
         moments.append(Moment.read(pins))
-        tick("timing peers", number + 1, protocol.rounds)
+        progress("timing peers", number + 1, protocol.rounds)
     load = other_load(moments[0], moments[-1], time.process_time() - used, time.perf_counter() - start)
     return {name: Stage(tuple(wall[name]), tuple(cpu[name])) for name in calls}, [*moments, Moment.read(pins)], load
 

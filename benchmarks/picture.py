@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgeface.detections import draw
 from edgeface.detector import Detector
 from edgeface.errors import EdgefaceError
 from edgeface.images import Image, read_image
-from edgeface.saving import write_image
+from edgeface.images.drawing import draw
+from edgeface.images.marked import write_image
 
 HEIGHT_PX = 420
 

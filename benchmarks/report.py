@@ -18,8 +18,8 @@ from edgeface.backends import BACKENDS
 from edgeface.errors import EdgefaceError
 from edgeface.files import atomic_write
 from edgeface.latency.environment import Moment
-from edgeface.latency.jobs import LOCAL
 from edgeface.latency.measurement import Measurement, Relative, load_measurements
+from edgeface.latency.protocol import LOCAL
 from edgeface.latency.statistics import TIE, Ratio, ratio_of_sessions
 from edgeface.pages import charts, page
 from edgeface.pages.charts import Axis, Point, number

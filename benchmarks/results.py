@@ -15,10 +15,10 @@ from typing import Any
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import Protocol
 from edgeface.latency.measurement import Environment, Measurement, Relative, load_measurements, save_measurements
+from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Summary
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 
 LATENCY, CONTEXT, REPORT = "latency.json", "context.json", "report.html"
 SETTINGS = ("easy", "medium", "hard")

@@ -21,11 +21,11 @@ import numpy as np
 from benchmarks.common import emit, environment, exit_code, table
 from benchmarks.peer_models import open_all
 from benchmarks.robustness_frames import VALUES, Frame, Group, frames
-from edgeface.annotations import AnnotatedImage, read_wider
 from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU, box_iou
 from edgeface.files import atomic_write
+from edgeface.images.annotations import AnnotatedImage, read_wider
 from export.terminal import Terminal
 
 SCORE_FLOOR = 0.1

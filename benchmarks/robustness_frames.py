@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.annotations import AnnotatedImage
 from edgeface.images import Image, fit_size, letterbox, read_image
+from edgeface.images.annotations import AnnotatedImage
 
 Floats = NDArray[np.float64]
 Group = tuple[str, str]

@@ -19,17 +19,17 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
+from edgeface.architecture import Architecture, PlainHeadSpec, PyramidSpec
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
+from edgeface.architecture.registry import get_architecture
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture, Head, Neck
-from edgeface.models.registry import get_architecture
-from edgeface.records import from_fields
-from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
-from edgeface.search.layers import macs_of, params_of
-from edgeface.search.record import FrontNet, Round, StudyOptions
-from edgeface.search.space import COUNTED_AT
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.schema import from_fields, to_fields
+from edgeface.search.options import StudyOptions
+from edgeface.search.results import FrontNet, Round
 from edgeface.search.study import Study
 from export.terminal import Terminal
 
@@ -55,8 +55,8 @@ class Rival:
 
 def damofd() -> Architecture:
     """DamoFD-0.5G's backbone with neck fpn 16 and the plain head of its published widths."""
-    return Architecture("damofd-0.5g-plain", get_architecture("damofd-0.5g").backbone, Neck("fpn", 16),
-                        Head("plain", 64, 2, depthwise=True))
+    return Architecture("damofd-0.5g-plain", get_architecture("damofd-0.5g").backbone, PyramidSpec("fpn", 16),
+                        PlainHeadSpec(64, 2, depthwise=True))
 
 
 def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]:
@@ -68,7 +68,7 @@ def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]
     timed = Study(dataclasses.replace(options, objective="budget", budget_ms=round(budget, 4)), folder / "clock",
                   terminal.tick, terminal.note)
     front = timed.run(_told(terminal, "by the clock"), [known])
-    ms = timed.clock.tables[SIZE].ms(timed.clock.tables[SIZE].find(rival) or record)
+    ms = timed.oracle.tables[SIZE].ms(timed.oracle.tables[SIZE].find(rival) or record)
     return [_best("clock", front, ms), _best("macs", _counted(options, rival, budget, timed, folder, terminal), ms),
             Rival("damofd", rival, timed.score(rival), ms, ms * record.low / record.ratio,
                   ms * record.high / record.ratio)]
@@ -80,7 +80,7 @@ def measured(network: Architecture, options: StudyOptions, path: Path, known: La
     setting = Setting(options.device, options.target, options.precision, *COUNTED_AT, options.threads)
     known = LatencyTable.load(path) if path.is_file() else known
     with open_device(options.device) as device:
-        known = measure(setting, [network], device, path.with_name("candidates"), known, tick=terminal.tick,
+        known = measure(setting, [network], device, path.with_name("candidates"), known, progress=terminal.tick,
                         grown=lambda t: t.save(path))
     record = known.find(network)
     if record is None:
@@ -100,7 +100,7 @@ def _counted(options: StudyOptions, rival: Architecture, budget: float, timed: S
         study = Study(dataclasses.replace(options, objective="budget", budget_mmacs=mmacs, rounds=1, picks=MEASURED,
                                           generations=options.rounds * options.generations),
                       folder / f"macs-{LIMITS[middle]}", terminal.tick, terminal.note)
-        nets = study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"), timed.clock.tables.values())
+        nets = study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"), timed.oracle.tables.values())
         counted += nets
         fits = max(nets, key=lambda net: net.score).measured_ms <= budget
         low, high = (middle + 1, high) if fits else (low, middle)
@@ -134,7 +134,7 @@ def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
                       f"{macs_of(rival.architecture, *COUNTED_AT) / 1e6:.0f} M",
                       f"{params_of(rival.architecture) / 1e3:.0f} k",
                       " ".join(row[name] for name in ("easy", "medium", "hard")) if row else "not trained",
-                      rival.architecture.backbone.structure))
+                      rival.architecture.structure))
     return table(("network", "ms", "95 %", "score", "MACs", "parameters", "AP easy medium hard", "structure"), lines)
 
 
@@ -170,7 +170,7 @@ def _run(o: argparse.Namespace) -> int:
         with Terminal() as terminal:
             found = find(options, o.out, terminal)
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
+            temporary.write_text(json.dumps(to_fields(found), indent=1) + "\n")
         save_networks(o.out / "networks.json", [r.architecture for r in found])
     print(as_table(_load(path), o.csv if o.step == "table" else None))
     return 0

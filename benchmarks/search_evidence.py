@@ -2,8 +2,8 @@
 
 Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector score; ``train`` gives
 each the same short training and evaluates it; ``table`` says how well every zero-cost score of
-:mod:`edgeface.search.proxies`, at every alpha, ranks what came out: scores are computed anew, only AP comes from the
-trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` shows what there is.
+:mod:`edgeface.search.scores.registry`, at every alpha, ranks what came out: scores are computed anew, only AP comes
+from the trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` shows what there is.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import exit_code, table
-from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
+from benchmarks.ranks import PENALTY, Interval, correlate, leave_one_out, ridge
 from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of, parts_of
 from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
-from edgeface.search.layers import macs_of, params_of, parts_of
-from edgeface.search.proxies import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
-from edgeface.search.space import COUNTED_AT, Space, get_space
+from edgeface.schema import from_fields
+from edgeface.search.scores.macs import depth, stage_macs
+from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
+from edgeface.search.space import Space, get_space
+from edgeface.types import Doubles
 from edgeface.workers import Workers, open_workers
 from export.terminal import Terminal
 
@@ -149,7 +151,7 @@ def network_fields(architecture: Architecture) -> dict[str, str]:
     """The columns that say which network a row is of."""
     neck, head = architecture.neck, architecture.head
     tower = f"{head.channels}x{head.stack}" + (" depthwise" if head.depthwise else "")
-    return {"name": architecture.name, "structure": architecture.backbone.structure,
+    return {"name": architecture.name, "structure": architecture.structure,
             "neck": f"{neck.kind} {neck.channels}", "head": f"{head.kind} {tower}",
             "params": str(params_of(architecture)), "macs": str(macs_of(architecture, *COUNTED_AT))}
 
@@ -201,7 +203,7 @@ class Evidence:
     planned: int
     """networks that there will be"""
 
-    def ap(self, setting: str) -> Floats:
+    def ap(self, setting: str) -> Doubles:
         """Raises DataError where one is no number."""
         try:
             values = np.array([float(row[setting]) for row in self.rows])
@@ -255,7 +257,7 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def scores_of(networks: Sequence[Architecture], alphas: Sequence[float]) -> dict[str, Floats]:
+def scores_of(networks: Sequence[Architecture], alphas: Sequence[float]) -> dict[str, Doubles]:
     """Every score of every network; those with an alpha at each: ``detector@0.05``."""
     names = [(name, alpha) for name in PROXIES for alpha in (alphas if name in WITH_ALPHA else (None,))]
     return {name if alpha is None else f"{name}@{alpha:g}":
@@ -268,7 +270,7 @@ def stem_stride(architecture: Architecture) -> int:
     return parts_of(architecture, *COUNTED_AT)[0].stride
 
 
-def features(networks: Sequence[Architecture]) -> Floats:
+def features(networks: Sequence[Architecture]) -> Doubles:
     """:data:`FEATURES` of each network."""
     return np.array([(*(math.log(macs) for macs in stage_macs(a)), depth(a), stem_stride(a)) for a in networks])
 
@@ -317,7 +319,7 @@ def as_table(found: Sequence[Correlation], evidence: Evidence) -> str:
     return "\n\n".join(parts)
 
 
-def _fit_text(inputs: Floats, ap: Floats) -> str:
+def _fit_text(inputs: Doubles, ap: Doubles) -> str:
     weights = ", ".join(f"{name} {100 * w:+.2f}" for name, w in zip(FEATURES, ridge(inputs, ap), strict=True))
     return (f"{FITTED} is no zero-cost score: ridge regression (penalty {PENALTY:g}) on these trainings, each network "
             f"predicted from the others. Points of AP a standard deviation: {weights}")

@@ -3,7 +3,7 @@
 The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023): what users of a tiny
 face detector have. Measured beside it, in its runtime and precision, the best networks of the search space are found
 that take half as long, as long, and twice as long. FOLDER/searched.json holds them with their record, in the form that
-edgeface.models.searched.json ships; the command resumes by itself.
+edgeface.architecture.searched.json ships; the command resumes by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_comparison import SIZE, measured
+from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.searched import Searched, SearchRecord
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED
-from edgeface.latency.jobs import LOCAL
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.searched import Searched, SearchRecord
-from edgeface.search.latency_table import LatencyTable
-from edgeface.search.record import FrontNet, StudyOptions
+from edgeface.latency.protocol import LOCAL
+from edgeface.predict.table import LatencyTable
+from edgeface.schema import to_fields
+from edgeface.search.options import StudyOptions
+from edgeface.search.results import FrontNet
 from edgeface.search.study import Study
 from export.terminal import Terminal
 
@@ -36,8 +38,8 @@ def yunet_n() -> Architecture:
     """YuNet_n's stages in the blocks of this project: strides in place of max-pools, plain outputs."""
     blocks = ["SuperConvK3BNRELU(3,16,2,1)", "SuperDWK3BNRELU(16,16,1,1)", "SuperDWK3BNRELU(16,16,2,1)",
               "SuperDWK3BNRELU(16,64,1,1)", "SuperDWK3BNRELU(64,64,1,2)", *["SuperDWK3BNRELU(64,64,2,2)"] * 3]
-    return Architecture("yunet-n-like", Backbone("plainnet", "".join(blocks)), Neck("fpn", 64),
-                        Head("plain", 64, 1, depthwise=True))
+    return Architecture("yunet-n-like", PlainNetSpec("".join(blocks)), PyramidSpec("fpn", 64),
+                        PlainHeadSpec(64, 1, depthwise=True))
 
 
 def find(options: StudyOptions, folder: Path, known: LatencyTable | None, terminal: Terminal) -> list[Searched]:
@@ -51,7 +53,7 @@ def find(options: StudyOptions, folder: Path, known: LatencyTable | None, termin
         study = Study(dataclasses.replace(options, objective="budget", budget_ms=budget), folder / name, terminal.tick,
                       terminal.note)
         front = study.run(lambda done: terminal.line(f"round {done.number}: best {done.best_score:.4f}"), tables)
-        tables = list(study.clock.tables.values())  # what one search measured, the next one knows
+        tables = list(study.oracle.tables.values())  # what one search measured, the next one knows
         found.append(_searched(name, front, study, record.ratio))
     return found
 
@@ -63,7 +65,7 @@ def _searched(name: str, front: Sequence[FrontNet], study: Study, yardstick: flo
         raise DataError(f"{name}: none of {len(front)} networks takes at most {options.budget_ms:.3f} ms: give more "
                         "--rounds")
     net = max(allowed, key=lambda n: n.score)
-    timings = study.clock.tables[net.size]
+    timings = study.oracle.tables[net.size]
     # The machine's speed drifts from table to table; the ratio to the reference, which runs in every group, does not.
     share = net.measured_ms / timings.scale_ms / yardstick
     return Searched(
@@ -79,7 +81,7 @@ def as_table(found: Sequence[Searched]) -> str:
         (s.architecture.name, f"{s.search.measured_ms:.3f}",
          f"{s.search.interval_ms[0]:.3f}-{s.search.interval_ms[1]:.3f}",
          f"{s.search.of_yardstick:.2f}", f"{s.search.score:.3f}",
-         s.architecture.backbone.structure) for s in found])
+         s.architecture.structure) for s in found])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,7 +109,7 @@ def _run(o: argparse.Namespace) -> int:
     with Terminal() as terminal:
         found = find(options, o.out, known, terminal)
     with atomic_write(o.out / "searched.json") as temporary:
-        temporary.write_text(json.dumps([dataclasses.asdict(s) for s in found], indent=1) + "\n")
+        temporary.write_text(json.dumps(to_fields(found), indent=1) + "\n")
     print(as_table(found))
     return 0
 

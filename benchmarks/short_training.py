@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 from edgeface.training.options import TrainOptions
 
 SAMPLES = 19_200
@@ -105,8 +105,8 @@ def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
 def prepare(plan: Plan) -> None:
     """Decode the photos, which trainings that start together would otherwise all do, and look whether there is
     something to evaluate on, which they would miss only at their end. Raises DataError."""
-    from edgeface.annotations import read_annotations
     from edgeface.evaluation import load_ground_truth, present_images
+    from edgeface.images.annotations import read_annotations
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
     from edgeface.training.dataset import open_cache
 

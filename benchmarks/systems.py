@@ -27,16 +27,16 @@ from typing import Any
 from benchmarks.common import emit, exit_code, table
 from benchmarks.results import LATENCY
 from edgeface import zoo
+from edgeface.architecture.registry import VARIANT_SUFFIX, listed
 from edgeface.backends import BACKENDS, export_targets
 from edgeface.bundle import MANIFEST, Bundle, Manifest
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.evaluation.predict import SCALES, evaluate_model
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import LOCAL
 from edgeface.latency.measurement import Measurement, load_measurements
+from edgeface.latency.protocol import LOCAL
 from edgeface.models.complexity import count, count_as_extd
-from edgeface.models.registry import VARIANT_SUFFIX, listed
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 from export.terminal import Terminal
 
 SIZE = (640, 480)

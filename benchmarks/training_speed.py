@@ -21,8 +21,8 @@ from typing import Any
 import cv2
 
 from benchmarks.common import emit, environment, exit_code, table
+from edgeface.architecture import get_architecture
 from edgeface.errors import OptionError
-from edgeface.models import get_architecture
 from edgeface.training import TrainOptions, open_photos, prepare_torch
 
 SIZES = (320, 640)

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from edgeface.errors import MissingExtraError, OptionError
-from edgeface.hush import unreported
+from edgeface.quiet import unreported
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """what a weight is stored as: float32, float16, or 8-bit integers with scales"""

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.backends import BACKENDS, PRECISIONS
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ModelError
 from edgeface.files import atomic_folder
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields, short
+from edgeface.schema import from_fields, short, to_fields
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -123,10 +123,7 @@ class Manifest:
 
         Of landmarks it speaks only where there are any: other manifests are, to the byte, what they were before.
         """
-        data = dataclasses.asdict(self)
-        for part in (data["head_layout"], data["architecture"]["head"]):
-            if not part["landmarks"]:
-                del part["landmarks"]
+        data: dict[str, Any] = to_fields(self)
         return data
 
     def dumps(self) -> str:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 from edgeface.backends import BACKENDS, has_module
 from edgeface.errors import DeviceError, EdgefaceError, ImageError, MissingExtraError, OptionError, OutputError
-from edgeface.hush import hushed
-from edgeface.latency.jobs import Protocol
+from edgeface.latency.protocol import Protocol
 from edgeface.options import field_help, parse_size
-from edgeface.search.autofem_options import AutoFEMOptions
-from edgeface.search.record import SIZES, StudyOptions
+from edgeface.quiet import quiet
+from edgeface.search.autofem.options import AutoFEMOptions
+from edgeface.search.options import SIZES, StudyOptions
 from edgeface.training.options import TrainOptions, get_recipe
 
 try:
@@ -37,13 +37,13 @@ except ImportError:  # a device that only embeds the library
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
-    from edgeface.compare import Comparison
+    from edgeface.architecture.genotype import Genotype
     from edgeface.latency.devices import Finding
-    from edgeface.latency.jobs import Job
     from edgeface.latency.measurement import Measurement
+    from edgeface.latency.protocol import Job
     from edgeface.latency.regression import Regression
-    from edgeface.models.genotype import Genotype
-    from edgeface.search.record import FrontNet, Round
+    from edgeface.probes.compare import Comparison
+    from edgeface.search.results import FrontNet, Round
 
 DEFAULT_MODEL = "edgeface-n"
 
@@ -114,7 +114,7 @@ def detect(
     """Find the faces in photos, folders, videos or a camera."""
     from edgeface.detector import Detector
     from edgeface.images import sources
-    from edgeface.saving import Saver
+    from edgeface.images.marked import Saver
 
     _check_format(format)
     saver = Saver(save, images) if save else contextlib.nullcontext()
@@ -125,7 +125,7 @@ def detect(
         print(f"error: {error}", file=sys.stderr)
 
     found: list[dict[str, Any]] = []
-    with hushed():
+    with quiet():
         opened = Detector.open(model, threads, score_threshold, nms_threshold, _long_side(size), fast, weights)
     _tell_fast(opened.runner.runtime, fast)
     with opened as detector, _Ticker() as tick, saver as keep:
@@ -259,9 +259,9 @@ def compare(
     format: Format = "table",
 ) -> None:
     """Name the first tensor where two exports of one network part."""
-    from edgeface.compare import Subject, plot_comparison
-    from edgeface.compare import compare as compare_tensors
     from edgeface.images import read_image
+    from edgeface.probes.compare import Subject, plot_comparison
+    from edgeface.probes.compare import compare as compare_tensors
 
     _check_format(format)
     if image is None:
@@ -296,7 +296,7 @@ def models(
 ) -> None:
     """List the networks with parameters and multiply-accumulates."""
     from edgeface import zoo
-    from edgeface.models.registry import listed
+    from edgeface.architecture.registry import listed
 
     _check_format(format)
     width, height = parse_size(size)
@@ -332,8 +332,8 @@ def score(
         help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
     format: Format = "table",
 ) -> None:
-    """Score a backbone without training it: DDSAR, as DamoFD published it and mended."""
-    from edgeface.search import ddsar
+    """Score a backbone without training it: DDSAR, as DamoFD published it and corrected."""
+    from edgeface.search.scores import ddsar
 
     _check_format(format)
     backbone = ddsar.read_backbone(architecture)
@@ -346,7 +346,7 @@ def score(
         (name, f"{weight:.3f}", f"{ses:.4f}", fss)
         for name, weight, ses, fss in zip(ddsar.STAGES, weights, found.ses, found.fss, strict=True)],
         right=("weight", "SES", "FSS"))
-    print(f"DDSAR {found.ddsar:.6f} as published, {found.mended:.6f} mended (true widths, without the stem), "
+    print(f"DDSAR {found.ddsar:.6f} as published, {found.corrected:.6f} corrected (true widths, without the stem), "
           f"alpha {alpha:g}")
 
 
@@ -459,8 +459,8 @@ def train(
     options: Any = None,
 ) -> None:
     """Train a network; writes weights, checkpoints, log and curves into --out."""
-    from edgeface.models.genotype import read_genotype
-    from edgeface.models.registry import get_architecture, with_genotype
+    from edgeface.architecture.genotype import read_genotype
+    from edgeface.architecture.registry import get_architecture, with_genotype
 
     given = _given(ctx, options)
     _require_torch("train", "training")
@@ -510,8 +510,8 @@ def search(
     options: Any = None,
 ) -> None:
     """Search for the best detector that is fast enough on a device, by measuring there."""
-    from edgeface.search.ddsar import weights_of_annotations
-    from edgeface.search.latency_table import LatencyTable
+    from edgeface.predict.table import LatencyTable
+    from edgeface.search.scores.ddsar import weights_of_annotations
     from edgeface.search.study import Study, load_options
 
     _check_format(format)
@@ -562,7 +562,7 @@ def autofem(
     """Search what operations the neck of an ASFD network is made of, while its weights learn (differentiable)."""
     _check_format(format)
     _require_torch("train", "searching a neck")
-    from edgeface.search.autofem import search as search_genotype
+    from edgeface.search.autofem.search import search as search_genotype
     from edgeface.training import open_photos, prepare_torch
 
     prepare_torch(threads, device)
@@ -604,7 +604,7 @@ def _print_front(front: list[FrontNet], options: StudyOptions) -> None:
     _print_table(("network", "score", "measured ms", "95 %", "predicted", "MACs", "parameters", "structure"), [
         (net.architecture.name, f"{net.score:.4f}", f"{net.measured_ms:.3f}",
          f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}", f"{net.predicted_ms:.3f}", f"{net.macs / 1e6:.0f} M",
-         f"{net.params / 1e3:.0f} k", net.architecture.backbone.structure) for net in front],
+         f"{net.params / 1e3:.0f} k", net.architecture.structure) for net in front],
         right=("score", "measured ms", "predicted", "MACs", "parameters"), wrap=("structure",))
 
 
@@ -661,7 +661,7 @@ def bench(
 def _jobs(bundles: list[str], threads: list[int], fast: bool) -> list[Job]:
     """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
     from edgeface.bundle import Bundle
-    from edgeface.latency.jobs import Job
+    from edgeface.latency.protocol import Job
 
     folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
     return [Job(folder, count, fast) for count in dict.fromkeys(threads) for folder in dict.fromkeys(folders)]
@@ -789,7 +789,7 @@ def weights_import(
     """Turn weights that others published into a file that --model takes."""
     _check_format(format)
     _require_torch("zoo", "importing weights")
-    from edgeface.importing import import_weights
+    from edgeface.zoo.importing import import_weights
 
     done = import_weights(files, model, out or Path(f"{model}.safetensors"))
     if format == "json":

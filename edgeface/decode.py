@@ -33,16 +33,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.specs import S3FDHeadSpec
+from edgeface.architecture.strides import LANDMARKS, S3FD_STRIDES, SIZE_MULTIPLE_PX, STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
+from edgeface.types import Floats
 
-Floats = NDArray[np.float32]
-
-S3FD_STRIDES = (4, 8, 16, 32, 64, 128)
-SIZE_MULTIPLE_PX = 32
-LANDMARKS = 5
-"""points of a face, where there are any"""
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
 
@@ -51,7 +48,7 @@ NMS_BLOCK = 64
 class HeadLayout:
     """How a network's outputs are named and what they mean."""
 
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = STRIDES
     anchors: int = 1
     """boxes per cell"""
     offset: float = 0.5
@@ -99,6 +96,10 @@ class HeadLayout:
         """cls_8, box_8, (kps_8,) cls_16, box_16, ... in the order the networks return them."""
         return tuple(f"{kind}_{s}" for s in self.strides for kind in self.channels)
 
+    def to_fields(self) -> dict[str, Any]:
+        """As manifests hold it."""
+        return self.to_json()
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal HeadLayout.
 
@@ -115,8 +116,8 @@ class HeadLayout:
 def head_layout(architecture: Architecture) -> HeadLayout:
     """Layout of the outputs of a network built from ``architecture``."""
     head = architecture.head
-    if head.kind == "s3fd":
-        return HeadLayout(S3FD_STRIDES, head.anchors, head.offset, "ssd", prior=head.prior)
+    if isinstance(head, S3FDHeadSpec):
+        return HeadLayout(S3FD_STRIDES, coding="ssd", prior=head.prior)
     return HeadLayout(anchors=head.anchors, offset=head.offset, landmarks=head.landmarks)
 
 

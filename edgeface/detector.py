@@ -16,8 +16,8 @@ from edgeface.decode import decode, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
-from edgeface.records import short
 from edgeface.runners import Heads, Runner, open_runner
+from edgeface.schema import short
 
 DEFAULT_SCORE = 0.5
 DEFAULT_IOU = 0.45
@@ -164,7 +164,7 @@ class Detector:
 def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | None) -> Runner:
     """A network goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
     from edgeface import zoo
-    from edgeface.models.registry import suggestions
+    from edgeface.architecture.registry import suggestions
 
     text = os.fspath(model)
     path = Path(text)

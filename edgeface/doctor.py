@@ -6,9 +6,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from edgeface import zoo
+from edgeface import __version__, zoo
 from edgeface.backends import BACKENDS, PRECISIONS
-from edgeface.version import __version__
 
 TOOLS = (
     ("numpy", "", "everything"),

@@ -24,8 +24,8 @@ import torch
 
 from edgeface.decode import head_layout
 from edgeface.errors import ExportError, MissingExtraError, ModelError, OptionError
+from edgeface.formats.ncnn import WEIGHTED, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.models.detector import FaceNet
-from edgeface.ncnn_model import WEIGHTED, NcnnModel, dump_bin, dump_param, parse_model
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
 
 PNNX_SECONDS = 900

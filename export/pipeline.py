@@ -13,7 +13,7 @@ from edgeface.backends import BACKENDS
 from edgeface.bundle import Bundle, InputSpec, Manifest, write_bundle
 from edgeface.decode import head_layout
 from edgeface.errors import OutputError
-from export.quiet import quiet
+from edgeface.quiet import quiet_stage
 from export.request import INPUT_NAME, Converted, ExportRequest
 
 if TYPE_CHECKING:
@@ -58,13 +58,14 @@ def export_model(source: Source, request: ExportRequest, out: Path | str = "dist
 
     check_writable(out)
     exporter = BACKENDS[request.target].load_exporter(request.precision)
-    with stage(f"converting to {request.target}"), quiet(f"converting {source.name} to {request.target}", verbose):
+    what = f"converting {source.name} to {request.target}"
+    with stage(f"converting to {request.target}"), quiet_stage(what, verbose):
         converted: Converted = exporter(deployable(source.network), request)
     manifest = float_manifest(source, request, converted)
     files = {source.name + suffix: content for suffix, content in converted.files.items()}
     with stage("comparing the file with torch"), scratch_folder() as scratch:
         unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
-        with quiet(f"running the {request.target} file", verbose):
+        with quiet_stage(f"running the {request.target} file", verbose):
             parity = check_parity(unproven, source.network)
     bundle = write_bundle(Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files)
     return Exported(bundle, parity, converted.operators)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from edgeface import zoo
+from edgeface.architecture import Architecture
 from edgeface.bundle import WeightsInfo
 from edgeface.errors import OptionError
-from edgeface.models import Architecture, build
+from edgeface.models import build
 from edgeface.models.blocks import ConvNorm, Residual
 from edgeface.models.detector import FaceNet
 from edgeface.models.extd import InvertedResidual

@@ -13,7 +13,7 @@ from edgeface.backends import BACKENDS
 from edgeface.cli import run
 from edgeface.errors import OptionError
 from edgeface.options import parse_size
-from export.quiet import quiet
+from edgeface.quiet import quiet_stage
 from export.request import require
 from export.terminal import Terminal
 from quantize.ranges import SCALES
@@ -103,9 +103,9 @@ def _run(request: QuantizeRequest, out: Path, data: Path | None, calibration: Pa
     from quantize import report
     from quantize.pipeline import quantize_model
 
-    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage, tick=terminal.tick,
-                          note=terminal.note, verbose=verbose)
-    with quiet("measuring latency", verbose):
+    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage,
+                          progress=terminal.tick, note=terminal.note, verbose=verbose)
+    with quiet_stage("measuring latency", verbose):
         latency = report.measure_latency(done, terminal.tick)
     if plot:
         report.plot(plot, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.types import Progress, no_progress
 
 Image = NDArray[np.uint8]
-Tick = Callable[[str, int, int], None]
-"""(what is being done, done so far, total): called often; drives the progress bar"""
-
-
-def no_tick(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,10 @@ class Quantizer(ABC):
     """pip names of the packages that take part, for the manifest's ``tools``"""
 
     @abstractmethod
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         """``bundle``: fp32, fixed size, of :attr:`target`. ``images``: uint8 RGB [H, W, 3] of exactly its input size.
 
-        Observing the activations happens here and reports to ``tick``. All of this was checked by the caller.
+        Observing the activations happens here and reports to ``progress``. All of this was checked by the caller.
         """
 
     @property

@@ -21,8 +21,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from edgeface.errors import QuantizeError
-from quantize.base import Quantized, Quantizer, Tick, no_tick
-from quantize.journal import Journal
+from edgeface.types import Progress, no_progress
+from quantize.base import Quantized, Quantizer
+from quantize.journal import QuantizeJournal
 
 SETTINGS = ("easy", "medium", "hard")
 RANKINGS = ("damage", "total")
@@ -32,7 +33,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class FileAccuracy:
     """AP of one file, 0 to 1; None where no face counts."""
 
     easy: float | None
@@ -69,7 +70,7 @@ class HeadNoise:
         return {head: -10 * math.log10(max(power, 1e-20)) for head, power in self.power.items()}
 
 
-def worst_drop(reference: Accuracy, found: Accuracy) -> float:
+def worst_drop(reference: FileAccuracy, found: FileAccuracy) -> float:
     """AP points lost in the worst of easy, medium and hard; negative if all of them gained.
 
     Raises QuantizeError if no face counts in any of them.
@@ -88,16 +89,16 @@ class Budget:
         self,
         quantizer: Quantizer,
         noise: Callable[[Quantized], HeadNoise],
-        accuracy: Callable[[Quantized, str], Accuracy],
-        journal: Journal,
-        tick: Tick = no_tick,
+        accuracy: Callable[[Quantized, str], FileAccuracy],
+        journal: QuantizeJournal,
+        progress: Progress = no_progress,
         scale: str = "",
     ) -> None:
         """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for its progress.
 
         scale: the one in use, which an error message then does not suggest.
         """
-        self.quantizer, self.journal, self.tick, self.scale = quantizer, journal, tick, scale
+        self.quantizer, self.journal, self.progress, self.scale = quantizer, journal, progress, scale
         self._noise, self._accuracy = noise, accuracy
         self._last: tuple[frozenset[str], Quantized] | None = None
 
@@ -112,13 +113,13 @@ class Budget:
         """Of the candidate with ``reverted`` in float."""
         return self.journal.remember(_name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted)))
 
-    def accuracy(self, reverted: Collection[str]) -> Accuracy:
+    def accuracy(self, reverted: Collection[str]) -> FileAccuracy:
         """Of the candidate with ``reverted`` in float."""
         what = "measuring INT8"
         if reverted:
             what += f" with {len(reverted)} layer{'s' * (len(reverted) != 1)} in float"
         return self.journal.remember(
-            _name("accuracy", reverted), Accuracy, lambda: self._accuracy(self.quantized(reverted), what))
+            _name("accuracy", reverted), FileAccuracy, lambda: self._accuracy(self.quantized(reverted), what))
 
     def ranked(self, by: str = RANKINGS[0]) -> tuple[str, ...]:
         """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order of execution."""
@@ -126,12 +127,12 @@ class Budget:
         everything = getattr(self.noise(()), by)
         gain = {}
         for done, layer in enumerate(layers):
-            self.tick("ranking the layers by damage", done, len(layers))
+            self.progress("ranking the layers by damage", done, len(layers))
             gain[layer] = everything - getattr(self.noise((layer,)), by)
-        self.tick("ranking the layers by damage", len(layers), len(layers))
+        self.progress("ranking the layers by damage", len(layers), len(layers))
         return tuple(sorted(layers, key=lambda layer: -gain[layer]))
 
-    def hold(self, reference: Accuracy, max_drop: float, share: float = 0.5) -> tuple[str, ...]:
+    def hold(self, reference: FileAccuracy, max_drop: float, share: float = 0.5) -> tuple[str, ...]:
         """Layers to keep in float, the most damaging first, so that AP drops by ``max_drop`` points at most.
 
         share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what can be held, if that

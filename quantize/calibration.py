@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.images import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
-from quantize.base import Image, Tick, no_tick
+from edgeface.types import Progress, no_progress
+from quantize.base import Image
 
 MAX_PHOTOS = 4096
 """they are held in memory, 0.9 MB each at 640x480"""
@@ -30,7 +31,7 @@ class CalibrationSet:
 
 
 def read_calibration(
-    folder: Path | str, count: int, width: int, height: int, seed: int = 0, tick: Tick = no_tick
+    folder: Path | str, count: int, width: int, height: int, seed: int = 0, progress: Progress = no_progress
 ) -> CalibrationSet:
     """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x ``height`` px.
 
@@ -49,11 +50,11 @@ def read_calibration(
         digest = hashlib.sha256(content).hexdigest()
         if digest in hashes:
             continue
-        tick("reading the calibration photos", len(images), count)
+        progress("reading the calibration photos", len(images), count)
         images.append(letterbox(_decode(path, content), width, height)[0])
         hashes[digest] = None
         if len(images) == count:
-            tick("reading the calibration photos", count, count)
+            progress("reading the calibration photos", count, count)
             return CalibrationSet(tuple(images), tuple(hashes), seed)
     raise DataError(f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were asked for: "
                     f"add some, or ask for fewer with --images {len(images)}")

@@ -13,17 +13,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
-from edgeface.models.architecture import Architecture
+from edgeface.quiet import quiet_stage
+from edgeface.types import Progress
 from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
-from export.quiet import quiet
 from export.request import Converted, ExportRequest
-from quantize.base import Image, Quantizer, Tick
+from quantize.base import Image, Quantizer
 from quantize.measure import int8_manifest, named_files
 
 PHOTO_PX = (1280, 960)
@@ -32,7 +33,7 @@ PHOTOS = 2
 
 def candidate_bundles(
     architectures: Sequence[Architecture], kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path,
-    tick: Tick | None = None, processes: int | None = None,
+    progress: Progress | None = None, processes: int | None = None,
 ) -> list[list[Path] | str]:
     """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target, precision) of
     ``kinds``, in that order; or the line that says why they cannot be made.
@@ -57,8 +58,8 @@ def candidate_bundles(
         done += 1
         if wrong:
             outcomes[todo[index].name] = wrong
-        if tick:
-            tick(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
+        if progress:
+            progress(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
 
     with closing(Processes(processes or os.cpu_count() or 1)) as workers:
         workers.run(make_candidate, items, finished)
@@ -109,7 +110,7 @@ def _make(architecture: Architecture, target: str, precision: str, width: int, h
         architecture, ExportRequest(target, "fp32", width, height), scratch / folder.name)
     photos: list[Image] = [letterbox(synthetic_photo(*PHOTO_PX, seed), width, height)[0] for seed in range(PHOTOS)]
     kind: type[Quantizer] = get_backend(target).load_quantizer()  # type: ignore[assignment]
-    with quiet(f"quantising {architecture.name} for {target}"):
+    with quiet_stage(f"quantising {architecture.name} for {target}"):
         quantized = kind(bundle, photos, kind.scales[0]).quantize()
     manifest = int8_manifest(bundle.manifest, quantized)
     write_bundle(folder, manifest, named_files(manifest, quantized))
@@ -121,7 +122,7 @@ def _float(architecture: Architecture, request: ExportRequest, folder: Path) -> 
 
     source = random_source(architecture, seed=0)
     exporter = get_backend(request.target).load_exporter(request.precision)
-    with quiet(f"converting {architecture.name} to {request.target}"):
+    with quiet_stage(f"converting {architecture.name} to {request.target}"):
         converted: Converted = exporter(deployable(source.network), request)
     files = {architecture.name + suffix: content for suffix, content in converted.files.items()}
     return write_bundle(folder, float_manifest(source, request, converted), files)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeface.errors import EdgefaceError, OutputError
 from edgeface.files import atomic_write
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,7 +38,7 @@ class _Content:
     records: dict[str, Any] = field(default_factory=dict)
 
 
-class Journal:
+class QuantizeJournal:
     """Records by name, for one fingerprint."""
 
     def __init__(self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, decode_all
@@ -23,17 +22,16 @@ from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, presen
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
 from edgeface.images import read_image
 from edgeface.runners import Heads, open_runner
+from edgeface.types import Floats, Progress, no_progress
 from export.pipeline import scratch_folder
-from quantize.base import Image, Quantized, Tick, no_tick
-from quantize.budget import SETTINGS, Accuracy, HeadNoise
+from quantize.base import Image, Quantized
+from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
 
 CANDIDATES = 300
 """of a photo, by score, whose change counts as damage: more than a photo has faces, and those that compete with them"""
 HOPELESS = 1e30
 """noise power of a head with NaN or infinity in it"""
 
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -85,17 +83,18 @@ def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
     )
 
 
-def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: str, tick: Tick = no_tick) -> Accuracy:
+def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: str,
+                progress: Progress = no_progress) -> FileAccuracy:
     """AP by the official protocol; heights are annotated px of the original photo."""
     detections = {}
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         for done, (key, path) in enumerate(validation.images.items()):
-            tick(what, done, len(validation.images))
+            progress(what, done, len(validation.images))
             detections[key] = detector.detect(read_image(path), top_k=candidates(detector.runner.layout))
         protocol = str(protocol_of(detector))
-    tick(what, len(detections), len(detections))
+    progress(what, len(detections), len(detections))
     result = evaluate(detections, validation.ground_truth)
-    return Accuracy(result.easy, result.medium, result.hard, result.by_height, result.images, protocol)
+    return FileAccuracy(result.easy, result.medium, result.hard, result.by_height, result.images, protocol)
 
 
 def heads_of(bundle: Bundle, images: Sequence[Image]) -> list[Heads]:

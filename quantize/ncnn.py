@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
-from edgeface.ncnn_model import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param
+from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param
 from edgeface.probes import open_probe
 from edgeface.runners.ncnn import read_model
-from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
+from edgeface.types import Progress, no_progress
+from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights
 
@@ -49,12 +50,12 @@ class NcnnQuantizer(Quantizer):
     scales: ClassVar[tuple[str, ...]] = ("mse", "percentile", "kl", "max")
     distributions: ClassVar[tuple[str, ...]] = ("ncnn", "numpy")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         self._model = read_model(bundle)
         self._original = _originals(self._model)
         names = {self._original[layer.bottoms[0]] for layer in self._model.layers if self._carried(layer)}
         with open_probe(bundle) as probe:
-            seen = observe(probe, images, tick, names - set(self._model.inputs))
+            seen = observe(probe, images, progress, names - set(self._model.inputs))
         self._scales = {name: np.float32(LEVELS / observer.range(scale, symmetric=True)[1])
                         for name, observer in seen.items()}
         self._scales |= dict.fromkeys(self._model.inputs, np.float32(LEVELS / 255))
@@ -72,7 +73,7 @@ class NcnnQuantizer(Quantizer):
         self.require_known(reverted)
         chosen = set(self.layers) - set(reverted)
         readers = self._readers()
-        layers: list[Layer] = []
+        layers: list[NcnnLayer] = []
         for layer in self._model.layers:
             if layer.name not in chosen:
                 layers.append(layer)
@@ -91,17 +92,17 @@ class NcnnQuantizer(Quantizer):
         model = NcnnModel(tuple(layers))
         return Quantized({".param": dump_param(model), ".bin": dump_bin(model)})
 
-    def _reads_pixels(self, layer: Layer) -> bool:
+    def _reads_pixels(self, layer: NcnnLayer) -> bool:
         return layer.type in CONVOLUTIONS and layer.bottoms[0] in self._model.inputs
 
-    def _carried(self, layer: Layer) -> bool:
+    def _carried(self, layer: NcnnLayer) -> bool:
         """Can ncnn compute it in int8? Its int8 padding writes a negative value wrongly where channels are packed."""
         # The three channels of the image are not packed.
         return layer.type in WEIGHTED and (self._reads_pixels(layer) or layer.number(18, 0.0) >= 0)
 
-    def _readers(self) -> dict[str, list[Layer]]:
+    def _readers(self) -> dict[str, list[NcnnLayer]]:
         """Blob -> the layers that read it, through any Split."""
-        readers: dict[str, list[Layer]] = {blob: [] for blob in self._original.values()}
+        readers: dict[str, list[NcnnLayer]] = {blob: [] for blob in self._original.values()}
         for layer in self._model.layers:
             if layer.type != "Split":
                 for blob in layer.bottoms:
@@ -110,8 +111,8 @@ class NcnnQuantizer(Quantizer):
 
 
 def quantize_layer(
-    layer: Layer, bottom_scale: np.float32, top_scale: np.float32 | None = None, of_pixels: bool = False
-) -> Layer:
+    layer: NcnnLayer, bottom_scale: np.float32, top_scale: np.float32 | None = None, of_pixels: bool = False
+) -> NcnnLayer:
     """The int8 form of a float layer; with ``top_scale``, one that hands int8 to the next.
 
     Scales are levels per unit: 127 / the largest magnitude that is kept. ``of_pixels``: it reads
@@ -140,10 +141,10 @@ def round_weights(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.fl
     return np.rint(weight * scales[:, None].astype(np.float64)).astype(np.int8), scales
 
 
-def _centre(layer: Layer) -> tuple[Layer, Layer]:
+def _centre(layer: NcnnLayer) -> tuple[NcnnLayer, NcnnLayer]:
     """A layer that subtracts CENTRE from the pixels, and ``layer`` so changed that the result is the same."""
     blob = f"{layer.bottoms[0]}_centred"
-    subtract = Layer("BinaryOp", blob, layer.bottoms, (blob,), {0: _SUBTRACT, 1: 1, 2: float(CENTRE)})
+    subtract = NcnnLayer("BinaryOp", blob, layer.bottoms, (blob,), {0: _SUBTRACT, 1: 1, 2: float(CENTRE)})
     outputs = layer.integer(0)
     sums = layer.weights["weight"].reshape(outputs, -1).sum(axis=1, dtype=np.float64)
     bias = layer.weights.get("bias", np.zeros(outputs, np.float32)) + CENTRE * sums

@@ -19,8 +19,9 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.onnxruntime import OnnxRuntimeProbe
+from edgeface.types import Progress, no_progress
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
+from quantize.base import Image, Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights
@@ -41,14 +42,14 @@ class OnnxQuantizer(Quantizer):
     scales = ("mse", "max", "percentile", "kl")
     distributions = ("onnx", "onnxruntime")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         require("quantising for onnx", "onnx", "onnxruntime")
         import onnx
 
         self._model = onnx.shape_inference.infer_shapes(onnx.load_from_string(bundle.read()))
         _constants_to_initializers(self._model.graph)
         with OnnxRuntimeProbe(bundle) as probe:
-            observers = observe(probe, images, tick)
+            observers = observe(probe, images, progress)
         self._source = bundle.manifest.input.name
         ranges = {name: observer.range(scale) for name, observer in observers.items()}
         self._ranges = ranges | {self._source: PIXEL_RANGE}

@@ -34,12 +34,13 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.hush import unreported
+from edgeface.quiet import unreported
 from edgeface.runners.files import to_tensor
 from edgeface.runners.openvino import layer_name, read_model
+from edgeface.types import Progress, no_progress
 from export.openvino import ir_files, is_numbered
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
+from quantize.base import Image, Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.rounding import pixel_weights
 
@@ -61,12 +62,12 @@ class OpenVinoQuantizer(Quantizer):
     scales = ("mse", "percentile", "max")
     distributions = ("nncf", "openvino")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         require("quantising for openvino", "openvino", "nncf")
         self._name = bundle.manifest.model
         _, self._float = read_model(bundle)
         _require_finite(self._float, "the float model holds")
-        inputs = _Photos(images, bundle.manifest.input.layout, tick)
+        inputs = _Photos(images, bundle.manifest.input.layout, progress)
         try:
             self._int8 = _nncf(self._float.clone(), inputs, len(images), scale)
         except Exception as error:  # whatever its version raises
@@ -113,20 +114,20 @@ class OpenVinoQuantizer(Quantizer):
 
 
 class _Photos:
-    """What NNCF iterates over: tensors of the photos, one at a time, each reported to ``tick``."""
+    """What NNCF iterates over: tensors of the photos, one at a time, each reported to ``progress``."""
 
-    def __init__(self, images: Sequence[Image], layout: str, tick: Tick) -> None:
-        self._images, self._layout, self._tick = images, layout, tick
+    def __init__(self, images: Sequence[Image], layout: str, progress: Progress) -> None:
+        self._images, self._layout, self._progress = images, layout, progress
         self._done, self._total = 0, len(images)
 
     def __iter__(self) -> Iterator[Any]:
         for image in self._images:
-            self._tick("quantising with NNCF", min(self._done, self._total), self._total)
+            self._progress("quantising with NNCF", min(self._done, self._total), self._total)
             self._done += 1
             yield to_tensor(image[None], self._layout)
 
     def finish(self) -> None:
-        self._tick("quantising with NNCF", self._total, self._total)
+        self._progress("quantising with NNCF", self._total, self._total)
 
 
 def _nncf(model: Any, photos: _Photos, count: int, scale: str) -> Any:

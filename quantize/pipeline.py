@@ -13,18 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgeface import zoo
+from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.version import __version__
+from edgeface.quiet import quiet_stage
+from edgeface.types import Progress, no_progress
 from export.pipeline import Stage, check_writable, export_model
-from export.quiet import quiet
 from export.request import ExportRequest, require, versions
-from quantize.base import Quantized, Quantizer, Tick, no_tick
-from quantize.budget import Accuracy, Budget, HeadNoise
+from quantize.base import Quantized, Quantizer
+from quantize.budget import Budget, FileAccuracy, HeadNoise
 from quantize.calibration import CalibrationSet, read_calibration
-from quantize.journal import Journal, fingerprint
+from quantize.journal import QuantizeJournal, fingerprint
 from quantize.measure import (
     ValidationSet,
     accuracy_of,
@@ -77,20 +77,20 @@ def quantize_model(
     data: Path | str | None = None,
     calibration: Path | str | None = None,
     stage: Stage = nullcontext,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
     note: Note = lambda text: None,
     verbose: bool = False,
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
     data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training photos of ``data``.
-    stage, tick, note: told what is being done. Raises an EdgefaceError in one line; then no INT8 Bundle is written, but
-    what was measured is kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt.
+    stage, progress, note: told what is being done. Raises an EdgefaceError in one line; then no INT8 Bundle is written,
+    but what was measured is kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt.
     """
-    job = _Job(request, Path(out), data, calibration, stage, tick, note)
+    job = _Job(request, Path(out), data, calibration, stage, progress, note)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
-    with quiet(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
+    with quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
         return job.within_budget(float_bundle, job.quantizer(float_bundle))
 
 
@@ -99,11 +99,11 @@ class _Job:
 
     def __init__(
         self, request: QuantizeRequest, out: Path, data: Path | str | None, calibration: Path | str | None,
-        stage: Stage, tick: Tick, note: Note,
+        stage: Stage, progress: Progress, note: Note,
     ) -> None:
         self.request, self.out = request, out
         self.data, self.folder = data, data if calibration is None else calibration
-        self.stage, self.tick, self.note = stage, tick, note
+        self.stage, self.progress, self.note = stage, progress, note
         self.kind: type[Quantizer] = get_backend(request.target).load_quantizer()  # type: ignore[assignment]
         self.scale = request.scale or self.kind.scales[0]
         self.given: Bundle | None = None
@@ -130,7 +130,7 @@ class _Job:
             raise OptionError("quantising needs photos to take ranges from: give a folder with --calibration, or a "
                               "WIDER FACE root with --data")
         self.photos: CalibrationSet = read_calibration(
-            self.folder, request.images, self.width, self.height, request.calibration_seed, self.tick)
+            self.folder, request.images, self.width, self.height, request.calibration_seed, self.progress)
 
     def _choose_accuracy(self) -> None:
         if self._random_weights():
@@ -166,7 +166,7 @@ class _Job:
 
     def quantizer(self, float_bundle: Bundle) -> Quantizer:
         """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
-        quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.tick)
+        quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.progress)
         if not quantizer.layers:
             raise QuantizeError(f"{float_bundle.manifest.model} has no layer that INT8 can carry on "
                                 f"{self.request.target} (in float: {', '.join(quantizer.float_layers) or 'all'})")
@@ -175,14 +175,14 @@ class _Job:
     def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
         """Choose the layers that stay in float, and write the Bundle."""
         name = dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
-        journal = Journal(self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note)
+        journal = QuantizeJournal(self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note)
         budget = Budget(quantizer, self._noise_meter(float_bundle), self._accuracy_meter(float_bundle), journal,
-                        self.tick, self.scale)
+                        self.progress, self.scale)
         accuracy: dict[str, Any] = {"float": None, "int8": None, "by_height": None, "images": 0, "protocol": None,
                                     "note": f"not measured: {self.unmeasured}"}
         reverted: tuple[str, ...] = ()
         if self.validation is not None:
-            reference = journal.remember("float", Accuracy, lambda: self._measured(float_bundle, "measuring float"))
+            reference = journal.remember("float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float"))
             reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
             accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
         accuracy |= {
@@ -214,16 +214,16 @@ class _Job:
 
         return noise
 
-    def _accuracy_meter(self, float_bundle: Bundle) -> Callable[[Quantized, str], Accuracy]:
-        def accuracy(quantized: Quantized, what: str) -> Accuracy:
+    def _accuracy_meter(self, float_bundle: Bundle) -> Callable[[Quantized, str], FileAccuracy]:
+        def accuracy(quantized: Quantized, what: str) -> FileAccuracy:
             with as_bundle(int8_manifest(float_bundle.manifest, quantized), quantized) as candidate:
                 return self._measured(candidate, what)
 
         return accuracy
 
-    def _measured(self, bundle: Bundle, what: str) -> Accuracy:
+    def _measured(self, bundle: Bundle, what: str) -> FileAccuracy:
         assert self.validation is not None, "asked only where accuracy is measured"
-        return accuracy_of(bundle, self.validation, self.request.threads, what, self.tick)
+        return accuracy_of(bundle, self.validation, self.request.threads, what, self.progress)
 
     def _fingerprint(self, float_bundle: Bundle) -> str:
         """Of all that a record of the journal depends on: not of ``max_drop``, with which a user tries again."""
@@ -271,7 +271,7 @@ def _has_distribution(name: str) -> bool:
     return True
 
 
-def _compared(reference: Accuracy, found: Accuracy, max_drop: float) -> dict[str, Any]:
+def _compared(reference: FileAccuracy, found: FileAccuracy, max_drop: float) -> dict[str, Any]:
     """AP in the manifest: six digits are more than any set of photos can tell."""
 
     def digits(values: dict[str, float | None]) -> dict[str, float | None]:

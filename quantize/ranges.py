@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import OptionError, QuantizeError
-from quantize.base import Image, Tick, no_tick
+from edgeface.types import Doubles, Progress, no_progress
+from quantize.base import Image
 
 if TYPE_CHECKING:
     from edgeface.probes import Probe
@@ -43,7 +44,6 @@ SMALLEST_SPAN = 1e-6
 NEGLIGIBLE = np.float32(2.0**-100)
 """smaller magnitudes count as zero: float32 arithmetic on them is not exact"""
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
@@ -82,13 +82,13 @@ class Observer:
             scaled = np.floor(flat * np.float32(2.0**-self._exponent)).astype(np.int64)
             self._counts += np.bincount(scaled - self._start, minlength=BINS)
 
-    def histogram(self) -> tuple[Counts, Floats]:
+    def histogram(self) -> tuple[Counts, Doubles]:
         """(counts [n], edges [n + 1]) of all values that are not zero: the bins from the first to the last used one."""
         used = np.flatnonzero(self._counts)
         if not used.size:
             return np.zeros(0, np.int64), np.zeros(1)
         first, last = int(used[0]), int(used[-1])
-        edges: Floats = np.arange(self._start + first, self._start + last + 2, dtype=np.float64) * 2.0**self._exponent
+        edges: Doubles = np.arange(self._start + first, self._start + last + 2, dtype=np.float64) * 2.0**self._exponent
         return self._counts[first : last + 1].copy(), edges
 
     def range(self, scale: str, symmetric: bool = False) -> tuple[float, float]:
@@ -128,7 +128,7 @@ class Observer:
 
 
 def observe(
-    probe: Probe, images: Sequence[Image], tick: Tick = no_tick, names: Collection[str] | None = None
+    probe: Probe, images: Sequence[Image], progress: Progress = no_progress, names: Collection[str] | None = None
 ) -> dict[str, Observer]:
     """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe``; name -> Observer of every tensor, or of ``names``.
 
@@ -136,18 +136,18 @@ def observe(
     """
     observers = {t.name: Observer() for t in probe.tensors if names is None or t.name in names}
     for done, image in enumerate(images):
-        tick("observing the photos", done, len(images))
+        progress("observing the photos", done, len(images))
         tensors = probe.run(image[None])
         for name, observer in observers.items():
             if not np.isfinite(tensors[name]).all():
                 raise QuantizeError(f"the float model computes NaN or infinity in tensor {name!r} on calibration photo "
                                     f"{done + 1} of {len(images)}: check its weights")
             observer.update(tensors[name])
-    tick("observing the photos", len(images), len(images))
+    progress("observing the photos", len(images), len(images))
     return observers
 
 
-def expected_error(counts: Counts, edges: Floats, step: Floats, bottom: Floats, top: Floats) -> Floats:
+def expected_error(counts: Counts, edges: Doubles, step: Doubles, bottom: Doubles, top: Doubles) -> Doubles:
     """Sum of squared errors [k] when values, spread evenly in their bins, are rounded to k grids.
 
     Grid j has the levels ``bottom[j] ... top[j]`` (whole numbers) times ``step[j]``. With n the level nearest to x, the
@@ -156,7 +156,7 @@ def expected_error(counts: Counts, edges: Floats, step: Floats, bottom: Floats, 
     step, bottom, top = step[:, None], bottom[:, None], top[:, None]
     level = np.clip(np.rint(edges / step), bottom, top)
     integral = level * step**3 / 12 + (edges - level * step) ** 3 / 3
-    errors: Floats = (np.diff(integral, axis=1) / np.diff(edges)) @ counts
+    errors: Doubles = (np.diff(integral, axis=1) / np.diff(edges)) @ counts
     return errors
 
 
@@ -166,7 +166,7 @@ def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> 
     if symmetric:
         high, low = max(-low, high), 0.0
 
-    def search(lows: Floats, highs: Floats) -> tuple[float, float]:
+    def search(lows: Doubles, highs: Doubles) -> tuple[float, float]:
         lower, upper = (a.ravel() for a in np.meshgrid(lows * low if low else np.zeros(1),
                                                        highs * high if high else np.zeros(1)))
         if symmetric:

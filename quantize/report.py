@@ -14,10 +14,10 @@ from rich.table import Table
 from edgeface.errors import MissingExtraError
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
 from edgeface.files import atomic_write
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
-from edgeface.latency.protocol import measure
-from quantize.base import Tick
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import measure
+from edgeface.types import Progress
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization
 
@@ -32,10 +32,10 @@ PROTOCOL = Protocol(rounds=34, warm_up_s=3.0)
 X86 = ("x86_64", "AMD64", "i686", "x86")
 
 
-def measure_latency(done: Quantization, tick: Tick | None = None) -> dict[str, Measurement]:
+def measure_latency(done: Quantization, progress: Progress | None = None) -> dict[str, Measurement]:
     """``float`` and ``int8``, which is compared with it, one thread each. Raises DeviceError."""
     jobs = [Job(str(done.float_bundle.path)), Job(str(done.bundle.path))]
-    return dict(zip(FILES, measure(jobs, PROTOCOL, reference=0, tick=tick), strict=True))
+    return dict(zip(FILES, measure(jobs, PROTOCOL, reference=0, progress=progress), strict=True))
 
 
 def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str:

@@ -29,10 +29,11 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.hush import hushed
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
+from edgeface.quiet import quiet
+from edgeface.types import Progress, no_progress
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer, Tick, no_tick
+from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -43,7 +44,7 @@ ISLANDS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
-class Operator:
+class TFLiteOperator:
     """One node of a .tflite file."""
 
     kind: str
@@ -60,7 +61,7 @@ class Operator:
 class Graph:
     """What a .tflite file holds, read from the file itself and not from a runtime."""
 
-    operators: tuple[Operator, ...]
+    operators: tuple[TFLiteOperator, ...]
     """in order of execution"""
     outputs: dict[str, str]
     """name in the signature -> name of the tensor"""
@@ -81,7 +82,7 @@ class Graph:
                   for name, tensor in zip(names, graph.tensors, strict=True)
                   if tensor.type == schema.TensorType.INT8 and len(tensor.quantization.scale) == 1}
         operators = tuple(
-            Operator(kinds[model.operatorCodes[op.opcodeIndex].builtinCode],
+            TFLiteOperator(kinds[model.operatorCodes[op.opcodeIndex].builtinCode],
                      tuple(names[i] for i in op.inputs if i >= 0), tuple(names[i] for i in op.outputs),
                      graph.tensors[op.outputs[0]].type == schema.TensorType.INT8)
             for op in graph.operators
@@ -97,14 +98,14 @@ class TFLiteQuantizer(Quantizer):
     scales = ("max", "mse", "percentile", "kl")
     distributions = ("ai-edge-litert", "ai-edge-quantizer")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, tick: Tick = no_tick) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
         require("quantising for tflite", "ai_edge_litert", "ai_edge_quantizer")
         self._content = bundle.read()
         self._outputs = bundle.manifest.outputs
         self._graph = Graph.read(self._content)
         with TFLiteProbe(bundle) as probe:
             names = {tensor.name: tensor.layer for tensor in probe.tensors}
-            observers = observe(probe, images, tick)
+            observers = observe(probe, images, progress)
             self._source = probe.tensors[0].name
         self._layers = {names[op.outputs[0]]: op for op in self._graph.operators if op.outputs[0] in names}
         ranges = {name: observer.range(scale) for name, observer in observers.items()} | {self._source: PIXEL_RANGE}
@@ -152,7 +153,7 @@ class TFLiteQuantizer(Quantizer):
         for scope, kind in rules:
             tool.update_quantization_recipe(scope, kind, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
         try:
-            with hushed(), warnings.catch_warnings():
+            with quiet(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made = tool.quantize(self._statistics, enable_progress_bar=False, enable_progress_report=False)
         except Exception as error:  # whatever its version raises
@@ -160,13 +161,13 @@ class TFLiteQuantizer(Quantizer):
             raise QuantizeError(f"ai-edge-quantizer cannot quantise this file: {reason}") from error
         return bytes(made.quantized_model)
 
-    def _float_operators(self, reverted: Collection[str]) -> list[Operator]:
+    def _float_operators(self, reverted: Collection[str]) -> list[TFLiteOperator]:
         """The layers ``reverted`` and, of the operators without weights, those that only floats feed.
 
         An operator on the input itself counts with what it feeds: the pixels are the same in int8, but the mean that
         a PADV2 puts around them is not, so with the first layer in float that border is float as well.
         """
-        floats: list[Operator] = []
+        floats: list[TFLiteOperator] = []
         tensors: set[str] = set()
         for name, op in self._layers.items():
             fed_by = {source for source in op.inputs if source in self._statistics}

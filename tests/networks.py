@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edgeface.models import ARCHITECTURES
+from edgeface.architecture import ARCHITECTURES
 
 NAMES = tuple(name for name in ARCHITECTURES if not re.fullmatch(r"asfd-d[2-6]", name))
 """all but the huge ones: 10 M parameters at most"""

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgeface import zoo
 from edgeface.decode import decode, head_layout, nms
 from edgeface.detections import Detections
-from edgeface.importing import import_weights
 from edgeface.models.detector import FaceNet
 from edgeface.models.s3fd import S3FDHead
+from edgeface.types import Doubles
+from edgeface.zoo.importing import import_weights
 
-Floats = NDArray[np.float32]
 FILES = {f"extd-fpn-{width}-prelu": f"EXTD_{width}" for width in (32, 48, 64)} | {"eresfd-16": "eresfd_16"}
 CASES = ("synth", "synth_odd", "photo20", "photo488")
 SCORE_THRESHOLD, NMS_IOU, TOP_K = 0.05, 0.3, 750
@@ -31,7 +30,7 @@ def released(name: str, shared: Path, folder: Path) -> FaceNet:
     return zoo.load_network(name, out)
 
 
-def golden(name: str, case: str, shared: Path) -> tuple[Floats, dict[str, Floats]]:
+def golden(name: str, case: str, shared: Path) -> tuple[Doubles, dict[str, Doubles]]:
     """RGB float32 [1, 3, H, W] and what the authors' network makes of it: loc0 ... conf5, det."""
     arrays = dict(np.load(shared / f"goldens/{FILES[name].lower()}_{case}.npz"))
     if case.startswith("photo"):
@@ -41,7 +40,7 @@ def golden(name: str, case: str, shared: Path) -> tuple[Floats, dict[str, Floats
     return (np.ascontiguousarray(image[:, :, :250, :317]) if case.endswith("odd") else image), arrays
 
 
-def detections(net: FaceNet, image: Floats, score_threshold: float = SCORE_THRESHOLD) -> Detections:
+def detections(net: FaceNet, image: Doubles, score_threshold: float = SCORE_THRESHOLD) -> Detections:
     """What ``net`` finds in RGB float32 [1, 3, H, W] after the authors' NMS, in px."""
     layout = head_layout(net.architecture)
     with torch.inference_mode():
@@ -53,7 +52,7 @@ def detections(net: FaceNet, image: Floats, score_threshold: float = SCORE_THRES
     return Detections(boxes[kept], scores[kept])
 
 
-def assert_same_heads(net: FaceNet, image: Floats, expected: dict[str, Floats], atol: float) -> None:
+def assert_same_heads(net: FaceNet, image: Doubles, expected: dict[str, Doubles], atol: float) -> None:
     """What the head gives at each level, as its authors have it, and the one logit that we make of it."""
     assert isinstance(net.head, S3FDHead)
     with torch.inference_mode():
@@ -69,7 +68,7 @@ def assert_same_heads(net: FaceNet, image: Floats, expected: dict[str, Floats], 
         np.testing.assert_allclose(outputs[2 * level][0, 0].numpy(), logit, rtol=0, atol=2 * atol)
 
 
-def assert_same_detections(found: Detections, boxes: Floats, scores: Floats, box_px: float, score: float) -> None:
+def assert_same_detections(found: Detections, boxes: Doubles, scores: Doubles, box_px: float, score: float) -> None:
     """One of ours for each of theirs: scores that differ by a rounding may change places in the list."""
     assert len(found) == len(boxes)
     assert np.all(np.diff(found.scores) <= 0)

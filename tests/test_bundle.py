@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeface.architecture import get_architecture
 from edgeface.bundle import FORMAT_VERSION, MANIFEST, Bundle, InputSpec, Manifest, WeightsInfo, write_bundle
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, EdgefaceError, OutputError
-from edgeface.models import get_architecture
 from edgeface.runners import open_runner
 
 

@@ -121,7 +121,7 @@ def test_detect_saves_photo_folder_and_video(
 
 def test_an_error_leaves_no_half_written_video(tmp_path: Path) -> None:
     from edgeface.detections import Detections
-    from edgeface.saving import Saver
+    from edgeface.images.marked import Saver
 
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgeface.architecture import ARCHITECTURES, get_architecture
 from edgeface.decode import HeadLayout, check_outputs, decode, head_layout, nms
 from edgeface.errors import ModelError
-from edgeface.models import ARCHITECTURES, get_architecture
 
 Heads = dict[str, NDArray[np.float32]]
 LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0), HeadLayout(strides=(16, 64), anchors=3)]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeface.detections import Detections, draw
+from edgeface.detections import Detections
+from edgeface.images.drawing import draw
 
 
 def some(landmarks: bool = False) -> Detections:

@@ -207,7 +207,7 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astronaut: Any, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from edgeface import zoo
-    from edgeface.training.checkpoint import save_weights
+    from edgeface.zoo import save_weights
 
     shipped = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
     copy = tmp_path / "mine.safetensors"

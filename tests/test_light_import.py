@@ -38,16 +38,24 @@ BLOCKER = textwrap.dedent(
     """
 )
 
-MODULES = (
-    "edgeface", "edgeface.backends", "edgeface.bundle", "edgeface.compare", "edgeface.decode", "edgeface.detections",
-    "edgeface.detector", "edgeface.errors", "edgeface.files", "edgeface.hush", "edgeface.images", "edgeface.latency",
-    "edgeface.latency.agent", "edgeface.latency.devices.local", "edgeface.latency.protocol",
-    "edgeface.latency.regression", "edgeface.latency.worker", "edgeface.models", "edgeface.ncnn_model",
-    "edgeface.options", "edgeface.pages.page", "edgeface.probes", "edgeface.probes.tflite",
-    "edgeface.probes.torch", "edgeface.runners", "edgeface.runners.ncnn", "edgeface.runners.onnxruntime",
-    "edgeface.runners.openvino", "edgeface.runners.tflite", "edgeface.runners.torch", "edgeface.search.ddsar",
-    "edgeface.search.latency_table", "edgeface.search.layers", "edgeface.search.record", "edgeface.search.space",
-    "edgeface.search.study_report", "edgeface.workers", "edgeface.zoo",
+WITH_TORCH = ("models", "training", "search/autofem")
+"""folders of edgeface that torch computes in: all others do without"""
+WITH_EXTRAS = ("evaluation", "predict", "search")
+"""folders of which modules may ask for an extra"""
+ROOMS = sorted({path.parent.relative_to(ROOT / "edgeface").as_posix() for path in ROOT.glob("edgeface/**/*.py")}
+               - set(WITH_TORCH))
+
+IMPORT_ALL = textwrap.dedent(
+    """
+    import importlib
+    for module in sys.argv[1:]:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            if type(error).__name__ != "MissingExtraError":
+                raise
+            print(error)
+    """
 )
 
 DETECT = textwrap.dedent(
@@ -69,9 +77,17 @@ def run_python(code: str, *arguments: str, python: str = sys.executable) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_light_modules_import_nothing_heavy(module: str) -> None:
-    run_python(BLOCKER + f"import {module}")
+def modules_of(room: str) -> list[str]:
+    """Import names of the modules in a folder of edgeface; those in none: "."."""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "edgeface" / room).glob("*.py")]
+    return [".".join(path.parts).removesuffix(".__init__") for path in paths if path.name not in ("__main__", "cli")]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_without_torch_every_module_imports_or_names_its_extra(room: str) -> None:
+    said = run_python(BLOCKER + IMPORT_ALL, *modules_of(room))
+    assert all("pip install 'edgeface[" in line for line in said.splitlines())
+    assert not said or room in WITH_EXTRAS
 
 
 @pytest.mark.parametrize("module", ["edgeface.latency.agent", "edgeface.latency.examine", "edgeface.latency.worker"])

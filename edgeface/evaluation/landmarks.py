@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.annotations import AnnotatedImage, read_annotations
 from edgeface.errors import DataError, ModelError
 from edgeface.images import read_image
+from edgeface.images.annotations import AnnotatedImage, read_annotations
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections

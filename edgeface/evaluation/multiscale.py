@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import OptionError
-from edgeface.evaluation.wider import Floats, overlaps
+from edgeface.evaluation.wider import overlaps
 from edgeface.images import Image, as_rgb, read_image
+from edgeface.types import Doubles
 
 SCORE_THRESHOLD = 0.05
 NMS_IOU = 0.3
@@ -142,7 +143,7 @@ def _least_scale(width: int, height: int) -> float:
     return min(MIN_SIDE_PX / min(width, height), max(1.0, math.sqrt(AREA_PX / (width * height))))
 
 
-def box_vote(boxes: Floats, scores: Floats, agreed_only: bool = False) -> tuple[Floats, Floats]:
+def box_vote(boxes: Doubles, scores: Doubles, agreed_only: bool = False) -> tuple[Doubles, Doubles]:
     """Merge boxes [N, 4] (x1, y1, x2, y2 in px) that overlap; return those boxes and their scores, best first.
 
     The best box and all that overlap it with an IoU (+ 1 px convention) of .3 or more become one, the mean of their
@@ -152,7 +153,7 @@ def box_vote(boxes: Floats, scores: Floats, agreed_only: bool = False) -> tuple[
     order = np.argsort(-scores, kind="stable")
     corners, scores = boxes[order], scores[order]
     rest = np.column_stack((corners[:, :2], corners[:, 2:] - corners[:, :2]))  # as overlaps takes them
-    merged: list[Floats] = []
+    merged: list[Doubles] = []
     best: list[float] = []
     while len(rest):
         together = overlaps(rest[:1], rest)[0] >= VOTE_IOU

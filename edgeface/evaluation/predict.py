@@ -29,7 +29,7 @@ from edgeface.errors import DataError, OptionError
 from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
-from edgeface.evaluation.report import ANNOTATED, EVALUATED, Protocol, Report
+from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol, Report
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
 from edgeface.images import read_image
 from edgeface.zoo import is_network
@@ -169,11 +169,11 @@ def candidates(layout: HeadLayout) -> int | None:
     return TOP_K if layout.coding == "ssd" else None
 
 
-def protocol_of(detector: Detector | MultiScaleDetector, heights: str = ANNOTATED) -> Protocol:
+def protocol_of(detector: Detector | MultiScaleDetector, heights: str = ANNOTATED) -> EvaluationProtocol:
     """What a report says about the predictions of ``detector``."""
     fixed = detector.runner.input_size
     multiple = detector.runner.layout.multiple_px
-    return Protocol(
+    return EvaluationProtocol(
         scale=str(detector.size),
         input=f"letterboxed into {fixed[0]}x{fixed[1]}" if fixed else f"padded to multiples of {multiple}",
         score_threshold=detector.score_threshold,

@@ -19,7 +19,7 @@ SCALE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How the predictions were made: a figure without it cannot be compared with another."""
 
     scale: str
@@ -47,7 +47,7 @@ class Report:
     """AP of one model; None where no face counts. ``by_height`` splits the faces of the hard setting."""
 
     model: str
-    protocol: Protocol
+    protocol: EvaluationProtocol
     images: int
     easy: float | None
     medium: float | None
@@ -57,7 +57,7 @@ class Report:
     """counting faces per setting and height bin"""
 
     @classmethod
-    def of(cls, model: str, protocol: Protocol, result: WiderResult) -> Report:
+    def of(cls, model: str, protocol: EvaluationProtocol, result: WiderResult) -> Report:
         """Put a result and its circumstances together."""
         ap = {setting: getattr(result, setting) for setting in SETTINGS}
         return cls(model, protocol, result.images, **ap, by_height=result.by_height, faces=result.faces)
@@ -72,8 +72,8 @@ class Report:
         """Inverse of :meth:`to_json`. Raises DataError unless the fields are those and no others."""
         values = dict(data)
         try:
-            protocol = Protocol(**{name: values.pop(name) for name in Protocol.__dataclass_fields__})
-            return cls(protocol=protocol, **values)
+            settings = {name: values.pop(name) for name in EvaluationProtocol.__dataclass_fields__}
+            return cls(protocol=EvaluationProtocol(**settings), **values)
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"not an evaluation report ({error}); accepted: what edgeface eval --format json prints"

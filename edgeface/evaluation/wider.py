@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DataError, MissingExtraError
+from edgeface.types import Doubles
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
-
-Floats = NDArray[np.float64]
 
 SETTINGS = ("easy", "medium", "hard")
 HEIGHT_BINS_PX: dict[str, tuple[float, float]] = {
@@ -39,7 +38,7 @@ HEIGHT_BINS_PX: dict[str, tuple[float, float]] = {
 }
 """lower bound included, upper excluded"""
 IOU_THRESHOLD = 0.5
-THRESHOLDS: Floats = 1 - (np.arange(1000) + 1) / 1000
+THRESHOLDS: Doubles = 1 - (np.arange(1000) + 1) / 1000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -47,7 +46,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class ImageFaces:
     """The annotated faces of one image."""
 
-    boxes: Floats
+    boxes: Doubles
     """[N, 4] x, y, w, h in px of the original image, as annotated"""
     counts: dict[str, NDArray[np.bool_]]
     """per setting [N]: whether the face counts; every other face is ignored"""
@@ -73,8 +72,8 @@ class GroundTruth:
 class Curve:
     """Precision and recall at the 1000 thresholds of falling score; precision is 0 where nothing is kept."""
 
-    precision: Floats
-    recall: Floats
+    precision: Doubles
+    recall: Doubles
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def evaluate(
     return _result(sets, faces, kept, true, len(ground_truth.images))
 
 
-def as_table(key: str, value: NDArray[Any] | Detections) -> Floats:
+def as_table(key: str, value: NDArray[Any] | Detections) -> Doubles:
     """Predictions of one image in either form -> [n, 5] x, y, w, h, score by falling score, equals in given order.
 
     Raises DataError naming the image ``key``.
@@ -178,7 +177,7 @@ def as_table(key: str, value: NDArray[Any] | Detections) -> Floats:
     return table[np.argsort(-table[:, 4], kind="stable")]
 
 
-def overlaps(boxes: Floats, faces: Floats) -> Floats:
+def overlaps(boxes: Doubles, faces: Doubles) -> Doubles:
     """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, then x2 - x1 + 1 px wide.
 
     The additions keep the order of the original, for equal last digits.
@@ -189,11 +188,11 @@ def overlaps(boxes: Floats, faces: Floats) -> Floats:
     height = np.maximum(np.minimum(y2, fy2) - np.maximum(y1, fy1) + 1, 0)
     intersection = width * height
     union = (x2 - x1 + 1) * (y2 - y1 + 1) + (fx2 - fx1 + 1) * (fy2 - fy1 + 1) - intersection
-    iou: Floats = intersection / union
+    iou: Doubles = intersection / union
     return iou
 
 
-def average_precision(precision: Floats, recall: Floats) -> float:
+def average_precision(precision: Doubles, recall: Doubles) -> float:
     """Area under the precision envelope (VOC 2010 and later)."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     precision = np.concatenate([[0.0], precision, [0.0]])
@@ -202,12 +201,12 @@ def average_precision(precision: Floats, recall: Floats) -> float:
     return float(np.sum((recall[step + 1] - recall[step]) * envelope[step + 1]))
 
 
-def _corners(boxes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _corners(boxes: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     x, y, w, h = boxes.T
     return x, y, x + w, y + h
 
 
-def _judge(boxes: Floats, faces: Floats, counting: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _judge(boxes: Doubles, faces: Doubles, counting: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kept predictions and true positives among the first 0 ... n: two int arrays [sets, n + 1].
 
     boxes [n, 4] in order of falling score, faces [m, 4], counting [sets, m].
@@ -249,7 +248,7 @@ def _result(
     )
 
 
-def _score_range(ranked: Iterable[Floats]) -> tuple[float, float]:
+def _score_range(ranked: Iterable[Doubles]) -> tuple[float, float]:
     low, high = 1.0, 0.0
     for table in ranked:
         if len(table):

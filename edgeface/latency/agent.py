@@ -34,8 +34,8 @@ from typing import Any, TextIO
 
 from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.examine import examine
-from edgeface.latency.jobs import LOCAL, Job, Protocol
-from edgeface.records import from_fields
+from edgeface.latency.protocol import LOCAL, Job, Protocol
+from edgeface.schema import from_fields
 
 EXIT_ORPHAN = 3
 EXIT_BAD_REQUEST = 2
@@ -112,7 +112,7 @@ class Agent:
             self._say(error=f"{error}: run `edgeface device check` to see what this device needs")
 
     def _measure(self, request: Request) -> None:
-        from edgeface.latency.protocol import measure
+        from edgeface.latency.session import measure
 
         measure(
             request.jobs, request.protocol, request.reference,

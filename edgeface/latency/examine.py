@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from edgeface import __version__
 from edgeface.backends import BACKENDS, has_module
 from edgeface.latency.environment import Machine
-from edgeface.version import __version__
 
 
 def examine() -> dict[str, Any]:

@@ -15,9 +15,10 @@ import numpy as np
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.files import atomic_write
 from edgeface.latency.environment import Machine, Moment
-from edgeface.latency.jobs import Protocol
-from edgeface.latency.statistics import Floats, Ratio, Summary, relative_interval
-from edgeface.records import from_fields, short
+from edgeface.latency.protocol import Protocol
+from edgeface.latency.statistics import Ratio, Summary, relative_interval
+from edgeface.schema import from_fields, short
+from edgeface.types import Doubles
 
 FORMAT_VERSION = 1
 STAGES = ("preprocess", "network", "postprocess", "end_to_end")
@@ -39,7 +40,7 @@ class Stage:
     cpu_ms: tuple[tuple[float, ...], ...]
     """CPU time of the process, all threads together"""
 
-    def rounds(self, clock: str = "wall") -> list[Floats]:
+    def rounds(self, clock: str = "wall") -> list[Doubles]:
         """One array a round of ``wall`` or ``cpu`` time."""
         return [np.array(samples, np.float64) for samples in (self.wall_ms if clock == "wall" else self.cpu_ms)]
 

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from edgeface.types import Doubles
 
 TIE = 0.10
 """ratios nearer to 1 than this are called ties: repeated sessions of one machine differ by as much"""
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Summary:
     p99: float
 
     @classmethod
-    def of(cls, samples_ms: Floats) -> Summary:
+    def of(cls, samples_ms: Doubles) -> Summary:
         """Raises ValueError without samples."""
         median, p90, p99 = (float(v) for v in np.quantile(samples_ms, (0.5, 0.9, 0.99)))
         return cls(float(np.min(samples_ms)), median, p90, p99)
@@ -58,7 +57,7 @@ class Ratio:
                 "verdict": self.verdict}
 
 
-def ratio(rounds_ms: list[Floats], reference_ms: list[Floats], seed: int = 0) -> Ratio:
+def ratio(rounds_ms: list[Doubles], reference_ms: list[Doubles], seed: int = 0) -> Ratio:
     """Ratio of medians with its bootstrap interval (Efron 1979, percentile method).
 
     Both arguments hold one array of samples per round, the same rounds. What is drawn again is whole rounds, in pairs:
@@ -71,7 +70,7 @@ def ratio(rounds_ms: list[Floats], reference_ms: list[Floats], seed: int = 0) ->
     return _ratio(rounds_ms, reference_ms, np.median(own[picks], axis=1) / np.median(other[picks], axis=1))
 
 
-def ratio_of_sessions(new_ms: list[Floats], old_ms: list[Floats], seed: int = 0) -> Ratio:
+def ratio_of_sessions(new_ms: list[Doubles], old_ms: list[Doubles], seed: int = 0) -> Ratio:
     """Like :func:`ratio` for two sessions: their rounds have nothing to do with each other and are drawn apart."""
     new, old = _medians(new_ms), _medians(old_ms)
     random = np.random.default_rng(seed)
@@ -80,7 +79,7 @@ def ratio_of_sessions(new_ms: list[Floats], old_ms: list[Floats], seed: int = 0)
     return _ratio(new_ms, old_ms, drawn)
 
 
-def relative_interval(rounds_ms: list[Floats], seed: int = 0) -> float:
+def relative_interval(rounds_ms: list[Doubles], seed: int = 0) -> float:
     """Width of the bootstrap interval of the median over the median: how much a repetition would differ."""
     own = _medians(rounds_ms)
     picks = np.random.default_rng(seed).integers(0, len(own), (RESAMPLES, len(own)))
@@ -88,11 +87,11 @@ def relative_interval(rounds_ms: list[Floats], seed: int = 0) -> float:
     return float((high - low) / np.median(own))
 
 
-def _ratio(own_ms: list[Floats], other_ms: list[Floats], drawn: Floats) -> Ratio:
+def _ratio(own_ms: list[Doubles], other_ms: list[Doubles], drawn: Doubles) -> Ratio:
     low, high = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     value = np.median(np.concatenate(own_ms)) / np.median(np.concatenate(other_ms))
     return Ratio(float(value), float(low), float(high))
 
 
-def _medians(rounds_ms: list[Floats]) -> Floats:
+def _medians(rounds_ms: list[Doubles]) -> Doubles:
     return np.array([np.median(samples) for samples in rounds_ms])

@@ -14,18 +14,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-MODULES = (
-    "__init__", "backends", "bundle", "containers", "decode", "detections", "detector", "errors", "files", "hush",
-    "images", "ncnn_model", "records", "version",
-    *(f"latency/{name}" for name in ("__init__", "agent", "cores", "environment", "examine", "jobs", "measurement",
-                                     "photo", "protocol", "statistics", "worker", "worker_process")),
-    "models/__init__", "models/architecture", "models/genotype", "models/registry", "models/searched",
-    *(f"runners/{name}" for name in ("__init__", "base", "files", "ncnn", "onnxruntime", "openvino", "tflite")),
-    "zoo/__init__",
-)
-"""all that measuring and detecting with an exported file imports, and no more"""
-DATA = ("models/searched.json",)
-"""what these modules read"""
+ROOMS = ("architecture", "formats", "images", "latency", "runners", "zoo")
+"""folders that measuring and detecting with an exported file needs, beside the modules in none"""
 MAIN = b"""\
 import sys
 
@@ -43,8 +33,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 @cache
 def pack() -> bytes:
     """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from version to version)."""
-    files = {f"edgeface/{name}.py": (PACKAGE / f"{name}.py").read_bytes() for name in MODULES}
-    files |= {f"edgeface/{name}": (PACKAGE / name).read_bytes() for name in DATA}
+    sources = [path for room in ("", *ROOMS) for kind in ("py", "json") for path in (PACKAGE / room).glob(f"*.{kind}")]
+    files = {f"edgeface/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in sources}
     files["__main__.py"] = MAIN
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

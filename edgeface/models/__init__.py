@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeface.models.architecture import Architecture, Backbone, Head, InputNorm, Neck
-from edgeface.models.registry import ARCHITECTURES, get_architecture
+from edgeface.architecture import ARCHITECTURES, Architecture, Backbone, Head, InputNorm, Neck, get_architecture
 
 if TYPE_CHECKING:
     from edgeface.models.detector import FaceNet

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.genotype import LEVELS, OPERATIONS, Genotype, Node, leaves
+from edgeface.architecture.specs import AutoFEMSpec
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Neck
 from edgeface.models.blocks import ConvNorm, Pyramid, Residual, conv_bias, conv_bn, require_sizes
-from edgeface.models.genotype import LEVELS, OPERATIONS, Genotype, Node, leaves
 
 INITIAL_MIX = 1e-3
 """Standard deviation of a mixing weight before softmax, in the authors' code."""
@@ -37,7 +37,7 @@ INITIAL_MIX = 1e-3
 class AutoFEM(Pyramid):
     """Six maps of any widths -> six maps of ``channels``, of the same sizes."""
 
-    def __init__(self, in_channels: tuple[int, ...], spec: Neck) -> None:
+    def __init__(self, in_channels: tuple[int, ...], spec: AutoFEMSpec) -> None:
         super().__init__()
         require_sizes("neck autofem", repeats=spec.repeats)
         if spec.genotype is None or len(in_channels) != LEVELS:
@@ -70,7 +70,7 @@ def modules_of(genotype: Genotype, channels: int) -> list[nn.Module]:
     top_down, bottom_up, same = ([operation(name, channels) for name in names]
                                  for names in (genotype.top_down, genotype.bottom_up, genotype.same))
     return [Fusion(top_down, bottom_up, same, channels),
-            Context(context_cell(cell, channels) for cell in genotype.context)]
+            ContextCell(context_cell(cell, channels) for cell in genotype.context)]
 
 
 def operation(name: str, channels: int) -> nn.Sequential:
@@ -127,7 +127,7 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
-class Context(nn.Module):
+class ContextCell(nn.Module):
     """AutoFEM-CPM: a cell of its own for each map."""
 
     def __init__(self, cells: Iterable[nn.Module]) -> None:

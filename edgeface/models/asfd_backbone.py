@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from edgeface.architecture.specs import ASFDSpec, MobileNetSpec
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import StagedBackbone, conv_bn
 from edgeface.models.scrfd import MobileNetV1, initialise, resnet_stages
 
@@ -35,7 +35,7 @@ class ASFDBackbone(StagedBackbone):
 
     kept = slice(None)
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: ASFDSpec) -> None:
         super().__init__()
         if spec.block not in BLOCKS:
             raise ModelError(f"backbone asfd: unknown block {spec.block!r} (known: {', '.join(BLOCKS)})")
@@ -43,7 +43,7 @@ class ASFDBackbone(StagedBackbone):
         self.stem: nn.Module
         if spec.block == "depthwise":
             widths = (max(1, stem // 2), stem, *c2_to_c5)
-            net = MobileNetV1(Backbone("mobilenetv1", widths=widths, depths=spec.depths))
+            net = MobileNetV1(MobileNetSpec(widths, spec.depths))
             self.stem, stages = net.stem, net.stages
         else:
             self.stem = nn.Sequential(conv_bn(3, stem, 7, 2), nn.MaxPool2d(3, 2, 1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import edgeface.first_calls  # noqa: F401
+import edgeface.models.first_calls  # noqa: F401
 from edgeface.errors import ModelError
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeface.models.architecture import Architecture
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.registry import get_architecture
 from edgeface.models.detector import build_detector
-from edgeface.models.registry import get_architecture
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

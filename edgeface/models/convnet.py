@@ -15,17 +15,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgeface.models.architecture import Backbone
+from edgeface.architecture.specs import ConvNetSpec
 from edgeface.models.blocks import BasicResidual, StagedBackbone, conv_bn
 
 
 class ConvNet(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: ConvNetSpec) -> None:
         super().__init__()
-        if len(spec.widths) != 4 or len(spec.depths) != 3:
-            raise ValueError("convnet takes 4 widths (stem, stride 8, 16, 32) and 3 depths")
         self.stem = conv_bn(3, spec.widths[0], 6, 4, padding=1)
         self.stages = nn.ModuleList(
             nn.Sequential(conv_bn(w_in, w_out, 3, 2), *(BasicResidual(w_out) for _ in range(depth)))

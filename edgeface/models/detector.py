@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.architecture import Architecture, InputNorm
+from edgeface.architecture.specs import Backbone, S3FDHeadSpec
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture, Backbone, InputNorm
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.asfd_backbone import ASFDBackbone
 from edgeface.models.blocks import ConvNorm, Extractor, require_sizes
@@ -38,12 +40,13 @@ class FaceNet(nn.Module):
         self.backbone = build_backbone(architecture.backbone)
         self.neck = build_neck(architecture.neck, self.backbone.channels)
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
-        if architecture.head.dual and not isinstance(self.neck, AutoFEM):
+        self.dual = isinstance(architecture.head, S3FDHeadSpec) and architecture.head.dual
+        if self.dual and not isinstance(self.neck, AutoFEM):
             raise ModelError(f"head {architecture.head.kind}: dual is for neck autofem only, leave it out")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone(self.normalise(image))
-        if self.training and self.architecture.head.dual:
+        if self.training and self.dual:
             assert isinstance(self.neck, AutoFEM)
             first, second = self.neck.shots(features)
             return (*self.head(second), *self.head(first))
@@ -80,7 +83,7 @@ class PadWithMean(nn.Module):
         return F.pad(x, (self.padding,) * 4, value=self.mean)
 
 
-BACKBONES: dict[str, tuple[Callable[[Backbone], Extractor], int, int]] = {
+BACKBONES: dict[str, tuple[Callable[[Any], Extractor], int, int]] = {
     "convnet": (ConvNet, 4, 3),
     "plainnet": (PlainNet, 0, 0),
     "mobilenetv1": (MobileNetV1, 6, 4),
@@ -93,23 +96,15 @@ BACKBONES: dict[str, tuple[Callable[[Backbone], Extractor], int, int]] = {
 
 
 def build_backbone(spec: Backbone) -> Extractor:
-    """Build the backbone named by ``spec.kind``.
-
-    Raises ModelError on a specification that cannot be built, or that fills in what its kind does not read.
-    """
-    if spec.kind not in BACKBONES:
-        raise ModelError(f"unknown backbone {spec.kind!r} (known: {', '.join(BACKBONES)})")
+    """Build the backbone that ``spec`` is of. Raises ModelError on a specification that cannot be built."""
     kind, widths, depths = BACKBONES[spec.kind]
     where = f"backbone {spec.kind}"
-    for name, values, length in (("widths", spec.widths, widths), ("depths", spec.depths, depths)):
+    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
+    for name, length, least in (("widths", widths, 1), ("depths", depths, 0 if kind is ConvNet else 1)):
+        values = getattr(spec, name, ())
         if not isinstance(values, tuple) or len(values) != length:
             raise ModelError(f"{where}: {name} is {values!r}, accepted: {length} whole numbers")
-    require_sizes(where, **{f"widths[{i}]": width for i, width in enumerate(spec.widths)})
-    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
-    require_sizes(where, 0 if kind is ConvNet else 1, **{f"depths[{i}]": depth for i, depth in enumerate(spec.depths)})
-    for name, readers in (("structure", ("plainnet",)), ("block", ("resnetv1e", "asfd")), ("activation", ("extd",))):
-        if getattr(spec, name) and spec.kind not in readers:
-            raise ModelError(f"{where}: {name} is for {' and '.join(readers)} only, leave it out")
+        require_sizes(where, least, **{f"{name}[{i}]": value for i, value in enumerate(values)})
     return kind(spec)
 
 

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.specs import EResNetSpec
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, Residual, conv_bn, require_width
 
 LEVELS = len(S3FD_STRIDES)
@@ -41,7 +41,7 @@ class EResNet(Extractor):
     ``widths``: the first two layers, then all others. ``depths``: blocks at strides 8, 16, ..., 128.
     """
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: EResNetSpec) -> None:
         super().__init__()
         narrow, width = spec.widths
         self.stem = nn.Sequential(conv_bn(3, narrow, 5, 4, relu=False), conv_bn(narrow, narrow, 3),

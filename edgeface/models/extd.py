@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.specs import EXTDSpec
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, conv_bn, require_width
 
 STEM_CHANNELS = 64
@@ -71,7 +71,7 @@ class EXTD(Extractor):
     weights, too: Xavier-uniform convolutions without bias (the paper says He; their train.py overrides that).
     """
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: EXTDSpec) -> None:
         super().__init__()
         (width,) = spec.widths
         for name, value, known in (("widths[0]", width, BLOCKS), ("activation", spec.activation, ACTIVATIONS)):
@@ -135,7 +135,7 @@ _RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def original_key(our_key: str) -> str:
-    """Name of one of our tensors in the authors' checkpoints; see :mod:`edgeface.importing`."""
+    """Name of one of our tensors in the authors' checkpoints; see :mod:`edgeface.zoo.importing`."""
     for pattern, replacement in _RENAMED:
         our_key = re.sub(pattern, replacement, our_key)
     return our_key

@@ -13,13 +13,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgeface.decode import LANDMARKS
+from edgeface.architecture.specs import Head, PlainHeadSpec, S3FDHeadSpec, SCRFDHeadSpec
+from edgeface.architecture.strides import LANDMARKS, STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 from edgeface.models.s3fd import S3FDHead
 
-STRIDES = (8, 16, 32)
+TowerSpec = PlainHeadSpec | SCRFDHeadSpec
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 """Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section 4.1)."""
 
@@ -45,7 +45,7 @@ class GroupNorm(nn.GroupNorm):
 class Tower(nn.Module):
     """``stack`` 3x3 convolutions (depthwise + 1x1 if asked) with normalisation and ReLU."""
 
-    def __init__(self, in_channels: int, spec: Head) -> None:
+    def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(spec.stack):
@@ -63,7 +63,7 @@ class Tower(nn.Module):
         return y
 
 
-def _norm(spec: Head, channels: int) -> nn.Module:
+def _norm(spec: TowerSpec, channels: int) -> nn.Module:
     if spec.norm == "group":
         return GroupNorm(spec.groups, channels)
     if spec.norm == "batch":
@@ -78,7 +78,7 @@ class SharedTower(nn.Module):
     with the statistics of one level and run with a mixture of three; separate ones keep the two the same.
     """
 
-    def __init__(self, in_channels: int, spec: Head) -> None:
+    def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
         convs: list[ConvNorm] = []
         for conv in Tower(in_channels, spec).layers:
@@ -113,7 +113,7 @@ class SCRFDHead(nn.Module):
     With ``norm="batch"`` the convolutions are shared and the normalisation is not (:class:`SharedTower`).
     """
 
-    def __init__(self, in_channels: int, spec: Head) -> None:
+    def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
         self.tower = SharedTower(in_channels, spec) if spec.norm == "batch" else Tower(in_channels, spec)
         self.cls = conv_bias(spec.channels, spec.anchors, 3)
@@ -171,7 +171,7 @@ def _scaled(layer: ConvNorm, scale: nn.Module) -> ConvNorm:
 class PlainHead(nn.Module):
     """A tower of its own on each level, then two 1x1 outputs: nothing but convolutions and ReLU."""
 
-    def __init__(self, in_channels: int, spec: Head) -> None:
+    def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
         self.tower = nn.ModuleList(Tower(in_channels, spec) for _ in STRIDES)
         self.cls = nn.ModuleList(conv_bias(spec.channels, spec.anchors, 1) for _ in STRIDES)
@@ -185,11 +185,11 @@ class PlainHead(nn.Module):
         outputs: list[Tensor] = []
         for x, tower, cls, box, kps in zip(maps, self.tower, self.cls, self.box, self.kps, strict=True):
             x = tower(x)
-            outputs += [cls(x), box(x), *(points(x) for points in kps)]
+            outputs += [cls(x), box(x), *(points(x) for points in kps.children())]
         return tuple(outputs)
 
 
-def _landmark_outputs(spec: Head, kernel: int) -> nn.ModuleList:
+def _landmark_outputs(spec: TowerSpec, kernel: int) -> nn.ModuleList:
     """The convolution of the landmarks, if the network has any."""
     layers = nn.ModuleList()
     if spec.landmarks:
@@ -206,24 +206,16 @@ def _init_output(layer: nn.Module, bias: float) -> None:
 
 def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead:
     """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
-    kinds: dict[str, type[SCRFDHead | PlainHead | S3FDHead]] = {"scrfd": SCRFDHead, "plain": PlainHead,
-                                                                "s3fd": S3FDHead}
-    if spec.kind not in kinds:
-        raise ModelError(f"unknown head {spec.kind!r} (known: {', '.join(kinds)})")
     where = f"head {spec.kind}"
-    require_sizes(where, channels=spec.channels, anchors=spec.anchors)
-    if spec.landmarks not in (0, LANDMARKS) or (spec.landmarks and spec.kind == "s3fd"):
-        raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: "
-                         f"{'0' if spec.kind == 's3fd' else f'0 or {LANDMARKS}'}")
-    if spec.kind == "s3fd":
+    require_sizes(where, channels=spec.channels)
+    if isinstance(spec, S3FDHeadSpec):
         return S3FDHead(in_channels, spec)
-    require_sizes(where, stack=spec.stack)
-    for name, default in (("prior", ()), ("kernel", 1), ("maxout", ""), ("dual", False)):
-        if getattr(spec, name) != default:
-            raise ModelError(f"{where}: {name} is for s3fd only, leave it out")
+    require_sizes(where, anchors=spec.anchors, stack=spec.stack)
+    if spec.landmarks not in (0, LANDMARKS):
+        raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: 0 or {LANDMARKS}")
     if spec.norm == "group":
         require_sizes(where, groups=spec.groups)
         if spec.channels % spec.groups or (spec.depthwise and in_channels % spec.groups):
             raise ModelError(f"{where}: groups is {spec.groups}, accepted: a divisor of its channels "
                              f"({spec.channels}; with depthwise also {in_channels})")
-    return kinds[spec.kind](in_channels, spec)
+    return PlainHead(in_channels, spec) if isinstance(spec, PlainHeadSpec) else SCRFDHead(in_channels, spec)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeface.architecture.specs import AutoFEMSpec, Neck
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Neck
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes, require_width
 from edgeface.models.eresfd import SepFPN
@@ -79,11 +79,9 @@ def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
     """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
     kinds: dict[str, Callable[[tuple[int, ...], int], Pyramid]] = {"fpn": FPN, "pafpn": PAFPN, "none": NoNeck,
                                                                   "extd": EXTDNeck, "sepfpn": SepFPN}
-    if spec.kind not in (*kinds, "autofem"):
-        raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)}, autofem)")
     require_sizes(f"neck {spec.kind}", channels=spec.channels)
-    if spec.kind == "autofem":
+    if isinstance(spec, AutoFEMSpec):
         return AutoFEM(in_channels, spec)
-    if spec.genotype is not None or spec.repeats != 1:
-        raise ModelError(f"neck {spec.kind}: genotype and repeats are for autofem only, leave them out")
+    if spec.kind not in kinds:
+        raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)}, autofem)")
     return kinds[spec.kind](in_channels, spec.channels)

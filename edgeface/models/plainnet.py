@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeface.architecture.specs import PlainNetSpec
+from edgeface.architecture.structure import STEM_KERNEL, SuperBlock, parse, round8
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
-from edgeface.models.structure import STEM_KERNEL, SuperBlock, parse, round8
 
 BN_EPS = 1e-3
 XAVIER_GAIN = 3.26033
@@ -38,7 +38,7 @@ STEPS = ([2, 2, 2, 2, 2], [4, 2, 2, 2])
 class PlainNet(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5) at strides 8, 16 and 32; H and W are multiples of 32."""
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: PlainNetSpec) -> None:
         super().__init__()
         stages = _stages(parse(spec.structure))
         self.stem = nn.Sequential(*(layer for block in stages[0] for layer in build_super_block(block)))

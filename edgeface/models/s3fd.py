@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.specs import S3FDHeadSpec
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Head
 from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
@@ -35,7 +35,7 @@ class S3FDHead(nn.Module):
     them, one for class and one for box, whose weights the levels share.
     """
 
-    def __init__(self, in_channels: int, spec: Head) -> None:
+    def __init__(self, in_channels: int, spec: S3FDHeadSpec) -> None:
         super().__init__()
         _check(spec, in_channels)
         self.counts = tuple(_outputs(spec.maxout, level) for level in range(len(S3FD_STRIDES)))
@@ -91,7 +91,7 @@ class FoldedS3FDHead(nn.Module):
         return tuple(outputs)
 
 
-def _tower(spec: Head) -> nn.Sequential:
+def _tower(spec: S3FDHeadSpec) -> nn.Sequential:
     """``stack`` 3x3 convolutions (depthwise, then 1x1, if asked), each with ReLU; biases, no normalisation."""
     layers: list[nn.Module] = []
     for _ in range(spec.stack):
@@ -134,7 +134,7 @@ def _outputs(maxout: str, level: int) -> tuple[int, int]:
     return 1, (COMPETING if maxout == "in-out" else 1)
 
 
-def _check(spec: Head, in_channels: int) -> None:
+def _check(spec: S3FDHeadSpec, in_channels: int) -> None:
     where = f"head {spec.kind}"
     require_sizes(where, kernel=spec.kernel)
     require_sizes(where, 0, stack=spec.stack)
@@ -142,6 +142,5 @@ def _check(spec: Head, in_channels: int) -> None:
         raise ModelError(f"{where}: maxout is {spec.maxout!r}, accepted: out, in-out or nothing")
     if len(spec.prior) != 2 or min(spec.prior) <= 0:
         raise ModelError(f"{where}: prior is {spec.prior!r}, accepted: width and height in strides")
-    if spec.anchors != 1 or spec.channels != in_channels:
-        raise ModelError(f"{where}: anchors is {spec.anchors} and channels {spec.channels}, accepted: 1, and the "
-                         f"neck's {in_channels}")
+    if spec.channels != in_channels:
+        raise ModelError(f"{where}: channels is {spec.channels}, accepted: the neck's {in_channels}")

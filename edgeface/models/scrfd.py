@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgeface.architecture.specs import ASFDSpec, MobileNetSpec, ResNetSpec
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Backbone
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
 
 BOTTLENECK_EXPANSION = 4
@@ -23,7 +23,7 @@ BOTTLENECK_EXPANSION = 4
 class MobileNetV1(StagedBackbone):
     """[N, 3, H, W] -> (c3, c4, c5). ``widths``: first convolution, stem, c2 to c5; ``depths``: c2 to c5."""
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: MobileNetSpec) -> None:
         super().__init__()
         widths = spec.widths
         self.stem = nn.Sequential(conv_bn(3, widths[0], 3, 2), *_depthwise(widths[0], widths[1], 1))
@@ -43,7 +43,7 @@ class ResNetV1e(StagedBackbone):
     Max-pool between stem and c2, so c2 itself keeps its stride of 4; c3, c4 and c5 halve in their first block.
     """
 
-    def __init__(self, spec: Backbone) -> None:
+    def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
         width = spec.widths[0]
         half = max(1, width // 2)
@@ -54,7 +54,7 @@ class ResNetV1e(StagedBackbone):
         initialise(self)
 
 
-def resnet_stages(spec: Backbone, pooled: bool) -> nn.ModuleList:
+def resnet_stages(spec: ResNetSpec | ASFDSpec, pooled: bool) -> nn.ModuleList:
     """c2 to c5 of a ResNet, from ``widths`` of the stem and of them; c2 keeps the size of the map that it reads.
 
     pooled: a shortcut halves by an average pool before its 1x1 convolution, else by a stride of that convolution.

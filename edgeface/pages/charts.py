@@ -127,7 +127,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Line:
     """A line through a scatter. What lies beyond an axis, infinities too, is drawn at its end."""
 
     points: Sequence[tuple[float, float]]
@@ -138,16 +138,16 @@ class Curve:
     """written above its last point"""
 
 
-def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str = "") -> Curve:
+def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str = "") -> Line:
     """From point to point, level and then upright: the most that each x has reached."""
     corners: list[tuple[float, float]] = []
     for x, y in sorted(points):
         corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
-    return Curve(corners, kind, title)
+    return Line(corners, kind, title)
 
 
 def scatter(points: Sequence[Point], x_unit: str, y_unit: str, x: Axis | None = None, y: Axis | None = None,
-            curves: Sequence[Curve] = (), what: str = "files") -> Html:
+            curves: Sequence[Line] = (), what: str = "files") -> Html:
     """Points above curves; axes that are not given take in all points."""
     x = x or Axis.around([p.x for p in points], zero=True)
     y = y or Axis.around([p.y for p in points])
@@ -174,7 +174,7 @@ def scatter(points: Sequence[Point], x_unit: str, y_unit: str, x: Axis | None = 
     return join([tag("p", y_unit, class_="unit y"), drawing, tag("p", x_unit, class_="unit")])
 
 
-def _curve(curve: Curve, x: Axis, y: Axis) -> Html:
+def _curve(curve: Line, x: Axis, y: Axis) -> Html:
     places = [f"{STRIP * x.share(a):.1f} {STRIP * (1 - y.share(b)):.1f}" for a, b in curve.points]
     return tag("path", tag("title", curve.title or curve.name), d=f"M{'L'.join(places)}", class_=f"curve {curve.kind}")
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
-from edgeface.ncnn_model import NcnnModel
+from edgeface.formats.ncnn import NcnnModel
 from edgeface.probes.base import Probe, TensorInfo, Tensors
 from edgeface.runners.base import RunnerClosedError
 from edgeface.runners.ncnn import check_size, feed, fetch, open_net

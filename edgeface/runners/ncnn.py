@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle, Manifest
 from edgeface.errors import BundleError, ImageError, ModelError
-from edgeface.hush import hushed
-from edgeface.ncnn_model import NcnnModel, parse_model
+from edgeface.formats.ncnn import NcnnModel, parse_model
+from edgeface.quiet import quiet
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc
 
@@ -65,7 +65,7 @@ def open_net(bundle: Bundle, threads: int = 1, fast: bool = False) -> tuple[Any,
     param, weights = _contents(bundle)
     model = _check(bundle, param, weights)
     net = new_net(threads, fast)
-    with hushed():
+    with quiet():
         status = net.load_param_mem(param.decode("ascii")) or net.load_model(_reader(ncnn, weights))
     if status != 0:
         raise load_failed(bundle, ValueError(f"ncnn refuses it (status {status})"))

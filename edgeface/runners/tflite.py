@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeface.backends import get_backend, import_runtime
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError
-from edgeface.hush import hushed
+from edgeface.quiet import quiet
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
 
@@ -95,7 +95,7 @@ def open_interpreter(bundle: Bundle, runtime: Runtime, **options: Any) -> tuple[
         raise BundleError(f"{bundle.path}: a tflite file has one fixed size, its manifest says dynamic")
     content = bundle.read()
     try:
-        with hushed():
+        with quiet():
             interpreter = runtime.interpreter(model_content=content, **options)
             interpreter.allocate_tensors()
         inputs, outputs = _details(interpreter)

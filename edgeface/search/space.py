@@ -27,14 +27,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import COUNTED_AT, macs_of
+from edgeface.architecture.specs import Head, Neck, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
 from edgeface.errors import EdgefaceError, OptionError
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.models.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
-from edgeface.records import from_fields
-from edgeface.search.layers import macs_of
+from edgeface.schema import from_fields
 
-COUNTED_AT = (640, 480)
-"""px: the input size at which multiply-accumulates are limited and quoted"""
 MAX_TRIES = 100_000
 STAGES = 4
 """behind a stem of stride 2: c2 to c5"""
@@ -105,7 +104,7 @@ class Space:
         """A neighbour of ``parent``: one block, the stem, or neck and head, drawn anew or a step away; the widths
         around it follow."""
         for _ in range(MAX_TRIES):
-            blocks, neck, head = list(parse(parent.backbone.structure)), parent.neck, parent.head
+            blocks, neck, head = list(parse(parent.structure)), parent.neck, parent.head
             place = draw.randint(0, len(blocks))
             if place == len(blocks):
                 neck, head = self._ends(draw)
@@ -125,7 +124,7 @@ class Space:
     def cross(self, first: Architecture, second: Architecture, draw: random.Random) -> Architecture:
         """A child with the stem and the stages before a random one of ``first``, the rest of ``second``, and neck and
         head of either; ``first`` itself where that breaks a limit."""
-        ours, theirs = parse(first.backbone.structure), parse(second.backbone.structure)
+        ours, theirs = parse(first.structure), parse(second.structure)
         kept = draw.randrange(STAGES)  # stages of the second
         blocks = [*ours[: len(ours) - kept], *theirs[len(theirs) - kept :]]
         ends = draw.choice((first, second))
@@ -138,8 +137,7 @@ class Space:
         for block in blocks[1:]:
             before = chained[-1].out_channels
             chained.append(block if block.in_channels == before else dataclasses.replace(block, in_channels=before))
-        child = dataclasses.replace(parent, backbone=dataclasses.replace(
-            parent.backbone, structure=format_structure(chained)), neck=neck, head=head)
+        child = dataclasses.replace(parent, backbone=PlainNetSpec(format_structure(chained)), neck=neck, head=head)
         return child.named_by_content(self.name) if self.contains(child) else None
 
     def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
@@ -161,7 +159,7 @@ class Space:
 
     def contains(self, architecture: Architecture) -> bool:
         """Does it keep the limits? Asked of networks made of this space's blocks."""
-        blocks = parse(architecture.backbone.structure)
+        blocks = parse(architecture.structure)
         widths_fit = all(before.out_channels <= block.out_channels <= min(MAX_GROWTH * before.out_channels,
                                                                           self.max_width)
                          for before, block in pairwise(blocks))
@@ -179,7 +177,7 @@ class Space:
             blocks.append(block)
         if sum(block.layers for block in blocks) > self.max_layers:
             return None
-        return Architecture(name, Backbone("plainnet", format_structure(blocks)), *self._ends(draw))
+        return Architecture(name, PlainNetSpec(format_structure(blocks)), *self._ends(draw))
 
     def _stem(self, draw: random.Random) -> SuperBlock:
         stride = self.stem_strides[0] if len(self.stem_strides) == 1 else draw.choice(self.stem_strides)
@@ -201,8 +199,8 @@ class Space:
     def _ends(self, draw: random.Random) -> tuple[Neck, Head]:
         has_depthwise = any(kind in ("inverted", "separable") for kind, _, _ in self.blocks)
         depthwise = has_depthwise and draw.random() < 0.5
-        head = Head("plain", draw.choice(self.heads), draw.randint(1, 2), depthwise=depthwise)
-        return Neck("fpn", draw.choice(self.necks)), head
+        head = PlainHeadSpec(draw.choice(self.heads), draw.randint(1, 2), depthwise=depthwise)
+        return PyramidSpec("fpn", draw.choice(self.necks)), head
 
 
 _KERNELS = (3, 5, 7)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
-from edgeface.models.architecture import Architecture
 from edgeface.training.options import AugmentOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from edgeface.annotations import AnnotatedImage
+    from edgeface.images.annotations import AnnotatedImage
     from edgeface.training.dataset import Cache
 
 __all__ = ["AugmentOptions", "TrainOptions", "open_photos", "prepare_torch", "read_photos", "train_model"]
@@ -36,7 +37,7 @@ def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bo
 
 def read_photos(data: Path, annotations: Path | None, landmarks: Path | None) -> tuple[Path, list[AnnotatedImage]]:
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
-    from edgeface.annotations import read_annotations, with_landmarks
+    from edgeface.images.annotations import read_annotations, with_landmarks
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
@@ -88,9 +89,10 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
 
 def _check_landmarks(architecture: Architecture, images: list[AnnotatedImage]) -> None:
     """Data without what the network learns is an error; data with more is worth a note."""
+    layout = head_layout(architecture)
     known = any(image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images)
-    if architecture.head.landmarks and not known:
+    if layout.landmarks and not known:
         raise DataError(f"{architecture.name} learns landmarks and no annotated face has any: pass --landmarks FILE "
                         "(RetinaFace's labels or CSV), or train a network without landmarks")
-    if known and not architecture.head.landmarks:
+    if known and not layout.landmarks:
         print(f"note: {architecture.name} has no landmarks: those of the annotations are not used", file=sys.stderr)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import edgeface.first_calls  # noqa: F401
+import edgeface.models.first_calls  # noqa: F401
 from edgeface.decode import HeadLayout
 
 ANCHOR_SCALE = 2.0

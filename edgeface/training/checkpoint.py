@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with everything that an exact resume needs, and weights files for use."""
+"""Checkpoints: one safetensors file with everything that an exact resume needs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from torch import Tensor, nn
 
 from edgeface.errors import ModelError
 from edgeface.files import atomic_write
-from edgeface.models.detector import FaceNet
 from edgeface.training.ema import EMA
-from edgeface.zoo import ARCHITECTURE_KEY, COUNTER
-
-
-def save_weights(model: FaceNet, path: Path) -> None:
-    """Write the network's weights, contiguous float32, as safetensors whose metadata say which network it is."""
-    tensors = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith(COUNTER)}
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={ARCHITECTURE_KEY: model.architecture.dumps()})
 
 
 def save_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer],

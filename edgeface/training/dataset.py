@@ -26,11 +26,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeface.annotations import AnnotatedImage, check_boxes
-from edgeface.decode import LANDMARKS
+from edgeface.architecture.strides import LANDMARKS
 from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image
+from edgeface.images.annotations import AnnotatedImage, check_boxes
 
 LEVELS = 3
 LONG_SIDE_PX = 640

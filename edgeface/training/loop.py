@@ -38,14 +38,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from edgeface.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
 from edgeface.files import atomic_write
-from edgeface.models import Architecture, build
-from edgeface.records import from_fields
+from edgeface.models import build
+from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
-from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint, save_weights
+from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from edgeface.training.dataset import Cache
 from edgeface.training.ema import EMA
 from edgeface.training.losses import Loss, shot_losses
@@ -53,6 +54,7 @@ from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
 from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
 from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_sha256
+from edgeface.zoo import save_weights
 
 LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives",
               "images_per_s", "wait_share")

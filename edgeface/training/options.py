@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from edgeface.errors import OptionError
 
 if TYPE_CHECKING:
+    from edgeface.architecture.architecture import Architecture
     from edgeface.decode import HeadLayout
-    from edgeface.models.architecture import Architecture
 
 
 OPTIMIZERS = ("adamw", "muon", "sgd")

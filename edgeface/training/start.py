@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from edgeface import zoo
+from edgeface.architecture import Architecture
 from edgeface.errors import ModelError
-from edgeface.models.architecture import Architecture
 from edgeface.models.detector import FaceNet
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.options import TrainOptions
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import edgeface
 from edgeface.errors import MissingExtraError, WorkerError
-from edgeface.hush import hushed
+from edgeface.quiet import quiet
 from edgeface.workers.base import RETRIES, TASKS, Outcome, Outcomes, Task, Workers, attempt, task_name, worker_died
 
 CONNECT_S = 5.0
@@ -130,7 +130,7 @@ def connected(address: str) -> Iterator[ModuleType]:
         yield ray
     finally:
         _JOINED.clear()
-        with hushed():
+        with quiet():
             ray.shutdown()
         driver["_worker_logs_enabled"] = True
 
@@ -167,7 +167,7 @@ def _connect(address: str) -> None:
 
 
 def _join(ray: ModuleType, address: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch, hushed():
+    with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch, quiet():
         code = Path(scratch) / "code"
         for package in _packages():
             shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -16,11 +16,11 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.measurement import load_measurements
-from edgeface.training.checkpoint import save_weights
+from edgeface.zoo import save_weights
 from export.source import load_source
 
 if TYPE_CHECKING:
-    from edgeface.latency.jobs import Job
+    from edgeface.latency.protocol import Job
 
 QUICK = ["--sizes", "160x100", "--targets", "onnx", "--rounds", "5", "--per-round", "2", "--warm-up-s", "0",
          "--photo-width", "160", "--photo-height", "128"]

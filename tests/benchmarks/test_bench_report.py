@@ -14,8 +14,8 @@ from browser import CHROMIUM, HOSTILE, Reader, check_in_chromium
 from benchmarks import report
 from benchmarks.results import Accuracy, Context, Results
 from edgeface.latency.devices import open_device
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement, save_measurements
+from edgeface.latency.protocol import Job, Protocol
 from edgeface.pages.charts import Axis
 from edgeface.pages.markup import tag, text
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.latency_model import HELD_OUT_FROM, KINDS, LEARNED, TABLES, evaluate, main, table_path
-from edgeface.search.latency_table import LatencyTable, Record, Setting
-from edgeface.search.layers import macs_of
+from edgeface.architecture.layers import macs_of
+from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 
 

@@ -23,9 +23,9 @@ from benchmarks.robustness_frames import (
     roll_frames,
     turned_half,
 )
-from edgeface.annotations import AnnotatedImage
 from edgeface.detections import Detections
 from edgeface.images import letterbox
+from edgeface.images.annotations import AnnotatedImage
 
 GROUPS = [(kind, value) for kind, values in VALUES.items() for value in values]
 FACE = np.array([180.0, 70, 270, 190])

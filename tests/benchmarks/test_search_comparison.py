@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.search_comparison import Rival, _best, damofd, main
 from benchmarks.search_evidence import network_fields, save_networks, write_rows
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError
-from edgeface.search.layers import macs_of, params_of
-from edgeface.search.record import FrontNet
-from edgeface.search.space import COUNTED_AT, SPACES
+from edgeface.search.results import FrontNet
+from edgeface.search.space import SPACES
 
 
 def front_net(seed: int, score: float, ms: float) -> FrontNet:

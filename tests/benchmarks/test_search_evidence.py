@@ -33,18 +33,18 @@ from benchmarks.search_evidence import (
     select,
     write_rows,
 )
+from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.layers import macs_of
 from edgeface.errors import OptionError
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.search.layers import macs_of
-from edgeface.search.proxies import PROXIES, WITH_ALPHA, proxy
+from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.space import get_space
 
 pytest.importorskip("scipy", reason="SciPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-TINY = tuple(Architecture(f"tiny-{i}", Backbone("plainnet", (
+TINY = tuple(Architecture(f"tiny-{i}", PlainNetSpec(
     f"SuperConvK6BNRELU(3,8,4,1)SuperConvK3BNRELU(8,{8 * i},2,1)SuperConvK3BNRELU({8 * i},16,2,1)"
-    "SuperConvK3BNRELU(16,16,2,1)")), Neck("fpn", 8), Head("plain", 8, 1)) for i in (1, 2))
+    "SuperConvK3BNRELU(16,16,2,1)"), PyramidSpec("fpn", 8), PlainHeadSpec(8, 1)) for i in (1, 2))
 FACE = (172, 68, 274, 196)
 """of the portrait: x1, y1, x2, y2 px, set by hand"""
 

@@ -16,9 +16,9 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 from benchmarks import systems
 from edgeface import zoo
+from edgeface.architecture.registry import listed
 from edgeface.models import build
-from edgeface.models.registry import listed
-from edgeface.training.checkpoint import save_weights
+from edgeface.zoo import save_weights
 
 
 @pytest.fixture(scope="module")

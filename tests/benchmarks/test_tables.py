@@ -14,10 +14,11 @@ import pytest
 from benchmarks import learning_curve, model_card
 from benchmarks.common import exit_code, table
 from edgeface import zoo
+from edgeface.architecture import get_architecture
 from edgeface.errors import DataError
-from edgeface.models import build, get_architecture
-from edgeface.training.checkpoint import save_weights
+from edgeface.models import build
 from edgeface.training.options import TrainOptions
+from edgeface.zoo import save_weights
 
 
 def test_table_is_aligned() -> None:

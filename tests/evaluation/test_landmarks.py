@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeface.annotations import AnnotatedImage
 from edgeface.detections import Detections
 from edgeface.errors import DataError
 from edgeface.evaluation.landmarks import (
@@ -23,6 +22,7 @@ from edgeface.evaluation.landmarks import (
     face_errors,
     labelled_photos,
 )
+from edgeface.images.annotations import AnnotatedImage
 
 POINTS = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32) / 100
 """of a face, in shares of its box"""
@@ -198,9 +198,9 @@ def test_the_command(
 ) -> None:
     """A network with landmarks; what it finds is made up, and its error is what a loop gives."""
     pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.architecture.registry import get_architecture
     from edgeface.models.detector import build_detector
-    from edgeface.models.registry import get_architecture
-    from edgeface.training.checkpoint import save_weights
+    from edgeface.zoo import save_weights
 
     plain = get_architecture("edgeface-n")
     architecture = dataclasses.replace(

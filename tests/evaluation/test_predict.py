@@ -206,7 +206,7 @@ def test_no_images_and_damaged_images(root: Path, opened: dict[str, WhiteSquareR
 
 def test_importing_costs_neither_torch_nor_scipy_nor_matplotlib() -> None:
     code = (
-        "import sys, edgeface.evaluation, edgeface.annotations;"
+        "import sys, edgeface.evaluation, edgeface.images.annotations;"
         "print([name for name in ('torch', 'scipy', 'matplotlib', 'rich', 'onnxruntime') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

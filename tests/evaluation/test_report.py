@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edgeface.errors import DataError, MissingExtraError, OutputError
-from edgeface.evaluation.report import EVALUATOR, Protocol, Report
+from edgeface.evaluation.report import EVALUATOR, EvaluationProtocol, Report
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, WiderResult, evaluate
 
-PROTOCOL = Protocol("640", "padded to multiples of 32", 0.02, 0.45, "torch 2")
+PROTOCOL = EvaluationProtocol("640", "padded to multiples of 32", 0.02, 0.45, "torch 2")
 
 
 @pytest.fixture(scope="module")

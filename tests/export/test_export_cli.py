@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from edgeface.backends import BACKENDS, PRECISIONS, export_targets
 from edgeface.bundle import Bundle
 from edgeface.models import build
+from edgeface.quiet import quiet_stage
 from export.__main__ import main
-from export.quiet import quiet
 from export.source import load_source, random_source
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ class TestResult:
 
     def test_a_weights_file_alone(self, cli: CLI, tmp_path: Path) -> None:
         """The Bundle has the name of the network that the file is of."""
-        from edgeface.training.checkpoint import save_weights
+        from edgeface.zoo import save_weights
 
         network = random_source("extd-ssd-32-relu", 5).network
         save_weights(network, tmp_path / "mine.safetensors")
@@ -233,14 +233,14 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 class TestQuiet:
     def test_keeps_everything_away(self, capfd: pytest.CaptureFixture[str]) -> None:
-        with quiet("x"):
+        with quiet_stage("x"):
             print("python")
             subprocess.run(["sh", "-c", "echo native; echo native >&2"], check=True)
         print("after")
         assert capfd.readouterr() == ("after\n", "")
 
     def test_verbose_shows_everything(self, capfd: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(ValueError, match="inner"), quiet("x", verbose=True):
+        with pytest.raises(ValueError, match="inner"), quiet_stage("x", verbose=True):
             print("python")
             raise ValueError("inner")
         assert capfd.readouterr().out == "python\n"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgeface.architecture import Architecture, ConvNetSpec, InputNorm, PyramidSpec, SCRFDHeadSpec
 from edgeface.backends import combinations
 from edgeface.bundle import Bundle
-from edgeface.models import Architecture, Backbone, Head, InputNorm, Neck
 from edgeface.models.detector import deployable
 from export import ExportRequest, export_model
 from export.group_norm import ChannelSums
@@ -26,9 +26,9 @@ from export.tflite import count_operators, export_tflite
 HEADS = {"cls_8": 1, "box_8": 4, "cls_16": 1, "box_16": 4, "cls_32": 1, "box_32": 4}
 GROUPED = Architecture(
     name="grouped",
-    backbone=Backbone(kind="convnet", widths=(8, 8, 16, 16), depths=(0, 1, 0)),
-    neck=Neck(kind="pafpn", channels=16),
-    head=Head(kind="scrfd", channels=24, stack=1, norm="group", groups=8, depthwise=True, anchors=2, offset=0.0),
+    backbone=ConvNetSpec(widths=(8, 8, 16, 16), depths=(0, 1, 0)),
+    neck=PyramidSpec("pafpn", 16),
+    head=SCRFDHeadSpec(channels=24, stack=1, norm="group", groups=8, depthwise=True, anchors=2, offset=0.0),
     input=InputNorm(mean=127.5, std=128.0),
 )
 """All that the published networks have and ours has not, in a small network: group norm, nearest resize, mean."""

@@ -14,7 +14,7 @@ import pytest
 
 from edgeface.bundle import Bundle
 from edgeface.errors import ExportError, MissingExtraError
-from edgeface.ncnn_model import WEIGHTED, NcnnModel, parse_model
+from edgeface.formats.ncnn import WEIGHTED, NcnnModel, parse_model
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("pnnx", reason="pnnx is not installed")

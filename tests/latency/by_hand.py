@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeface.latency.environment import Machine, Moment
 from edgeface.latency.measurement import STAGES, Environment, Measurement, Relative, Stage, invalid_reasons
-from edgeface.latency.protocol import Protocol
+from edgeface.latency.session import Protocol
 
 MACHINE = Machine("Test CPU", "x86_64", ("avx2",), 4, "performance", 1 << 30, "Linux 6.1", "3.11.7")
 CALM = Moment(1000.0, 40.0, None, 3, 0.1, 100.0)

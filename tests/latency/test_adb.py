@@ -19,8 +19,8 @@ from edgeface.bundle import Bundle
 from edgeface.errors import DeviceError
 from edgeface.latency.devices import open_device
 from edgeface.latency.devices.adb import AdbDevice
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
 SERIAL = "127.0.0.1:5555"
@@ -180,7 +180,7 @@ def test_measures_and_sends_once(phone: Phone, exported: Callable[..., Bundle]) 
     assert [(r.device, r.bundle) for r in found] == [(f"adb://{SERIAL}", job.name) for job in jobs]
     assert any(what.startswith("sent ") for what in seen)
     seen.clear()
-    device(phone).measure(jobs[:1], QUICK, tick=lambda what, done, total: seen.append(what))
+    device(phone).measure(jobs[:1], QUICK, progress=lambda what, done, total: seen.append(what))
     assert not any(what.startswith("sent ") for what in seen)
 
 
@@ -195,13 +195,13 @@ def test_lost_in_mid_run_and_resumed(phone: Phone, exported: Callable[..., Bundl
             phone.lose()
 
     with pytest.raises(DeviceError, match=r"connection was lost.*2 of 3 models were measured and are kept"):
-        device(phone).measure(jobs, protocol, tick=pull, finished=first.append)
+        device(phone).measure(jobs, protocol, progress=pull, finished=first.append)
     wait_for(lambda: not phone.running())
     with pytest.raises(DeviceError, match=r"offline|no such device"):
         device(phone).check()
     phone.boot()
     seen: list[str] = []
-    found = device(phone).measure(jobs, protocol, tick=lambda what, done, total: seen.append(what))
+    found = device(phone).measure(jobs, protocol, progress=lambda what, done, total: seen.append(what))
     assert found[:2] == first and len(found) == 3
     assert seen.count("loading") == 1
 

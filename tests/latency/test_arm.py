@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from edgeface import Detections, Detector
 from edgeface.bundle import Bundle
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.devices.base import findings
 from edgeface.latency.examine import examine
 from edgeface.latency.measurement import Measurement, load_measurements, save_measurements
-from edgeface.latency.protocol import Protocol
 from edgeface.latency.regression import compare_records
+from edgeface.latency.session import Protocol
 
 Command = Callable[..., tuple[int, str, str]]
 PROMISED = {"bundle", "device", "runtime", "precision", "threads", "network_ms", "end_to_end_ms", "ratio", "valid",

@@ -9,7 +9,7 @@ import pytest
 
 from edgeface.latency import cores, environment
 from edgeface.latency.environment import Machine, Moment
-from edgeface.records import from_fields
+from edgeface.schema import from_fields
 
 
 @pytest.fixture

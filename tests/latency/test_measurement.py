@@ -12,7 +12,7 @@ from by_hand import calm, environment, record, stages, steady
 from edgeface.errors import DataError
 from edgeface.latency.environment import Moment
 from edgeface.latency.measurement import Environment, Measurement, invalid_reasons, load_measurements, save_measurements
-from edgeface.latency.protocol import Protocol
+from edgeface.latency.session import Protocol
 
 UNKNOWN = Moment(None, None, None, None, None, None)
 

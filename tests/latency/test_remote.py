@@ -20,7 +20,7 @@ from edgeface.latency.devices.base import Finding
 from edgeface.latency.devices.journal import KEPT_S, Journal
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
-from edgeface.latency.jobs import Protocol
+from edgeface.latency.protocol import Protocol
 
 # -- stage.py, as a device runs it -------------------------------------------------------------------------------------
 

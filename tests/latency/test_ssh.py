@@ -24,9 +24,9 @@ from edgeface.latency.devices import open_device, remote, ssh
 from edgeface.latency.devices import session as session_module
 from edgeface.latency.devices.session import Session
 from edgeface.latency.devices.ssh import SshAddress, SshDevice
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
-from edgeface.latency.protocol import measure
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.session import measure
 
 QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
 
@@ -154,12 +154,12 @@ def test_a_second_run_sends_nothing_and_a_damaged_file_is_sent_again(loopback: L
     device = loopback.device()
     device.measure(jobs, QUICK)
     steps = Steps()
-    device.measure(jobs, QUICK, tick=steps)
+    device.measure(jobs, QUICK, progress=steps)
     assert steps.sent() == []
     assert not list(loopback.cache.rglob("*.part"))
     damaged = next(loopback.cache.rglob("*.onnx"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    device.measure(jobs, QUICK, tick=steps)
+    device.measure(jobs, QUICK, progress=steps)
     assert steps.sent() == [str(damaged.relative_to(loopback.cache))]
 
 
@@ -181,11 +181,11 @@ def test_resumes_after_a_cut_connection(loopback: Loopback, jobs: list[Job]) -> 
             loopback.cut()
 
     with pytest.raises(DeviceError, match=r"connection was lost.*2 of 4 models were measured and are kept") as caught:
-        device.measure(four, protocol, tick=cut_in_the_middle, finished=first.append)
+        device.measure(four, protocol, progress=cut_in_the_middle, finished=first.append)
     assert "\n" not in str(caught.value)
     wait_for(lambda: not loopback.running())
     steps, second = Steps(), list[Measurement]()
-    found = device.measure(four, protocol, tick=steps, finished=second.append)
+    found = device.measure(four, protocol, progress=steps, finished=second.append)
     assert found == second and found[:2] == first
     assert steps.seen.count("loading") == 2 and steps.sent() == []
     assert [(r.bundle, r.threads) for r in found] == [(job.name, job.threads) for job in four]
@@ -218,12 +218,13 @@ def test_what_stops_the_caller_stops_the_device(loopback: Loopback, jobs: list[J
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loopback.device().measure(jobs, QUICK, tick=stop)
+        loopback.device().measure(jobs, QUICK, progress=stop)
     wait_for(lambda: not loopback.running())
 
 
 def test_a_caller_that_was_killed_leaves_nothing_running(loopback: Loopback, jobs: list[Job]) -> None:
-    code = ("import sys; from edgeface.latency.devices.ssh import SshDevice; from edgeface.latency.jobs import Job\n"
+    code = ("import sys; from edgeface.latency.devices.ssh import SshDevice\n"
+            "from edgeface.latency.protocol import Job\n"
             "SshDevice(*sys.argv[1:4]).measure([Job(sys.argv[4])])")
     caller = subprocess.Popen([sys.executable, "-c", code, loopback.url, sys.executable, loopback.config,
                                jobs[0].bundle], env={**os.environ, "XDG_CACHE_HOME": str(loopback.folder)})
@@ -341,7 +342,7 @@ def test_missing_runtime_fails_alone(loopback: Loopback, jobs: list[Job]) -> Non
     assert why.endswith(f"{python} -m pip install ncnn")
     steps = Steps()
     with pytest.raises(DeviceError, match="ncnn is missing on the device"):  # and what was measured is not repeated
-        device.measure(jobs, QUICK, tick=steps)
+        device.measure(jobs, QUICK, progress=steps)
     assert "loading" not in steps.seen
 
 
@@ -413,7 +414,7 @@ def test_agent_that_hangs_in_mid_run(loopback: Loopback, jobs: list[Job], monkey
 
     monkeypatch.setattr(remote, "Session", Impatient)
     with pytest.raises(DeviceError, match=r"nothing was heard for too long.*0 of 2 models were measured"):
-        loopback.device().measure(jobs, QUICK, tick=stop)
+        loopback.device().measure(jobs, QUICK, progress=stop)
     assert len(stopped) == 1
     os.kill(stopped[0], signal.SIGCONT)
     wait_for(lambda: not loopback.running())
@@ -435,7 +436,7 @@ def test_line_that_dies_without_a_word(loopback: Loopback, jobs: list[Job], monk
 
     try:
         with pytest.raises(DeviceError, match=r"connection was lost \(no answer in time"):
-            loopback.device().measure(jobs, dataclasses.replace(QUICK, rounds=1000), tick=freeze)
+            loopback.device().measure(jobs, dataclasses.replace(QUICK, rounds=1000), progress=freeze)
         assert stopped
         wait_for(lambda: not loopback.running())
     finally:

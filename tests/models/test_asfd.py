@@ -13,13 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeface.decode import S3FD_STRIDES
-from edgeface.errors import ModelError
-from edgeface.models import Architecture, build, get_architecture
-from edgeface.models.asfd import AutoFEM, Fusion, context_cell, operation
-from edgeface.models.complexity import count
-from edgeface.models.detector import FaceNet, build_backbone, deployable
-from edgeface.models.genotype import (
+from edgeface.architecture import Architecture, get_architecture
+from edgeface.architecture.genotype import (
     DEFAULT_GENOTYPE,
     OPERATIONS,
     Genotype,
@@ -28,7 +23,13 @@ from edgeface.models.genotype import (
     read_genotype,
     write_genotype,
 )
-from edgeface.models.registry import with_genotype
+from edgeface.architecture.registry import with_genotype
+from edgeface.decode import S3FD_STRIDES
+from edgeface.errors import ModelError
+from edgeface.models import build
+from edgeface.models.asfd import AutoFEM, Fusion, context_cell, operation
+from edgeface.models.complexity import count
+from edgeface.models.detector import FaceNet, build_backbone, deployable
 
 DOCS = Path(__file__).parents[2] / "docs" / "asfd.md"
 PUBLISHED = {
@@ -243,18 +244,18 @@ def test_file_that_is_no_genotype(tmp_path: Path, text: str) -> None:
     ("asfd-d0", {"neck": {"repeats": 0}}, "repeats is 0, accepted: a whole number of at least 1"),
     ("asfd-d0", {"backbone": {"block": "inverted"}}, "unknown block 'inverted' (known: depthwise, basic, bottleneck)"),
     ("asfd-d0", {"head": {"stack": -1}}, "stack is -1"),
-    ("edgeface-n", {"neck": {"kind": "autofem", "genotype": DEFAULT_GENOTYPE}}, "maps are 3, accepted: a genotype and"),
-    ("edgeface-n", {"neck": {"repeats": 2}}, "neck fpn: genotype and repeats are for autofem only"),
+    ("edgeface-n", {"neck": {"kind": "autofem", "genotype": dataclasses.asdict(DEFAULT_GENOTYPE)}},
+     "maps are 3, accepted: a genotype and"),
+    ("edgeface-n", {"neck": {"repeats": 2}}, "neck fpn: repeats is for autofem only"),
     ("edgeface-n", {"head": {"dual": True}}, "head plain: dual is for s3fd only"),
     ("eresfd-16", {"head": {"dual": True}}, "head s3fd: dual is for neck autofem only"),
 ])
 def test_networks_that_cannot_be_built(name: str, parts: dict[str, dict[str, Any]], said: str) -> None:
-    architecture = get_architecture(name)
+    data = get_architecture(name).to_json()
     for part, fields in parts.items():
-        changed = dataclasses.replace(getattr(architecture, part), **fields)
-        architecture = dataclasses.replace(architecture, **{part: changed})
+        data[part] |= fields
     with pytest.raises(ModelError) as caught:
-        build(architecture)
+        build(Architecture.from_json(data))
     assert said in str(caught.value)
 
 

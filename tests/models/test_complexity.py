@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeface.models import build, get_architecture
+from edgeface.architecture import get_architecture
+from edgeface.models import build
 from edgeface.models.complexity import Complexity, count
 from edgeface.models.detector import deployable
 

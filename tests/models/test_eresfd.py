@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeface.architecture import Backbone, ConvNetSpec, EResNetSpec, Neck, PyramidSpec, get_architecture
+from edgeface.architecture.registry import eresfd, listed
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models import Backbone, Neck, build, get_architecture
+from edgeface.models import build
 from edgeface.models.blocks import ConvNorm
 from edgeface.models.complexity import count
 from edgeface.models.detector import deployable
 from edgeface.models.eresfd import EResNet, FoldedSepFPN, SepFPN, upsample
-from edgeface.models.registry import eresfd, listed
 
 
 def test_parameters_and_macs_equal_the_reference() -> None:
@@ -166,13 +167,13 @@ def test_blocks_end_without_activation() -> None:
 
 
 @pytest.mark.parametrize(("parts", "said"), [
-    ({"backbone": Backbone("eresfd", widths=(16,), depths=(3, 3, 3, 2, 2))}, "accepted: 2 whole numbers"),
-    ({"backbone": Backbone("eresfd", widths=(8, 16), depths=(3, 3, 3))}, "accepted: 5 whole numbers"),
-    ({"backbone": Backbone("eresfd", widths=(8, 16), depths=(3, 3, 3, 2, 0))}, r"depths\[4\] is 0"),
-    ({"neck": Neck("sepfpn", 32)}, "neck sepfpn: channels is 32, accepted: .*, which is 16"),
-    ({"backbone": Backbone("eresfd", widths=(9, 18), depths=(3, 3, 3, 2, 2)), "neck": Neck("sepfpn", 18)},
+    ({"backbone": EResNetSpec(widths=(16,), depths=(3, 3, 3, 2, 2))}, "accepted: 2 whole numbers"),
+    ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3))}, "accepted: 5 whole numbers"),
+    ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3, 2, 0))}, r"depths\[4\] is 0"),
+    ({"neck": PyramidSpec("sepfpn", 32)}, "neck sepfpn: channels is 32, accepted: .*, which is 16"),
+    ({"backbone": EResNetSpec(widths=(9, 18), depths=(3, 3, 3, 2, 2)), "neck": PyramidSpec("sepfpn", 18)},
      "channels is 18 on 6 maps, accepted: a multiple of 4 on 6 maps"),
-    ({"backbone": Backbone("convnet", widths=(16, 16, 16, 16), depths=(1, 1, 1))},
+    ({"backbone": ConvNetSpec(widths=(16, 16, 16, 16), depths=(1, 1, 1))},
      "channels is 16 on 3 maps, accepted: a multiple of 4 on 6 maps"),
 ])
 def test_what_cannot_be_built(parts: dict[str, Backbone | Neck], said: str) -> None:

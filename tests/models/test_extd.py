@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from edgeface.architecture import Architecture, EXTDSpec, PyramidSpec, get_architecture
+from edgeface.architecture.registry import ARCHITECTURES, listed
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models import Backbone, Neck, build, get_architecture
+from edgeface.models import build
 from edgeface.models.complexity import count, count_as_extd
 from edgeface.models.detector import deployable
 from edgeface.models.extd import EXTD, InvertedResidual
-from edgeface.models.registry import ARCHITECTURES, listed
 
 FORMS, WIDTHS, ACTIVATIONS = ("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")
 NAMES = tuple(f"extd-{form}-{width}-{activation}"
@@ -131,23 +132,25 @@ def test_starts_as_the_authors_do() -> None:
             assert 0.7 * (6 / fans) ** 0.5 < parameter.abs().max() <= (6 / fans) ** 0.5 * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(("spec", "message"), [
-    (Backbone("extd", widths=(40,), activation="prelu"), r"widths\[0\] is 40, accepted: 32, 48, 64"),
-    (Backbone("extd", widths=(32, 32), activation="prelu"), "accepted: 1 whole numbers"),
-    (Backbone("extd", widths=(32,)), "activation is '', accepted: prelu, lrelu, relu"),
-    (Backbone("extd", widths=(32,), depths=(1,), activation="relu"), "depths is"),
-    (Backbone("extd", widths=(32,), activation="relu", structure="x"), "structure is for plainnet only"),
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"widths": [40]}, r"widths\[0\] is 40, accepted: 32, 48, 64"),
+    ({"widths": [32, 32]}, "accepted: 1 whole numbers"),
+    ({"activation": ""}, "activation is '', accepted: prelu, lrelu, relu"),
+    ({"depths": [1]}, "depths is for convnet and"),
+    ({"structure": "x"}, "structure is for plainnet only"),
 ])
-def test_backbones_that_cannot_be_built(spec: Backbone, message: str) -> None:
+def test_backbones_that_cannot_be_built(fields: dict[str, object], message: str) -> None:
+    data = get_architecture("extd-fpn-32-prelu").to_json()
+    data["backbone"] |= fields
     with pytest.raises(ModelError, match=message):
-        build(replace(get_architecture("extd-fpn-32-prelu"), backbone=spec))
+        build(Architecture.from_json(data))
 
 
 @pytest.mark.parametrize("kind", ["extd", "none"])
 def test_necks_that_cannot_be_built(kind: str) -> None:
     with pytest.raises(ModelError, match=f"neck {kind}: channels is 16, accepted: .*, which is 32"):
-        build(replace(get_architecture("extd-fpn-32-prelu"), neck=Neck(kind, 16)))
+        build(replace(get_architecture("extd-fpn-32-prelu"), neck=PyramidSpec(kind, 16)))
 
 
 def test_the_backbone_says_what_it_gives() -> None:
-    assert EXTD(Backbone("extd", widths=(48,), activation="relu")).channels == (48,) * 6
+    assert EXTD(EXTDSpec((48,), "relu")).channels == (48,) * 6

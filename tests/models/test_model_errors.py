@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from edgeface.architecture import Architecture, get_architecture
+from edgeface.architecture.registry import listed
 from edgeface.errors import ModelError
-from edgeface.models import Architecture, build, get_architecture
-from edgeface.models.registry import listed
+from edgeface.models import build
 
 
 def edited(name: str, **parts: dict[str, Any]) -> Architecture:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from networks import LARGE, NAMES
 
+from edgeface.architecture import ARCHITECTURES, Architecture, get_architecture
+from edgeface.architecture.registry import PUBLISHED, listed
 from edgeface.decode import head_layout
-from edgeface.models import ARCHITECTURES, Architecture, build, get_architecture
+from edgeface.models import build
 from edgeface.models.blocks import Residual
 from edgeface.models.complexity import count
-from edgeface.models.registry import PUBLISHED, listed
 
 PARTS = ("stem", "c2", "c3", "c4", "c5", "backbone", "neck", "head")
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from edgeface.architecture import Architecture, S3FDHeadSpec, get_architecture
 from edgeface.decode import HeadLayout, decode
 from edgeface.errors import ModelError
-from edgeface.models import Head, get_architecture
 from edgeface.models.head import build_head
 from edgeface.models.s3fd import S3FDHead
 
-SPEC = Head("s3fd", 8, 0, prior=(4.0, 5.0), maxout="in-out")
+SPEC = S3FDHeadSpec(8, 0, prior=(4.0, 5.0), maxout="in-out")
 
 
 def _head(maxout: str, kernel: int) -> S3FDHead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        head = build_head(Head("s3fd", 8, 0, prior=(4.0, 5.0), maxout=maxout, kernel=kernel), 8)
+        head = build_head(dataclasses.replace(SPEC, maxout=maxout, kernel=kernel), 8)
         assert isinstance(head, S3FDHead)
         for parameter in head.parameters():
             torch.nn.init.normal_(parameter)
@@ -77,13 +79,17 @@ def test_ssd_coding_against_its_formula() -> None:
 @pytest.mark.parametrize(("change", "said"), [
     ({"prior": ()}, "prior is (), accepted: width and height in strides"),
     ({"maxout": "both"}, "maxout is 'both', accepted: out, in-out or nothing"),
-    ({"anchors": 2}, "anchors is 2 and channels 8, accepted: 1, and the neck's 8"),
+    ({"anchors": 2}, "anchors is for scrfd and plain only, leave it out"),
+    ({"landmarks": 5}, "landmarks is for scrfd and plain only, leave it out"),
+    ({"channels": 16}, "channels is 16, accepted: the neck's 8"),
     ({"kernel": 0}, "kernel is 0"),
     ({"kind": "plain", "stack": 1}, "prior is for s3fd only, leave it out"),
 ])
 def test_head_that_cannot_be_built(change: dict[str, object], said: str) -> None:
+    data = dataclasses.replace(get_architecture("eresfd-16"), head=SPEC).to_json()
+    data["head"] |= change
     with pytest.raises(ModelError) as caught:
-        build_head(Head(**{**vars(SPEC), **change}), 8)  # type: ignore[arg-type]
+        build_head(Architecture.from_json(data).head, 8)
     assert said in str(caught.value)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import ImageError
+from edgeface.formats.ncnn import NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.images import letterbox
-from edgeface.ncnn_model import NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.probes import Probe, open_probe
 from edgeface.runners import RunnerClosedError, open_runner
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from edgeface.decode import HeadLayout
 from edgeface.errors import QuantizeError
 from quantize.base import Quantized, Quantizer
-from quantize.budget import Accuracy, Budget, HeadNoise, smallest, worst_drop
-from quantize.journal import Journal
+from quantize.budget import Budget, FileAccuracy, HeadNoise, smallest, worst_drop
+from quantize.journal import QuantizeJournal
 from quantize.measure import CANDIDATES, head_noise
 
 DAMAGE = {"stem": 0.1, "conv1": 4.0, "conv2": 0.02, "neck": 1.0, "head8": 0.3, "head16": 0.05}
@@ -43,8 +43,8 @@ class Synthetic(Quantizer):
         return Quantized({".txt": ",".join(reverted).encode()})
 
 
-def ap(easy: float | None, medium: float | None, hard: float | None) -> Accuracy:
-    return Accuracy(easy, medium, hard, {"0-16": None}, 3, "synthetic")
+def ap(easy: float | None, medium: float | None, hard: float | None) -> FileAccuracy:
+    return FileAccuracy(easy, medium, hard, {"0-16": None}, 3, "synthetic")
 
 
 FLOAT = ap(0.9, 0.8, 0.7)
@@ -53,11 +53,11 @@ FLOAT = ap(0.9, 0.8, 0.7)
 class Bench:
     """Measures synthetic files, and counts."""
 
-    def __init__(self, damage: dict[str, float] | None = None, journal: Journal | None = None) -> None:
+    def __init__(self, damage: dict[str, float] | None = None, journal: QuantizeJournal | None = None) -> None:
         self.damage = DAMAGE if damage is None else damage
         self.measured: list[tuple[str, ...]] = []
         self.noises = 0
-        self.journal = Journal(None, "") if journal is None else journal
+        self.journal = QuantizeJournal(None, "") if journal is None else journal
         self.quantizer = Synthetic(self.damage)
         self.budget = Budget(self.quantizer, self.noise, self.accuracy, self.journal)
 
@@ -69,7 +69,7 @@ class Bench:
         self.noises += 1
         return HeadNoise({"cls_8": 1.0, "box_8": 0.001}, self.lost(quantized)[1] / 100)
 
-    def accuracy(self, quantized: Quantized, what: str) -> Accuracy:
+    def accuracy(self, quantized: Quantized, what: str) -> FileAccuracy:
         reverted, points = self.lost(quantized)
         self.measured.append(reverted)
         return ap(0.9 - points / 200, 0.8 + points / 100, 0.7 - points / 100)
@@ -103,7 +103,7 @@ class TestHold:
             "with --max-drop 0.17, or give more calibration photos (--images), or another --scale (mse, max)")
 
     def test_what_the_error_offers_holds_without_measuring_again(self) -> None:
-        journal = Journal(None, "")
+        journal = QuantizeJournal(None, "")
         with pytest.raises(QuantizeError, match=r"best drop 0\.17 points"):
             Bench(journal=journal).budget.hold(FLOAT, 0.1)
         again = Bench(journal=journal)
@@ -147,13 +147,13 @@ class TestHold:
                     self.step()
                     return super().noise(quantized)
 
-                def accuracy(self, quantized: Quantized, what: str) -> Accuracy:
+                def accuracy(self, quantized: Quantized, what: str) -> FileAccuracy:
                     self.step()
                     return super().accuracy(quantized, what)
 
             with pytest.raises(KeyboardInterrupt):
-                Killed(journal=Journal(path, "same")).budget.hold(FLOAT, 0.47)
-            resumed = Bench(journal=Journal(path, "same"))
+                Killed(journal=QuantizeJournal(path, "same")).budget.hold(FLOAT, 0.47)
+            resumed = Bench(journal=QuantizeJournal(path, "same"))
             assert resumed.budget.hold(FLOAT, 0.47) == expected
             assert resumed.noises + len(resumed.measured) == steps - survived
 

@@ -100,7 +100,7 @@ class TestSelection:
 
     def test_progress(self, folder: Path) -> None:
         ticks: list[tuple[int, int]] = []
-        read_calibration(folder, 2, *SIZE, tick=lambda what, done, total: ticks.append((done, total)))
+        read_calibration(folder, 2, *SIZE, progress=lambda what, done, total: ticks.append((done, total)))
         assert ticks == [(0, 2), (1, 2), (2, 2)]
 
 

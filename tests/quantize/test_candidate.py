@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.bundle import Bundle
 from edgeface.errors import MissingExtraError, OptionError, OutputError
-from edgeface.models.architecture import Architecture
 from edgeface.search.space import SPACES
 
 pytest.importorskip("torch", reason="torch is not installed")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeface.errors import OutputError
-from quantize.journal import Journal, fingerprint
+from quantize.journal import QuantizeJournal, fingerprint
 
 INPUTS = fingerprint(model="a", scale="mse")
 
@@ -35,13 +35,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def written(path: Path) -> Path:
-    Journal(path, INPUTS).remember("first", Figure, lambda: FIGURE)
+    QuantizeJournal(path, INPUTS).remember("first", Figure, lambda: FIGURE)
     return path
 
 
-def notes_of(path: Path, inputs: str = INPUTS) -> tuple[Journal, list[str]]:
+def notes_of(path: Path, inputs: str = INPUTS) -> tuple[QuantizeJournal, list[str]]:
     notes: list[str] = []
-    return Journal(path, inputs, notes.append), notes
+    return QuantizeJournal(path, inputs, notes.append), notes
 
 
 def test_a_record_is_measured_once_and_read_back_to_the_last_digit(written: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_record_is_measured_once_and_read_back_to_the_last_digit(written: Path
 
 def test_a_failing_measurement_leaves_the_others(written: Path) -> None:
     with pytest.raises(AssertionError):
-        Journal(written, INPUTS).remember("second", Figure, never)
-    assert Journal(written, INPUTS).remember("first", Figure, never) == FIGURE
+        QuantizeJournal(written, INPUTS).remember("second", Figure, never)
+    assert QuantizeJournal(written, INPUTS).remember("first", Figure, never) == FIGURE
 
 
 def test_other_inputs(written: Path) -> None:
@@ -61,7 +61,7 @@ def test_other_inputs(written: Path) -> None:
     assert len(journal) == 0
     assert notes == [f"{written} is of other inputs or versions: what was measured before is measured again"]
     journal.remember("other", Figure, lambda: FIGURE)
-    assert len(Journal(written, INPUTS)) == 0
+    assert len(QuantizeJournal(written, INPUTS)) == 0
 
 
 @pytest.mark.parametrize("content", [
@@ -75,7 +75,7 @@ def test_damaged(path: Path, content: bytes) -> None:
     journal, notes = notes_of(path)
     assert notes == [f"{path} is damaged: what was measured before is measured again"]
     assert journal.remember("first", Figure, lambda: FIGURE) == FIGURE
-    assert len(Journal(path, INPUTS)) == 1
+    assert len(QuantizeJournal(path, INPUTS)) == 1
 
 
 def test_a_folder_in_its_place_is_left_out_of_account(path: Path) -> None:
@@ -90,19 +90,19 @@ def test_a_damaged_record_is_measured_again(written: Path, record: object) -> No
     data["records"]["first"] = record
     written.write_text(json.dumps(data))
     other = Figure(2.0, {})
-    assert Journal(written, INPUTS).remember("first", Figure, lambda: other) == other
-    assert Journal(written, INPUTS).remember("first", Figure, never) == other
+    assert QuantizeJournal(written, INPUTS).remember("first", Figure, lambda: other) == other
+    assert QuantizeJournal(written, INPUTS).remember("first", Figure, never) == other
 
 
 def test_discard(written: Path) -> None:
-    journal = Journal(written, INPUTS)
+    journal = QuantizeJournal(written, INPUTS)
     journal.discard()
     journal.discard()
     assert not list(written.parent.iterdir())
 
 
 def test_in_memory_only() -> None:
-    journal = Journal(None, INPUTS)
+    journal = QuantizeJournal(None, INPUTS)
     journal.remember("first", Figure, lambda: FIGURE)
     assert journal.remember("first", Figure, never) == FIGURE
     journal.discard()
@@ -115,7 +115,7 @@ def test_disk_full(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written.read_bytes()
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        Journal(written, INPUTS).remember("second", Figure, lambda: FIGURE)
+        QuantizeJournal(written, INPUTS).remember("second", Figure, lambda: FIGURE)
     assert written.read_bytes() == before
     assert [p.name for p in written.parent.iterdir()] == [written.name]
 

@@ -16,20 +16,20 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, write_bundle
+from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.images import letterbox, read_image
-from edgeface.ncnn_model import CONVOLUTIONS, WEIGHTED, Layer, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.runners import open_runner
+from edgeface.types import Doubles
 from quantize.base import Quantized
 from quantize.ncnn import CENTRE, NcnnQuantizer, quantize_layer, round_weights
 
 pytest.importorskip("ncnn", reason="ncnn is not installed")
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 RANDOM = np.random.default_rng(3)
-INPUT = Layer("Input", "input", (), ("input",))
+INPUT = NcnnLayer("Input", "input", (), ("input",))
 
 
-def run(model: NcnnModel, image: Floats, blob: str, folder: Path) -> NDArray[Any]:
+def run(model: NcnnModel, image: Doubles, blob: str, folder: Path) -> NDArray[Any]:
     """``blob`` as ncnn computes it from the files of ``model`` for ``image`` [C, H, W]."""
     import ncnn
 
@@ -47,7 +47,7 @@ def run(model: NcnnModel, image: Floats, blob: str, folder: Path) -> NDArray[Any
 
 
 def layer(kind: str = "Convolution", *, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1,
-          relu: bool = False, bias: bool = True, pad: float | None = None) -> Layer:
+          relu: bool = False, bias: bool = True, pad: float | None = None) -> NcnnLayer:
     """A float layer with random weights; ``pad``: the value of its padding, which keeps the size."""
     group = inputs if kind == "ConvolutionDepthWise" else 1
     count = outputs * (inputs // group) * kernel * kernel
@@ -55,13 +55,13 @@ def layer(kind: str = "Convolution", *, inputs: int, outputs: int, kernel: int =
     if bias:
         weights["bias"] = RANDOM.normal(size=outputs).astype("<f4")
     if kind == "InnerProduct":
-        return Layer(kind, "layer", ("input",), ("1",), {0: outputs, 1: int(bias), 2: count, 9: int(relu)}, weights)
+        return NcnnLayer(kind, "layer", ("input",), ("1",), {0: outputs, 1: int(bias), 2: count, 9: int(relu)}, weights)
     params: dict[int, Any] = {0: outputs, 1: kernel, 2: dilation, 3: stride, 5: int(bias), 6: count, 9: int(relu)}
     if group > 1:
         params[7] = group
     if pad is not None:
         params |= {4: dilation * (kernel // 2), 18: pad}
-    return Layer(kind, "layer", ("input",), ("1",), params, weights)
+    return NcnnLayer(kind, "layer", ("input",), ("1",), params, weights)
 
 
 def levels(values: NDArray[Any], scale: float) -> Integers:
@@ -71,7 +71,7 @@ def levels(values: NDArray[Any], scale: float) -> Integers:
     return found
 
 
-def integer_sums(eight: Layer, image: Integers) -> Integers:
+def integer_sums(eight: NcnnLayer, image: Integers) -> Integers:
     """Sums of products of the int8 layer ``eight`` over int8 ``image`` [C, H, W], by definition."""
     weight: Integers = eight.weights["weight"].astype(np.int64)
     found: Integers
@@ -91,7 +91,7 @@ def integer_sums(eight: Layer, image: Integers) -> Integers:
     return found
 
 
-def dequantised(eight: Layer, sums: Integers) -> NDArray[np.float64]:
+def dequantised(eight: NcnnLayer, sums: Integers) -> NDArray[np.float64]:
     """Float values that the layer stands for: scales, bias, activation."""
     shape = (-1, *(1,) * (sums.ndim - 1))
     scale = eight.weights["bottom_scale"].astype(np.float64) * eight.weights["weight_scales"]
@@ -99,7 +99,7 @@ def dequantised(eight: Layer, sums: Integers) -> NDArray[np.float64]:
     return np.maximum(value, 0) if eight.integer(9) else value
 
 
-def assert_same(found: NDArray[Any], eight: Layer, sums: Integers) -> None:
+def assert_same(found: NDArray[Any], eight: NcnnLayer, sums: Integers) -> None:
     """Integers are exact in any kernel; what is left is the rounding of one float32 multiplication and addition.
 
     Depthwise kernels for x86 divide by scales with the reciprocal instruction, of which 12 bits are right.
@@ -111,7 +111,7 @@ def assert_same(found: NDArray[Any], eight: Layer, sums: Integers) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=error * largest)
 
 
-LAYERS: dict[str, tuple[int, Layer]] = {
+LAYERS: dict[str, tuple[int, NcnnLayer]] = {
     "1x1": (16, layer(inputs=16, outputs=24)),
     "3x3, the winograd form": (32, layer(inputs=32, outputs=32, kernel=3, pad=0.0, relu=True)),
     "3x3 of odd widths": (7, layer(inputs=7, outputs=5, kernel=3, pad=0.0, bias=False)),
@@ -154,7 +154,7 @@ class TestArithmetic:
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     @given(hn.arrays(np.float32, hn.array_shapes(min_dims=2, max_dims=2, max_side=40),
                      elements=st.floats(-1e6, 1e6, width=32) | st.floats(-(2.0**-80), 2.0**-80, width=32)))
-    def test_weights_are_rounded_to_the_nearest_level(self, weight: Floats) -> None:
+    def test_weights_are_rounded_to_the_nearest_level(self, weight: Doubles) -> None:
         found, scales = round_weights(weight)
         assert found.dtype == np.int8 and np.abs(found.astype(int)).max() <= 127
         assert scales.dtype == np.float32 and np.isfinite(scales).all() and (scales > 0).all()
@@ -218,7 +218,7 @@ class TestWholeModel:
         kept_in_float = quantizer.layers[4]
         model = self._parsed(quantizer.quantize([kept_in_float]))
         sources: dict[str, str] = {}
-        readers: dict[str, list[Layer]] = {}
+        readers: dict[str, list[NcnnLayer]] = {}
         for one in model.layers:
             for blob in one.tops:
                 sources[blob] = sources[one.bottoms[0]] if one.type == "Split" else blob

@@ -15,7 +15,7 @@ import pytest
 
 from edgeface import zoo
 from edgeface.bundle import Bundle
-from edgeface.training.checkpoint import save_weights
+from edgeface.zoo import save_weights
 from export.terminal import Terminal
 from quantize.__main__ import TARGETS, main
 from quantize.ranges import SCALES

@@ -84,7 +84,7 @@ def reverted(
     """What :func:`hard_request` gives, and its steps."""
     steps = Steps()
     out = tmp_path_factory.mktemp("reverted")
-    return quantize_model(hard_request(float_bundle), out, data=mini_wider, calibration=black, tick=steps), steps
+    return quantize_model(hard_request(float_bundle), out, data=mini_wider, calibration=black, progress=steps), steps
 
 
 class TestBundle:
@@ -197,11 +197,12 @@ class TestResume:
                         ("measuring INT8 with 2 layers in float", 4)):
             steps = Steps(kill_at)
             with pytest.raises(KeyboardInterrupt):
-                quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black, tick=steps)
+                quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black, progress=steps)
             assert not list(tmp_path.glob("edgeface*"))
             measured += steps.measured()
         steps = Steps()
-        resumed = quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black, tick=steps)
+        resumed = quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black,
+                                 progress=steps)
         assert content(resumed.bundle) == content(whole.bundle)
         assert measured + steps.measured() == uninterrupted.measured()
         assert not list(tmp_path.glob(".*")), "neither journal nor half a file is left"

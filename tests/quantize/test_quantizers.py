@@ -106,7 +106,7 @@ def test_a_layer_that_is_none(quantizer: Quantizer) -> None:
 
 def test_same_bytes_and_told_progress(quantizer: Quantizer, bundle: Bundle, photos: list[Image]) -> None:
     told: list[tuple[str, int, int]] = []
-    other = _open(bundle, photos, tick=lambda what, done, total: told.append((what, done, total)))
+    other = _open(bundle, photos, progress=lambda what, done, total: told.append((what, done, total)))
     assert told[0][1] == 0 and told[-1][1] == told[-1][2] >= len(photos)
     assert all(0 <= done <= total for _, done, total in told)
     for reverted in ((), quantizer.layers[:3]):

@@ -229,8 +229,8 @@ def test_progress_is_told(floats: Bundle, images: list[Any]) -> None:
     from quantize.tflite import TFLiteQuantizer
 
     ticks: list[tuple[str, int, int]] = []
-    TFLiteQuantizer(floats, images[:2], "max", lambda *tick: ticks.append(tick))
-    assert [tick[1:] for tick in ticks] == [(0, 2), (1, 2), (2, 2)]
+    TFLiteQuantizer(floats, images[:2], "max", lambda *progress: ticks.append(progress))
+    assert [progress[1:] for progress in ticks] == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(

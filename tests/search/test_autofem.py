@@ -15,18 +15,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from edgeface.architecture import get_architecture
+from edgeface.architecture.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
 from edgeface.errors import DataError, ModelError, OptionError
-from edgeface.models import build, get_architecture
-from edgeface.models.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
-from edgeface.search.autofem import CHOICES, WEIGHTS, GenotypeSearch, halves, search
-from edgeface.search.autofem_options import AutoFEMOptions
-from edgeface.search.supernet import (
+from edgeface.models import build
+from edgeface.search.autofem.options import AutoFEMOptions
+from edgeface.search.autofem.search import CHOICES, WEIGHTS, GenotypeSearch, halves, search
+from edgeface.search.autofem.supernet import (
     CONTEXT_CANDIDATES,
     FUSION_CANDIDATES,
     NODES,
     AnyCell,
     AnyOperation,
-    Choice,
+    GumbelChoice,
     StraightThrough,
     build_supernet,
     choices_of,
@@ -70,7 +71,7 @@ def test_gradient_is_the_published_one() -> None:
 
 
 def test_noise_is_gumbel_and_a_function_of_the_seed() -> None:
-    choice = Choice(100_000)
+    choice = GumbelChoice(100_000)
     choice.perturb(1e-3, torch.Generator().manual_seed(3))
     first = choice.noise.clone()
     # Mean and standard deviation of the Gumbel distribution: .5772 and pi / sqrt(6).
@@ -195,8 +196,8 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(OPTIONS, cache, tmp_path / "parts", tick=stop)
-    found = search(OPTIONS, cache, tmp_path / "parts", tick=lambda what, done, total: steps.append(done))
+        search(OPTIONS, cache, tmp_path / "parts", progress=stop)
+    found = search(OPTIONS, cache, tmp_path / "parts", progress=lambda what, done, total: steps.append(done))
     assert steps == [1, 2, 3, 3, 4] and found == whole == read_genotype(tmp_path / "whole" / "genotype.json")
     ours, theirs = (load_file(str(tmp_path / run / "checkpoint.safetensors")) for run in ("whole", "parts"))
     assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())

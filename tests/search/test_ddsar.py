@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeface.architecture import MobileNetSpec, PlainNetSpec, ResNetSpec, get_architecture
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
-from edgeface.models import get_architecture
-from edgeface.models.architecture import Backbone
-from edgeface.search.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
+from edgeface.search.scores.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
 
 PUBLISHED = {
     "damofd-0.5g": ((2.4784, 12.0010, 11.1707, 10.2811, 8.7816), (3, 10, 18, 36, 14), 9.335759, 13.177359),
@@ -55,7 +54,7 @@ def test_scrfd_under_the_same_formula(name: str) -> None:
 def test_families_compared_without_the_stem(regime: str) -> None:
     """The known margins took literal widths, true ones add to DamoFD-0.5G alone: the others have no inverted blocks."""
     for alpha, margin in zip((0.0, 0.25), MARGINS[regime], strict=True):
-        damofd, scrfd = (score(get_architecture(f"{family}-{regime}").backbone, alpha).mended
+        damofd, scrfd = (score(get_architecture(f"{family}-{regime}").backbone, alpha).corrected
                          for family in ("damofd", "scrfd"))
         added = 0.08 if regime == "0.5g" else 0.0
         assert damofd - scrfd == pytest.approx(margin + added, abs=0.011 if regime != "0.5g" else 0.02)
@@ -117,14 +116,14 @@ def test_bad_weights(weights: tuple[float, ...]) -> None:
 
 
 def test_backbones_without_a_score() -> None:
-    with pytest.raises(ModelError, match="not for vgg"):
-        score(Backbone("vgg"))
-    short = dataclasses.replace(Backbone("plainnet"), structure="SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)")
+    with pytest.raises(ModelError, match="not for extd"):
+        score(get_architecture("extd-fpn-32-relu").backbone)
+    short = PlainNetSpec("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)")
     with pytest.raises(ModelError, match="this one has 2"):
         score(short)
     thin = "SuperConvK3BNRELU(3,1,2,1)" + "".join(f"SuperResK3K3({i},{o},2,1,1)" for i, o in ((1, 1),) * 4)
     with pytest.raises(ModelError, match="widths are below 3"):
-        score(Backbone("plainnet", structure=thin))
+        score(PlainNetSpec(thin))
 
 
 def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
@@ -141,7 +140,7 @@ def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
                                             zip(WEIGHTS, found.ses, found.fss, strict=True)))
     same = ("SuperConvK6BNRELU(3,16,4,1)SuperDWK5BNRELU(16,24,2,2)SuperConvK3BNRELU(24,32,2,1)"
             "SuperConvK3BNRELU(32,32,2,1)")
-    assert stages_of(Backbone("plainnet", structure=same), 224)[:3] == [
+    assert stages_of(PlainNetSpec(same), 224)[:3] == [
         [], [Conv(3, 224, 6)], [Conv(16, 56, 5), Conv(16, 28, 1), Conv(24, 28, 5), Conv(24, 28, 1)]]
 
 
@@ -174,7 +173,7 @@ def test_widths_of_a_stage_of_several_blocks() -> None:
     one = ("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,24,2,8,1)"
            "SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)")
     shipped = get_architecture("edgeface-n")
-    wide, narrow = (dataclasses.replace(shipped, backbone=Backbone("plainnet", structure=text))
+    wide, narrow = (dataclasses.replace(shipped, backbone=PlainNetSpec(text))
                     for text in (one, one.replace("(32,48", "(32,40")))
     lateral = math.log(48 / 40) * 3 * 7**2
     c5 = [*stages_of(narrow.backbone, 224)[4], Conv(40, 7, 1), Conv(shipped.neck.channels, 7, 3)]
@@ -184,10 +183,10 @@ def test_widths_of_a_stage_of_several_blocks() -> None:
 
 
 @pytest.mark.parametrize("backbone", [
-    Backbone("mobilenetv1"), Backbone("mobilenetv1", widths=(8,) * 6, depths=(1,)), Backbone("resnetv1e", widths=(8,)),
-    Backbone("resnetv1e", block="basic", widths=(8, 8, 8, 8, 0), depths=(1, 1, 1, 2)),
+    MobileNetSpec((), ()), MobileNetSpec(widths=(8,) * 6, depths=(1,)), ResNetSpec((8,), (), ""),
+    ResNetSpec(block="basic", widths=(8, 8, 8, 8, 0), depths=(1, 1, 1, 2)),
 ])
-def test_malformed_backbones_are_one_line(backbone: Backbone) -> None:
+def test_malformed_backbones_are_one_line(backbone: MobileNetSpec | ResNetSpec) -> None:
     with pytest.raises(ModelError, match=r"do not describe five stages|width is below 1|this one has 1") as caught:
         score(backbone)
     assert "\n" not in str(caught.value)
@@ -212,7 +211,7 @@ def test_command_prints_the_published_score(tmp_path: Path) -> None:
     found = [json.loads(run(text, "--alpha", "0.005", "--format", "json").stdout)
              for text in ("damofd-0.5g", architecture.backbone.structure, str(path))]
     assert found[0] == found[1] == found[2]
-    assert found[0]["ddsar"] == pytest.approx(9.335759, abs=1e-6) and found[0]["mended"] > found[0]["ddsar"]
+    assert found[0]["ddsar"] == pytest.approx(9.335759, abs=1e-6) and found[0]["corrected"] > found[0]["ddsar"]
     assert list(found[0]["stages"]) == ["stem", "c2", "c3", "c4", "c5"]
     assert "DDSAR 13.177359 as published" in run("damofd-0.5g").stdout
 
@@ -230,13 +229,13 @@ def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
     (("nothing",), "unknown model 'nothing'"),
     (("SuperX",), "malformed"),
     (("none.json",), "cannot read none.json"),
-    (("{folder}/vgg.json",), "not for vgg"),
+    (("{folder}/vgg.json",), "unknown backbone 'vgg' .known: convnet, plainnet"),
     (("damofd-0.5g", "--alpha", "nan"), "--alpha nan"),
     (("damofd-0.5g", "--data", "none.csv"), "none.csv"),
 ])
 def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    vgg = dataclasses.replace(get_architecture("edgeface-n"), backbone=Backbone("vgg"))
-    (tmp_path / "vgg.json").write_text(vgg.dumps())
+    text = get_architecture("edgeface-n").dumps()
+    (tmp_path / "vgg.json").write_text(text.replace('"convnet"', '"vgg"'))
     arguments = tuple(argument.format(folder=tmp_path) for argument in arguments)
     with pytest.raises(EdgefaceError, match=message) as caught:
         raise run(*arguments).exception

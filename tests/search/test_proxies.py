@@ -10,29 +10,21 @@ from typing import Any
 
 import pytest
 
+from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec, get_architecture
+from edgeface.architecture.layers import layers_of, macs_of, params_of
 from edgeface.errors import ModelError, OptionError
-from edgeface.models import get_architecture
-from edgeface.models.architecture import Architecture, Backbone, Head, Neck
-from edgeface.search import ddsar
-from edgeface.search.ddsar import WEIGHTS
-from edgeface.search.layers import layers_of, macs_of, params_of
-from edgeface.search.proxies import (
-    PROXIES,
-    WITH_ALPHA,
-    depth,
-    entropy,
-    noise,
-    outputs,
-    proxy,
-    stage_macs,
-    unbypassed,
-    zen,
-)
+from edgeface.search.scores import ddsar
+from edgeface.search.scores.ddsar import WEIGHTS
+from edgeface.search.scores.entropy import entropy
+from edgeface.search.scores.macs import depth, stage_macs, unbypassed
+from edgeface.search.scores.outputs import outputs
+from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, noise, proxy
+from edgeface.search.scores.zen import zen
 from edgeface.search.space import SPACES
 
-SMALL = Architecture("small", Backbone("plainnet", (
+SMALL = Architecture("small", PlainNetSpec(
     "SuperConvK3BNRELU(3,8,2,1)SuperDWK5BNRELU(8,16,2,1)SuperResK3K3(16,24,2,8,1)SuperResK1K3K1(24,32,2,8,1)"
-    "SuperResIDWE2K3(32,48,2,16,1)")), Neck("fpn", 16), Head("plain", 24, 1, depthwise=True))
+    "SuperResIDWE2K3(32,48,2,16,1)"), PyramidSpec("fpn", 16), PlainHeadSpec(24, 1, depthwise=True))
 PATH = (
     ((3, 8, 3, 2, 1),),
     ((8, 8, 5, 2, 8), (8, 16, 1, 1, 1)),
@@ -42,8 +34,8 @@ PATH = (
      (16, 96, 1, 1, 1), (96, 96, 3, 1, 96), (96, 48, 1, 1, 1)),
 )
 """of SMALL, stem and c2 to c5: input and output channels, kernel, stride, groups of every convolution but shortcuts"""
-STRAIGHT = dataclasses.replace(SMALL, backbone=Backbone("plainnet", (
-    "SuperConvK6BNRELU(3,16,4,1)" + SMALL.backbone.structure.partition(",1)SuperDWK5BNRELU(8,16,2,1)")[2])))
+STRAIGHT = dataclasses.replace(SMALL, backbone=PlainNetSpec(
+    "SuperConvK6BNRELU(3,16,4,1)" + SMALL.backbone.structure.partition(",1)SuperDWK5BNRELU(8,16,2,1)")[2]))
 """the same from c3 on, behind a stem of stride 4"""
 
 
@@ -57,7 +49,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def executed(backbone: Backbone) -> dict[str, list[tuple[int, ...]]]:
+def executed(backbone: PlainNetSpec) -> dict[str, list[tuple[int, ...]]]:
     """Convolutions of the module in order of execution, without shortcuts, as in :data:`PATH`, by stage."""
     import torch
 
@@ -148,14 +140,15 @@ def test_zen_against_torch_modules() -> None:
 def test_zen_grows_with_width() -> None:
     """The published motive: wider networks express more."""
     structures = [SMALL.backbone.structure.replace("48,2,16", f"{width},2,16") for width in (32, 48, 96)]
-    widths = [dataclasses.replace(SMALL, backbone=Backbone("plainnet", structure)) for structure in structures]
+    widths = [dataclasses.replace(SMALL, backbone=PlainNetSpec(structure)) for structure in structures]
     assert sorted(widths, key=zen) == widths
 
 
-def test_ddsar_and_mended_are_those_of_the_backbone() -> None:
+def test_ddsar_and_corrected_are_those_of_the_backbone() -> None:
     architecture = get_architecture("damofd-0.5g")
     found = ddsar.score(architecture.backbone, 0.005)
-    assert (proxy("ddsar", architecture, 0.005), proxy("mended", architecture, 0.005)) == (found.ddsar, found.mended)
+    assert proxy("ddsar", architecture, 0.005) == found.ddsar
+    assert proxy("corrected", architecture, 0.005) == proxy("mended", architecture, 0.005) == found.corrected
     assert proxy("detector", SMALL, 0.05) == ddsar.detector_score(SMALL, 0.05)
     assert proxy("detector", SMALL) == ddsar.detector_score(SMALL, ddsar.ALPHA, ddsar.WEIGHTS)
 
@@ -238,7 +231,7 @@ def test_alpha_does_not_matter_to_the_others(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(OptionError, match=r"unknown score 'naswot' \(known: ddsar, mended, detector"):
+    with pytest.raises(OptionError, match=r"unknown score 'naswot' \(known: ddsar, corrected, detector"):
         proxy("naswot", SMALL)
 
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
+from edgeface.architecture.layers import macs_of
+from edgeface.architecture.structure import parse
 from edgeface.errors import OptionError
-from edgeface.models.structure import parse
-from edgeface.search.layers import macs_of
 from edgeface.search.space import SPACES, get_space
 
 
@@ -86,9 +86,9 @@ def test_a_narrow_projection_survives_a_training_step_with_channels_last():
     pytest.importorskip("torch", reason="torch is not installed")
     code = """
 import torch
-from edgeface.models.architecture import Backbone
+from edgeface.architecture import PlainNetSpec
 from edgeface.models.detector import build_backbone
-network = build_backbone(Backbone("plainnet", "SuperConvK6BNRELU(3,8,4,1)SuperResK1K3K1(8,8,2,16,1)"
+network = build_backbone(PlainNetSpec("SuperConvK6BNRELU(3,8,4,1)SuperResK1K3K1(8,8,2,16,1)"
     "SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,16,2,8,1)")).train()
 images = torch.rand(4, 3, 256, 256).to(memory_format=torch.channels_last)
 sum(feature.mean() for feature in network(images)).backward()

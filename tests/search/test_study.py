@@ -9,11 +9,11 @@ import shutil
 
 import pytest
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import macs_of
 from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
-from edgeface.models.architecture import Architecture
-from edgeface.search.latency_table import LatencyTable, Record
-from edgeface.search.layers import macs_of
-from edgeface.search.record import StudyOptions
+from edgeface.predict.table import LatencyTable, Record
+from edgeface.search.options import StudyOptions
 from edgeface.search.space import SPACES, get_space
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
@@ -24,8 +24,9 @@ from ray_cluster import two_machines
 from typer.testing import CliRunner
 
 from edgeface import cli
-from edgeface.search.clock import RESOURCE, Clock, measure_group
-from edgeface.search.genetics import CHOICE, Candidate, Pool
+from edgeface.search.evolution import CHOICE, Pool
+from edgeface.search.latency import RESOURCE, LatencyOracle, measure_group
+from edgeface.search.results import Candidate
 from edgeface.search.study import Study, load_options
 
 SIZE = "160x128"
@@ -37,7 +38,7 @@ def quiet_note(text):
     assert "\n" not in text
 
 
-def no_tick(what, done, total):
+def sound_progress(what, done, total):
     assert 0 <= done <= total
 
 
@@ -62,7 +63,7 @@ def done(small_space, tmp_path_factory):
         if finished.number == 0:
             shutil.copytree(folder, before)
 
-    study = Study(dataclasses.replace(OPTIONS, space=small_space), folder, no_tick, quiet_note)
+    study = Study(dataclasses.replace(OPTIONS, space=small_space), folder, sound_progress, quiet_note)
     return folder, before, rounds, study.run(told)
 
 
@@ -110,7 +111,7 @@ def test_equal_measurements_give_the_same_choice(done, tmp_path):
     folder, before, _, _ = done
     again = tmp_path / "run"
     shutil.copytree(before, again)
-    study = Study(load_options(again), again, no_tick, quiet_note)
+    study = Study(load_options(again), again, sound_progress, quiet_note)
     assert study._stored(0) is not None
     study._choose(1)
     assert (again / "round-1.json").read_bytes() == (folder / "round-1.json").read_bytes()
@@ -121,7 +122,7 @@ def test_a_finished_search_is_read_not_repeated(done):
     folder, _, _, front = done
     table = (folder / f"latency-{SIZE}.json").read_bytes()
     seen = []
-    again = Study(load_options(folder), folder, no_tick, quiet_note).run(seen.append)
+    again = Study(load_options(folder), folder, sound_progress, quiet_note).run(seen.append)
     assert (folder / f"latency-{SIZE}.json").read_bytes() == table
     assert [net.to_json() for net in again] == [net.to_json() for net in front]
     assert [r.number for r in seen] == [0, 1]
@@ -141,7 +142,7 @@ def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
         Study(load_options(again), again, stop, quiet_note).run(lambda r: None)
     chosen = (again / "round-1.json").read_bytes()
     assert not (again / "front.json").exists()
-    front = Study(load_options(again), again, no_tick, quiet_note).run(lambda r: None)
+    front = Study(load_options(again), again, sound_progress, quiet_note).run(lambda r: None)
     assert (again / "round-1.json").read_bytes() == chosen
     assert len(json.loads((again / "front.json").read_text())) == len(front)
 
@@ -149,7 +150,7 @@ def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
 def test_a_budget_nothing_keeps_names_the_fastest(done, small_space, tmp_path):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=0.001)
-    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     with pytest.raises(OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"):
         study.run(lambda r: None, [table])
 
@@ -157,27 +158,27 @@ def test_a_budget_nothing_keeps_names_the_fastest(done, small_space, tmp_path):
 def test_a_budget_everything_keeps_is_noted(done, small_space, tmp_path):
     notes = []
     options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=1e6)
-    study = Study(options, tmp_path / "run", no_tick, notes.append)
-    study.clock.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
+    study = Study(options, tmp_path / "run", sound_progress, notes.append)
+    study.oracle.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
     study._check_budget()
     assert len(notes) == 1
     assert "excludes nothing" in notes[0]
 
 
-@pytest.mark.parametrize(("change", "within"), [
-    ({"objective": "budget", "budget_ms": 0.0}, None),
-    ({"objective": "weighted", "exchange": 2.0, "cost": "size"}, True),
-    ({"objective": "pareto", "cost": "memory"}, True),
+def test_a_budget_must_be_given():
+    with pytest.raises(OptionError, match="--objective budget needs --budget-ms"):
+        dataclasses.replace(OPTIONS, objective="budget", budget_ms=0.0)
+
+
+@pytest.mark.parametrize("change", [
+    {"objective": "weighted", "exchange": 2.0, "cost": "size"},
+    {"objective": "pareto", "cost": "memory"},
 ])
-def test_objectives(done, small_space, tmp_path, change, within):
+def test_objectives(done, small_space, tmp_path, change):
     """What evolution sends to the device is the best it saw by its own objective."""
-    if within is None:
-        with pytest.raises(OptionError, match="--objective budget needs --budget-ms"):
-            dataclasses.replace(OPTIONS, **change)
-        return
     options = dataclasses.replace(OPTIONS, space=small_space, **change)
-    study = Study(options, tmp_path / "run", no_tick, quiet_note)
-    study.clock.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
+    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study.oracle.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
     seen = list(study._evolve(1).values())
     picked = study._pick(seen)
     assert len(picked) == OPTIONS.picks
@@ -192,16 +193,16 @@ def test_budget_and_best_score(done, small_space, tmp_path):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     budget = sorted(table.ms(r) for r in table.valid)[len(table.valid) // 2]
     options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=budget, generations=6)
-    study = Study(options, tmp_path / "run", no_tick, quiet_note)
-    study.clock.adopt(table)
+    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study.oracle.adopt(table)
     seen = list(study._evolve(1).values())
     picked = study._pick(seen)
     assert all(e.predicted_ms <= budget for e in picked)
-    allowed = [e.score for e in seen if e.predicted_ms <= budget and study.clock.record(
+    allowed = [e.score for e in seen if e.predicted_ms <= budget and study.oracle.record(
         Candidate(e.architecture, e.size)) is None]
     assert picked[0].score == max(allowed)
     cheapest = min(picked, key=lambda e: e.cost)  # of the front below the budget, to both its ends
-    unmeasured = [e for e in seen if study.clock.record(Candidate(e.architecture, e.size)) is None]
+    unmeasured = [e for e in seen if study.oracle.record(Candidate(e.architecture, e.size)) is None]
     assert cheapest.cost == min(e.cost for e in unmeasured)
     assert not any(e.cost <= cheapest.cost and e.score > cheapest.score for e in unmeasured)
 
@@ -209,14 +210,15 @@ def test_budget_and_best_score(done, small_space, tmp_path):
 def test_another_search_in_the_folder(done):
     options = dataclasses.replace(load_options(done[0]), seed=5)
     with pytest.raises(OptionError, match="holds a search with other options: go on with edgeface search --resume"):
-        Study(options, done[0], no_tick, quiet_note)
+        Study(options, done[0], sound_progress, quiet_note)
 
 
 def test_a_table_of_another_setting(done, small_space, tmp_path):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
-    study = Study(dataclasses.replace(OPTIONS, space=small_space, threads=2), tmp_path / "run", no_tick, quiet_note)
+    options = dataclasses.replace(OPTIONS, space=small_space, threads=2)
+    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     with pytest.raises(DataError, match="this search is of onnx fp32, 160x128, 2 threads"):
-        study.clock.adopt(table)
+        study.oracle.adopt(table)
     with pytest.raises(DataError, match="begin another table"):
         table.joined(dataclasses.replace(table, cpu="another"))
 
@@ -238,7 +240,7 @@ def test_damaged_files_of_a_search(done, tmp_path, name, content):
     shutil.copytree(done[0], again)
     (again / name).write_text(content)
     with pytest.raises(EdgefaceError) as caught:
-        Study(load_options(again), again, no_tick, quiet_note).run(lambda r: None)
+        Study(load_options(again), again, sound_progress, quiet_note).run(lambda r: None)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -259,13 +261,13 @@ def test_networks_of_each_size_are_drawn_first(small_space):
 def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
     """On a device where a multiply-accumulate takes 20 ns and a network 1 ms on top."""
     options = dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size")
-    study = Study(options, tmp_path / "run", no_tick, quiet_note)
+    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     chosen = study._choose(0)
-    for size, setting in study.clock.settings.items():
+    for size, setting in study.oracle.settings.items():
         times = [(e.architecture, 1 + 2e-8 * macs_of(e.architecture, setting.width, setting.height))
                  for e in chosen.picked if e.size == size]
         records = tuple(Record(a, ms / 10, 0.99 * ms / 10, 1.01 * ms / 10, ms) for a, ms in times)
-        study.clock.adopt(LatencyTable(setting, "made up", "onnxruntime 0", records, (10.0,)))
+        study.oracle.adopt(LatencyTable(setting, "made up", "onnxruntime 0", records, (10.0,)))
     front = study._front([study._with_measurements(chosen)])
     assert {net.size for net in front} == set(TWO_SIZES)
     assert [net.params for net in front] == sorted(net.params for net in front)
@@ -277,19 +279,19 @@ def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
 @pytest.mark.slow
 def test_a_search_over_two_sizes(small_space, tmp_path):
     folder = tmp_path / "run"
-    study = Study(dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"), folder, no_tick,
+    study = Study(dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"), folder, sound_progress,
                   quiet_note)
     rounds = []
     front = study.run(rounds.append)
     assert [r.number for r in rounds] == [0, 1]
     tables = {size: folder / f"latency-{size}.json" for size in TWO_SIZES}
     assert all(len(LatencyTable.load(path).records) >= OPTIONS.first for path in tables.values())
-    measured = [(e, study.clock.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked]
+    measured = [(e, study.oracle.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked]
     assert {e.size for e, _ in measured} == set(TWO_SIZES)
     for e, ms in measured:
         assert ms is None or any(net.score >= e.score and net.params <= e.cost for net in front)
     before = {size: path.read_bytes() for size, path in tables.items()}
-    again = Study(load_options(folder), folder, no_tick, quiet_note).run(lambda r: None)
+    again = Study(load_options(folder), folder, sound_progress, quiet_note).run(lambda r: None)
     assert [net.to_json() for net in again] == [net.to_json() for net in front]
     assert {size: path.read_bytes() for size, path in tables.items()} == before
 
@@ -304,21 +306,21 @@ def broken():
 def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
     """As the same networks are left out where no cluster is: told by name, the others measured."""
     options, notes = dataclasses.replace(OPTIONS, space=small_space), []
-    clock = Clock(options, tmp_path, no_tick, quiet_note)
-    quick = dataclasses.replace(clock.protocol, rounds=5, per_round=2, warm_up_s=0.1)
+    oracle = LatencyOracle(options, tmp_path, sound_progress, quiet_note)
+    quick = dataclasses.replace(oracle.protocol, rounds=5, per_round=2, warm_up_s=0.1)
     good = get_space(small_space).sample(0)
 
     def group(*networks):
-        return measure_group({"setting": dataclasses.asdict(clock.settings[SIZE]), "architectures":
+        return measure_group({"setting": dataclasses.asdict(oracle.settings[SIZE]), "architectures":
                               [a.to_json() for a in networks], "protocol": dataclasses.asdict(quick)})
 
     nothing = group(broken())
     assert nothing["table"] == ""
-    clock.take(SIZE, nothing, notes.append)
-    assert clock.tables == {}
-    clock.take(SIZE, json.loads(json.dumps(group(broken(), good))), notes.append)
-    assert [r.architecture for r in clock.tables[SIZE].records] == [good]
-    assert LatencyTable.load(clock.path(SIZE)) == clock.tables[SIZE]
+    oracle.take(SIZE, nothing, notes.append)
+    assert oracle.tables == {}
+    oracle.take(SIZE, json.loads(json.dumps(group(broken(), good))), notes.append)
+    assert [r.architecture for r in oracle.tables[SIZE].records] == [good]
+    assert LatencyTable.load(oracle.path(SIZE)) == oracle.tables[SIZE]
     assert len(notes) == 2
     assert all(note.startswith("left out: broken: ") and "malformed" in note for note in notes)
 
@@ -328,12 +330,12 @@ def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
     """Two groups of networks, on the machine that has the device."""
     options, notes = dataclasses.replace(OPTIONS, space=small_space), []
     with two_machines({RESOURCE: 1}) as cluster:
-        study = Study(options, tmp_path / "run", no_tick, notes.append, ray=cluster.address)
+        study = Study(options, tmp_path / "run", sound_progress, notes.append, ray=cluster.address)
         wanted = [study.pool.sample(seed) for seed in range(13)]
         with pytest.raises(DeviceError, match="none of 1 networks could be measured"):
-            study.clock.measure([Candidate(broken(), SIZE)])
-        study.clock.measure([*wanted, Candidate(broken(), SIZE)])
-    table = LatencyTable.load(study.clock.path(SIZE))
+            study.oracle.measure([Candidate(broken(), SIZE)])
+        study.oracle.measure([*wanted, Candidate(broken(), SIZE)])
+    table = LatencyTable.load(study.oracle.path(SIZE))
     assert len(table.reference_ms) >= 2
     assert {r.architecture.name for r in table.records} == {c.architecture.name for c in wanted}
     assert [note.partition(": ")[2].partition(": ")[0] for note in notes] == ["broken", "broken"]

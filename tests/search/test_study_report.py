@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, HOSTILE, Reader, check_in_chromium
 
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.layers import layers_of, macs_of, params_of
+from edgeface.architecture.registry import get_architecture
 from edgeface.errors import OutputError
-from edgeface.models.architecture import Architecture
-from edgeface.models.registry import get_architecture
-from edgeface.search.latency_table import LatencyTable, Record, Setting
-from edgeface.search.layers import layers_of, macs_of, params_of
-from edgeface.search.record import Evaluation, FrontNet, Round, StudyOptions
+from edgeface.predict.table import LatencyTable, Record, Setting
+from edgeface.search.options import StudyOptions
+from edgeface.search.report import document, write_report
+from edgeface.search.results import FrontNet, Round, ScoredNetwork
 from edgeface.search.space import SPACES
-from edgeface.search.study_report import document, write_report
 
 BUDGET_MS = 6.0
 CPU = "A processor & its cores"
@@ -39,17 +40,17 @@ class Example:
         return document(other.options, other.rounds, other.front, other.tables)
 
 
-def evaluation(architecture: Architecture, size: str, draw: random.Random, known: bool) -> tuple[Evaluation, float]:
+def evaluation(architecture: Architecture, size: str, draw: random.Random, known: bool) -> tuple[ScoredNetwork, float]:
     """A real network scored by its multiply-accumulates, about 10 ms each 500 million, and a prediction of that."""
     width, height = map(int, size.split("x"))
     macs = macs_of(architecture, width, height)
     ms = round((1 + macs / 50e6) * draw.uniform(0.7, 1.3), 3)
     predicted = round(ms * draw.gauss(1, 0.05), 3) if known else 0.0
     interval = (0.9 * predicted, 1.1 * predicted)
-    return Evaluation(architecture, size, math.log(macs), predicted, predicted, interval), ms
+    return ScoredNetwork(architecture, size, math.log(macs), predicted, predicted, interval), ms
 
 
-def front_net(found: Evaluation, ms: float, number: int) -> FrontNet:
+def front_net(found: ScoredNetwork, ms: float, number: int) -> FrontNet:
     width, height = map(int, found.size.split("x"))
     layers = layers_of(found.architecture, width, height)
     return FrontNet(found.architecture, found.size, found.score, found.predicted_ms, found.interval_ms, ms,
@@ -174,7 +175,7 @@ def test_no_network_kept_the_limits(example: Example) -> None:
 
 def test_hostile_strings_stay_text(example: Example) -> None:
     evil = dataclasses.replace(example.front[0].architecture, name=HOSTILE)
-    strange = dataclasses.replace(evil, backbone=dataclasses.replace(evil.backbone, kind=HOSTILE, structure=HOSTILE),
+    strange = dataclasses.replace(evil, backbone=dataclasses.replace(evil.backbone, structure=HOSTILE),
                                   neck=dataclasses.replace(evil.neck, kind=HOSTILE))
     nets = (dataclasses.replace(example.front[0], architecture=evil, size=HOSTILE),
             dataclasses.replace(example.front[1], architecture=strange))

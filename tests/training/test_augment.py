@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeface.annotations import AnnotatedImage, read_annotations
+from edgeface.images.annotations import AnnotatedImage, read_annotations
 from edgeface.training.augment import MIRRORED, View, _colour, _crop, _generator, batch_indices, make_batch
 from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.degrade import DRAWS, Change, compress, degrade, motion_blur, noise

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeface.annotations import read_annotations
 from edgeface.errors import DataError, ImageError
 from edgeface.images import read_image
+from edgeface.images.annotations import read_annotations
 from edgeface.training.dataset import LEVELS, LONG_SIDE_PX, open_cache
 
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from edgeface import zoo
+from edgeface.architecture import Architecture
+from edgeface.architecture.genotype import DEFAULT_GENOTYPE, write_genotype
 from edgeface.errors import ModelError, OptionError
-from edgeface.models import Architecture
-from edgeface.models.genotype import DEFAULT_GENOTYPE, write_genotype
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.ema import EMA
 from edgeface.training.optimizer import orthogonalise
@@ -140,9 +140,9 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
     """240 steps on five photos: the loss falls to half and the portrait's face is found."""
+    from edgeface.architecture import get_architecture
     from edgeface.detector import Detector
     from edgeface.images import read_image
-    from edgeface.models import get_architecture
     from edgeface.runners.torch import TorchRunner
     from edgeface.zoo import load_weights_file, network_with
 

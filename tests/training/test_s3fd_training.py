@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from released import released
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from edgeface.annotations import AnnotatedImage, read_annotations
+from edgeface.architecture import Architecture, get_architecture
 from edgeface.decode import HeadLayout, decode, head_layout
 from edgeface.errors import OptionError
-from edgeface.models import Architecture, get_architecture
+from edgeface.images.annotations import AnnotatedImage, read_annotations
 from edgeface.models.s3fd import VARIANCES
 from edgeface.training.assign import boxes_to_offsets, flatten, make_cells, offsets_to_boxes, to_boxes
 from edgeface.training.augment import Batch, _generator, batch_indices, make_batch
@@ -32,13 +31,12 @@ from edgeface.training.losses import detection_loss, hard_negatives, margin_loss
 from edgeface.training.matching import compensated, overlap
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import RECIPES, AugmentOptions, TrainOptions, get_recipe
+from edgeface.types import Doubles
 
 CPU = torch.device("cpu")
 FAMILY = ("extd-fpn-32-prelu", "eresfd-16", "asfd-d0")
 EXTD, ERESFD, ASFD = (head_layout(get_architecture(name)) for name in FAMILY)
 S3FD_CROPS = RECIPES["extd"].augment
-Floats = NDArray[np.float32]
-
 
 def random_faces(seed: int, count: int, size: int, low: float = 3.0) -> torch.Tensor:
     """Boxes from ``low`` px to the whole image, cut by its border."""
@@ -113,7 +111,7 @@ def test_a_box_far_too_large_gives_no_infinite_gradient() -> None:
 # Matching
 
 
-def dense_iou(faces: Floats, priors: Floats) -> Floats:
+def dense_iou(faces: Doubles, priors: Doubles) -> Doubles:
     """[F, A], in float32 and in the order of operations that makes equal overlaps equal."""
     table = np.zeros((len(faces), len(priors)), np.float32)
     for f, (x1, y1, x2, y2) in enumerate(faces):
@@ -124,7 +122,7 @@ def dense_iou(faces: Floats, priors: Floats) -> Floats:
     return table
 
 
-def slow_match(faces: Floats, priors: Floats, compensate: bool) -> dict[int, int]:
+def slow_match(faces: Doubles, priors: Doubles, compensate: bool) -> dict[int, int]:
     """Prior -> face of one image, as the released code does it step by step."""
     if not len(faces):
         return {}

@@ -21,13 +21,13 @@ from edgeface.errors import DataError, ModelError, OptionError, TrainingError
 from edgeface.models import build, get_architecture
 from edgeface.options import field_help
 from edgeface.training import open_photos, train_model
-from edgeface.training.checkpoint import read_meta, save_weights
+from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.optimizer import Muon, orthogonalise
 from edgeface.training.options import RANGES, TrainOptions
 from edgeface.training.start import branch_options, fill
-from edgeface.zoo import load_weights
+from edgeface.zoo import load_weights, save_weights
 
 NET = get_architecture("edgeface-n")
 WITH_LANDMARKS = replace(NET, name="mine", head=replace(NET.head, landmarks=5))

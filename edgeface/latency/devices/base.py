@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import BACKENDS, Backend
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished
 
 OLDEST_PYTHON = (3, 10)
 FREE_BYTES = 200 << 20
@@ -47,11 +48,11 @@ class Device(ABC):
         jobs: Sequence[Job],
         protocol: Protocol | None = None,
         reference: int | None = None,
-        tick: Tick | None = None,
+        progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:
-        """Like :func:`edgeface.latency.protocol.measure`, on the device. The Bundles of ``jobs`` lie here."""
+        """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie here."""
 
     @abstractmethod
     def close(self) -> None:

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeface.latency import protocol as timing
+from edgeface.latency import session as timing
 from edgeface.latency.devices.base import Device, Finding, findings
 from edgeface.latency.examine import examine
-from edgeface.latency.jobs import LOCAL, Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import LOCAL, Job, Protocol
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished
 
 
 class LocalDevice(Device):
@@ -29,11 +30,11 @@ class LocalDevice(Device):
         jobs: Sequence[Job],
         protocol: Protocol | None = None,
         reference: int | None = None,
-        tick: Tick | None = None,
+        progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:
-        return timing.measure(jobs, protocol, reference, tick, finished, failed)
+        return timing.measure(jobs, protocol, reference, progress, finished, failed)
 
     def close(self) -> None:
         pass

@@ -37,11 +37,12 @@ from edgeface.latency.devices.base import OLDEST_PYTHON, Device, Finding, findin
 from edgeface.latency.devices.journal import Journal
 from edgeface.latency.devices.run import Run, content_key
 from edgeface.latency.devices.session import Session
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished
 
 STAGE = Path(__file__).with_name("stage.py")
 ANSWER_S = 120.0
@@ -144,7 +145,7 @@ class RemoteDevice(Device):
         jobs: Sequence[Job],
         protocol: Protocol | None = None,
         reference: int | None = None,
-        tick: Tick | None = None,
+        progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:
@@ -152,7 +153,7 @@ class RemoteDevice(Device):
         off are not measured again; ``finished`` is called with them too."""
         if not jobs:
             raise DeviceError("nothing to measure: name at least one Bundle")
-        run = Run(jobs, protocol or Protocol(), reference, tick, finished, failed)
+        run = Run(jobs, protocol or Protocol(), reference, progress, finished, failed)
         identity = [self.url, self.python, dataclasses.asdict(run.protocol), run.identity(), agent_path()]
         run.resume(Journal.find(self._journals, identity))
         if run.waiting():
@@ -181,7 +182,7 @@ class RemoteDevice(Device):
 
     def _heed(self, line: dict[str, Any], run: Run, wanted: Sequence[int], install: str) -> None:
         if "progress" in line:
-            run.tick(**line["progress"])
+            run.progress(**line["progress"])
         elif "measurement" in line:
             run.record(line["measurement"])
         elif "failed" in line:
@@ -231,7 +232,7 @@ class RemoteDevice(Device):
                         staged = self._send(session, line, files)
                 elif kind == "stored" and run:
                     with self._understood():
-                        run.tick(f"sent {files[line['index']].path}", 0, len(run.jobs))
+                        run.progress(f"sent {files[line['index']].path}", 0, len(run.jobs))
                 elif kind == "error":
                     raise self._stage_error(line)
                 elif kind == "end" and staged:

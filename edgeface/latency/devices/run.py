@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 from edgeface.bundle import MANIFEST, Bundle
 from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.devices.journal import Journal
-from edgeface.latency.jobs import Job, Protocol
 from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
-    from edgeface.latency.protocol import Failed, Finished, Tick
+    from edgeface.latency.session import Failed, Finished
 
 
 class Run:
     """Keeps the records as they come, in the order of the jobs, and in a journal."""
 
-    def __init__(self, jobs: Sequence[Job], protocol: Protocol, reference: int | None, tick: Tick | None,
+    def __init__(self, jobs: Sequence[Job], protocol: Protocol, reference: int | None, progress: Progress | None,
                  finished: Finished | None, failed: Failed | None) -> None:
         """A job whose Bundle cannot be opened fails here, alone."""
         self.jobs, self.protocol, self.reference = list(jobs), protocol, reference
-        self._tick, self._finished, self._failed = tick, finished, failed
+        self._progress, self._finished, self._failed = progress, finished, failed
         self.bundles: dict[int, Bundle] = {}
         self.done: dict[int, Measurement] = {}
         self.wrong: dict[int, str] = {}
@@ -57,10 +58,10 @@ class Run:
         again = [] if self.reference is None or not waiting or self.reference in self.wrong else [self.reference]
         return sorted({*waiting, *again})
 
-    def tick(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         """Tell the caller."""
-        if self._tick:
-            self._tick(what, done, total)
+        if self._progress:
+            self._progress(what, done, total)
 
     def fail(self, index: int, reason: str) -> None:
         """A job that cannot be measured; the others go on."""

@@ -1,0 +1,1 @@
+"""Comparisons that a choice of this project rests on; nothing here ships."""

@@ -1,0 +1,280 @@
+"""The layers of an Architecture, in order of execution, without building it: what scores and latency models read.
+
+Needs nothing beyond the standard library and takes microseconds where building the module takes milliseconds; a search
+asks a hundred thousand times. Batch normalisation and ReLU are folded into the convolution before them on export, so
+they are no layers here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.architecture.specs import Backbone, ConvNetSpec, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.structure import SuperBlock, parse, round8
+from edgeface.errors import ModelError
+
+KINDS = ("conv", "depthwise", "add", "resize")
+BACKBONES = ("convnet", "plainnet")
+COUNTED_AT = (640, 480)
+"""px: the input size at which multiply-accumulates are limited and quoted"""
+CONVNET_STEM = (6, 4)
+"""kernel and stride"""
+Block = SuperBlock | tuple[int, int, int]
+"""of a plainnet, or of a convnet: input width, output width, residuals (of the stem -1)"""
+Group = tuple[str, int, int]
+"""kind, kernel, stride"""
+
+
+class Layer(NamedTuple):
+    """One operator of the deployed network."""
+
+    kind: str
+    """conv, depthwise (one filter a channel), add (of two maps), resize (to twice the size)"""
+    kernel: int
+    """side of the filter; 0 where there is none"""
+    stride: int
+    in_channels: int
+    out_channels: int
+    width: int
+    """of the output, px"""
+    height: int
+    """of the output, px"""
+    shortcut: bool = False
+    """a 1x1 convolution beside the others, around which it leads: it reads what they read"""
+
+    @property
+    def cells(self) -> int:
+        """Positions of the output."""
+        return self.width * self.height
+
+    @property
+    def inputs(self) -> int:
+        """Channels that one of its outputs is made of."""
+        return 1 if self.kind == "depthwise" else self.in_channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates: of convolutions only, as :mod:`edgeface.models.complexity` counts."""
+        return self.cells * self.kernel**2 * self.inputs * self.out_channels
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.macs // self.cells + self.out_channels * (self.kernel > 0)
+
+    @property
+    def values_read(self) -> int:
+        """Values of its input or inputs."""
+        if self.kind == "resize":
+            return self.cells * self.in_channels // 4
+        return self.cells * self.in_channels * (2 if self.kind == "add" else self.stride**2)
+
+    @property
+    def values_written(self) -> int:
+        """Values of its output."""
+        return self.cells * self.out_channels
+
+    @property
+    def group(self) -> Group:
+        """What decides which of a runtime's kernels computes it."""
+        return (self.kind, self.kernel, self.stride)
+
+    @property
+    def title(self) -> str:
+        """``conv 3x3 of stride 2``."""
+        return f"{self.kind} {self.kernel}x{self.kernel} of stride {self.stride}" if self.kernel else self.kind
+
+    def __str__(self) -> str:
+        return f"{self.title}, {self.in_channels} to {self.out_channels} channels at {self.width}x{self.height}"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive layers that a search exchanges as one: a super-block, the neck, the head. Parts are kept and are
+    compared by identity, which is quick."""
+
+    layers: tuple[Layer, ...]
+    out_channels: int
+    stride: int
+    """of its output against its input"""
+
+    @property
+    def path(self) -> tuple[Layer, ...]:
+        """The convolutions that follow each other: without shortcuts."""
+        return tuple(layer for layer in self.layers if layer.kernel and not layer.shortcut)
+
+    @property
+    def macs(self) -> int:
+        """Sum over its layers."""
+        return sum(layer.macs for layer in self.layers)
+
+
+def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
+    """The parts of ``architecture`` on an image of ``width`` x ``height`` px, the backbone's blocks first.
+
+    Raises ModelError for a backbone, neck or head of a kind that no search here produces (:data:`BACKBONES`, fpn and
+    plain): such a network is built and measured instead.
+    """
+    backbone, neck, head = architecture.backbone, architecture.neck, architecture.head
+    if backbone.kind not in BACKBONES or neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
+        raise ModelError(f"{architecture.name}: layers are listed for backbones {' and '.join(BACKBONES)} with neck "
+                         f"fpn and head plain, this is {backbone.kind} with {neck.kind} and {head.kind}")
+    assert isinstance(neck, PyramidSpec)
+    if width % 32 or height % 32 or min(width, height) < 32:
+        raise ModelError(f"input {width}x{height}: width and height are multiples of 32")
+    if min(neck.channels, head.channels, head.anchors, *getattr(backbone, "widths", ())) < 1:
+        raise ModelError(f"{architecture.name}: widths and anchors must be at least 1")
+    parts, channels, step = [], {}, 1
+    for block in blocks_of(backbone):
+        part = block_part(block, width // step, height // step)
+        step *= part.stride
+        channels[step] = part.out_channels  # the last block at a stride gives its feature
+        parts.append(part)
+    if not {8, 16, 32} <= set(channels):
+        raise ModelError(f"{architecture.name}: its blocks end at stride {step}, a backbone has features at 8, 16, 32")
+    parts.append(_neck_part(neck, (channels[8], channels[16], channels[32]), width, height))
+    parts.append(_head_part(head, neck.channels, width, height))
+    return parts
+
+
+def layers_of(architecture: Architecture, width: int, height: int) -> tuple[Layer, ...]:
+    """All layers, as :func:`parts_of` lists them."""
+    return tuple(layer for part in parts_of(architecture, width, height) for layer in part.layers)
+
+
+def params_of(architecture: Architecture) -> int:
+    """Parameters of the deployed network: weights and biases, batch normalisation folded."""
+    return sum(layer.params for layer in layers_of(architecture, 32, 32))
+
+
+def macs_of(architecture: Architecture, width: int, height: int) -> int:
+    """Multiply-accumulates, equal to :func:`edgeface.models.complexity.count`."""
+    return sum(part.macs for part in parts_of(architecture, width, height))
+
+
+class _Walk:
+    """Collects layers while it follows one map through the network."""
+
+    def __init__(self, channels: int, width: int, height: int) -> None:
+        self.channels, self.width, self.height = channels, width, height
+        self.layers: list[Layer] = []
+
+    def conv(self, out: int, kernel: int, stride: int = 1, depthwise: bool = False) -> None:
+        self.width, self.height = self.width // stride, self.height // stride
+        self._add("depthwise" if depthwise else "conv", out, kernel, stride)
+
+    def add(self) -> None:
+        self._add("add", self.channels, 0, 1)
+
+    def _add(self, kind: str, out: int, kernel: int, stride: int) -> None:
+        self.layers.append(Layer(kind, kernel, stride, self.channels, out, self.width, self.height))
+        self.channels = out
+
+    def shortcut(self, out: int, stride: int) -> None:
+        """A 1x1 projection of the map, which itself goes on as it was."""
+        self.layers.append(Layer("conv", 1, stride, self.channels, out, self.width // stride, self.height // stride,
+                                 shortcut=True))
+
+
+def blocks_of(backbone: Backbone) -> Sequence[Block]:
+    """What :func:`block_part` takes, of a backbone of :data:`BACKBONES`. Raises ModelError."""
+    if isinstance(backbone, ConvNetSpec):
+        return _convnet_blocks(backbone.widths, backbone.depths)
+    assert isinstance(backbone, PlainNetSpec), backbone.kind
+    return parse(backbone.structure)
+
+
+@lru_cache(maxsize=1 << 16)
+def block_part(block: Block, width: int, height: int) -> Part:
+    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage, on a map of this size."""
+    if isinstance(block, tuple):
+        return _convnet_part(block, width, height)
+    walk, stride = _Walk(block.in_channels, width, height), block.stride
+    for index in range(block.layers):
+        if block.kind == "conv":
+            walk.conv(block.out_channels, block.kernel, stride)
+        elif block.kind == "separable":
+            walk.conv(walk.channels, block.kernel, stride, depthwise=True)
+            walk.conv(block.out_channels, 1)
+        else:
+            for out, inner, step, project in _residuals(block, stride, index == 0):
+                _residual(walk, block, out, inner, step, project)
+        stride = 1
+    return Part(tuple(walk.layers), block.out_channels, block.stride)
+
+
+def _residuals(block: SuperBlock, stride: int, first: bool) -> Iterator[tuple[int, int, int, bool]]:
+    """(output width, inner width, stride, projected in any case) of each residual of one inner layer."""
+    out, inner = block.out_channels, block.bottleneck
+    if block.kind == "basic":
+        yield out, inner, stride, first
+    elif block.kind == "bottleneck":
+        yield out, inner, stride, first
+        yield out, inner, 1, False
+    else:
+        yield inner, round8(block.expansion * inner), stride, first
+        yield out, round8(block.expansion * out), 1, False
+
+
+def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int, project: bool) -> None:
+    if project or stride > 1 or walk.channels != out:
+        walk.shortcut(out, stride)
+    if block.kind == "basic":
+        walk.conv(inner, block.kernel, stride)
+        walk.conv(out, block.kernel)
+    else:
+        walk.conv(inner, 1)
+        walk.conv(inner, block.kernel, stride, depthwise=block.kind == "inverted")
+        walk.conv(out, 1)
+    walk.add()
+
+
+def _convnet_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Block]:
+    if len(widths) != 4 or len(depths) != 3:
+        raise ModelError(f"convnet takes 4 widths and 3 depths, got {list(widths)} and {list(depths)}")
+    return [(3, widths[0], -1), *((before, out, depth) for before, out, depth in
+                                  zip(widths, widths[1:], depths, strict=False))]
+
+
+def _convnet_part(block: tuple[int, int, int], width: int, height: int) -> Part:
+    in_channels, out, residuals = block
+    walk = _Walk(in_channels, width, height)
+    kernel, stride = CONVNET_STEM if residuals < 0 else (3, 2)
+    walk.conv(out, kernel, stride)
+    for _ in range(residuals):
+        walk.conv(out, 3)
+        walk.conv(out, 3)
+        walk.add()
+    return Part(tuple(walk.layers), out, stride)
+
+
+@lru_cache(maxsize=1 << 12)
+def _neck_part(neck: PyramidSpec, channels: tuple[int, ...], width: int, height: int) -> Part:
+    layers = []
+    for stride, in_channels in zip((8, 16, 32), channels, strict=True):
+        layers.append(Layer("conv", 1, 1, in_channels, neck.channels, width // stride, height // stride))
+    for stride in (16, 8):
+        walk = _Walk(neck.channels, width // stride, height // stride)
+        walk.layers.append(Layer("resize", 0, 1, neck.channels, neck.channels, walk.width, walk.height))
+        walk.add()
+        layers += walk.layers
+    return Part(tuple(layers), neck.channels, 1)
+
+
+@lru_cache(maxsize=1 << 12)
+def _head_part(head: PlainHeadSpec, channels: int, width: int, height: int) -> Part:
+    layers = []
+    for stride in (8, 16, 32):
+        walk = _Walk(channels, width // stride, height // stride)
+        for _ in range(head.stack):
+            if head.depthwise:
+                walk.conv(walk.channels, 3, depthwise=True)
+            walk.conv(head.channels, 1 if head.depthwise else 3)
+        for out in (1, 4, 2 * head.landmarks)[: 3 if head.landmarks else 2]:
+            walk.layers.append(Layer("conv", 1, 1, walk.channels, out * head.anchors, walk.width, walk.height))
+        layers += walk.layers
+    return Part(tuple(layers), head.channels, 1)

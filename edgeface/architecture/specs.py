@@ -1,0 +1,228 @@
+"""One specification for each kind of backbone, neck and head: what it reads, and nothing else.
+
+As text all kinds of a part share one flat object with a ``kind`` (:func:`flat`): a field that a kind does not have
+stands there with the value that says nothing. So it was when there was one dataclass for all of them, and files of that
+time open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeface.architecture.genotype import Genotype
+from edgeface.errors import ModelError
+from edgeface.schema import from_fields, short
+
+
+@dataclass(frozen=True)
+class ConvNetSpec:
+    """Our own backbone: outputs at strides 8, 16 and 32."""
+
+    kind: str = field(default="convnet", init=False)
+    widths: tuple[int, ...]
+    """output channels of the stem and of each stage"""
+    depths: tuple[int, ...]
+    """residuals of each stage"""
+
+
+@dataclass(frozen=True)
+class PlainNetSpec:
+    """Backbones of DamoFD and of our searches: outputs at strides 8, 16 and 32."""
+
+    kind: str = field(default="plainnet", init=False)
+    structure: str
+    """the published structure string"""
+
+
+@dataclass(frozen=True)
+class MobileNetSpec:
+    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32."""
+
+    kind: str = field(default="mobilenetv1", init=False)
+    widths: tuple[int, ...]
+    """of the first convolution, the stem, and c2 to c5"""
+    depths: tuple[int, ...]
+    """blocks of c2 to c5"""
+
+
+@dataclass(frozen=True)
+class ResNetSpec:
+    """Backbones of SCRFD-2.5G to -34G: outputs at strides 8, 16 and 32."""
+
+    kind: str = field(default="resnetv1e", init=False)
+    widths: tuple[int, ...]
+    """of the stem and of c2 to c5"""
+    depths: tuple[int, ...]
+    """blocks of c2 to c5"""
+    block: str
+    """basic or bottleneck"""
+
+
+@dataclass(frozen=True)
+class EXTDSpec:
+    """Backbone of EXTD: outputs at strides 4 to 128."""
+
+    kind: str = field(default="extd", init=False)
+    widths: tuple[int, ...]
+    """the one width of all maps"""
+    activation: str
+    """prelu, lrelu or relu"""
+
+
+@dataclass(frozen=True)
+class EResNetSpec:
+    """Backbone of EResFD: outputs at strides 4 to 128."""
+
+    kind: str = field(default="eresfd", init=False)
+    widths: tuple[int, ...]
+    """of the first two layers, and of all others"""
+    depths: tuple[int, ...]
+    """blocks at strides 8 to 128"""
+
+
+@dataclass(frozen=True)
+class ASFDSpec:
+    """Backbones of ASFD: outputs at strides 4 to 128."""
+
+    kind: str = field(default="asfd", init=False)
+    widths: tuple[int, ...]
+    """of the stem and of c2 to c7"""
+    depths: tuple[int, ...]
+    """blocks of c2 to c5"""
+    block: str
+    """basic, bottleneck or depthwise"""
+
+
+@dataclass(frozen=True)
+class PyramidSpec:
+    """Feature pyramid over the backbone's outputs."""
+
+    kind: str
+    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the head reads the
+    backbone's maps), extd or sepfpn"""
+    channels: int
+
+
+@dataclass(frozen=True)
+class AutoFEMSpec:
+    """Neck of ASFD, put together by a search."""
+
+    kind: str = field(default="autofem", init=False)
+    channels: int
+    genotype: Genotype | None
+    """its operations"""
+    repeats: int = 1
+    """how often it follows upon itself"""
+
+
+@dataclass(frozen=True)
+class _DistanceHead:
+    channels: int
+    stack: int
+    """3x3 convolutions in the tower"""
+    norm: str = "batch"
+    """batch (folds away on export) or group (as published)"""
+    groups: int = 0
+    """groups of the group normalisation"""
+    depthwise: bool = False
+    anchors: int = 1
+    """boxes predicted per cell"""
+    offset: float = 0.5
+    """position of a cell's anchor point inside the cell, in strides"""
+    landmarks: int = 0
+    """points of a face that are also predicted: 5, or 0 for none"""
+
+
+@dataclass(frozen=True)
+class PlainHeadSpec(_DistanceHead):
+    """A tower of its own on each of three levels, then 1x1 outputs."""
+
+    kind: str = field(default="plain", init=False)
+
+
+@dataclass(frozen=True)
+class SCRFDHeadSpec(_DistanceHead):
+    """One tower, and 3x3 outputs, shared by three levels."""
+
+    kind: str = field(default="scrfd", init=False)
+
+
+@dataclass(frozen=True)
+class S3FDHeadSpec:
+    """Prior boxes on six levels, strides 4 to 128: one a cell, in its middle."""
+
+    kind: str = field(default="s3fd", init=False)
+    channels: int
+    stack: int
+    """3x3 convolutions in each of two towers, for class and box, shared by the levels"""
+    depthwise: bool = False
+    prior: tuple[float, ...] = ()
+    """width and height of a prior box, in strides"""
+    kernel: int = 1
+    """of the output convolutions"""
+    maxout: str = ""
+    """out (of three background outputs on the finest level the largest counts), or in-out (also of three face outputs
+    on the other levels)"""
+    dual: bool = False
+    """on neck autofem: in training also reads the maps that the neck starts from"""
+
+
+Backbone = ConvNetSpec | PlainNetSpec | MobileNetSpec | ResNetSpec | EXTDSpec | EResNetSpec | ASFDSpec
+Neck = PyramidSpec | AutoFEMSpec
+Head = PlainHeadSpec | SCRFDHeadSpec | S3FDHeadSpec
+Spec = Backbone | Neck | Head
+
+PYRAMIDS = ("fpn", "pafpn", "none", "extd", "sepfpn")
+KINDS: dict[str, dict[str, type[Spec]]] = {
+    "backbone": {"convnet": ConvNetSpec, "plainnet": PlainNetSpec, "mobilenetv1": MobileNetSpec,
+                 "resnetv1e": ResNetSpec, "extd": EXTDSpec, "eresfd": EResNetSpec, "asfd": ASFDSpec},
+    "neck": {**dict.fromkeys(PYRAMIDS, PyramidSpec), "autofem": AutoFEMSpec},
+    "head": {"scrfd": SCRFDHeadSpec, "plain": PlainHeadSpec, "s3fd": S3FDHeadSpec},
+}
+"""part -> kind -> its specification"""
+FLAT: dict[str, dict[str, Any]] = {
+    "backbone": {"structure": "", "widths": (), "depths": (), "block": "", "activation": ""},
+    "neck": {"channels": None, "genotype": None, "repeats": 1},
+    "head": {"channels": None, "stack": None, "norm": "batch", "groups": 0, "depthwise": False, "anchors": 1,
+             "offset": 0.5, "prior": (), "kernel": 1, "maxout": "", "dual": False, "landmarks": 0},
+}
+"""part -> every field of any kind, in the order of the text, and the value that says nothing"""
+
+
+def flat(part: str, spec: Spec) -> dict[str, Any]:
+    """``spec`` as one flat object, JSON-ready; the field landmarks only where there are any."""
+    values = {"kind": spec.kind, **{name: getattr(spec, name, default) for name, default in FLAT[part].items()}}
+    genotype = values.get("genotype")
+    if genotype is not None:
+        values["genotype"] = dataclasses.asdict(genotype)
+    if not values.get("landmarks", True):
+        del values["landmarks"]
+    return values
+
+
+def read_spec(part: str, data: Any, where: str) -> Any:
+    """Read what :func:`flat` wrote, with or without the fields that say nothing.
+
+    Raises ModelError, in one line, for an unknown kind and for a field that its kind does not have.
+    """
+    if not isinstance(data, dict):
+        raise ModelError(f"{where}: expected an object, got {short(data)}")
+    kind, known = data.get("kind"), KINDS[part]
+    if not isinstance(kind, str):
+        raise ModelError(f"{where}.kind: expected a string, got {short(kind)}")
+    if kind not in known:
+        raise ModelError(f"{where}: unknown {part} {short(kind)} (known: {', '.join(known)})")
+    cls = known[kind]
+    own = {f.name for f in dataclasses.fields(cls) if f.init}
+    for name, default in FLAT[part].items():
+        if name in data and name not in own and _plain(data[name]) != default:
+            owners = [k for k, other in known.items() if name in {f.name for f in dataclasses.fields(other)}]
+            raise ModelError(f"{where} {kind}: {name} is for {' and '.join(owners)} only, leave it out")
+    given = {key: value for key, value in data.items() if key in own or key not in ("kind", *FLAT[part])}
+    return from_fields(cls, given, where)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,436 @@
+"""Where two files of one network part: every tensor of both, side by side, on one photo.
+
+Both are opened with all their tensors in view (:mod:`edgeface.probes`) and see the same letterboxed photo. Files
+whose tensors have the same names (one target, or OpenVINO and the ONNX it was made from) are paired by name. Others are
+aligned: tensors pair up in order of execution, where shape and sign agree, so that similarity adds up to the most. ::
+
+    A  conv ---- relu ---- conv ---- add ---- relu          of ONNX: one operator each
+                  |         |                  |
+    B       conv + relu -- conv -------- add + relu         of TFLite: fused, so some of A stay without a partner
+
+Per pair: the largest absolute difference, the relative RMS = rms(A - B) / std(A), and the signal-to-noise ratio
+10 log10(sum A^2 / sum (A - B)^2) in dB. The files part at the first pair whose relative RMS exceeds the tolerance:
+
+=========================  ====  ====================================================================================
+files                      tol.  because
+=========================  ====  ====================================================================================
+fp32 with fp32             1e-3  other orders of summation give 2e-5 at most; a wrong weight or padding 1e-2 and more
+fp16 with fp32 or fp16     1e-2  weights are rounded by up to 2^-11: 2e-3 at most
+int8 with anything         0.3   256 levels per tensor: 0.1 in most layers, 0.24 at most in heads that see no face
+=========================  ====  ====================================================================================
+
+("At most" is of edgeface-n and four published networks on 25 development photos; at 0.1 a sound int8 file parts on 22.)
+
+Errors of INT8 grow layer by layer, so that the first excess says little about its cause: the pair that raises the error
+most above all pairs before it is named as well.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.bundle import Bundle
+from edgeface.decode import head_layout
+from edgeface.errors import MissingExtraError, OptionError
+from edgeface.files import atomic_write
+from edgeface.images import letterbox
+from edgeface.probes import Probe, TensorInfo, Tensors, open_probe
+from edgeface.types import Floats
+
+TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.3}
+"""precision of the coarser file -> default tolerance"""
+STRONG = 0.9
+"""similarity of tensors that are surely the same"""
+WEAK = 0.5
+"""similarity below which two tensors pair up only because nothing else is left"""
+PAIR_BONUS = 0.05
+"""score of a pair with no similarity at all: what comes after a broken layer still has its partner"""
+SAMPLES = 4096
+"""values of a tensor that similarity is judged by"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One tensor of A and its partner in B."""
+
+    a: TensorInfo
+    b: TensorInfo
+    shape: tuple[int, ...]
+    """of A's"""
+    max_abs: float
+    """largest absolute difference"""
+    rel_rms: float
+    """rms(A - B) / std(A); infinite where either has NaN or infinity"""
+    snr_db: float
+    """infinite for equal tensors"""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; a figure that is not finite is None."""
+        return {
+            "a": vars(self.a), "b": vars(self.b), "shape": list(self.shape), "max_abs": _finite(self.max_abs),
+            "rel_rms": _finite(self.rel_rms), "snr_db": _finite(self.snr_db),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All pairs in order of execution of A, the input first."""
+
+    a: str
+    """what A is: folder name of a Bundle, or a zoo model in torch"""
+    b: str
+    tolerance: float
+    """relative RMS"""
+    pairs: tuple[Pair, ...]
+    alone_a: tuple[str, ...]
+    """layers of A whose tensor has no partner in B"""
+    alone_b: tuple[str, ...]
+
+    @property
+    def parting(self) -> int | None:
+        """Index of the first pair beyond the tolerance; None if there is none."""
+        return next((i for i, pair in enumerate(self.pairs) if not pair.rel_rms <= self.tolerance), None)
+
+    @property
+    def jump(self) -> int | None:
+        """Index of the pair that raises the error most above all pairs before it; None if all pairs are equal."""
+        before, best, found = 0.0, 0.0, None
+        for i, pair in enumerate(self.pairs):
+            if pair.rel_rms - before > best:
+                best, found = pair.rel_rms - before, i
+            before = max(before, pair.rel_rms)
+            if math.isinf(before):
+                break
+        return found
+
+    def before(self, index: int) -> float:
+        """Largest relative RMS of all pairs before ``index``."""
+        return max((pair.rel_rms for pair in self.pairs[:index]), default=0.0)
+
+    def sentences(self) -> list[str]:
+        """What was found, for a reader: where they part or that they agree, the largest jump, what has no partner."""
+        lines = []
+        if self.parting is None:
+            worst = max(self.pairs, key=lambda pair: pair.rel_rms)
+            lines.append(f"A and B agree: {len(self.pairs)} tensors within {self.tolerance:g}, the largest relative "
+                         f"RMS is {worst.rel_rms:.3g} at {_both(worst)}")
+        else:
+            pair = self.pairs[self.parting]
+            lines.append(f"A and B part at {_both(pair)}: relative RMS {pair.rel_rms:.3g}, tolerance "
+                         f"{self.tolerance:g}, {self.before(self.parting):.3g} at most before it")
+        if self.jump is not None and self.pairs[self.jump].rel_rms > self.tolerance / 10:  # else it is noise
+            pair = self.pairs[self.jump]
+            lines.append(f"largest jump: {_both(pair)}, from {self.before(self.jump):.3g} to {pair.rel_rms:.3g}")
+        if self.alone_a or self.alone_b:
+            lines.append(f"not compared, because the other file has no such tensor: {len(self.alone_a)} of A, "
+                         f"{len(self.alone_b)} of B")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as ``--format json`` prints it."""
+        def named(index: int | None) -> dict[str, Any] | None:
+            return None if index is None else {"index": index, **self.pairs[index].to_json(),
+                                               "rel_rms_before": _finite(self.before(index))}
+
+        return {
+            "a": self.a, "b": self.b, "tolerance": self.tolerance, "equal": self.parting is None,
+            "parting": named(self.parting), "largest_jump": named(self.jump),
+            "alone": {"a": list(self.alone_a), "b": list(self.alone_b)},
+            "pairs": [pair.to_json() for pair in self.pairs],
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the two, before it is opened."""
+
+    label: str
+    model: str
+    architecture: Architecture
+    size: tuple[int, int] | None
+    """(width, height) in px; None: any"""
+    default_size: tuple[int, int]
+    precision: str
+    outputs: Mapping[str, str]
+    """our output name -> name of a tensor or layer of the probe"""
+    open: Callable[[], Probe]
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Subject:
+        """An exported file."""
+        manifest = bundle.manifest
+        size = (manifest.input.width, manifest.input.height)
+        return cls(bundle.path.resolve().name, manifest.model, manifest.architecture,
+                   None if manifest.input.dynamic else size, size, manifest.precision, manifest.outputs,
+                   lambda: open_probe(bundle))
+
+    @classmethod
+    def find(cls, name: Path | str) -> Subject:
+        """The Bundle in the folder ``name``, or the network of that zoo name or weights file, run by torch.
+
+        Raises BundleError, ModelError.
+        """
+        from edgeface import zoo
+
+        path = Path(name)
+        if path.is_dir() or not zoo.is_network(name):
+            return cls.of_bundle(Bundle.open(path, verify=False))  # the probe checks the bytes it loads
+        architecture = zoo.resolve(name).architecture
+        return cls(f"{name} in torch", architecture.name, architecture, None, (640, 480), "fp32",
+                   {output: output for output in head_layout(architecture).output_names},
+                   lambda: _torch_probe(str(name)))
+
+
+def compare(a: Subject, b: Subject, image: NDArray[np.uint8], tolerance: float | None = None) -> Comparison:
+    """Run ``image`` (uint8 RGB [H, W, 3], any size) through both and pair their tensors.
+
+    tolerance: relative RMS; None takes that of :data:`TOLERANCES`. Raises OptionError for two networks, for two sizes
+    and for a tolerance that is none, and what opening a probe raises.
+    """
+    if tolerance is None:
+        tolerance = max(TOLERANCES[subject.precision] for subject in (a, b))
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise OptionError(f"--tolerance must be a number of 0 or more, got {tolerance:g}")
+    _check_same_network(a, b)
+    batch = letterbox(image, *_common_size(a, b))[0][None]
+    with a.open() as probe_a, b.open() as probe_b:
+        return compare_sides(a.label, Side.look(probe_a, batch, a.outputs),
+                             b.label, Side.look(probe_b, batch, b.outputs), tolerance)
+
+
+class Side:
+    """The tensors of one file and their values on the photo, without later copies of a tensor.
+
+    Constant tensors are kept, and those with NaN: behind a broken layer many are equal and yet no copies.
+    """
+
+    @classmethod
+    def look(cls, probe: Probe, batch: NDArray[np.uint8], outputs: Mapping[str, str]) -> Side:
+        """Run one image [1, H, W, 3]."""
+        return cls(probe.tensors, probe.run(batch), outputs)
+
+    def __init__(self, tensors: Sequence[TensorInfo], values: Tensors, outputs: Mapping[str, str]) -> None:
+        self.values = values
+        self.tensors: list[TensorInfo] = []
+        seen: set[tuple[tuple[int, ...], bytes]] = set()
+        for tensor in tensors:
+            value = values[tensor.name]
+            key = (value.shape, value.tobytes())
+            if key not in seen or tensor.name in outputs.values() or _sign(value) is None:
+                seen.add(key)
+                self.tensors.append(tensor)
+        self.outputs = {ours: i for ours, theirs in outputs.items() for i, tensor in enumerate(self.tensors)
+                        if theirs in (tensor.name, tensor.layer)}
+        """our output name -> index"""
+        self.shapes = [_shape(values[tensor.name]) for tensor in self.tensors]
+        self.signs = [_sign(values[tensor.name]) for tensor in self.tensors]
+        self.samples = [_sample(values[tensor.name]) for tensor in self.tensors]
+
+
+def compare_sides(label_a: str, a: Side, label_b: str, b: Side, tolerance: float) -> Comparison:
+    """Pair the tensors of two sides and measure the pairs."""
+    matched = align(a, b, tolerance)
+    pairs = tuple(_measure(a.tensors[i], b.tensors[j], a.values[a.tensors[i].name], b.values[b.tensors[j].name])
+                  for i, j in matched)
+    partners_a, partners_b = {i for i, _ in matched}, {j for _, j in matched}
+    return Comparison(
+        label_a, label_b, tolerance, pairs,
+        tuple(t.layer for i, t in enumerate(a.tensors) if i not in partners_a),
+        tuple(t.layer for j, t in enumerate(b.tensors) if j not in partners_b),
+    )
+
+
+def align(a: Side, b: Side, tolerance: float) -> list[tuple[int, int]]:
+    """(index in A, index in B) of tensors that are the same, in order of A.
+
+    By name if at least half of the tensors have one in common. Otherwise the inputs and the outputs of equal names are
+    pairs, and the rest follows from :func:`monotone`:
+
+    1. Tensors that are surely the same. The first pass gives the spine, further ones the branches that one runtime
+       executes earlier than the other.
+    2. Similar ones anywhere; and, if an output is beyond the tolerance, even unlike ones between the same two pairs of
+       the spine.
+    3. In that case also what is left on branches out of order (:func:`_pair_rest`).
+    """
+    places = {tensor.name: j for j, tensor in enumerate(b.tensors)}
+    named = [(i, places[tensor.name]) for i, tensor in enumerate(a.tensors) if tensor.name in places]
+    named = [(i, j) for i, j in named if a.shapes[i] == b.shapes[j]]
+    if 2 * len(named) >= min(len(a.tensors), len(b.tensors)):
+        return named
+    pairs = {0: 0} | {i: b.outputs[name] for name, i in a.outputs.items() if name in b.outputs}
+    scores = _similarities(a, b)
+    sound = all(scores.get(pair, 0.0) >= 1 - tolerance for pair in pairs.items())
+    spine = monotone({pair: score for pair, score in scores.items() if score >= STRONG}, *_left(a, b, pairs))
+    pairs |= dict(spine)
+    rows, columns = [i for i, _ in spine], [j for _, j in spine]
+    for least in (STRONG, WEAK if sound else 0.0):  # an error that reaches no output is no error but a wrong pair
+        allowed = {(i, j): score for (i, j), score in scores.items() if score >= least
+                   and (score >= WEAK or bisect.bisect(rows, i) == bisect.bisect(columns, j))}
+        while more := monotone(allowed, *_left(a, b, pairs)):
+            pairs |= dict(more)
+    return sorted((pairs if sound else pairs | _pair_rest(a, b, pairs)).items())
+
+
+def _left(a: Side, b: Side, pairs: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Indices in A and in B that are in no pair."""
+    taken = set(pairs.values())
+    return ([i for i in range(len(a.tensors)) if i not in pairs], [j for j in range(len(b.tensors)) if j not in taken])
+
+
+def _pair_rest(a: Side, b: Side, pairs: Mapping[int, int]) -> dict[int, int]:
+    """Of what is left, that of one shape and sign in order, where both sides have equally many."""
+    kinds: dict[Any, tuple[list[int], list[int]]] = {}
+    for place, (side, indices) in enumerate(zip((a, b), _left(a, b, pairs), strict=True)):
+        for i in indices:
+            kinds.setdefault((side.shapes[i], bool(side.signs[i])), ([], []))[place].append(i)
+    return {i: j for rows, columns in kinds.values() if len(rows) == len(columns)
+            for i, j in zip(rows, columns, strict=True)}
+
+
+def monotone(scores: Mapping[tuple[int, int], float], rows: Sequence[int], columns: Sequence[int],
+             ) -> list[tuple[int, int]]:
+    """Pairs (row, column), both increasing, whose scores add up to the most (Needleman and Wunsch, 1970).
+
+    ``scores``: of the pairs that are allowed; each adds :data:`PAIR_BONUS`.
+    """
+    best = np.zeros((len(rows) + 1, len(columns) + 1))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            score = scores.get((row, column))
+            together = -math.inf if score is None else best[i, j] + score + PAIR_BONUS
+            best[i + 1, j + 1] = max(best[i, j + 1], best[i + 1, j], together)
+    pairs = []
+    i, j = len(rows), len(columns)
+    while i and j:
+        if best[i, j] == best[i - 1, j]:
+            i -= 1
+        elif best[i, j] == best[i, j - 1]:
+            j -= 1
+        else:
+            i, j = i - 1, j - 1
+            pairs.append((rows[i], columns[j]))
+    return pairs[::-1]
+
+
+def plot_comparison(path: Path | str, comparison: Comparison) -> None:
+    """Write a PNG: relative RMS of every pair in order, the tolerance, and the parting tensor with its name.
+
+    Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "eval", "drawing the comparison") from error
+    errors = np.array([pair.rel_rms for pair in comparison.pairs])
+    top = max(1e-7, 10 * comparison.tolerance, 2 * float(errors[np.isfinite(errors)].max(initial=0)))
+    errors = np.clip(np.nan_to_num(errors, nan=top, posinf=top), 1e-8, top)  # a log scale has no zero
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(errors, ".-", lw=0.8, label="relative RMS, at least 1e-8")
+    axes.axhline(comparison.tolerance, color="tab:gray", ls="--", lw=1, label=f"tolerance {comparison.tolerance:g}")
+    marks = [("largest jump", comparison.jump, "tab:orange", "^"), ("they part", comparison.parting, "tab:red", "o")]
+    for what, index, colour, marker in marks:
+        if index is not None:
+            name = comparison.pairs[index].a.layer
+            axes.semilogy(index, errors[index], marker, ms=9, color=colour, label=f"{what}: {name[-60:]}")
+    step = max(1, len(errors) // 40)
+    ticks = range(0, len(errors), step)
+    axes.set_xticks(ticks, [comparison.pairs[i].a.layer[-28:] for i in ticks], rotation=90, fontsize=6)
+    axes.set(ylabel="rms(A - B) / std(A)", ylim=(5e-9, 2 * top))
+    axes.set_title(f"A: {comparison.a}\nB: {comparison.b}", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+
+
+def _torch_probe(name: str) -> Probe:
+    from edgeface.probes.torch import TorchProbe
+
+    return TorchProbe.open(name)
+
+
+def _check_same_network(a: Subject, b: Subject) -> None:
+    if a.model != b.model:
+        raise OptionError(f"A is {a.model} and B is {b.model}: two networks share no tensors: compare files of one")
+    if a.architecture != b.architecture:
+        raise OptionError(f"A and B are both called {a.model} but have different architectures: compare files that "
+                          "were exported from one network")
+
+
+def _common_size(a: Subject, b: Subject) -> tuple[int, int]:
+    """(width, height) that both take; a file of any size takes the other's."""
+    if a.size and b.size and a.size != b.size:
+        raise OptionError(f"A takes {a.size[0]}x{a.size[1]} px and B {b.size[0]}x{b.size[1]}: export both at one size")
+    return a.size or b.size or a.default_size
+
+
+def _shape(value: Floats) -> tuple[int, ...]:
+    """Without sides of 1, which runtimes add and drop."""
+    return tuple(side for side in value.shape if side != 1)
+
+
+def _sign(value: Floats) -> bool | None:
+    """Are there negative values? Tells a convolution from the ReLU behind it. None of a constant and where NaN is."""
+    low, high = float(value.min()), float(value.max())
+    return low < 0 if math.isfinite(low) and low != high else None
+
+
+def _sample(value: Floats) -> NDArray[np.float64]:
+    """Evenly spread values; of tensors of equal shape, the same ones."""
+    flat = value.ravel()
+    return flat[:: max(1, flat.size // SAMPLES)].astype(np.float64)
+
+
+def _similarities(a: Side, b: Side) -> dict[tuple[int, int], float]:
+    """(i, j) -> similarity of all pairs whose shapes and signs agree, and of the outputs."""
+    found: dict[tuple[int, int], float] = {}
+    outputs = {(i, b.outputs[name]) for name, i in a.outputs.items() if name in b.outputs}
+    for i, (shape, sign) in enumerate(zip(a.shapes, a.signs, strict=True)):
+        for j, (other_shape, other_sign) in enumerate(zip(b.shapes, b.signs, strict=True)):
+            agree = sign == other_sign or None in (sign, other_sign) or (i, j) in outputs
+            if shape == other_shape and agree:
+                found[i, j] = _similarity(a.samples[i], b.samples[j])
+    return found
+
+
+def _similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """1 - rms(x - y) / std, clipped to 0 ... 1."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale, error = max(float(x.std()), float(y.std())), float(np.sqrt(np.mean((x - y) ** 2)))
+    if error == 0:
+        return 1.0
+    return float(np.clip(1 - error / scale, 0, 1)) if scale > 0 and math.isfinite(error / scale) else 0.0
+
+
+def _measure(a: TensorInfo, b: TensorInfo, x: Floats, y: Floats) -> Pair:
+    first, second = (value.astype(np.float64).ravel() for value in (x, y))
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        same = np.array_equal(first, second, equal_nan=True)
+        return Pair(a, b, x.shape, 0.0 if same else math.inf, 0.0 if same else math.inf,
+                    math.inf if same else -math.inf)
+    error = first - second
+    noise, power = float(np.mean(error**2)), float(np.mean(first**2))
+    if noise == 0:
+        return Pair(a, b, x.shape, 0.0, 0.0, math.inf)
+    scale = float(first.std()) or math.sqrt(power)  # a constant tensor is measured by its size
+    return Pair(a, b, x.shape, float(np.abs(error).max()), math.sqrt(noise) / scale if scale else math.inf,
+                10 * math.log10(power / noise) if power else -math.inf)
+
+
+def _both(pair: Pair) -> str:
+    a, b = pair.a, pair.b
+    return a.layer if a.layer == b.layer else f"{a.layer} (in B: {b.layer})"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Search of an AutoFEM genotype, the neck of ASFD; needs torch."""

@@ -1,0 +1,193 @@
+"""What networks take, in a search: asked of a model, or of the device.
+
+One latency table and one model for each input size. Whatever the device answers goes into the table, which is saved
+after every group of networks, and the model is fitted anew when it is next asked.
+
+On a Ray cluster, groups go to the machines that have the device: those started with
+``ray start --resources='{"edgeface_device": 1}'``. They make the files and measure them; the table is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.errors import DataError, DeviceError
+from edgeface.latency.devices import open_device
+from edgeface.latency.protocol import LOCAL, Protocol
+from edgeface.options import parse_size
+from edgeface.predict.model import LatencyModel, Prediction
+from edgeface.predict.table import (
+    PROTOCOL,
+    LatencyTable,
+    Record,
+    Setting,
+    anonymous,
+    measure,
+    none_measured,
+)
+from edgeface.schema import from_fields
+from edgeface.search.options import StudyOptions
+from edgeface.search.results import Candidate
+from edgeface.types import Progress
+from edgeface.workers import open_workers
+
+Note = Callable[[str], None]
+RESOURCE = "edgeface_device"
+"""of a Ray cluster: only machines with it measure, and one thing at a time"""
+TRIES = 2
+"""times that a network is measured before its figure is given up as too uncertain"""
+
+
+class LatencyOracle:
+    """Latency tables of a run folder, and the device that fills them."""
+
+    def __init__(self, options: StudyOptions, folder: Path, progress: Progress, note: Note,
+                 ray: str | None = None) -> None:
+        self.device, self.folder, self.progress, self.note, self.ray = options.device, folder, progress, note, ray
+        self.protocol = dataclasses.replace(PROTOCOL, max_load=options.max_load)
+        self.settings = {size: Setting(options.device, options.target, options.precision, *parse_size(size),
+                                       options.threads) for size in options.sizes}
+        self.tables = {size: LatencyTable.load(self.path(size)) for size in options.sizes if self.path(size).is_file()}
+        self._models: dict[str, LatencyModel] = {}
+
+    def path(self, size: str) -> Path:
+        """Of the table of ``size``."""
+        return self.folder / f"latency-{size}.json"
+
+    def adopt(self, table: LatencyTable) -> None:
+        """Begin with what was measured before. Raises DataError for a table of another setting."""
+        sizes = [size for size, setting in self.settings.items() if setting == table.setting]
+        if not sizes:
+            wanted = ", or ".join(map(str, self.settings.values()))
+            raise DataError(f"the latency table is of {table.setting}, this search is of {wanted}")
+        if sizes[0] not in self.tables:
+            self._keep(sizes[0], table)
+
+    def check(self) -> None:
+        """Raise DeviceError for a device that cannot be reached: before files are made for it, not after."""
+        if self.device != LOCAL and not self.ray:
+            with open_device(self.device) as device:
+                device.check()
+
+    def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
+        """One for each, in ms."""
+        found: dict[int, Prediction] = {}
+        for size in self.settings:
+            chosen = [i for i, candidate in enumerate(candidates) if candidate.size == size]
+            if chosen:
+                predictions = self.model(size).predict([candidates[i].architecture for i in chosen])
+                found.update(zip(chosen, predictions, strict=True))
+        return [found[i] for i in range(len(candidates))]
+
+    def model(self, size: str) -> LatencyModel:
+        """Fitted to all that was measured at ``size``."""
+        if size not in self._models:
+            self._models[size] = LatencyModel(self.tables[size])
+        return self._models[size]
+
+    def measure(self, candidates: Sequence[Candidate], again: bool = False) -> None:
+        """Ask the device for what has no valid record; ``again``: for all, averaging. A network that cannot be made
+        or measured is noted and left out. Raises DeviceError, and DataError for another device than before."""
+        for size, setting in self.settings.items():
+            wanted = [c.architecture for c in candidates if c.size == size]
+            for attempt in range(1 if again else TRIES):
+                if wanted:
+                    self._measure(size, setting, wanted, again, self.note if attempt == 0 else lambda _: None)
+
+    def _measure(self, size: str, setting: Setting, wanted: Sequence[Architecture], again: bool, note: Note) -> None:
+        table = self.tables.get(size)
+        todo = [a for a in wanted if again or table is None or table.find(a) is None]
+        if not todo:
+            return
+        if self.ray:
+            self._measure_on_cluster(self.ray, size, setting, todo, note)
+            return
+        with open_device(self.device) as device:
+            measure(setting, wanted, device, self.folder / "candidates", table, again, self.progress,
+                    grown=lambda t: self._keep(size, t), dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
+                    protocol=self.protocol)
+
+    def _measure_on_cluster(self, address: str, size: str, setting: Setting, todo: Sequence[Architecture], note: Note
+                            ) -> None:
+        step = self.protocol.together - 1
+        items = [{"setting": dataclasses.asdict(setting), "protocol": dataclasses.asdict(self.protocol),
+                  "architectures": [a.to_json() for a in todo[start : start + step]]}
+                 for start in range(0, len(todo), step)]
+        finished = 0
+
+        def keep(_: int, group: dict[str, Any]) -> None:
+            nonlocal finished
+            finished += 1
+            self.take(size, group, note)
+            self.progress(f"measuring {setting} on {address}", finished, len(items))
+
+        with open_workers(address, resource=RESOURCE) as workers:
+            workers.run(measure_group, items, keep)
+        if size not in self.tables:
+            raise none_measured(setting, len(todo))
+
+    def take(self, size: str, group: dict[str, Any], note: Note) -> None:
+        """Add what :func:`measure_group` returned to the table of ``size``. Raises DataError for another device."""
+        for name, why in group["left_out"].items():
+            note(f"left out: {name}: {why}")
+        if group["table"]:
+            found, table = LatencyTable.from_text(group["table"]), self.tables.get(size)
+            self._keep(size, table.joined(found) if table else found)
+
+    def _keep(self, size: str, table: LatencyTable) -> None:
+        self.tables[size] = table
+        self._models.pop(size, None)
+        table.save(self.path(size))
+
+    def record(self, candidate: Candidate) -> Record | None:
+        """What was measured of ``candidate`` and may be quoted."""
+        table = self.tables.get(candidate.size)
+        return table.find(candidate.architecture) if table else None
+
+    def ms(self, candidate: Candidate) -> tuple[float, float, float] | None:
+        """(measured, low, high) in ms, of which the last two bound the 95 % interval."""
+        record = self.record(candidate)
+        if record is None:
+            return None
+        scale = self.tables[candidate.size].scale_ms
+        return record.ratio * scale, record.low * scale, record.high * scale
+
+    def unseen(self, candidates: Sequence[Candidate]) -> list[Prediction]:
+        """What a model says of each of ``candidates`` that was fitted to all others; too few networks left: the model
+        as it is."""
+        found = []
+        for done, candidate in enumerate(candidates):
+            self.progress("predicting the front", done, len(candidates))
+            table = self.tables[candidate.size]
+            others = tuple(r for r in table.records if anonymous(r.architecture) != candidate.key[0])
+            try:
+                model = LatencyModel(dataclasses.replace(table, records=others))
+            except DataError:
+                model = self.model(candidate.size)
+            found += model.predict([candidate.architecture])
+        return found
+
+
+def measure_group(item: dict[str, Any]) -> dict[str, Any]:
+    """Task of a worker: make the files of a few networks and measure them.
+
+    Returns the ``table``'s text, empty if none was measured, and who was ``left_out``: name -> why.
+    """
+    setting = from_fields(Setting, item["setting"], "setting")
+    protocol = from_fields(Protocol, item["protocol"], "protocol")
+    architectures = [Architecture.from_json(data) for data in item["architectures"]]
+    left_out: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, open_device(setting.device) as device:
+        try:
+            table = measure(setting, architectures, device, Path(folder), protocol=protocol,
+                            dropped=lambda a, why: left_out.update({a.name: why}))
+        except DeviceError:
+            if any(a.name not in left_out for a in architectures):
+                raise
+            return {"table": "", "left_out": left_out}  # the networks are at fault, others may do
+    return {"table": table.to_text(), "left_out": left_out}

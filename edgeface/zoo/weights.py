@@ -1,0 +1,124 @@
+"""Weights files: ``.safetensors``, by the names in a network's state dict; which network, their metadata say.
+
+Weights that ship are used only if their SHA-256 is the one in the index. Reading needs safetensors and NumPy; building
+a network of them needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.architecture import Architecture
+from edgeface.errors import MissingExtraError, ModelError
+from edgeface.files import atomic_write
+from edgeface.schema import short
+from edgeface.zoo.index import FOLDER, get_entry
+
+if TYPE_CHECKING:
+    from edgeface.models.detector import FaceNet
+
+SUFFIX = ".safetensors"
+ARCHITECTURE_KEY = "architecture"
+"""in the metadata of a weights file: its network, as :meth:`Architecture.dumps` writes it"""
+COUNTER = "num_batches_tracked"
+"""of training steps: it says nothing about a network, and converters drop it"""
+Weights = dict[str, NDArray[np.generic]]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def load_weights(name: str) -> Weights:
+    """Tensors of a shipped model, by their names in the network's state dict. Raises ModelError."""
+    entry = get_entry(name)
+    return load_weights_file(FOLDER / entry.weights, entry.sha256)
+
+
+def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
+    """Tensors of a safetensors file, checked against ``sha256`` if given. Raises ModelError, MissingExtraError."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+    except ImportError:
+        raise MissingExtraError("safetensors", "zoo", "reading weights") from None
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError(f"{path} is truncated or altered: its SHA-256 is not the one in the zoo's index: install "
+                         "edgeface again")
+    try:
+        return dict(load(content))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a weights file says of itself. Raises ModelError, MissingExtraError."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise MissingExtraError("safetensors", "zoo", "reading weights") from None
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return file.metadata() or {}
+    except OSError as error:
+        raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
+
+
+def save_weights(model: FaceNet, path: Path) -> None:
+    """Write the network's weights, contiguous float32, as safetensors whose metadata say which network it is.
+
+    Needs torch. Raises OutputError.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith(COUNTER)}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={ARCHITECTURE_KEY: model.architecture.dumps()})
+
+
+def tensor_shapes(architecture: Architecture) -> Shapes:
+    """Name -> shape of every tensor of a network, which takes no memory for it. Raises ModelError.
+
+    Needs torch.
+    """
+    import torch
+
+    from edgeface.models import build
+
+    try:
+        with torch.device("meta"):
+            state = build(architecture).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch has all of these for sizes that are too large
+        raise ModelError(f"{architecture.name} cannot be built: {short(str(error))}") from None
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTER)}
+
+
+def network_with(architecture: Architecture, weights: Weights) -> FaceNet:
+    """Build ``architecture`` and fill it with ``weights``, all of them; ModelError if they do not fit."""
+    import torch
+
+    from edgeface.models import build
+
+    wanted = tensor_shapes(architecture)
+    given = {k: tuple(v.shape) for k, v in weights.items() if not k.endswith(COUNTER)}
+    for key in sorted(wanted.keys() | given.keys()):
+        if wanted.get(key) != given.get(key):
+            raise ModelError(f"the weights do not fit {architecture.name}: {key} is {_shape(given.get(key))}, "
+                             f"expected {_shape(wanted.get(key))}")
+        if not np.isfinite(np.asarray(weights[key], np.float32)).all():
+            raise ModelError(f"the weights of {architecture.name} hold values that are not finite: {key}")
+    network = build(architecture)
+    network.load_state_dict({k: torch.from_numpy(np.array(weights[k], np.float32)) for k in given}, strict=False)
+    return network.eval()
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))

@@ -1,0 +1,68 @@
+"""DamoFD's own search: its FLOPs to the last one, its limits, and where it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from benchmarks.research.damofd import REGIMES, ddsar, flops, search
+from edgeface.architecture import PlainNetSpec, get_architecture
+from edgeface.architecture.structure import parse
+from edgeface.errors import OptionError
+from edgeface.search.scores.ddsar import score
+
+FLOPS = {"damofd-0.5g": 63_135_422, "damofd-2.5g": 326_830_000, "damofd-10g": 1_341_946_928,
+         "damofd-34g": 4_147_297_476}
+"""of the published backbones at 224x224, by the authors' count"""
+
+
+@pytest.mark.parametrize("name", FLOPS)
+def test_flops_as_the_authors_count_them(name: str) -> None:
+    blocks = parse(get_architecture(name).backbone.structure)
+    assert flops(blocks) == FLOPS[name]
+    assert 0.94 < FLOPS[name] / REGIMES[name.removeprefix("damofd-").replace("0.5g", "500m")].budget < 0.98
+
+
+@pytest.mark.parametrize("name", FLOPS)
+def test_quick_score_is_the_score(name: str) -> None:
+    backbone = get_architecture(name).backbone
+    assert ddsar(parse(backbone.structure)) == pytest.approx(score(backbone).ddsar, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_a_short_search(name: str) -> None:
+    """Best first, all within the limits, the stem as it was; the same seed finds the same."""
+    regime = REGIMES[name]
+    found = search(regime, seed=1, iterations=2000, population=64)
+    assert found == search(regime, seed=1, iterations=2000, population=64)
+    assert found != search(regime, seed=2, iterations=2000, population=64)
+    assert 0 < len(found) <= 64
+    assert [f.ddsar for f in found] == sorted((f.ddsar for f in found), reverse=True)
+    stem = parse(regime.start)[0]
+    for net in found:
+        blocks = parse(net.structure)
+        assert blocks[0] == stem and len(blocks) == 5
+        assert flops(blocks) == net.flops <= regime.budget
+        assert sum(block.layers for block in blocks) <= regime.max_layers
+        assert all(block.layers < 6 for block in blocks)
+        assert net.ddsar == pytest.approx(score(PlainNetSpec(net.structure)).ddsar, rel=1e-12)
+
+
+def test_the_whole_search_ends_in_trivial_nets() -> None:
+    """96,000 iterations find twice the published score's gain over the start, in thin, deep nets of large kernels."""
+    best = search(REGIMES["500m"], seed=0)[0]
+    blocks = parse(best.structure)
+    assert best.ddsar > 17.5  # published: 13.18
+    assert sum(block.bottleneck <= 16 for block in blocks[1:]) >= 3
+    assert sum(block.kernel == 7 for block in blocks[1:]) >= 2
+    assert max(block.layers for block in blocks) >= 4
+
+
+def test_progress_and_limits() -> None:
+    ticks: list[tuple[str, int, int]] = []
+    search(REGIMES["500m"], seed=0, iterations=2001, progress=lambda *values: ticks.append(values))
+    assert [done for _, done, _ in ticks] == [0, 1000, 2000]
+    assert search(dataclasses.replace(REGIMES["500m"], budget=1.0), seed=0, iterations=50) == []
+    with pytest.raises(OptionError, match="at least 1"):
+        search(REGIMES["500m"], seed=0, iterations=0)

@@ -1,0 +1,181 @@
+"""Latency tables: files that a stranger wrote, and a real measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgeface.errors import DataError, DeviceError, OptionError
+from edgeface.latency.devices import open_device
+from edgeface.latency.measurement import Stage
+from edgeface.latency.protocol import Protocol
+from edgeface.latency.statistics import Summary
+from edgeface.predict.table import LatencyTable, Record, Setting, _records, measure, polish
+from edgeface.search.space import SPACES
+
+SETTING = Setting(target="onnx", width=160, height=128)
+QUICK = Protocol(rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_height=128, max_load=64)
+
+
+@pytest.fixture()
+def table():
+    records = tuple(Record(SPACES["resnet"].sample(i), 0.5 + i, 0.49 + i, 0.52 + i, 2.0 + 4 * i) for i in range(3))
+    return LatencyTable(SETTING, "a processor", "onnxruntime 1", records, reference_ms=(4.4, 4.0, 5.0), device_s=12.5)
+
+
+def test_written_and_read_back(table, tmp_path):
+    path = tmp_path / "table.json"
+    table.save(path)
+    assert LatencyTable.load(path) == table
+    json.loads(path.read_text())
+
+
+def test_times_are_ratios_to_the_reference_at_its_quietest(table):
+    assert table.scale_ms == 4.0
+    assert table.ms(table.records[1]) == 6.0
+    assert table.drift == pytest.approx(0.25)
+
+
+def test_two_sessions_are_averaged_by_their_precision(table):
+    """ln of 1 and of e, weights 4 to 1: the mean is e^0.2, and its interval narrower than both."""
+    first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
+    second = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
+    both = first.with_session(second)
+    assert math.log(both.ratio) == pytest.approx(0.2)
+    assert math.log(both.high / both.low) == pytest.approx(2 * (1 / 0.01 + 1 / 0.04) ** -0.5)
+    renamed = dataclasses.replace(first.architecture, name="other")
+    grown = dataclasses.replace(table, records=(first,)).with_records(
+        [dataclasses.replace(second, architecture=renamed)])
+    assert [r.ratio for r in grown.records] == [both.ratio]
+
+
+def test_a_session_that_is_wrong_is_not_averaged(table):
+    good = table.records[0]
+    bad = dataclasses.replace(good, ratio=0.51, wrong=("load too high",))
+    assert good.with_session(bad) == good
+    assert bad.with_session(good) == good
+    assert dataclasses.replace(table, records=(bad,)).find(good.architecture) is None
+
+
+def test_polish_takes_disturbances_out():
+    """Two columns in five are slower by half: plain means would be off, the polish finds the rows exactly."""
+    own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
+    rows, columns = polish(own[:, None] + slow)
+    assert np.exp(rows) == pytest.approx([10.0, 12.0, 7.0, 30.0])
+    assert np.exp(columns) == pytest.approx([1.0, 1.5, 1.0, 1.5, 1.0])
+
+
+def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
+    """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is slower by a fifth."""
+    random = np.random.default_rng(seed)
+    slow, measured = random.uniform(1.0, 1.5, rounds), {}
+    for index, ms in enumerate(truth):
+        wall = tuple((float(v), float(v) * 1.2) for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds)))
+        measured[index] = SimpleNamespace(samples={"network": Stage(wall, wall)}, invalid_reasons=("too few samples",),
+                                          network_ms=Summary(1.0, 1.0, 1.0, 1.0))
+    networks = [SPACES["resnet"].sample(i) for i in range(len(truth))]
+    found = _records(networks, measured)
+    assert [r.architecture for r in found] == networks[1:]
+    return found, [ms / truth[0] for ms in truth[1:]]
+
+
+def test_ratios_of_made_up_sessions():
+    """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about as often."""
+    inside = []
+    for seed in range(40):
+        found, truth = made_up_session(seed)
+        assert all(r.valid for r in found)
+        assert [r.ratio for r in found] == pytest.approx(truth, rel=0.05)
+        inside += [r.low <= ratio <= r.high for r, ratio in zip(found, truth, strict=True)]
+    assert np.mean(inside) >= 0.85
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda d: d.update(format_version=2), "format_version 2 is not one"),
+    (lambda d: d.pop("cpu"), "field 'cpu' is missing"),
+    (lambda d: d.update(extra=1), "unknown field 'extra'"),
+    (lambda d: d["setting"].update(target="coreml"), "unknown target 'coreml'"),
+    (lambda d: d["setting"].update(width=100), "multiples of 32"),
+    (lambda d: d["records"][0].update(ratio=-1.0), "does not lie between its bounds"),
+    (lambda d: d["records"][0].update(low=0.0), "is not positive"),
+    (lambda d: d["records"][0].update(median_ms="2"), "expected a number"),
+    (lambda d: d["records"][0]["architecture"].pop("neck"), "field 'neck' is missing"),
+])
+def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
+    path = tmp_path / "table.json"
+    table.save(path)
+    data = json.loads(path.read_text())
+    spoil(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises((DataError, OptionError), match=message) as caught:
+        LatencyTable.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"[" * 100_000])
+def test_not_a_table(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"measure it with: python -m benchmarks\.latency_model --measure"):
+        LatencyTable.load(path)
+    with pytest.raises(DataError, match="cannot read"):
+        LatencyTable.load(tmp_path / "none.json")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Three networks through real conversion and the real protocol, the third one of no backbone that exists."""
+    pytest.importorskip("onnx", reason="the export extra is not installed")
+    folder = tmp_path_factory.mktemp("candidates")
+    networks = [SPACES["resnet"].sample(0), SPACES["idw"].sample(1)]
+    broken = dataclasses.replace(SPACES["xx"].sample(0), name="broken")
+    broken = dataclasses.replace(broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)"))
+    saved, dropped = [], []
+    with open_device("local") as device:
+        found = measure(SETTING, [*networks, broken], device, folder, grown=saved.append,
+                        dropped=lambda a, why: dropped.append((a.name, why)), protocol=QUICK)
+    return found, networks, saved, dropped, folder
+
+
+def test_real_measurement(measured):
+    found, networks, saved, dropped, _ = measured
+    assert [r.architecture for r in found.records] == networks
+    assert all(r.ratio > 0 and r.median_ms > 0 for r in found.records)
+    assert len(found.reference_ms) == 1
+    assert found.drift == 0
+    assert found.runtime.startswith("onnxruntime")
+    assert found.device_s > 0
+    assert saved == [found]
+    assert [name for name, _ in dropped] == ["broken"]
+    assert "malformed" in dropped[0][1]
+
+
+def test_what_is_known_is_not_measured_again(measured):
+    found, networks, _, _, folder = measured
+    valid = dataclasses.replace(found, records=tuple(dataclasses.replace(r, low=r.ratio, high=r.ratio, wrong=())
+                                                     for r in found.records))
+
+    class Gone:
+        def measure(self, *a, **k):
+            raise AssertionError("measured again")
+
+    assert measure(SETTING, networks, Gone(), folder, valid) is valid
+
+
+def test_another_machine_is_refused(measured):
+    found, _, _, _, folder = measured
+    foreign = dataclasses.replace(found, cpu="another processor", records=())
+    with open_device("local") as device, pytest.raises(DataError, match="begin another table"):
+        measure(SETTING, [SPACES["resnet"].sample(0)], device, folder, foreign, protocol=QUICK)
+
+
+def test_what_cannot_be_made_is_an_error_when_nobody_listens(tmp_path):
+    broken = SPACES["xx"].sample(0)
+    broken = dataclasses.replace(broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)"))
+    with open_device("local") as device, pytest.raises(DeviceError, match=r"xx-0: .*malformed"):
+        measure(SETTING, [broken], device, tmp_path, protocol=QUICK)

@@ -1,0 +1,75 @@
+"""File descriptor 2 leads nowhere inside a block, and where it led before afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgeface.quiet import quiet
+
+
+def say(text: str) -> None:
+    os.write(2, text.encode())
+
+
+def test_inside_and_after(capfd: pytest.CaptureFixture[str]) -> None:
+    say("before ")
+    with quiet():
+        say("inside ")
+        with quiet():
+            say("deep inside ")
+        say("inside again ")
+    say("after")
+    assert capfd.readouterr().err == "before after"
+
+
+def test_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="told"), quiet():
+        raise ValueError("told")
+    say("after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_what_was_printed_before_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    print("before", file=sys.stderr, end="")
+    with quiet():
+        say("inside")
+    assert capfd.readouterr().err == "before"
+
+
+def test_threads_put_it_back_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        for _ in range(50):
+            with quiet():
+                say("inside")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    say("after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_no_descriptor_is_left_open() -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("this system has no /proc")
+    before = len(list(folder.iterdir()))
+    for _ in range(10):
+        with quiet():
+            pass
+    assert len(list(folder.iterdir())) == before
+
+
+@pytest.mark.parametrize("code", ["import os; os.close(2)", "import sys; sys.stderr = None"])
+def test_a_process_without_stderr(code: str) -> None:
+    code += "\nfrom edgeface.quiet import quiet\nwith quiet():\n    print('ran')\nprint('on')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (run.returncode, run.stdout) == (0, "ran\non\n")

@@ -1,0 +1,73 @@
+"""What may import what: the folders of edgeface form no circle of two, and torch stays above what needs none."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_light_import import WITH_TORCH
+
+PACKAGE = Path(__file__).parents[1] / "edgeface"
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+           for path in sorted(PACKAGE.rglob("*.py"))}
+"""import name -> file"""
+TORCH_ROOMS = tuple(f"edgeface.{room.replace('/', '.')}" for room in WITH_TORCH)
+
+
+def room_of(module: str) -> str:
+    """The folder of a module; one that lies in none is a room of its own."""
+    folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    return module if folder == "edgeface" else folder
+
+
+def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
+    """Modules of edgeface that run with ``tree``; those of imports inside functions only if ``inside``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names if node.module in MODULES)
+        elif inside or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from imported(node, inside)
+
+
+def arrows(inside: bool = True) -> set[tuple[str, str]]:
+    """(room, other room that it imports); without ``inside`` also without options, which are data wherever they lie"""
+    found = {(room_of(module), room_of(other)) for module, path in MODULES.items()
+             for other in imported(ast.parse(path.read_text(encoding="utf-8")), inside)
+             if inside or not other.endswith(".options")}
+    return {(a, b) for a, b in found if a != b and b != "edgeface"}
+
+
+def test_imports_are_found() -> None:
+    assert ("edgeface.detector", "edgeface.images") in arrows()
+    assert ("edgeface.detector", "edgeface.zoo") in arrows() - arrows(inside=False)
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    found = arrows()
+    assert [pair for pair in sorted(found) if pair[::-1] in found] == []
+
+
+def test_nothing_light_imports_a_torch_room_before_it_is_used() -> None:
+    found = arrows(inside=False)
+    assert [(a, b) for a, b in sorted(found) if b in TORCH_ROOMS and a not in TORCH_ROOMS] == []
+
+
+@pytest.mark.parametrize("package", ["export", "quantize", "benchmarks"])
+def test_the_library_imports_nothing_of_the_checkout(package: str) -> None:
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.partition(".")[0] == package for name in names), path
+
+
+def test_few_modules_lie_in_no_room() -> None:
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "cli"}
+    assert len(loose) <= 12, sorted(loose)

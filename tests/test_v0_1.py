@@ -1,0 +1,85 @@
+"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its modules name their place.
+
+The files in data/v0_1 were written by its code: a convnet of four stages with initial weights, exported to ONNX; three
+records of a latency table; a search in a space of small networks on a machine that was busy, so no figure in it counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edgeface
+from edgeface.architecture import ARCHITECTURES, Architecture
+from edgeface.bundle import MANIFEST, Bundle
+from edgeface.predict.table import LatencyTable
+from edgeface.search.results import Round
+from edgeface.types import no_progress
+
+DATA = Path(__file__).parent / "data" / "v0_1"
+BUNDLE = DATA / "tiny-onnx-fp32-160x128"
+
+
+@pytest.mark.parametrize("name", json.loads((DATA / "architectures.json").read_text()))
+def test_the_text_of_every_network_is_what_it_was(name: str) -> None:
+    """File names, seeds and hashes are drawn from it."""
+    network = ARCHITECTURES[name]
+    texts = {"dumps": network.dumps(), "short": json.dumps(network.to_json()), "full": json.dumps(network.to_fields())}
+    written = json.loads((DATA / "architectures.json").read_text())[name]
+    assert {form: hashlib.sha256(text.encode()).hexdigest() for form, text in texts.items()} == written
+    assert all(Architecture.from_json(json.loads(text)) == network for text in texts.values())
+
+
+def test_a_bundle_opens_and_detects() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from skimage import data
+
+    bundle = Bundle.open(BUNDLE)
+    assert bundle.manifest.dumps() == (BUNDLE / MANIFEST).read_text()
+    with edgeface.Detector.open(BUNDLE, score_threshold=0) as detector:
+        assert len(detector.detect(data.astronaut())) > 0
+
+
+def test_weights_open_as_the_network_they_are_of() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.zoo import load_network
+
+    network = load_network(DATA / "tiny.safetensors")
+    assert network.architecture == Bundle.open(BUNDLE).manifest.architecture
+    assert network.architecture.head.depthwise
+
+
+def test_a_latency_table_opens_and_is_written_as_it_was() -> None:
+    table = LatencyTable.load(DATA / "latency-640x480.json")
+    assert len(table.records) == 2
+    assert table.to_text() == (DATA / "latency-640x480.json").read_text()
+
+
+def test_a_search_opens_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pymoo", reason="pymoo is not installed")
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from edgeface.search.study import Study, load_options
+
+    shutil.copytree(DATA / "search", tmp_path / "search")
+    monkeypatch.chdir(DATA.parent)  # its space is a file
+    options = load_options(tmp_path / "search")
+    assert options.score == "corrected"  # "mended" then
+    rounds: list[Round] = []
+    front = Study(options, tmp_path / "search", no_progress, print).run(rounds.append)
+    assert [one.number for one in rounds] == [0, 1] and all(one.picked for one in rounds)
+    for name in ("front.json", "latency-160x128.json"):
+        assert (tmp_path / "search" / name).read_bytes() == (DATA / "search" / name).read_bytes()
+    assert front[0].measured_ms > 0
+
+
+@pytest.mark.parametrize("old", edgeface._MOVED)
+def test_a_module_of_then_names_the_one_of_now(old: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=rf"^edgeface\.{old} is now edgeface\.") as error:
+        importlib.import_module(f"edgeface.{old}")
+    home = str(error.value).split(" is now ")[1].removesuffix(": import that")
+    assert importlib.util.find_spec(home)
