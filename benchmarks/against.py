@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from benchmarks.common import emit, environment, exit_code, installed_runtimes, table
 from benchmarks.peers import pinned
 from edgeface.bundle import Bundle
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
 from edgeface.runners.ncnn import feed, fetch, new_net
-from export.terminal import Terminal
 
 EAGER = "torch, as trained"
 PER_ROUND = 2
@@ -169,7 +169,7 @@ def _run(o: argparse.Namespace) -> int:
     if o.threads < 1 or o.rounds < 2:
         raise OptionError(f"--threads {o.threads} --rounds {o.rounds}: give 1 thread and 2 rounds or more")
     bundles = [Bundle.open(path) for path in o.bundles]
-    with Terminal() as terminal, pinned(o.threads):
+    with Terminal(steps=True) as terminal, pinned(o.threads):
         rows = rows_of(measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal))
     size = bundles[0].manifest.input
     result = {"width": size.width, "height": size.height, "threads": o.threads, "rows": rows,

@@ -27,11 +27,11 @@ from benchmarks.results import LATENCY, REPORT, Results, find_accuracy
 from edgeface import zoo
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.jobs import LOCAL, Job, Protocol
 from edgeface.options import field_help, parse_size
-from export.terminal import Terminal
 
 PRECISIONS = ("fp32", "int8")
 MULTIPLE_PX = 32

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.common import emit, environment, installed_runtimes, table
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
@@ -30,7 +31,6 @@ from edgeface.options import parse_size
 from export.pipeline import export_model
 from export.request import ExportRequest
 from export.source import load_source, random_source
-from export.terminal import Terminal
 
 SETTINGS = ("easy", "medium", "hard")
 MOST_PARAMS = 10e6
@@ -288,7 +288,7 @@ def _run(o: argparse.Namespace) -> int:
         if precision == "fp32" and BACKENDS[target].fast:
             records[bundle.path.name + FAST] = measure_file(o, bundle, results, fast=True)
     rows = matrix(o, results) if o.matrix else []
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
     with atomic_write(o.docs / "exports.md") as temporary:

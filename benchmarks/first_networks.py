@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.common import emit, exit_code, table
 from benchmarks.latency_model import KINDS, TABLES, Score
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.search.cover import cover
 from edgeface.search.latency_model import LatencyModel
 from edgeface.search.latency_table import LatencyTable
 from edgeface.search.record import LEAST_NETWORKS, StudyOptions
-from export.terminal import Terminal
 
 SIZE = (640, 480)
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(o: argparse.Namespace) -> int:
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         results = []
         for done, kind in enumerate(o.kinds):
             terminal.tick("fitting", done, len(o.kinds))

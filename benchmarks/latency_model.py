@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import exit_code, table
 from edgeface.backends import BACKENDS
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
@@ -35,7 +36,6 @@ from edgeface.search.latency_model import LatencyModel, Prediction
 from edgeface.search.latency_table import LatencyTable, Record, Setting, measure
 from edgeface.search.layers import macs_of, params_of
 from edgeface.search.space import COUNTED_AT, SPACES
-from export.terminal import Terminal
 
 TABLES = Path(__file__).parent / "latency_tables"
 KINDS = ("onnx-fp32", "openvino-fp32", "ncnn-fp32", "tflite-fp32", "openvino-int8", "tflite-int8")
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(o: argparse.Namespace) -> int:
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         if o.measure:
             measure_all(o, terminal)
         results = []

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED, open_device
@@ -31,7 +32,6 @@ from edgeface.search.layers import macs_of, params_of
 from edgeface.search.record import FrontNet, Round, StudyOptions
 from edgeface.search.space import COUNTED_AT
 from edgeface.search.study import Study
-from export.terminal import Terminal
 
 LIMITS = tuple(1 + step / 5 for step in range(19))
 """multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
@@ -167,7 +167,7 @@ def _run(o: argparse.Namespace) -> int:
     if o.step == "find":
         options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
                                rounds=o.rounds)
-        with Terminal() as terminal:
+        with Terminal(steps=True) as terminal:
             found = find(options, o.out, terminal)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")

@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.common import exit_code, table
 from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
 from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
 from edgeface.models.architecture import Architecture
@@ -34,7 +35,6 @@ from edgeface.search.layers import macs_of, params_of, parts_of
 from edgeface.search.proxies import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
 from edgeface.search.space import COUNTED_AT, Space, get_space
 from edgeface.workers import Workers, open_workers
-from export.terminal import Terminal
 
 FOLDER = Path(__file__).parent / "evidence"
 NETWORKS = FOLDER / "networks.json"
@@ -419,7 +419,7 @@ def _train(o: argparse.Namespace) -> int:
     photos, annotations = (str(path.resolve()) if path else None for path in (o.photos, o.annotations))
     plan = Plan(options, photos or data, annotations, cache, runs, data, o.threads)
     networks = load_networks(o.networks)
-    with Terminal() as terminal, open_workers(o.ray, o.processes) as workers:
+    with Terminal(steps=True) as terminal, open_workers(o.ray, o.processes) as workers:
         train(networks, plan, o.csv, command_of(o), workers, terminal)
     return 0
 

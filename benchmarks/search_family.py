@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import exit_code, table
 from benchmarks.search_comparison import SIZE, measured
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import ACCEPTED
@@ -26,7 +27,6 @@ from edgeface.models.searched import Searched, SearchRecord
 from edgeface.search.latency_table import LatencyTable
 from edgeface.search.record import FrontNet, StudyOptions
 from edgeface.search.study import Study
-from export.terminal import Terminal
 
 SHARES = {"edgeface-0.5x": 0.5, "edgeface-1x": 1.0, "edgeface-2x": 2.0}
 """name -> latency, as a share of the yardstick's"""
@@ -104,7 +104,7 @@ def _run(o: argparse.Namespace) -> int:
     options = StudyOptions(o.device, o.target, o.precision, (SIZE,), budget_ms=1.0, seed=o.seed, rounds=o.rounds)
     known = LatencyTable.load(o.table) if o.table else None
     o.out.mkdir(parents=True, exist_ok=True)
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         found = find(options, o.out, known, terminal)
     with atomic_write(o.out / "searched.json") as temporary:
         temporary.write_text(json.dumps([dataclasses.asdict(s) for s in found], indent=1) + "\n")

@@ -29,6 +29,7 @@ from benchmarks.results import LATENCY
 from edgeface import zoo
 from edgeface.backends import BACKENDS, export_targets
 from edgeface.bundle import MANIFEST, Bundle, Manifest
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.evaluation.predict import SCALES, evaluate_model
 from edgeface.files import atomic_write
@@ -37,7 +38,6 @@ from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.models.complexity import count, count_as_extd
 from edgeface.models.registry import VARIANT_SUFFIX, listed
 from edgeface.records import from_fields
-from export.terminal import Terminal
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
@@ -177,7 +177,7 @@ def export_missing(rows: Sequence[System], o: argparse.Namespace) -> None:
     from export import ExportRequest, export_model
     from export.source import load_source
 
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         for done, (row, target) in enumerate(product(rows, export_targets())):
             terminal.tick("exporting", done, len(rows) * len(export_targets()))
             if (o.records / f"{row.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}" / MANIFEST).is_file():

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from edgeface import zoo
-from edgeface.cli import app
+from edgeface.cli.app import app
 from edgeface.errors import EdgefaceError, ModelError, OptionError
 from edgeface.importing import FAMILIES, _original_key, import_weights
 from edgeface.models import ARCHITECTURES, build, get_architecture

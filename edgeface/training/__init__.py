@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeface.errors import DataError, OptionError
 from edgeface.models.architecture import Architecture
+from edgeface.progress import Progress, unseen
 from edgeface.training.options import AugmentOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ WIDER_IMAGES = Path("WIDER_train/images")
 
 
 def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False,
-                landmarks: Path | None = None) -> Cache:
+                landmarks: Path | None = None, progress: Progress = unseen) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
 
     landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations
@@ -33,7 +34,8 @@ def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bo
     if not boxes.is_file():
         raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
     annotated = read_annotations(boxes)
-    return open_cache(cache, images, with_landmarks(annotated, landmarks) if landmarks else annotated, in_memory)
+    return open_cache(cache, images, with_landmarks(annotated, landmarks) if landmarks else annotated, in_memory,
+                      progress)
 
 
 def prepare_torch(threads: int, device: str) -> None:
@@ -49,7 +51,8 @@ def prepare_torch(threads: int, device: str) -> None:
 
 
 def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
-                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu") -> bool:
+                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu",
+                progress: Progress = unseen) -> bool:
     """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see :class:`Trainer`.
 
     Returns False when it was stopped before the last step.
@@ -61,9 +64,9 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
     prepare_torch(threads, device)
     with distributed() as first:
         if first:  # the others then find the cache made
-            open_photos(data, annotations, cache)
+            open_photos(data, annotations, cache, progress=progress)
     with distributed():
         pixels = open_photos(data, annotations, cache, in_memory)
         trainer = Trainer(architecture, options, pixels, run, device)
         trainer.resume()
-        return trainer.fit()
+        return trainer.fit(progress)

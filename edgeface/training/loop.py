@@ -30,8 +30,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,6 +37,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import OptionError
 from edgeface.files import atomic_write
 from edgeface.models import Architecture, build
+from edgeface.progress import Progress, unseen
 from edgeface.records import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
@@ -104,7 +103,7 @@ class Trainer:
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
         self.step = int(meta["step"])
 
-    def fit(self) -> bool:
+    def fit(self, progress: Progress = unseen) -> bool:
         """Train to the last step, writing the run folder as it goes; True when it got there.
 
         Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one stops at once.
@@ -114,16 +113,15 @@ class Trainer:
         if self.rank == 0:
             self._write_config()
         model: torch.nn.Module = DistributedDataParallel(self.model) if self.world > 1 else self.model
-        with _stop_request(self.world) as stop, _progress(self.rank) as progress:
+        with _stop_request(self.world) as stop:
             log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
-            task = progress.add_task("training", total=steps, completed=self.step, note="")
             while self.step < steps and not stop.is_set():
                 start = time.perf_counter()
                 batch = self._batch(self.step)
                 waited = time.perf_counter() - start
                 log.add(self.step, self.options, self._optimise(model, batch), waited)
                 self.step += 1
-                progress.update(task, completed=self.step, note=log.note)
+                progress("training", self.step, steps, log.note)
                 self._save_if_due(log)
         if self.step < steps:
             self._save_checkpoint()
@@ -228,12 +226,6 @@ def _stop_request(world: int) -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _progress(rank: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(*columns, console=Console(stderr=True), disable=rank != 0, refresh_per_second=1)
 
 
 class _Log:

@@ -199,7 +199,7 @@ def test_malformed_backbones_are_one_line(backbone: Backbone) -> None:
 def run(*arguments: str) -> Any:
     from typer.testing import CliRunner
 
-    from edgeface.cli import app
+    from edgeface.cli.app import app
 
     return CliRunner().invoke(app, ["score", *arguments])
 
