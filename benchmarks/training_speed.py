@@ -6,18 +6,20 @@ project's own packages, or on WIDER FACE with --data. Figures hold for a machine
 
 from __future__ import annotations
 
-import argparse
 import csv
 import statistics
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from benchmarks.common import emit, environment, table
-from edgeface.errors import EdgefaceError
+from benchmarks.common import Printed, environment
+from edgeface.cli.flags import DEFAULT_MODEL, program_of
+from edgeface.cli.output import emit, table
+from edgeface.errors import OptionError
 from edgeface.models import get_architecture
 from edgeface.training import TrainOptions, train_model
 
@@ -54,29 +56,35 @@ def measure(model: str, size: int, steps: int, batch: int, precision: str, compi
             "wait_share": statistics.median(float(r["wait_share"]) for r in rows)}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns 1 when more time than the bound is spent waiting for data."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__)
-    parser.add_argument("--model", default="edgeface-n")
-    parser.add_argument("--data", type=Path, help="WIDER FACE folder; default: photos of the installed packages")
-    parser.add_argument("--steps", type=int, default=100, help="optimiser steps at each size, at least 50")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="as of edgeface train")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    o = parser.parse_args(arguments)
-    if o.steps < 50:
-        parser.error("--steps must be at least 50: the log has a line every 25 steps and the first is warm-up")
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    model: str = DEFAULT_MODEL
+    """network that is trained"""
+    data: Path | None = None
+    """WIDER FACE folder; default: photos of the installed packages"""
+    steps: int = 100
+    """optimiser steps at each size, at least 50"""
+    batch: int = 32
+    """images per step"""
+    precision: str = "fp32"
+    """fp32 or bf16"""
+    compile: bool = True
+    """as of edgeface train"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 50:
+            raise OptionError("--steps must be at least 50: the log has a line every 25 steps and the first is warm-up")
+
+
+def _run(o: Options) -> int:
+    """Returns 1 when more time than the bound is spent waiting for data."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try:
-            annotations = None if o.data else package_photos(folder)
-            rows = [measure(o.model, size, o.steps, o.batch, o.precision, o.compile, o.data or folder, annotations,
-                            folder) for size in SIZES]
-        except EdgefaceError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        annotations = None if o.data else package_photos(folder)
+        rows = [measure(o.model, size, o.steps, o.batch, o.precision, o.compile, o.data or folder, annotations, folder)
+                for size in SIZES]
     result = {"model": o.model, "batch": o.batch, "precision": o.precision, "compile": o.compile,
               "data": "WIDER FACE" if o.data else "package photos", "rows": rows, "environment": environment("torch")}
     lines = table(("crop px", "img/s", "waiting for data"),
@@ -85,6 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     verdict = f"waiting at most {worst:.1%}, limit {WAIT_LIMIT:.0%}: {'held' if worst < WAIT_LIMIT else 'NOT held'}"
     emit(result, f"training {o.model}, batch {o.batch}, {o.precision}\n{lines}\n{verdict}", o.format, o.save)
     return 0 if worst < WAIT_LIMIT else 1
+
+
+main = program_of(Options, "python -m benchmarks.training_speed", __doc__, _run)
 
 
 if __name__ == "__main__":

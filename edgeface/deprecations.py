@@ -10,7 +10,6 @@ from typing import Any
 
 MODULES = {
     "benchmarks.first_networks": "benchmarks.research.first_networks",
-    "benchmarks.learning_curve": "benchmarks.research.learning_curve",
     "benchmarks.ranks": "benchmarks.research.ranks",
     "benchmarks.search_comparison": "benchmarks.research.comparison",
     "benchmarks.search_evidence": "benchmarks.research.evidence",

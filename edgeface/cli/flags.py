@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from edgeface.backends import BACKENDS
-from edgeface.cli.program import as_command, run
+from edgeface.cli.program import as_command, new_app, run, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.options import field_help
@@ -99,7 +101,7 @@ def given(ctx: typer.Context, options: Any) -> dict[str, Any]:
 def parameters_of(cls: type) -> list[inspect.Parameter]:
     """One parameter for each plain field, as Typer reads it."""
     texts = field_help(cls)
-    return [_parameter(f, get_type_hints(cls, include_extras=True)[f.name], texts.get(f.name, ""))
+    return [_parameter(f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, "")))
             for f in _plain_fields(cls)]
 
 
@@ -115,9 +117,13 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.P
     else:
         switch = [f"--{field.name.replace('_', '-')}"] if plain is bool and field.default is False else []
         info = typer.Option(*switch, help=text)
-    typed: Any = plain if required or default is not None else Optional[plain]
+    typed: Any = plain if required or default is not None else plain | None
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
                              annotation=Annotated[list[plain] if several else typed, info])  # type: ignore[valid-type]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
 
 
 def _plain_fields(cls: type) -> list[dataclasses.Field[Any]]:
@@ -144,20 +150,64 @@ def _as_field(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def program_of(cls: type, name: str, doc: str | None, work: Callable[[Any], int | None]
-               ) -> Callable[[Sequence[str] | None], int]:
-    """The ``main`` of a module that takes one dataclass: ``main(arguments) -> exit code``.
+Work = Callable[[Any], int | None]
+"""gets an instance of a dataclass of options; what it returns is the exit code, None is 0"""
+Main = Callable[..., int]
+"""``main(arguments) -> exit code``; arguments: default those of the process"""
+RESUMES = "what was measured is kept, the same command goes on from here"
 
-    name: how it is called. doc: its docstring, whose first paragraph is the summary. work: gets an instance of ``cls``;
-    what it returns is the exit code, None is 0.
+
+def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:
+    """The ``main`` of a module that takes the fields of one dataclass.
+
+    name: how it is called. doc: its docstring, whose first paragraph is the summary. kept: said after Ctrl-C.
     """
-    summary, _, rest = (doc or "").replace("``", "`").partition("\n\n")
-
     def main(arguments: Sequence[str] | None = None) -> int:
-        @with_options(cls)
-        def command(options: Any) -> int | None:
-            return work(options)
-
-        return run(as_command(command, summary, rest or None), name, arguments)
+        command = as_command(_worker(cls, work, kept), *_help(doc))
+        return run(command, name, _spread(arguments, cls))
 
     return main
+
+
+def program_of_steps(steps: dict[str, tuple[type, Work]], name: str, doc: str | None, kept: str = "") -> Main:
+    """The same for a module of several steps, each with its dataclass, whose docstring is the step's summary."""
+    def main(arguments: Sequence[str] | None = None) -> int:
+        summary, rest = _help(doc)
+        app = new_app(help=summary, epilog=rest, no_args_is_help=True)
+        for step, (cls, work) in steps.items():
+            app.command(step, help=cls.__doc__)(_worker(cls, work, kept))
+        return run(app, name, _spread(arguments, *(cls for cls, _ in steps.values())))
+
+    return main
+
+
+def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
+    @with_options(cls)
+    def command(options: Any) -> int | None:
+        with stoppable(kept):
+            return work(options)
+
+    return command
+
+
+def _help(doc: str | None) -> tuple[str, str | None]:
+    """(summary, the rest) of a docstring, without its markup."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", doc or "").replace("``", "`")
+    summary, _, rest = text.partition("\n\n")
+    return summary, rest.strip() or None
+
+
+def _spread(arguments: Sequence[str] | None, *classes: type) -> list[str]:
+    """``--kinds a b`` as ``--kinds a --kinds b``, for options that take several values."""
+    several = {f"--{p.name.replace('_', '-')}" for cls in classes for p in parameters_of(cls)
+               if get_origin(get_args(p.annotation)[0]) is list}
+    found: list[str] = []
+    option, values = "", 0
+    for text in sys.argv[1:] if arguments is None else arguments:
+        if text.startswith("--"):
+            option, values = text if text in several else "", 0
+        else:
+            values += 1
+            found += [option] * (bool(option) and values > 1)
+        found.append(text)
+    return found

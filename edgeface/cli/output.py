@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,12 @@ def cells_wide(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
-def emit(data: Any, show: Callable[[], None], format: str, save: Path | None = None) -> None:
-    """Print ``data`` as JSON, or call ``show`` for people; keep the JSON in ``save``, too. Raises OutputError."""
+def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
+    """Print ``data`` as JSON, or ``text`` for people; keep the JSON in ``save``, too. Raises OutputError."""
     if save is not None:
         with atomic_write(save) as temporary:
             temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if format == "json":
         print_json(data)
     else:
-        show()
+        print(text)

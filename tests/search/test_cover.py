@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.first_networks import main
 from benchmarks.latency_model import TABLES
+from benchmarks.research.first_networks import main
 from edgeface.search.cover import cover
 from edgeface.search.latency_table import LatencyTable
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.search_evidence``: does a score that costs nothing rank trained detectors?
+"""``python -m benchmarks.research.evidence``: does a score that costs nothing rank trained detectors?
 
 Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector score; ``train`` gives
 each the same short training and evaluates it; ``table`` says how well every zero-cost score of
@@ -8,7 +8,6 @@ trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -23,20 +22,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import exit_code, table
-from benchmarks.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
-from benchmarks.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
+from benchmarks.common import Printed
+from benchmarks.research.ranks import PENALTY, Floats, Interval, correlate, leave_one_out, ridge
+from benchmarks.research.short_training import BATCH, SAMPLES, SIZE_PX, Plan, Trained, prepare, recipe, train_item
+from edgeface.cli.flags import program_of_steps
+from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
 from edgeface.files import atomic_write
 from edgeface.models.architecture import Architecture
+from edgeface.options import check_choice
 from edgeface.records import from_fields
 from edgeface.search.layers import macs_of, params_of, parts_of
 from edgeface.search.proxies import PROXIES, WITH_ALPHA, depth, proxy, stage_macs
 from edgeface.search.space import COUNTED_AT, Space, get_space
 from edgeface.workers import Workers, open_workers
 
-FOLDER = Path(__file__).parent / "evidence"
+FOLDER = Path(__file__).parents[1] / "evidence"
 NETWORKS = FOLDER / "networks.json"
 """what select gives without further options"""
 TRAININGS = FOLDER / "trainings.csv"
@@ -99,7 +101,7 @@ def load_networks(path: Path) -> list[Architecture]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read the networks {path} ({type(error).__name__}): make them with "
-                        "python -m benchmarks.search_evidence select") from None
+                        "python -m benchmarks.research.evidence select") from None
     if not isinstance(data, list) or not data:
         raise DataError(f"{path}: expected a list of Architectures")
     networks = [from_fields(Architecture, item, f"{path}: network {i}") for i, item in enumerate(data)]
@@ -182,7 +184,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read the trainings {path} ({type(error).__name__}): make them with "
-                        "python -m benchmarks.search_evidence train") from None
+                        "python -m benchmarks.research.evidence train") from None
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing or any(row[name] is None for row in rows for name in COLUMNS):
         raise DataError(f"{path} is not a table of trainings: it lacks {', '.join(missing) or 'values'}")
@@ -219,7 +221,7 @@ def read_evidence(networks: Path, path: Path) -> Evidence:
     rows = matching(read_rows(path), known, path)
     if len(rows) < 3:
         raise DataError(f"a rank correlation needs 3 trained networks, there are {len(rows)}: go on with "
-                        "python -m benchmarks.search_evidence train")
+                        "python -m benchmarks.research.evidence train")
     if len({(row["samples"], row["seed"]) for row in rows.values()}) > 1:
         raise DataError(f"{path} mixes trainings of several recipes: keep one number of samples and one seed")
     trained = tuple(a for a in known if a.name in rows)
@@ -346,74 +348,115 @@ def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:
 # ---- command line
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_evidence", description=__doc__)
-    steps = parser.add_subparsers(dest="step", required=True)
-    selecting = steps.add_parser("select", help="networks of equal multiply-accumulates, spread over the score")
-    selecting.add_argument("--space", default="edge", help="name, or a .json file of a space")
-    selecting.add_argument("--count", type=int, default=24)
-    selecting.add_argument("--macs", type=float, default=0.2e9, help="multiply-accumulates at 640x480")
-    selecting.add_argument("--tolerance", type=float, default=0.03, help="share by which they may differ")
-    selecting.add_argument("--seed", type=int, default=0)
-    training = steps.add_parser("train", help="the same short training for each, then its evaluation")
-    training.add_argument("--data", type=Path, required=True, help="WIDER FACE folder, validation photos included")
-    training.add_argument("--annotations", type=Path, help="boxes of the training photos; default: the official list")
-    training.add_argument("--photos", type=Path, help="folder of the training photos; default: --data")
-    training.add_argument("--cache", type=Path, default=Path("runs/evidence/cache"), help="of the decoded photos")
-    training.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of the run folders")
-    training.add_argument("--samples", type=int, default=SAMPLES, help="photos seen by each network")
-    training.add_argument("--batch", type=int, default=BATCH)
-    training.add_argument("--size", type=int, default=SIZE_PX, help="side of the crops, px")
-    training.add_argument("--seed", type=int, default=0, help="of weights, order and crops")
-    training.add_argument("--no-compile", action="store_true", help="sample crops without a C++ compiler, slower")
-    training.add_argument("--threads", type=int, default=1, help="of each training")
-    training.add_argument("--processes", type=int, default=2, help="trainings at a time, on this machine")
-    training.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster: HOST:PORT, or auto; paths must be "
-                          "on storage that all its machines share")
-    showing = steps.add_parser("table", help="how well each score ranks what was trained")
-    showing.add_argument("--plot", type=Path, help="draw the scatter plots to this .png or .svg")
-    showing.add_argument("--alphas", type=_alphas, default=ALPHAS, help="comma-separated; default: "
-                         + ",".join(f"{alpha:g}" for alpha in ALPHAS))
-    showing.add_argument("--settings", nargs="+", choices=SETTINGS, default=("hard",), help="which AP; default: hard")
-    showing.add_argument("--format", choices=("table", "json"), default="table")
-    for step in (selecting, training, showing):
-        step.add_argument("--networks", type=Path, default=NETWORKS, help="JSON list; default: ours")
-    for step in (training, showing):
-        step.add_argument("--csv", type=Path, default=TRAININGS, help="one row a network; default: ours")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Select networks of equal multiply-accumulates, spread over the score."""
+
+    space: str = "edge"
+    """name, or a .json file of a space"""
+    count: int = 24
+    """networks"""
+    macs: float = 0.2e9
+    """multiply-accumulates at 640x480"""
+    tolerance: float = 0.03
+    """share by which they may differ"""
+    seed: int = 0
+    """seed of what is drawn"""
+    networks: Path = NETWORKS
+    """JSON list; default: ours"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Give each the same short training, then evaluate it."""
+
+    data: Path
+    """WIDER FACE folder, validation photos included"""
+    annotations: Path | None = None
+    """boxes of the training photos; default: the official list"""
+    photos: Path | None = None
+    """folder of the training photos; default: --data"""
+    cache: Path = Path("runs/evidence/cache")
+    """folder of the decoded photos"""
+    runs: Path = Path("runs/evidence")
+    """folder of the run folders"""
+    samples: int = SAMPLES
+    """photos seen by each network"""
+    batch: int = BATCH
+    """photos per step"""
+    size: int = SIZE_PX
+    """side of the crops, px"""
+    seed: int = 0
+    """seed of weights, order and crops"""
+    compile: bool = True
+    """compile the sampling of crops; without a C++ compiler it is slower"""
+    threads: int = 1
+    """CPU threads of each training"""
+    processes: int = 2
+    """trainings at a time, on this machine"""
+    ray: str | None = None
+    """train on a Ray cluster: HOST:PORT, or auto; paths must be on storage that all its machines share"""
+    networks: Path = NETWORKS
+    """JSON list; default: ours"""
+    csv: Path = TRAININGS
+    """one row a network; default: ours"""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise OptionError("--threads must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Printed):
+    """Print how well each score ranks what was trained."""
+
+    plot: Path | None = None
+    """draw the scatter plots to this .png or .svg"""
+    alphas: str = ",".join(f"{alpha:g}" for alpha in ALPHAS)
+    """weights of the kernel sizes, separated by commas"""
+    settings: tuple[str, ...] = ("hard",)
+    """which AP"""
+    networks: Path = NETWORKS
+    """JSON list; default: ours"""
+    csv: Path = TRAININGS
+    """one row a network; default: ours"""
+
+    def __post_init__(self) -> None:
+        check_choice("settings", self.settings, SETTINGS)
 
 
 def _alphas(text: str) -> tuple[float, ...]:
-    alphas = tuple(float(item) for item in text.split(","))
+    """Raises OptionError."""
+    try:
+        alphas = tuple(float(item) for item in text.split(","))
+    except ValueError:
+        alphas = (math.nan,)
     if not all(math.isfinite(alpha) and alpha >= 0 for alpha in alphas):
-        raise ValueError
+        raise OptionError(f"--alphas {text!r} is not a list of numbers of 0 or more, such as 0,0.05")
     return alphas
 
 
-def command_of(o: argparse.Namespace) -> str:
+def command_of(o: Train) -> str:
     """The training command that gives these figures again, paths by their last part."""
-    words = ["python", "-m", "benchmarks.search_evidence", o.step, "--networks", o.networks.name]
+    words = ["python", "-m", "benchmarks.research.evidence", "train", "--networks", o.networks.name]
     for name in ("data", "annotations", "photos"):
         if getattr(o, name):
             words += [f"--{name}", getattr(o, name).name]
     for name in ("samples", "batch", "size", "seed", "threads"):
         words += [f"--{name}", str(getattr(o, name))]
-    return shlex.join(words + ["--no-compile"] * o.no_compile)
+    return shlex.join(words + ["--no-compile"] * (not o.compile))
 
 
-def _select(o: argparse.Namespace) -> int:
+def _select(o: Select) -> None:
     networks = select(get_space(o.space), o.count, o.macs, o.tolerance, o.seed)
     save_networks(o.networks, networks)
     print(table(("network", f"{SPREAD_OVER}@{SPREAD_ALPHA:g}", "million MACs"), [
         (a.name, f"{proxy(SPREAD_OVER, a, SPREAD_ALPHA):.3f}", f"{macs_of(a, *COUNTED_AT) / 1e6:.1f}")
         for a in networks]))
-    return 0
 
 
-def _train(o: argparse.Namespace) -> int:
-    if o.threads < 1:
-        raise OptionError("--threads must be at least 1")
-    options = recipe(o.samples, o.batch, o.size, o.seed, not o.no_compile)
+def _train(o: Train) -> None:
+    options = recipe(o.samples, o.batch, o.size, o.seed, o.compile)
     # Absolute, because the tasks of a cluster start in another folder.
     data, cache, runs = (str(path.resolve()) for path in (o.data, o.cache, o.runs))
     photos, annotations = (str(path.resolve()) if path else None for path in (o.photos, o.annotations))
@@ -421,16 +464,15 @@ def _train(o: argparse.Namespace) -> int:
     networks = load_networks(o.networks)
     with Terminal(steps=True) as terminal, open_workers(o.ray, o.processes) as workers:
         train(networks, plan, o.csv, command_of(o), workers, terminal)
-    return 0
 
 
-def _table(o: argparse.Namespace) -> int:
+def _table(o: Table) -> None:
+    alphas = _alphas(o.alphas)
     evidence = read_evidence(o.networks, o.csv)
-    found = list(correlations(evidence, tuple(dict.fromkeys(o.settings)), tuple(dict.fromkeys(o.alphas))))
+    found = list(correlations(evidence, tuple(dict.fromkeys(o.settings)), tuple(dict.fromkeys(alphas))))
     if o.plot:
         draw(evidence, o.plot)
-    print(json.dumps(_json(found, evidence), indent=1) if o.format == "json" else as_table(found, evidence))
-    return 0
+    emit(_json(found, evidence), as_table(found, evidence), o.format, o.save)
 
 
 def _json(found: Sequence[Correlation], evidence: Evidence) -> dict[str, Any]:
@@ -438,10 +480,10 @@ def _json(found: Sequence[Correlation], evidence: Evidence) -> dict[str, Any]:
             "samples": int(evidence.rows[0]["samples"]), "correlations": [c.to_json() for c in found]}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    o = parse(arguments)
-    return exit_code(lambda: {"select": _select, "train": _train, "table": _table}[o.step](o), "trained")
+
+main = program_of_steps({"select": (Select, _select), "train": (Train, _train), "table": (Table, _table)},
+                        "python -m benchmarks.research.evidence", __doc__,
+                        "what was trained is kept, the same command goes on from here")
 
 
 if __name__ == "__main__":
