@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.research.evidence import load_networks, matching, read_rows, save_networks
+from benchmarks.research.selection import load_networks, save_networks
+from benchmarks.research.trainings import matching, read_rows
 from edgeface.cli.flags import RESUMES, program_of_steps
 from edgeface.cli.output import table
 from edgeface.cli.terminal import Terminal

@@ -116,7 +116,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.P
         info = typer.Argument(help=text, metavar=marks[0].metavar)
     else:
         switch = [f"--{field.name.replace('_', '-')}"] if plain is bool and field.default is False else []
-        info = typer.Option(*switch, help=text)
+        info = typer.Option(*switch, help=text, show_default="efault: " not in text)
     typed: Any = plain if required or default is not None else plain | None
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
                              annotation=Annotated[list[plain] if several else typed, info])  # type: ignore[valid-type]

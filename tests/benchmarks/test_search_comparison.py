@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.research.comparison import Rival, _best, damofd, main
-from benchmarks.research.evidence import network_fields, save_networks, write_rows
+from benchmarks.research.selection import save_networks
+from benchmarks.research.trainings import network_fields, write_rows
 from edgeface.errors import DataError
 from edgeface.search.layers import macs_of, params_of
 from edgeface.search.record import FrontNet

@@ -19,20 +19,10 @@ import numpy as np
 import pytest
 from ray_cluster import two_machines
 
-from benchmarks.research.evidence import (
-    COLUMNS,
-    FITTED,
-    NETWORKS,
-    SETTINGS,
-    features,
-    load_networks,
-    main,
-    network_fields,
-    read_rows,
-    save_networks,
-    select,
-    write_rows,
-)
+from benchmarks.research.evidence import NETWORKS, main
+from benchmarks.research.ranking import FITTED, features
+from benchmarks.research.selection import load_networks, save_networks, select
+from benchmarks.research.trainings import COLUMNS, SETTINGS, network_fields, read_rows, write_rows
 from edgeface.errors import OptionError
 from edgeface.models.architecture import Architecture, Backbone, Head, Neck
 from edgeface.search.layers import macs_of
