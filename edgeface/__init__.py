@@ -2,7 +2,14 @@
 
     from edgeface import Detector
 
-    faces = Detector.open("edgeface-n").detect("photo.jpg")
+    for face in Detector.open("edgeface-n").detect("photo.jpg"):
+        print(face.box, face.score)
+
+- :class:`Detector` finds faces with a network or an exported Bundle; :class:`Detections` is what it returns, each
+  :class:`Face` one of them.
+- :class:`Bundle` is the folder of an exported file with its manifest; :func:`export` makes one, and :func:`quantize` an
+  INT8 one of it, in a checkout of the project.
+- :class:`EdgefaceError` is the root of every error that a user can cause; the others are in :mod:`edgeface.errors`.
 
 Names are imported on first use, so ``import edgeface`` costs nothing and needs no runtime.
 """
@@ -16,23 +23,29 @@ from edgeface.version import __version__
 
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle
-    from edgeface.decode import HeadLayout
-    from edgeface.detections import Detections
+    from edgeface.checkout import export, quantize
+    from edgeface.detections import Detections, Face
     from edgeface.detector import Detector
+    from edgeface.errors import EdgefaceError
 
-__all__ = ["Bundle", "Detections", "Detector", "HeadLayout", "__version__"]
+__all__ = ["Bundle", "Detections", "Detector", "EdgefaceError", "Face", "__version__", "export", "quantize"]
 
 _HOMES = {
     "Bundle": "edgeface.bundle",
     "Detections": "edgeface.detections",
     "Detector": "edgeface.detector",
-    "HeadLayout": "edgeface.decode",
+    "EdgefaceError": "edgeface.errors",
+    "Face": "edgeface.detections",
+    "export": "edgeface.checkout",
+    "quantize": "edgeface.checkout",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'edgeface' has no attribute {name!r}")
+        from edgeface.deprecations import old_name
+
+        return old_name(name)
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -92,22 +92,22 @@ class Backend:
     def load_exporter(self, precision: str) -> Callable[..., Any]:
         """Import and return the export function. Raises OptionError with the reason where the combination is off."""
         check_combination(self.target, precision)
-        return _from_checkout(self.exporter, f"make export TARGET={self.target}")
+        return from_checkout(self.exporter, f"make export TARGET={self.target}")
 
     def load_quantizer(self) -> Callable[..., Any]:
         """Import and return the class that makes int8 files. Raises OptionError with the reason where it is off."""
         check_combination(self.target, "int8")
-        return _from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
+        return from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
 def load_candidate_maker() -> Callable[..., Any]:
     """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
-    return _from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+    return from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
 
 
 def load_verb(name: str) -> Callable[..., Any]:
     """Import and return the function of one of :data:`CHECKOUT_VERBS`. Raises OptionError on a device."""
-    return _from_checkout(CHECKOUT_VERBS[name], f"make {name} TARGET=tflite")
+    return from_checkout(CHECKOUT_VERBS[name], f"make {name} TARGET=tflite")
 
 
 _SERVERS = ("Linux x86_64", "Linux aarch64", "macOS arm64", "Windows AMD64")
@@ -217,7 +217,9 @@ def require_module(name: str, extra: str, purpose: str) -> None:
         raise MissingExtraError(name, extra, purpose)
 
 
-def _from_checkout(path: str, command: str) -> Callable[..., Any]:
+def from_checkout(path: str, command: str) -> Callable[..., Any]:
+    """Import and return ``module:attribute`` of a room beside this package. Raises OptionError that names ``command``
+    where there is none."""
     room = path.partition(":")[0].partition(".")[0]
     if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
         sys.path.insert(0, str(CHECKOUT))  # called by its script, Python looks elsewhere

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from edgeface.errors import OptionError
 
 MAX_SIDE_PX = 8192
+EVALUATION_SCALES = ("640", "original", "multi")
+"""of the photos of WIDER FACE: long side in px, none, several with a vote"""
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -11,6 +11,8 @@ from edgeface.cli.flags import DEFAULT_MODEL, Fast, Format, Model, Threads, Weig
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
+from edgeface.errors import DataError
+from edgeface.options import EVALUATION_SCALES, check_choice
 
 EPILOG = """Examples:
 
@@ -41,6 +43,9 @@ def command(
     fast: Fast = False,
     format: Format = "table",
 ) -> None:
+    check_choice("scale", (scale,), EVALUATION_SCALES)
+    if not data.is_dir():
+        raise DataError(f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground truth")
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):

@@ -30,11 +30,12 @@ from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, Protocol, Report
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
 from edgeface.images import read_image
+from edgeface.options import EVALUATION_SCALES
 from edgeface.progress import Progress, unseen
 from edgeface.zoo import is_network
 
-MULTI = "multi"
-SCALES = ("640", "original", MULTI)
+SCALES = EVALUATION_SCALES
+MULTI = SCALES[-1]
 SCORE_THRESHOLD = 0.02
 NMS_IOU = 0.45
 
