@@ -182,7 +182,7 @@ def check_combination(target: str, precision: str) -> Backend:
 
 
 def capability_table() -> str:
-    """The table as Markdown, as the README prints it."""
+    """The table as Markdown, as docs/formats.md prints it."""
     lines = ["| target | runtime | files | " + " | ".join(PRECISIONS) + " | input size | wheels for |",
              "|" + "---|" * (len(PRECISIONS) + 5)]
     for row in BACKENDS.values():

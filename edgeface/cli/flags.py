@@ -70,21 +70,21 @@ class Argument:
     metavar: str
 
 
-def with_options(cls: type) -> Callable[[F], F]:
+def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
     """Give a command one option per plain field of the dataclass ``cls``, with the field's own text as help.
 
-    The command receives them together, as one instance, in its last parameter.
+    The command receives them together, as one instance, in its last parameter. without: fields that keep their default.
     """
     def decorate(command: F) -> F:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
-        names = {f.name for f in _plain_fields(cls)}
+        fields = parameters_of(cls, without)
 
         @functools.wraps(command)
         def wrapped(**values: Any) -> Any:
-            options = cls(**{name: _as_field(values.pop(name)) for name in names})
+            options = cls(**{p.name: _as_field(values.pop(p.name)) for p in fields})
             return command(**values, options=options)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + parameters_of(cls)
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + fields
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapped  # type: ignore[return-value]
@@ -98,11 +98,11 @@ def given(ctx: typer.Context, options: Any) -> dict[str, Any]:
     return {name: getattr(options, name) for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def parameters_of(cls: type) -> list[inspect.Parameter]:
+def parameters_of(cls: type, without: Sequence[str] = ()) -> list[inspect.Parameter]:
     """One parameter for each plain field, as Typer reads it."""
     texts = field_help(cls)
     return [_parameter(f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, "")))
-            for f in _plain_fields(cls)]
+            for f in _plain_fields(cls) if f.name not in without]
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.Parameter:
@@ -123,7 +123,10 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.P
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
+    """With a capital, unless it begins with a list of values, and a full stop."""
+    text = text.replace("``", "`")
+    begun = text if re.match(r"\S+(,| \(| or )", text) else text[:1].upper() + text[1:]
+    return begun if not text or text.endswith(".") else begun + "."
 
 
 def _plain_fields(cls: type) -> list[dataclasses.Field[Any]]:

@@ -31,7 +31,7 @@ Latency is measured on the device. Writes front.json and report.html into --out.
 on."""
 
 
-@with_options(StudyOptions)
+@with_options(StudyOptions, without=("sizes", "weights"))
 def command(
     out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the search in this folder, with its options.")] = None,

@@ -94,7 +94,7 @@ class TrainOptions:
     lr: float = 3e-3
     """peak learning rate"""
     weight_decay: float = 0.02
-    """of convolution weights, decoupled; with sgd of all parameters, added to the gradient"""
+    """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the gradient"""
     warmup: int = 300
     """optimiser steps of linear warm-up"""
     warmup_lr: float = 0.0
@@ -116,15 +116,15 @@ class TrainOptions:
     """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality, with prior boxes
     multibox"""
     margin: float = 0.2
-    """drmc: taken from the logit of what is right"""
+    """taken from the logit of what is right, with drmc"""
     margin_scale: float = 1.0
-    """drmc: factor of the logits"""
+    """factor of the logits, with drmc"""
     precision: str = "fp32"
     """fp32, or bf16 (autocast; pays where the CPU has AMX and on accelerators)"""
     compile: bool = True
     """compile the sampling of crops: several times as fast, needs a C++ compiler"""
     seed: int = 0
-    """of the initial weights, the order of the images and every crop"""
+    """seed of the initial weights, the order of the images and every crop"""
     checkpoint_every: int = 250
     """optimiser steps between checkpoints"""
     snapshot_every: int = 1000
