@@ -67,7 +67,7 @@ def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:
 
 
 def test_every_module_of_a_verb_is_listed() -> None:
-    helpers = {"app", "flags", "output", "program", "terminal"}
+    helpers = {"app", "flags", "interrupts", "output", "program", "terminal"}
     modules = {path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")} - helpers
     assert modules == set(VERBS) - set(CHECKOUT_VERBS)
 
@@ -79,7 +79,8 @@ def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgefac
     flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights"))]
     assert len(flags) >= 9
     for name in flags:
-        assert f"--{name.replace('_', '-')}" in output and "".join(field_help(cls)[name].replace("``", "`").split())[1:] in output
+        text = field_help(cls)[name].replace("``", "`")
+        assert f"--{name.replace('_', '-')}" in output and "".join(text.split())[1:] in output
 
 
 def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
@@ -146,6 +147,37 @@ def test_one_bad_image_does_not_end_the_run(
     code, out, err = edgeface("detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json")
     assert code == 2 and err.count("\n") == 1
     assert [item["image"] for item in json.loads(out)] == [str(hopper_path)]
+
+
+def test_ctrl_c_prints_what_was_found(edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeface.detections import Detections
+    from edgeface.detector import Detector
+
+    whole, seen = Detector.detect, []
+
+    def stop(self: Detector, image: np.ndarray) -> Detections:
+        seen.append(image)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(self, image)
+
+    monkeypatch.setattr(Detector, "detect", stop)
+    code, out, err = edgeface("detect", hopper_path, hopper_path, "--model", bundle, "--format", "json", "--save",
+                              tmp_path / "marked")
+    assert code == 130 and len(json.loads(out)) == 1
+    assert err == "stopped: 1 images were looked at, what was found in them is printed\n"
+    assert len(list((tmp_path / "marked").iterdir())) == 1
+
+
+def test_names_of_files_cannot_speak_to_the_terminal(edgeface: Command, bundle: str, hopper_path: Path,
+                                                     tmp_path: Path) -> None:
+    evil = tmp_path / "a\x1b]0;title\x07[red].jpg"
+    evil.write_bytes(hopper_path.read_bytes())
+    (tmp_path / "b\x1b[2J.jpg").write_text("not an image")
+    code, out, err = edgeface("detect", tmp_path, "--model", bundle, "--score-threshold", "0.1")
+    assert code == 2 and "\x1b" not in out + err and "\x07" not in out + err
+    assert r"a\x1b]0;title\x07[red].jpg" in out and r"b\x1b[2J.jpg" in err
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "CMYK", "P", "exif"])
