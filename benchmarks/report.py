@@ -1,7 +1,7 @@
 """``python -m benchmarks.report LATENCY.json...``: one HTML file that says what was measured, and opens offline.
 
-Of what `make bench` or `edgeface bench --save` wrote. The page loads nothing and runs nothing, and its own policy
-forbids it: pictures are inline SVG. Equal input gives equal bytes. What a record says is never taken for markup.
+The page loads nothing and runs nothing, and its own policy forbids it: pictures are inline SVG. Equal input gives equal
+bytes. What a record says is never taken for markup.
 """
 
 from __future__ import annotations
@@ -380,8 +380,6 @@ def _plain(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Of the command line."""
-
     records: Annotated[tuple[Path, ...], Argument("LATENCY.json...")]
     """files of edgeface bench --save or make bench; a context.json beside one adds accuracy and peers"""
     save: Path | None = None
@@ -390,11 +388,10 @@ class Options:
 
 def _run(o: Options) -> None:
     path = o.save or o.records[0].with_name(REPORT)
-    records = [record for file in o.records for record in load_measurements(file)]
-    contexts = [load_context(folder / CONTEXT) for folder in dict.fromkeys(file.parent for file in o.records)]
+    contexts = [load_context(folder / CONTEXT) for folder in {file.parent: None for file in o.records}]
     merged = Context({k: v for c in contexts for k, v in c.accuracy.items()},
                      tuple(p for c in contexts for p in c.peers), tuple(t for c in contexts for t in c.left_out))
-    write_report(path, records, merged)
+    write_report(path, [record for file in o.records for record in load_measurements(file)], merged)
     say(path)
 
 

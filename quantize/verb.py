@@ -81,14 +81,19 @@ def quantize(
         calibration_seed, scale, not no_accuracy, threads)
     if plot is not None:
         require("drawing the report", "matplotlib")
+    with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
+        _run(request, out, data, calibration, plot, format, verbose, terminal)
+
+
+def _run(request: QuantizeRequest, out: Path, data: Path | None, calibration: Path | None, plot: Path | None,
+         format: str, verbose: bool, terminal: Terminal) -> None:
     from quantize import report
     from quantize.pipeline import quantize_model
 
-    with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
-        done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage,
-                              tick=terminal.tick, note=terminal.note, verbose=verbose)
-        with quiet("measuring latency", verbose):
-            latency = report.measure_latency(done, terminal.tick)
+    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage, tick=terminal.tick,
+                          note=terminal.note, verbose=verbose)
+    with quiet("measuring latency", verbose):
+        latency = report.measure_latency(done, terminal.tick)
     if plot:
         report.plot(plot, done)
     if format == "json":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,12 @@ from edgeface.cli.program import FAILED, Stopped
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import ImageError
 
+if TYPE_CHECKING:
+    from edgeface.detector import Detector
+    from edgeface.saving import Saver
+
+Found = dict[str, Any]
+"""name and faces of one image, as JSON has them"""
 EPILOG = """Examples:
 
 edgeface detect photo.jpg --save out.jpg
@@ -40,44 +47,51 @@ def command(
 ) -> int | None:
     from edgeface.detector import Detector
     from edgeface.hush import hushed
-    from edgeface.images import sources
     from edgeface.saving import Saver
 
     saver = Saver(save, images) if save else contextlib.nullcontext()
-    failures: list[ImageError] = []
-    found: list[dict[str, Any]] = []
-    stopped = False
+    found: list[Found] = []
     with hushed():
         long_side = int(size) if size is not None and size.isdigit() else size
         opened = Detector.open(model, threads, score_threshold, nms_threshold, long_side, fast, weights)
     with Terminal() as terminal, opened as detector, saver as keep:
         tell_fast(terminal, detector.runner.runtime, fast)
-
-        def failed(error: ImageError) -> None:
-            failures.append(error)
-            terminal.line(f"error: {error}")
-
         try:
-            for name, image in sources(images, failed):
-                faces = detector.detect(image)
-                found.append({"image": name, "faces": faces.to_json()})
-                terminal.tick("detecting", len(found), 0, name)
-                if keep:
-                    keep.add(name, image, faces)
-                if len(found) == max_frames:
-                    break
+            failures = _detect(detector, images, keep, max_frames, found, terminal)
         except KeyboardInterrupt:
-            stopped = True
+            failures = None
     if format == "json":
         print_json(found)
     else:
         _print_faces(found)
-    if stopped:
+    if failures is None:
         raise Stopped(f"{len(found)} images were looked at, what was found in them is printed")
     return FAILED if failures else None
 
 
-def _print_faces(found: list[dict[str, Any]]) -> None:
+def _detect(detector: Detector, images: Sequence[str], saver: Saver | None, most: int | None, found: list[Found],
+            terminal: Terminal) -> int:
+    """Append what is found in each image to ``found``; returns how many could not be read."""
+    from edgeface.images import sources
+
+    failures: list[ImageError] = []
+
+    def failed(error: ImageError) -> None:
+        failures.append(error)
+        terminal.line(f"error: {error}")
+
+    for name, image in sources(images, failed):
+        faces = detector.detect(image)
+        found.append({"image": name, "faces": faces.to_json()})
+        terminal.tick("detecting", len(found), 0, name)
+        if saver:
+            saver.add(name, image, faces)
+        if len(found) == most:
+            break
+    return len(failures)
+
+
+def _print_faces(found: list[Found]) -> None:
     rows: list[tuple[Any, ...]] = []
     for item in found:
         name = printable(item["image"])
