@@ -7,6 +7,7 @@ of an evaluation (0.02). No network runs, so the figures hold for every runtime.
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -124,7 +125,7 @@ def as_json(rows: list[Row], width: int, height: int) -> dict[str, Any]:
     return {
         "width": width, "height": height, "nms_iou": NMS_IOU, "limit_ms": LIMIT_MS,
         "worst_median_ms": _worst(rows), "rows": [asdict(r) for r in rows],
-        "environment": environment("numpy"),
+        "environment": environment("numpy") | {"machine": platform.machine()},
     }
 
 

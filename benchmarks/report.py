@@ -388,7 +388,7 @@ class Options:
 
 def _run(o: Options) -> None:
     path = o.save or o.records[0].with_name(REPORT)
-    contexts = [load_context(folder / CONTEXT) for folder in {file.parent: None for file in o.records}]
+    contexts = [load_context(folder / CONTEXT) for folder in dict.fromkeys(file.parent for file in o.records)]
     merged = Context({k: v for c in contexts for k, v in c.accuracy.items()},
                      tuple(p for c in contexts for p in c.peers), tuple(t for c in contexts for t in c.left_out))
     write_report(path, [record for file in o.records for record in load_measurements(file)], merged)
