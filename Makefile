@@ -66,10 +66,10 @@ eval: $(STAMP) ## official WIDER FACE figures of MODEL on DATA
 	$(RUN) -m edgeface eval --model $(MODEL) --data $(DATA)
 
 export: $(STAMP) ## MODEL to TARGET (onnx, tflite, openvino, ncnn) as PRECISION (fp32, fp16), proven equal to torch
-	$(RUN) -m export --model $(MODEL) --target $(TARGET) --precision $(PRECISION) --size $(SIZE) --out $(OUT)
+	$(RUN) -m edgeface export --model $(MODEL) --target $(TARGET) --precision $(PRECISION) --size $(SIZE) --out $(OUT)
 
 quantize: $(STAMP) ## MODEL to TARGET as INT8, at most MAX_DROP AP points below float on DATA
-	$(RUN) -m quantize --model $(MODEL) --target $(TARGET) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT) \
+	$(RUN) -m edgeface quantize --model $(MODEL) --target $(TARGET) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT) \
 	  --data $(DATA) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 bench-export: $(STAMP) ## every file of MODEL: size, parity, AP, latency, into docs; MATRIX=1: every network too

@@ -1,1 +1,7 @@
-"""Commands that produce the project's own tables and plots."""
+"""Commands that produce the project's own tables and plots. Those in :mod:`benchmarks.research` prove claims."""
+
+from __future__ import annotations
+
+from edgeface.cli.interrupts import quiet_until_main
+
+quiet_until_main()

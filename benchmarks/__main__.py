@@ -5,24 +5,32 @@ Latency has a command of its own: ``python -m benchmarks.bench``.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import postprocess, training_speed
+from edgeface.cli.flags import program_of
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the highest exit code of the parts."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder whose bench/ gets the results")
-    o = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class Options:
+    """Of the command line."""
+
+    out: Path = Path("dist")
+    """folder whose bench/ gets the results"""
+
+
+def _run(o: Options) -> int:
+    """Returns the highest exit code of the parts."""
     codes = []
-    for command in (postprocess.main, training_speed.main):
-        name = command.__module__.rpartition(".")[2]
-        codes.append(command(["--save", str(o.out / "bench" / f"{name}.json")]))
+    for name, main in (("postprocess", postprocess.main), ("training_speed", training_speed.main)):
+        codes.append(main(["--save", str(o.out / "bench" / f"{name}.json")]))
         print()
     return max(codes)
+
+
+main = program_of(Options, "python -m benchmarks", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ other benchmark.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import random
@@ -22,22 +21,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import emit, environment, exit_code, installed_runtimes, table
+from benchmarks.common import Printed, environment, installed_runtimes
 from benchmarks.peers import pinned
 from edgeface.bundle import Bundle
+from edgeface.cli.flags import Argument, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
 from edgeface.runners.ncnn import feed, fetch, new_net
 from edgeface.types import Doubles
-from export.terminal import Terminal
 
 EAGER = "torch, as trained"
 PER_ROUND = 2
@@ -145,30 +147,29 @@ def rows_of(samples: dict[str, list[Doubles]]) -> list[dict[str, Any]]:
              "ratio": ratio(rounds, reference).to_json()} for name, rounds in samples.items()]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folders of exported Bundles")
-    parser.add_argument("--peer", type=Path, metavar="FILE.onnx", help="published network, instead of PyTorch")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="of the order in each round")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="keep the JSON in this file, too")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    bundles: Annotated[tuple[Path, ...], Argument("BUNDLE...")]
+    """folders of exported Bundles"""
+    peer: Path | None = None
+    """published network, a .onnx file, instead of PyTorch"""
+    threads: int = 1
+    """CPU threads"""
+    rounds: int = 30
+    """rounds, each with a slice of every subject"""
+    seed: int = 0
+    """seed of the order in each round"""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.rounds < 2:
+            raise OptionError(f"--threads {self.threads} --rounds {self.rounds}: give 1 thread and 2 rounds or more")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    o = parse(arguments)
-    return exit_code(lambda: _run(o), "measured")
-
-
-def _run(o: argparse.Namespace) -> int:
-    if o.threads < 1 or o.rounds < 2:
-        raise OptionError(f"--threads {o.threads} --rounds {o.rounds}: give 1 thread and 2 rounds or more")
+def _run(o: Options) -> None:
     bundles = [Bundle.open(path) for path in o.bundles]
-    with Terminal() as terminal, pinned(o.threads):
+    with Terminal(steps=True) as terminal, pinned(o.threads):
         rows = rows_of(measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal))
     size = bundles[0].manifest.input
     result = {"width": size.width, "height": size.height, "threads": o.threads, "rows": rows,
@@ -178,7 +179,9 @@ def _run(o: argparse.Namespace) -> int:
     text = table((f"{size.width}x{size.height}, {o.threads} thread{'s' * (o.threads > 1)}", "median ms", "min", "p90",
                   "ratio", "95 %", "verdict"), lines)
     emit(result, text, o.format, o.save)
-    return 0
+
+
+main = program_of(Options, "python -m benchmarks.against", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -9,38 +9,93 @@ is kept after every step: a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.common import table
 from benchmarks.peers import Size, peers_of, time_peers
 from benchmarks.report import write_report
 from benchmarks.results import LATENCY, REPORT, Results, find_accuracy
 from edgeface import zoo
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
+from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, EdgefaceError, OptionError
-from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
-from edgeface.options import field_help, parse_size
-from export.terminal import Terminal
+from edgeface.options import check_choice, parse_size
 
 PRECISIONS = ("fp32", "int8")
 MULTIPLE_PX = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Protocol):
+    """Of the command line; with those of the protocol."""
+
+    model: str = DEFAULT_MODEL
+    """a network with weights, or a .safetensors file"""
+    out: Path = Path("dist")
+    """folder of Bundles and results"""
+    device: str = LOCAL
+    """local, ssh://[user@]host[:port] or adb://serial"""
+    sizes: tuple[str, ...] = ("640x480", "320x240")
+    """inputs, WIDTHxHEIGHT in px"""
+    threads: tuple[int, ...] = (1, 2)
+    """CPU threads of the runtimes"""
+    targets: tuple[str, ...] = tuple(BACKENDS)
+    """runtimes"""
+    precisions: tuple[str, ...] = PRECISIONS
+    """fp32 and int8"""
+    data: Path | None = None
+    """WIDER FACE root, for INT8 within the accuracy budget"""
+    calibration: Path | None = None
+    """photos that INT8 ranges are taken from"""
+    images: int = 64
+    """calibration photos"""
+    max_drop: float = 0.5
+    """accuracy budget of INT8 in AP points"""
+    peers: Path | None = None
+    """folder of NAME_WIDTHxHEIGHT.onnx, timed on this machine"""
+    again: bool = False
+    """measure again what is not valid"""
+    results: Path | None = None
+    """folder of records and report; default: by device, in OUT/bench"""
+    format: str = "table"
+    """how the result is printed: table or json, which has the records without samples"""
+    save: Path | None = None
+    """keep that JSON in this file, too"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("targets", self.targets, BACKENDS)
+        check_choice("precisions", self.precisions, PRECISIONS)
+        if min(self.threads) < 1:
+            raise OptionError(f"--threads must be 1 or more, got {min(self.threads)}")
+
+    @property
+    def protocol(self) -> Protocol:
+        """How everything is timed."""
+        return Protocol(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)})
+
+    @cached_property
+    def name(self) -> str:
+        """Of the network. Raises ModelError."""
+        return zoo.resolve(self.model).architecture.name
+
+
 class Bundles:
     """Makes the files that are to be measured, or finds them in OUT."""
 
-    def __init__(self, o: argparse.Namespace, terminal: Terminal) -> None:
+    def __init__(self, o: Options, terminal: Terminal) -> None:
         self.o, self.terminal = o, terminal
 
     @cached_property
@@ -87,7 +142,7 @@ class Bundles:
 class Bench:
     """One run of the command."""
 
-    def __init__(self, o: argparse.Namespace, protocol: Protocol, terminal: Terminal) -> None:
+    def __init__(self, o: Options, protocol: Protocol, terminal: Terminal) -> None:
         self.o, self.protocol, self.terminal = o, protocol, terminal
         self.results = Results(o.results or results_folder(o.out, o.device))
         self.left_out: list[str] = []
@@ -235,69 +290,21 @@ def _with_reasons(columns: Sequence[str], rows: Sequence[Sequence[object]], reas
     return "\n".join([head, *(f"{line}  {words}" for line, words in zip(lines, said, strict=True))])
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Protocol]:
-    """Raises OptionError for a protocol that is none."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    parser.add_argument("--model", default="edgeface-n", help="a network with weights, or a .safetensors file")
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
-    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
-    parser.add_argument("--sizes", nargs="+", default=["640x480", "320x240"], help="inputs, WIDTHxHEIGHT in px")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--targets", nargs="+", choices=tuple(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--data", type=Path, help="WIDER FACE root, for INT8 within the accuracy budget")
-    parser.add_argument("--calibration", type=Path, help="photos that INT8 ranges are taken from")
-    parser.add_argument("--images", type=int, default=64, help="calibration photos")
-    parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
-    parser.add_argument("--peers", type=Path, help="folder of NAME_WIDTHxHEIGHT.onnx, timed on this machine")
-    parser.add_argument("--again", action="store_true", help="measure again what is not valid")
-    parser.add_argument("--results", type=Path, help="folder of records and report; default: by device, in OUT/bench")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: records without samples")
-    texts, fields = field_help(Protocol), dataclasses.fields(Protocol)
-    for f in fields:
-        parser.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default,
-                            help=texts[f.name].replace("%", "%%"))
-    o = parser.parse_args(arguments)
-    if min(o.threads) < 1:
-        raise OptionError(f"--threads must be 1 or more, got {min(o.threads)}")
-    o.name = zoo.resolve(o.model).architecture.name
-    return o, Protocol(**{f.name: getattr(o, f.name) for f in fields})
-
-
-@contextlib.contextmanager
-def _told(terminal: Terminal) -> Iterator[None]:
-    """A user's mistake is one line and exit code 2."""
-    try:
-        with terminal:
-            yield
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped: what was measured is kept, the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns 1 if something could not be measured."""
-    terminal = Terminal()
-    with _told(terminal):
-        o, protocol = parse(arguments)
-        bench = Bench(o, protocol, terminal)
+def _run(o: Options) -> int:
+    """Returns 1 if something could not be measured."""
+    with Terminal(steps=True) as terminal:
+        bench = Bench(o, o.protocol, terminal)
         bench.run()
-    results = bench.results
-    if o.format == "json":
-        print(json.dumps([record.to_json(samples=False) for record in results.records], indent=1))
-    else:
-        print(as_table(results))
-    valid = sum(record.valid for record in results.records)
-    print(f"{valid} of {len(results.records)} records are valid{_advice(valid < len(results.records))}; "
-          f"{results.folder / LATENCY}, {results.folder / REPORT}", file=sys.stderr)
+        results = bench.results
+        valid = sum(record.valid for record in results.records)
+        advice = ": run it again with --again when the machine is quiet" if valid < len(results.records) else ""
+        terminal.line(f"{valid} of {len(results.records)} records are valid{advice}; {results.folder / LATENCY}, "
+                      f"{results.folder / REPORT}")
+    emit([record.to_json(samples=False) for record in results.records], as_table(results), o.format, o.save)
     return int(bench.failures > 0)
 
 
-def _advice(invalid: bool) -> str:
-    return ": run it again with --again when the machine is quiet" if invalid else ""
+main = program_of(Options, "python -m benchmarks.bench", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ so a run that was stopped goes on where it was; a file whose bytes have changed 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import emit, environment, installed_runtimes, table
+from benchmarks.common import Printed, environment, installed_runtimes
 from edgeface.architecture.registry import listed
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
+from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
@@ -31,7 +32,6 @@ from edgeface.types import Progress
 from export.pipeline import export_model
 from export.request import ExportRequest
 from export.source import load_source, random_source
-from export.terminal import Terminal
 
 SETTINGS = ("easy", "medium", "hard")
 MOST_PARAMS = 10e6
@@ -40,6 +40,30 @@ QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn
 """published networks whose INT8 files --matrix makes, in the variant whose heads have batch normalisation"""
 FAST = " fast"
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    data: Path
+    """WIDER FACE folder"""
+    model: str = DEFAULT_MODEL
+    """a network with weights, or a .safetensors file"""
+    size: str = "640x480"
+    """input WIDTHxHEIGHT in px"""
+    out: Path = Path("dist")
+    """folder of Bundles and results"""
+    docs: Path = Path("docs")
+    """folder that exports.md and .png go to"""
+    max_drop: float = 0.5
+    """accuracy budget of INT8 in AP points"""
+    matrix: bool = False
+    """also every published network to every target"""
+    rounds: int = 34
+    """rounds of three runs a file"""
+    seed: int = 0
+    """seed of the order of the rounds"""
 
 
 class Results:
@@ -62,7 +86,7 @@ class Results:
         return record if record and all(record.get(key) == value for key, value in wanted.items()) else None
 
 
-def make_file(o: argparse.Namespace, target: str, precision: str) -> Bundle:
+def make_file(o: Options, target: str, precision: str) -> Bundle:
     """The Bundle of one combination, made anew in ``o.out``."""
     width, height = parse_size(o.size)
     if precision != "int8":
@@ -73,13 +97,14 @@ def make_file(o: argparse.Namespace, target: str, precision: str) -> Bundle:
     return quantize_model(request, o.out, data=o.data).bundle
 
 
-def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: bool = False) -> Record:
+def measure_file(o: Options, bundle: Bundle, results: Results, terminal: Terminal, fast: bool = False
+                 ) -> Record:
     """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
     manifest = bundle.manifest
     name = bundle.path.name + FAST * fast
     measured = results.known(name, files=manifest.files)
     if measured is None:
-        report = evaluate_model(bundle.path, o.data, progress=True, fast=fast).report
+        report = evaluate_model(bundle.path, o.data, progress=terminal.tick, fast=fast).report
         measured = {setting: getattr(report, setting) for setting in SETTINGS}
         measured |= {"images": report.images, "by_height": report.by_height, "protocol": str(report.protocol)}
     accuracy = manifest.accuracy or {}
@@ -91,7 +116,7 @@ def measure_file(o: argparse.Namespace, bundle: Bundle, results: Results, fast: 
     })
 
 
-def add_latency(o: argparse.Namespace, records: dict[str, Record], progress: Progress | None = None) -> None:
+def add_latency(o: Options, records: dict[str, Record], progress: Progress | None = None) -> None:
     """Time all files in turn and put the figures into ``records``."""
     jobs = [Job(str(o.out / name.removesuffix(FAST)), fast=name.endswith(FAST)) for name in records]
     protocol = Protocol(rounds=o.rounds, seed=o.seed, together=max(2, len(jobs)))
@@ -140,7 +165,7 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def matrix(o: argparse.Namespace, results: Results) -> list[Record]:
+def matrix(o: Options, results: Results, terminal: Terminal) -> list[Record]:
     """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure is a row, not an
     end."""
     width, height = parse_size(o.size)
@@ -152,14 +177,14 @@ def matrix(o: argparse.Namespace, results: Results) -> list[Record]:
         key = f"matrix {name} {target} {precision} {o.size}"
         row = results.known(key, ok=True)
         if row is None:
-            print(f"{done + 1} of {len(jobs)}: {name} {target} {precision}", file=sys.stderr)
+            terminal.line(f"{done + 1} of {len(jobs)}: {name} {target} {precision}")
             row = results.keep(key, {"model": name, "target": target, "precision": precision}
                                | _matrix_cell(o, name, target, precision, (width, height)))
         rows.append(row)
     return rows
 
 
-def _matrix_cell(o: argparse.Namespace, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:
+def _matrix_cell(o: Options, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:
     try:
         if precision != "int8":
             done = export_model(random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix")
@@ -196,7 +221,7 @@ def _cell(row: Record | None) -> str:
     return f"{row['snr_db']:.0f} dB" if "snr_db" in row else f"{row['parity']:.0e}"
 
 
-def document(o: argparse.Namespace, records: dict[str, Record], rows: list[Record], conditions: Record) -> str:
+def document(o: Options, records: dict[str, Record], rows: list[Record], conditions: Record) -> str:
     """The text of docs/exports.md."""
     first = next(iter(records.values()))
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
@@ -246,50 +271,17 @@ def _validity(records: dict[str, Record]) -> str:
     return "all valid by the protocol" if not reasons else "not valid: " + ", ".join(reasons)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.export_table", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder")
-    parser.add_argument("--model", default="edgeface-n", help="a network with weights, or a .safetensors file")
-    parser.add_argument("--size", default="640x480", help="input WIDTHxHEIGHT in px")
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="folder of Bundles and results")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder that exports.md and .png go to")
-    parser.add_argument("--max-drop", type=float, default=0.5, help="accuracy budget of INT8 in AP points")
-    parser.add_argument("--matrix", action="store_true", help="also every published network to every target")
-    parser.add_argument("--rounds", type=int, default=34, help="rounds of three runs a file")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    o = parser.parse_args(arguments)
-    try:
-        with _interruptible():
-            return _run(o)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _run(o: argparse.Namespace) -> int:
+def _run(o: Options) -> int:
     results = Results(o.out / "bench" / "exports.json")
     records = {}
-    for target, precision in combinations():
-        print(f"{o.model} {target} {precision}", file=sys.stderr)
-        bundle = make_file(o, target, precision)
-        records[bundle.path.name] = measure_file(o, bundle, results)
-        if precision == "fp32" and BACKENDS[target].fast:
-            records[bundle.path.name + FAST] = measure_file(o, bundle, results, fast=True)
-    rows = matrix(o, results) if o.matrix else []
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
+        for target, precision in combinations():
+            terminal.line(f"{o.model} {target} {precision}")
+            bundle = make_file(o, target, precision)
+            records[bundle.path.name] = measure_file(o, bundle, results, terminal)
+            if precision == "fp32" and BACKENDS[target].fast:
+                records[bundle.path.name + FAST] = measure_file(o, bundle, results, terminal, fast=True)
+        rows = matrix(o, results, terminal) if o.matrix else []
         add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
     with atomic_write(o.docs / "exports.md") as temporary:
@@ -300,6 +292,9 @@ def _run(o: argparse.Namespace) -> int:
                             f"{r['latency']['cpu_median_ms']:.2f}"] for name, r in records.items()])
     emit({"files": records, "matrix": rows, "environment": conditions}, text, o.format, o.save)
     return int(any(not row["ok"] for row in rows))
+
+
+main = program_of(Options, "python -m benchmarks.export_table", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

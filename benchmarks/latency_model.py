@@ -8,9 +8,7 @@ benchmarks/latency_tables; --measure makes your own, for this machine or a devic
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
 import random
 import statistics
@@ -23,19 +21,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import exit_code, table
+from benchmarks.common import Printed
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.backends import BACKENDS
+from edgeface.cli.flags import RESUMES, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
-from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
+from edgeface.options import check_choice
 from edgeface.predict.model import LatencyModel, Prediction
 from edgeface.predict.table import LatencyTable, Record, Setting, measure
 from edgeface.search.space import SPACES
 from edgeface.types import Doubles
-from export.terminal import Terminal
 
 TABLES = Path(__file__).parent / "latency_tables"
 KINDS = ("onnx-fp32", "openvino-fp32", "ncnn-fp32", "tflite-fp32", "openvino-int8", "tflite-int8")
@@ -237,7 +238,34 @@ def table_path(folder: Path, setting: Setting) -> Path:
                      f"{setting.threads}t.json")
 
 
-def measure_all(o: argparse.Namespace, terminal: Terminal) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    tables: Path = TABLES
+    """folder of latency tables; default: ours"""
+    kinds: tuple[str, ...] = KINDS
+    """TARGET-PRECISION, such as openvino-int8"""
+    measure: bool = False
+    """measure what the tables lack; resumes by itself"""
+    again: bool = False
+    """measure all once more, and average the two"""
+    device: str = LOCAL
+    """local, ssh://[user@]host[:port] or adb://serial"""
+    threads: int = 1
+    """CPU threads of the runtime"""
+    learned: int = USUAL
+    """networks to learn from, of each space, at most (ncnn needs 160)"""
+    bundles: Path = Path("dist/candidates")
+    """folder of the files to measure"""
+    plot: Path | None = None
+    """draw the scatter plots to this .png or .svg"""
+
+    def __post_init__(self) -> None:
+        check_choice("kinds", self.kinds, [f"{b.target}-{p}" for b in BACKENDS.values() for p in b.precisions])
+
+
+def measure_all(o: Options, terminal: Terminal) -> None:
     """Go on with every table that was asked for."""
     architectures = networks(o.learned)
     with open_device(o.device) as device:
@@ -252,37 +280,13 @@ def measure_all(o: argparse.Namespace, terminal: Terminal) -> None:
                           f"{found.device_s / 60:.0f} minutes; {path}")
 
 
-def _setting(o: argparse.Namespace, kind: str) -> Setting:
+def _setting(o: Options, kind: str) -> Setting:
     target, _, precision = kind.partition("-")
     return Setting(o.device, target, precision, *COUNTED_AT, o.threads)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description=__doc__)
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of latency tables; default: ours")
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="TARGET-PRECISION",
-                        choices=[f"{b.target}-{p}" for b in BACKENDS.values() for p in b.precisions],
-                        help="such as openvino-int8")
-    parser.add_argument("--measure", action="store_true", help="measure what the tables lack; resumes by itself")
-    parser.add_argument("--again", action="store_true", help="measure all once more, and average the two")
-    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--learned", type=int, default=USUAL,
-                        help=f"networks to learn from, of each space, at most (ncnn: {max(LEARNED.values())})")
-    parser.add_argument("--bundles", type=Path, default=Path("dist/candidates"), help="folder of the files to measure")
-    parser.add_argument("--plot", type=Path, help="draw the scatter plots to this .png or .svg")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    o = parse(arguments)
-    return exit_code(lambda: _run(o), "measured")
-
-
-def _run(o: argparse.Namespace) -> int:
-    with Terminal() as terminal:
+def _run(o: Options) -> None:
+    with Terminal(steps=True) as terminal:
         if o.measure:
             measure_all(o, terminal)
         results = []
@@ -291,8 +295,10 @@ def _run(o: argparse.Namespace) -> int:
             results.append(evaluate(LatencyTable.load(table_path(o.tables, _setting(o, kind)))))
         if o.plot:
             draw(results, o.plot)
-    print(json.dumps([r.to_json() for r in results], indent=1) if o.format == "json" else as_table(results))
-    return 0
+    emit([r.to_json() for r in results], as_table(results), o.format, o.save)
+
+
+main = program_of(Options, "python -m benchmarks.latency_model", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,24 @@ evaluated again, so it can be run while the training goes on.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.common import emit, environment, table
-from edgeface.architecture import Architecture
+from benchmarks.common import Printed, environment
+from edgeface.cli.flags import RESUMES, Argument, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
-from edgeface.errors import DataError, EdgefaceError
+from edgeface.errors import DataError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
+from edgeface.models import Architecture
+from edgeface.progress import Progress
 from edgeface.runners.torch import TorchRunner
 from edgeface.zoo import load_weights_file, network_with
 
@@ -27,7 +31,7 @@ SETTINGS = ("easy", "medium", "hard")
 FIELDS = ("step", "samples", "epoch", *SETTINGS)
 
 
-def evaluate_run(run: Path, data: Path, threads: int) -> list[dict[str, Any]]:
+def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows by step."""
     config = _config(run)
     architecture = Architecture.from_json(config["architecture"])
@@ -41,7 +45,7 @@ def evaluate_run(run: Path, data: Path, threads: int) -> list[dict[str, Any]]:
             continue
         network = network_with(architecture, load_weights_file(path))
         with Detector(TorchRunner(network, threads), score_threshold=0.02) as detector:
-            report = evaluate_detector(detector, path.stem, ground_truth, photos, progress=True).report
+            report = evaluate_detector(detector, path.stem, ground_truth, photos, progress=progress).report
         rows[step] = {"step": step, "samples": step * batch, "epoch": round(step * batch / images, 2),
                       **{s: round(getattr(report, s), 4) for s in SETTINGS}}
         _write(run / "curve.csv", [rows[s] for s in sorted(rows)])
@@ -85,26 +89,29 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_curve", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a training run")
-    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder with the validation images")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    o = parser.parse_args(arguments)
-    try:
-        rows = evaluate_run(o.run, o.data, o.threads)
-        if not rows:
-            raise DataError(f"{o.run}/snapshots holds no snapshot yet")
-        plot(o.run / "curve.png", rows)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = table(FIELDS, [[r[f] for f in FIELDS] for r in rows])
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    run: Annotated[Path, Argument("RUN")]
+    """folder of a training run"""
+    data: Path
+    """WIDER FACE folder with the validation images"""
+    threads: int = 1
+    """CPU threads"""
+
+
+def _run(o: Options) -> None:
+    with Terminal() as terminal:
+        rows = evaluate_run(o.run, o.data, o.threads, terminal.tick)
+    if not rows:
+        raise DataError(f"{o.run}/snapshots holds no snapshot yet")
+    plot(o.run / "curve.png", rows)
+    text = table(FIELDS, [[r[f] for f in FIELDS] for r in rows], FIELDS)
     emit({"run": o.run.name, "rows": rows, "environment": environment("torch")}, text, o.format, o.save)
-    return 0
+
+
+main = program_of(Options, "python -m benchmarks.learning_curve", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,22 @@ the run saw, and, from what make bench and benchmarks.learning_curve wrote, late
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.common import table
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
 from edgeface.architecture import Architecture
+from edgeface.cli.flags import Argument, program_of
+from edgeface.cli.output import print_json, table
+from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
-from edgeface.errors import DataError, EdgefaceError
+from edgeface.errors import DataError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
@@ -57,9 +59,9 @@ def publish(run: Path, data: Path, note: str, latency: Path | None, folder: Path
 def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str, Any]:
     network = zoo.network_with(architecture, zoo.load_weights_file(weights))
     ground_truth = load_ground_truth(data)
-    with Detector(TorchRunner(network), score_threshold=0.02) as detector:
+    with Detector(TorchRunner(network), score_threshold=0.02) as detector, Terminal() as terminal:
         return evaluate_detector(detector, architecture.name, ground_truth, present_images(data, ground_truth),
-                                 progress=True).report.to_json()
+                                 progress=terminal.tick).report.to_json()
 
 
 def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None) -> str:
@@ -131,24 +133,29 @@ def _curve(path: Path) -> list[str]:
             _block(table(fields, [[r[f] for f in fields] for r in rows]))]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_card", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a finished training run")
-    parser.add_argument("--data", type=Path, required=True, help="WIDER FACE folder with the validation images")
-    parser.add_argument("--latency", type=Path, help="folder that make bench wrote, with peers")
-    parser.add_argument("--note", default="", help="a sentence on which images the figures may be compared on")
-    parser.add_argument("--zoo", type=Path, default=zoo.FOLDER, help="folder of index.json; default: the package's own")
-    o = parser.parse_args(arguments)
-    try:
-        if not (o.run / "weights.safetensors").exists():
-            raise DataError(f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}")
-        report = publish(o.run, o.data, o.note, o.latency, o.zoo)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(report, indent=1))
-    return 0
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of the command line."""
+
+    run: Annotated[Path, Argument("RUN")]
+    """folder of a finished training run"""
+    data: Path
+    """WIDER FACE folder with the validation images"""
+    latency: Path | None = None
+    """folder that make bench wrote, with peers"""
+    note: str = ""
+    """a sentence on which images the figures may be compared on"""
+    zoo: Path = zoo.FOLDER
+    """folder of index.json; default: the package's own"""
+
+
+def _run(o: Options) -> None:
+    if not (o.run / "weights.safetensors").exists():
+        raise DataError(f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}")
+    print_json(publish(o.run, o.data, o.note, o.latency, o.zoo))
+
+
+main = program_of(Options, "python -m benchmarks.model_card", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ AP on part of the photos compares the models of one run with each other, not wit
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import emit, environment, exit_code, table
+from benchmarks.common import Printed, environment
 from benchmarks.peer_models import open_all
+from edgeface.cli.flags import DEFAULT_MODEL, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
 from edgeface.evaluation import (
     evaluate_detector,
@@ -31,22 +33,37 @@ from edgeface.evaluation.predict import SCORE_THRESHOLD, Evaluation
 SETTINGS = ("easy", "medium", "hard")
 
 
-def measure(o: argparse.Namespace) -> list[Evaluation]:
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    data: Path
+    """WIDER FACE folder with the validation photos"""
+    peers: Path | None = None
+    """folder of the peers' .onnx files; default: ours alone"""
+    landmarks: Path | None = None
+    """labels of five points, whose photos lie below --data"""
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    """ours: zoo names, weights files or Bundles"""
+    threads: int = 1
+    """CPU threads of each model"""
+
+
+def measure(o: Options) -> list[Evaluation]:
     """One evaluation for each model, ours first."""
     ground_truth = load_ground_truth(o.data)
     images = present_images(o.data, ground_truth)
     labelled = labelled_photos(o.landmarks, o.data) if o.landmarks else []
 
-    def evaluate(name: str, detector: Detector) -> Evaluation:
-        print(f"{name}: AP on {len(images)} photos ...", file=sys.stderr, flush=True)
-        done = evaluate_detector(detector, name, ground_truth, images, progress=True)
+    def evaluate(name: str, detector: Detector, terminal: Terminal) -> Evaluation:
+        terminal.line(f"{name} ...")
+        done = evaluate_detector(detector, name, ground_truth, images, progress=terminal.tick)
         if not labelled or not detector.runner.layout.landmarks:
             return done
-        print(f"{name}: landmarks on {len(labelled)} photos ...", file=sys.stderr, flush=True)
-        return replace(done, landmarks=measure_landmarks(detector, labelled))
+        return replace(done, landmarks=measure_landmarks(detector, labelled, terminal.tick))
 
-    with open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors:
-        return [evaluate(name, detector) for name, detector in detectors.items()]
+    with open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors, Terminal() as terminal:
+        return [evaluate(name, detector, terminal) for name, detector in detectors.items()]
 
 
 def as_json(done: Sequence[Evaluation]) -> dict[str, Any]:
@@ -83,36 +100,13 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers_accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="WIDER FACE folder with the validation photos"
-    )
-    parser.add_argument(
-        "--peers", type=Path, help="folder of the peers' .onnx files; default: ours alone"
-    )
-    parser.add_argument(
-        "--landmarks", type=Path, help="labels of five points; their photos lie below --data"
-    )
-    parser.add_argument(
-        "--models", nargs="+", default=["edgeface-n"], metavar="NAME_OR_BUNDLE", help="ours"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    o = parser.parse_args(arguments)
-    return exit_code(lambda: _run(o))
-
-
-def _run(o: argparse.Namespace) -> int:
+def _run(o: Options) -> int:
     done = measure(o)
     emit(as_json(done), as_table(done), o.format, o.save)
     return 0
+
+
+main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from edgeface.cli.flags import DEFAULT_MODEL, program_of
+from edgeface.cli.output import say
 from edgeface.detector import Detector
-from edgeface.errors import EdgefaceError
 from edgeface.images import Image, read_image
 from edgeface.images.drawing import draw
 from edgeface.images.marked import write_image
@@ -39,20 +40,23 @@ def montage(detector: Detector) -> Image:
     return np.ascontiguousarray(np.hstack(panels), np.uint8)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.picture", description=__doc__)
-    parser.add_argument("--model", default="edgeface-n", help="zoo name or Bundle folder")
-    parser.add_argument("--save", type=Path, default=Path("docs/detect.jpg"))
-    o = parser.parse_args(arguments)
-    try:
-        with Detector.open(o.model) as detector:
-            write_image(o.save, montage(detector))
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(o.save)
-    return 0
+@dataclass(frozen=True)
+class Options:
+    """Of the command line."""
+
+    model: str = DEFAULT_MODEL
+    """zoo name or Bundle folder"""
+    save: Path = Path("docs/detect.jpg")
+    """the picture"""
+
+
+def _run(o: Options) -> None:
+    with Detector.open(o.model) as detector:
+        write_image(o.save, montage(detector))
+    say(o.save)
+
+
+main = program_of(Options, "python -m benchmarks.picture", __doc__, _run)
 
 
 if __name__ == "__main__":

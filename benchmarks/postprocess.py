@@ -7,23 +7,21 @@ of an evaluation (0.02). No network runs, so the figures hold for every runtime.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common import Printed, environment
+from edgeface.cli.flags import program_of
+from edgeface.cli.output import emit, table
 from edgeface.decode import HeadLayout, decode, nms
-from edgeface.errors import EdgefaceError
-from edgeface.files import atomic_write
+from edgeface.errors import OptionError
 from edgeface.options import parse_size
 
 LIMIT_MS = 2.0
@@ -108,13 +106,10 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
 
 def as_table(rows: list[Row], width: int, height: int) -> str:
     """Plain text, one line a scene, with the verdict below."""
-    lines = [f"decode + NMS at {width}x{height}",
-             "faces anchors score >= candidates  kept median ms  p90 ms  min ms"]
-    lines += [
-        f"{r.faces:5d} {r.anchors:7d} {r.score_threshold:8.2f} {r.candidates:10d} {r.kept:5d} {r.median_ms:9.3f} "
-        f"{r.p90_ms:7.3f} {r.minimum_ms:7.3f}"
-        for r in rows
-    ]
+    lines = [f"decode + NMS at {width}x{height}", table(
+        ("faces", "anchors", "score >=", "candidates", "kept", "median ms", "p90 ms", "min ms"),
+        [(r.faces, r.anchors, f"{r.score_threshold:.2f}", r.candidates, r.kept, f"{r.median_ms:.3f}", f"{r.p90_ms:.3f}",
+          f"{r.minimum_ms:.3f}") for r in rows])]
     worst = _worst(rows)
     lines.append(f"worst median at score {THRESHOLDS[0]}: {worst:.3f} ms, limit {LIMIT_MS} ms: "
                  + ("held" if worst < LIMIT_MS else "NOT held"))
@@ -130,33 +125,33 @@ def as_json(rows: list[Row], width: int, height: int) -> dict[str, Any]:
     return {
         "width": width, "height": height, "nms_iou": NMS_IOU, "limit_ms": LIMIT_MS,
         "worst_median_ms": _worst(rows), "rows": [asdict(r) for r in rows],
-        "environment": {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
-                        "numpy": np.__version__, "load_1min": os.getloadavg()[0]},
+        "environment": environment("numpy") | {"machine": platform.machine()},
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns 1 when the limit is not held."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.postprocess", description=__doc__)
-    parser.add_argument("--size", default="640x480", help="network input, WIDTHxHEIGHT in px")
-    parser.add_argument("--runs", type=int, default=300, help="timed runs of each scene")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    options = parser.parse_args(arguments)
-    if options.runs < 1:
-        parser.error("--runs must be 1 or more")
-    try:
-        width, height = parse_size(options.size)
-        rows = measure(width, height, options.runs)
-        text = json.dumps(as_json(rows, width, height), indent=1)
-        if options.save:
-            with atomic_write(options.save) as path:
-                path.write_text(text + "\n", encoding="utf-8")
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text if options.format == "json" else as_table(rows, width, height))
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    size: str = "640x480"
+    """network input, WIDTHxHEIGHT in px"""
+    runs: int = 300
+    """timed runs of each scene"""
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise OptionError("--runs must be 1 or more")
+
+
+def _run(o: Options) -> int:
+    """Returns 1 when the limit is not held."""
+    width, height = parse_size(o.size)
+    rows = measure(width, height, o.runs)
+    emit(as_json(rows, width, height), as_table(rows, width, height), o.format, o.save)
     return int(_worst(rows) >= LIMIT_MS)
+
+
+main = program_of(Options, "python -m benchmarks.postprocess", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """``python -m benchmarks.report LATENCY.json...``: one HTML file that says what was measured, and opens offline.
 
-Of what `make bench` or `edgeface bench --save` wrote. The page loads nothing and runs nothing, and its own policy
-forbids it: pictures are inline SVG. Equal input gives equal bytes. What a record says is never taken for markup.
+The page loads nothing and runs nothing, and its own policy forbids it: pictures are inline SVG. Equal input gives equal
+bytes. What a record says is never taken for markup.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from benchmarks.results import CONTEXT, REPORT, Accuracy, Context, PeerTiming, load_context, order
 from edgeface.backends import BACKENDS
-from edgeface.errors import EdgefaceError
+from edgeface.cli.flags import Argument, program_of
+from edgeface.cli.output import say
 from edgeface.files import atomic_write
 from edgeface.latency.environment import Moment
 from edgeface.latency.measurement import Measurement, Relative, load_measurements
@@ -377,25 +378,24 @@ def _plain(value: Any) -> str:
     return "not told" if value is None else str(value)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("records", nargs="+", type=Path, help="files of edgeface bench --save or make bench; a "
-                        f"{CONTEXT} beside one adds accuracy and peers")
-    parser.add_argument("--save", type=Path, help=f"default: {REPORT} beside the first file")
-    o = parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    records: Annotated[tuple[Path, ...], Argument("LATENCY.json...")]
+    """files of edgeface bench --save or make bench; a context.json beside one adds accuracy and peers"""
+    save: Path | None = None
+    """the page; default: report.html beside the first file"""
+
+
+def _run(o: Options) -> None:
     path = o.save or o.records[0].with_name(REPORT)
-    try:
-        records = [record for file in o.records for record in load_measurements(file)]
-        contexts = [load_context(folder / CONTEXT) for folder in dict.fromkeys(file.parent for file in o.records)]
-        merged = Context({k: v for c in contexts for k, v in c.accuracy.items()},
-                         tuple(p for c in contexts for p in c.peers), tuple(t for c in contexts for t in c.left_out))
-        write_report(path, records, merged)
-    except EdgefaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    contexts = [load_context(folder / CONTEXT) for folder in dict.fromkeys(file.parent for file in o.records)]
+    merged = Context({k: v for c in contexts for k, v in c.accuracy.items()},
+                     tuple(p for c in contexts for p in c.peers), tuple(t for c in contexts for t in c.left_out))
+    write_report(path, [record for file in o.records for record in load_measurements(file)], merged)
+    say(path)
+
+
+main = program_of(Options, "python -m benchmarks.report", __doc__, _run)
 
 
 if __name__ == "__main__":

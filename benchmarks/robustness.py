@@ -8,7 +8,6 @@ by a box of at least that score and an IoU of .5 with it.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections import defaultdict
@@ -18,15 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import emit, environment, exit_code, table
+from benchmarks.common import Printed, environment
 from benchmarks.peer_models import open_all
 from benchmarks.robustness_frames import VALUES, Frame, Group, frames
+from edgeface.cli.flags import DEFAULT_MODEL, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU, box_iou
 from edgeface.files import atomic_write
 from edgeface.images.annotations import AnnotatedImage, read_wider
-from export.terminal import Terminal
 
 SCORE_FLOOR = 0.1
 """no threshold is lower"""
@@ -125,39 +126,29 @@ def as_table(rows: Sequence[Row], below: str) -> str:
     return f"{table(('', 'faces', *models), lines)}\n{below}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.robustness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="WIDER FACE folder with the validation photos"
-    )
-    parser.add_argument(
-        "--peers", type=Path, help="folder of the peers' .onnx files; default: ours alone"
-    )
-    parser.add_argument(
-        "--models", nargs="+", default=["edgeface-n"], metavar="NAME_OR_BUNDLE", help="ours"
-    )
-    parser.add_argument(
-        "--false-boxes",
-        type=float,
-        default=FALSE_BOXES,
-        help="that each model may have a photo; default: 138 on 400 photos, as YuNet_n at .71",
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    parser.add_argument("--plot", type=Path, help="draw the recalls into this PNG")
-    o = parser.parse_args(arguments)
-    return exit_code(lambda: _run(o))
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    data: Path
+    """WIDER FACE folder with the validation photos"""
+    peers: Path | None = None
+    """folder of the peers' .onnx files; default: ours alone"""
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    """ours: zoo names, weights files or Bundles"""
+    false_boxes: float = FALSE_BOXES
+    """boxes on no face that each model may have a photo: 138 on 400 photos, as YuNet_n at .71"""
+    threads: int = 1
+    """CPU threads of each model"""
+    plot: Path | None = None
+    """draw the recalls into this PNG"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.false_boxes < math.inf:
+            raise OptionError(f"--false-boxes {self.false_boxes:g}: give boxes a photo, 0 or more")
 
 
-def _run(o: argparse.Namespace) -> int:
-    if not 0 <= o.false_boxes < math.inf:
-        raise OptionError(f"--false-boxes {o.false_boxes:g}: give boxes a photo, 0 or more")
+def _run(o: Options) -> int:
     photos = read_photos(o.data)
     allowed = round(o.false_boxes * len(photos))
     with open_all(o.models, o.peers, SCORE_FLOOR, o.threads) as detectors, Terminal() as terminal:
@@ -185,6 +176,9 @@ def _run(o: argparse.Namespace) -> int:
     )
     emit(result, as_table(rows, below), o.format, o.save)
     return 0
+
+
+main = program_of(Options, "python -m benchmarks.robustness", __doc__, _run)
 
 
 if __name__ == "__main__":

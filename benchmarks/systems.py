@@ -1,7 +1,7 @@
 """``python -m benchmarks.systems``: every system of the four papers, and ours, in one table.
 
 Sizes are counted here. Published AP is copied from where the table says. What is measured comes from files: AP that
-``--measure`` wrote, latency and INT8 status from the folders that `make bench`, ``python -m export`` and ``python -m
+``--measure`` wrote, latency and INT8 status from the folders that `make bench`, ``edgeface export`` and ``edgeface
 quantize`` wrote (``--records``). A cell without a record is empty. To fill that folder::
 
     python -m benchmarks.systems --records FOLDER --export [--only NAME ...]
@@ -13,7 +13,6 @@ column.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -24,20 +23,23 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import emit, exit_code, table
+from benchmarks.common import Printed
 from benchmarks.results import LATENCY
 from edgeface import zoo
 from edgeface.architecture.registry import VARIANT_SUFFIX, listed
 from edgeface.backends import BACKENDS, export_targets
 from edgeface.bundle import MANIFEST, Bundle, Manifest
+from edgeface.cli.flags import RESUMES, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.evaluation.predict import SCALES, evaluate_model
 from edgeface.files import atomic_write
 from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.latency.protocol import LOCAL
 from edgeface.models.complexity import count, count_as_extd
+from edgeface.options import check_choice
 from edgeface.schema import from_fields
-from export.terminal import Terminal
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
@@ -145,7 +147,7 @@ def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
                         "or name another with --results") from None
 
 
-def measure(rows: Sequence[System], o: argparse.Namespace) -> None:
+def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
     """Evaluate whatever has weights, and keep each figure at once; what is known of the same weights stays."""
     known = load_results(o.results)
     for row in rows:
@@ -159,8 +161,8 @@ def measure(rows: Sequence[System], o: argparse.Namespace) -> None:
             found = known.setdefault(row.name, {}).get(scale)
             if found is not None and found.weights == digest:
                 continue
-            print(f"measuring {row.name} at scale {scale} ...", file=sys.stderr)
-            report = evaluate_model(row.name, o.data, scale, progress=True, weights=path,
+            terminal.line(f"measuring {row.name} at scale {scale} ...")
+            report = evaluate_model(row.name, o.data, scale, progress=terminal.tick, weights=path,
                                     agreed_only=scale == "multi" and row.name.startswith("extd-")).report
             known[row.name][scale] = Accuracy(report.easy, report.medium, report.hard, report.images,
                                               str(report.protocol), digest)
@@ -172,28 +174,28 @@ def measure(rows: Sequence[System], o: argparse.Namespace) -> None:
 # Records ------------------------------------------------------------------------------------------------------------
 
 
-def export_missing(rows: Sequence[System], o: argparse.Namespace) -> None:
+def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
     """Write the fp32 Bundle of each row and target that ``o.records`` lacks; one that cannot be made is told of."""
     from export import ExportRequest, export_model
     from export.source import load_source
 
-    with Terminal() as terminal:
-        for done, (row, target) in enumerate(product(rows, export_targets())):
-            terminal.tick("exporting", done, len(rows) * len(export_targets()))
-            if (o.records / f"{row.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}" / MANIFEST).is_file():
-                continue
-            path = o.weights / f"{row.name}.safetensors" if o.weights else None
-            try:
-                source = load_source(row.name, path if path and path.is_file() else None)
-                export_model(source, ExportRequest(target, "fp32", *SIZE), o.records)
-            except EdgefaceError as error:
-                terminal.note(f"left out: {row.name} for {target}: {error}")
+    assert o.records is not None, "checked by Options"
+    for done, (row, target) in enumerate(product(rows, export_targets())):
+        terminal.tick("exporting", done, len(rows) * len(export_targets()))
+        if (o.records / f"{row.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}" / MANIFEST).is_file():
+            continue
+        path = o.weights / f"{row.name}.safetensors" if o.weights else None
+        try:
+            source = load_source(row.name, path if path and path.is_file() else None)
+            export_model(source, ExportRequest(target, "fp32", *SIZE), o.records)
+        except EdgefaceError as error:
+            terminal.note(f"left out: {row.name} for {target}: {error}")
 
 
 def add_records(rows: Sequence[System], folder: Path) -> None:
     """Fill in latency, exports and INT8 from the records in ``folder`` and one level below. Raises DataError."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give one that make bench, python -m export or python -m quantize "
+        raise DataError(f"{folder} is not a folder: give one that make bench, edgeface export or edgeface quantize "
                         "wrote to")
     by_name = {row.name: row for row in rows}
     for path in sorted((*folder.glob(LATENCY), *folder.glob(f"*/{LATENCY}"))):
@@ -277,44 +279,52 @@ def as_json(rows: Sequence[System]) -> dict[str, Any]:
             "targets": list(BACKENDS), "systems": [asdict(row) for row in rows]}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--measure", action="store_true", help="evaluate whatever has weights, on --data")
-    parser.add_argument("--data", type=Path, default=Path("../shared/wider"), help="WIDER FACE folder")
-    parser.add_argument("--weights", type=Path, help="folder of NAME.safetensors, as edgeface weights import writes")
-    parser.add_argument("--scales", nargs="+", choices=SCALES, default=["640", "original"],
-                        help="scales of the photos that AP is measured at")
-    parser.add_argument("--results", type=Path, default=Path("dist/bench/systems.json"),
-                        help="file of measured AP: --measure writes it")
-    parser.add_argument("--records", type=Path, help="folder of latency.json and of exported Bundles, such as dist")
-    parser.add_argument("--export", action="store_true",
-                        help="first export to --records, to every target, what it lacks; without weights: random ones")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=listed(), help="systems to show; default: all")
-    parser.add_argument("--save", type=Path, help="keep the JSON in this file, too")
-    o = parser.parse_args(arguments)
-    return exit_code(lambda: _run(o), "measured")
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    measure: bool = False
+    """evaluate whatever has weights, on --data"""
+    data: Path = Path("../shared/wider")
+    """WIDER FACE folder"""
+    weights: Path | None = None
+    """folder of NAME.safetensors, as edgeface weights import writes"""
+    scales: tuple[str, ...] = ("640", "original")
+    """scales of the photos that AP is measured at: 640, original, multi"""
+    results: Path = Path("dist/bench/systems.json")
+    """file of measured AP: --measure writes it"""
+    records: Path | None = None
+    """folder of latency.json and of exported Bundles, such as dist"""
+    export: bool = False
+    """first export to --records, to every target, what it lacks; without weights: random ones"""
+    only: tuple[str, ...] = ()
+    """systems to show; default: all"""
+
+    def __post_init__(self) -> None:
+        check_choice("scales", self.scales, SCALES)
+        check_choice("only", self.only, listed())
+        if self.weights is not None and not self.weights.is_dir():
+            raise OptionError(f"--weights {self.weights} is not a folder: give one that holds NAME.safetensors")
+        if self.export and self.records is None:
+            raise OptionError("--export needs --records FOLDER, which it writes to")
 
 
-def _run(o: argparse.Namespace) -> int:
-    if o.weights is not None and not o.weights.is_dir():
-        raise OptionError(f"--weights {o.weights} is not a folder: give one that holds NAME.safetensors")
-    if o.export and o.records is None:
-        raise OptionError("--export needs --records FOLDER, which it writes to")
-    rows = [row for row in systems() if o.only is None or row.name in o.only]
-    if o.export:
-        export_missing(rows, o)
-    if o.measure:
-        measure(rows, o)
+def _run(o: Options) -> None:
+    rows = [row for row in systems() if not o.only or row.name in o.only]
+    with Terminal(steps=True) as terminal:
+        if o.export:
+            export_missing(rows, o, terminal)
+        if o.measure:
+            measure(rows, o, terminal)
     results = load_results(o.results)
     for row in rows:
         row.ap = results.get(row.name, {})
     if o.records is not None:
         add_records(rows, o.records)
     emit(as_json(rows), as_table(rows, o.scales), o.format, o.save)
-    return 0
+
+
+main = program_of(Options, "python -m benchmarks.systems", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

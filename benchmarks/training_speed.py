@@ -9,19 +9,21 @@ in caches and memory that are shared.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from benchmarks.common import emit, environment, exit_code, table
+from benchmarks.common import Printed, environment
 from edgeface.architecture import get_architecture
+from edgeface.cli.flags import DEFAULT_MODEL, program_of
+from edgeface.cli.output import emit, table
 from edgeface.errors import OptionError
 from edgeface.training import TrainOptions, open_photos, prepare_torch
 
@@ -82,7 +84,7 @@ def measure(trainer: Any, steps: int) -> dict[str, Any]:
     }
 
 
-def _rows(o: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def _rows(o: Options, folder: Path) -> list[dict[str, Any]]:
     from edgeface.training.loop import Trainer
     from edgeface.training.process import hold_freed_memory, make_deterministic
 
@@ -92,8 +94,8 @@ def _rows(o: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     annotations = None if o.data else package_photos(folder)
     cache = open_photos(o.data or folder, annotations, o.cache or folder / "cache")
     rows = []
-    for precision in o.precision:
-        for size in o.size:
+    for precision in PRECISIONS:
+        for size in SIZES:
             options = TrainOptions(
                 samples=10**9,
                 batch=o.batch,
@@ -108,73 +110,47 @@ def _rows(o: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns 1 when crops take more than the bound."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training_speed", description=__doc__
-    )
-    parser.add_argument("--model", default="edgeface-n")
-    parser.add_argument(
-        "--data", type=Path, help="WIDER FACE folder; default: photos of the installed packages"
-    )
-    parser.add_argument(
-        "--cache", type=Path, help="decoded photos of --data; default: decode them for this once"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=50, help="optimiser steps of each row, at least 5"
-    )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, nargs="+", default=SIZES, help="crops, px")
-    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads; figures are by time on all of them"
-    )
-    parser.add_argument(
-        "--no-compile", dest="compile", action="store_false", help="as of edgeface train"
-    )
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="also write the JSON to this file")
-    return exit_code(lambda: _run(parser.parse_args(arguments)), "saved")
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    model: str = DEFAULT_MODEL
+    """network that is trained"""
+    data: Path | None = None
+    """WIDER FACE folder; default: photos of the installed packages"""
+    cache: Path | None = None
+    """decoded photos of --data; default: decode them for this once"""
+    steps: int = 50
+    """optimiser steps of each row, at least 5"""
+    batch: int = 32
+    """images per step"""
+    threads: int = 1
+    """CPU threads; figures are by time on all of them"""
+    compile: bool = True
+    """as of edgeface train"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 5:
+            raise OptionError(f"--steps must be at least 5, not {self.steps}: the figures are medians")
 
 
-def _run(o: argparse.Namespace) -> int:
-    if o.steps < 5:
-        raise OptionError(f"--steps must be at least 5, not {o.steps}: the figures are medians")
+def _run(o: Options) -> int:
+    """Returns 1 when crops take more than the bound."""
     with tempfile.TemporaryDirectory() as name:
         rows = _rows(o, Path(name))
-    result = {
-        "model": o.model,
-        "batch": o.batch,
-        "threads": o.threads,
-        "compile": o.compile,
-        "data": "WIDER FACE" if o.data else "package photos",
-        "rows": rows,
-        "environment": environment("torch"),
-    }
-    lines = table(
-        ("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
-        [
-            (
-                r["size"],
-                r["precision"],
-                f"{r['images_per_cpu_s']:.1f}",
-                *(f"{r['parts_ms'][part]:.1f}" for part in PARTS),
-            )
-            for r in rows
-        ],
-    )
+    result = {"model": o.model, "batch": o.batch, "threads": o.threads, "compile": o.compile,
+              "data": "WIDER FACE" if o.data else "package photos", "rows": rows, "environment": environment("torch")}
+    lines = table(("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
+                  [(r["size"], r["precision"], f"{r['images_per_cpu_s']:.1f}",
+                    *(f"{r['parts_ms'][part]:.1f}" for part in PARTS)) for r in rows])
     worst = max(r["crops_share"] for r in rows)
-    verdict = (
-        f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: "
-        f"{'held' if worst < CROPS_LIMIT else 'NOT held'}"
-    )
-    emit(
-        result,
-        f"training {o.model}, batch {o.batch}, threads {o.threads}\n{lines}\n{verdict}",
-        o.format,
-        o.save,
-    )
+    held = "held" if worst < CROPS_LIMIT else "NOT held"
+    verdict = f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: {held}"
+    emit(result, f"training {o.model}, batch {o.batch}, threads {o.threads}\\n{lines}\\n{verdict}", o.format, o.save)
     return 0 if worst < CROPS_LIMIT else 1
+
+
+main = program_of(Options, "python -m benchmarks.training_speed", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edgeface.errors import MissingExtraError, OptionError
@@ -19,6 +20,10 @@ from edgeface.quiet import unreported
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """what a weight is stored as: float32, float16, or 8-bit integers with scales"""
+CHECKOUT = Path(__file__).parents[1]
+"""root of the checkout, where this is one"""
+CHECKOUT_VERBS = {"export": "export.verb:export", "quantize": "quantize.verb:quantize"}
+"""verb of the command line -> its function, part of the checkout"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class Backend:
         """(pip name, version) of the first runtime that is installed, without importing it; None if there is none."""
         for package, distribution in zip(self.packages, self.distributions, strict=True):
             if has_module(package):
+                from importlib import metadata  # takes as long as all else that is imported here
+
                 try:
                     return distribution, metadata.version(distribution)
                 except metadata.PackageNotFoundError:
@@ -85,17 +92,22 @@ class Backend:
     def load_exporter(self, precision: str) -> Callable[..., Any]:
         """Import and return the export function. Raises OptionError with the reason where the combination is off."""
         check_combination(self.target, precision)
-        return _from_checkout(self.exporter, f"make export TARGET={self.target}")
+        return from_checkout(self.exporter, f"make export TARGET={self.target}")
 
     def load_quantizer(self) -> Callable[..., Any]:
         """Import and return the class that makes int8 files. Raises OptionError with the reason where it is off."""
         check_combination(self.target, "int8")
-        return _from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
+        return from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
 def load_candidate_maker() -> Callable[..., Any]:
     """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
-    return _from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+    return from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+
+
+def load_verb(name: str) -> Callable[..., Any]:
+    """Import and return the function of one of :data:`CHECKOUT_VERBS`. Raises OptionError on a device."""
+    return from_checkout(CHECKOUT_VERBS[name], f"make {name} TARGET=tflite")
 
 
 _SERVERS = ("Linux x86_64", "Linux aarch64", "macOS arm64", "Windows AMD64")
@@ -170,7 +182,7 @@ def check_combination(target: str, precision: str) -> Backend:
 
 
 def capability_table() -> str:
-    """The table as Markdown, as the README prints it."""
+    """The table as Markdown, as docs/formats.md prints it."""
     lines = ["| target | runtime | files | " + " | ".join(PRECISIONS) + " | input size | wheels for |",
              "|" + "---|" * (len(PRECISIONS) + 5)]
     for row in BACKENDS.values():
@@ -199,8 +211,19 @@ def has_module(name: str) -> bool:
         return False
 
 
-def _from_checkout(path: str, command: str) -> Callable[..., Any]:
-    if not has_module(path.partition(":")[0].partition(".")[0]):
+def require_module(name: str, extra: str, purpose: str) -> None:
+    """Raise MissingExtraError unless the module ``name``, which ``extra`` brings, is installed; imports nothing."""
+    if not has_module(name):
+        raise MissingExtraError(name, extra, purpose)
+
+
+def from_checkout(path: str, command: str) -> Callable[..., Any]:
+    """Import and return ``module:attribute`` of a room beside this package. Raises OptionError that names ``command``
+    where there is none."""
+    room = path.partition(":")[0].partition(".")[0]
+    if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
+        sys.path.insert(0, str(CHECKOUT))  # called by its script, Python looks elsewhere
+    if not has_module(room):
         raise OptionError(f"this runs from a checkout of the project: clone it and run: {command}")
     return _resolve(path)
 

@@ -232,7 +232,7 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         if not folder.is_dir():
             raise BundleError(f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
-                              "python -m export --target onnx")
+                              "edgeface export --target onnx")
         path = folder / MANIFEST
         if not path.is_file():
             raise BundleError(f"{folder} is not a Bundle: it has no {MANIFEST}")

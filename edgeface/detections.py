@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgeface.types import Floats
 
 
+class Face(NamedTuple):
+    """One of the faces of an image: a view of :class:`Detections`."""
+
+    box: Floats
+    """float32 [4]: x1, y1, x2, y2 in px of the image passed in"""
+    score: float
+    """0 to 1"""
+    landmarks: Floats | None
+    """float32 [5, 2] in px, or None for models without"""
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Faces of one image, best first."""
+    """Faces of one image, best first: ``for face in detections`` yields each as a :class:`Face`."""
 
     boxes: Floats
     """float32 [N, 4]: x1, y1, x2, y2 in px of the image passed in"""
@@ -33,6 +45,10 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __iter__(self) -> Iterator[Face]:
+        for i, (box, score) in enumerate(zip(self.boxes, self.scores, strict=True)):
+            yield Face(box, float(score), None if self.landmarks is None else self.landmarks[i])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):

@@ -6,10 +6,13 @@ import ast
 import inspect
 import re
 import textwrap
+from collections.abc import Iterable
 
 from edgeface.errors import OptionError
 
 MAX_SIDE_PX = 8192
+EVALUATION_SCALES = ("640", "original", "multi")
+"""of the photos of WIDER FACE: long side in px, none, several with a vote"""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -24,8 +27,23 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def check_choice(option: str, values: Iterable[str], known: Iterable[str]) -> None:
+    """Raise OptionError for the first of the ``values`` of ``--option`` that is not ``known``."""
+    for value in values:
+        if value not in known:
+            raise OptionError(f"--{option} {value!r} is not one of: {', '.join(known)}")
+
+
 def field_help(cls: type) -> dict[str, str]:
-    """Field name -> the string literal below it in the source of a dataclass: the one text for code and --help."""
+    """Field name -> the string literal below it in the source of a dataclass: the one text for code and --help.
+
+    Fields of the dataclasses that it extends are among them.
+    """
+    inherited = [field_help(base) for base in reversed(cls.__mro__[1:-1])]
+    return {name: text for texts in (*inherited, _own_help(cls)) for name, text in texts.items()}
+
+
+def _own_help(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     texts = {}

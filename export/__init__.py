@@ -2,7 +2,7 @@
 
     Source (network + weights) --deployable()--> <target>.py --> model file --> parity.py --> Bundle in dist/
 
-``python -m export --help`` is the command; in Python: ``export_model(load_source("edgeface-n"),
+``edgeface export --help`` is the command; in Python: ``export_model(load_source("edgeface-n"),
 ExportRequest("tflite"))``. One small module per target (:mod:`export.onnx`, :mod:`export.tflite`) supplies only what
 differs: a function ``(network, request) -> Converted`` named in the capability table of :mod:`edgeface.backends`.
 """

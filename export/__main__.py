@@ -1,122 +1,12 @@
-"""``python -m export``: the command line of the export room."""
+"""``python -m export`` is what ``edgeface export`` was called."""
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
-from edgeface.backends import BACKENDS, export_targets
-from edgeface.cli import run
-from edgeface.errors import OptionError
-from edgeface.options import parse_size
-from export.pipeline import Exported, check_writable, export_model
-from export.request import ExportRequest, require
-from export.terminal import Terminal
-
-if TYPE_CHECKING:
-    from export.parity import Parity
-
-FORMATS = ("table", "json")
-DYNAMIC = ", ".join(row.target for row in BACKENDS.values() if row.dynamic)
-EPILOG = """Examples:
-
-python -m export --target tflite
-
-python -m export --target onnx --size 320x320 --dynamic
-
-python -m export --target tflite --precision fp16 --model runs/mine/weights.safetensors
-
-The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds the input contract,
-SHA-256, tool versions and the parity figures. A file that differs from torch is not written.
-"""
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-@app.command(help="Export a face detector to a runtime and prove that the file computes what torch computes.",
-             epilog=EPILOG)
-def export(
-    target: Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")],
-    model: Annotated[str, typer.Option(
-        help="Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote.")] = "edgeface-n",
-    precision: Annotated[str, typer.Option(
-        help="What weights are stored as: fp32 or fp16 (int8: python -m quantize). fp16 halves the "
-             "file; input, outputs and arithmetic stay float32.")] = "fp32",
-    size: Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")] = "640x480",
-    dynamic: Annotated[bool, typer.Option(
-        "--dynamic", help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.")] = False,
-    weights: Annotated[Path | None, typer.Option(
-        help="Your own weights for the network that --model names, a .safetensors file. Default: those shipped with "
-             "edgeface; random ones for a network that ships without, and the output says so.")] = None,
-    seed: Annotated[int | None, typer.Option(
-        help="Use random weights drawn from this number: for latency and graph checks only.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")] = Path("dist"),
-    format: Annotated[str, typer.Option(help="How the result is printed: table or json.")] = "table",
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")] = False,
-) -> None:
-    width, height = parse_size(size)
-    request = ExportRequest(target, precision, width, height, dynamic)
-    if format not in FORMATS:
-        raise OptionError(f"unknown format {format!r} (known: {', '.join(FORMATS)})")
-    check_writable(out)
-    require("exporting", "torch", "safetensors")
-    with Terminal() as terminal:
-        with terminal.stage(f"loading {model}"):
-            from export.source import load_source
-
-            source = load_source(model, weights, seed)
-        if source.seed is not None:
-            terminal.note(f"{model} gets random weights (seed {source.seed}): the file is good for latency and graph "
-                          "checks, not for finding faces")
-        exported = export_model(source, request, out, stage=terminal.stage, verbose=verbose)
-    if format == "json":
-        print(json.dumps(exported.to_json(), indent=1))
-    else:
-        _print_table(exported)
-
-
-def _print_table(exported: Exported) -> None:
-    result = exported.to_json()
-    operators = ", ".join(f"{count} {name}" for name, count in
-                          sorted(result["operators"].items(), key=lambda item: (-item[1], item[0])))
-    size = f"{result['width']}x{result['height']}" + (" or any multiples of 32" if result["dynamic"] else "")
-    lines = {
-        "bundle": result["path"],
-        "file": f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
-        "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {size}",
-        "operators": f"{sum(result['operators'].values())}: {operators}",
-        "weights": f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}",
-    }
-    for label, text in lines.items():
-        print(f"{label:<10} {text}")
-    _print_parity(exported.parity)
-    print(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
-
-
-def _print_parity(parity: Parity) -> None:
-    print(f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits, box in strides)")
-    columns = dict(parity.cases)
-    if parity.rounded is not None:
-        columns |= {f"{case}, rounded weights": figures for case, figures in parity.rounded.items()}
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("          ", "head", *columns):
-        table.add_column(title.replace("_", " "), justify="left" if title in ("          ", "head") else "right")
-    for head in parity.max_abs:
-        table.add_row("", head, *(f"{figures[head]:.1e}" for figures in columns.values()))
-    Console(highlight=False, width=120).print(table)
-
-
-def main() -> int:
-    """Run the command."""
-    return run(app, "python -m export")
-
+from edgeface.cli import main
+from edgeface.deprecations import tell
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tell("python -m export", "edgeface export")
+    sys.exit(main(["export", *sys.argv[1:]]))

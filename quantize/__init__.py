@@ -1,1 +1,1 @@
-"""Float Bundle to INT8 Bundle within an accuracy budget. See ``python -m quantize --help``."""
+"""Float Bundle to INT8 Bundle within an accuracy budget. See ``edgeface quantize --help``."""

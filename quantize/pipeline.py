@@ -240,7 +240,7 @@ def open_float(path: Path, target: str) -> Bundle:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     size = f"{manifest.input.width}x{manifest.input.height}"
-    again = f"run: python -m export --target {manifest.target} --model {manifest.model} --size {size}"
+    again = f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
     if manifest.target != target:
         raise BundleError(f"{path} is made for {manifest.target}, --target says {target}: give one made for "
                           f"{target}, or --target {manifest.target}")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from edgeface.cli.output import print_table, say
 from edgeface.errors import MissingExtraError
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
 from edgeface.files import atomic_write
@@ -87,26 +85,26 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
     if unable:
         lines["float"] = f"INT8 cannot carry: {', '.join(unable)}"
     for label, text in lines.items():
-        print(f"{label:<10} {text}")
+        say(f"{label:<10} {text}")
     _print_accuracy(accuracy)
     _print_noise(_head_noise(done))
     print("latency    ms of the network, one thread, the two in turn")
-    _print_table(("", *FILES), [(label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
-                                for label, field in FIGURES.items()])
+    _print_figures(FILES, [(label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
+                           for label, field in FIGURES.items()])
     for reason in dict.fromkeys(reason for record in latency.values() for reason in record.invalid_reasons):
-        print(f"           not to be quoted: {reason}")
+        say(f"           not to be quoted: {reason}")
     print(f"           {result['speed']}")
-    print(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
+    say(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
 
 
 def _print_accuracy(accuracy: dict[str, Any]) -> None:
     if not accuracy["float"]:
-        print(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
+        say(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
         return
     print(f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in the worst of easy, "
           "medium and hard; by face height in px")
     exact, int8 = _in_order(accuracy, "float"), _in_order(accuracy, "int8")
-    _print_table(("", *exact), [
+    _print_figures(tuple(exact), [
         ("float", *(_text(v, ".4f") for v in exact.values())),
         ("int8", *(_text(v, ".4f") for v in int8.values())),
         ("drop, points", *(_text(_drop(exact[name], int8[name]), ".2f") for name in exact)),
@@ -124,17 +122,11 @@ def _head_noise(done: Quantization) -> dict[str, float]:
 
 def _print_noise(snr_db: dict[str, float]) -> None:
     print("noise      signal-to-noise ratio of each head against the float file")
-    _print_table(("", *snr_db), [("dB", *(f"{db:.1f}" for db in snr_db.values()))])
+    _print_figures(tuple(snr_db), [("dB", *(f"{db:.1f}" for db in snr_db.values()))])
 
 
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("          ")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row("", *row)
-    Console(highlight=False, markup=False, width=120).print(table)
+def _print_figures(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print_table(("", *names), rows, right=names, indent=11)
 
 
 def _drop(exact: float | None, int8: float | None) -> float | None:

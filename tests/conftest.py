@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 
 Photo = NDArray[np.uint8]
 
+
+@pytest.fixture
+def edgeface(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, stdout and stderr, C++ included, of ``edgeface arguments`` in this process."""
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from edgeface.cli import main
+
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return (code, *capfd.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of given data sets, goldens and peer models: EDGEFACE_SHARED, or ``shared`` beside the checkout."""

@@ -85,8 +85,8 @@ def test_a_combination_that_is_off_says_why(monkeypatch: pytest.MonkeyPatch) -> 
         row.load_exporter("fp16")
 
 
-def test_readme_prints_the_table() -> None:
-    assert capability_table() in (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_documentation_prints_the_table() -> None:
+    assert capability_table() in (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
 
 
 def test_exporter_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,45 +13,27 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
+from commands import Command, failed
 from PIL import Image
-from typer.testing import CliRunner
 
-from edgeface.cli import app, main
+from edgeface import cli
+from edgeface.backends import CHECKOUT_VERBS
+from edgeface.cli.app import VERBS
+from edgeface.cli.flags import parameters_of
+from edgeface.latency.protocol import Protocol
+from edgeface.options import field_help
+from edgeface.search.autofem.options import AutoFEMOptions
+from edgeface.search.options import StudyOptions
+from edgeface.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle
 
-Command = Callable[..., tuple[int, str, str]]
-VERBS = ("detect", "eval", "compare", "models", "score", "doctor", "train")
 
 
 @pytest.fixture(scope="session")
 def bundle(exported: Callable[..., Bundle]) -> str:
     return str(exported("onnx").path)
-
-
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of ``edgeface arguments`` in this process."""
-    monkeypatch.setattr(sys, "argv", ["edgeface", *arguments])
-    try:
-        code = main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-@pytest.fixture
-def edgeface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return lambda *arguments: run(capsys, monkeypatch, *arguments)
-
-
-def failed(result: tuple[int, str, str], *words: str) -> None:
-    """One line on stderr with these words, exit code 2, nothing on stdout."""
-    code, out, err = result
-    lines = err.strip().splitlines()
-    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (code, out, err)
-    assert all(word in lines[0] for word in words), lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -65,23 +48,39 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_teaches(verb: str) -> None:
-    result = CliRunner().invoke(app, [verb, "--help"])
-    assert result.exit_code == 0
-    assert "--format" in result.output or verb == "train"
-    options = [line for line in result.output.splitlines() if line.strip().startswith("--")]
-    without_help = [o for o in options if len(o.split("  ")[-1].strip()) < 5 and "--help" not in o]
-    assert options and not without_help
+def test_help_teaches(verb: str, edgeface: Command) -> None:
+    code, out, _ = edgeface(*verb.split(), "--help")
+    assert code == 0 and VERBS[verb].summary in " ".join(out.split())
+    assert "--format" in out or verb == "train"
+    assert f"edgeface {verb}" in out.partition("Examples:")[2]
+    options = re.split(r"\n  (?=--)", out.partition("Options:")[2].partition("\n\n")[0])[1:]
+    texts = {option.split()[0]: " ".join(option.split("  ", 1)[-1].split()) for option in options}
+    assert len(texts) >= 2 and all(len(text) > 5 for text in texts.values()), texts
 
 
-def test_help_of_training_comes_from_the_options() -> None:
-    from edgeface.options import field_help
-    from edgeface.training import TrainOptions
+def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:
+    code, out, _ = edgeface("--help")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    for name, verb in VERBS.items():
+        assert re.search(rf"^  {name} +{re.escape(verb.summary)}$", out, re.MULTILINE), name
+        assert verb.summary[0].isupper() and verb.summary.endswith(".") and f"\n{verb.task}:\n" in out
 
-    texts = field_help(TrainOptions)
-    assert set(texts) == {f for f in TrainOptions.__dataclass_fields__ if f != "augment"}
-    output = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
-    assert all(" ".join(text.split()) in output for text in texts.values())
+
+def test_every_module_of_a_verb_is_listed() -> None:
+    helpers = {"app", "flags", "interrupts", "output", "program", "terminal"}
+    modules = {path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")} - helpers
+    assert modules == set(VERBS) - set(CHECKOUT_VERBS)
+
+
+@pytest.mark.parametrize(("verb", "cls"), [
+    ("train", TrainOptions), ("search", StudyOptions), ("autofem", AutoFEMOptions), ("bench", Protocol)])
+def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgeface: Command) -> None:
+    output = "".join(edgeface(verb, "--help")[1].split())
+    flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights"))]
+    assert len(flags) >= 9
+    for name in flags:
+        text = field_help(cls)[name].replace("``", "`")
+        assert f"--{name.replace('_', '-')}" in output and "".join(text.split())[1:] in output
 
 
 def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
@@ -148,6 +147,37 @@ def test_one_bad_image_does_not_end_the_run(
     code, out, err = edgeface("detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json")
     assert code == 2 and err.count("\n") == 1
     assert [item["image"] for item in json.loads(out)] == [str(hopper_path)]
+
+
+def test_ctrl_c_prints_what_was_found(edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeface.detections import Detections
+    from edgeface.detector import Detector
+
+    whole, seen = Detector.detect, []
+
+    def stop(self: Detector, image: np.ndarray) -> Detections:
+        seen.append(image)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(self, image)
+
+    monkeypatch.setattr(Detector, "detect", stop)
+    code, out, err = edgeface("detect", hopper_path, hopper_path, "--model", bundle, "--format", "json", "--save",
+                              tmp_path / "marked")
+    assert code == 130 and len(json.loads(out)) == 1
+    assert err == "stopped: 1 images were looked at, what was found in them is printed\n"
+    assert len(list((tmp_path / "marked").iterdir())) == 1
+
+
+def test_names_of_files_cannot_speak_to_the_terminal(edgeface: Command, bundle: str, hopper_path: Path,
+                                                     tmp_path: Path) -> None:
+    evil = tmp_path / "a\x1b]0;title\x07[red].jpg"
+    evil.write_bytes(hopper_path.read_bytes())
+    (tmp_path / "b\x1b[2J.jpg").write_text("not an image")
+    code, out, err = edgeface("detect", tmp_path, "--model", bundle, "--score-threshold", "0.1")
+    assert code == 2 and "\x1b" not in out + err and "\x07" not in out + err
+    assert r"a\x1b]0;title\x07[red].jpg" in out and r"b\x1b[2J.jpg" in err
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "CMYK", "P", "exif"])
@@ -234,3 +264,10 @@ def test_closed_pipe_is_no_error(bundle: str, hopper_path: Path) -> None:
     err = process.stderr.read()
     process.wait()
     assert b"Traceback" not in err
+
+
+def test_options_of_dataclasses_are_whole_sentences() -> None:
+    for cls in (TrainOptions, StudyOptions, AutoFEMOptions, Protocol):
+        for parameter in parameters_of(cls, ("sizes", "weights")):
+            (info,) = parameter.annotation.__metadata__
+            assert info.help.endswith(".") and not info.help.startswith("Of "), info.help

@@ -1,1 +1,1 @@
-"""Comparisons that a choice of this project rests on; nothing here ships."""
+"""Commands that prove what the project claims of its search; nobody needs them to use it."""

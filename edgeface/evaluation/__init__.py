@@ -1,6 +1,6 @@
 """Accuracy: the official WIDER FACE protocol, by setting and by face height, on any runner.
 
-evaluation = evaluate_model("edgeface-n", "WIDER_ROOT", scale="640", progress=True)
+evaluation = evaluate_model("edgeface-n", "WIDER_ROOT", scale="640")
 print(evaluation.report.to_json())
 """
 

@@ -15,7 +15,7 @@ ones looks better.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgeface.errors import DataError, ModelError
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.progress import Progress, unseen
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
@@ -102,7 +103,9 @@ def labelled_photos(path: Path | str, root: Path | str) -> list[tuple[AnnotatedI
 
 
 def measure_landmarks(
-    detector: Detector, photos: Iterable[tuple[AnnotatedImage, Path]]
+    detector: Detector,
+    photos: Sequence[tuple[AnnotatedImage, Path]],
+    progress: Progress = unseen,
 ) -> LandmarkAccuracy:
     """Detect in each of ``photos``, as :func:`labelled_photos` gives them.
 
@@ -115,7 +118,8 @@ def measure_landmarks(
             "trained with them"
         )
     errors, annotated = [np.zeros(0)], 0
-    for labels, path in photos:
+    for done, (labels, path) in enumerate(photos):
+        progress("measuring landmarks", done, len(photos))
         image = read_image(path)
         height, width = image.shape[:2]
         counting = counting_faces(labels, width, height)

@@ -17,10 +17,9 @@ Scale ``multi``: several sizes and a flip, boxes put to a vote (:mod:`edgeface.e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from edgeface.decode import HeadLayout
 from edgeface.detections import Detections
@@ -32,14 +31,14 @@ from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol, Report
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
 from edgeface.images import read_image
+from edgeface.options import EVALUATION_SCALES
+from edgeface.progress import Progress, unseen
 from edgeface.zoo import is_network
 
-MULTI = "multi"
-SCALES = ("640", "original", MULTI)
+SCALES = EVALUATION_SCALES
+MULTI = SCALES[-1]
 SCORE_THRESHOLD = 0.02
 NMS_IOU = 0.45
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def evaluate_model(
     score_threshold: float | None = None,
     nms_iou: float | None = None,
     heights: str = ANNOTATED,
-    progress: bool = False,
+    progress: Progress = unseen,
     fast: bool = False,
     weights: Path | str | None = None,
     agreed_only: bool = False,
@@ -81,9 +80,9 @@ def evaluate_model(
 
     scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05 and .3 as in the
     papers. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the evaluated scale (for
-    'multi': of the plain view). progress: a bar on stderr. fast: see :func:`edgeface.runners.open_runner`. weights: see
-    :meth:`Detector.open`. agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of faces
-    with points, whose photos below ``root`` are looked at as well: see :mod:`edgeface.evaluation.landmarks`.
+    'multi': of the plain view). progress: told how far it is. fast: see :func:`edgeface.runners.open_runner`. weights:
+    see :meth:`Detector.open`. agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of
+    faces with points, whose photos below ``root`` are looked at as well: see :mod:`edgeface.evaluation.landmarks`.
 
     Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for a model that is
     missing or cannot run at that scale, for a damaged image.
@@ -105,8 +104,7 @@ def evaluate_model(
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
         name = detector.runner.model if is_network(model) else Path(model).name
-        shown = _with_progress(labelled, len(labelled), progress)
-        points = measure_landmarks(detector, shown) if labelled else None
+        points = measure_landmarks(detector, labelled, progress) if labelled else None
         return replace(evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points)
 
 
@@ -116,7 +114,7 @@ def evaluate_detector(
     ground_truth: GroundTruth,
     images: Mapping[str, Path],
     heights: str = ANNOTATED,
-    progress: bool = False,
+    progress: Progress = unseen,
 ) -> Evaluation:
     """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and no others.
 
@@ -145,11 +143,12 @@ def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Pat
 
 
 def predict(
-    detector: Detector | MultiScaleDetector, images: Mapping[str, Path], progress: bool = False
+    detector: Detector | MultiScaleDetector, images: Mapping[str, Path], progress: Progress = unseen
 ) -> Predictions:
     """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged."""
     detections, scales = {}, {}
-    for key, path in _with_progress(images.items(), len(images), progress):
+    for done, (key, path) in enumerate(images.items()):
+        progress("evaluating", done, len(images))
         image = read_image(path)
         height, width = image.shape[:2]
         if isinstance(detector, MultiScaleDetector):
@@ -158,6 +157,7 @@ def predict(
         else:
             detections[key] = detector.detect(image, top_k=candidates(detector.runner.layout))
             scales[key] = 1.0 if detector.size == "original" else int(detector.size) / max(width, height)
+    progress("evaluating", len(images), len(images))
     return Predictions(detections, scales)
 
 
@@ -181,18 +181,3 @@ def protocol_of(detector: Detector | MultiScaleDetector, heights: str = ANNOTATE
         runtime=detector.runner.runtime,
         heights=heights,
     )
-
-
-def _with_progress(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:  # a bar is a comfort: a device may do without
-        shown = False
-    if not shown:
-        yield from items
-        return
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield from bar.track(items, total=total)

@@ -60,7 +60,7 @@ class StudyOptions:
     weights: tuple[float, ...] = WEIGHTS
     """shares of faces that stem and c2 to c5 are there for"""
     seed: int = 0
-    """of everything drawn"""
+    """seed of everything drawn"""
     first: int = 66
     """networks of each input size measured before the first round, to learn latency from; chosen to cover the space"""
     rounds: int = 4

@@ -11,6 +11,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
+from edgeface.progress import Progress, unseen
 from edgeface.training.options import AugmentOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WIDER_IMAGES = Path("WIDER_train/images")
 
 
 def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False,
-                landmarks: Path | None = None) -> Cache:
+                landmarks: Path | None = None, progress: Progress = unseen) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
 
     landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations
@@ -32,7 +33,7 @@ def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bo
     """
     from edgeface.training.dataset import open_cache
 
-    return open_cache(cache, *read_photos(data, annotations, landmarks), in_memory)
+    return open_cache(cache, *read_photos(data, annotations, landmarks), in_memory, progress)
 
 
 def read_photos(data: Path, annotations: Path | None, landmarks: Path | None) -> tuple[Path, list[AnnotatedImage]]:
@@ -61,7 +62,8 @@ def prepare_torch(threads: int, device: str) -> None:
 
 def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
                 cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu", *,
-                landmarks: Path | None = None, init: str | None = None, branch: Path | None = None) -> bool:
+                landmarks: Path | None = None, init: str | None = None, branch: Path | None = None,
+                progress: Progress = unseen) -> bool:
     """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see :class:`Trainer`.
 
     landmarks: a file with those of the annotated faces. init: name or file of weights to start from; branch: folder of
@@ -78,13 +80,13 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
     _check_landmarks(architecture, images)
     with distributed() as first:
         if first:  # the others then find the cache made
-            open_cache(cache, folder, images)
+            open_cache(cache, folder, images, progress=progress)
     with distributed() as first:
         trainer = Trainer(architecture, options, open_cache(cache, folder, images, in_memory), run, device)
         fit = trainer.begin(init, branch)
         if first and fit:
             print(f"note: {init}: {fit}", file=sys.stderr)
-        return trainer.fit()
+        return trainer.fit(progress)
 
 
 def _check_landmarks(architecture: Architecture, images: list[AnnotatedImage]) -> None:

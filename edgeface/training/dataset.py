@@ -20,8 +20,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +29,7 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, check_boxes
+from edgeface.progress import Progress, unseen
 
 LEVELS = 3
 LONG_SIDE_PX = 640
@@ -64,7 +63,8 @@ class Cache:
         return Cache(**{k: v.to(device) for k, v in vars(self).items()})
 
 
-def open_cache(folder: Path, image_root: Path, images: list[AnnotatedImage], in_memory: bool = False) -> Cache:
+def open_cache(folder: Path, image_root: Path, images: list[AnnotatedImage], in_memory: bool = False,
+               progress: Progress = unseen) -> Cache:
     """Open the cache of these images in ``folder``, decoding them into it first if it is absent.
 
     The pixels are mapped from the file, or with ``in_memory`` read into memory: where the system gives mapped pages
@@ -73,7 +73,7 @@ def open_cache(folder: Path, image_root: Path, images: list[AnnotatedImage], in_
     """
     source = _source(images)
     if not folder.exists():
-        _build(folder, image_root, images, source)
+        _build(folder, image_root, images, source, progress)
     try:
         found = json.loads((folder / "source.json").read_text())
         if found != source:
@@ -129,7 +129,8 @@ def _pack(pixels: np.ndarray) -> np.ndarray:
     return packed.view("<i4")[..., 0]
 
 
-def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[str, object]) -> None:
+def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[str, object],
+           progress: Progress) -> None:
     if not images:
         raise DataError("no annotated image to train on")
     sizes: list[list[tuple[int, ...]]] = []
@@ -138,13 +139,15 @@ def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[
     chunks = [images[i : i + 32] for i in range(0, len(images), 32)]  # bounds what waits in memory
     with atomic_folder(folder) as temporary:
         with (temporary / "pixels.u32").open("wb") as out, ThreadPoolExecutor() as pool:
-            for chunk in track(chunks, "decoding images", console=Console(stderr=True)):
+            for done, chunk in enumerate(chunks):
+                progress("decoding images", 32 * done, len(images))
                 for levels, image_boxes, image_points in pool.map(lambda image: _decode(root, image), chunk):
                     for level in levels:
                         out.write(level.tobytes())
                     sizes.append([level.shape for level in levels])
                     boxes.append(image_boxes)
                     points.append(image_points)
+        progress("decoding images", len(images), len(images))
         save_file(_index(sizes, boxes, points, images), temporary / "index.safetensors")
         (temporary / "source.json").write_text(json.dumps(source, indent=1))
 

@@ -33,16 +33,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from edgeface.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
 from edgeface.files import atomic_write
-from edgeface.models import build
+from edgeface.models import Architecture, build
+from edgeface.progress import Progress, unseen
 from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
@@ -165,7 +163,7 @@ class Trainer:
         """Steps before this run's first: those of the run that it branches off. Their crops are not drawn again."""
         return int((self._config["branch"] or {}).get("step", 0))
 
-    def fit(self) -> bool:
+    def fit(self, progress: Progress = unseen) -> bool:
         """Train to the last step, writing the run folder as it goes; True when it got there.
 
         Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one stops at once.
@@ -176,9 +174,8 @@ class Trainer:
         steps = self.options.steps
         if self.rank == 0:
             self._write_config()
-        with _stop_request(self.world) as stop, _progress(self.rank) as progress:
+        with _stop_request(self.world) as stop:
             log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
-            task = progress.add_task("training", total=steps, completed=self.step, note="")
             figures: list[Tensor] = []
             while self.step < steps and not stop.is_set():
                 start = time.perf_counter()
@@ -189,7 +186,7 @@ class Trainer:
                 if self._due(LOG_EVERY, self.options.checkpoint_every, self.options.snapshot_every):
                     log.add(self.step, self.options, self._finite(figures))
                     figures.clear()
-                progress.update(task, completed=self.step, note=log.note)
+                progress("training", self.step, steps, log.note)
                 self._save_if_due(log)
             self._finite(figures)
         if self.step < steps:
@@ -350,12 +347,6 @@ def _stop_request(world: int) -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _progress(rank: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(*columns, console=Console(stderr=True), disable=rank != 0, refresh_per_second=1)
 
 
 class _Log:

@@ -125,7 +125,8 @@ class TrainOptions:
     lr: float = 3e-3
     """peak learning rate, above 0"""
     weight_decay: float = 0.02
-    """of convolution weights, decoupled; with sgd of all parameters, added to the gradient; from 0 to 1"""
+    """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the gradient; from
+    0 to 1"""
     warmup: int = 300
     """optimiser steps of linear warm-up, at least 0"""
     warmup_lr: float = 0.0
@@ -148,9 +149,9 @@ class TrainOptions:
     """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality, with prior boxes
     multibox"""
     margin: float = 0.2
-    """drmc: taken from the logit of what is right, at least 0"""
+    """taken from the logit of what is right, with drmc, at least 0"""
     margin_scale: float = 1.0
-    """drmc: factor of the logits, above 0"""
+    """factor of the logits, with drmc, above 0"""
     precision: str = "auto"
     """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX, GPUs), else fp32. A run
     that is resumed keeps what it has"""
@@ -158,7 +159,7 @@ class TrainOptions:
     """compile the sampling of crops and the normalisation of their pixels: several times as fast, needs a C++
     compiler"""
     seed: int = 0
-    """of the initial weights, the order of the images and every crop, from 0 to 2147483647"""
+    """seed of the initial weights, the order of the images and every crop, from 0 to 2147483647"""
     checkpoint_every: int = 250
     """optimiser steps between checkpoints, at least 1"""
     snapshot_every: int = 1000

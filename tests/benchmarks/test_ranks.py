@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.ranks import correlate, kendall, leave_one_out, ridge, spearman
+from benchmarks.research.ranks import correlate, kendall, leave_one_out, ridge, spearman
 
 stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.search_comparison import Rival, _best, damofd, main
-from benchmarks.search_evidence import network_fields, save_networks, write_rows
+from benchmarks.research.comparison import Rival, _best, damofd, main
+from benchmarks.research.selection import save_networks
+from benchmarks.research.trainings import network_fields, write_rows
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError
 from edgeface.search.results import FrontNet

@@ -19,20 +19,10 @@ import numpy as np
 import pytest
 from ray_cluster import two_machines
 
-from benchmarks.search_evidence import (
-    COLUMNS,
-    FITTED,
-    NETWORKS,
-    SETTINGS,
-    features,
-    load_networks,
-    main,
-    network_fields,
-    read_rows,
-    save_networks,
-    select,
-    write_rows,
-)
+from benchmarks.research.evidence import NETWORKS, main
+from benchmarks.research.ranking import FITTED, features
+from benchmarks.research.selection import load_networks, save_networks, select
+from benchmarks.research.trainings import COLUMNS, SETTINGS, network_fields, read_rows, write_rows
 from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
 from edgeface.architecture.layers import macs_of
 from edgeface.errors import OptionError
@@ -233,9 +223,7 @@ def test_trainings_that_do_not_fit(trainings: Trainings, networks: list[Architec
 
 @pytest.mark.parametrize("alphas", ["", "a", "-1", "nan", "0,,1"])
 def test_bad_alphas(alphas: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["table", "--alphas", alphas])
-    assert caught.value.code == 2 and "--alphas" in capsys.readouterr().err
+    assert "--alphas" in complaint(capsys, "table", "--alphas", alphas)
 
 
 # -- train
@@ -271,7 +259,7 @@ def command(faces: Path, out: Path, *extra: str) -> list[str]:
 def run(arguments: Sequence[str], stop_at: Path | None = None) -> subprocess.CompletedProcess[str]:
     """In a process of its own; Ctrl-C as soon as the file ``stop_at`` is there."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.search_evidence", *arguments], text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "benchmarks.research.evidence", *arguments], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 240
     while stop_at and not stop_at.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -298,7 +286,7 @@ def test_two_networks_are_trained_and_evaluated(faces: Path, whole: Path) -> Non
     assert {(row["samples"], row["seed"]) for row in rows} == {("48", "0")}
     assert all(float(row["cls_loss"]) > 0 and 0 <= float(row["hard"]) <= 1 for row in rows)
     text = (whole / "trainings.csv").read_text()
-    assert "# command: python -m benchmarks.search_evidence train --networks nets.json" in text
+    assert "# command: python -m benchmarks.research.evidence train --networks nets.json" in text
     assert "1 photos" in text and str(faces) not in text
     again = run(command(faces, whole))  # nothing is left to do
     assert again.returncode == 0 and "tiny" not in again.stderr

@@ -12,32 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import learning_curve, model_card
-from benchmarks.common import exit_code, table
 from edgeface import zoo
-from edgeface.architecture import get_architecture
-from edgeface.errors import DataError
-from edgeface.models import build
+from edgeface.models import build, get_architecture
 from edgeface.training.options import TrainOptions
 from edgeface.zoo import save_weights
-
-
-def test_table_is_aligned() -> None:
-    assert table(("name", "ms"), [("a", 10), ("longer", 2.5)]).splitlines() == [
-        "name     ms", "a        10", "longer  2.5"]
-
-
-@pytest.mark.parametrize(("error", "code", "line"), [
-    (DataError("no such table"), 2, "error: no such table\n"),
-    (KeyboardInterrupt(), 130, "stopped: what was measured is kept, the same command goes on from here\n"),
-])
-def test_what_stops_a_command_is_one_line(error: BaseException, code: int, line: str,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
-    def command() -> int:
-        raise error
-
-    assert exit_code(command, "measured") == code
-    assert capsys.readouterr().err == line
-    assert exit_code(lambda: 1, "measured") == 1
 
 
 @pytest.fixture

@@ -156,25 +156,13 @@ def test_present_images_are_the_annotated_ones(root: Path) -> None:
     assert all(path.is_file() for path in images.values())
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_the_progress_bar_goes_to_a_terminal_on_stderr(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
-) -> None:
-    pytest.importorskip("rich")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+def test_progress_is_told_from_the_first_image_to_the_last(root: Path) -> None:
+    told: list[tuple[str, int, int]] = []
     images = present_images(root, load_ground_truth(root))
     with Detector(WhiteSquareRunner(), 0.02) as detector:
-        shown, quiet = predict(detector, images, progress=True), predict(detector, images)
-    assert shown == quiet
-    captured = capsys.readouterr()
-    assert captured.out == "" and ("evaluating" in captured.err) == terminal
-
-
-def test_a_device_without_rich_goes_without_a_bar(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
-    with Detector(WhiteSquareRunner(), 0.02) as detector:
-        found = predict(detector, present_images(root, load_ground_truth(root)), progress=True)
-    assert list(found.detections) == list(FACES)
+        watched = predict(detector, images, lambda what, done, total, note="": told.append((what, done, total)))
+        assert watched == predict(detector, images)
+    assert told == [("evaluating", done, len(images)) for done in range(len(images) + 1)]
 
 
 def test_refusals(root: Path, opened: dict[str, WhiteSquareRunner], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m export``: what it prints, and one clear line for every mistake."""
+"""``edgeface export``: what it prints, and one clear line for every mistake."""
 
 from __future__ import annotations
 
@@ -11,38 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from commands import Command, CommandInto, failed
 from safetensors.torch import save_file
 
 from edgeface.backends import BACKENDS, PRECISIONS, export_targets
 from edgeface.bundle import Bundle
 from edgeface.models import build
 from edgeface.quiet import quiet_stage
-from export.__main__ import main
 from export.source import load_source, random_source
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SMALL = ("--size", "64x64")
 
 
-class CLI:
-    """Runs the command in this process: ``cli(*arguments) -> (exit code, stdout, stderr)``."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-        self.capfd, self.monkeypatch, self.out = capfd, monkeypatch, out
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments), "--out", str(self.out)])
-        self.capfd.readouterr()
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *self.capfd.readouterr())
-
-
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CLI:
-    return CLI(capfd, monkeypatch, tmp_path / "dist")
+def cli(edgeface: Command, tmp_path: Path) -> CommandInto:
+    return CommandInto(edgeface, "export", tmp_path / "dist")
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +38,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fails(cli: CLI, *arguments: str | Path) -> str:
-    """Assert exit code 2, one line on stderr, nothing on stdout, nothing written; return the line."""
-    code, out, err = cli(*arguments)
-    lines = [line for line in err.splitlines() if not line.endswith(" ...") and not line.startswith("note: ")]
-    assert (code, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("error: ")
+def fails(cli: CommandInto, *arguments: str | Path) -> str:
+    """Assert that the command failed in one line and wrote nothing; return the line."""
+    line = failed(cli(*arguments))
     assert not cli.out.exists() or cli.out.is_file() or not list(cli.out.iterdir())
-    return lines[0]
+    return line
 
 
 class TestMistakes:
@@ -78,25 +59,25 @@ class TestMistakes:
         (("--target", "onnx", "--seed", "-1"), "--seed -1: a seed is a whole number from 0"),
         (("--target", "onnx", "--weights", "a", "--seed", "1"), "--weights and --seed exclude each other"),
     ])
-    def test_options(self, cli: CLI, arguments: tuple[str, ...], message: str) -> None:
+    def test_options(self, cli: CommandInto, arguments: tuple[str, ...], message: str) -> None:
         assert message in fails(cli, *arguments)
 
-    def test_missing_weights(self, cli: CLI, tmp_path: Path) -> None:
+    def test_missing_weights(self, cli: CommandInto, tmp_path: Path) -> None:
         path = tmp_path / "none.safetensors"
         assert f"cannot read weights {path}" in fails(cli, "--target", "onnx", "--weights", path)
 
     @pytest.mark.parametrize("kept", [0, 7, 5000, -1])
-    def test_truncated_weights(self, cli: CLI, weights: Path, tmp_path: Path, kept: int) -> None:
+    def test_truncated_weights(self, cli: CommandInto, weights: Path, tmp_path: Path, kept: int) -> None:
         path = tmp_path / "cut.safetensors"
         path.write_bytes(weights.read_bytes()[:kept])
         assert f"{path} is not a whole safetensors file" in fails(cli, "--target", "onnx", "--weights", path)
 
-    def test_foreign_weights(self, cli: CLI, weights: Path) -> None:
+    def test_foreign_weights(self, cli: CommandInto, weights: Path) -> None:
         line = fails(cli, "--target", "onnx", "--weights", weights, "--model", "scrfd-0.5g")
         assert f"{weights}: the weights do not fit scrfd-0.5g: backbone." in line
         assert line.endswith("name its network with --model")
 
-    def test_misshapen_and_infinite_weights(self, cli: CLI, tmp_path: Path) -> None:
+    def test_misshapen_and_infinite_weights(self, cli: CommandInto, tmp_path: Path) -> None:
         state = build("edgeface-n").state_dict()
         key = "backbone.stem.conv.weight"
         path = tmp_path / "bad.safetensors"
@@ -104,19 +85,19 @@ class TestMistakes:
             save_file(state | {key: bad.contiguous()}, path)
             assert key in fails(cli, "--target", "onnx", "--weights", path)
 
-    def test_output_is_a_file(self, cli: CLI) -> None:
+    def test_output_is_a_file(self, cli: CommandInto) -> None:
         cli.out.write_text("mine")
         assert "is not a folder" in fails(cli, "--target", "onnx", *SMALL)
         assert cli.out.read_text() == "mine"
 
     @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
-    def test_output_without_permission(self, cli: CLI) -> None:
+    def test_output_without_permission(self, cli: CommandInto) -> None:
         cli.out = Path("/proc/self/dist")
         line = fails(cli, "--target", "onnx", *SMALL)
         assert line.startswith("error: cannot write /proc/self/dist: ")
         assert line.endswith("choose another folder with --out")
 
-    def test_disk_full(self, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_disk_full(self, cli: CommandInto, monkeypatch: pytest.MonkeyPatch) -> None:
         original = Path.write_bytes
 
         def full(self: Path, data: bytes) -> int:
@@ -132,19 +113,19 @@ class TestMistakes:
         ("onnx", "torch", "torch"), ("onnx", "onnxsim", "onnxsim"), ("tflite", "litert_torch", "litert-torch"),
     ])
     def test_missing_extra(
-        self, cli: CLI, monkeypatch: pytest.MonkeyPatch, target: str, package: str, name: str
+        self, cli: CommandInto, monkeypatch: pytest.MonkeyPatch, target: str, package: str, name: str
     ) -> None:
         monkeypatch.setitem(sys.modules, package, None)
         line = fails(cli, "--target", target, *SMALL)
         assert f"needs the package '{name}': run: pip install 'edgeface[export]'" in line
 
-    def test_missing_runtime(self, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_runtime(self, cli: CommandInto, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         assert "pip install 'edgeface[onnx]'" in fails(cli, "--target", "onnx", *SMALL)
 
 
 class TestResult:
-    def test_json(self, cli: CLI) -> None:
+    def test_json(self, cli: CommandInto) -> None:
         code, out, err = cli("--target", "onnx", *SMALL, "--format", "json")
         assert code == 0, err
         result: dict[str, Any] = json.loads(out)
@@ -155,14 +136,14 @@ class TestResult:
         assert result["parity"] == bundle.manifest.parity
         assert result["operators"]["Conv"] > 10
 
-    def test_table_names_the_next_command(self, cli: CLI) -> None:
+    def test_table_names_the_next_command(self, cli: CommandInto) -> None:
         code, out, err = cli("--target", "onnx", *SMALL)
         assert code == 0, err
         assert f"edgeface detect photo.jpg --model {cli.out / 'edgeface-n-onnx-fp32-64x64'}" in out
         assert all(head in out for head in ("cls_8", "box_32"))
         assert "converting to onnx ..." in err
 
-    def test_own_weights(self, cli: CLI, weights: Path) -> None:
+    def test_own_weights(self, cli: CommandInto, weights: Path) -> None:
         import hashlib
 
         code, _, err = cli("--target", "onnx", *SMALL, "--weights", weights)
@@ -171,7 +152,7 @@ class TestResult:
         info = Bundle.open(cli.out / "edgeface-n-onnx-fp32-64x64").manifest.weights
         assert info.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
 
-    def test_a_weights_file_alone(self, cli: CLI, tmp_path: Path) -> None:
+    def test_a_weights_file_alone(self, cli: CommandInto, tmp_path: Path) -> None:
         """The Bundle has the name of the network that the file is of."""
         from edgeface.zoo import save_weights
 
@@ -181,11 +162,11 @@ class TestResult:
         assert code == 0 and "random" not in err, err
         manifest = Bundle.open(cli.out / "extd-ssd-32-relu-onnx-fp32-64x64").manifest
         assert (manifest.model, manifest.architecture) == ("extd-ssd-32-relu", network.architecture)
-        line = fails(CLI(cli.capfd, cli.monkeypatch, tmp_path / "no"), "--target", "onnx", "--model",
+        line = fails(CommandInto(cli.command, "export", tmp_path / "no"), "--target", "onnx", "--model",
                      tmp_path / "mine.safetensors", "--seed", "1")
         assert "--weights and --seed exclude each other" in line
 
-    def test_random_weights_say_so(self, cli: CLI) -> None:
+    def test_random_weights_say_so(self, cli: CommandInto) -> None:
         code, out, err = cli("--target", "onnx", *SMALL, "--model", "scrfd-0.5g")
         assert code == 0, err
         assert "note: scrfd-0.5g gets random weights (seed 0)" in err
@@ -193,14 +174,14 @@ class TestResult:
         manifest = Bundle.open(cli.out / "scrfd-0.5g-onnx-fp32-64x64").manifest
         assert manifest.weights.licence == "none: random weights, seed 0, not trained"
 
-    def test_converters_are_silent_unless_verbose(self, cli: CLI) -> None:
+    def test_converters_are_silent_unless_verbose(self, cli: CommandInto) -> None:
         code, out, err = cli("--target", "onnx", *SMALL, "--format", "json")
         assert code == 0
         assert all(line.endswith(" ...") or line.startswith("note: ") for line in err.splitlines()), err
         assert out.startswith("{")
 
 
-def test_help_teaches(cli: CLI) -> None:
+def test_help_teaches(cli: CommandInto) -> None:
     code, out, _ = cli("--help")
     assert code == 0
     for word in (*export_targets(), *PRECISIONS, "--dynamic", "--weights", "--seed", "Examples:", "manifest.json"):
@@ -210,7 +191,7 @@ def test_help_teaches(cli: CLI) -> None:
 def test_help_needs_no_torch_and_no_converter() -> None:
     code = ("import runpy, sys\n"
             "sys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxsim', 'litert_torch', 'safetensors'])\n"
-            "sys.argv = ['export', '--help']; runpy.run_module('export', run_name='__main__')")
+            "sys.argv = ['edgeface', 'export', '--help']; runpy.run_module('edgeface', run_name='__main__')")
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "--target" in result.stdout

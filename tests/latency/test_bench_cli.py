@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from by_hand import calm, environment, record, stages, steady
-from typer.testing import CliRunner
+from commands import Command, failed
 
 from edgeface.bundle import Bundle
-from edgeface.cli import app, main
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.devices.base import findings
@@ -21,26 +19,10 @@ from edgeface.latency.measurement import Measurement, load_measurements, save_me
 from edgeface.latency.regression import compare_records
 from edgeface.latency.session import Protocol
 
-Command = Callable[..., tuple[int, str, str]]
 PROMISED = {"bundle", "device", "runtime", "precision", "threads", "network_ms", "end_to_end_ms", "ratio", "valid",
             "invalid_reasons"}
 """what later work relies on"""
 QUICK = ("--rounds", "2", "--per-round", "2", "--warm-up-s", "0", "--photo-width", "320", "--photo-height", "240")
-
-
-@pytest.fixture
-def edgeface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Exit code, stdout, stderr of ``edgeface arguments`` in this process."""
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgeface", *arguments])
-        try:
-            code = main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -56,28 +38,6 @@ def saved(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path / name)
 
     return save
-
-
-def failed(result: tuple[int, str, str], *words: str) -> None:
-    code, out, err = result
-    lines = err.strip().splitlines()
-    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (code, out, err)
-    assert all(word in lines[0] for word in words), lines[0]
-
-
-@pytest.mark.parametrize("verb", [("bench",), ("bench", "compare"), ("device", "check")])
-def test_help_teaches(verb: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [*verb, "--help"])
-    assert result.exit_code == 0 and "--format" in result.output and "Examples:" in result.output
-    assert f"edgeface {' '.join(verb)}" in result.output
-
-
-def test_every_protocol_option_is_a_flag_with_help() -> None:
-    from edgeface.options import field_help
-
-    output = " ".join(CliRunner().invoke(app, ["bench", "--help"], env={"COLUMNS": "200"}).output.split())
-    for name, text in field_help(Protocol).items():
-        assert f"--{name.replace('_', '-')}" in output and " ".join(text.split()) in output
 
 
 def test_json_has_what_later_work_relies_on(edgeface: Command, bundles: list[str], tmp_path: Path) -> None:
@@ -132,7 +92,7 @@ def test_a_model_that_fails_is_told_after_the_others(edgeface: Command, bundles:
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("/nowhere",), ("no Bundle at /nowhere",)),
-    (("edgeface-n",), ("no Bundle at edgeface-n", "python -m export")),
+    (("edgeface-n",), ("no Bundle at edgeface-n", "edgeface export")),
     (("{bundle}", "--device", "telnet://x"), ("telnet://x", *ACCEPTED.split(", "))),
     (("{bundle}", "--reference", "other"), ("--reference 'other'", "known: edgeface-n-onnx")),
     (("{bundle}", "--rounds", "0"), ("--rounds must be from 1",)),
@@ -179,7 +139,7 @@ def test_compare_pairs_by_bundle_device_threads_and_fast_mode(edgeface: Command,
     old = saved("old.json", record(), record(threads=2), record(device="ssh://pi"))
     new = saved("new.json", record(fast=True), record(), record(bundle="b"))
     _, out, _ = edgeface("bench", "compare", old, new)
-    assert out.count(" tie ") == 1 and out.count("only in the old file") == 2 and out.count("only in the new file") == 2
+    assert out.count(" tie") == 1 and out.count("only in the old file") == 2 and out.count("only in the new file") == 2
     data = json.loads(edgeface("bench", "compare", old, new, "--format", "json")[1])
     assert len(data["changes"]) == 1 and [row["threads"] for row in data["only_old"]] == [2, 1]
 

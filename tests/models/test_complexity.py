@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeface.architecture import get_architecture
+from edgeface.architecture.registry import ARCHITECTURES, listed
 from edgeface.models import build
 from edgeface.models.complexity import Complexity, count
 from edgeface.models.detector import deployable
+from edgeface.zoo.counted import COUNTED_AT, content_of, counts, read_counts
 
 
 class Shared(nn.Module):
@@ -88,3 +91,23 @@ def test_complexity_is_json_ready() -> None:
     counted = count("damofd-0.5g", 32, 32)
     assert json.loads(json.dumps(counted.to_json())) == {
         "params": counted.params, "macs": counted.macs, "parts": counted.parts}
+
+
+def test_every_listed_network_has_been_counted() -> None:
+    """After a change of networks: ``python -m edgeface.zoo.counted``."""
+    known = read_counts()
+    assert {name: counted.content for name, counted in known.items()} == {name: content_of(name) for name in listed()}
+
+
+@pytest.mark.parametrize("name", listed()[::7])
+def test_what_was_counted_is_so(name: str) -> None:
+    found, known = count(name, *COUNTED_AT), read_counts()[name]
+    assert (found.params, found.macs) == (known.params, known.macs)
+
+
+def test_figures_of_a_network_that_has_changed_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(get_architecture("edgeface-0.5x"), name="edgeface-n")
+    monkeypatch.setitem(ARCHITECTURES, "edgeface-n", other)
+    told: list[str] = []
+    found = counts(*COUNTED_AT, lambda what, done, total, note="": told.append(note))
+    assert told == ["edgeface-n"] and found["edgeface-n"].params == found["edgeface-0.5x"].params

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.first_networks import main
 from benchmarks.latency_model import TABLES
+from benchmarks.research.first_networks import main
 from edgeface.predict.first_networks import first_networks
 from edgeface.predict.table import LatencyTable
 

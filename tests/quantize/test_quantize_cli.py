@@ -1,4 +1,4 @@
-"""``python -m quantize``: what it prints, and one clear line for every mistake."""
+"""``edgeface quantize``: what it prints, and one clear line for every mistake."""
 
 from __future__ import annotations
 
@@ -12,36 +12,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import Command, CommandInto, failed
 
 from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.cli.terminal import Terminal
 from edgeface.zoo import save_weights
-from export.terminal import Terminal
-from quantize.__main__ import TARGETS, main
 from quantize.ranges import SCALES
+from quantize.verb import TARGETS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-class CLI:
-    """Runs the command in this process: ``cli(*arguments) -> (exit code, stdout, stderr)``."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
-        self.capfd, self.monkeypatch, self.out = capfd, monkeypatch, out
-
-    def __call__(self, *arguments: str | Path | int) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["quantize", *map(str, arguments), "--out", str(self.out)])
-        self.capfd.readouterr()
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *self.capfd.readouterr())
-
-
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CLI:
-    return CLI(capfd, monkeypatch, tmp_path / "dist")
+def cli(edgeface: Command, tmp_path: Path) -> CommandInto:
+    return CommandInto(edgeface, "quantize", tmp_path / "dist")
 
 
 @pytest.fixture(scope="session")
@@ -56,14 +41,11 @@ def usual(float_bundle: Bundle, mini_wider: Path) -> tuple[str | Path | int, ...
     return ("--target", "onnx", "--bundle", float_bundle.path, "--data", mini_wider, "--images", 6)
 
 
-def fails(cli: CLI, *arguments: str | Path | int) -> str:
-    """Assert exit code 2, one line on stderr, nothing on stdout, no INT8 Bundle; return the line."""
-    code, out, err = cli(*arguments)
-    lines = [line for line in err.splitlines() if not line.endswith(" ...") and not line.startswith("note: ")]
-    assert (code, out, len(lines)) == (2, "", 1), err
-    assert lines[0].startswith("error: ")
+def fails(cli: CommandInto, *arguments: str | Path | int) -> str:
+    """Assert that the command failed in one line and wrote no INT8 Bundle; return the line."""
+    line = failed(cli(*arguments))
     assert not list(cli.out.glob("edgeface*int8*"))
-    return lines[0]
+    return line
 
 
 class TestMistakes:
@@ -80,14 +62,14 @@ class TestMistakes:
         (("--target", "onnx", "--bundle", "x", "--size", "64x64"), "--bundle excludes --model and --size"),
         (("--target", "onnx", "--bundle", "none"), "no Bundle at none: expected a folder with manifest.json"),
     ])
-    def test_options(self, cli: CLI, arguments: tuple[str | int, ...], message: str) -> None:
+    def test_options(self, cli: CommandInto, arguments: tuple[str | int, ...], message: str) -> None:
         assert message in fails(cli, *arguments)
 
-    def test_neither_data_nor_no_accuracy(self, cli: CLI, float_bundle: Bundle, mini_wider: Path) -> None:
+    def test_neither_data_nor_no_accuracy(self, cli: CommandInto, float_bundle: Bundle, mini_wider: Path) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--calibration", mini_wider)
         assert "give their root with --data, or quantise without a budget with --no-accuracy" in line
 
-    def test_a_weights_file_alone(self, cli: CLI, mini_wider: Path, tmp_path: Path) -> None:
+    def test_a_weights_file_alone(self, cli: CommandInto, mini_wider: Path, tmp_path: Path) -> None:
         """It is read before anything long begins, and its weights are not random: they need a budget."""
         network = zoo.load_network("edgeface-n")
         save_weights(network, path := tmp_path / "mine.safetensors")
@@ -97,15 +79,15 @@ class TestMistakes:
         path.write_bytes(path.read_bytes()[:999])
         assert "mine.safetensors is not a whole safetensors file" in fails(cli, *arguments)
 
-    def test_no_photos_at_all(self, cli: CLI, float_bundle: Bundle) -> None:
+    def test_no_photos_at_all(self, cli: CommandInto, float_bundle: Bundle) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--no-accuracy")
         assert "give a folder with --calibration, or a WIDER FACE root with --data" in line
 
-    def test_data_is_not_wider(self, cli: CLI, float_bundle: Bundle, tmp_path: Path) -> None:
+    def test_data_is_not_wider(self, cli: CommandInto, float_bundle: Bundle, tmp_path: Path) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--data", tmp_path)
         assert "wider_face_val.mat" in line
 
-    def test_calibration_folder(self, cli: CLI, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_calibration_folder(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
         folder = tmp_path / "photos"
         assert "does not exist" in fails(cli, *usual, "--calibration", folder)
         folder.mkdir()
@@ -119,27 +101,27 @@ class TestMistakes:
         assert "2.png: the image is truncated or damaged" in fails(cli, *usual, "--calibration", folder)
         assert "--images 0: give a number of photos" in fails(cli, *usual, "--images", 0)
 
-    def test_bundle_of_another_target(self, cli: CLI, usual: tuple[str | Path | int, ...]) -> None:
+    def test_bundle_of_another_target(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
         pytest.importorskip("quantize.tflite")
         line = fails(cli, *usual, "--target", "tflite")
         assert "is made for onnx, --target says tflite: give one made for tflite, or --target onnx" in line
 
     @pytest.mark.parametrize(("precision", "dynamic", "message"), [
-        ("fp16", False, "is fp16, INT8 is made from fp32: run: python -m export --target onnx --model edgeface-n"),
-        ("fp32", True, "takes images of any size, INT8 needs one size: run: python -m export --target onnx"),
+        ("fp16", False, "is fp16, INT8 is made from fp32: run: edgeface export --target onnx --model edgeface-n"),
+        ("fp32", True, "takes images of any size, INT8 needs one size: run: edgeface export --target onnx"),
     ])
-    def test_bundle_of_another_kind(self, cli: CLI, usual: tuple[str | Path | int, ...], precision: str, dynamic: bool,
-                                    message: str, exported: Callable[..., Bundle]) -> None:
+    def test_bundle_of_another_kind(self, cli: CommandInto, usual: tuple[str | Path | int, ...], precision: str,
+                                    dynamic: bool, message: str, exported: Callable[..., Bundle]) -> None:
         assert message in fails(cli, *usual, "--bundle", exported("onnx", precision, dynamic).path)
 
-    def test_already_int8(self, cli: CLI, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_already_int8(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
         assert cli(*usual, "--no-accuracy")[0] == 0
         made = cli.out / "edgeface-n-onnx-int8-160x128"
         cli.out = tmp_path / "again"
         line = fails(cli, *usual, "--bundle", made)
-        assert f"{made} is already INT8: give the fp32 Bundle that it was made from, or run: python -m export" in line
+        assert f"{made} is already INT8: give the fp32 Bundle that it was made from, or run: edgeface export" in line
 
-    def test_damaged_bundle(self, cli: CLI, usual: tuple[str | Path | int, ...], float_bundle: Bundle,
+    def test_damaged_bundle(self, cli: CommandInto, usual: tuple[str | Path | int, ...], float_bundle: Bundle,
                             tmp_path: Path) -> None:
         copy = tmp_path / "copy"
         copy.mkdir()
@@ -147,30 +129,31 @@ class TestMistakes:
             (copy / path.name).write_bytes(path.read_bytes()[: 1000 if path.suffix == ".onnx" else None])
         assert "is truncated or altered" in fails(cli, *usual, "--bundle", copy)
 
-    def test_budget_that_cannot_be_met(self, cli: CLI, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_budget_that_cannot_be_met(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
+                                       tmp_path: Path) -> None:
         for i in range(2):
             cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((9, 9 + i, 3), np.uint8))
         line = fails(cli, *usual, "--calibration", tmp_path, "--images", 2, "--scale", "kl", "--max-reverted", 0)
         assert "the budget of 0.5 AP points cannot be held: best drop " in line
 
-    def test_output_is_a_file(self, cli: CLI, usual: tuple[str | Path | int, ...]) -> None:
+    def test_output_is_a_file(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
         cli.out.write_text("mine")
         assert "is not a folder" in fails(cli, *usual)
         assert cli.out.read_text() == "mine"
 
     @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
-    def test_output_without_permission(self, cli: CLI, usual: tuple[str | Path | int, ...]) -> None:
+    def test_output_without_permission(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
         cli.out = Path("/proc/self/dist")
         assert "choose another folder with --out" in fails(cli, *usual)
 
-    def test_missing_runtime(self, cli: CLI, usual: tuple[str | Path | int, ...],
+    def test_missing_runtime(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
                              monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         assert "pip install 'edgeface[onnx]'" in fails(cli, *usual)
 
 
 class TestResult:
-    def test_json(self, cli: CLI, usual: tuple[str | Path | int, ...], float_bundle: Bundle) -> None:
+    def test_json(self, cli: CommandInto, usual: tuple[str | Path | int, ...], float_bundle: Bundle) -> None:
         code, out, err = cli(*usual, "--format", "json")
         assert code == 0, err
         result: dict[str, Any] = json.loads(out)
@@ -188,7 +171,7 @@ class TestResult:
         for step in ("reading the calibration photos", "observing the photos", "measuring float", "measuring INT8"):
             assert f"{step} ..." in err
 
-    def test_table_and_picture(self, cli: CLI, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_table_and_picture(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
         plot = tmp_path / "report.png"
         code, out, err = cli(*usual, "--plot", plot)
         assert code == 0, err
@@ -199,14 +182,14 @@ class TestResult:
         picture = cv2.imread(str(plot))
         assert picture is not None and picture.shape[1] > 800
 
-    def test_without_accuracy_it_is_clearly_said(self, cli: CLI, usual: tuple[str | Path | int, ...],
+    def test_without_accuracy_it_is_clearly_said(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
                                                  tmp_path: Path) -> None:
         code, out, err = cli(*usual, "--no-accuracy", "--plot", tmp_path / "report.png")
         assert code == 0, err
         assert "accuracy was not measured: left out with --no-accuracy" in out
         assert "note: accuracy is not measured and no budget is held: left out with --no-accuracy" in err
 
-    def test_exports_random_weights(self, cli: CLI, mini_wider: Path) -> None:
+    def test_exports_random_weights(self, cli: CommandInto, mini_wider: Path) -> None:
         code, out, err = cli("--target", "onnx", "--size", "64x64", "--seed", 4, "--images", 2, "--calibration",
                              mini_wider)
         assert code == 0, err
@@ -214,7 +197,8 @@ class TestResult:
         assert "converting to onnx ..." in err
         assert {p.name for p in cli.out.iterdir()} == {"edgeface-n-onnx-fp32-64x64", "edgeface-n-onnx-int8-64x64"}
 
-    def test_stopped(self, cli: CLI, usual: tuple[str | Path | int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stopped(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
+                     monkeypatch: pytest.MonkeyPatch) -> None:
         original = Terminal.tick
 
         def stop(self: Terminal, what: str, done: int, total: int) -> None:
@@ -232,7 +216,7 @@ class TestResult:
         assert "measuring float ..." not in err and "measuring INT8 ..." in err
 
 
-def test_help_teaches(cli: CLI) -> None:
+def test_help_teaches(cli: CommandInto) -> None:
     code, out, _ = cli("--help")
     assert code == 0
     for word in (*TARGETS, *SCALES, "--max-drop", "--calibration", "--no-accuracy", "--bundle", "Examples:",
@@ -243,7 +227,7 @@ def test_help_teaches(cli: CLI) -> None:
 def test_help_needs_no_torch_and_no_converter() -> None:
     code = ("import runpy, sys\n"
             "sys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'ai_edge_quantizer', 'nncf', 'ncnn'])\n"
-            "sys.argv = ['quantize', '--help']; runpy.run_module('quantize', run_name='__main__')")
+            "sys.argv = ['edgeface', 'quantize', '--help']; runpy.run_module('edgeface', run_name='__main__')")
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "--max-drop" in result.stdout

@@ -198,7 +198,7 @@ def test_malformed_backbones_are_one_line(backbone: MobileNetSpec | ResNetSpec) 
 def run(*arguments: str) -> Any:
     from typer.testing import CliRunner
 
-    from edgeface.cli import app
+    from edgeface.cli.app import app
 
     return CliRunner().invoke(app, ["score", *arguments])
 

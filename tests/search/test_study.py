@@ -23,7 +23,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 from ray_cluster import two_machines
 from typer.testing import CliRunner
 
-from edgeface import cli
+from edgeface.cli.app import app
 from edgeface.search.evolution import CHOICE, Pool
 from edgeface.search.latency import RESOURCE, LatencyOracle, measure_group
 from edgeface.search.results import Candidate
@@ -343,7 +343,7 @@ def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, ["search", *arguments])
+    return CliRunner().invoke(app, ["search", *arguments])
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -529,7 +529,7 @@ def test_options_that_say_nothing_are_the_networks_own() -> None:
 
 
 def test_the_command_line_begins_with_the_recipe_and_overrides_it(photos: Path, tmp_path: Path) -> None:
-    from edgeface.cli import app
+    from edgeface.cli.app import app
 
     def train(out: str, *extra: str) -> dict[str, object]:
         folders = {"data": photos, "annotations": photos / "faces.csv", "out": tmp_path / out,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, get_architecture
-from edgeface.cli import app
+from edgeface.cli.app import app
 from edgeface.errors import EdgefaceError, ModelError, OptionError
 from edgeface.models import build
 from edgeface.zoo.importing import FAMILIES, _original_key, import_weights

@@ -29,13 +29,13 @@ class AutoFEMOptions:
     lr: float = 1e-3
     """learning rate of the weights (AdamW)"""
     weight_decay: float = 5e-4
-    """of weights and choices"""
+    """weight decay of weights and choices"""
     choice_lr: float = 0.01
     """learning rate of the choices (Adam)"""
     noise: float = 1e-3
     """scale of the Gumbel noise on the choices, as in the authors' code"""
     seed: int = 0
-    """of the initial weights, the order of the images, every crop and every choice"""
+    """seed of the initial weights, the order of the images, every crop and every choice"""
     checkpoint_every: int = 100
     """steps between checkpoints"""
 

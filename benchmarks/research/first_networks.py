@@ -1,4 +1,4 @@
-"""``python -m benchmarks.first_networks``: what choosing the first networks of a search is worth.
+"""``python -m benchmarks.research.first_networks``: what choosing the first networks of a search is worth.
 
 A latency model is fitted to a few networks of a latency table and asked for all others: once to those that
 edgeface.predict.first_networks chooses, and a few times to as many random ones, as their mean.
@@ -6,24 +6,26 @@ edgeface.predict.first_networks chooses, and a few times to as many random ones,
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import emit, exit_code, table
+from benchmarks.common import Printed
 from benchmarks.latency_model import KINDS, TABLES, Score
+from edgeface.cli.flags import program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
+from edgeface.options import check_choice
 from edgeface.predict.first_networks import first_networks
 from edgeface.predict.model import LatencyModel
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.search.options import StudyOptions
-from export.terminal import Terminal
 
 SIZE = (640, 480)
 
@@ -59,26 +61,31 @@ def as_table(results: Sequence[dict[str, Any]]) -> str:
     return table(("table", "learned/asked", "within 10 %, chosen", "random", "median error, chosen", "random"), rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_networks", description=__doc__)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, metavar="TARGET-PRECISION")
-    parser.add_argument("--count", type=int, default=StudyOptions.first, help="networks to learn from")
-    parser.add_argument("--draws", type=int, default=5, help="of as many random networks")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--save", type=Path, help="keep the JSON here")
-    o = parser.parse_args(arguments)
-    return exit_code(lambda: _run(o), "measured")
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    kinds: tuple[str, ...] = KINDS
+    """latency tables, TARGET-PRECISION"""
+    count: int = StudyOptions.first
+    """networks to learn from"""
+    draws: int = 5
+    """draws of as many random networks"""
+
+    def __post_init__(self) -> None:
+        check_choice("kinds", self.kinds, KINDS)
 
 
-def _run(o: argparse.Namespace) -> int:
-    with Terminal() as terminal:
+def _run(o: Options) -> None:
+    with Terminal(steps=True) as terminal:
         results = []
         for done, kind in enumerate(o.kinds):
             terminal.tick("fitting", done, len(o.kinds))
             results.append(compare(kind, o.count, o.draws))
     emit({"results": results}, as_table(results), o.format, o.save)
-    return 0
+
+
+main = program_of(Options, "python -m benchmarks.research.first_networks", __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""``python -m benchmarks.search_comparison {find,table}``: is what the clock chose better than others that are as fast?
+"""``python -m benchmarks.research.comparison {find,table}``: is what the clock chose better than others as fast?
 
 find: on one target and precision, the latency of DamoFD-0.5G's backbone (with our neck and head, in the widths it was
 published with) is the budget. Within it are searched, in the same space, by the same score and with equal effort, the
 best network by measured latency, and the best by multiply-accumulates: of several limits the one whose winner comes
 nearest to the budget, measured. What was found is a JSON list of networks, which
-``python -m benchmarks.search_evidence train`` trains alike; table then shows their AP beside their latency.
+``python -m benchmarks.research.evidence train`` trains alike; table then shows their AP beside their latency.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -17,26 +16,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import exit_code, table
-from benchmarks.search_evidence import load_networks, matching, read_rows, save_networks
+from benchmarks.research.selection import load_networks, save_networks
+from benchmarks.research.trainings import matching, read_rows
 from edgeface.architecture import Architecture, PlainHeadSpec, PyramidSpec
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.architecture.registry import get_architecture
+from edgeface.cli.flags import RESUMES, program_of_steps
+from edgeface.cli.output import table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
-from edgeface.latency.devices import ACCEPTED, open_device
+from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.predict.table import LatencyTable, Record, Setting, measure
-from edgeface.schema import from_fields, to_fields
+from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet, Round
 from edgeface.search.study import Study
-from export.terminal import Terminal
 
 LIMITS = tuple(1 + step / 5 for step in range(19))
 """multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
 MEASURED = 5
 """networks of each such search that are measured"""
+RIVALS = "rivals.json"
 SIZE = "x".join(map(str, COUNTED_AT))
 
 
@@ -138,51 +140,64 @@ def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
     return table(("network", "ms", "95 %", "score", "MACs", "parameters", "AP easy medium hard", "structure"), lines)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_comparison", description=__doc__)
-    steps = parser.add_subparsers(dest="step", required=True)
-    finding = steps.add_parser("find", help="search by the clock and by multiply-accumulates, at equal latency")
-    finding.add_argument("--device", default=LOCAL, help=ACCEPTED)
-    finding.add_argument("--target", default="openvino")
-    finding.add_argument("--precision", default="int8")
-    finding.add_argument("--score", default=StudyOptions.score, help="what stands for accuracy in both searches")
-    finding.add_argument("--alpha", type=float, default=StudyOptions.alpha)
-    finding.add_argument("--seed", type=int, default=0)
-    finding.add_argument("--rounds", type=int, default=StudyOptions.rounds)
-    showing = steps.add_parser("table", help="latency and AP of what was found")
-    showing.add_argument("--csv", type=Path, help="what search_evidence train wrote")
-    for step in (finding, showing):
-        step.add_argument("--out", type=Path, required=True, help="folder of this comparison")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    o = parse(arguments)
-    return exit_code(lambda: _run(o), "measured")
-
-
-def _run(o: argparse.Namespace) -> int:
-    path = o.out / "rivals.json"
-    if o.step == "find":
-        options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
-                               rounds=o.rounds)
-        with Terminal() as terminal:
-            found = find(options, o.out, terminal)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(to_fields(found), indent=1) + "\n")
-        save_networks(o.out / "networks.json", [r.architecture for r in found])
-    print(as_table(_load(path), o.csv if o.step == "table" else None))
-    return 0
-
-
 def _load(path: Path) -> list[Rival]:
     load_networks(path.with_name("networks.json"))
     try:
         return [from_fields(Rival, item, f"{path}: network {i}") for i, item in enumerate(json.loads(path.read_text()))]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read {path} ({type(error).__name__}): python -m benchmarks.search_comparison find "
+        raise DataError(f"cannot read {path} ({type(error).__name__}): python -m benchmarks.research.comparison find "
                         "makes it") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Find:
+    """Search by latency and by multiply-accumulates, at equal latency."""
+
+    out: Path
+    """folder of this comparison"""
+    device: str = LOCAL
+    """local, ssh://[user@]host[:port] or adb://serial"""
+    target: str = "openvino"
+    """runtime that is measured"""
+    precision: str = "int8"
+    """precision of the files that are measured"""
+    score: str = StudyOptions.score
+    """what stands for accuracy in both searches"""
+    alpha: float = StudyOptions.alpha
+    """weight of the kernel sizes in the score"""
+    seed: int = 0
+    """seed of both searches"""
+    rounds: int = StudyOptions.rounds
+    """rounds of each search"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Print latency and AP of what was found."""
+
+    out: Path
+    """folder of this comparison"""
+    csv: Path | None = None
+    """what benchmarks.research.evidence train wrote"""
+
+
+def _find(o: Find) -> None:
+    options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
+                           rounds=o.rounds)
+    with Terminal(steps=True) as terminal:
+        found = find(options, o.out, terminal)
+    with atomic_write(o.out / RIVALS) as temporary:
+        temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
+    save_networks(o.out / "networks.json", [r.architecture for r in found])
+    print(as_table(_load(o.out / RIVALS), None))
+
+
+def _table(o: Table) -> None:
+    print(as_table(_load(o.out / RIVALS), o.csv))
+
+
+main = program_of_steps({"find": (Find, _find), "table": (Table, _table)}, "python -m benchmarks.research.comparison",
+                        __doc__, RESUMES)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.search_family --out FOLDER``: searches the networks that ship, by the clock of one target.
+"""``python -m benchmarks.research.family --out FOLDER``: searches the networks that ship, by the clock of one target.
 
 The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023): what users of a tiny
 face detector have. Measured beside it, in its runtime and precision, the best networks of the search space are found
@@ -8,27 +8,27 @@ edgeface.architecture.searched.json ships; the command resumes by itself.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import exit_code, table
-from benchmarks.search_comparison import SIZE, measured
+from benchmarks.research.comparison import SIZE, measured
 from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
 from edgeface.architecture.searched import Searched, SearchRecord
+from edgeface.cli.flags import RESUMES, program_of
+from edgeface.cli.output import table
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
-from edgeface.latency.devices import ACCEPTED
 from edgeface.latency.protocol import LOCAL
 from edgeface.predict.table import LatencyTable
 from edgeface.schema import to_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet
 from edgeface.search.study import Study
-from export.terminal import Terminal
 
 SHARES = {"edgeface-0.5x": 0.5, "edgeface-1x": 1.0, "edgeface-2x": 2.0}
 """name -> latency, as a share of the yardstick's"""
@@ -84,34 +84,38 @@ def as_table(found: Sequence[Searched]) -> str:
          s.architecture.structure) for s in found])
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_family", description=__doc__)
-    parser.add_argument("--device", default=LOCAL, help=ACCEPTED)
-    parser.add_argument("--target", default="tflite")
-    parser.add_argument("--precision", default="int8")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--table", type=Path, help="latency table to begin with, of an earlier search")
-    parser.add_argument("--out", type=Path, required=True, help="folder of these searches")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of the command line."""
+
+    out: Path
+    """folder of these searches"""
+    device: str = LOCAL
+    """local, ssh://[user@]host[:port] or adb://serial"""
+    target: str = "tflite"
+    """runtime that is measured"""
+    precision: str = "int8"
+    """precision of the files that are measured"""
+    seed: int = 0
+    """seed of the searches"""
+    rounds: int = 3
+    """rounds of each search"""
+    table: Path | None = None
+    """latency table to begin with, of an earlier search"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
-    o = parse(arguments)
-    return exit_code(lambda: _run(o), "measured")
-
-
-def _run(o: argparse.Namespace) -> int:
+def _run(o: Options) -> None:
     options = StudyOptions(o.device, o.target, o.precision, (SIZE,), budget_ms=1.0, seed=o.seed, rounds=o.rounds)
     known = LatencyTable.load(o.table) if o.table else None
     o.out.mkdir(parents=True, exist_ok=True)
-    with Terminal() as terminal:
+    with Terminal(steps=True) as terminal:
         found = find(options, o.out, known, terminal)
     with atomic_write(o.out / "searched.json") as temporary:
         temporary.write_text(json.dumps(to_fields(found), indent=1) + "\n")
     print(as_table(found))
-    return 0
+
+
+main = program_of(Options, "python -m benchmarks.research.family", __doc__, _run, RESUMES)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""The ``edgeface`` command. Results go to stdout as a table or as JSON, everything else to stderr.
+
+    app        the verbs by task; a verb's module is imported when it is called
+    program    runs a command and gives every ending its exit code
+    flags      options that several commands share; a dataclass as options
+    output     tables and JSON; text from outside made printable
+    terminal   progress and notes, on stderr
+
+Every other module is one verb. Heavy imports happen inside it, so that a device needs no more than it uses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from edgeface.errors import MissingExtraError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with ``arguments`` (default: those of the process); returns the exit code."""
+    try:
+        from edgeface.cli.app import app
+        from edgeface.cli.program import run
+    except KeyboardInterrupt:
+        return 130
+    except ImportError as error:  # a device that only embeds the library
+        if (error.name or "").partition(".")[0] != "typer":
+            raise
+        print(f"error: {MissingExtraError('typer', 'cli', 'the command line')}", file=sys.stderr)
+        return 2
+    return run(app, "edgeface", arguments)

@@ -1,0 +1,87 @@
+"""The verbs of ``edgeface``, by task. A verb's module is imported when it is called, not to list it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from edgeface import __version__
+from edgeface.backends import CHECKOUT_VERBS, load_verb
+from edgeface.cli.program import as_command, new_app
+
+
+class Verb(NamedTuple):
+    """One line of the help."""
+
+    task: str
+    summary: str
+
+
+VERBS = {
+    "detect": Verb("Use", "Find the faces in photos, folders, videos or a camera."),
+    "models": Verb("Use", "List the networks with their size and cost."),
+    "doctor": Verb("Use", "Say what is installed, what is missing, how to get it."),
+    "export": Verb("Make", "Turn a network into a file for a runtime, proven equal."),
+    "quantize": Verb("Make", "Make an INT8 file within an accuracy budget."),
+    "train": Verb("Make", "Train a network on your photos or on WIDER FACE."),
+    "weights import": Verb("Make", "Turn published weights into a file that --model takes."),
+    "eval": Verb("Measure", "Evaluate a model by the official WIDER FACE protocol."),
+    "compare": Verb("Measure", "Name the first tensor where two exports part."),
+    "bench": Verb("Measure", "Time models, here or on another device."),
+    "bench compare": Verb("Measure", "Say which models became slower or faster."),
+    "device check": Verb("Measure", "Say what a device needs before it can measure."),
+    "search": Verb("Find", "Find the best detector that is fast on a device."),
+    "score": Verb("Find", "Score a backbone without training it."),
+    "autofem": Verb("Find", "Find the operations in the neck of an ASFD network."),
+}
+TASKS = tuple(dict.fromkeys(verb.task for verb in VERBS.values()))
+
+
+def load(name: str) -> Any:
+    """The parser's command of a verb. Raises OptionError for one that needs a checkout where there is none."""
+    if name in CHECKOUT_VERBS:
+        function = load_verb(name)
+    else:
+        function = importlib.import_module(f"edgeface.cli.{name.replace(' ', '_')}").command
+    return as_command(function, VERBS[name].summary, sys.modules[function.__module__].EPILOG)
+
+
+class _Verbs(TyperGroup):
+    """Knows verbs of two words, such as ``bench compare`` beside ``bench``, and lists all by task."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        return load(name) if name in VERBS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        pair = " ".join(args[:2])
+        return super().resolve_command(ctx, [pair, *args[2:]] if pair in VERBS else args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for task in TASKS:
+            with formatter.section(task):
+                formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items() if verb.task == task])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgeface {__version__}")
+        raise typer.Exit
+
+
+app = new_app(cls=_Verbs, no_args_is_help=True,
+              help="Tiny face detectors for ARM and x86 CPUs: use, make, measure and find them.")
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                          help="Print the version.")] = False,
+) -> None:
+    pass

@@ -1,0 +1,64 @@
+"""``edgeface autofem``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeface.backends import require_module
+from edgeface.cli.flags import Annotations, Cache, Format, Photos, TorchDevice, with_options
+from edgeface.cli.output import print_json, print_table
+from edgeface.cli.program import stoppable
+from edgeface.cli.terminal import Terminal
+from edgeface.search.autofem.options import AutoFEMOptions
+
+if TYPE_CHECKING:
+    from edgeface.architecture.genotype import Genotype
+
+EPILOG = """Examples:
+
+edgeface autofem --data wider --out runs/autofem
+
+edgeface autofem --data photos --annotations faces.csv --out runs/autofem --steps 500
+
+edgeface train --model asfd-d0 --genotype runs/autofem/genotype.json --data wider --out runs/mine
+
+The choice of operations is learned while the weights are (differentiable search). Writes genotype.json into --out.
+Killed at any moment, the same command goes on where it was."""
+
+
+@with_options(AutoFEMOptions)
+def command(
+    data: Photos,
+    out: Annotated[Path, typer.Option(help="Folder of this search; a search that is there is resumed.")],
+    annotations: Annotations = None,
+    cache: Cache = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+    device: TorchDevice = "cpu",
+    format: Format = "table",
+    options: Any = None,
+) -> None:
+    require_module("torch", "train", "searching a neck")
+    from edgeface.search.autofem.search import search
+    from edgeface.training import open_photos, prepare_torch
+
+    prepare_torch(threads, device)
+    with Terminal() as terminal, stoppable("the same command goes on from the last checkpoint"):
+        photos = open_photos(data, annotations, cache or out / "cache", progress=terminal.tick)
+        found = search(options, photos, out, device, terminal.tick)
+        terminal.line(str(out / "genotype.json"))
+    if format == "json":
+        print_json(dataclasses.asdict(found))
+    else:
+        _print_genotype(found)
+
+
+def _print_genotype(found: Genotype) -> None:
+    rows = [(4 << level, *edges, "  ".join(f"{node.op}({', '.join(map(str, node.inputs))})" for node in cell))
+            for level, (*edges, cell) in enumerate(zip((*found.top_down, None), (None, *found.bottom_up), found.same,
+                                                       found.context, strict=True))]
+    reads = "context: operation(what it reads)"
+    print_table(("stride", "from above", "from below", "same level", reads), rows, right=("stride",), fold=(reads,))

@@ -1,0 +1,103 @@
+"""``edgeface bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeface.cli.flags import DEVICE_HELP, Fast, Format, tell_fast, with_options
+from edgeface.cli.output import print_json, print_table, say
+from edgeface.cli.program import FAILED, Stopped
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import OptionError
+from edgeface.latency.protocol import Job, Protocol
+
+if TYPE_CHECKING:
+    from edgeface.latency.measurement import Measurement
+
+EPILOG = """Examples:
+
+edgeface bench dist/edgeface-n-tflite-int8-640x480
+
+edgeface bench dist/edgeface-n-* --threads 1 --threads 2 --save before.json
+
+edgeface bench dist/edgeface-n-ncnn-fp32-640x480 --device ssh://pi@raspberrypi.local
+
+A folder that is called 'compare' is written ./compare."""
+
+
+@with_options(Protocol)
+def command(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")],
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "local",
+    threads: Annotated[list[int], typer.Option(
+        min=1, help="CPU threads of the runtime; given several times, every Bundle is measured with each.")] = [1],  # noqa: B006
+    fast: Fast = False,
+    reference: Annotated[str | None, typer.Option(
+        help="Name of the Bundle that ratios are to. Default: the first.")] = None,
+    save: Annotated[Path | None, typer.Option(
+        help="Write the records with all samples here, for `edgeface bench compare`.")] = None,
+    samples: Annotated[bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")] = False,
+    format: Format = "table",
+    options: Any = None,
+) -> int | None:
+    from edgeface.latency.devices import open_device
+    from edgeface.latency.measurement import save_measurements
+
+    jobs = _jobs(bundles, threads, fast)
+    chosen = _reference(jobs, reference)
+    records: list[Measurement] = []
+    wrong: list[str] = []
+    stopped = False
+    with Terminal() as terminal:
+        try:
+            with open_device(device) as opened:
+                opened.measure(jobs, options, chosen, terminal.tick, records.append, lambda _, why: wrong.append(why))
+        except KeyboardInterrupt:
+            stopped = True
+        for runtime in dict.fromkeys(record.runtime for record in records):
+            tell_fast(terminal, runtime, fast)
+    if save and records:
+        save_measurements(save, records)
+    if format == "json":
+        print_json([record.to_json(samples) for record in records])
+    elif records:
+        _print_measurements(records)
+    for message in wrong:
+        terminal.line(f"error: {message}")
+    if stopped:
+        raise Stopped(f"{len(records)} of {len(jobs)} models were measured, their figures are printed")
+    return FAILED if wrong else None
+
+
+def _jobs(bundles: Sequence[str], threads: Sequence[int], fast: bool) -> list[Job]:
+    """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
+    from edgeface.bundle import Bundle
+
+    folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
+    return [Job(folder, count, fast) for count in dict.fromkeys(threads) for folder in dict.fromkeys(folders)]
+
+
+def _reference(jobs: Sequence[Job], name: str | None) -> int:
+    """Index of the first job with the Bundle ``name``."""
+    wanted = jobs[0].name if name is None else Path(name).name
+    for i, job in enumerate(jobs):
+        if job.name == wanted:
+            return i
+    known = ", ".join(dict.fromkeys(job.name for job in jobs))
+    raise OptionError(f"--reference {name!r} is none of the Bundles to measure (known: {known})")
+
+
+def _print_measurements(records: Sequence[Measurement]) -> None:
+    rows = [(r.bundle, r.threads, f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]",
+             f"{r.end_to_end_ms.median:.2f}", r.ratio, "yes" if r.valid else f"NO: {'; '.join(r.invalid_reasons)}")
+            for r in records]
+    ratios = [r.ratio for r in records if r.ratio]
+    to = f"ratio to {ratios[0].to}, {ratios[0].threads}T" if ratios else "ratio"
+    figures = ("threads", "network ms [p90]", "end to end ms", "ratio")
+    print_table(("bundle", *figures, "valid"), rows, figures, fold=("valid",))
+    say(f"{records[0].device}: {records[0].environment.machine.cpu}; medians of "
+        f"{records[0].protocol.rounds * records[0].protocol.per_round} images; {to}, with 95 % interval")

@@ -1,0 +1,221 @@
+"""Options of the command line: those that several commands share, and the fields of a dataclass as options.
+
+A command takes options in one of two ways: as parameters of its own (``model: Model = DEFAULT_MODEL``), or as one
+dataclass whose fields, with the text below each, are the options (:func:`with_options`). ``search``, ``train`` and
+``bench`` do both; the benchmarks have a dataclass alone (:func:`program_of`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from edgeface.backends import BACKENDS
+from edgeface.cli.program import as_command, new_app, run, stoppable
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import OptionError
+from edgeface.options import field_help
+
+DEFAULT_MODEL = "edgeface-n"
+FORMATS = ("table", "json")
+DEVICE_HELP = "local, ssh://[user@]host[:port] or adb://serial; add ?python=PATH for a Python of your choice there."
+PLAIN = (int, float, str, bool, Path)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _known_format(format: str) -> str:
+    if format not in FORMATS:
+        raise OptionError(f"unknown format {format!r} (known: {', '.join(FORMATS)})")
+    return format
+
+
+Model = Annotated[str, typer.Option(
+    help="Zoo name (see `edgeface models`), a .safetensors file that `edgeface train` or `edgeface weights import` "
+         "wrote, or the folder of an exported Bundle.")]
+Weights = Annotated[Path | None, typer.Option(
+    help="Your own weights for the network that --model names, a .safetensors file. Default: those that ship.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Let the runtime compute in lower precision where the CPU has it; "
+                                    "says what that changes. Default: float32, the same boxes everywhere.")]
+Format = Annotated[str, typer.Option(callback=_known_format, help="How the result is printed: table or json.")]
+Annotations = Annotated[Path | None, typer.Option(
+    help="Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own training list.")]
+Photos = Annotated[Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")]
+Cache = Annotated[Path | None, typer.Option(
+    help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache.")]
+TorchDevice = Annotated[str, typer.Option(help="torch device: cpu or cuda.")]
+
+
+def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
+    """What fast mode does in this runtime."""
+    if fast:
+        package = runtime.partition(" ")[0]
+        change = next((row.fast for row in BACKENDS.values() if package in row.distributions), "")
+        terminal.note(f"fast mode: {change or f'{package} has none, nothing changes'}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """Mark of a dataclass field that is given by position: ``Annotated[tuple[Path, ...], Argument("BUNDLE...")]``."""
+
+    metavar: str
+
+
+def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
+    """Give a command one option per plain field of the dataclass ``cls``, with the field's own text as help.
+
+    The command receives them together, as one instance, in its last parameter. without: fields that keep their default.
+    """
+    def decorate(command: F) -> F:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+        fields = parameters_of(cls, without)
+
+        @functools.wraps(command)
+        def wrapped(**values: Any) -> Any:
+            options = cls(**{p.name: _as_field(values.pop(p.name)) for p in fields})
+            return command(**values, options=options)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + fields
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
+
+
+def given(ctx: typer.Context, options: Any) -> dict[str, Any]:
+    """Those of the options that the command line names."""
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if is_given(ctx, f.name)}
+
+
+def is_given(ctx: typer.Context, parameter: str) -> bool:
+    """Does the command line name this parameter?"""
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def parameters_of(cls: type, without: Sequence[str] = ()) -> list[inspect.Parameter]:
+    """One parameter for each plain field, as Typer reads it."""
+    texts = field_help(cls)
+    return [_parameter(f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, "")))
+            for f in _plain_fields(cls) if f.name not in without]
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.Parameter:
+    required = field.default is dataclasses.MISSING
+    default = inspect.Parameter.empty if required else _as_given(field.default)
+    plain, several = _kind(hint)
+    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Argument)]
+    if field.name == "format":
+        info: Any = typer.Option(help=text, callback=_known_format)
+    elif marks:
+        info = typer.Argument(help=text, metavar=marks[0].metavar)
+    else:
+        switch = [f"--{field.name.replace('_', '-')}"] if plain is bool and field.default is False else []
+        info = typer.Option(*switch, help=text, show_default="efault: " not in text)
+    typed: Any = plain if required or default is not None else plain | None
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
+                             annotation=Annotated[list[plain] if several else typed, info])  # type: ignore[valid-type]
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it begins with a list of values, and a full stop."""
+    text = text.replace("``", "`")
+    begun = text if re.match(r"\S+(,| \(| or )", text) else text[:1].upper() + text[1:]
+    return begun if not text or text.endswith(".") else begun + "."
+
+
+def _plain_fields(cls: type) -> list[dataclasses.Field[Any]]:
+    hints = get_type_hints(cls, include_extras=True)
+    return [f for f in dataclasses.fields(cls) if _kind(hints[f.name])[0] is not None]
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """(type of one value, whether there may be several); (None, False) for what no option can say."""
+    if get_origin(hint) is Annotated:
+        return _kind(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
+    if get_origin(hint) is tuple and get_args(hint)[1:] == (Ellipsis,):
+        return (get_args(hint)[0], True) if get_args(hint)[0] in PLAIN else (None, False)
+    return (hint, False) if hint in PLAIN else (None, False)
+
+
+def _as_given(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _as_field(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Work = Callable[[Any], int | None]
+"""gets an instance of a dataclass of options; what it returns is the exit code, None is 0"""
+Main = Callable[..., int]
+"""``main(arguments) -> exit code``; arguments: default those of the process"""
+RESUMES = "what was measured is kept, the same command goes on from here"
+
+
+def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:
+    """The ``main`` of a module that takes the fields of one dataclass.
+
+    name: how it is called. doc: its docstring, whose first paragraph is the summary. kept: said after Ctrl-C.
+    """
+    def main(arguments: Sequence[str] | None = None) -> int:
+        command = as_command(_worker(cls, work, kept), *_help(doc))
+        return run(command, name, _spread(arguments, cls))
+
+    return main
+
+
+def program_of_steps(steps: dict[str, tuple[type, Work]], name: str, doc: str | None, kept: str = "") -> Main:
+    """The same for a module of several steps, each with its dataclass, whose docstring is the step's summary."""
+    def main(arguments: Sequence[str] | None = None) -> int:
+        summary, rest = _help(doc)
+        app = new_app(help=summary, epilog=rest, no_args_is_help=True)
+        for step, (cls, work) in steps.items():
+            app.command(step, help=cls.__doc__)(_worker(cls, work, kept))
+        return run(app, name, _spread(arguments, *(cls for cls, _ in steps.values())))
+
+    return main
+
+
+def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
+    @with_options(cls)
+    def command(options: Any) -> int | None:
+        with stoppable(kept):
+            return work(options)
+
+    return command
+
+
+def _help(doc: str | None) -> tuple[str, str | None]:
+    """(summary, the rest) of a docstring, without its markup."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", doc or "").replace("``", "`")
+    summary, _, rest = text.partition("\n\n")
+    return summary, rest.strip() or None
+
+
+def _spread(arguments: Sequence[str] | None, *classes: type) -> list[str]:
+    """``--kinds a b`` as ``--kinds a --kinds b``, for options that take several values."""
+    several = {f"--{p.name.replace('_', '-')}" for cls in classes for p in parameters_of(cls)
+               if get_origin(get_args(p.annotation)[0]) is list}
+    found: list[str] = []
+    option, values = "", 0
+    for text in sys.argv[1:] if arguments is None else arguments:
+        if text.startswith("--"):
+            option, values = text if text in several else "", 0
+        else:
+            values += 1
+            found += [option] * (bool(option) and values > 1)
+        found.append(text)
+    return found

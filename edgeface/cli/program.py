@@ -1,0 +1,113 @@
+"""Runs a command and gives every ending its exit code: 0 all done, 2 not all of it, 130 interrupted.
+
+    edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run()  --->  exit code
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import typer
+
+from edgeface.cli.output import printable
+from edgeface.errors import EdgefaceError, OutputError
+
+USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
+"""the parser's own; which package it lies in depends on Typer's version"""
+INTERRUPTED = 130
+FAILED = 2
+NO_MEMORY = re.compile(r"out of memory|not enough memory|insufficient memory|can't allocate|bad_alloc", re.IGNORECASE)
+"""what torch, OpenCV and the runtimes call it"""
+
+
+class Stopped(Exception):
+    """Ctrl-C, in a command that can say what is kept or what to run next."""
+
+
+@contextlib.contextmanager
+def stoppable(kept: str) -> Iterator[None]:
+    """Ctrl-C in the block ends the command with the line ``stopped: <kept>``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(kept) from None
+
+
+def new_app(**options: Any) -> typer.Typer:
+    """A Typer whose errors and help are plain text."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+
+
+def as_command(function: Callable[..., Any], summary: str, epilog: str | None = None) -> Any:
+    """The parser's command of one function: options from its signature."""
+    app = new_app()
+    app.command(help=summary, epilog=epilog)(function)
+    return typer.main.get_command(app)
+
+
+def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run ``command`` (a Typer, or what :func:`as_command` made) as the program ``name``; returns the exit code.
+
+    arguments: default those of the process. A mistake is one line on stderr.
+    """
+    _open_streams()
+    try:
+        parser = typer.main.get_command(command) if isinstance(command, typer.Typer) else command
+        code = parser.main(arguments, prog_name=name, standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        return int(code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _end("stopped", "", INTERRUPTED)
+    except Stopped as stop:
+        return _end("stopped", str(stop), INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        sys.stdout = _nowhere()
+        return 0
+    except USAGE_ERRORS as error:
+        return _misused(error, name)
+    except EdgefaceError as error:
+        return _end("error", str(error), FAILED)
+    except OSError as error:
+        return _end("error", str(OutputError(str(error))), FAILED)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        return _end("error", "there is not enough memory for this: close other programs, or ask for less at once "
+                    "(a smaller --size or --batch)", FAILED)
+
+
+def _misused(error: Any, name: str) -> int:
+    """The parser refused the command line; without any arguments it is help that is needed."""
+    path = error.ctx.command_path if error.ctx else name
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())
+        return FAILED
+    return _end("error", f"{error.format_message().rstrip('.')}: see {path} --help", FAILED)
+
+
+def _end(kind: str, text: str, code: int) -> int:
+    with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C; a stderr that is gone
+        print(f"{kind}: {printable(text)}" if text else kind, file=sys.stderr)
+    return code
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr take everything: a name that they cannot encode is escaped, and one that the caller closed
+    gets a descriptor, which a file that is opened later would otherwise have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _nowhere())
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> Any:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  (the interpreter flushes it at exit)

@@ -1,0 +1,111 @@
+"""``edgeface search``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeface.cli.flags import Format, with_options
+from edgeface.cli.output import print_json, print_table
+from edgeface.cli.program import stoppable
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import DeviceError, OptionError
+from edgeface.search.options import SIZES, StudyOptions
+
+if TYPE_CHECKING:
+    from edgeface.search.results import FrontNet, Round
+
+EPILOG = """Examples:
+
+edgeface search --target openvino --precision int8 --budget-ms 6 --out runs/mine
+
+edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/pi
+
+edgeface search --resume runs/mine
+
+Latency is measured on the device. Writes front.json and report.html into --out. Stopped at any moment, --resume goes
+on."""
+
+
+@with_options(StudyOptions, without=("sizes", "weights"))
+def command(
+    out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the search in this folder, with its options.")] = None,
+    size: Annotated[list[str], typer.Option(
+        help="Input size, WxH in px. Given several times, the search chooses among them; scores do not see the "
+             "size, so that of two equal ones the smaller wins.")] = list(SIZES),  # noqa: B006
+    data: Annotated[Path | None, typer.Option(
+        help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
+    table: Annotated[list[Path], typer.Option(
+        help="Latency table to begin with, such as an earlier search's latency-640x480.json.")] = [],  # noqa: B006
+    ray: Annotated[str | None, typer.Option(
+        help="HOST:PORT of a Ray cluster whose machines with the resource edgeface_device measure.")] = None,
+    format: Format = "table",
+    options: Any = None,
+) -> None:
+    options, folder = _chosen(options, out, resume, size, data)
+    front = _run(options, folder, table, ray)
+    if format == "json":
+        print_json([net.to_json() for net in front])
+    else:
+        _print_front(front, options)
+
+
+def _chosen(options: StudyOptions, out: Path | None, resume: Path | None, size: Sequence[str], data: Path | None
+            ) -> tuple[StudyOptions, Path]:
+    """What is searched, and the folder of the search. Raises OptionError."""
+    folder = out or resume
+    if folder is None or (out and resume):
+        raise OptionError("give either --out, the folder of a new search, or --resume, that of one to go on with")
+    options = dataclasses.replace(options, sizes=tuple(size))
+    if data:
+        from edgeface.search.scores.ddsar import weights_of_annotations
+
+        options = dataclasses.replace(options, weights=weights_of_annotations(data))
+    if not resume:
+        return options, folder
+    from edgeface.search.study import load_options
+
+    known = load_options(resume)
+    if options not in (StudyOptions(), known):
+        raise OptionError(f"--resume {resume} goes on with the options of that search: leave the others out")
+    return known, folder
+
+
+def _run(options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str | None) -> list[FrontNet]:
+    from edgeface.predict.table import LatencyTable
+    from edgeface.search.study import Study
+
+    go_on = f"edgeface search --resume {folder}"
+    try:
+        with stoppable(f"nothing is lost, {go_on} goes on from here"), Terminal() as terminal:
+            study = Study(options, folder, terminal.tick, terminal.note, ray)
+            front = study.run(lambda done: terminal.line(_sentence(done)), [LatencyTable.load(path) for path in tables])
+            terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
+            return front
+    except DeviceError as error:
+        raise DeviceError(f"{error}; what was measured is kept: {go_on}") from None
+
+
+def _sentence(done: Round) -> str:
+    errors = [abs(e.predicted_ms / ms - 1) for e, ms in zip(done.picked, done.measured_ms, strict=True)
+              if e.predicted_ms]
+    fit = f", predicted within {max(errors):.1%}" if errors else ""
+    return (f"round {done.number}: {done.evaluated} networks scored, best {done.best_score:.4f}; {len(done.picked)} "
+            f"measured{fit}")
+
+
+def _print_front(front: Sequence[FrontNet], options: StudyOptions) -> None:
+    if not front:
+        print(f"no network that was measured takes at most {options.budget_ms:g} ms: a larger --budget-ms, or more "
+              "--rounds")
+    figures = ("score", "measured ms", "95 %", "predicted", "MACs", "parameters")
+    print_table(("network", *figures, "structure"), [
+        (net.architecture.name, f"{net.score:.4f}", f"{net.measured_ms:.3f}",
+         f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}", f"{net.predicted_ms:.3f}", f"{net.macs / 1e6:.0f} M",
+         f"{net.params / 1e3:.0f} k", net.architecture.structure) for net in front],
+        right=figures, fold=("structure",))

@@ -1,0 +1,99 @@
+"""``edgeface train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeface.backends import require_module
+from edgeface.cli.flags import DEFAULT_MODEL, Annotations, Cache, Photos, TorchDevice, given, is_given, with_options
+from edgeface.cli.program import Stopped
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import OptionError
+from edgeface.training.options import TrainOptions, get_recipe
+
+if TYPE_CHECKING:
+    from edgeface.architecture import Architecture
+
+EPILOG = """Examples:
+
+edgeface train --data wider --out runs/mine
+
+edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine --samples 20000 --lr 0.0005
+
+edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: whenever weights are wanted:
+
+edgeface train --data wider --from runs/long --out runs/weights --samples 300000
+
+torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine
+
+Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same command goes on where the run
+was."""
+
+
+@with_options(TrainOptions)
+def command(
+    ctx: typer.Context,
+    data: Photos,
+    out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
+    model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = DEFAULT_MODEL,
+    genotype: Annotated[Path | None, typer.Option(
+        help="Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the network is then called "
+             "MODEL-<12 digits>. Default: the model's own.")] = None,
+    recipe: Annotated[str | None, typer.Option(
+        help="Options to begin with: edgeface (the defaults below), extd, eresfd or asfd. Default: that of the "
+             "network's family.")] = None,
+    annotations: Annotations = None,
+    landmarks: Annotated[Path | None, typer.Option(
+        help="Five landmarks of the annotated faces, where --annotations has none: RetinaFace's labels, or CSV with "
+             "image,x1,y1,x2,y2 and x,y of each.")] = None,
+    init: Annotated[str | None, typer.Option(
+        help="Start from these weights, a zoo name or a .safetensors file: what fits by name and shape is taken."
+    )] = None,
+    branch: Annotated[Path | None, typer.Option(
+        "--from", help="Start from the full state of the run in this folder, with its network and options: the "
+                       "learning rate falls to 0 over --samples, which must be given.")] = None,
+    cache: Cache = None,
+    in_memory: Annotated[bool, typer.Option(
+        help="Hold the decoded photos in memory instead of mapping the file.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")] = 0,
+    device: TorchDevice = "cpu",
+    options: Any = None,
+) -> None:
+    from edgeface.architecture.genotype import read_genotype
+    from edgeface.architecture.registry import get_architecture, with_genotype
+
+    named = given(ctx, options)
+    if branch:
+        others = {"--model": is_given(ctx, "model"), "--genotype": genotype, "--recipe": recipe, "--init": init}
+        architecture, options = _branched(branch, out, [name for name, value in others.items() if value], named)
+    else:
+        architecture = get_architecture(model)
+        if genotype:
+            architecture = with_genotype(architecture, read_genotype(genotype))
+        options = dataclasses.replace(get_recipe(recipe, architecture), **named)
+    require_module("torch", "train", "training")
+    from edgeface.training import train_model
+
+    with Terminal(shown=os.environ.get("RANK", "0") == "0") as terminal:
+        finished = train_model(architecture, options, data, out, annotations, cache or out / "cache", in_memory,
+                               threads, device, landmarks=landmarks, init=init, branch=branch, progress=terminal.tick)
+    if not finished:
+        raise Stopped("the state is saved, the same command goes on from here")
+
+
+def _branched(run: Path, out: Path, others: list[str], named: dict[str, Any]) -> tuple[Architecture, TrainOptions]:
+    """Network and options of a run that branches off ``run``. Raises OptionError for options that it cannot have."""
+    if others:
+        raise OptionError(f"--from goes on with the network and the options of that run: leave {', '.join(others)} out")
+    if "samples" not in named:
+        raise OptionError("--from needs --samples: over how many crops the learning rate falls to 0")
+    require_module("torch", "train", "training")
+    from edgeface.training.start import branch_options
+
+    architecture, options = branch_options(run, out)
+    return architecture, dataclasses.replace(options, **named)

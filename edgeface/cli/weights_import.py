@@ -1,0 +1,42 @@
+"""``edgeface weights import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeface.backends import require_module
+from edgeface.cli.flags import Format
+from edgeface.cli.output import print_json, say
+
+EPILOG = """Examples:
+
+edgeface weights import EXTD_32.pth --model extd-fpn-32-prelu
+
+edgeface weights import eresfd_16.pth.*.pth --model eresfd-16 --out mine.safetensors
+
+edgeface detect photo.jpg --model mine.safetensors
+
+Nothing in a file is run: one that holds anything but tensors is refused."""
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(
+        metavar="FILE...", help="Checkpoint of the authors: .pth, .pt or .safetensors; several files if it comes so.")],
+    model: Annotated[str, typer.Option(help="Network that the weights are of, as `edgeface models` lists them.")],
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")] = None,
+    format: Format = "table",
+) -> None:
+    from edgeface.architecture.registry import get_architecture
+
+    get_architecture(model)
+    require_module("torch", "zoo", "importing weights")
+    from edgeface.zoo.importing import import_weights
+
+    done = import_weights(files, model, out or Path(f"{model}.safetensors"))
+    if format == "json":
+        print_json(done.to_json())
+    else:
+        say(f"{done.weights}: {done.tensors} tensors, {done.parameters} parameters of {done.model}")

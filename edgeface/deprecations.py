@@ -1,0 +1,96 @@
+"""Old names that still work, and what they are called now. Nothing else in the project says that something is old."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "benchmarks.first_networks": "benchmarks.research.first_networks",
+    "benchmarks.ranks": "benchmarks.research.ranks",
+    "benchmarks.search_comparison": "benchmarks.research.comparison",
+    "benchmarks.search_evidence": "benchmarks.research.evidence",
+    "benchmarks.search_family": "benchmarks.research.family",
+    "benchmarks.short_training": "benchmarks.research.short_training",
+    "edgeface.annotations": "edgeface.images.annotations",
+    "edgeface.compare": "edgeface.probes.compare",
+    "edgeface.containers": "edgeface.images.headers",
+    "edgeface.first_calls": "edgeface.models.first_calls",
+    "edgeface.hush": "edgeface.quiet",
+    "edgeface.importing": "edgeface.zoo.importing",
+    "edgeface.latency.jobs": "edgeface.latency.protocol",
+    "edgeface.models.architecture": "edgeface.architecture",
+    "edgeface.models.genotype": "edgeface.architecture.genotype",
+    "edgeface.models.registry": "edgeface.architecture.registry",
+    "edgeface.models.searched": "edgeface.architecture.searched",
+    "edgeface.models.structure": "edgeface.architecture.structure",
+    "edgeface.ncnn_model": "edgeface.formats.ncnn",
+    "edgeface.records": "edgeface.schema",
+    "edgeface.saving": "edgeface.images.marked",
+    "edgeface.search.autofem_options": "edgeface.search.autofem.options",
+    "edgeface.search.clock": "edgeface.search.latency",
+    "edgeface.search.cover": "edgeface.predict.first_networks",
+    "edgeface.search.ddsar": "edgeface.search.scores.ddsar",
+    "edgeface.search.genetics": "edgeface.search.evolution",
+    "edgeface.search.latency_features": "edgeface.predict.features",
+    "edgeface.search.latency_model": "edgeface.predict.model",
+    "edgeface.search.latency_table": "edgeface.predict.table",
+    "edgeface.search.layers": "edgeface.architecture.layers",
+    "edgeface.search.proxies": "edgeface.search.scores",
+    "edgeface.search.record": "edgeface.search.options",
+    "edgeface.search.study_report": "edgeface.search.report",
+    "edgeface.search.supernet": "edgeface.search.autofem.supernet",
+}
+"""old name of a module -> its new one"""
+NAMES = {"HeadLayout": "edgeface.decode"}
+"""what ``edgeface`` itself once held -> the module that it is taken from"""
+
+
+def tell(old: str, new: str) -> None:
+    """One line on stderr: a command that was called ``old`` is called ``new``."""
+    print(f"note: {old} is now: {new}", file=sys.stderr)
+
+
+def old_name(name: str) -> Any:
+    """What ``edgeface.<name>`` was. Raises AttributeError for what it never was."""
+    if name not in NAMES:
+        raise AttributeError(f"module 'edgeface' has no attribute {name!r}")
+    warnings.warn(f"edgeface.{name} is now {NAMES[name]}.{name}", DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(NAMES[name]), name)
+
+
+class OldModules:
+    """A finder of ``sys.meta_path``, asked last: an import of an old name gets the new module, and ``python -m`` runs
+    it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """How the new module is had under its old name."""
+        if name not in MODULES:
+            return None
+        new = importlib.util.find_spec(MODULES[name])
+        assert new is not None and new.origin is not None, "moved within the project"
+        if name.startswith("benchmarks."):  # a command, run by its file
+            tell(f"python -m {name}", f"python -m {MODULES[name]}")
+            return importlib.util.spec_from_file_location(name, new.origin)
+        warnings.warn(f"{name} is now {MODULES[name]}", DeprecationWarning, stacklevel=2)
+        return ModuleSpec(name, _Alias(new), origin=new.origin)
+
+
+class _Alias(Loader):
+    """Loads an old name as the module of the new one itself: its classes exist once."""
+
+    def __init__(self, new: ModuleSpec) -> None:
+        self.new = new
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return importlib.import_module(self.new.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.new  # the import machinery has put the old name's there

@@ -1,0 +1,78 @@
+"""Parameters and multiply-accumulates of every listed network: counted once, because building them all takes long.
+
+``complexity.json`` holds what ``python -m edgeface.zoo.counted`` writes: figures at 640x480 beside the content of the
+Architecture that they are of, so that figures of a network that has changed since are not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeface.architecture.registry import get_architecture, listed
+from edgeface.backends import require_module
+from edgeface.files import atomic_write
+from edgeface.progress import Progress, unseen
+from edgeface.schema import from_fields, read_packaged
+
+PATH = Path(__file__).with_name("complexity.json")
+COUNTED_AT = (640, 480)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One network."""
+
+    content: str
+    """of its Architecture, apart from the name: 12 hex digits"""
+    params: int
+    macs: int
+    """multiply-accumulates at the size that was asked for"""
+
+
+def content_of(name: str) -> str:
+    """12 hex digits that say what the Architecture called ``name`` is. Raises ModelError."""
+    return get_architecture(name).named_by_content("").name.removeprefix("-")
+
+
+def counts(width: int, height: int, progress: Progress = unseen) -> dict[str, Counted]:
+    """Every listed network at one input size, px: those of the file at 640x480, the others counted with torch.
+
+    Raises MissingExtraError without torch, where something is left to count.
+    """
+    kept = read_counts() if (width, height) == COUNTED_AT else {}
+    found: dict[str, Counted] = {}
+    for done, name in enumerate(names := listed()):
+        if name in kept and kept[name].content == content_of(name):
+            found[name] = kept[name]
+        else:
+            progress("counting", done, len(names), name)
+            found[name] = _count(name, width, height)
+    return found
+
+
+def read_counts(path: Path = PATH) -> dict[str, Counted]:
+    """Name -> figures. Raises ModelError for a file that is damaged."""
+    entries: dict[str, object] = read_packaged(path, dict)
+    return {name: from_fields(Counted, entry, f"{path}: {name}") for name, entry in entries.items()}
+
+
+def write_counts(path: Path = PATH) -> None:
+    """Count all networks anew."""
+    found = {name: dataclasses.asdict(_count(name, *COUNTED_AT)) for name in listed()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _count(name: str, width: int, height: int) -> Counted:
+    require_module("torch", "zoo", "counting parameters and MACs")
+    from edgeface.models.complexity import count
+
+    complexity = count(name, width, height)
+    return Counted(content_of(name), complexity.params, complexity.macs)
+
+
+if __name__ == "__main__":
+    write_counts()

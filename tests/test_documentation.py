@@ -1,0 +1,59 @@
+"""What README, docs and CONTRIBUTING say can be run, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edgeface.cli.app import VERBS, load
+from edgeface.deprecations import MODULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+
+
+def commands(text: str) -> list[str]:
+    """Lines of code blocks, and code within sentences, that call the command line."""
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    sentences = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", sentences)]
+    calls = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]
+    return [call for call in calls if re.match(r"(edgeface|make|python -m) ", call)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_exists_with_its_options(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for call in commands((ROOT / page).read_text(encoding="utf-8")):
+        program, *words = shlex.split(call.replace("…", ""))
+        if program == "make":
+            targets = [word for word in words if "=" not in word]
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), call
+            assert all(word.partition("=")[0] in makefile for word in words), call
+        elif program == "python":
+            module = words[1].replace(".", "/")
+            assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), call
+            assert words[1] not in MODULES, f"{call}: the new name"
+        elif not words[0].startswith("-"):
+            name = " ".join(words[:2]) if " ".join(words[:2]) in VERBS else words[0]
+            known = {flag for parameter in load(name).params for flag in parameter.opts} | {"--help"}
+            used = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert used <= known, f"{call}: {used - known}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_page_is_in_the_index_and_the_readme_is_short() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\((\w+\.md)\)", index))
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150

@@ -1,0 +1,55 @@
+"""What ``import edgeface`` gives a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeface
+from edgeface import deprecations
+from edgeface.detections import Detections, Face
+from edgeface.errors import OptionError
+
+
+def test_every_public_name_is_documented() -> None:
+    assert edgeface.__doc__ is not None
+    for name in set(edgeface.__all__) - {"__version__"}:
+        assert f"`{name}`" in edgeface.__doc__ and getattr(edgeface, name).__doc__
+
+
+@pytest.mark.parametrize("landmarks", [True, False])
+def test_detections_are_faces(landmarks: bool) -> None:
+    points = np.arange(20, dtype=np.float32).reshape(2, 5, 2) if landmarks else None
+    found = Detections(np.arange(8, dtype=np.float32).reshape(2, 4), np.array([0.9, 0.5], np.float32), points)
+    faces = list(found)
+    assert len(faces) == len(found) and all(isinstance(face, Face) for face in faces)
+    for i, (box, score, marks) in enumerate(faces):
+        assert (box == found.boxes[i]).all() and score == found.scores[i] and isinstance(score, float)
+        assert marks is None if points is None else (marks == points[i]).all()
+    assert list(Detections.empty()) == []
+
+
+def test_an_old_name_warns_and_works() -> None:
+    from edgeface.decode import HeadLayout
+
+    for name in deprecations.NAMES:
+        assert name not in edgeface.__all__
+    with pytest.warns(DeprecationWarning, match=r"edgeface\.HeadLayout is now edgeface\.decode\.HeadLayout"):
+        assert edgeface.HeadLayout is HeadLayout
+
+
+def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
+    bundle = edgeface.export("edgeface-n", "onnx", size="64x64", out=tmp_path)
+    assert bundle.path == tmp_path / "edgeface-n-onnx-fp32-64x64"
+    with pytest.raises(OptionError, match="quantising needs photos to take ranges from"):
+        edgeface.quantize(bundle)
+    with pytest.raises(OptionError, match="unknown target 'coreml'"):
+        edgeface.export("edgeface-n", "coreml")
+
+
+def test_a_device_is_told_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    with pytest.raises(OptionError, match="this runs from a checkout of the project: clone it and run: make export"):
+        edgeface.export("edgeface-n", "onnx")
