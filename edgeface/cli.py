@@ -311,7 +311,8 @@ def models(
     _print_table(("name", "params", f"MACs at {size}", "weights"),
                  [(r["name"], f"{r['params'] / 1e6:.4f} M", f"{r['macs'] / 1e6:.1f} M",
                    "shipped" if r["weights"] else "-") for r in rows], right=("params", f"MACs at {size}"))
-    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that exports well.")
+    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head "
+          "that exports well.\n'-kps' are those with landmarks; SCRFD's export well as published.")
 
 
 @app.command(epilog="Examples:\n\nedgeface score damofd-0.5g\n\n"

@@ -51,11 +51,11 @@ class Neck:
 
 @dataclass(frozen=True)
 class Head:
-    """Classification and box outputs on each pyramid level."""
+    """Outputs on each pyramid level: classification, boxes and, where asked for, landmarks."""
 
     kind: str
-    """scrfd: one tower shared by the levels; plain: a tower of its own on each level, 1x1 outputs; s3fd: prior boxes
-    on six levels, strides 4 to 128"""
+    """scrfd: one tower shared by the levels; plain: tower and outputs of its own on each level;
+    s3fd: prior boxes on six levels, strides 4 to 128"""
     channels: int
     stack: int
     """3x3 convolutions in the tower; s3fd: in each of two, for class and box, shared by the levels"""
@@ -71,7 +71,7 @@ class Head:
     prior: tuple[float, ...] = ()
     """s3fd: width and height of a prior box, in strides"""
     kernel: int = 1
-    """s3fd: of the output convolutions"""
+    """plain and s3fd: of the output convolutions"""
     maxout: str = ""
     """s3fd: out (of three background outputs on the finest level the largest counts), or in-out (also of three face
     outputs on the other levels)"""
@@ -92,7 +92,7 @@ class InputNorm:
 
 FAMILY_FIELDS = {"backbone": ("activation",), "neck": ("genotype", "repeats"),
                  "head": ("prior", "kernel", "maxout", "dual", "landmarks")}
-"""Part -> its fields that only some networks fill in: those of the S3FD family, and those with landmarks"""
+"""Part -> its fields that few networks fill in: the S3FD family, and those with landmarks"""
 
 
 @dataclass(frozen=True)

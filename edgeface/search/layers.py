@@ -243,6 +243,12 @@ def _neck_part(neck: Neck, channels: tuple[int, ...], width: int, height: int) -
     return Part(tuple(layers), neck.channels, 1)
 
 
+def output_widths(head: Head) -> tuple[int, ...]:
+    """Channels of the convolutions that end a level: of scores, boxes and any landmarks."""
+    widths = (head.anchors, 4 * head.anchors)
+    return (*widths, 2 * head.landmarks * head.anchors) if head.landmarks else widths
+
+
 @lru_cache(maxsize=1 << 12)
 def _head_part(head: Head, channels: int, width: int, height: int) -> Part:
     layers = []
@@ -252,7 +258,8 @@ def _head_part(head: Head, channels: int, width: int, height: int) -> Part:
             if head.depthwise:
                 walk.conv(walk.channels, 3, depthwise=True)
             walk.conv(head.channels, 1 if head.depthwise else 3)
-        for out in (head.anchors, 4 * head.anchors):
-            walk.layers.append(Layer("conv", 1, 1, walk.channels, out, walk.width, walk.height))
+        for out in output_widths(head):
+            walk.layers.append(Layer("conv", head.kernel, 1, walk.channels, out,
+                                     walk.width, walk.height))
         layers += walk.layers
     return Part(tuple(layers), head.channels, 1)

@@ -33,7 +33,7 @@ from itertools import zip_longest
 from edgeface.errors import OptionError
 from edgeface.models.architecture import Architecture
 from edgeface.search import ddsar
-from edgeface.search.layers import Layer, Part, macs_of, params_of, parts_of
+from edgeface.search.layers import Layer, Part, macs_of, output_widths, params_of, parts_of
 from edgeface.search.space import COUNTED_AT
 
 Proxy = Callable[[Architecture, float, Sequence[float]], float]
@@ -54,8 +54,6 @@ STRIDES = (4, 8, 16, 32)
 """of the outputs of c2 to c5"""
 BURDEN = 0.1
 """logarithm of multiply-accumulates that a convolution without a shortcut must bring"""
-OUTPUTS = 2
-"""convolutions of a level behind which is no ReLU: the last ones"""
 
 
 def proxy(name: str, architecture: Architecture, alpha: float = ddsar.ALPHA,
@@ -94,7 +92,7 @@ def outputs(architecture: Architecture, alpha: float = ddsar.ALPHA, weights: Seq
     for stride, weight in zip(STRIDES, weights[1:], strict=True):
         convs = [ddsar.Conv(layer.out_channels, layer.width, layer.kernel) for layer in stages[stride] if layer.kernel]
         if stride > STRIDES[0]:
-            convs = convs[:-OUTPUTS]
+            convs = convs[:-len(output_widths(architecture.head))]  # no ReLU is behind these
         total += weight * (ddsar.expressivity(convs) + alpha * sum(conv.kernel for conv in convs))
     return total / sum(weights[1:])
 
