@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+DOT_COLOURS = ((0, 255, 255), (0, 255, 255), (255, 255, 0), (255, 0, 255), (255, 0, 255))
+"""RGB, of the dots of eyes, nose and mouth"""
+JOINED = ((0, 2), (1, 2), (3, 4))
+"""landmarks with a line between them: each eye and the nose, the corners of the mouth"""
+MAX_PX = 1 << 20
+"""further away than any image reaches, and still a coordinate that OpenCV takes"""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -21,7 +28,8 @@ class Detections:
     scores: Floats
     """float32 [N], 0 to 1"""
     landmarks: Floats | None = None
-    """float32 [N, 5, 2] in px, or None for models without"""
+    """float32 [N, 5, 2], None for models without: x, y in px of the eye on the left of the image,
+    that on the right, nose, left and right corner of the mouth; they may lie outside the image"""
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -41,11 +49,13 @@ class Detections:
             return NotImplemented
         same = np.array_equal(self.boxes, other.boxes) and np.array_equal(self.scores, other.scores)
         if self.landmarks is None or other.landmarks is None:
-            return same and self.landmarks is other.landmarks
+            return same and (self.landmarks is other.landmarks or not len(self))
         return same and np.array_equal(self.landmarks, other.landmarks)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """``[{"box": [x1, y1, x2, y2], "score": s}, ...]``, with ``landmarks`` where there are any.
+        """``[{"box": [x1, y1, x2, y2], "score": s}, ...]``.
+
+        A face with landmarks also has ``"landmarks": [[x, y], ...]``, five of them.
 
         Numbers carry just the digits that give the same float32 back.
         """
@@ -71,7 +81,11 @@ class Detections:
 def draw(
     image: NDArray[np.uint8], detections: Detections, colour: tuple[int, int, int] = (0, 255, 0), scores: bool = True
 ) -> NDArray[np.uint8]:
-    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks; lines scale with the image."""
+    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks.
+
+    Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of
+    :data:`DOT_COLOURS`, and lines join those of one face.
+    """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     thickness = max(1, round(min(height, width) / 300))
@@ -79,11 +93,23 @@ def draw(
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
         if detections.landmarks is not None:
-            for x, y in detections.landmarks[index]:
-                cv2.circle(canvas, (round(float(x)), round(float(y))), 2 * thickness, colour, -1)
+            _mark(canvas, detections.landmarks[index], min(x2 - x1, y2 - y1), thickness, colour)
         if scores:
             _label(canvas, f"{score:.2f}", x1, y1, thickness, colour)
     return canvas
+
+
+def _mark(
+    canvas: NDArray[np.uint8], points: Floats, side: int, thickness: int,
+    colour: tuple[int, int, int],
+) -> None:
+    """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
+    places = [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
+    for start, end in JOINED:
+        cv2.line(canvas, places[start], places[end], colour, max(1, thickness // 2), cv2.LINE_AA)
+    radius = max(0, min(2 * thickness, side // 16))  # 0: one pixel
+    for place, dot in zip(places, DOT_COLOURS, strict=True):
+        cv2.circle(canvas, place, radius, dot, -1)
 
 
 def _label(
