@@ -185,8 +185,11 @@ class _Job:
             reference = journal.remember("float", Accuracy, lambda: self._measured(float_bundle, "measuring float"))
             reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
             accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
+        noise = budget.noise(reverted)
+        if noise.landmark_shift is not None:
+            accuracy["landmark_shift"] = round(noise.landmark_shift, 4)
         accuracy |= {
-            "snr_db": {head: round(db, 2) for head, db in budget.noise(reverted).snr_db.items()},
+            "snr_db": {head: round(db, 2) for head, db in noise.snr_db.items()},
             "reverted_layers": [layer for layer in quantizer.layers if layer in reverted],
             "float_layers": list(quantizer.float_layers),
         }
