@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.decode import HeadLayout, decode, nms
+from edgeface.decode import LANDMARKS, HeadLayout, decode, nms
 from edgeface.errors import EdgefaceError
 from edgeface.files import atomic_write
 from edgeface.options import parse_size
 
 LIMIT_MS = 2.0
 """the project's bound on the median at score 0.5"""
+LAYOUTS = (HeadLayout(), HeadLayout(anchors=2), HeadLayout(landmarks=LANDMARKS))
 SCENES = (0, 1, 5, 30, 150)
 THRESHOLDS = (0.5, 0.02)
 NMS_IOU = 0.45
@@ -39,6 +40,7 @@ class Row:
 
     faces: int
     anchors: int
+    landmarks: int
     score_threshold: float
     candidates: int
     kept: int
@@ -69,6 +71,9 @@ def make_outputs(
             box[near] = corners[near][:, None] * (1 + random.normal(0, 0.08, shape))
         outputs[f"cls_{stride}"] = cls[None].astype(np.float32)
         outputs[f"box_{stride}"] = box.reshape(1, rows, columns, -1).astype(np.float32)
+        if layout.landmarks:
+            kps = random.uniform(-2, 2, (1, rows, columns, layout.channels["kps"]))
+            outputs[f"kps_{stride}"] = kps.astype(np.float32)
     return outputs
 
 
@@ -76,8 +81,7 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
     """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls on all alike."""
     random = np.random.default_rng(seed)
     cases = []
-    for anchors in (1, 2):
-        layout = HeadLayout(anchors=anchors)
+    for layout in LAYOUTS:
         for faces in SCENES:
             outputs = make_outputs(width, height, faces, layout, random)
             cases += [(faces, outputs, layout, threshold) for threshold in THRESHOLDS]
@@ -91,7 +95,8 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
     for times, (faces, outputs, layout, threshold) in zip(samples, cases, strict=True):
         candidates, kept = _postprocess(outputs, layout, threshold)
         median, p90 = np.percentile(times, (50, 90))
-        rows.append(Row(faces, layout.anchors, threshold, candidates, kept, float(median), float(p90), min(times)))
+        rows.append(Row(faces, layout.anchors, layout.landmarks, threshold, candidates, kept,
+                        float(median), float(p90), min(times)))
     return rows
 
 
@@ -109,10 +114,10 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
 def as_table(rows: list[Row], width: int, height: int) -> str:
     """Plain text, one line a scene, with the verdict below."""
     lines = [f"decode + NMS at {width}x{height}",
-             "faces anchors score >= candidates  kept median ms  p90 ms  min ms"]
+             "faces anchors landmarks score >= candidates  kept median ms  p90 ms  min ms"]
     lines += [
-        f"{r.faces:5d} {r.anchors:7d} {r.score_threshold:8.2f} {r.candidates:10d} {r.kept:5d} {r.median_ms:9.3f} "
-        f"{r.p90_ms:7.3f} {r.minimum_ms:7.3f}"
+        f"{r.faces:5d} {r.anchors:7d} {r.landmarks:9d} {r.score_threshold:8.2f} {r.candidates:10d} "
+        f"{r.kept:5d} {r.median_ms:9.3f} {r.p90_ms:7.3f} {r.minimum_ms:7.3f}"
         for r in rows
     ]
     worst = _worst(rows)
