@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import check_choice, parse_size
+from edgeface.progress import Progress
 
 PRECISIONS = ("fp32", "int8")
 MULTIPLE_PX = 32
@@ -211,10 +212,10 @@ class Bench:
 
                     device.measure(jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed)
 
-    def _one_bar(self, first: Job) -> Callable[[str, int, int], None]:
+    def _one_bar(self, first: Job) -> Progress:
         """A session is one step, whatever it is doing at the moment."""
         what = f"measuring beside {first}"
-        return lambda _, done, total: self.terminal.tick(what, done, total)
+        return lambda _, done, total, note="": self.terminal.tick(what, done, total, note)
 
     def _has(self, bundle: Bundle, threads: int) -> bool:
         record = self.results.known(bundle, self.o.device, threads, self.protocol)

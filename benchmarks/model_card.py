@@ -20,6 +20,7 @@ from edgeface.architecture import Architecture
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import print_json, table
 from edgeface.cli.terminal import Terminal
+from edgeface.decode import head_layout
 from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
@@ -67,13 +68,14 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
 def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None) -> str:
     architecture, report = entry.architecture, entry.accuracy
     assert report is not None
-    size = count(architecture, *SIZE)
+    size, layout = count(architecture, *SIZE), head_layout(architecture)
     options = config["options"]
     heights = [(f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
                for name, ap in report["by_height"].items()]
     parts = [
         f"# {architecture.name}",
-        "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, no landmarks.",
+        "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, "
+        + ("with five landmarks." if layout.landmarks else "no landmarks."),
         "## Size",
         f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at {SIZE[0]}x{SIZE[1]} "
         f"(convolutions only), {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights.",
@@ -90,8 +92,11 @@ def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, lat
         _latency(latency),
         "## Input and output",
         "Raw 0-255 RGB; width and height multiples of 32; photos are scaled to fit, at the top left of a black canvas. "
-        "Outputs `cls_8`, `box_8`, `cls_16`, `box_16`, `cls_32`, `box_32`: one logit a cell, and the distances left, "
-        "top, right and bottom from the middle of the cell to the sides of the box, in strides.",
+        f"Outputs {', '.join(f'`{name}`' for name in layout.output_names)}: one logit a cell, and "
+        "the distances left, top, right and bottom from the middle of the cell to the sides of the "
+        "box, in strides"
+        + ("; of left and right eye as the image has them, nose, left and right corner of the "
+           "mouth, x and y from the middle of the cell, in strides." if layout.landmarks else "."),
         "## Training",
         f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of {config['images']:,} "
         f"images with {config['faces']:,} faces), {options['size']} px, the last {options['late_share']:.0%} at "

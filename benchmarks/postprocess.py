@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Printed, environment
+from edgeface.architecture.strides import LANDMARKS
 from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
 from edgeface.decode import HeadLayout, decode, nms
@@ -26,6 +27,7 @@ from edgeface.options import parse_size
 
 LIMIT_MS = 2.0
 """the project's bound on the median at score 0.5"""
+LAYOUTS = (HeadLayout(), HeadLayout(anchors=2), HeadLayout(landmarks=LANDMARKS))
 SCENES = (0, 1, 5, 30, 150)
 THRESHOLDS = (0.5, 0.02)
 NMS_IOU = 0.45
@@ -37,6 +39,7 @@ class Row:
 
     faces: int
     anchors: int
+    landmarks: int
     score_threshold: float
     candidates: int
     kept: int
@@ -67,6 +70,9 @@ def make_outputs(
             box[near] = corners[near][:, None] * (1 + random.normal(0, 0.08, shape))
         outputs[f"cls_{stride}"] = cls[None].astype(np.float32)
         outputs[f"box_{stride}"] = box.reshape(1, rows, columns, -1).astype(np.float32)
+        if layout.landmarks:
+            kps = random.uniform(-2, 2, (1, rows, columns, layout.channels["kps"]))
+            outputs[f"kps_{stride}"] = kps.astype(np.float32)
     return outputs
 
 
@@ -74,8 +80,7 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
     """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls on all alike."""
     random = np.random.default_rng(seed)
     cases = []
-    for anchors in (1, 2):
-        layout = HeadLayout(anchors=anchors)
+    for layout in LAYOUTS:
         for faces in SCENES:
             outputs = make_outputs(width, height, faces, layout, random)
             cases += [(faces, outputs, layout, threshold) for threshold in THRESHOLDS]
@@ -89,7 +94,8 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
     for times, (faces, outputs, layout, threshold) in zip(samples, cases, strict=True):
         candidates, kept = _postprocess(outputs, layout, threshold)
         median, p90 = np.percentile(times, (50, 90))
-        rows.append(Row(faces, layout.anchors, threshold, candidates, kept, float(median), float(p90), min(times)))
+        rows.append(Row(faces, layout.anchors, layout.landmarks, threshold, candidates, kept,
+                        float(median), float(p90), min(times)))
     return rows
 
 
@@ -107,9 +113,9 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
 def as_table(rows: list[Row], width: int, height: int) -> str:
     """Plain text, one line a scene, with the verdict below."""
     lines = [f"decode + NMS at {width}x{height}", table(
-        ("faces", "anchors", "score >=", "candidates", "kept", "median ms", "p90 ms", "min ms"),
-        [(r.faces, r.anchors, f"{r.score_threshold:.2f}", r.candidates, r.kept, f"{r.median_ms:.3f}", f"{r.p90_ms:.3f}",
-          f"{r.minimum_ms:.3f}") for r in rows])]
+        ("faces", "anchors", "landmarks", "score >=", "candidates", "kept", "median ms", "p90 ms", "min ms"),
+        [(r.faces, r.anchors, r.landmarks, f"{r.score_threshold:.2f}", r.candidates, r.kept, f"{r.median_ms:.3f}",
+          f"{r.p90_ms:.3f}", f"{r.minimum_ms:.3f}") for r in rows])]
     worst = _worst(rows)
     lines.append(f"worst median at score {THRESHOLDS[0]}: {worst:.3f} ms, limit {LIMIT_MS} ms: "
                  + ("held" if worst < LIMIT_MS else "NOT held"))

@@ -31,7 +31,8 @@ class Detections:
     scores: Floats
     """float32 [N], 0 to 1"""
     landmarks: Floats | None = None
-    """float32 [N, 5, 2] in px, or None for models without"""
+    """float32 [N, 5, 2], None for models without: x, y in px of the eye on the left of the image,
+    that on the right, nose, left and right corner of the mouth; they may lie outside the image"""
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -55,11 +56,13 @@ class Detections:
             return NotImplemented
         same = np.array_equal(self.boxes, other.boxes) and np.array_equal(self.scores, other.scores)
         if self.landmarks is None or other.landmarks is None:
-            return same and self.landmarks is other.landmarks
+            return same and (self.landmarks is other.landmarks or not len(self))
         return same and np.array_equal(self.landmarks, other.landmarks)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """``[{"box": [x1, y1, x2, y2], "score": s}, ...]``, with ``landmarks`` where there are any.
+        """``[{"box": [x1, y1, x2, y2], "score": s}, ...]``.
+
+        A face with landmarks also has ``"landmarks": [[x, y], ...]``, five of them.
 
         Numbers carry just the digits that give the same float32 back.
         """

@@ -53,9 +53,10 @@ class MaximumHead(nn.Module):
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs = list(self.head(maps))
+        kinds = len(outputs) // len(self.signs)  # a level's logits are the first of its outputs
         for level, sign in enumerate(self.signs):
             if sign < 0:
-                outputs[2 * level] = outputs[2 * level] * sign
+                outputs[kinds * level] = outputs[kinds * level] * sign
         return tuple(outputs)
 
 

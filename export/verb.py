@@ -87,7 +87,7 @@ def _print_exported(exported: Exported) -> None:
 
 
 def _print_parity(parity: Parity) -> None:
-    print(f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits, box in strides)")
+    print(f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits, others in strides)")
     columns = dict(parity.cases)
     if parity.rounded is not None:
         columns |= {f"{case}, rounded weights": figures for case, figures in parity.rounded.items()}

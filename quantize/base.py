@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.types import Progress, no_progress
+from edgeface.progress import Progress, unseen
 
 Image = NDArray[np.uint8]
 
@@ -41,7 +41,7 @@ class Quantizer(ABC):
     """pip names of the packages that take part, for the manifest's ``tools``"""
 
     @abstractmethod
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
         """``bundle``: fp32, fixed size, of :attr:`target`. ``images``: uint8 RGB [H, W, 3] of exactly its input size.
 
         Observing the activations happens here and reports to ``progress``. All of this was checked by the caller.

@@ -1,8 +1,9 @@
 """The accuracy budget: as many layers in INT8 as it allows. Knows no runtime and no file format.
 
 1. Quantise everything and measure. Within the budget: done.
-2. Rank the layers by damage: how much less the best candidates' scores and boxes change when that layer alone is
-   kept in float. What happens to the background, which is most of a head, does not matter.
+2. Rank the layers by damage: how much less the best candidates' scores, boxes and landmarks change
+   when that layer alone is kept in float. What happens to the background, which is most of a head,
+   does not matter.
 3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number in between by
    bisection. Every number that is accepted was measured.
 4. Where no number holds it, do 3 once more with the layers ranked by the noise of whole heads: of EResFD, ONNX Runtime
@@ -10,7 +11,8 @@
 5. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
    what can.
 
-The budget is in AP points: the largest drop of easy, medium and hard counts.
+The budget is in AP points: the largest drop of easy, medium and hard counts. AP knows no landmarks;
+how far they move is measured (:attr:`HeadNoise.landmark_shift`), and no limit is set to it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from edgeface.errors import QuantizeError
-from edgeface.types import Progress, no_progress
+from edgeface.progress import Progress, unseen
 from quantize.base import Quantized, Quantizer
 from quantize.journal import QuantizeJournal
 
@@ -56,8 +58,11 @@ class HeadNoise:
     power: dict[str, float]
     """head -> mean squared difference / variance of the float head"""
     damage: float
-    """mean squared change of the best candidates, scores and boxes: adds up over layers, as far as their errors are
-    independent"""
+    """mean squared change of the best candidates, scores, boxes and landmarks: adds up over layers,
+    as far as their errors are independent"""
+    landmark_shift: float | None = None
+    """mean distance that the landmarks of the best candidates moved, in sides of their boxes,
+    weighed by score; None without landmarks"""
 
     @property
     def total(self) -> float:
@@ -91,7 +96,7 @@ class Budget:
         noise: Callable[[Quantized], HeadNoise],
         accuracy: Callable[[Quantized, str], FileAccuracy],
         journal: QuantizeJournal,
-        progress: Progress = no_progress,
+        progress: Progress = unseen,
         scale: str = "",
     ) -> None:
         """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for its progress.

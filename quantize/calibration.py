@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.images import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
-from edgeface.types import Progress, no_progress
+from edgeface.progress import Progress, unseen
 from quantize.base import Image
 
 MAX_PHOTOS = 4096
@@ -31,7 +31,7 @@ class CalibrationSet:
 
 
 def read_calibration(
-    folder: Path | str, count: int, width: int, height: int, seed: int = 0, progress: Progress = no_progress
+    folder: Path | str, count: int, width: int, height: int, seed: int = 0, progress: Progress = unseen
 ) -> CalibrationSet:
     """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x ``height`` px.
 

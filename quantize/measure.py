@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, decode_all
@@ -21,8 +22,9 @@ from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
 from edgeface.images import read_image
+from edgeface.progress import Progress, unseen
 from edgeface.runners import Heads, open_runner
-from edgeface.types import Floats, Progress, no_progress
+from edgeface.types import Floats
 from export.pipeline import scratch_folder
 from quantize.base import Image, Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
@@ -84,7 +86,7 @@ def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
 
 
 def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: str,
-                progress: Progress = no_progress) -> FileAccuracy:
+                progress: Progress = unseen) -> FileAccuracy:
     """AP by the official protocol; heights are annotated px of the original photo."""
     detections = {}
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
@@ -111,21 +113,44 @@ def head_noise(reference: Sequence[Heads], found: Sequence[Heads], layout: HeadL
         error = np.concatenate([heads[head].ravel() for heads in found]).astype(np.float64) - exact
         with np.errstate(over="ignore", invalid="ignore"):
             ratio = float(np.mean(error**2) / max(float(exact.var()), 1e-30))
-        power[head] = min(ratio, HOPELESS) if np.isfinite(ratio) else HOPELESS
-    damage = float(np.mean([_damage(a, b, layout) for a, b in zip(reference, found, strict=True)]))
-    return HeadNoise(power, damage if np.isfinite(damage) else HOPELESS)
+        power[head] = min(_or_hopeless(ratio), HOPELESS)
+    pairs = zip(reference, found, strict=True)
+    damage, moved, scores = np.mean([_change(a, b, layout) for a, b in pairs], axis=0)
+    shift = _or_hopeless(moved / max(scores, 1e-30)) if layout.landmarks else None
+    return HeadNoise(power, _or_hopeless(damage), shift)
 
 
-def _damage(reference: Heads, found: Heads, layout: HeadLayout) -> float:
-    """Mean over the best candidates of either file: (change of score)^2 + (score * (1 - IoU of the two boxes))^2.
+def _or_hopeless(value: float) -> float:
+    return float(value) if np.isfinite(value) else HOPELESS
 
-    NaN or infinite for broken heads."""
+
+def _change(reference: Heads, found: Heads, layout: HeadLayout) -> tuple[float, float, float]:
+    """(damage, sum of score * shift of landmarks, sum of scores) of the best candidates of either.
+
+    Damage is the mean of (change of score)^2 + (score * (1 - IoU of the two boxes))^2, and with
+    landmarks + (score * shift)^2, a shift being 1 at most. NaN or infinite for broken heads.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        (boxes, scores, _), (new_boxes, new_scores, _) = decode_all(reference, layout), decode_all(found, layout)
-        best = np.union1d(*(np.argsort(-s, kind="stable")[:CANDIDATES] for s in (scores, new_scores)))
-        moved = 1 - _iou(boxes[best], new_boxes[best])
-        change = (scores[best] - new_scores[best]) ** 2 + (scores[best] * moved) ** 2
-        return float(np.sum(change, dtype=np.float64) / CANDIDATES)
+        old, new = decode_all(reference, layout), decode_all(found, layout)
+        best = np.union1d(_best(old.scores), _best(new.scores))
+        score, boxes, shift = old.scores[best], old.boxes[best], np.zeros(len(best), np.float32)
+        change = (score - new.scores[best]) ** 2 + (score * (1 - _iou(boxes, new.boxes[best]))) ** 2
+        if old.landmarks is not None and new.landmarks is not None:
+            shift = _shift(old.landmarks[best], new.landmarks[best], boxes)
+            change += (score * np.minimum(shift, 1)) ** 2
+        sums = [np.sum(v, dtype=np.float64) for v in (change, score * shift, score)]
+        return float(sums[0] / CANDIDATES), float(sums[1]), float(sums[2])
+
+
+def _best(scores: Floats) -> NDArray[np.intp]:
+    return np.argsort(-scores, kind="stable")[:CANDIDATES]
+
+
+def _shift(points: Floats, moved: Floats, boxes: Floats) -> Floats:
+    """Mean distance of [N, 5, 2] landmarks from as many others, in sides of their boxes [N, 4]."""
+    side = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-3)).prod(axis=1))
+    distance: Floats = np.hypot(*np.moveaxis(points - moved, 2, 0)).mean(axis=1) / side
+    return distance
 
 
 def _iou(a: Floats, b: Floats) -> Floats:

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param
 from edgeface.probes import open_probe
+from edgeface.progress import Progress, unseen
 from edgeface.runners.ncnn import read_model
-from edgeface.types import Progress, no_progress
 from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights
@@ -50,7 +50,7 @@ class NcnnQuantizer(Quantizer):
     scales: ClassVar[tuple[str, ...]] = ("mse", "percentile", "kl", "max")
     distributions: ClassVar[tuple[str, ...]] = ("ncnn", "numpy")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
         self._model = read_model(bundle)
         self._original = _originals(self._model)
         names = {self._original[layer.bottoms[0]] for layer in self._model.layers if self._carried(layer)}

@@ -19,7 +19,7 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.onnxruntime import OnnxRuntimeProbe
-from edgeface.types import Progress, no_progress
+from edgeface.progress import Progress, unseen
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before
@@ -42,7 +42,7 @@ class OnnxQuantizer(Quantizer):
     scales = ("mse", "max", "percentile", "kl")
     distributions = ("onnx", "onnxruntime")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
         require("quantising for onnx", "onnx", "onnxruntime")
         import onnx
 

@@ -34,10 +34,10 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.progress import Progress, unseen
 from edgeface.quiet import unreported
 from edgeface.runners.files import to_tensor
 from edgeface.runners.openvino import layer_name, read_model
-from edgeface.types import Progress, no_progress
 from export.openvino import ir_files, is_numbered
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer
@@ -62,7 +62,7 @@ class OpenVinoQuantizer(Quantizer):
     scales = ("mse", "percentile", "max")
     distributions = ("nncf", "openvino")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
         require("quantising for openvino", "openvino", "nncf")
         self._name = bundle.manifest.model
         _, self._float = read_model(bundle)

@@ -17,8 +17,8 @@ from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
+from edgeface.progress import Progress, unseen
 from edgeface.quiet import quiet_stage
-from edgeface.types import Progress, no_progress
 from export.pipeline import Stage, check_writable, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
@@ -77,7 +77,7 @@ def quantize_model(
     data: Path | str | None = None,
     calibration: Path | str | None = None,
     stage: Stage = nullcontext,
-    progress: Progress = no_progress,
+    progress: Progress = unseen,
     note: Note = lambda text: None,
     verbose: bool = False,
 ) -> Quantization:
@@ -185,8 +185,11 @@ class _Job:
             reference = journal.remember("float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float"))
             reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
             accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
+        noise = budget.noise(reverted)
+        if noise.landmark_shift is not None:
+            accuracy["landmark_shift"] = round(noise.landmark_shift, 4)
         accuracy |= {
-            "snr_db": {head: round(db, 2) for head, db in budget.noise(reverted).snr_db.items()},
+            "snr_db": {head: round(db, 2) for head, db in noise.snr_db.items()},
             "reverted_layers": [layer for layer in quantizer.layers if layer in reverted],
             "float_layers": list(quantizer.float_layers),
         }

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import OptionError, QuantizeError
-from edgeface.types import Doubles, Progress, no_progress
+from edgeface.progress import Progress, unseen
+from edgeface.types import Doubles
 from quantize.base import Image
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Observer:
 
 
 def observe(
-    probe: Probe, images: Sequence[Image], progress: Progress = no_progress, names: Collection[str] | None = None
+    probe: Probe, images: Sequence[Image], progress: Progress = unseen, names: Collection[str] | None = None
 ) -> dict[str, Observer]:
     """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe``; name -> Observer of every tensor, or of ``names``.
 

@@ -15,7 +15,7 @@ from edgeface.files import atomic_write
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
-from edgeface.types import Progress
+from edgeface.progress import Progress
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization
 
@@ -88,6 +88,9 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
         say(f"{label:<10} {text}")
     _print_accuracy(accuracy)
     _print_noise(_head_noise(done))
+    if "landmark_shift" in accuracy:
+        shift = 100 * accuracy["landmark_shift"]
+        print(f"landmarks  moved by {shift:.2f} % of a face's side on average")
     print("latency    ms of the network, one thread, the two in turn")
     _print_figures(FILES, [(label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
                            for label, field in FIGURES.items()])

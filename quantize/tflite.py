@@ -30,8 +30,8 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
+from edgeface.progress import Progress, unseen
 from edgeface.quiet import quiet
-from edgeface.types import Progress, no_progress
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
@@ -98,7 +98,7 @@ class TFLiteQuantizer(Quantizer):
     scales = ("max", "mse", "percentile", "kl")
     distributions = ("ai-edge-litert", "ai-edge-quantizer")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = no_progress) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
         require("quantising for tflite", "ai_edge_litert", "ai_edge_quantizer")
         self._content = bundle.read()
         self._outputs = bundle.manifest.outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,42 +74,64 @@ def lively_size() -> tuple[int, int]:
 @pytest.fixture(scope="session")
 def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
     """edgeface-n with random weights whose scores pass .3 in about one cell of twenty: enough to compare boxes."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    return _lively(0, letterboxed(astronaut, *lively_size))
+
+
+@pytest.fixture(scope="session")
+def pointed(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
+    """``lively`` with landmarks."""
+    return _lively(5, letterboxed(astronaut, *lively_size))
+
+
+def letterboxed(photo: Photo, width: int, height: int) -> Photo:
+    """uint8 RGB [1, height, width, 3]."""
     from edgeface.images import letterbox
+
+    return letterbox(photo, width, height)[0][None]
+
+
+def _lively(landmarks: int, batch: Photo) -> Source:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from edgeface.models import get_architecture
     from export.source import random_source
 
-    source = random_source("edgeface-n", seed=3)
-    image, _ = letterbox(astronaut, *lively_size)
+    plain = get_architecture("edgeface-n")
+    source = random_source(replace(plain, head=replace(plain.head, landmarks=landmarks)), seed=3)
     head: Any = source.network.head
     with torch.no_grad():
-        outputs = source.network(torch.from_numpy(image[None]).permute(0, 3, 1, 2).float())
-        for cls, logits in zip(head.cls, outputs[::2], strict=True):
+        outputs = source.network(torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+        for cls, logits in zip(head.cls, outputs[:: len(outputs) // len(head.cls)], strict=True):
             cls.conv.bias -= torch.quantile(logits, 0.95) + 0.5
     return source
 
 
 @pytest.fixture(scope="session")
 def exported(
-    lively: Source, lively_size: tuple[int, int], portraits: Path, tmp_path_factory: pytest.TempPathFactory
+    lively: Source, pointed: Source, lively_size: tuple[int, int], portraits: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Bundle]:
-    """``exported(target, precision="fp32", dynamic=False)`` -> Bundle of ``lively``, made once a session.
+    """``exported(target, precision="fp32", dynamic=False, landmarks=False)`` -> Bundle.
 
-    int8 has its ranges from the two portraits.
+    Of ``lively`` or ``pointed``, made once a session. int8 has its ranges from the two portraits.
     """
-    made: dict[tuple[str, str, bool], Bundle] = {}
+    made: dict[tuple[str, str, bool, bool], Bundle] = {}
 
-    def make(target: str, precision: str = "fp32", dynamic: bool = False) -> Bundle:
+    def make(
+        target: str, precision: str = "fp32", dynamic: bool = False, landmarks: bool = False
+    ) -> Bundle:
         from export import ExportRequest, export_model
         from quantize.pipeline import QuantizeRequest, quantize_model
 
-        key = (target, precision, dynamic)
+        key = (target, precision, dynamic, landmarks)
         if key not in made:
             out = tmp_path_factory.mktemp("dist")
             if precision == "int8":
-                wanted = QuantizeRequest(target, bundle=make(target).path, images=2)
+                floats = make(target, landmarks=landmarks)
+                wanted = QuantizeRequest(target, bundle=floats.path, images=2)
                 made[key] = quantize_model(wanted, out, calibration=portraits).bundle
             else:
-                made[key] = export_model(lively, ExportRequest(target, precision, *lively_size, dynamic), out).bundle
+                request = ExportRequest(target, precision, *lively_size, dynamic)
+                made[key] = export_model(pointed if landmarks else lively, request, out).bundle
         return made[key]
 
     return make

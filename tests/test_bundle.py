@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeface.architecture import get_architecture
 from edgeface.bundle import FORMAT_VERSION, MANIFEST, Bundle, InputSpec, Manifest, WeightsInfo, write_bundle
-from edgeface.decode import HeadLayout
+from edgeface.decode import HeadLayout, head_layout
 from edgeface.errors import BundleError, EdgefaceError, OutputError
 from edgeface.runners import open_runner
 
@@ -60,6 +60,43 @@ def test_round_trip(bundle: Bundle) -> None:
     assert opened.read() == b"weights" and opened.read("notes") == b"n"
     assert opened.primary == bundle.path / "model.onnx"
     assert opened.manifest.files["notes"] == hashlib.sha256(b"n").hexdigest()
+
+
+def test_a_manifest_without_landmarks_is_what_it_was() -> None:
+    """The digest is of the text before there were landmarks."""
+    digest = hashlib.sha256(a_manifest().dumps().encode()).hexdigest()
+    assert digest == "779b9a724d1880b4b6c1d70f9c0688e77e93ce9d7e39c3d88700cb875168059b"
+
+
+def with_landmarks(**changes: Any) -> Manifest:
+    """Of an INT8 file."""
+    network = get_architecture("damofd-0.5g-kps-bn")
+    layout = head_layout(network)
+    outputs = {name: name for name in layout.output_names}
+    return a_manifest(architecture=network, head_layout=layout, outputs=outputs, target="tflite",
+                      precision="int8", output_quantization=dict.fromkeys(outputs, (0.5, -3.0)),
+                      **changes)
+
+
+def test_round_trip_with_landmarks(tmp_path: Path) -> None:
+    manifest = with_landmarks()
+    written = write_bundle(tmp_path / "b", manifest, {"model.onnx": b"w"}).manifest
+    assert dataclasses.replace(written, files={}) == manifest
+    assert written.head_layout.landmarks == written.architecture.head.landmarks == 5
+    assert set(written.outputs) == {f"{kind}_{stride}" for stride in (8, 16, 32)
+                                    for kind in ("cls", "box", "kps")}
+
+
+@pytest.mark.parametrize("field", ["outputs", "output_quantization"])
+def test_every_landmark_output_is_named(tmp_path: Path, field: str) -> None:
+    bundle = write_bundle(tmp_path / "b", with_landmarks(), {"model.onnx": b"w"})
+    refused(rewrite(bundle, lambda data: data[field].pop("kps_16")), "kps_16|of every output")
+
+
+def test_landmarks_are_none_or_five(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", with_landmarks(), {"model.onnx": b"w"})
+    path = rewrite(bundle, lambda data: data["head_layout"].update(landmarks=4))
+    refused(path, "landmarks must be 0 or 5")
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:

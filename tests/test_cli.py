@@ -20,6 +20,9 @@ from edgeface import cli
 from edgeface.backends import CHECKOUT_VERBS
 from edgeface.cli.app import VERBS
 from edgeface.cli.flags import parameters_of
+from edgeface.detections import Detections
+from edgeface.detector import Detector
+from edgeface.images.drawing import DOT_COLOURS
 from edgeface.latency.protocol import Protocol
 from edgeface.options import field_help
 from edgeface.search.autofem.options import AutoFEMOptions
@@ -91,6 +94,27 @@ def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
     assert all(set(face) == {"box", "score"} and len(face["box"]) == 4 for face in item["faces"])
 
 
+def test_detect_json_with_landmarks(
+    edgeface: Command, exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
+) -> None:
+    """Beside the box in JSON and in the picture; the table stays as it is."""
+    pointed = str(exported("onnx", landmarks=True).path)
+    flags = (str(hopper_path), "--model", pointed, "--score-threshold", "0.3")
+    picture = tmp_path / "out.png"
+    code, out, _ = edgeface("detect", *flags, "--format", "json", "--save", str(picture))
+    (item,) = json.loads(out)
+    assert code == 0 and item["faces"]
+    for face in item["faces"]:
+        assert set(face) == {"box", "score", "landmarks"}
+        assert np.array(face["landmarks"]).shape == (5, 2)
+    with Detector.open(pointed, score_threshold=0.3) as detector:
+        assert Detections.from_json(item["faces"]) == detector.detect(hopper_path)
+    drawn = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+    assert all((drawn == colour).all(2).any() for colour in DOT_COLOURS)
+    code, out, _ = edgeface("detect", *flags)
+    assert code == 0 and out.split()[:6] == ["image", "score", "x1", "y1", "x2", "y2"]
+
+
 def test_detect_saves_photo_folder_and_video(
     edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path
 ) -> None:
@@ -151,7 +175,6 @@ def test_one_bad_image_does_not_end_the_run(
 
 def test_ctrl_c_prints_what_was_found(edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeface.detections import Detections
     from edgeface.detector import Detector
 
     whole, seen = Detector.detect, []

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeface.architecture import ARCHITECTURES, get_architecture
-from edgeface.decode import HeadLayout, check_outputs, decode, head_layout, nms
+from edgeface.decode import HeadLayout, check_outputs, decode, decode_all, head_layout, nms
 from edgeface.errors import ModelError
 
 Heads = dict[str, NDArray[np.float32]]
-LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0), HeadLayout(strides=(16, 64), anchors=3)]
+LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0), HeadLayout(strides=(16, 64), anchors=3),
+           HeadLayout(landmarks=5), HeadLayout(anchors=2, offset=0.0, landmarks=5)]
 
 
 def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -> Heads:
@@ -26,11 +27,18 @@ def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -
         cells = (1, height // stride, width // stride)
         outputs[f"cls_{stride}"] = random.normal(-1, 2, (*cells, layout.anchors)).astype(np.float32)
         outputs[f"box_{stride}"] = random.uniform(0, 4, (*cells, 4 * layout.anchors)).astype(np.float32)
+        if layout.landmarks:
+            points = random.normal(0, 2, (*cells, 10 * layout.anchors))
+            outputs[f"kps_{stride}"] = points.astype(np.float32)
     return outputs
 
 
-def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[tuple[float, list[float]]]:
-    """One cell at a time, in double precision, from the drawing in the module's docstring."""
+Face = tuple[float, list[float], list[list[float]]]
+"""score, box, landmarks"""
+
+
+def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[Face]:
+    """One cell at a time, in double precision, from the module's docstring."""
     found = []
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
@@ -39,8 +47,13 @@ def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[tu
             if score >= threshold:
                 left, top, right, bottom = (float(v) for v in box[0, row, column, 4 * anchor : 4 * anchor + 4])
                 x, y = column + layout.offset, row + layout.offset
+                points = []
+                for i in range(layout.landmarks):
+                    values = outputs[f"kps_{stride}"][0, row, column]
+                    dx, dy = (float(values[10 * anchor + 2 * i + axis]) for axis in (0, 1))
+                    points.append([(x + dx) * stride, (y + dy) * stride])
                 found.append((score, [(x - left) * stride, (y - top) * stride, (x + right) * stride,
-                                      (y + bottom) * stride]))
+                                      (y + bottom) * stride], points))
     return sorted(found, key=lambda item: -item[0])
 
 
@@ -48,11 +61,25 @@ def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[tu
 @pytest.mark.parametrize("threshold", [0.02, 0.5, 0.9])
 def test_decode_equals_the_loop(layout: HeadLayout, threshold: float) -> None:
     outputs = random_outputs(layout, 192, 128)
-    boxes, scores, _ = decode(outputs, layout, threshold)
+    boxes, scores, points = decode(outputs, layout, threshold)
     expected = slow_decode(outputs, layout, threshold)
     assert boxes.dtype == scores.dtype == np.float32 and len(boxes) == len(expected) > 0
-    np.testing.assert_allclose(scores, [score for score, _ in expected], rtol=1e-6)
-    np.testing.assert_allclose(boxes, [box for _, box in expected], atol=1e-4)
+    np.testing.assert_allclose(scores, [score for score, _, _ in expected], rtol=1e-6)
+    np.testing.assert_allclose(boxes, [box for _, box, _ in expected], atol=1e-4)
+    assert (points is None) == (layout.landmarks == 0)
+    if points is not None:
+        assert points.dtype == np.float32 and points.shape == (len(boxes), 5, 2)
+        np.testing.assert_allclose(points, [face for _, _, face in expected], atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_anchor_in_the_order_of_positions(layout: HeadLayout) -> None:
+    outputs = random_outputs(layout, 192, 128)
+    every, sorted_ = decode_all(outputs, layout), decode(outputs, layout, 0)
+    order = np.argsort(-every.scores, kind="stable")
+    for values, expected in zip(every, sorted_, strict=True):
+        assert (values is None) == (expected is None)
+        assert values is None or expected is None or np.array_equal(values[order], expected)
 
 
 def test_one_face_by_hand() -> None:
@@ -93,6 +120,8 @@ def test_thresholds_at_the_ends() -> None:
     assert len(decode(outputs, HeadLayout(), 0)[0]) == sum(outputs[f"cls_{s}"].size for s in (8, 16, 32))
     boxes, scores, _ = decode(outputs, HeadLayout(), 1)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
+    none = decode(random_outputs(LAYOUTS[-1], 96, 64), LAYOUTS[-1], 1).landmarks
+    assert none is not None and none.shape == (0, 5, 2)
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(ModelError, match="score threshold"):
             decode(outputs, HeadLayout(), bad)
@@ -108,20 +137,22 @@ def test_huge_logits_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", ["cls_16", "box_8"])
-def test_values_that_are_not_finite_are_an_error(name: str, value: float) -> None:
-    outputs = random_outputs(HeadLayout(), 96, 64)
-    outputs[name].reshape(-1)[5] = value
-    outputs["cls_8"].reshape(-1)[1] = 5  # box element 5 belongs to this candidate
-    with pytest.raises(ModelError, match="not finite"):
-        decode(outputs, HeadLayout(), 0.5)
+@pytest.mark.parametrize(("name", "place"), [("cls_16", 5), ("box_8", 5), ("kps_8", 15)])
+def test_values_that_are_not_finite_are_an_error(name: str, place: int, value: float) -> None:
+    layout = HeadLayout(landmarks=5)
+    outputs = random_outputs(layout, 96, 64)
+    outputs[name].reshape(-1)[place] = value
+    outputs["cls_8"].reshape(-1)[1] = 5  # the element of box or kps belongs to this candidate
+    with pytest.raises(ModelError, match=f"{name[:3]}.* values that are not finite"):
+        decode(outputs, layout, 0.5)
 
 
 def test_a_box_that_nobody_reads_may_be_anything() -> None:
-    outputs = random_outputs(HeadLayout(), 96, 64)
+    layout = HeadLayout(landmarks=5)
+    outputs = random_outputs(layout, 96, 64)
     outputs["cls_8"][0, 0, 0] = -9
-    outputs["box_8"][0, 0, 0] = math.nan
-    decode(outputs, HeadLayout(), 0.5)
+    outputs["box_8"][0, 0, 0] = outputs["kps_8"][0, 0, 0] = math.nan
+    decode(outputs, layout, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -133,16 +164,19 @@ def test_a_box_that_nobody_reads_may_be_anything() -> None:
         ("box_8", np.zeros((2, 8, 12, 4), np.float32), "expected float32"),
         ("box_8", np.zeros((1, 8, 12, 4), np.float64), "got float64"),
         ("box_8", np.zeros((1, 8, 13, 4), np.float32), "differ in rows and columns"),
+        ("kps_8", None, "no output 'kps_8'"),
+        ("kps_8", np.zeros((1, 8, 12, 4), np.float32), r"float32 \[1, rows, columns, 10\]"),
+        ("kps_8", np.zeros((1, 7, 12, 10), np.float32), "cls_8 and kps_8 differ in rows"),
     ],
 )
 def test_outputs_that_do_not_fit(name: str, array: NDArray[np.float32] | None, message: str) -> None:
-    outputs = random_outputs(HeadLayout(), 96, 64)
+    outputs = random_outputs(HeadLayout(landmarks=5), 96, 64)
     if array is None:
         del outputs[name]
     else:
         outputs[name] = array
     with pytest.raises(ModelError, match=message):
-        check_outputs(outputs, HeadLayout())
+        check_outputs(outputs, HeadLayout(landmarks=5))
 
 
 def test_levels_that_do_not_cover_the_same() -> None:
@@ -157,9 +191,10 @@ def test_head_layout_of_every_network(name: str) -> None:
     layout = head_layout(get_architecture(name))
     published = name.startswith(("damofd", "scrfd"))
     assert (layout.anchors, layout.offset) == ((2, 0.0) if published else (1, 0.5))
+    kinds = ("cls", "box", "kps") if "-kps" in name else ("cls", "box")
+    assert layout.output_names == tuple(f"{kind}_{s}" for s in layout.strides for kind in kinds)
     if published or name.startswith("edgeface"):
-        assert layout.output_names == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
-        assert layout.coding == "distance"
+        assert layout.strides == (8, 16, 32) and layout.coding == "distance"
     else:
         assert layout.strides == (4, 8, 16, 32, 64, 128) and layout.coding == "ssd"
     if name.startswith("extd"):
@@ -169,10 +204,12 @@ def test_head_layout_of_every_network(name: str) -> None:
 def test_head_layout_round_trip() -> None:
     for layout in LAYOUTS:
         assert HeadLayout.from_json(layout.to_json()) == layout
+        assert ("landmarks" in layout.to_json()) == (layout.landmarks > 0)
     with pytest.raises(ModelError, match="unknown box coding"):
         HeadLayout.from_json({"coding": "polar"})
     wrong: list[dict[str, Any]] = [
         {"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"},
+        {"landmarks": 4},
     ]
     for bad in wrong:
         with pytest.raises(ModelError, match="head_layout"):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,11 +28,17 @@ def test_json_gives_the_same_bits_back(landmarks: bool) -> None:
     text = json.dumps(detections.to_json())
     assert Detections.from_json(json.loads(text)) == detections
     assert '"score": 0.9' in text and "0.89999" not in text
+    assert set(detections.to_json()[0]) == {"box", "score", *(["landmarks"] if landmarks else [])}
+    if landmarks:
+        points = detections.to_json()[2]["landmarks"]
+        assert np.array_equal(np.array(points, np.float32), detections.landmarks[2])
 
 
 def test_empty() -> None:
     empty = Detections.empty()
     assert len(empty) == 0 and empty.to_json() == [] and Detections.from_json([]) == empty
+    with_landmarks = dataclasses.replace(empty, landmarks=np.zeros((0, 5, 2), np.float32))
+    assert Detections.from_json(with_landmarks.to_json()) == with_landmarks
 
 
 def test_equality() -> None:
@@ -55,6 +62,45 @@ def test_draw_leaves_the_image_alone_and_marks_the_box() -> None:
     assert not drawn[300, 200].any()
     assert drawn[180:200].any(), "the score stands above the box"
     assert not draw(image, faces, scores=False)[180:195].any()
+
+
+CYAN, YELLOW, MAGENTA = [0, 255, 255], [255, 255, 0], [255, 0, 255]
+
+
+def drawn_face(side: int, x: int = 100, y: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """(picture of 600x600 px with one face of ``side`` px at x, y; its landmarks as whole px)."""
+    shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+    points = shares * side + (x, y)
+    box = np.array([[x, y, x + side, y + side]], np.float32)
+    faces = Detections(box, np.ones(1, np.float32), points[None].astype(np.float32))
+    return draw(np.zeros((600, 600, 3), np.uint8), faces, scores=False), np.rint(points).astype(int)
+
+
+@pytest.mark.parametrize("side", [10, 20, 40, 100, 400])
+def test_landmarks_have_their_colours_and_small_faces_keep_them_apart(side: int) -> None:
+    picture, points = drawn_face(side)
+    colours = (CYAN, CYAN, YELLOW, MAGENTA, MAGENTA)
+    for (x, y), colour in zip(points, colours, strict=True):
+        assert picture[y, x].tolist() == colour
+    for colour, count in ((CYAN, 2), (YELLOW, 1), (MAGENTA, 2)):
+        dots = (picture == colour).all(2).astype(np.uint8)
+        assert cv2.connectedComponents(dots)[0] - 1 == count, "dots of one kind touch"
+
+
+def test_lines_join_the_landmarks_of_one_face() -> None:
+    picture, points = drawn_face(200)
+    for start, end in ((0, 2), (1, 2), (3, 4)):
+        x, y = (points[start] + points[end]) // 2
+        assert picture[y - 1 : y + 2, x - 1 : x + 2, 1].max() > 100
+    x, y = (points[0] + points[3]) // 2
+    assert not picture[y - 2 : y + 3, x - 2 : x + 3].any(), "an eye and the mouth are not joined"
+
+
+def test_landmarks_far_outside_are_drawn_as_far_as_they_are_seen() -> None:
+    points = np.array([[[-1e30, 5], [1e30, 5], [8, 1e9], [4, 9], [9, 9]]], np.float32)
+    faces = Detections(np.array([[0, 0, 16, 16]], np.float32), np.ones(1, np.float32), points)
+    picture = draw(np.zeros((16, 16, 3), np.uint8), faces, scores=False)
+    assert picture[9, 4].tolist() == picture[9, 9].tolist() == MAGENTA
 
 
 def test_lines_grow_with_the_image() -> None:

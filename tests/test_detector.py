@@ -18,6 +18,9 @@ from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ImageError, ModelError, OptionError
 from edgeface.runners import Heads, Runner, RunnerClosedError
 
+SHARES = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [1.5, -0.5]])
+"""of the bright rectangle, where its landmarks are: the last one outside of it"""
+
 
 class Spotter(Runner):
     """A runner that finds the bright rectangle in its input: known geometry, no network.
@@ -25,8 +28,8 @@ class Spotter(Runner):
     One cell at stride 8 fires, with the rectangle's distances from its anchor point.
     """
 
-    def __init__(self, size: tuple[int, int] | None = None) -> None:
-        super().__init__("spotter", HeadLayout(), size, "numpy", 1)
+    def __init__(self, size: tuple[int, int] | None = None, landmarks: int = 0) -> None:
+        super().__init__("spotter", HeadLayout(landmarks=landmarks), size, "numpy", 1)
         self.seen: list[tuple[int, int]] = []
 
     def _run_one(self, batch: Any) -> Heads:
@@ -36,6 +39,9 @@ class Spotter(Runner):
         for stride in self.layout.strides:
             outputs[f"cls_{stride}"] = np.full((1, height // stride, width // stride, 1), -20, np.float32)
             outputs[f"box_{stride}"] = np.full((1, height // stride, width // stride, 4), 0.25, np.float32)
+            if self.layout.landmarks:
+                cells = (1, height // stride, width // stride)
+                outputs[f"kps_{stride}"] = np.zeros((*cells, 10), np.float32)
         # Edges with sub-pixel precision: the brightness of a resized edge pixel is its covered share.
         bright = batch[0, :, :, 0] / 255.0
         if bright.max() > 0.5:
@@ -49,6 +55,9 @@ class Spotter(Runner):
             outputs["cls_8"][0, row, column] = 4
             x, y = column + 0.5, row + 0.5
             outputs["box_8"][0, row, column] = (x - x1 / 8, y - y1 / 8, x2 / 8 - x, y2 / 8 - y)
+            if self.layout.landmarks:
+                points = SHARES * (x2 - x1, y2 - y1) + (x1, y1)
+                outputs["kps_8"][0, row, column] = (points / 8 - (x, y)).ravel()
         return outputs
 
     def _close(self) -> None:
@@ -78,6 +87,44 @@ def test_boxes_land_on_the_object(size: tuple[int, int], fixed: tuple[int, int] 
     tolerance = max(1.0, max(size) / longest)  # a pixel of whichever is coarser
     np.testing.assert_allclose(found.boxes[0], box, atol=tolerance)
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-4)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("fixed", "side"), [((640, 480), None), (None, None), (None, 333),
+                                             (None, "original")])
+def test_landmarks_are_in_px_of_the_image(
+    size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None
+) -> None:
+    """Where they are in the box, whatever the two scales of the image; outside it, too."""
+    image, box = scene(*size)
+    found = Detector(Spotter(fixed, 5), size=side).detect(image)
+    assert found.landmarks is not None and found.landmarks.shape == (1, 5, 2)
+    corner, extent = found.boxes[0, :2], found.boxes[0, 2:] - found.boxes[0, :2]
+    np.testing.assert_allclose(found.landmarks[0], SHARES * extent + corner, rtol=1e-4, atol=1e-2)
+    if side == "original":
+        extent = np.array([box[2] - box[0], box[3] - box[1]])
+        np.testing.assert_allclose(found.landmarks[0], SHARES * extent + box[:2], atol=1e-3)
+
+
+def test_landmarks_follow_their_boxes_through_nms_and_clipping() -> None:
+    class Three(Spotter):
+        def _run_one(self, batch: Any) -> Heads:
+            outputs = super()._run_one(batch)
+            faces = (((0, 0), 3.0, 20.0, 7.0), ((0, 1), 2.0, 20.0, 5.0), ((-1, -1), 4.0, 0.4, 6.0))
+            for (row, column), logit, side, point in faces:
+                outputs["cls_32"][0, row, column] = logit
+                outputs["box_32"][0, row, column] = side
+                outputs["kps_32"][0, row, column] = point
+            return outputs
+
+    found = Detector(Three((640, 480), 5)).detect(np.zeros((240, 320, 3), np.uint8))
+    # The second overlaps the first; the third lies at the right bottom and scores most.
+    assert found.landmarks is not None and len(found) == 2
+    anchors = np.array([[(19 + 0.5 + 6) * 16, (14 + 0.5 + 6) * 16], [7.5 * 16, 7.5 * 16]])
+    np.testing.assert_allclose(found.landmarks, np.repeat(anchors[:, None], 5, 1), rtol=1e-6)
+    assert (found.landmarks[0] > (320, 240)).all(), "points of a face at the edge may lie outside"
+    padded = Detector(Three((640, 480), 5)).detect(np.zeros((100, 200, 3), np.uint8))
+    assert padded.landmarks is not None and len(padded) == len(padded.landmarks) == 1
 
 
 @pytest.mark.parametrize(
@@ -155,7 +202,9 @@ def test_paths_and_displayed_orientation(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Pillow.fromarray(np.rot90(image)).save(tmp_path / "turned.png", exif=exif)
     for path in (tmp_path / "turned.png", str(tmp_path / "turned.png")):
-        assert Detector(Spotter(), size="original").detect(path).boxes[0].tolist() == box
+        found = Detector(Spotter(landmarks=5), size="original").detect(path)
+        assert found.boxes[0].tolist() == box
+        assert found == Detector(Spotter(landmarks=5), size="original").detect(image)
     with pytest.raises(ImageError, match="no image at"):
         Detector(Spotter()).detect(tmp_path / "none.png")
 

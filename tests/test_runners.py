@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 pytest.importorskip("torch", reason="torch is not installed")
 Opener = Callable[..., Runner]
 
-FILES = [(target, precision, False) for target, precision in combinations()]
-FILES += [(target, "fp32", True) for target in export_targets() if get_backend(target).dynamic]
-KINDS = [("torch", "fp32", True), *FILES]
-Kind = tuple[str, str, bool]
+FILES = [(target, precision, False, False) for target, precision in combinations()]
+FILES += [(target, "fp32", True, False) for target in export_targets()
+          if get_backend(target).dynamic]
+FILES += [(target, precision, False, True) for target, precision in combinations("fp32", "int8")]
+KINDS = [("torch", "fp32", True, False), ("torch", "fp32", True, True), *FILES]
+Kind = tuple[str, str, bool, bool]
+"""target, precision, dynamic, with landmarks"""
 
 
 def _parameter(kind: Kind) -> Any:
     """A kind as a test parameter; the fp16 files differ from fp32 in their weights only and cost a conversion each."""
-    target, precision, dynamic = kind
+    target, precision, dynamic, landmarks = kind
     marks = [pytest.mark.slow] if precision == "fp16" else []
-    return pytest.param(kind, id="-".join((target, precision, *["dynamic"] * dynamic)), marks=marks)
+    name = "-".join((target, precision, *["dynamic"] * dynamic, *["landmarks"] * landmarks))
+    return pytest.param(kind, id=name, marks=marks)
 
 
 each_file = pytest.mark.parametrize("kind", [_parameter(kind) for kind in FILES], indirect=True)
@@ -50,10 +54,16 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def opener(kind: Kind, exported: Callable[..., Bundle], lively: Source) -> Opener:
+def source(kind: Kind, lively: Source, pointed: Source) -> Source:
+    """The network that the parametrised kind was made from."""
+    return pointed if kind[3] else lively
+
+
+@pytest.fixture
+def opener(kind: Kind, exported: Callable[..., Bundle], source: Source) -> Opener:
     """opener(threads=1, fast=False) -> a runner of the parametrised kind."""
     if kind[0] == "torch":
-        return lambda threads=1, fast=False: TorchRunner(lively.network, threads)
+        return lambda threads=1, fast=False: TorchRunner(source.network, threads)
     bundle = exported(*kind)
     return lambda threads=1, fast=False: open_runner(bundle, threads, fast)
 
@@ -69,12 +79,15 @@ def batch(astronaut: Any, lively_size: tuple[int, int]) -> Any:
     return letterbox(astronaut, *lively_size)[0][None]
 
 
-def test_names_shapes_and_types(runner: Runner, batch: Any, lively_size: tuple[int, int]) -> None:
+def test_names_shapes_and_types(
+    runner: Runner, kind: Kind, batch: Any, lively_size: tuple[int, int]
+) -> None:
     outputs = runner.run(batch)
-    assert tuple(outputs) == ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
+    kinds = {"cls": 1, "box": 4, "kps": 10} if kind[3] else {"cls": 1, "box": 4}
+    assert tuple(outputs) == tuple(f"{name}_{stride}" for stride in (8, 16, 32) for name in kinds)
     for stride in (8, 16, 32):
-        for name, channels in ((f"cls_{stride}", 1), (f"box_{stride}", 4)):
-            value = outputs[name]
+        for name, channels in kinds.items():
+            value = outputs[f"{name}_{stride}"]
             assert value.shape == (1, lively_size[1] // stride, lively_size[0] // stride, channels)
             assert value.dtype == np.float32 and value.flags["C_CONTIGUOUS"]
 
@@ -171,30 +184,36 @@ def test_batches_that_do_not_fit(runner: Runner, bad: Any, message: str) -> None
         runner.run(bad)
 
 
-def test_other_sizes(runner: Runner, lively: Source) -> None:
+def test_other_sizes(runner: Runner, source: Source) -> None:
     other = np.random.default_rng(0).integers(0, 256, (1, 96, 224, 3), dtype=np.uint8)
     if not runner.dynamic:
         with pytest.raises(ImageError, match="fixed at 160x128 px, got a batch of 224x96"):
             runner.run(other)
         return
-    for name, value in TorchRunner(lively.network).run(other).items():
+    for name, value in TorchRunner(source.network).run(other).items():
         np.testing.assert_allclose(runner.run(other)[name], value, atol=1e-4)
 
 
 @each_fp32
 @pytest.mark.parametrize("name", ["astronaut", "hopper"])
 def test_same_boxes_as_torch(
-    opener: Opener, name: str, astronaut: Any, hopper_path: Path, lively: Source, lively_size: tuple[int, int]
+    opener: Opener, name: str, astronaut: Any, hopper_path: Path, source: Source,
+    lively_size: tuple[int, int],
 ) -> None:
-    """Within 0.1 px of the photo at score > .3, scores within .001, in the same order."""
+    """And landmarks: within 0.1 px of the photo at score > .3, scores within .001, same order."""
     image = astronaut if name == "astronaut" else read_image(hopper_path)
     image = letterbox(image, *lively_size)[0]  # so that a file of any size sees what a fixed one sees
-    reference = _detect(TorchRunner(lively.network), image)
+    reference = _detect(TorchRunner(source.network), image)
     assert len(reference) > 5
     found = _detect(opener(), image)
     assert len(found) == len(reference)
     np.testing.assert_allclose(found.scores, reference.scores, atol=1e-3)
     np.testing.assert_allclose(found.boxes, reference.boxes, atol=0.1)
+    with_landmarks = source.network.architecture.head.landmarks > 0
+    assert (found.landmarks is not None) == (reference.landmarks is not None) == with_landmarks
+    if found.landmarks is not None and reference.landmarks is not None:
+        np.testing.assert_allclose(found.landmarks, reference.landmarks, atol=0.1)
+        assert np.ptp(found.landmarks, axis=1).min() > 1, "five points of a face, not one"
 
 
 def _detect(runner: Runner, image: Any) -> Detections:

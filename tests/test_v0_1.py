@@ -18,8 +18,8 @@ import edgeface
 from edgeface.architecture import ARCHITECTURES, Architecture
 from edgeface.bundle import MANIFEST, Bundle
 from edgeface.predict.table import LatencyTable
+from edgeface.progress import unseen
 from edgeface.search.results import Round
-from edgeface.types import no_progress
 
 DATA = Path(__file__).parent / "data" / "v0_1"
 BUNDLE = DATA / "tiny-onnx-fp32-160x128"
@@ -70,7 +70,7 @@ def test_a_search_opens_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     options = load_options(tmp_path / "search")
     assert options.score == "corrected"  # "mended" then
     rounds: list[Round] = []
-    front = Study(options, tmp_path / "search", no_progress, print).run(rounds.append)
+    front = Study(options, tmp_path / "search", unseen, print).run(rounds.append)
     assert [one.number for one in rounds] == [0, 1] and all(one.picked for one in rounds)
     for name in ("front.json", "latency-160x128.json"):
         assert (tmp_path / "search" / name).read_bytes() == (DATA / "search" / name).read_bytes()

@@ -20,8 +20,8 @@ from functools import lru_cache
 from edgeface.architecture.layers import block_part
 from edgeface.architecture.structure import SuperBlock, format_structure, parse, round8
 from edgeface.errors import OptionError
+from edgeface.progress import Progress, unseen
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, block_score, check_weights
-from edgeface.types import Progress, no_progress
 
 ITERATIONS = 96_000
 POPULATION = 256
@@ -80,7 +80,7 @@ class Found:
 
 
 def search(regime: Regime, seed: int, iterations: int = ITERATIONS, population: int = POPULATION, alpha: float = ALPHA,
-           weights: tuple[float, ...] = WEIGHTS, progress: Progress = no_progress) -> list[Found]:
+           weights: tuple[float, ...] = WEIGHTS, progress: Progress = unseen) -> list[Found]:
     """The final pool, best first; empty where no child kept the limits. An initial net may break them, as two of the
     published ones do. Raises OptionError for numbers below 1."""
     check_weights(weights)

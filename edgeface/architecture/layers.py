@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.specs import Backbone, ConvNetSpec, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.specs import Backbone, ConvNetSpec, PlainHeadSpec, PlainNetSpec, PyramidSpec, SCRFDHeadSpec
 from edgeface.architecture.structure import SuperBlock, parse, round8
 from edgeface.errors import ModelError
 
@@ -265,6 +265,12 @@ def _neck_part(neck: PyramidSpec, channels: tuple[int, ...], width: int, height:
     return Part(tuple(layers), neck.channels, 1)
 
 
+def output_widths(head: PlainHeadSpec | SCRFDHeadSpec) -> tuple[int, ...]:
+    """Channels of the convolutions that end a level: of scores, boxes and any landmarks."""
+    widths = (head.anchors, 4 * head.anchors)
+    return (*widths, 2 * head.landmarks * head.anchors) if head.landmarks else widths
+
+
 @lru_cache(maxsize=1 << 12)
 def _head_part(head: PlainHeadSpec, channels: int, width: int, height: int) -> Part:
     layers = []
@@ -274,7 +280,7 @@ def _head_part(head: PlainHeadSpec, channels: int, width: int, height: int) -> P
             if head.depthwise:
                 walk.conv(walk.channels, 3, depthwise=True)
             walk.conv(head.channels, 1 if head.depthwise else 3)
-        for out in (1, 4, 2 * head.landmarks)[: 3 if head.landmarks else 2]:
-            walk.layers.append(Layer("conv", 1, 1, walk.channels, out * head.anchors, walk.width, walk.height))
+        for out in output_widths(head):
+            walk.layers.append(Layer("conv", head.kernel, 1, walk.channels, out, walk.width, walk.height))
         layers += walk.layers
     return Part(tuple(layers), head.channels, 1)

@@ -137,9 +137,11 @@ class _DistanceHead:
 
 @dataclass(frozen=True)
 class PlainHeadSpec(_DistanceHead):
-    """A tower of its own on each of three levels, then 1x1 outputs."""
+    """A tower and outputs of its own on each of three levels."""
 
     kind: str = field(default="plain", init=False)
+    kernel: int = 1
+    """of the output convolutions, 1 or 3"""
 
 
 @dataclass(frozen=True)

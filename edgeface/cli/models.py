@@ -39,4 +39,5 @@ def command(
     print_table(("name", *figures, "weights"),
                 [(name, f"{network.params / 1e6:.4f} M", f"{network.macs / 1e6:.1f} M",
                   "shipped" if name in shipped else "-") for name, network in found.items()], right=figures)
-    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that exports well.")
+    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that exports well.\n"
+          "'-kps' are those with landmarks; SCRFD's export well as published.")

@@ -7,12 +7,24 @@ import numpy as np
 
 from edgeface.detections import Detections
 from edgeface.images.reading import Image
+from edgeface.types import Floats
+
+DOT_COLOURS = ((0, 255, 255), (0, 255, 255), (255, 255, 0), (255, 0, 255), (255, 0, 255))
+"""RGB, of the dots of eyes, nose and mouth"""
+JOINED = ((0, 2), (1, 2), (3, 4))
+"""landmarks with a line between them: each eye and the nose, the corners of the mouth"""
+MAX_PX = 1 << 20
+"""further away than any image reaches, and still a coordinate that OpenCV takes"""
 
 
 def draw(
     image: Image, detections: Detections, colour: tuple[int, int, int] = (0, 255, 0), scores: bool = True
 ) -> Image:
-    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks; lines scale with the image."""
+    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks.
+
+    Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of :data:`DOT_COLOURS`, and
+    lines join those of one face.
+    """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     thickness = max(1, round(min(height, width) / 300))
@@ -20,11 +32,20 @@ def draw(
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
         if detections.landmarks is not None:
-            for x, y in detections.landmarks[index]:
-                cv2.circle(canvas, (round(float(x)), round(float(y))), 2 * thickness, colour, -1)
+            _mark(canvas, detections.landmarks[index], min(x2 - x1, y2 - y1), thickness, colour)
         if scores:
             _label(canvas, f"{score:.2f}", x1, y1, thickness, colour)
     return canvas
+
+
+def _mark(canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]) -> None:
+    """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
+    places = [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
+    for start, end in JOINED:
+        cv2.line(canvas, places[start], places[end], colour, max(1, thickness // 2), cv2.LINE_AA)
+    radius = max(0, min(2 * thickness, side // 16))  # 0: one pixel
+    for place, dot in zip(places, DOT_COLOURS, strict=True):
+        cv2.circle(canvas, place, radius, dot, -1)
 
 
 def _label(

@@ -116,7 +116,7 @@ class Agent:
 
         measure(
             request.jobs, request.protocol, request.reference,
-            lambda what, done, total: self._say(progress={"what": what, "done": done, "total": total}),
+            lambda what, done, total, note="": self._say(progress={"what": what, "done": done, "total": total}),
             lambda record: self._say(measurement=record.to_json()),
             lambda job, message: self._say(failed={"job": job, "message": message}),
             request.device, request.python)

@@ -29,6 +29,7 @@ from edgeface.models.scrfd import MobileNetV1, ResNetV1e
 class FaceNet(nn.Module):
     """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32.
 
+    With landmarks kps_8 follows box_8, and so on, as :attr:`HeadLayout.output_names` has them.
     S3FD family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows. With a dual head, in
     training, those of the second shot and then those of the first: as many again.
     """

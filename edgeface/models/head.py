@@ -1,4 +1,4 @@
-"""Detection heads: pyramid maps -> (cls_8, box_8, cls_16, box_16, cls_32, box_32), each [N, C, H/s, W/s].
+"""Detection heads: pyramid maps -> (cls_8, box_8, cls_16, ..., box_32), each [N, C, H/s, W/s].
 
 ``cls`` carries ``anchors`` logits per cell (the sigmoid belongs to the decoder), ``box`` carries ``4 * anchors``
 distances left, top, right, bottom from the anchor point, in strides. With landmarks each level also has ``kps``, behind
@@ -20,6 +20,8 @@ from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 from edgeface.models.s3fd import S3FDHead
 
 TowerSpec = PlainHeadSpec | SCRFDHeadSpec
+OUTPUT_KERNELS = (1, 3)
+"""of a plain head's output convolutions"""
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 """Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section 4.1)."""
 
@@ -169,17 +171,18 @@ def _scaled(layer: ConvNorm, scale: nn.Module) -> ConvNorm:
 
 
 class PlainHead(nn.Module):
-    """A tower of its own on each level, then two 1x1 outputs: nothing but convolutions and ReLU."""
+    """A tower and outputs of its own on each level: nothing but convolutions and ReLU."""
 
-    def __init__(self, in_channels: int, spec: TowerSpec) -> None:
+    def __init__(self, in_channels: int, spec: PlainHeadSpec) -> None:
         super().__init__()
         self.tower = nn.ModuleList(Tower(in_channels, spec) for _ in STRIDES)
-        self.cls = nn.ModuleList(conv_bias(spec.channels, spec.anchors, 1) for _ in STRIDES)
-        self.box = nn.ModuleList(conv_bias(spec.channels, 4 * spec.anchors, 1) for _ in STRIDES)
+        width, anchors, kernel = spec.channels, spec.anchors, spec.kernel
+        self.cls = nn.ModuleList(conv_bias(width, anchors, kernel) for _ in STRIDES)
+        self.box = nn.ModuleList(conv_bias(width, 4 * anchors, kernel) for _ in STRIDES)
         for cls, box in zip(self.cls, self.box, strict=True):
             _init_output(cls, PRIOR_LOGIT)
             _init_output(box, 1.5)  # a box of three strides: a distance of 0 would start without overlap
-        self.kps = nn.ModuleList(_landmark_outputs(spec, 1) for _ in STRIDES)
+        self.kps = nn.ModuleList(_landmark_outputs(spec, spec.kernel) for _ in STRIDES)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
@@ -213,6 +216,8 @@ def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead
     require_sizes(where, anchors=spec.anchors, stack=spec.stack)
     if spec.landmarks not in (0, LANDMARKS):
         raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: 0 or {LANDMARKS}")
+    if isinstance(spec, PlainHeadSpec) and spec.kernel not in OUTPUT_KERNELS:
+        raise ModelError(f"{where}: kernel is {spec.kernel}, accepted: {' or '.join(map(str, OUTPUT_KERNELS))}")
     if spec.norm == "group":
         require_sizes(where, groups=spec.groups)
         if spec.channels % spec.groups or (spec.depthwise and in_channels % spec.groups):

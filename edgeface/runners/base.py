@@ -55,6 +55,7 @@ class Runner(ABC):
     def run(self, batch: NDArray[np.uint8]) -> Heads:
         """uint8 RGB [N, H, W, 3], raw 0-255 -> float32 ``cls_s`` [N, H/s, W/s, A], ``box_s`` [N, H/s, W/s, 4A].
 
+        And ``kps_s`` [N, H/s, W/s, 10A] of a network with landmarks.
         Raises ImageError when the batch is not of that type and size, RunnerClosedError after :meth:`close`. The
         arrays returned are the caller's to keep.
         """

@@ -132,8 +132,8 @@ def _check_heads(model: NcnnModel, manifest: Manifest, width: int, height: int) 
     """Raise ModelError unless all layers fit each other, and the outputs the head layout, at this size of image."""
     layout, shapes = manifest.head_layout, model.shapes(width, height)
     for stride in layout.strides:
-        for kind, values in (("cls", 1), ("box", 4)):
-            wanted = (values * layout.anchors, -(-height // stride), -(-width // stride))
+        for kind, channels in layout.channels.items():
+            wanted = (channels, -(-height // stride), -(-width // stride))
             found = shapes[manifest.outputs[f"{kind}_{stride}"]]
             if found != wanted:
                 raise ModelError(f"output {kind}_{stride} has the shape {found}, the head layout says {wanted}")

@@ -17,10 +17,10 @@ import numpy as np
 from edgeface.errors import MissingExtraError
 from edgeface.options import parse_size
 from edgeface.predict.first_networks import first_networks
+from edgeface.progress import Progress, unseen
 from edgeface.search.results import Candidate, Key, ScoredNetwork
 from edgeface.search.selection import Goal
 from edgeface.search.space import Space
-from edgeface.types import Progress, no_progress
 
 try:
     from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -80,7 +80,7 @@ class Pool:
 
 
 def evolve(pool: Pool, judge: Judge, objective: Objective, start: Sequence[Candidate], population: int,
-           generations: int, seed: int, progress: Progress = no_progress, what: str = "evolving"
+           generations: int, seed: int, progress: Progress = unseen, what: str = "evolving"
            ) -> dict[Key, ScoredNetwork]:
     """All candidates that were judged, by :attr:`Candidate.key`, in the order they came.
 

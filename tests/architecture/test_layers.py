@@ -48,6 +48,19 @@ def test_layers_are_those_that_torch_runs(name, seed):
     assert params_of(architecture) == params
 
 
+@pytest.mark.parametrize("change", [{"landmarks": 5}, {"landmarks": 5, "anchors": 2, "kernel": 3}])
+def test_layers_of_a_head_with_landmarks(change):
+    from edgeface.models.complexity import count
+
+    plain = get_architecture("edgeface-n")
+    architecture = dataclasses.replace(plain, head=dataclasses.replace(plain.head, **change))
+    expected, params = convolutions(architecture, 96, 64)
+    ours = [tuple(layer) for layer in layers_of(architecture, 96, 64) if layer.kernel]
+    assert sorted(ours) == sorted(expected)
+    assert params_of(architecture) == params
+    assert macs_of(architecture, 640, 480) == count(architecture, 640, 480).macs
+
+
 def test_layers_of_the_shipped_network():
     from edgeface.models.complexity import count
 

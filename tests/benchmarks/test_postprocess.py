@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.postprocess import SCENES, THRESHOLDS, main, make_outputs
+from benchmarks.postprocess import LAYOUTS, SCENES, THRESHOLDS, main, make_outputs
 from edgeface.decode import HeadLayout, check_outputs, decode, nms
 
 
-@pytest.mark.parametrize("anchors", [1, 2])
-def test_scenes_look_like_head_outputs(anchors: int) -> None:
-    layout = HeadLayout(anchors=anchors)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scenes_look_like_head_outputs(layout: HeadLayout) -> None:
     outputs = make_outputs(320, 256, 5, layout, np.random.default_rng(0))
     check_outputs(outputs, layout)
-    boxes, scores, _ = decode(outputs, layout, 0.5)
+    boxes, scores, points = decode(outputs, layout, 0.5)
+    assert (points is not None) == (layout.landmarks > 0)
     assert 0 < len(nms(boxes, scores)) <= len(boxes)
 
 
@@ -25,7 +25,9 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = tmp_path / "postprocess.json"
     code = main(["--size", "320x256", "--runs", "2", "--format", "json", "--save", str(saved)])
     data = json.loads(capsys.readouterr().out)
-    assert data == json.loads(saved.read_text()) and len(data["rows"]) == 2 * len(SCENES) * len(THRESHOLDS)
+    assert data == json.loads(saved.read_text())
+    assert len(data["rows"]) == len(LAYOUTS) * len(SCENES) * len(THRESHOLDS)
+    assert {(row["anchors"], row["landmarks"]) for row in data["rows"]} == {(1, 0), (2, 0), (1, 5)}
     assert code == int(data["worst_median_ms"] >= data["limit_ms"])
     for row in data["rows"]:
         assert row["minimum_ms"] <= row["median_ms"] <= row["p90_ms"] and row["kept"] <= row["candidates"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 from torch import nn
 
 from edgeface.architecture import Architecture, ConvNetSpec, InputNorm, PyramidSpec, SCRFDHeadSpec
-from edgeface.backends import combinations
+from edgeface.backends import combinations, export_targets
 from edgeface.bundle import Bundle
 from edgeface.models.detector import deployable
+from edgeface.runners import open_runner
 from export import ExportRequest, export_model
 from export.group_norm import ChannelSums
 from export.onnx import export_onnx
+from export.parity import TOLERANCE, torch_heads
 from export.source import random_source
 from export.tflite import count_operators, export_tflite
 
@@ -32,6 +35,22 @@ GROUPED = Architecture(
     input=InputNorm(mean=127.5, std=128.0),
 )
 """All that the published networks have and ours has not, in a small network: group norm, nearest resize, mean."""
+
+
+@pytest.mark.parametrize("target", export_targets())
+def test_landmarks_of_a_head_that_the_levels_share(target: str, tmp_path: Path) -> None:
+    """Two anchors; each level's outputs in the order of the layout. Exporting checks parity."""
+    head = dataclasses.replace(GROUPED.head, norm="batch", groups=0, landmarks=5)
+    source = random_source(dataclasses.replace(GROUPED, head=head), 3)
+    exported = export_model(source, ExportRequest(target, "fp32", 96, 64), tmp_path)
+    batch = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    expected = torch_heads(source.network, batch)
+    with open_runner(exported.bundle) as runner:
+        found = runner.run(batch)
+    assert [value.shape[3] for value in found.values()] == 3 * [2, 8, 20]
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=TOLERANCE, err_msg=name)
+        assert set(exported.parity.max_abs) == set(found)
 
 
 @pytest.mark.parametrize(("target", "precision"), combinations("fp32", "fp16"))

@@ -38,23 +38,30 @@ def test_manifest_holds_the_figures(target: str, precision: str, exported: Expor
     assert max(parity["max_abs"].values()) > 0, "equal to the last bit: was torch compared with torch?"
 
 
-@pytest.mark.parametrize(("target", "precision"), combinations("fp32", "fp16"))
+@pytest.mark.parametrize(("target", "precision", "landmarks"), [
+    *((target, precision, False) for target, precision in combinations("fp32", "fp16")),
+    *((target, precision, True) for target, precision in combinations("fp32")),
+])
 def test_runner_equals_torch_on_other_inputs(
-    target: str, precision: str, exported: Exported, lively: Source
+    target: str, precision: str, landmarks: bool, exported: Exported, lively: Source,
+    pointed: Source,
 ) -> None:
+    network = (pointed if landmarks else lively).network
     random = np.random.default_rng(7)
     batch = random.integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)
     black, white = np.zeros_like(batch), np.full_like(batch, 255)
-    with open_runner(exported(target, precision)) as runner:
+    with open_runner(exported(target, precision, landmarks=landmarks)) as runner:
         for image in (batch, black, white):
-            expected = torch_heads(lively.network, image)
+            expected = torch_heads(network, image)
             found = runner.run(image)
             assert list(found) == list(expected)
+            assert ("kps_32" in found) == landmarks
             for head, value in found.items():
                 np.testing.assert_allclose(value, expected[head], rtol=0, atol=TOLERANCES[precision], err_msg=head)
 
 
-@pytest.mark.parametrize("name", ["edgeface-n", "damofd-0.5g", "scrfd-2.5g-bn"])
+@pytest.mark.parametrize("name", ["edgeface-n", "damofd-0.5g", "scrfd-2.5g-bn", "damofd-0.5g-kps",
+                                  "scrfd-0.5g-kps"])
 def test_random_weights_exercise_the_network(name: str) -> None:
     """Parity on outputs that are constant would prove little."""
     network = random_source(name, 0).network

@@ -71,7 +71,9 @@ def test_agent_examines_its_machine(device: dict[str, str], tmp_path: Path) -> N
 
 def test_agent_measures_with_every_runtime(device: dict[str, str], tmp_path: Path,
                                            exported: Callable[..., Bundle]) -> None:
-    jobs = tuple(Job(str(exported(target).path)) for target in export_targets())
+    bundles = [exported(target, landmarks=landmarks) for target in export_targets()
+               for landmarks in (False, True)]
+    jobs = tuple(Job(str(bundle.path)) for bundle in bundles)
     lines = ask(Request("measure", jobs, QUICK), device, tmp_path)
     assert [line for line in lines if "failed" in line or "error" in line] == []
     assert sum("measurement" in line for line in lines) == len(jobs)

@@ -25,6 +25,7 @@ def edited(name: str, **parts: dict[str, Any]) -> Architecture:
     ("EXTD", "(nearest: extd-fpn-32-prelu, "),
     ("edgefase-n", "(nearest: edgeface-n, "),
     ("damofd-0.5gbn", "(nearest: damofd-0.5g-bn, "),
+    ("scrfd-0.5g-kps-bn", "(nearest: scrfd-0.5g-kps, "),
     ("extd_ssd_48_lrelu", "(nearest: extd-ssd-48-lrelu, "),
     ("yolo", "(known: edgeface-n, damofd-0.5g, scrfd-0.5g, extd-fpn-32-prelu, eresfd-16, asfd-d0 and others; "),
     ("", "unknown model '' (known: edgeface-n, "),
@@ -66,6 +67,11 @@ def test_unknown_model_names_the_nearest(name: str, said: str) -> None:
     ("damofd-0.5g", {"head": {"groups": 0}}, "groups is 0"),
     ("damofd-0.5g", {"head": {"anchors": 0}}, "anchors is 0"),
     ("damofd-0.5g", {"head": {"stack": 1.5}}, "head.stack: expected an integer, got 1.5"),
+    ("damofd-0.5g", {"head": {"landmarks": 4}}, "head scrfd: landmarks is 4, accepted: 0 or 5"),
+    ("eresfd-16", {"head": {"landmarks": 5}}, "head s3fd: landmarks is 5, accepted: 0"),
+    ("damofd-0.5g", {"head": {"kernel": 3}}, "kernel is for plain and s3fd only, leave it out"),
+    ("edgeface-n", {"head": {"kernel": 2}}, "head plain: kernel is 2, accepted: 1 or 3"),
+    ("edgeface-n", {"head": {"prior": [4.0, 4.0]}}, "prior is for s3fd only, leave it out"),
     ("damofd-0.5g", {"input": {"std": 0}}, "std 0, accepted: a number each"),
 ])
 def test_architecture_that_cannot_be_built(name: str, parts: dict[str, Any], said: str) -> None:

@@ -1,8 +1,8 @@
 """Weights that SCRFD's authors trained, put into our SCRFD-0.5G, must compute what their own graph computes.
 
-This is what counting cannot show: order of layers, paddings, where the pyramid adds. Their file has towers and output
-convolutions of its own for each level and landmarks; the former is what our deployable variant folds to, and
-landmarks are left out.
+This is what counting cannot show: order of layers, paddings, where the pyramid adds. Their file has
+towers and output convolutions of its own for each level, and landmarks: that is our network with
+landmarks. Without them, our deployable variant folds to such towers, and shares a cls convolution.
 """
 
 from __future__ import annotations
@@ -15,37 +15,92 @@ import torch
 from edgeface.models import build
 from edgeface.models.blocks import ConvNorm
 from edgeface.models.detector import FaceNet, deployable
-from edgeface.models.head import FoldedSCRFDHead
+from edgeface.models.head import FoldedSCRFDHead, PlainHead
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def test_scrfd_equals_the_published_graph(shared: Path) -> None:
-    path = shared / "peers" / "scrfd_500m_kps_640x480.onnx"
-    graph = onnx.load(str(path)).graph
+STRIDES = (8, 16, 32)
+Weights = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def peer(shared: Path) -> Path:
+    return shared / "peers" / "scrfd_500m_kps_640x480.onnx"
+
+
+@pytest.fixture(scope="module")
+def weights(peer: Path) -> Weights:
+    """Name of a convolution's weight in their file -> that and its bias."""
+    graph = onnx.load(str(peer)).graph
     values = {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer}
-    weights = {n.input[1]: (values[n.input[1]], values[n.input[2]]) for n in graph.node if n.op_type == "Conv"}
-    image = torch.rand(1, 3, 480, 640, generator=torch.Generator().manual_seed(0)) * 255
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    theirs = session.run([f"out{i}" for i in range(6)], {"images": ((image - 127.5) / 128).numpy()})
-
-    net, head = filled(weights)
-    for level, stride in enumerate((8, 16, 32)):
-        put(head.cls, *weights[f"bbox_head.stride_cls.({stride}, {stride}).weight"])
-        with torch.no_grad():
-            outputs = net(image)
-        for ours, their, per_anchor in ((outputs[2 * level].sigmoid(), theirs[level], 1),
-                                        (outputs[2 * level + 1], theirs[3 + level], 4)):
-            flat = ours.permute(0, 2, 3, 1).reshape(-1, per_anchor)
-            torch.testing.assert_close(flat, torch.from_numpy(their).reshape(-1, per_anchor), rtol=1e-4, atol=1e-4)
+    convolutions = (n.input for n in graph.node if n.op_type == "Conv")
+    return {weight: (values[weight], values[bias]) for _, weight, bias in convolutions}
 
 
-def filled(weights: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> tuple[FaceNet, FoldedSCRFDHead]:
-    """Return the folded SCRFD-0.5G with these weights, and its head, whose one cls convolution is left out."""
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    return torch.rand(1, 3, 480, 640, generator=torch.Generator().manual_seed(0)) * 255
+
+
+@pytest.fixture(scope="module")
+def theirs(peer: Path, image: torch.Tensor) -> list[torch.Tensor]:
+    """Scores, boxes and landmarks, each of three levels."""
+    session = onnxruntime.InferenceSession(str(peer), providers=["CPUExecutionProvider"])
+    inputs = {"images": ((image - 127.5) / 128).numpy()}
+    outputs = session.run([f"out{i}" for i in range(9)], inputs)
+    return [torch.from_numpy(output) for output in outputs]
+
+
+def test_scrfd_equals_the_published_graph(
+    weights: Weights, image: torch.Tensor, theirs: list[torch.Tensor]
+) -> None:
     net = deployable(build("scrfd-0.5g-bn"))
     head = net.head
     assert isinstance(head, FoldedSCRFDHead)
+    fill(net, list(head.towers), weights)
+    for level, stride in enumerate(STRIDES):
+        put(head.box[level], *weights[f"bbox_head.stride_reg.({stride}, {stride}).weight"])
+    for level, stride in enumerate(STRIDES):
+        put(head.cls, *weights[f"bbox_head.stride_cls.({stride}, {stride}).weight"])
+        with torch.no_grad():
+            outputs = net(image)
+        same(outputs[2 * level].sigmoid(), theirs[level])
+        same(outputs[2 * level + 1], theirs[3 + level])
+
+
+def test_scrfd_with_landmarks_is_the_published_graph(
+    weights: Weights, image: torch.Tensor, theirs: list[torch.Tensor]
+) -> None:
+    """All nine outputs, and no weight is left over."""
+    net = deployable(build("scrfd-0.5g-kps"))
+    head = net.head
+    assert isinstance(head, PlainHead)
+    fill(net, [tower.layers for tower in head.tower], weights)
+    for level, stride in enumerate(STRIDES):
+        layers = {"cls": head.cls[level], "reg": head.box[level], "kps": head.kps[level][0]}
+        for kind, layer in layers.items():
+            put(layer, *weights[f"bbox_head.stride_{kind}.({stride}, {stride}).weight"])
+    theirs_in_all = sum(weight.numel() + bias.numel() for weight, bias in weights.values())
+    assert sum(p.numel() for p in net.parameters()) == theirs_in_all
+    with torch.no_grad():
+        outputs = net(image)
+    for level in range(3):
+        cls, box, kps = outputs[3 * level : 3 * level + 3]
+        same(cls.sigmoid(), theirs[level])
+        same(box, theirs[3 + level])
+        same(kps, theirs[6 + level])
+
+
+def same(ours: torch.Tensor, their: torch.Tensor) -> None:
+    """A map [1, A * C, H, W] and rows [H * W * A, C]."""
+    flat = ours.permute(0, 2, 3, 1).reshape(-1, their.shape[-1])
+    torch.testing.assert_close(flat, their.reshape(flat.shape), rtol=1e-4, atol=1e-4)
+
+
+def fill(net: FaceNet, towers: list[torch.nn.Module], weights: Weights) -> None:
+    """Put these weights into a folded SCRFD-0.5G; the output convolutions are left out."""
     # The exporter numbered folded layers in the order of the modules: 29 of the backbone, then 4 for each level.
     numbered = iter(weights[name] for name in sorted((n for n in weights if n.isdigit()), key=int))
     convs = [m for m in net.backbone.modules() if isinstance(m, ConvNorm)]
@@ -60,12 +115,10 @@ def filled(weights: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> tuple[FaceN
     for ours, their in names.items():
         for level, layer in enumerate(getattr(net.neck, ours)):
             put(layer, *weights[f"neck.{their}.{level}.conv.weight"])
-    for level, stride in enumerate((8, 16, 32)):
-        for layer in head.towers[level].children():
+    for tower in towers:
+        for layer in tower.children():
             put(layer, *next(numbered))
-        put(head.box[level], *weights[f"bbox_head.stride_reg.({stride}, {stride}).weight"])
     assert next(numbered, None) is None
-    return net, head
 
 
 def put(layer: torch.nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> None:

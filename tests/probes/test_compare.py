@@ -140,6 +140,15 @@ def test_equal_files_do_not_part(exported: Make, photo: Any, a: str, b: str) -> 
     assert lines[0].startswith(f"A and B agree: {len(comparison.pairs)} tensors within 0.001")
 
 
+@pytest.mark.parametrize("target", TARGETS[1:])
+def test_landmarks_are_paired_like_other_outputs(exported: Make, photo: Any, target: str) -> None:
+    one, other = (exported(name, landmarks=True) for name in ("onnx", target))
+    comparison = compared(one, other, photo)
+    assert comparison.parting is None and len(comparison.pairs) >= 34
+    shapes = [pair.shape for pair in comparison.pairs if pair.shape[-1] == 10]
+    assert shapes == [(1, 16, 20, 10), (1, 8, 10, 10), (1, 4, 5, 10)]
+
+
 def test_partners_are_the_same_modules(exported: Make, photo: Any) -> None:
     """ONNX names its nodes after modules too: no tensor is paired with a neighbour's."""
     def module(node: str) -> str:

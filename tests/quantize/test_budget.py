@@ -223,6 +223,39 @@ class TestHeadNoise:
         assert noise.power == pytest.approx(face.power)
         assert noise.damage == 0 < face.damage
 
+    def with_points(self, move: float = 0.0, cell: int = 0, **face: float) -> dict[str, np.ndarray]:
+        """The same with landmarks, those of one cell moved by so many strides to the right."""
+        kps = np.full((1, 40, 40, 10), 0.25, np.float32)
+        kps.reshape(-1, 5, 2)[cell, :, 0] += move
+        return self.heads(**face) | {"kps_32": kps}
+
+    @pytest.mark.parametrize(("move", "side"), [(0.1, 1.0), (0.1, 2.0), (-3.0, 1.0)])
+    def test_moved_landmarks_are_damage(self, move: float, side: float) -> None:
+        """By their distance in sides of the box; like a lost box at most."""
+        layout, score = HeadLayout((32,), landmarks=5), 1 / (1 + np.exp(-2))
+        before, after = self.with_points(side=side), self.with_points(move, side=side)
+        found = head_noise([before], [after], layout)
+        damage = (score * min(abs(move) / side, 1)) ** 2 / CANDIDATES
+        assert found.damage == pytest.approx(damage, rel=1e-3) and found.power["box_32"] == 0
+        background = (CANDIDATES - 1) / (1 + np.exp(6))
+        shift = score * abs(move) / side / (score + background)
+        assert found.landmark_shift == pytest.approx(shift, rel=1e-3)
+
+    def test_landmarks_of_the_background_are_none(self) -> None:
+        layout = HeadLayout((32,), landmarks=5)
+        background = head_noise([self.with_points()], [self.with_points(0.5, cell=1599)], layout)
+        face = head_noise([self.with_points()], [self.with_points(0.5)], layout)
+        assert background.power == pytest.approx(face.power)
+        assert (background.damage, background.landmark_shift) == (0, 0)
+        assert face.damage > 0 and self.compare(self.heads()).landmark_shift is None
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_broken_landmarks_are_the_worst_and_finite(self, bad: float) -> None:
+        layout = HeadLayout((32,), landmarks=5)
+        found = head_noise([self.with_points()], [self.with_points(bad)], layout)
+        assert found.power["kps_32"] == found.landmark_shift == 1e30
+        assert 0.7 / CANDIDATES < found.damage < np.inf
+
     def test_a_false_face_is_damage(self) -> None:
         found = self.heads()
         found["cls_32"][0, 39, 39, 0] = 2

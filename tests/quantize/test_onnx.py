@@ -87,6 +87,20 @@ def test_every_layer_is_int8(quantizer: OnnxQuantizer) -> None:
     assert "Relu" not in graph.kinds  # they became the lower end of a range
 
 
+def test_landmarks_have_scales_of_their_own(
+    exported: Callable[..., Bundle], photos: list[Image]
+) -> None:
+    """Each output ends in a DequantizeLinear of its own range."""
+    quantizer = OnnxQuantizer(exported("onnx", landmarks=True), photos, "mse")
+    graph, scales = Graph(quantizer.quantize().files[".onnx"]), {}
+    for output in graph.model.graph.output:
+        dequantized = graph.dequantized(output.name)
+        assert dequantized is not None and dequantized[0].op_type == "QuantizeLinear"
+        scales[output.name] = float(dequantized[1])
+    assert len(scales) == len(set(scales.values())) == 9
+    assert {"kps_8", "kps_16", "kps_32"} < set(scales)
+
+
 def test_contract_of_the_file(quantizer: OnnxQuantizer) -> None:
     graph = Graph(quantizer.quantize().files[".onnx"])
     floats = Graph(quantizer._model.SerializeToString())

@@ -160,6 +160,17 @@ class TestUnmeasured:
         made = quantize_model(request(exported("onnx")), tmp_path, data=mini_wider, note=notes.append)
         self.check(made, "the weights are random, so AP says nothing", notes)
 
+    def test_landmarks(
+        self, exported: Callable[..., Bundle], mini_wider: Path, tmp_path: Path
+    ) -> None:
+        """How far they moved is measured, AP or not; other networks have no such figure."""
+        for landmarks in (True, False):
+            floats = exported("onnx", landmarks=landmarks)
+            made = quantize_model(request(floats), tmp_path / str(landmarks), data=mini_wider)
+            assert set(made.accuracy["snr_db"]) == set(floats.manifest.outputs)
+            assert ("landmark_shift" in made.accuracy) == landmarks
+            assert 0 < made.accuracy.get("landmark_shift", 0.01) < 0.1
+
     def test_no_accuracy(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path) -> None:
         notes: list[str] = []
         photos = mini_wider / "WIDER_train" / "images"

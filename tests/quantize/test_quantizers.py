@@ -38,9 +38,11 @@ def batch(astronaut: Image, lively_size: tuple[int, int]) -> NDArray[np.uint8]:
     return letterbox(astronaut, *lively_size)[0][None]
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", ids=lambda param: param[0] + "-landmarks" * param[1],
+                params=[(target, landmarks) for landmarks in (False, True) for target in TARGETS])
 def bundle(request: pytest.FixtureRequest, exported: Callable[..., Bundle]) -> Bundle:
-    found: Bundle = exported(request.param)
+    target, landmarks = request.param
+    found: Bundle = exported(target, landmarks=landmarks)
     return found
 
 
@@ -94,9 +96,27 @@ def test_layers_in_float_take_their_noise_away(
     assert sum(half.values()) < sum(whole.values())
 
 
-def test_layers_are_the_convolutions(quantizer: Quantizer) -> None:
-    assert len(quantizer.layers) == len(set(quantizer.layers)) == 24
+def test_layers_are_the_convolutions(quantizer: Quantizer, bundle: Bundle) -> None:
+    outputs = len(bundle.manifest.head_layout.output_names)
+    assert len(quantizer.layers) == len(set(quantizer.layers)) == 18 + outputs
     assert not set(quantizer.layers).intersection(quantizer.float_layers)
+
+
+def test_every_output_is_quantised(
+    quantizer: Quantizer, bundle: Bundle, batch: NDArray[np.uint8], photos: list[Image],
+    tmp_path: Path,
+) -> None:
+    """An output that is exact is not in INT8. Where they are int8, each covers its own values."""
+    quantized, names = quantizer.quantize(), bundle.manifest.head_layout.output_names
+    found = noise(heads(bundle, quantized, batch, tmp_path), heads(bundle, None, batch, tmp_path))
+    assert tuple(found) == names and min(found.values()) > 0
+    if quantized.output_quantization is not None:
+        assert bundle.manifest.target == "tflite"
+        seen = [heads(bundle, None, photo[None], tmp_path) for photo in photos]
+        for name in names:
+            values = np.concatenate([[0], *(outputs[name].ravel() for outputs in seen)])
+            scale = quantized.output_quantization[name][0]
+            assert scale == pytest.approx(np.ptp(values) / 255, rel=0.01)
 
 
 def test_a_layer_that_is_none(quantizer: Quantizer) -> None:

@@ -77,6 +77,13 @@ def test_the_path_by_hand_is_the_module() -> None:
     assert [tuple(stage) for stage in executed(SMALL.backbone).values()] == list(PATH)
 
 
+@pytest.mark.parametrize("name", ["outputs", "detector", "depth", "plain"])
+def test_landmark_outputs_do_not_count_as_layers_with_relu(name: str) -> None:
+    pointed = dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, landmarks=5))
+    assert proxy(name, pointed) == proxy(name, SMALL)
+    assert macs_of(pointed, 64, 64) > macs_of(SMALL, 64, 64)
+
+
 def test_entropy_by_hand() -> None:
     """3 to 8 by 3x3: ln 27 / 2; depthwise 5x5: ln 25 / 2; ..."""
     read = [27, 25, 8, 144, 72, 24, 72, 8, 32, 72, 8, 32, 9, 32, 16, 9, 96]

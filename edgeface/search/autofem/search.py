@@ -16,6 +16,7 @@ from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
+from edgeface.progress import Progress, unseen
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
 from edgeface.training.assign import make_cells
@@ -24,7 +25,6 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 from edgeface.training.dataset import Cache
 from edgeface.training.losses import shot_losses
 from edgeface.training.options import get_recipe
-from edgeface.types import Progress
 
 GENOTYPE, CHECKPOINT = "genotype.json", "checkpoint.safetensors"
 WEIGHTS, CHOICES = 0, 1
@@ -34,7 +34,7 @@ MAX_GRADIENT = 10.0
 
 
 def search(options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu",
-           progress: Progress = lambda what, done, total: None) -> Genotype:
+           progress: Progress = unseen) -> Genotype:
     """Search on the photos in ``cache``; go on where the run folder is, if it has a checkpoint.
 
     Raises OptionError when that is of other options, DataError for fewer than two photos, ModelError for a network

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeface.architecture import Architecture
+from edgeface.architecture.layers import output_widths
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, Conv, expressivity
 from edgeface.search.scores.macs import STRIDES, by_stage
-
-OUTPUTS = 2
-"""convolutions of a level behind which is no ReLU: the last ones"""
 
 
 def outputs(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS) -> float:
@@ -22,6 +20,6 @@ def outputs(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[
     for stride, weight in zip(STRIDES, weights[1:], strict=True):
         convs = [Conv(layer.out_channels, layer.width, layer.kernel) for layer in stages[stride] if layer.kernel]
         if stride > STRIDES[0]:
-            convs = convs[:-OUTPUTS]
+            convs = convs[: -len(output_widths(architecture.head))]  # behind these is no ReLU
         total += weight * (expressivity(convs) + alpha * sum(conv.kernel for conv in convs))
     return total / sum(weights[1:])
