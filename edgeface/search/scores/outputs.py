@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edgeface.architecture import Architecture
 from edgeface.architecture.layers import output_widths
+from edgeface.architecture.specs import S3FDHeadSpec
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, Conv, expressivity
 from edgeface.search.scores.macs import STRIDES, by_stage
 
@@ -15,11 +16,12 @@ def outputs(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[
 
     A stem of stride 4 is c2 and reads 3 channels, for which the published form gives ln(3 / 3) = 0.
     """
-    stages = by_stage(architecture, SIDE_PX, SIDE_PX, lambda part: part.path)
+    stages, head = by_stage(architecture, SIDE_PX, SIDE_PX, lambda part: part.path), architecture.head
+    assert not isinstance(head, S3FDHeadSpec), "whose layers are not listed"
     total = 0.0
     for stride, weight in zip(STRIDES, weights[1:], strict=True):
         convs = [Conv(layer.out_channels, layer.width, layer.kernel) for layer in stages[stride] if layer.kernel]
         if stride > STRIDES[0]:
-            convs = convs[: -len(output_widths(architecture.head))]  # behind these is no ReLU
+            convs = convs[: -len(output_widths(head))]  # behind these is no ReLU
         total += weight * (expressivity(convs) + alpha * sum(conv.kernel for conv in convs))
     return total / sum(weights[1:])
