@@ -48,6 +48,15 @@ def test_layers_are_those_that_torch_runs(name, seed):
     assert params_of(architecture) == params
 
 
+def test_layers_with_landmarks_are_those_that_torch_runs():
+    architecture = SPACES["edge"].sample(0)
+    head = dataclasses.replace(architecture.head, landmarks=5, anchors=2)
+    architecture = dataclasses.replace(architecture, head=head)
+    expected, params = convolutions(architecture, 96, 64)
+    assert sorted(tuple(layer) for layer in layers_of(architecture, 96, 64) if layer.kernel) == sorted(expected)
+    assert params_of(architecture) == params
+
+
 def test_layers_of_the_shipped_network():
     from edgeface.models.complexity import count
 

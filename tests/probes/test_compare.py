@@ -22,7 +22,8 @@ from edgeface.cli import app, main
 from edgeface.errors import OptionError
 from edgeface.images import letterbox
 from edgeface.probes import TensorInfo
-from edgeface.probes.compare import PAIR_BONUS, Comparison, Pair, Side, Subject, compare, compare_sides, monotone
+from edgeface.probes.align import PAIR_BONUS, Side, monotone
+from edgeface.probes.compare import Comparison, Pair, Subject, compare, compare_sides
 from edgeface.runners.torch import TorchRunner
 
 if TYPE_CHECKING:
