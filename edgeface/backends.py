@@ -95,7 +95,7 @@ class Backend:
 
 def load_candidate_maker() -> Callable[..., Any]:
     """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
-    return _from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+    return _from_checkout("quantize.candidate:candidate_bundles", "the same command")
 
 
 _SERVERS = ("Linux x86_64", "Linux aarch64", "macOS arm64", "Windows AMD64")
