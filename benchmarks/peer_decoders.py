@@ -16,11 +16,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.decode import Decoded
+from edgeface.types import Floats
 
-Floats = NDArray[np.float32]
 Outputs = Mapping[str, Floats]
 Size = tuple[int, int]
 """width, height of the input in px"""

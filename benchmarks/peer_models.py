@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peer_decoders import (
-    Floats,
     Outputs,
     Size,
     decode_retinaface,
@@ -37,6 +36,7 @@ from edgeface.errors import BundleError, DataError, MissingExtraError
 from edgeface.images import as_rgb, read_image
 from edgeface.runners import Heads, Runner
 from edgeface.runners.onnxruntime import session_options
+from edgeface.types import Floats
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from edgeface.images import Image, fit_size, letterbox, read_image
 from edgeface.images.annotations import AnnotatedImage
+from edgeface.types import Doubles
 
-Floats = NDArray[np.float64]
 Group = tuple[str, str]
 """kind and value, such as ("occlusion", "heavy")"""
 
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 
     image: Image
     """uint8 RGB [480, 640, 3]"""
-    boxes: Floats
+    boxes: Doubles
     """[N, 4] x1, y1, x2, y2 of faces in px of the frame"""
     groups: Mapping[Group, NDArray[np.bool_]]
     """[N] which of them belong to a row of the result"""
@@ -102,7 +102,7 @@ def photo_frame(photo: Image, faces: AnnotatedImage) -> Frame:
     return Frame(letterbox(photo, WIDTH, HEIGHT)[0], faces.boxes * factors, groups, True)
 
 
-def fill_frames(photo: Image, box: Floats) -> Iterator[Frame]:
+def fill_frames(photo: Image, box: Doubles) -> Iterator[Frame]:
     """Crops in which the face ``box`` has each of the shares of the height."""
     for percent in FILLS:
         rows = round((box[3] - box[1]) * 100 / percent)
@@ -117,7 +117,7 @@ def fill_frames(photo: Image, box: Floats) -> Iterator[Frame]:
         yield _of_one(image, inside, "fill", percent)
 
 
-def roll_frames(image: Image, box: Floats, size: tuple[int, int]) -> Iterator[Frame]:
+def roll_frames(image: Image, box: Doubles, size: tuple[int, int]) -> Iterator[Frame]:
     """The letterboxed photo, ``size`` px in ``image``, turned around the face ``box``.
 
     None if a turn cuts the face.
@@ -135,17 +135,17 @@ def roll_frames(image: Image, box: Floats, size: tuple[int, int]) -> Iterator[Fr
             yield _of_one(turned, edges, "roll", degrees)
 
 
-def turned_half(half: Floats, degrees: float) -> Floats:
+def turned_half(half: Doubles, degrees: float) -> Doubles:
     """Half width and height [2] of the box around an ellipse with these half axes, turned."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.hypot(half * cosine, half[::-1] * sine)
 
 
-def _of_one(image: Image, box: Floats, kind: str, value: int) -> Frame:
+def _of_one(image: Image, box: Doubles, kind: str, value: int) -> Frame:
     return Frame(image, box[None], {(kind, str(value)): np.ones(1, np.bool_)}, False)
 
 
-def _heights(faces: AnnotatedImage) -> Floats:
+def _heights(faces: AnnotatedImage) -> Doubles:
     return (faces.boxes[:, 3] - faces.boxes[:, 1]).astype(np.float64)
 
 

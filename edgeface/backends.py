@@ -102,7 +102,7 @@ class Backend:
 
 def load_candidate_maker() -> Callable[..., Any]:
     """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
-    return from_checkout("quantize.candidate:candidate_bundles", "python -m benchmarks.latency_model --measure")
+    return from_checkout("quantize.candidate:candidate_bundles", "the same command")
 
 
 def load_verb(name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
-from edgeface.images import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
+from edgeface.images.reading import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
 from edgeface.progress import Progress, unseen
 from quantize.base import Image
 

@@ -68,6 +68,16 @@ def test_the_library_imports_nothing_of_the_checkout(package: str) -> None:
             assert not any(name.partition(".")[0] == package for name in names), path
 
 
+def test_a_class_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for package in ("edgeface", "export", "quantize"):
+        for path in sorted((PACKAGE.parent / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    homes.setdefault(node.name, []).append(str(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_few_modules_lie_in_no_room() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__", "cli"}
     assert len(loose) <= 12, sorted(loose)

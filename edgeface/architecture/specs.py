@@ -17,14 +17,24 @@ from edgeface.schema import from_fields, short
 
 
 @dataclass(frozen=True)
-class ConvNetSpec:
-    """Our own backbone: outputs at strides 8, 16 and 32."""
-
-    kind: str = field(default="convnet", init=False)
+class _Stages:
     widths: tuple[int, ...]
     """output channels of the stem and of each stage"""
     depths: tuple[int, ...]
-    """residuals of each stage"""
+    """blocks of each stage"""
+
+
+@dataclass(frozen=True)
+class _Blocks(_Stages):
+    block: str
+    """basic or bottleneck; asfd: these or depthwise"""
+
+
+@dataclass(frozen=True)
+class ConvNetSpec(_Stages):
+    """Our own backbone: outputs at strides 8, 16 and 32."""
+
+    kind: str = field(default="convnet", init=False)
 
 
 @dataclass(frozen=True)
@@ -37,27 +47,17 @@ class PlainNetSpec:
 
 
 @dataclass(frozen=True)
-class MobileNetSpec:
-    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32."""
+class MobileNetSpec(_Stages):
+    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32. The first width is of the first convolution."""
 
     kind: str = field(default="mobilenetv1", init=False)
-    widths: tuple[int, ...]
-    """of the first convolution, the stem, and c2 to c5"""
-    depths: tuple[int, ...]
-    """blocks of c2 to c5"""
 
 
 @dataclass(frozen=True)
-class ResNetSpec:
+class ResNetSpec(_Blocks):
     """Backbones of SCRFD-2.5G to -34G: outputs at strides 8, 16 and 32."""
 
     kind: str = field(default="resnetv1e", init=False)
-    widths: tuple[int, ...]
-    """of the stem and of c2 to c5"""
-    depths: tuple[int, ...]
-    """blocks of c2 to c5"""
-    block: str
-    """basic or bottleneck"""
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,17 @@ class EXTDSpec:
 
 
 @dataclass(frozen=True)
-class EResNetSpec:
-    """Backbone of EResFD: outputs at strides 4 to 128."""
+class EResNetSpec(_Stages):
+    """Backbone of EResFD: outputs at strides 4 to 128. Widths are of the first two layers, and of all others."""
 
     kind: str = field(default="eresfd", init=False)
-    widths: tuple[int, ...]
-    """of the first two layers, and of all others"""
-    depths: tuple[int, ...]
-    """blocks at strides 8 to 128"""
 
 
 @dataclass(frozen=True)
-class ASFDSpec:
-    """Backbones of ASFD: outputs at strides 4 to 128."""
+class ASFDSpec(_Blocks):
+    """Backbones of ASFD: outputs at strides 4 to 128. Depths are of c2 to c5; c6 and c7 have widths alone."""
 
     kind: str = field(default="asfd", init=False)
-    widths: tuple[int, ...]
-    """of the stem and of c2 to c7"""
-    depths: tuple[int, ...]
-    """blocks of c2 to c5"""
-    block: str
-    """basic, bottleneck or depthwise"""
 
 
 @dataclass(frozen=True)

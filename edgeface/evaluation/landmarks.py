@@ -27,12 +27,12 @@ from edgeface.errors import DataError, ModelError
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, read_annotations
 from edgeface.progress import Progress, unseen
+from edgeface.types import Doubles
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
     from edgeface.detector import Detector
 
-Floats = NDArray[np.float64]
 Boxes = NDArray[np.floating[Any]]
 
 SCORE_THRESHOLD = 0.3
@@ -57,7 +57,7 @@ class LandmarkAccuracy:
     """faces that count"""
 
     @classmethod
-    def of(cls, errors: Floats, annotated: int) -> LandmarkAccuracy:
+    def of(cls, errors: Doubles, annotated: int) -> LandmarkAccuracy:
         """errors [N] of the matched ones of ``annotated`` faces."""
         if not len(errors):
             return cls(None, None, 0, annotated)
@@ -138,7 +138,7 @@ def counting_faces(labels: AnnotatedImage, width: int, height: int) -> NDArray[n
     return ~labels.invalid & large & ~outside & _known(points).any(axis=1)
 
 
-def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.bool_]) -> Floats:
+def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.bool_]) -> Doubles:
     """Error of each face that counts and is matched."""
     assert found.landmarks is not None
     if not counting.any() or not len(found):
@@ -153,7 +153,7 @@ def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.
     return np.asarray((mean / _sizes(labels)[counting])[matched])
 
 
-def box_iou(a: Boxes, b: Boxes) -> Floats:
+def box_iou(a: Boxes, b: Boxes) -> Doubles:
     """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
     a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
@@ -168,7 +168,7 @@ def _known(points: Boxes) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(points).all(axis=2))
 
 
-def _sizes(labels: AnnotatedImage) -> Floats:
+def _sizes(labels: AnnotatedImage) -> Doubles:
     """sqrt(width x height) in px of the photo [N]."""
     sides = labels.boxes[:, 2:].astype(np.float64) - labels.boxes[:, :2]
     return np.asarray(np.sqrt(sides.prod(axis=1)))

@@ -50,7 +50,7 @@ LARGE_SIDE_PX, SMALL_SIDE_PX = 30, 100
 
 
 @dataclass(frozen=True)
-class View:
+class ScaledView:
     """One look at a photo."""
 
     scale: float
@@ -113,23 +113,23 @@ def detect_views(image: Image, detect: Callable[[Image], Detections], agreed_onl
     return Detections(boxes[:TOP_K].astype(np.float32), scores[:TOP_K].astype(np.float32))
 
 
-def views(width: int, height: int) -> Iterator[View]:
+def views(width: int, height: int) -> Iterator[ScaledView]:
     """The views of a photo of that size in px, in the order of the table above."""
     area = math.sqrt(AREA_PX / (width * height))
     least = _least_scale(width, height)
     small = 0.5 if area >= 0.75 else 0.5 * area
     plain = plain_scale(width, height)
-    yield View(plain)
-    yield View(plain, mirrored=True)
-    yield View(max(small, least), counts="large")
+    yield ScaledView(plain)
+    yield ScaledView(plain, mirrored=True)
+    yield ScaledView(max(small, least), counts="large")
     if area <= 1:
-        yield View(max((small + area) / 2, least), counts="large")
+        yield ScaledView(max((small + area) / 2, least), counts="large")
         return
     scale = min(2.0, area)
     while scale < area:
-        yield View(max(scale, least), counts="small")
+        yield ScaledView(max(scale, least), counts="small")
         scale *= 2
-    yield View(max(area, least), counts="small")
+    yield ScaledView(max(area, least), counts="small")
 
 
 def plain_scale(width: int, height: int) -> float:

@@ -2,28 +2,6 @@
 
 from __future__ import annotations
 
-from edgeface.images.reading import (
-    ACCEPTED,
-    CAMERA,
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Image,
-    as_rgb,
-    decode_image,
-    fit_size,
-    folder_images,
-    letterbox,
-    oriented,
-    place,
-    read_image,
-    source_kind,
-    sources,
-    video_fps,
-    video_frames,
-)
+from edgeface.images.reading import Image, as_rgb, decode_image, fit_size, letterbox, place, read_image, sources
 
-__all__ = [
-    "ACCEPTED", "CAMERA", "IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Image", "as_rgb", "decode_image", "fit_size",
-    "folder_images", "letterbox", "oriented", "place", "read_image", "source_kind", "sources", "video_fps",
-    "video_frames",
-]
+__all__ = ["Image", "as_rgb", "decode_image", "fit_size", "letterbox", "place", "read_image", "sources"]

@@ -1,4 +1,4 @@
-"""Networks as data (Architecture) and as torch modules. Importing this package does not import torch."""
+"""Networks as torch modules; torch is imported when one is built. What a network is, is data: edgeface.architecture."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeface.architecture.architecture import Architecture
+from edgeface.backends import load_candidate_maker
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Protocol
@@ -69,7 +70,10 @@ class LatencyOracle:
             self._keep(sizes[0], table)
 
     def check(self) -> None:
-        """Raise DeviceError for a device that cannot be reached: before files are made for it, not after."""
+        """Raise DeviceError for a device that cannot be reached, OptionError where no files can be made for it: before
+        anything is chosen, not after."""
+        if not self.ray:
+            load_candidate_maker()
         if self.device != LOCAL and not self.ray:
             with open_device(self.device) as device:
                 device.check()

@@ -14,7 +14,7 @@ from edgeface.decode import HeadLayout
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import OptionError
-from edgeface.evaluation.multiscale import MultiScaleDetector, View, box_vote, detect_views, views
+from edgeface.evaluation.multiscale import MultiScaleDetector, ScaledView, box_vote, detect_views, views
 from edgeface.images import Image
 from edgeface.runners import Heads, Runner
 
@@ -184,7 +184,7 @@ def test_views_are_trusted_with_sizes(side: tuple[int, int], counts: str, kept: 
         factors = np.array([view.shape[1] / 403, view.shape[0] / 301] * 2, np.float32)
         return Detections((corners * factors)[None], np.ones(1, np.float32))
 
-    found = View(scale, counts=counts).detect(scene(403, 301), exact)
+    found = ScaledView(scale, counts=counts).detect(scene(403, 301), exact)
     assert len(found) == kept
     if kept:
         np.testing.assert_allclose(found.boxes[0], corners, rtol=1e-6)
@@ -194,7 +194,7 @@ def test_at_most_750_boxes() -> None:
     many = scene(1200, 800, *((x, y, 6) for x in range(0, 1200, 24) for y in range(0, 800, 24)))
     assert len(bright(many)) == 50 * 34
     assert len(detect_views(many, bright)) == 750
-    assert len(View(1.0).detect(many, bright)) == 750
+    assert len(ScaledView(1.0).detect(many, bright)) == 750
 
 
 class BlobRunner(Runner):

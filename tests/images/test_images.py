@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from edgeface.errors import ImageError
-from edgeface.images import (
+from edgeface.images.headers import exif_orientation, inspect
+from edgeface.images.reading import (
     as_rgb,
     decode_image,
     fit_size,
@@ -29,7 +30,6 @@ from edgeface.images import (
     sources,
     video_fps,
 )
-from edgeface.images.headers import exif_orientation, inspect
 
 ORIENTATION = 0x0112
 VERSION = tuple(int(part) for part in cv2.__version__.split(".")[:2])

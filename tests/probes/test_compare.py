@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.images import letterbox
 from edgeface.probes import TensorInfo
-from edgeface.probes.compare import PAIR_BONUS, Comparison, Pair, Side, Subject, compare, compare_sides, monotone
+from edgeface.probes.align import PAIR_BONUS, Side, monotone
+from edgeface.probes.compare import Comparison, Pair, Subject, compare, compare_sides
 from edgeface.runners.torch import TorchRunner
 
 if TYPE_CHECKING:

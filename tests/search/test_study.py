@@ -165,6 +165,14 @@ def test_a_budget_everything_keeps_is_noted(done, small_space, tmp_path):
     assert "excludes nothing" in notes[0]
 
 
+def test_without_a_checkout_nothing_is_chosen(small_space, tmp_path, monkeypatch):
+    study = Study(dataclasses.replace(OPTIONS, space=small_space), tmp_path / "run", sound_progress, quiet_note)
+    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    with pytest.raises(OptionError, match="runs from a checkout of the project: clone it and run: the same command"):
+        study.run(lambda r: None)
+    assert not (tmp_path / "run" / "round-0.json").exists()
+
+
 def test_a_budget_must_be_given():
     with pytest.raises(OptionError, match="--objective budget needs --budget-ms"):
         dataclasses.replace(OPTIONS, objective="budget", budget_ms=0.0)

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from edgeface.architecture import get_architecture
 from edgeface.cli import app
 from edgeface.errors import DataError, ModelError, OptionError, TrainingError
-from edgeface.models import build, get_architecture
+from edgeface.models import build
 from edgeface.options import field_help
 from edgeface.training import open_photos, train_model
 from edgeface.training.checkpoint import read_meta
