@@ -32,7 +32,7 @@ from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import check_choice, parse_size
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 PRECISIONS = ("fp32", "int8")
 MULTIPLE_PX = 32

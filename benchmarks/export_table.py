@@ -28,7 +28,7 @@ from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
 from edgeface.models.complexity import count
 from edgeface.options import parse_size
-from edgeface.progress import Progress
+from edgeface.types import Progress
 from export.pipeline import export_model
 from export.request import ExportRequest
 from export.source import load_source, random_source

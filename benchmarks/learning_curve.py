@@ -23,8 +23,8 @@ from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
 from edgeface.models import Architecture
-from edgeface.progress import Progress
 from edgeface.runners.torch import TorchRunner
+from edgeface.types import Progress
 from edgeface.zoo import load_weights_file, network_with
 
 SETTINGS = ("easy", "medium", "hard")

@@ -27,9 +27,9 @@ from edgeface.latency.environment import Machine, Moment, other_load
 from edgeface.latency.measurement import Environment, Relative, Stage, invalid_reasons, relative
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import ratio
-from edgeface.progress import Progress
 from edgeface.runners.files import to_tensor
 from edgeface.runners.onnxruntime import session_options
+from edgeface.types import Progress
 
 Size = tuple[int, int]
 

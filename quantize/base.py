@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 
 Image = NDArray[np.uint8]
 

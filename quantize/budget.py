@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from edgeface.errors import QuantizeError
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 from quantize.base import Quantized, Quantizer
 from quantize.journal import QuantizeJournal
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.images.reading import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 from quantize.base import Image
 
 MAX_PHOTOS = 4096

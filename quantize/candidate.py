@@ -19,8 +19,8 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
 from edgeface.images import letterbox
 from edgeface.latency.photo import synthetic_photo
-from edgeface.progress import Progress
 from edgeface.quiet import quiet_stage
+from edgeface.types import Progress
 from edgeface.workers.processes import Processes
 from export.pipeline import check_writable, float_manifest
 from export.request import Converted, ExportRequest

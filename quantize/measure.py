@@ -22,9 +22,8 @@ from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
 from edgeface.images import read_image
-from edgeface.progress import Progress, unseen
 from edgeface.runners import Heads, open_runner
-from edgeface.types import Floats
+from edgeface.types import Floats, Progress, unseen
 from export.pipeline import scratch_folder
 from quantize.base import Image, Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param
 from edgeface.probes import open_probe
-from edgeface.progress import Progress, unseen
 from edgeface.runners.ncnn import read_model
+from edgeface.types import Progress, unseen
 from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights

@@ -19,7 +19,7 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.onnxruntime import OnnxRuntimeProbe
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before

@@ -17,8 +17,8 @@ from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.progress import Progress, unseen
 from edgeface.quiet import quiet_stage
+from edgeface.types import Progress, unseen
 from export.pipeline import Stage, check_writable, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer

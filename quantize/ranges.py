@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import OptionError, QuantizeError
-from edgeface.progress import Progress, unseen
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Progress, unseen
 from quantize.base import Image
 
 if TYPE_CHECKING:

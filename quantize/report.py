@@ -15,7 +15,7 @@ from edgeface.files import atomic_write
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
-from edgeface.progress import Progress
+from edgeface.types import Progress
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization
 

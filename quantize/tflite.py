@@ -30,8 +30,8 @@ import numpy as np
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
-from edgeface.progress import Progress, unseen
 from edgeface.quiet import quiet
+from edgeface.types import Progress, unseen
 from export.request import require
 from quantize.base import Image, Quantized, Quantizer
 from quantize.ranges import observe

@@ -18,7 +18,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT
 def commands(text: str) -> list[str]:
     """Lines of code blocks, and code within sentences, that call the command line."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [line for language, block in blocks if not language for line in block.splitlines()]
+    lines = [line for language, block in blocks if not language for line in block.replace("\\\n", " ").splitlines()]
     sentences = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", sentences)]
     calls = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]

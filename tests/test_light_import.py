@@ -43,7 +43,7 @@ WITH_TORCH = ("models", "training", "search/autofem")
 WITH_EXTRAS = ("evaluation", "predict", "search")
 """folders of which modules may ask for an extra"""
 ROOMS = sorted({path.parent.relative_to(ROOT / "edgeface").as_posix() for path in ROOT.glob("edgeface/**/*.py")}
-               - set(WITH_TORCH))
+               - {*WITH_TORCH, "cli"})  # without typer, edgeface.cli says so itself: tests/cli
 
 IMPORT_ALL = textwrap.dedent(
     """

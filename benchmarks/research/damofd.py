@@ -20,8 +20,8 @@ from functools import lru_cache
 from edgeface.architecture.layers import block_part
 from edgeface.architecture.structure import SuperBlock, format_structure, parse, round8
 from edgeface.errors import OptionError
-from edgeface.progress import Progress, unseen
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, block_score, check_weights
+from edgeface.types import Progress, unseen
 
 ITERATIONS = 96_000
 POPULATION = 256

@@ -1,9 +1,13 @@
-"""``edgeface doctor``."""
+"""``edgeface doctor``: what is installed here, in which version, what is missing and how to get it."""
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
 from typing import Any
 
+from edgeface import __version__
+from edgeface.backends import BACKENDS, PRECISIONS
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, print_table, say
 
@@ -14,9 +18,22 @@ edgeface doctor
 edgeface doctor --format json"""
 
 
-def command(format: Format = "table") -> None:
-    from edgeface.doctor import diagnose
+TOOLS = (
+    ("numpy", "", "everything"),
+    ("opencv-python-headless", "", "everything"),
+    ("typer", "cli", "the command line"),
+    ("torch", "zoo", "running a model by name, training, exporting"),
+    ("safetensors", "zoo", "reading weights"),
+    ("scipy", "eval", "edgeface eval"),
+    ("matplotlib", "eval", "plots"),
+    *((name, "export", "exporting and quantising to " + ", ".join(b.target for b in BACKENDS.values()
+                                                                  if name in b.converters))
+      for name in dict.fromkeys(name for b in BACKENDS.values() for name in b.converters)),
+)
+"""distribution, extra that brings it, what needs it"""
 
+
+def command(format: Format = "table") -> None:
     report = diagnose()
     if format == "json":
         print_json(report)
@@ -42,3 +59,48 @@ def _reasons(backends: list[dict[str, Any]]) -> dict[str, list[str]]:
             if state != "on":
                 reasons.setdefault(state, []).append(f"{row['target']} {precision}")
     return reasons
+
+
+def diagnose() -> dict[str, Any]:
+    """Return a JSON-ready report: platform, tools, backends, models."""
+    from edgeface import zoo
+
+    tools = []
+    for name, extra, purpose in TOOLS:
+        version = _version(name)
+        tools.append({"package": name, "version": version, "for": purpose,
+                      "fix": None if version else _install(extra)})
+    backends = []
+    for row in BACKENDS.values():
+        found = row.installed()
+        backends.append({
+            "target": row.target, "runtime": found[0] if found else row.distributions[0],
+            "version": found[1] if found else None,
+            "fix": None if found else _install(row.extra),
+            "platforms": list(row.platforms), "here": _platform() in row.platforms,
+            "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},
+        })
+    return {
+        "edgeface": __version__,
+        "python": platform.python_version(),
+        "platform": _platform(),
+        "tools": tools,
+        "backends": backends,
+        "models_with_weights": list(zoo.names()),
+    }
+
+
+def _platform() -> str:
+    """Such as ``Linux aarch64``; as the rows of the capability table name them."""
+    return f"{platform.system().replace('Darwin', 'macOS')} {platform.machine()}"
+
+
+def _version(distribution: str) -> str | None:
+    # OpenCV comes under several names that serve alike.
+    names = (distribution, "opencv-python", "opencv-contrib-python") if "opencv" in distribution else (distribution,)
+    installed = (next(iter(metadata.distributions(name=name)), None) for name in names)
+    return next((found.version for found in installed if found), None)
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'edgeface[{extra}]'" if extra else "pip install edgeface"

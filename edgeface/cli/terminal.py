@@ -66,7 +66,7 @@ class Terminal:
         """``done`` of ``total`` parts of the step ``what`` are done; another ``what`` than before begins a new bar.
 
         total: 0 where it is not known. note: what there is to say at the moment. See
-        :class:`edgeface.progress.Progress`.
+        :class:`edgeface.types.Progress`.
         """
         if not self.shown:
             return

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from edgeface.errors import DataError, ModelError
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, read_annotations
-from edgeface.progress import Progress, unseen
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Progress, unseen
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections

@@ -32,7 +32,7 @@ from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol,
 from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
 from edgeface.images import read_image
 from edgeface.options import EVALUATION_SCALES
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 from edgeface.zoo import is_network
 
 SCALES = EVALUATION_SCALES

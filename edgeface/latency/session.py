@@ -40,7 +40,7 @@ from edgeface.latency.measurement import (
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.latency.statistics import ratio
 from edgeface.latency.worker_process import PYTHON, WorkerProcess
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 __all__ = ["Failed", "Finished", "Job", "Progress", "Protocol", "measure"]
 

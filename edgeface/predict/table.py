@@ -32,9 +32,8 @@ from edgeface.latency.devices import Device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.options import parse_size
-from edgeface.progress import Progress
 from edgeface.schema import from_fields, short, to_fields
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Progress
 
 FORMAT_VERSION = 1
 MAX_TABLE_BYTES = 64 << 20

@@ -17,10 +17,10 @@ import numpy as np
 from edgeface.errors import MissingExtraError
 from edgeface.options import parse_size
 from edgeface.predict.first_networks import first_networks
-from edgeface.progress import Progress, unseen
 from edgeface.search.results import Candidate, Key, ScoredNetwork
 from edgeface.search.selection import Goal
 from edgeface.search.space import Space
+from edgeface.types import Progress, unseen
 
 try:
     from pymoo.algorithms.moo.nsga2 import NSGA2

@@ -31,10 +31,10 @@ from edgeface.predict.table import (
     measure,
     none_measured,
 )
-from edgeface.progress import Progress
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import Candidate
+from edgeface.types import Progress
 from edgeface.workers import open_workers
 
 Note = Callable[[str], None]

@@ -22,7 +22,6 @@ from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import atomic_write
 from edgeface.options import parse_size
 from edgeface.predict.table import LatencyTable
-from edgeface.progress import Progress
 from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
 from edgeface.search.evolution import FRESH, Pool, evolve
@@ -33,6 +32,7 @@ from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, Scor
 from edgeface.search.scores.registry import proxy
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
+from edgeface.types import Progress
 
 STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
 ENDS = (48, 25)

@@ -11,8 +11,8 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
-from edgeface.progress import Progress, unseen
 from edgeface.training.options import AugmentOptions, TrainOptions
+from edgeface.types import Progress, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.annotations import AnnotatedImage

@@ -29,7 +29,7 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, check_boxes
-from edgeface.progress import Progress, unseen
+from edgeface.types import Progress, unseen
 
 LEVELS = 3
 LONG_SIDE_PX = 640

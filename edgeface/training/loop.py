@@ -40,7 +40,6 @@ from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
 from edgeface.files import atomic_write
 from edgeface.models import Architecture, build
-from edgeface.progress import Progress, unseen
 from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
@@ -52,6 +51,7 @@ from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
 from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
 from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_sha256
+from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
 
 LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives",

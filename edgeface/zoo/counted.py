@@ -14,8 +14,8 @@ from pathlib import Path
 from edgeface.architecture.registry import get_architecture, listed
 from edgeface.backends import require_module
 from edgeface.files import atomic_write
-from edgeface.progress import Progress, unseen
 from edgeface.schema import from_fields, read_packaged
+from edgeface.types import Progress, unseen
 
 PATH = Path(__file__).with_name("complexity.json")
 COUNTED_AT = (640, 480)

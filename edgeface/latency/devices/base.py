@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.backends import BACKENDS, Backend
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self

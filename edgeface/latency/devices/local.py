@@ -11,7 +11,7 @@ from edgeface.latency.devices.base import Device, Finding, findings
 from edgeface.latency.examine import examine
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import LOCAL, Job, Protocol
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from edgeface.latency.session import Failed, Finished

@@ -39,7 +39,7 @@ from edgeface.latency.devices.run import Run, content_key
 from edgeface.latency.devices.session import Session
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from edgeface.latency.session import Failed, Finished

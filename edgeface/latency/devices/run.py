@@ -11,7 +11,7 @@ from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.devices.journal import Journal
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.progress import Progress
+from edgeface.types import Progress
 
 if TYPE_CHECKING:
     from edgeface.latency.session import Failed, Finished

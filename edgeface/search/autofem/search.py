@@ -16,7 +16,6 @@ from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
-from edgeface.progress import Progress, unseen
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
 from edgeface.training.assign import make_cells
@@ -25,6 +24,7 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 from edgeface.training.dataset import Cache
 from edgeface.training.losses import shot_losses
 from edgeface.training.options import get_recipe
+from edgeface.types import Progress, unseen
 
 GENOTYPE, CHECKPOINT = "genotype.json", "checkpoint.safetensors"
 WEIGHTS, CHOICES = 0, 1

@@ -43,7 +43,6 @@ from edgeface.architecture.specs import (
 )
 from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import DataError, ModelError, OptionError
-from edgeface.images.annotations import read_annotations
 
 STAGES = ("stem", "c2", "c3", "c4", "c5")
 WEIGHTS = (0.20, 0.27, 0.25, 0.18, 0.10)
@@ -164,6 +163,8 @@ def read_backbone(text: str) -> Backbone:
 
 def weights_of_annotations(path: Path) -> tuple[float, ...]:
     """:func:`stage_weights` of the faces in an annotation file, in px of its photos. Raises DataError."""
+    from edgeface.images.annotations import read_annotations
+
     sides = [math.sqrt(max(0.0, float(x2 - x1)) * max(0.0, float(y2 - y1)))
              for image in read_annotations(path) for x1, y1, x2, y2 in image.boxes]
     return stage_weights(sides)
