@@ -51,6 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 lint: $(STAMP) ## ruff (lint) and mypy (types)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy edgeface export quantize benchmarks
 
 test: lint ## lint, types and the quick tests (minutes)

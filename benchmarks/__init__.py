@@ -1,4 +1,5 @@
-"""Commands that produce the project's own tables and plots. Those in :mod:`benchmarks.research` prove claims."""
+"""Commands that produce the project's own tables and plots. Those in :mod:`benchmarks.research`
+prove claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``python -m benchmarks``: the tables that need nothing but the checkout: postprocessing and training speed.
+"""``python -m benchmarks``: the tables that need nothing but the checkout: postprocessing and
+training speed.
 
 Latency has a command of its own: ``python -m benchmarks.bench``.
 """

@@ -1,14 +1,17 @@
-"""``python -m benchmarks.against BUNDLE ... [--peer FILE.onnx]``: exported files against something else, turn by turn.
+"""``python -m benchmarks.against BUNDLE ... [--peer FILE.onnx]``: exported files against something
+else, turn by turn.
 
-Without --peer, against the same network run eagerly by PyTorch: what an export is worth. All Bundles are then of one
-network; its parameters do not change its latency, so that random ones do. PyTorch has two rows: the network as it is
-trained, and with normalisations folded into the convolutions, as :class:`edgeface.runners.torch.TorchRunner` runs it.
+Without --peer, against the same network run eagerly by PyTorch: what an export is worth. All
+Bundles are then of one network; its parameters do not change its latency, so that random ones do.
+PyTorch has two rows: the network as it is trained, and with normalisations folded into the
+convolutions, as :class:`edgeface.runners.torch.TorchRunner` runs it.
 
-With --peer, against a network that others published as .onnx, converted to ncnn by pnnx: for devices where ncnn is what
-there is. It is fed, and all its outputs are fetched, as our own runner does. (In ONNX Runtime, `make bench` does this.)
+With --peer, against a network that others published as .onnx, converted to ncnn by pnnx: for
+devices where ncnn is what there is. It is fed, and all its outputs are fetched, as our own runner
+does. (In ONNX Runtime, `make bench` does this.)
 
-One process runs everything, a round has one slice of each in shuffled order, and ratios come with the interval of every
-other benchmark.
+One process runs everything, a round has one slice of each in shuffled order, and ratios come with
+the interval of every other benchmark.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ WARM_UP = 3
 
 Run = Callable[[], Any]
 
+
 def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
     """Name -> one pass of PyTorch over one photo."""
     import torch
@@ -67,12 +71,15 @@ def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
 
 
 def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
-    """The same for a published .onnx in ncnn, at the size of ``bundle``. Raises DataError, ExportError,
-    MissingExtraError."""
+    """The same for a published .onnx in ncnn, at the size of ``bundle``. Raises DataError,
+    ExportError, MissingExtraError."""
     from export.ncnn import run_pnnx
 
     size = bundle.manifest.input
-    with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeface-") as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         try:
             source = Path(shutil.copy(path, Path(folder) / "peer.onnx"))
         except OSError as error:
@@ -80,7 +87,9 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
         param, weights = run_pnnx(source, path.name, size.width, size.height)
         source.with_name("bin").write_bytes(weights)
         net = new_net(threads)
-        if net.load_param_mem(param.decode("ascii")) or net.load_model(str(source.with_name("bin"))):
+        if net.load_param_mem(param.decode("ascii")) or net.load_model(
+            str(source.with_name("bin"))
+        ):
             raise DataError(f"ncnn does not run {path}: give an .onnx with one image input")
     (name,), photo = net.input_names(), photo_of(bundle)
 
@@ -105,10 +114,15 @@ def subjects(bundles: Sequence[Bundle], peer: Path | None, threads: int) -> dict
     """
     first = bundles[0].manifest
     for manifest in (bundle.manifest for bundle in bundles):
-        same = (manifest.input.width, manifest.input.height) == (first.input.width, first.input.height)
+        same = (manifest.input.width, manifest.input.height) == (
+            first.input.width,
+            first.input.height,
+        )
         if not same or (peer is None and manifest.architecture != first.architecture):
-            raise OptionError(f"{manifest.folder_name} is not of the network and size of {first.folder_name}: compare "
-                              "Bundles of one network and size, or with --peer of one size")
+            raise OptionError(
+                f"{manifest.folder_name} is not of the network and size of {first.folder_name}:"
+                " compare Bundles of one network and size, or with --peer of one size"
+            )
     found = peer_run(peer, bundles[0], threads) if peer else torch_runs(bundles[0], threads)
     found.update((b.path.name, _pass(open_runner(b, threads), photo_of(b))) for b in bundles)
     return found
@@ -118,7 +132,9 @@ def _pass(runner: Runner, photo: NDArray[np.uint8]) -> Run:
     return lambda: runner.run(photo)
 
 
-def measure(runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal) -> dict[str, list[Doubles]]:
+def measure(
+    runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal
+) -> dict[str, list[Doubles]]:
     """Name -> ms of each pass, one array a round."""
     for run in runs.values():
         for _ in range(WARM_UP):
@@ -143,8 +159,14 @@ def _timed(run: Run) -> float:
 def rows_of(samples: dict[str, list[Doubles]]) -> list[dict[str, Any]]:
     """One for each subject, with its time over that of the first."""
     reference = next(iter(samples.values()))
-    return [{"name": name, **Summary.of(np.concatenate(rounds)).to_json(),
-             "ratio": ratio(rounds, reference).to_json()} for name, rounds in samples.items()]
+    return [
+        {
+            "name": name,
+            **Summary.of(np.concatenate(rounds)).to_json(),
+            "ratio": ratio(rounds, reference).to_json(),
+        }
+        for name, rounds in samples.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +186,10 @@ class Options(Printed):
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.rounds < 2:
-            raise OptionError(f"--threads {self.threads} --rounds {self.rounds}: give 1 thread and 2 rounds or more")
+            raise OptionError(
+                f"--threads {self.threads} --rounds {self.rounds}: give 1 thread and 2 rounds or"
+                " more"
+            )
 
 
 def _run(o: Options) -> None:
@@ -172,12 +197,37 @@ def _run(o: Options) -> None:
     with Terminal(steps=True) as terminal, pinned(o.threads):
         rows = rows_of(measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal))
     size = bundles[0].manifest.input
-    result = {"width": size.width, "height": size.height, "threads": o.threads, "rows": rows,
-              "environment": environment("torch", *installed_runtimes())}
-    lines = [(r["name"], f"{r['median']:.2f}", f"{r['min']:.2f}", f"{r['p90']:.2f}", f"{r['ratio']['value']:.3f}",
-              f"{r['ratio']['low']:.3f} to {r['ratio']['high']:.3f}", r["ratio"]["verdict"]) for r in rows]
-    text = table((f"{size.width}x{size.height}, {o.threads} thread{'s' * (o.threads > 1)}", "median ms", "min", "p90",
-                  "ratio", "95 %", "verdict"), lines)
+    result = {
+        "width": size.width,
+        "height": size.height,
+        "threads": o.threads,
+        "rows": rows,
+        "environment": environment("torch", *installed_runtimes()),
+    }
+    lines = [
+        (
+            r["name"],
+            f"{r['median']:.2f}",
+            f"{r['min']:.2f}",
+            f"{r['p90']:.2f}",
+            f"{r['ratio']['value']:.3f}",
+            f"{r['ratio']['low']:.3f} to {r['ratio']['high']:.3f}",
+            r["ratio"]["verdict"],
+        )
+        for r in rows
+    ]
+    text = table(
+        (
+            f"{size.width}x{size.height}, {o.threads} thread{'s' * (o.threads > 1)}",
+            "median ms",
+            "min",
+            "p90",
+            "ratio",
+            "95 %",
+            "verdict",
+        ),
+        lines,
+    )
     emit(result, text, o.format, o.save)
 
 

@@ -1,10 +1,12 @@
-"""``python -m benchmarks.bench``: our model on every runtime, and the peers beside it, on this machine or a device.
+"""``python -m benchmarks.bench``: our model on every runtime, and the peers beside it, on this
+machine or a device.
 
-Every target as fp32 and int8, at each size, on each number of threads, measured with the latency protocol; records go
-to latency.json and a report to report.html, in OUT/bench for this machine and in OUT/bench/DEVICE for another. Bundles
-that OUT already has are used if they hold the shipped weights. INT8 files are made within the accuracy budget when
---data is a WIDER FACE root, without it from the photos of --calibration, and are otherwise left out. What was measured
-is kept after every step: a run that was stopped goes on where it was.
+Every target as fp32 and int8, at each size, on each number of threads, measured with the latency
+protocol; records go to latency.json and a report to report.html, in OUT/bench for this machine and
+in OUT/bench/DEVICE for another. Bundles that OUT already has are used if they hold the shipped
+weights. INT8 files are made within the accuracy budget when --data is a WIDER FACE root, without it
+from the photos of --calibration, and are otherwise left out. What was measured is kept after every
+step: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -115,7 +117,9 @@ class Bundles:
             bundle = Bundle.open(path)
             if bundle.manifest.weights.sha256 == self.weights_sha256:
                 return bundle
-        return self._quantised(target, size) if precision == "int8" else self._exported(target, size)
+        return (
+            self._quantised(target, size) if precision == "int8" else self._exported(target, size)
+        )
 
     def _exported(self, target: str, size: Size) -> Bundle:
         from export import ExportRequest, export_model
@@ -123,21 +127,37 @@ class Bundles:
 
         self.terminal.line(f"exporting {self.o.model} to {target}, {size[0]}x{size[1]}")
         request = ExportRequest(target, "fp32", *size)
-        return export_model(load_source(self.o.model), request, self.o.out, stage=self.terminal.stage).bundle
+        return export_model(
+            load_source(self.o.model), request, self.o.out, stage=self.terminal.stage
+        ).bundle
 
     def _quantised(self, target: str, size: Size) -> Bundle:
         from quantize.pipeline import QuantizeRequest, quantize_model
 
         data = self.o.data if self.o.data and self.o.data.is_dir() else None
         if data is None and self.o.calibration is None:
-            raise OptionError("INT8 needs photos: give a WIDER FACE root with --data, or a folder of photos with "
-                              "--calibration")
+            raise OptionError(
+                "INT8 needs photos: give a WIDER FACE root with --data, or a folder of photos with "
+                "--calibration"
+            )
         base = self.get(target, "fp32", size)
-        request = QuantizeRequest(target, bundle=base.path, max_drop=self.o.max_drop, accuracy=data is not None,
-                                  images=self.o.images)
+        request = QuantizeRequest(
+            target,
+            bundle=base.path,
+            max_drop=self.o.max_drop,
+            accuracy=data is not None,
+            images=self.o.images,
+        )
         self.terminal.line(f"quantising {base.path.name}")
-        return quantize_model(request, self.o.out, data=data, calibration=self.o.calibration,
-                              stage=self.terminal.stage, progress=self.terminal.tick, note=self.terminal.note).bundle
+        return quantize_model(
+            request,
+            self.o.out,
+            data=data,
+            calibration=self.o.calibration,
+            stage=self.terminal.stage,
+            progress=self.terminal.tick,
+            note=self.terminal.note,
+        ).bundle
 
 
 class Bench:
@@ -156,7 +176,9 @@ class Bench:
         if not any(bundles.values()):
             raise BundleError("nothing to measure: " + "; ".join(self.left_out))
         every = [bundle for group in bundles.values() for bundle in group]
-        known = self.results.context.accuracy | find_accuracy(every, self.o.out / "bench" / "exports.json")
+        known = self.results.context.accuracy | find_accuracy(
+            every, self.o.out / "bench" / "exports.json"
+        )
         self.results.note(accuracy=known)
         self._measure(bundles)
         self._peers(bundles)
@@ -171,8 +193,10 @@ class Bench:
     def _size(self, text: str) -> Size:
         size, wanted = fit_size(text)
         if size != wanted:
-            self.leave_out(f"{wanted[0]}x{wanted[1]}: the networks take multiples of {MULTIPLE_PX}, measured at "
-                           f"{size[0]}x{size[1]} instead")
+            self.leave_out(
+                f"{wanted[0]}x{wanted[1]}: the networks take multiples of {MULTIPLE_PX}, measured"
+                f" at {size[0]}x{size[1]} instead"
+            )
         return size
 
     def _bundles(self, sizes: Sequence[Size]) -> dict[Size, list[Bundle]]:
@@ -195,22 +219,29 @@ class Bench:
             self.leave_out(f"{what}: {error}")
 
     def _measure(self, bundles: dict[Size, list[Bundle]]) -> None:
-        """One session for each size and number of threads: what is compared was measured side by side."""
+        """One session for each size and number of threads: what is compared was measured side by
+        side."""
         with open_device(self.o.device) as device:
             for group in bundles.values():
                 for threads in self.o.threads if group else ():
                     missing = [b for b in group if not self._has(b, threads)]
                     if not missing:
                         continue
-                    if group[0] not in missing:  # what the ratios refer to has to be measured beside them
+                    if (
+                        group[0] not in missing
+                    ):  # what the ratios refer to has to be measured beside them
                         missing.insert(0, group[0])
                     jobs = [Job(str(bundle.path), threads) for bundle in missing]
 
                     def failed(index: int, why: str, jobs: list[Job] = jobs) -> None:
                         self.failures += 1
-                        self.leave_out(why if why.startswith(str(jobs[index])) else f"{jobs[index]}: {why}")
+                        self.leave_out(
+                            why if why.startswith(str(jobs[index])) else f"{jobs[index]}: {why}"
+                        )
 
-                    device.measure(jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed)
+                    device.measure(
+                        jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed
+                    )
 
     def _one_bar(self, first: Job) -> Progress:
         """A session is one step, whatever it is doing at the moment."""
@@ -225,15 +256,23 @@ class Bench:
         if not (self.o.peers and self.o.peers.is_dir()):
             return
         if self.o.device != LOCAL:
-            self.leave_out("the peers: they have no manifest, so they are timed on this machine only")
+            self.leave_out(
+                "the peers: they have no manifest, so they are timed on this machine only"
+            )
             return
         peers, others = peers_of(self.o.peers, list(bundles))
         if others:
             self.leave_out(f"peers of other sizes than ours: {', '.join(others)}")
         for size, group in bundles.items():
-            ours = next((b for b in group if (b.manifest.target, b.manifest.precision) == ("onnx", "fp32")), None)
+            ours = next(
+                (b for b in group if (b.manifest.target, b.manifest.precision) == ("onnx", "fp32")),
+                None,
+            )
             if peers[size] and ours is None:
-                self.leave_out(f"peers at {size[0]}x{size[1]}: without our fp32 ONNX file there is nothing to refer to")
+                self.leave_out(
+                    f"peers at {size[0]}x{size[1]}: without our fp32 ONNX file there is nothing to"
+                    " refer to"
+                )
             elif peers[size] and ours:
                 for threads in self.o.threads:
                     self._peer_group(ours, peers[size], threads)
@@ -243,7 +282,9 @@ class Bench:
         wanted = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         wanted[ours.path.name] = ours.manifest.files[ours.manifest.primary]
         old = [p for p in self.results.context.peers if (p.width, p.height, p.threads) == spec]
-        same = {p.model: p.sha256 for p in old} == wanted and all(p.protocol == self.protocol for p in old)
+        same = {p.model: p.sha256 for p in old} == wanted and all(
+            p.protocol == self.protocol for p in old
+        )
         if same and not (self.o.again and any(not p.valid for p in old)):
             return
         try:
@@ -275,17 +316,41 @@ def as_table(results: Results) -> str:
     """Every figure, with the reasons where it must not be used."""
     records, peers = results.records, results.context.peers
     text = _with_reasons(
-        ("bundle", "threads", "network ms [p90]", "end to end ms", "ratio to its session's reference"),
-        [(r.bundle, r.threads, f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]", f"{r.end_to_end_ms.median:.2f}",
-          r.ratio or "-") for r in records], [r.invalid_reasons for r in records])
+        (
+            "bundle",
+            "threads",
+            "network ms [p90]",
+            "end to end ms",
+            "ratio to its session's reference",
+        ),
+        [
+            (
+                r.bundle,
+                r.threads,
+                f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]",
+                f"{r.end_to_end_ms.median:.2f}",
+                r.ratio or "-",
+            )
+            for r in records
+        ],
+        [r.invalid_reasons for r in records],
+    )
     if peers:
-        text += "\n\npeers, network only, turn by turn in one process: only the ratios are worth quoting\n"
-        text += _with_reasons(("model", "threads", "ratio to ours"), [(p.model, p.threads, p.ratio) for p in peers],
-                              [p.invalid_reasons for p in peers])
+        text += (
+            "\n\npeers, network only, turn by turn in one process: only the ratios are worth"
+            " quoting\n"
+        )
+        text += _with_reasons(
+            ("model", "threads", "ratio to ours"),
+            [(p.model, p.threads, p.ratio) for p in peers],
+            [p.invalid_reasons for p in peers],
+        )
     return text
 
 
-def _with_reasons(columns: Sequence[str], rows: Sequence[Sequence[object]], reasons: Sequence[Sequence[str]]) -> str:
+def _with_reasons(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], reasons: Sequence[Sequence[str]]
+) -> str:
     head, *lines = table(columns, rows).splitlines()
     said = ("valid" if not r else f"INVALID: {'; '.join(r)}" for r in reasons)
     return "\n".join([head, *(f"{line}  {words}" for line, words in zip(lines, said, strict=True))])
@@ -298,10 +363,21 @@ def _run(o: Options) -> int:
         bench.run()
         results = bench.results
         valid = sum(record.valid for record in results.records)
-        advice = ": run it again with --again when the machine is quiet" if valid < len(results.records) else ""
-        terminal.line(f"{valid} of {len(results.records)} records are valid{advice}; {results.folder / LATENCY}, "
-                      f"{results.folder / REPORT}")
-    emit([record.to_json(samples=False) for record in results.records], as_table(results), o.format, o.save)
+        advice = (
+            ": run it again with --again when the machine is quiet"
+            if valid < len(results.records)
+            else ""
+        )
+        terminal.line(
+            f"{valid} of {len(results.records)} records are valid{advice};"
+            f" {results.folder / LATENCY}, {results.folder / REPORT}"
+        )
+    emit(
+        [record.to_json(samples=False) for record in results.records],
+        as_table(results),
+        o.format,
+        o.save,
+    )
     return int(bench.failures > 0)
 
 

@@ -1,4 +1,5 @@
-"""What every benchmark accepts and tells: the options of its result, and the conditions of its figures."""
+"""What every benchmark accepts and tells: the options of its result, and the conditions of its
+figures."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from edgeface.backends import BACKENDS
 
 
 def environment(*distributions: str) -> dict[str, Any]:
-    """The conditions that a figure depends on: processor, cores, load and versions of ``distributions``."""
+    """The conditions that a figure depends on: processor, cores, load and versions of
+    ``distributions``."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),

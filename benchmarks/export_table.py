@@ -1,9 +1,11 @@
-"""``python -m benchmarks.export_table --data WIDER``: every file of a model, proven, evaluated and timed side by side.
+"""``python -m benchmarks.export_table --data WIDER``: every file of a model, proven, evaluated and
+timed side by side.
 
-Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each file on the WIDER
-FACE validation photos, times all of them in turn in one process, and writes docs/exports.md and docs/exports.png. With
---matrix it also exports every published network to every target. Results are kept per file in OUT/bench/exports.json,
-so a run that was stopped goes on where it was; a file whose bytes have changed is measured again.
+Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each
+file on the WIDER FACE validation photos, times all of them in turn in one process, and writes
+docs/exports.md and docs/exports.png. With --matrix it also exports every published network to every
+target. Results are kept per file in OUT/bench/exports.json, so a run that was stopped goes on where
+it was; a file whose bytes have changed is measured again.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ SETTINGS = ("easy", "medium", "hard")
 MOST_PARAMS = 10e6
 """of a network of the matrix: those of ASFD-D2 to D6 would take hours"""
 QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
-"""published networks whose INT8 files --matrix makes, in the variant whose heads have batch normalisation"""
+"""published networks whose INT8 files --matrix makes, in the variant whose heads have batch
+normalisation"""
 FAST = " fast"
 Record = dict[str, Any]
 
@@ -83,22 +86,31 @@ class Results:
     def known(self, name: str, **wanted: Any) -> Record | None:
         """The record of ``name`` if it has all of ``wanted``."""
         record = self.records.get(name)
-        return record if record and all(record.get(key) == value for key, value in wanted.items()) else None
+        return (
+            record
+            if record and all(record.get(key) == value for key, value in wanted.items())
+            else None
+        )
 
 
 def make_file(o: Options, target: str, precision: str) -> Bundle:
     """The Bundle of one combination, made anew in ``o.out``."""
     width, height = parse_size(o.size)
     if precision != "int8":
-        return export_model(load_source(o.model), ExportRequest(target, precision, width, height), o.out).bundle
+        return export_model(
+            load_source(o.model), ExportRequest(target, precision, width, height), o.out
+        ).bundle
     from quantize.pipeline import QuantizeRequest, quantize_model
 
-    request = QuantizeRequest(target=target, model=o.model, width=width, height=height, max_drop=o.max_drop)
+    request = QuantizeRequest(
+        target=target, model=o.model, width=width, height=height, max_drop=o.max_drop
+    )
     return quantize_model(request, o.out, data=o.data).bundle
 
 
-def measure_file(o: Options, bundle: Bundle, results: Results, terminal: Terminal, fast: bool = False
-                 ) -> Record:
+def measure_file(
+    o: Options, bundle: Bundle, results: Results, terminal: Terminal, fast: bool = False
+) -> Record:
     """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
     manifest = bundle.manifest
     name = bundle.path.name + FAST * fast
@@ -106,14 +118,25 @@ def measure_file(o: Options, bundle: Bundle, results: Results, terminal: Termina
     if measured is None:
         report = evaluate_model(bundle.path, o.data, progress=terminal.tick, fast=fast).report
         measured = {setting: getattr(report, setting) for setting in SETTINGS}
-        measured |= {"images": report.images, "by_height": report.by_height, "protocol": str(report.protocol)}
+        measured |= {
+            "images": report.images,
+            "by_height": report.by_height,
+            "protocol": str(report.protocol),
+        }
     accuracy = manifest.accuracy or {}
-    return results.keep(name, measured | {
-        "target": manifest.target, "precision": manifest.precision + FAST * fast, "files": manifest.files,
-        "bytes": bundle.size_bytes, "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
-        "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
-        "reverted": accuracy.get("reverted_layers", []),
-    })
+    return results.keep(
+        name,
+        measured
+        | {
+            "target": manifest.target,
+            "precision": manifest.precision + FAST * fast,
+            "files": manifest.files,
+            "bytes": bundle.size_bytes,
+            "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
+            "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
+            "reverted": accuracy.get("reverted_layers", []),
+        },
+    )
 
 
 def add_latency(o: Options, records: dict[str, Record], progress: Progress | None = None) -> None:
@@ -121,27 +144,42 @@ def add_latency(o: Options, records: dict[str, Record], progress: Progress | Non
     jobs = [Job(str(o.out / name.removesuffix(FAST)), fast=name.endswith(FAST)) for name in records]
     protocol = Protocol(rounds=o.rounds, seed=o.seed, together=max(2, len(jobs)))
     for name, found in zip(records, measure(jobs, protocol, progress=progress), strict=True):
-        records[name]["latency"] = {**found.network_ms.to_json(), "invalid_reasons": list(found.invalid_reasons)}
+        records[name]["latency"] = {
+            **found.network_ms.to_json(),
+            "invalid_reasons": list(found.invalid_reasons),
+        }
 
 
 def float_of(records: dict[str, Record], record: Record) -> Record:
     """The fp32 record of the same target."""
-    return next(r for r in records.values() if r["target"] == record["target"] and r["precision"] == "fp32")
+    return next(
+        r for r in records.values() if r["target"] == record["target"] and r["precision"] == "fp32"
+    )
 
 
 def own_table(records: dict[str, Record]) -> str:
     """Markdown: one row per file of the model."""
-    lines = ["| target | precision | bytes | of fp32 | from torch | easy | medium | hard | drop hard | ms | of fp32 |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        (
+            "| target | precision | bytes | of fp32 | from torch | easy | medium | hard | drop hard"
+            " | ms | of fp32 |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for record in records.values():
         base, latency = float_of(records, record), record["latency"]["median"]
-        parity = f"{record['parity']:.1e}" if record["parity"] is not None else f"{record['snr_db']:.1f} dB"
+        parity = (
+            f"{record['parity']:.1e}"
+            if record["parity"] is not None
+            else f"{record['snr_db']:.1f} dB"
+        )
         lines.append(
             f"| {record['target']} | {record['precision']} | {record['bytes']:,} | "
             f"{record['bytes'] / base['bytes']:.3f} | {parity} | "
             + " | ".join(f"{100 * record[s]:.2f}" for s in SETTINGS)
             + f" | {100 * (base['hard'] - record['hard']):.2f} | {latency:.2f} | "
-            f"{latency / base['latency']['cpu_median_ms']:.2f} |")
+            f"{latency / base['latency']['cpu_median_ms']:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -154,9 +192,18 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     markers = dict(zip(("fp32", "fp16", "int8", "fp32" + FAST), "osD*", strict=True))
     for i, (target, row) in enumerate(BACKENDS.items()):
         for precision, marker in markers.items():
-            for r in (r for r in records.values() if (r["target"], r["precision"]) == (target, precision)):
-                axes.plot(r["latency"]["median"], 100 * r["hard"], marker, color=f"C{i}", alpha=0.8,
-                          label=f"{row.title} {precision}", markersize=9)
+            for r in (
+                r for r in records.values() if (r["target"], r["precision"]) == (target, precision)
+            ):
+                axes.plot(
+                    r["latency"]["median"],
+                    100 * r["hard"],
+                    marker,
+                    color=f"C{i}",
+                    alpha=0.8,
+                    label=f"{row.title} {precision}",
+                    markersize=9,
+                )
     axes.set(xlabel="network, median ms, one thread", ylabel="AP hard, points", title=title)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
@@ -166,11 +213,15 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
 
 
 def matrix(o: Options, results: Results, terminal: Terminal) -> list[Record]:
-    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure is a row, not an
-    end."""
+    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure
+    is a row, not an end."""
     width, height = parse_size(o.size)
     names = [name for name in listed() if count(name, width, height).params <= MOST_PARAMS]
-    jobs = [(name, target, precision) for name in names for target, precision in combinations("fp32", "fp16")]
+    jobs = [
+        (name, target, precision)
+        for name in names
+        for target, precision in combinations("fp32", "fp16")
+    ]
     jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
     rows = []
     for done, (name, target, precision) in enumerate(jobs):
@@ -178,35 +229,52 @@ def matrix(o: Options, results: Results, terminal: Terminal) -> list[Record]:
         row = results.known(key, ok=True)
         if row is None:
             terminal.line(f"{done + 1} of {len(jobs)}: {name} {target} {precision}")
-            row = results.keep(key, {"model": name, "target": target, "precision": precision}
-                               | _matrix_cell(o, name, target, precision, (width, height)))
+            row = results.keep(
+                key,
+                {"model": name, "target": target, "precision": precision}
+                | _matrix_cell(o, name, target, precision, (width, height)),
+            )
         rows.append(row)
     return rows
 
 
-def _matrix_cell(o: Options, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:
+def _matrix_cell(
+    o: Options, name: str, target: str, precision: str, size: tuple[int, int]
+) -> Record:
     try:
         if precision != "int8":
-            done = export_model(random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix")
+            done = export_model(
+                random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix"
+            )
             parity = done.parity
             worst = max(max(case.values()) for case in (parity.rounded or parity.cases).values())
             return {"ok": True, "bytes": done.bundle.size_bytes, "parity": worst}
         from quantize.pipeline import QuantizeRequest, quantize_model
 
-        request = QuantizeRequest(target=target, model=name, width=size[0], height=size[1], seed=0, images=16)
+        request = QuantizeRequest(
+            target=target, model=name, width=size[0], height=size[1], seed=0, images=16
+        )
         bundle = quantize_model(request, o.out / "matrix", data=o.data).bundle
         accuracy = bundle.manifest.accuracy or {}
-        return {"ok": True, "bytes": bundle.size_bytes, "snr_db": min(accuracy["snr_db"].values()),
-                "float_layers": accuracy["float_layers"]}
+        return {
+            "ok": True,
+            "bytes": bundle.size_bytes,
+            "snr_db": min(accuracy["snr_db"].values()),
+            "float_layers": accuracy["float_layers"],
+        }
     except EdgefaceError as error:
         return {"ok": False, "error": str(error)}
 
 
 def matrix_table(rows: list[Record]) -> str:
-    """Markdown: a line per network, a column per file: largest difference from torch, or the worst head's SNR."""
+    """Markdown: a line per network, a column per file: largest difference from torch, or the worst
+    head's SNR."""
     columns = [(t, p) for t in BACKENDS for p in ("fp32", "fp16", "int8")]
     cells = {(r["model"], r["target"], r["precision"]): r for r in rows}
-    lines = ["| network | " + " | ".join(f"{t} {p}" for t, p in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        "| network | " + " | ".join(f"{t} {p}" for t, p in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for name in dict.fromkeys(r["model"] for r in rows):
         texts = [_cell(cells.get((name, *column))) for column in columns]
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
@@ -227,30 +295,36 @@ def document(o: Options, records: dict[str, Record], rows: list[Record], conditi
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
     text = f"""# Every exported file
 
-Written by `python -m benchmarks.export_table{' --matrix' if rows else ''} --data WIDER`; nothing here is typed by hand.
+Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing here is typed by hand.
 
 ## {o.model}, {o.size}
 
 {own_table(records)}
 
 `from torch`: largest absolute difference of any head from torch in float64, on noise and a photo (fp16: from the
-trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first['images']} WIDER
-FACE validation photos ({first['protocol'].partition(', score')[0]}, official protocol).
+trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first["images"]} WIDER
+FACE validation photos ({first["protocol"].partition(", score")[0]}, official protocol).
 `ms`: median time of the network, one thread, a process for each file, all in turn, {o.rounds} rounds
 ({_validity(records)}); only ratios of one run are worth quoting. `fast`: the same file in the runner's fast mode
 (`--fast`), which changes what the CPU can:
 {fast}.
 
-Conditions: {conditions['cpu']}, {conditions['cores']} cores, load {conditions['load_1min']} at the end,
-{', '.join(f'{k} {v}' for k, v in conditions.items() if k in installed_runtimes())}.
+Conditions: {conditions["cpu"]}, {conditions["cores"]} cores, load {conditions["load_1min"]} at the end,
+{", ".join(f"{k} {v}" for k, v in conditions.items() if k in installed_runtimes())}.
 
 ![AP against latency of every file](exports.png)
 """
-    reverted = [f"- {r['target']}: {', '.join(r['reverted'])}" for r in records.values() if r["reverted"]]
+    reverted = [
+        f"- {r['target']}: {', '.join(r['reverted'])}" for r in records.values() if r["reverted"]
+    ]
     if reverted:
         text += "\nLayers that the accuracy budget kept in float:\n\n" + "\n".join(reverted) + "\n"
     if rows:
-        failed = [f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]]
+        failed = [
+            f"- {r['model']} {r['target']} {r['precision']}: {r['error']}"
+            for r in rows
+            if not r["ok"]
+        ]
         text += f"""
 ## Every network to every target
 
@@ -266,8 +340,11 @@ float16), at most 1e-4 or the file is not written. int8: signal-to-noise ratio o
 
 def _validity(records: dict[str, Record]) -> str:
     """Of the latency figures."""
-    reasons = [f"{name}: {'; '.join(r['latency']['invalid_reasons'])}" for name, r in records.items()
-               if r["latency"]["invalid_reasons"]]
+    reasons = [
+        f"{name}: {'; '.join(r['latency']['invalid_reasons'])}"
+        for name, r in records.items()
+        if r["latency"]["invalid_reasons"]
+    ]
     return "all valid by the protocol" if not reasons else "not valid: " + ", ".join(reasons)
 
 
@@ -280,7 +357,9 @@ def _run(o: Options) -> int:
             bundle = make_file(o, target, precision)
             records[bundle.path.name] = measure_file(o, bundle, results, terminal)
             if precision == "fp32" and BACKENDS[target].fast:
-                records[bundle.path.name + FAST] = measure_file(o, bundle, results, terminal, fast=True)
+                records[bundle.path.name + FAST] = measure_file(
+                    o, bundle, results, terminal, fast=True
+                )
         rows = matrix(o, results, terminal) if o.matrix else []
         add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
@@ -288,8 +367,18 @@ def _run(o: Options) -> int:
         temporary.write_text(document(o, records, rows, conditions), encoding="utf-8")
     plot(o.docs / "exports.png", records, f"{o.model}, {o.size}: hard AP against latency")
     columns = ("file", "bytes", *SETTINGS, "median ms")
-    text = table(columns, [[name, r["bytes"], *(f"{r[s]:.4f}" for s in SETTINGS),
-                            f"{r['latency']['cpu_median_ms']:.2f}"] for name, r in records.items()])
+    text = table(
+        columns,
+        [
+            [
+                name,
+                r["bytes"],
+                *(f"{r[s]:.4f}" for s in SETTINGS),
+                f"{r['latency']['cpu_median_ms']:.2f}",
+            ]
+            for name, r in records.items()
+        ],
+    )
     emit({"files": records, "matrix": rows, "environment": conditions}, text, o.format, o.save)
     return int(any(not row["ok"] for row in rows))
 

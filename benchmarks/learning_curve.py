@@ -1,7 +1,8 @@
-"""``python -m benchmarks.learning_curve RUN --data WIDER``: accuracy of every snapshot of a training run.
+"""``python -m benchmarks.learning_curve RUN --data WIDER``: accuracy of every snapshot of a
+training run.
 
-Writes curve.csv and curve.png into the run folder and prints the table. Snapshots already in curve.csv are not
-evaluated again, so it can be run while the training goes on.
+Writes curve.csv and curve.png into the run folder and prints the table. Snapshots already in
+curve.csv are not evaluated again, so it can be run while the training goes on.
 """
 
 from __future__ import annotations
@@ -45,9 +46,15 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
             continue
         network = network_with(architecture, load_weights_file(path))
         with Detector(TorchRunner(network, threads), score_threshold=0.02) as detector:
-            report = evaluate_detector(detector, path.stem, ground_truth, photos, progress=progress).report
-        rows[step] = {"step": step, "samples": step * batch, "epoch": round(step * batch / images, 2),
-                      **{s: round(getattr(report, s), 4) for s in SETTINGS}}
+            report = evaluate_detector(
+                detector, path.stem, ground_truth, photos, progress=progress
+            ).report
+        rows[step] = {
+            "step": step,
+            "samples": step * batch,
+            "epoch": round(step * batch / images, 2),
+            **{s: round(getattr(report, s), 4) for s in SETTINGS},
+        }
         _write(run / "curve.csv", [rows[s] for s in sorted(rows)])
     return [rows[s] for s in sorted(rows)]
 
@@ -59,7 +66,12 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for setting in SETTINGS:
-        axes.plot([float(r["epoch"]) for r in rows], [float(r[setting]) for r in rows], marker=".", label=setting)
+        axes.plot(
+            [float(r["epoch"]) for r in rows],
+            [float(r[setting]) for r in rows],
+            marker=".",
+            label=setting,
+        )
     axes.set(xlabel="epoch", ylabel="AP", title="WIDER FACE development images, long side 640")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -71,7 +83,9 @@ def _config(run: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((run / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{run} is not the folder of a training run ({error}): make one with edgeface train") from None
+        raise DataError(
+            f"{run} is not the folder of a training run ({error}): make one with edgeface train"
+        ) from None
     return config
 
 
@@ -108,7 +122,12 @@ def _run(o: Options) -> None:
         raise DataError(f"{o.run}/snapshots holds no snapshot yet")
     plot(o.run / "curve.png", rows)
     text = table(FIELDS, [[r[f] for f in FIELDS] for r in rows], FIELDS)
-    emit({"run": o.run.name, "rows": rows, "environment": environment("torch")}, text, o.format, o.save)
+    emit(
+        {"run": o.run.name, "rows": rows, "environment": environment("torch")},
+        text,
+        o.format,
+        o.save,
+    )
 
 
 main = program_of(Options, "python -m benchmarks.learning_curve", __doc__, _run, RESUMES)

@@ -1,7 +1,9 @@
-"""``python -m benchmarks.model_card RUN --data WIDER``: put the weights of a run into the zoo, with their card.
+"""``python -m benchmarks.model_card RUN --data WIDER``: put the weights of a run into the zoo, with
+their card.
 
-Everything the card states is measured or read here: accuracy by the official protocol, parameters and MACs, the data
-the run saw, and, from what make bench and benchmarks.learning_curve wrote, latency and the curve.
+Everything the card states is measured or read here: accuracy by the official protocol, parameters
+and MACs, the data the run saw, and, from what make bench and benchmarks.learning_curve wrote,
+latency and the curve.
 """
 
 from __future__ import annotations
@@ -31,22 +33,33 @@ from edgeface.runners.torch import TorchRunner
 from edgeface.schema import to_fields
 
 LICENCE = "Apache-2.0"
-DATA_TERMS = ("Trained on WIDER FACE, which is for research use; the images stay with their owners. Whether weights "
-              "inherit such terms is not settled: ask your own counsel before commercial use.")
+DATA_TERMS = (
+    "Trained on WIDER FACE, which is for research use; the images stay with their owners. Whether"
+    " weights inherit such terms is not settled: ask your own counsel before commercial use."
+)
 SETTINGS = ("easy", "medium", "hard")
 SIZE = (640, 480)
 
 
-def publish(run: Path, data: Path, note: str, latency: Path | None, folder: Path = zoo.FOLDER) -> dict[str, Any]:
-    """Evaluate the run's weights and write weights, card and index entry; returns the evaluation report."""
+def publish(
+    run: Path, data: Path, note: str, latency: Path | None, folder: Path = zoo.FOLDER
+) -> dict[str, Any]:
+    """Evaluate the run's weights and write weights, card and index entry; returns the evaluation
+    report."""
     config = json.loads((run / "config.json").read_text())
     architecture = Architecture.from_json(config["architecture"])
     name = architecture.name
     content = (run / "weights.safetensors").read_bytes()
     report = _evaluate(architecture, run / "weights.safetensors", data)
     entry = zoo.ZooEntry(
-        weights=f"{name}.safetensors", sha256=hashlib.sha256(content).hexdigest(), card=f"{name}.md", licence=LICENCE,
-        data_terms=DATA_TERMS, architecture=architecture, accuracy=report)
+        weights=f"{name}.safetensors",
+        sha256=hashlib.sha256(content).hexdigest(),
+        card=f"{name}.md",
+        licence=LICENCE,
+        data_terms=DATA_TERMS,
+        architecture=architecture,
+        accuracy=report,
+    )
     index = to_fields(zoo.read_index(folder) | {name: entry})
     card = _card(entry, config, run, note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
@@ -61,47 +74,76 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
     network = zoo.network_with(architecture, zoo.load_weights_file(weights))
     ground_truth = load_ground_truth(data)
     with Detector(TorchRunner(network), score_threshold=0.02) as detector, Terminal() as terminal:
-        return evaluate_detector(detector, architecture.name, ground_truth, present_images(data, ground_truth),
-                                 progress=terminal.tick).report.to_json()
+        return evaluate_detector(
+            detector,
+            architecture.name,
+            ground_truth,
+            present_images(data, ground_truth),
+            progress=terminal.tick,
+        ).report.to_json()
 
 
-def _card(entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None) -> str:
+def _card(
+    entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None
+) -> str:
     architecture, report = entry.architecture, entry.accuracy
     assert report is not None
     size, layout = count(architecture, *SIZE), head_layout(architecture)
     options = config["options"]
-    heights = [(f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
-               for name, ap in report["by_height"].items()]
+    heights = [
+        (f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
+        for name, ap in report["by_height"].items()
+    ]
     parts = [
         f"# {architecture.name}",
         "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, "
         + ("with five landmarks." if layout.landmarks else "no landmarks."),
         "## Size",
-        f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at {SIZE[0]}x{SIZE[1]} "
-        f"(convolutions only), {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights.",
+        (
+            f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at"
+            f" {SIZE[0]}x{SIZE[1]} (convolutions only),"
+            f" {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights."
+        ),
         "## Accuracy",
-        _block(table(("", *SETTINGS), [("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
-                                       ("faces", *(report["faces"][s] for s in SETTINGS))])),
-        f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px, {report['input']}, "
-        f"score >= {report['score_threshold']:g}, NMS IoU {report['nms']:g}, {report['runtime']}. "
-        f"{report['evaluator']}.",
+        _block(
+            table(
+                ("", *SETTINGS),
+                [
+                    ("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
+                    ("faces", *(report["faces"][s] for s in SETTINGS)),
+                ],
+            )
+        ),
+        (
+            f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px,"
+            f" {report['input']}, score >= {report['score_threshold']:g}, NMS IoU"
+            f" {report['nms']:g}, {report['runtime']}. {report['evaluator']}."
+        ),
         "By face height in px of the photo as annotated (faces of the hard setting):",
         _block(table(("height", "AP", "faces"), heights)),
         note,
         "## Latency",
         _latency(latency),
         "## Input and output",
-        "Raw 0-255 RGB; width and height multiples of 32; photos are scaled to fit, at the top left of a black canvas. "
-        f"Outputs {', '.join(f'`{name}`' for name in layout.output_names)}: one logit a cell, and "
-        "the distances left, top, right and bottom from the middle of the cell to the sides of the "
-        "box, in strides"
-        + ("; of left and right eye as the image has them, nose, left and right corner of the "
-           "mouth, x and y from the middle of the cell, in strides." if layout.landmarks else "."),
+        "Raw 0-255 RGB; width and height multiples of 32; photos are scaled to fit, at the top"
+        " left of a black canvas. Outputs"
+        f" {', '.join(f'`{name}`' for name in layout.output_names)}: one logit a cell, and the"
+        " distances left, top, right and bottom from the middle of the cell to the sides of the"
+        " box, in strides"
+        + (
+            "; of left and right eye as the image has them, nose, left and right corner of the "
+            "mouth, x and y from the middle of the cell, in strides."
+            if layout.landmarks
+            else "."
+        ),
         "## Training",
-        f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of {config['images']:,} "
-        f"images with {config['faces']:,} faces), {options['size']} px, the last {options['late_share']:.0%} at "
-        f"{options['late_size']} px, batch {options['batch']}, {options['optimizer']}, seed {options['seed']}, no "
-        "pre-training, no teacher. The whole configuration:",
+        (
+            f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
+            f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,"
+            f" the last {options['late_share']:.0%} at {options['late_size']} px, batch"
+            f" {options['batch']}, {options['optimizer']}, seed {options['seed']}, no pre-training,"
+            " no teacher. The whole configuration:"
+        ),
         _block(json.dumps(options, indent=1), "json"),
         *_curve(run / "curve.csv"),
         "## Licence and data",
@@ -116,16 +158,33 @@ def _block(text: str, kind: str = "text") -> str:
 
 
 def _latency(results: Path | None) -> str:
-    timings = [p for p in load_context(results / CONTEXT).peers if (p.width, p.height, p.threads) == (*SIZE, 1)
-               ] if results else []
+    timings = (
+        [
+            p
+            for p in load_context(results / CONTEXT).peers
+            if (p.width, p.height, p.threads) == (*SIZE, 1)
+        ]
+        if results
+        else []
+    )
     if not timings:
         return "Not measured."
-    rows = [(p.model, f"{p.network_ms.median:.2f}", f"{p.network_ms.p90:.2f}", p.ratio, "; ".join(p.invalid_reasons))
-            for p in sorted(timings, key=lambda p: p.network_ms.median)]
+    rows = [
+        (
+            p.model,
+            f"{p.network_ms.median:.2f}",
+            f"{p.network_ms.p90:.2f}",
+            p.ratio,
+            "; ".join(p.invalid_reasons),
+        )
+        for p in sorted(timings, key=lambda p: p.network_ms.median)
+    ]
     first = timings[0]
-    return (f"{first.runtime}, {SIZE[0]}x{SIZE[1]}, one thread, {first.environment.machine.cpu}, in turn in one "
-            "process, with published networks (`make bench`):\n\n"
-            + _block(table(("model", "median ms", "90 %", "ratio", "not valid"), rows)))
+    return (
+        f"{first.runtime}, {SIZE[0]}x{SIZE[1]}, one thread, {first.environment.machine.cpu}, in"
+        " turn in one process, with published networks (`make bench`):\n\n"
+        + _block(table(("model", "median ms", "90 %", "ratio", "not valid"), rows))
+    )
 
 
 def _curve(path: Path) -> list[str]:
@@ -134,8 +193,10 @@ def _curve(path: Path) -> list[str]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     fields = ("epoch", "samples", *SETTINGS)
-    return ["AP of the averaged weights as the training went (`python -m benchmarks.learning_curve`):",
-            _block(table(fields, [[r[f] for f in fields] for r in rows]))]
+    return [
+        "AP of the averaged weights as the training went (`python -m benchmarks.learning_curve`):",
+        _block(table(fields, [[r[f] for f in fields] for r in rows])),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +217,9 @@ class Options:
 
 def _run(o: Options) -> None:
     if not (o.run / "weights.safetensors").exists():
-        raise DataError(f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}")
+        raise DataError(
+            f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}"
+        )
     print_json(publish(o.run, o.data, o.note, o.latency, o.zoo))
 
 

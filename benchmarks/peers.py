@@ -1,8 +1,9 @@
-"""Published .onnx models timed beside one of ours: they have no manifest, so the protocol's workers cannot open them.
+"""Published .onnx models timed beside one of ours: they have no manifest, so the protocol's workers
+cannot open them.
 
-All of them live in this process, take turns slice by slice on the same pinned cores with the same ONNX Runtime
-settings, and are judged by the same rules of validity. Only the network is timed, on noise. Only the ratios are worth
-quoting: a figure of this kind is not one of the protocol.
+All of them live in this process, take turns slice by slice on the same pinned cores with the same
+ONNX Runtime settings, and are judged by the same rules of validity. Only the network is timed, on
+noise. Only the ratios are worth quoting: a figure of this kind is not one of the protocol.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ def peers_of(folder: Path, sizes: Sequence[Size]) -> tuple[dict[Size, list[Path]
     return found, others
 
 
-def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Protocol, progress: Progress
-               ) -> list[PeerTiming]:
-    """Time ``peers``, files that take float32 NCHW of the size of ``ours``, and ``ours``, which is the reference.
+def time_peers(
+    ours: Bundle, peers: Sequence[Path], threads: int, protocol: Protocol, progress: Progress
+) -> list[PeerTiming]:
+    """Time ``peers``, files that take float32 NCHW of the size of ``ours``, and ``ours``, which is
+    the reference.
 
     Raises BundleError for a file that ONNX Runtime does not run.
     """
@@ -57,10 +60,22 @@ def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Prot
     files = {ours.path.name: ours.read(), **{path.stem: path.read_bytes() for path in peers}}
     ort = import_runtime(get_backend("onnx"))
     with pinned(threads) as pins:
-        calls = {name: _call(ort, name, content, size, threads, protocol.seed) for name, content in files.items()}
+        calls = {
+            name: _call(ort, name, content, size, threads, protocol.seed)
+            for name, content in files.items()
+        }
         samples, moments, load = _rounds(calls, protocol, pins, progress)
-    environment = Environment(Machine.read(), moments[0], tuple(moments[1:-1]), moments[-1], load,
-                              {"onnxruntime": ort.__version__, "numpy": np.__version__}, pins, {}, None)
+    environment = Environment(
+        Machine.read(),
+        moments[0],
+        tuple(moments[1:-1]),
+        moments[-1],
+        load,
+        {"onnxruntime": ort.__version__, "numpy": np.__version__},
+        pins,
+        {},
+        None,
+    )
     own = samples[ours.path.name].rounds()
     timings = []
     for name, stage in samples.items():
@@ -69,15 +84,29 @@ def time_peers(ours: Bundle, peers: Sequence[Path], threads: int, protocol: Prot
         else:
             against = relative(ratio(stage.rounds(), own, protocol.seed), ours.path.name, threads)
         reasons = invalid_reasons(protocol, environment, {"network": stage}, threads)
-        timings.append(PeerTiming(name, hashlib.sha256(files[name]).hexdigest(), *size, threads,
-                                  f"onnxruntime {ort.__version__}", stage.summary(), stage.summary("cpu"), against,
-                                  protocol, environment, not reasons, reasons))
+        timings.append(
+            PeerTiming(
+                name,
+                hashlib.sha256(files[name]).hexdigest(),
+                *size,
+                threads,
+                f"onnxruntime {ort.__version__}",
+                stage.summary(),
+                stage.summary("cpu"),
+                against,
+                protocol,
+                environment,
+                not reasons,
+                reasons,
+            )
+        )
     return timings
 
 
 @contextlib.contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """This thread, and those it starts, keep to the cores that a worker of ``threads`` threads would have."""
+    """This thread, and those it starts, keep to the cores that a worker of ``threads`` threads
+    would have."""
     before, chosen = cores.allowed(), cores.pick(threads)
     if not chosen:
         yield ()
@@ -89,17 +118,23 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
         os.sched_setaffinity(0, before)
 
 
-def _call(ort: Any, name: str, content: bytes, size: Size, threads: int, seed: int) -> Callable[[], object]:
+def _call(
+    ort: Any, name: str, content: bytes, size: Size, threads: int, seed: int
+) -> Callable[[], object]:
     """One run, uint8 image to float32 outputs, already tried."""
     image = np.random.default_rng(seed).integers(0, 256, (1, size[1], size[0], 3), dtype=np.uint8)
     try:
-        session = ort.InferenceSession(content, session_options(ort, threads), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            content, session_options(ort, threads), providers=["CPUExecutionProvider"]
+        )
         (only,) = session.get_inputs()
         run = partial(_run, session, only.name, image)
         run()
     except Exception as error:  # its exceptions share no base class but this
-        raise BundleError(f"{name}.onnx is not a model that ONNX Runtime runs on one float image of "
-                          f"{size[0]}x{size[1]} px ({type(error).__name__})") from None
+        raise BundleError(
+            f"{name}.onnx is not a model that ONNX Runtime runs on one float image of "
+            f"{size[0]}x{size[1]} px ({type(error).__name__})"
+        ) from None
     return run
 
 
@@ -107,9 +142,14 @@ def _run(session: Any, name: str, image: Any) -> None:
     session.run(None, {name: to_tensor(image, "NCHW")})
 
 
-def _rounds(calls: dict[str, Callable[[], object]], protocol: Protocol, pins: tuple[int, ...], progress: Progress
-            ) -> tuple[dict[str, Stage], list[Moment], float | None]:
-    """(samples of each call, moments before, after each round and after all, cores kept busy by others)."""
+def _rounds(
+    calls: dict[str, Callable[[], object]],
+    protocol: Protocol,
+    pins: tuple[int, ...],
+    progress: Progress,
+) -> tuple[dict[str, Stage], list[Moment], float | None]:
+    """(samples of each call, moments before, after each round and after all, cores kept busy by
+    others)."""
     random = np.random.default_rng(protocol.seed)
     wall: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
     cpu: dict[str, list[tuple[float, ...]]] = {name: [] for name in calls}
@@ -124,8 +164,14 @@ def _rounds(calls: dict[str, Callable[[], object]], protocol: Protocol, pins: tu
             cpu[name].append(tuple(t[1] for t in times))
         moments.append(Moment.read(pins))
         progress("timing peers", number + 1, protocol.rounds)
-    load = other_load(moments[0], moments[-1], time.process_time() - used, time.perf_counter() - start)
-    return {name: Stage(tuple(wall[name]), tuple(cpu[name])) for name in calls}, [*moments, Moment.read(pins)], load
+    load = other_load(
+        moments[0], moments[-1], time.process_time() - used, time.perf_counter() - start
+    )
+    return (
+        {name: Stage(tuple(wall[name]), tuple(cpu[name])) for name in calls},
+        [*moments, Moment.read(pins)],
+        load,
+    )
 
 
 def _slice(call: Callable[[], object], images: int) -> list[tuple[float, float]]:
@@ -135,5 +181,10 @@ def _slice(call: Callable[[], object], images: int) -> list[tuple[float, float]]
     for _ in range(images):
         start, used = time.perf_counter(), time.process_time()
         call()
-        times.append((round((time.perf_counter() - start) * 1e3, 4), round((time.process_time() - used) * 1e3, 4)))
+        times.append(
+            (
+                round((time.perf_counter() - start) * 1e3, 4),
+                round((time.process_time() - used) * 1e3, 4),
+            )
+        )
     return times

@@ -62,7 +62,10 @@ def measure(o: Options) -> list[Evaluation]:
             return done
         return replace(done, landmarks=measure_landmarks(detector, labelled, terminal.tick))
 
-    with open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors, Terminal() as terminal:
+    with (
+        open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors,
+        Terminal() as terminal,
+    ):
         return [evaluate(name, detector, terminal) for name, detector in detectors.items()]
 
 

@@ -1,4 +1,5 @@
-"""``python -m benchmarks.picture``: the README's picture, real detections on public-domain photos of the packages."""
+"""``python -m benchmarks.picture``: the README's picture, real detections on public-domain photos
+of the packages."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ HEIGHT_PX = 420
 
 
 def photos() -> list[Image]:
-    """Eileen Collins (NASA) and a rocket launch (NASA) from scikit-image, Grace Hopper (US Navy) from matplotlib."""
+    """Eileen Collins (NASA) and a rocket launch (NASA) from scikit-image, Grace Hopper (US Navy)
+    from matplotlib."""
     from matplotlib.cbook import get_sample_data
     from skimage import data
 

@@ -1,8 +1,10 @@
-"""``python -m benchmarks.postprocess``: what decoding and NMS cost after the network, at a given input size.
+"""``python -m benchmarks.postprocess``: what decoding and NMS cost after the network, at a given
+input size.
 
-Outputs are made up so that their candidate counts are those of real scenes: background logits around -6, and faces of
-10-250 px that excite the cells near their centre. Each scene is timed at the score threshold of use (0.5) and at that
-of an evaluation (0.02). No network runs, so the figures hold for every runtime.
+Outputs are made up so that their candidate counts are those of real scenes: background logits
+around -6, and faces of 10-250 px that excite the cells near their centre. Each scene is timed at
+the score threshold of use (0.5) and at that of an evaluation (0.02). No network runs, so the
+figures hold for every runtime.
 """
 
 from __future__ import annotations
@@ -59,13 +61,18 @@ def make_outputs(
         rows, columns = height // stride, width // stride
         cls = random.normal(-6, 1.2, (rows, columns, layout.anchors))
         box = random.uniform(0.5, 3, (rows, columns, layout.anchors, 4))
-        points = (np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) + layout.offset) * stride
+        points = (
+            np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) + layout.offset
+        ) * stride
         for centre, side in zip(centres, sides, strict=True):
             distance = np.hypot(*np.moveaxis(points - centre, -1, 0)) / side
             near = distance < 0.5
             at_home = stride == (8 if side < 32 else 16 if side < 96 else 32)
             cls[near] += ((8 if at_home else 3) * np.exp(-((distance[near] / 0.35) ** 2)))[:, None]
-            corners = np.concatenate((points - centre + side / 2, centre + side / 2 - points), -1) / stride
+            corners = (
+                np.concatenate((points - centre + side / 2, centre + side / 2 - points), -1)
+                / stride
+            )
             shape = (int(near.sum()), layout.anchors, 4)
             box[near] = corners[near][:, None] * (1 + random.normal(0, 0.08, shape))
         outputs[f"cls_{stride}"] = cls[None].astype(np.float32)
@@ -77,7 +84,8 @@ def make_outputs(
 
 
 def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
-    """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls on all alike."""
+    """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls
+    on all alike."""
     random = np.random.default_rng(seed)
     cases = []
     for layout in LAYOUTS:
@@ -94,12 +102,25 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
     for times, (faces, outputs, layout, threshold) in zip(samples, cases, strict=True):
         candidates, kept = _postprocess(outputs, layout, threshold)
         median, p90 = np.percentile(times, (50, 90))
-        rows.append(Row(faces, layout.anchors, layout.landmarks, threshold, candidates, kept,
-                        float(median), float(p90), min(times)))
+        rows.append(
+            Row(
+                faces,
+                layout.anchors,
+                layout.landmarks,
+                threshold,
+                candidates,
+                kept,
+                float(median),
+                float(p90),
+                min(times),
+            )
+        )
     return rows
 
 
-def _postprocess(outputs: dict[str, NDArray[np.float32]], layout: HeadLayout, threshold: float) -> tuple[int, int]:
+def _postprocess(
+    outputs: dict[str, NDArray[np.float32]], layout: HeadLayout, threshold: float
+) -> tuple[int, int]:
     boxes, scores, _ = decode(outputs, layout, threshold)
     return len(boxes), len(nms(boxes, scores, NMS_IOU))
 
@@ -112,13 +133,41 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
 
 def as_table(rows: list[Row], width: int, height: int) -> str:
     """Plain text, one line a scene, with the verdict below."""
-    lines = [f"decode + NMS at {width}x{height}", table(
-        ("faces", "anchors", "landmarks", "score >=", "candidates", "kept", "median ms", "p90 ms", "min ms"),
-        [(r.faces, r.anchors, r.landmarks, f"{r.score_threshold:.2f}", r.candidates, r.kept, f"{r.median_ms:.3f}",
-          f"{r.p90_ms:.3f}", f"{r.minimum_ms:.3f}") for r in rows])]
+    lines = [
+        f"decode + NMS at {width}x{height}",
+        table(
+            (
+                "faces",
+                "anchors",
+                "landmarks",
+                "score >=",
+                "candidates",
+                "kept",
+                "median ms",
+                "p90 ms",
+                "min ms",
+            ),
+            [
+                (
+                    r.faces,
+                    r.anchors,
+                    r.landmarks,
+                    f"{r.score_threshold:.2f}",
+                    r.candidates,
+                    r.kept,
+                    f"{r.median_ms:.3f}",
+                    f"{r.p90_ms:.3f}",
+                    f"{r.minimum_ms:.3f}",
+                )
+                for r in rows
+            ],
+        ),
+    ]
     worst = _worst(rows)
-    lines.append(f"worst median at score {THRESHOLDS[0]}: {worst:.3f} ms, limit {LIMIT_MS} ms: "
-                 + ("held" if worst < LIMIT_MS else "NOT held"))
+    lines.append(
+        f"worst median at score {THRESHOLDS[0]}: {worst:.3f} ms, limit {LIMIT_MS} ms: "
+        + ("held" if worst < LIMIT_MS else "NOT held")
+    )
     return "\n".join(lines)
 
 
@@ -129,8 +178,12 @@ def _worst(rows: list[Row]) -> float:
 def as_json(rows: list[Row], width: int, height: int) -> dict[str, Any]:
     """Rows with the conditions they were measured under."""
     return {
-        "width": width, "height": height, "nms_iou": NMS_IOU, "limit_ms": LIMIT_MS,
-        "worst_median_ms": _worst(rows), "rows": [asdict(r) for r in rows],
+        "width": width,
+        "height": height,
+        "nms_iou": NMS_IOU,
+        "limit_ms": LIMIT_MS,
+        "worst_median_ms": _worst(rows),
+        "rows": [asdict(r) for r in rows],
         "environment": environment("numpy") | {"machine": platform.machine()},
     }
 

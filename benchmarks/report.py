@@ -1,7 +1,8 @@
-"""``python -m benchmarks.report LATENCY.json...``: one HTML file that says what was measured, and opens offline.
+"""``python -m benchmarks.report LATENCY.json...``: one HTML file that says what was measured, and
+opens offline.
 
-The page loads nothing and runs nothing, and its own policy forbids it: pictures are inline SVG. Equal input gives equal
-bytes. What a record says is never taken for markup.
+The page loads nothing and runs nothing, and its own policy forbids it: pictures are inline SVG.
+Equal input gives equal bytes. What a record says is never taken for markup.
 """
 
 from __future__ import annotations
@@ -47,52 +48,99 @@ def write_report(path: Path, records: Records, context: Context) -> None:
 
 def document(records: Records, context: Context) -> str:
     """The text of the page."""
-    title = "Latency of " + ", ".join(dict.fromkeys(r.model for r in records)) if records else "Latency: no records"
-    return page.document(title, summary(title, records), pareto(records, context), distributions(records),
-                         stages(records), float_against_int8(records, context), peers(context), validity(records),
-                         everything(records), left_out(context))
+    title = (
+        "Latency of " + ", ".join(dict.fromkeys(r.model for r in records))
+        if records
+        else "Latency: no records"
+    )
+    return page.document(
+        title,
+        summary(title, records),
+        pareto(records, context),
+        distributions(records),
+        stages(records),
+        float_against_int8(records, context),
+        peers(context),
+        validity(records),
+        everything(records),
+        left_out(context),
+    )
 
 
 def summary(title: str, records: Records) -> Html:
     """What this is, and how much of it can be used."""
     valid = sum(r.valid for r in records)
     counts = f"{valid} of {len(records)} records are valid."
-    advice = "" if valid == len(records) else (
-        " The others are drawn pale or hollow and name their reason: their figures must not be used.")
-    return tag("header", tag("h1", title), tag("p", counts, advice),
-               *(machine(device, list(group)) for device, group in itertools.groupby(records, lambda r: r.device)))
+    advice = (
+        ""
+        if valid == len(records)
+        else (
+            " The others are drawn pale or hollow and name their reason: their figures must not be"
+            " used."
+        )
+    )
+    return tag(
+        "header",
+        tag("h1", title),
+        tag("p", counts, advice),
+        *(
+            machine(device, list(group))
+            for device, group in itertools.groupby(records, lambda r: r.device)
+        ),
+    )
 
 
 def machine(device: str, records: Records) -> Html:
     """The device, and what all its records were measured with."""
     found = records[0].environment.machine
     runtimes = dict.fromkeys(r.runtime for r in records)
-    protocols = dict.fromkeys(f"{r.protocol.rounds} rounds of {r.protocol.per_round} images, "
-                              f"{r.protocol.photo_width}x{r.protocol.photo_height} px photo" for r in records)
+    protocols = dict.fromkeys(
+        f"{r.protocol.rounds} rounds of {r.protocol.per_round} images, "
+        f"{r.protocol.photo_width}x{r.protocol.photo_height} px photo"
+        for r in records
+    )
     memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 1e9:.1f} GB"
-    rows = {"device": device, "processor": f"{found.cpu}, {found.cores} cores ({found.architecture}){memory}",
-            "instructions": ", ".join(found.flags) or "not shown", "governor": found.governor or "not shown",
-            "system": f"{found.system}, Python {found.python}", "runtimes": ", ".join(runtimes),
-            "protocol": "; ".join(protocols)}
+    rows = {
+        "device": device,
+        "processor": f"{found.cpu}, {found.cores} cores ({found.architecture}){memory}",
+        "instructions": ", ".join(found.flags) or "not shown",
+        "governor": found.governor or "not shown",
+        "system": f"{found.system}, Python {found.python}",
+        "runtimes": ", ".join(runtimes),
+        "protocol": "; ".join(protocols),
+    }
     return page.facts(rows)
 
 
 def pareto(records: Records, context: Context) -> Html:
     """AP against latency; one picture for each device and number of threads."""
-    known = [(r, a) for r in records if (a := context.accuracy_of(r)) is not None and a.hard is not None]
+    known = [
+        (r, a) for r in records if (a := context.accuracy_of(r)) is not None and a.hard is not None
+    ]
     if not known:
-        return section("Accuracy against latency", "No accuracy is known of these files: make bench-export or make "
-                       "quantize with DATA, a WIDER FACE root, measures it.")
+        return section(
+            "Accuracy against latency",
+            "No accuracy is known of these files: make bench-export or make "
+            "quantize with DATA, a WIDER FACE root, measures it.",
+        )
     photos = sorted({a.images for _, a in known})
-    text = (f"AP hard on WIDER FACE validation photos ({', '.join(map(str, photos))} of them) against the median time "
-            "of the network. The dashed line is the frontier: no valid file is both faster and better. Hover a mark "
-            "for its figures.")
+    text = (
+        f"AP hard on WIDER FACE validation photos ({', '.join(map(str, photos))} of them) against"
+        " the median time of the network. The dashed line is the frontier: no valid file is both"
+        " faster and better. Hover a mark for its figures."
+    )
     if len(photos) > 1:
         text += " The files were evaluated on different numbers of photos: compare those with care."
-    cards = [_pareto_card(key, list(group)) for key, group in
-             itertools.groupby(sorted(known, key=_pareto_key), _pareto_key)]
+    cards = [
+        _pareto_card(key, list(group))
+        for key, group in itertools.groupby(sorted(known, key=_pareto_key), _pareto_key)
+    ]
     missing = dict.fromkeys(r.bundle for r in records if context.accuracy_of(r) is None)
-    note = [tag("p", f"Without known accuracy: {', '.join(missing)}.", class_="soft")] if missing else []
+    note = (
+        [tag("p", f"Without known accuracy: {', '.join(missing)}.", class_="soft")]
+        if missing
+        else []
+    )
     return section("Accuracy against latency", text, legend(records), page.cards(cards), *note)
 
 
@@ -106,15 +154,27 @@ def _pareto_card(key: tuple[str, int], known: list[tuple[Measurement, Accuracy]]
     points, ranked = [], []
     for (r, a), rank in zip(known, front, strict=True):
         title = f"{r.bundle}: AP {100 * (a.hard or 0):.2f}, {r.figure()}"
-        points.append(Point(r.network_ms.median, 100 * (a.hard or 0), colour(r.target), r.precision, title,
-                            r.width * r.height < largest, r.valid, rank))
+        points.append(
+            Point(
+                r.network_ms.median,
+                100 * (a.hard or 0),
+                colour(r.target),
+                r.precision,
+                title,
+                r.width * r.height < largest,
+                r.valid,
+                rank,
+            )
+        )
         if rank is not None:
             ranked.append((rank, title))
     steps = charts.steps([(p.x, p.y) for p in points if p.rank is not None])
     listed = tag("ol", *(tag("li", title) for _, title in sorted(ranked)))
-    return card(f"{key[0]}, {_threads(key[1])}",
-                charts.scatter(points, "network, median ms", "AP hard, points", curves=[steps]),
-                listed if ranked else tag("p", "No valid record, so no frontier.", class_="reason"))
+    return card(
+        f"{key[0]}, {_threads(key[1])}",
+        charts.scatter(points, "network, median ms", "AP hard, points", curves=[steps]),
+        listed if ranked else tag("p", "No valid record, so no frontier.", class_="reason"),
+    )
 
 
 def frontier(points: Sequence[tuple[float, float] | None]) -> list[int | None]:
@@ -122,7 +182,9 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> list[int | None]:
 
     points: (cost, value), or None for one that takes no part.
     """
-    there = [(cost, -value, i) for i, point in enumerate(points) if point for cost, value in (point,)]
+    there = [
+        (cost, -value, i) for i, point in enumerate(points) if point for cost, value in (point,)
+    ]
     best = sorted(there[k] for k in nondominated([(negative, cost) for cost, negative, _ in there]))
     ranks: list[int | None] = [None] * len(points)
     for rank, (_, _, i) in enumerate(best, 1):
@@ -132,28 +194,46 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> list[int | None]:
 
 def distributions(records: Records) -> Html:
     """Every sample of the network."""
-    text = ("Time of the network, array in to arrays out. Each dot is one image, the first round at the top of its "
-            "strip and the last at the bottom, so a drift shows as a slant. Solid line: median; dashed: p90. Samples "
-            "beyond the axis lie on its right end.")
+    text = (
+        "Time of the network, array in to arrays out. Each dot is one image, the first round at the"
+        " top of its strip and the last at the bottom, so a drift shows as a slant. Solid line:"
+        " median; dashed: p90. Samples beyond the axis lie on its right end."
+    )
 
     def rows(group: Records) -> tuple[list[Html], Axis]:
         axis = Axis.around([HEADROOM * r.network_ms.p90 for r in group], zero=True)
-        return [row(r, charts.dots(r.samples["network"].wall_ms if r.samples else (),
-                                   (("median", r.network_ms.median), ("p90", r.network_ms.p90)), axis,
-                                   colour(r.target)), figure(r), group) for r in group], axis
+        return [
+            row(
+                r,
+                charts.dots(
+                    r.samples["network"].wall_ms if r.samples else (),
+                    (("median", r.network_ms.median), ("p90", r.network_ms.p90)),
+                    axis,
+                    colour(r.target),
+                ),
+                figure(r),
+                group,
+            )
+            for r in group
+        ], axis
 
     return section("Distributions", text, page.cards(grouped(records, rows)))
 
 
 def stages(records: Records) -> Html:
     """Where the time of an image goes."""
-    text = "Medians of one photo's way to its faces: letterboxing, the network, decoding and NMS. To the right: all."
+    text = (
+        "Medians of one photo's way to its faces: letterboxing, the network, decoding and NMS. To"
+        " the right: all."
+    )
 
     def rows(group: Records) -> tuple[list[Html], Axis]:
         parts = [[(name, getattr(r, f"{name}_ms").median) for name in STAGES] for r in group]
         axis = Axis.around([sum(max(0.0, value) for _, value in p) for p in parts], zero=True)
-        return [row(r, charts.stack(p, axis), figure(r, "end_to_end"), group)
-                for r, p in zip(group, parts, strict=True)], axis
+        return [
+            row(r, charts.stack(p, axis), figure(r, "end_to_end"), group)
+            for r, p in zip(group, parts, strict=True)
+        ], axis
 
     key = page.legend((charts.swatch(name), name) for name in STAGES)
     return section("Stages", text, key, page.cards(grouped(records, rows)))
@@ -175,11 +255,18 @@ def group_of(record: Measurement) -> Group:
 
 def float_against_int8(records: Records, context: Context) -> Html:
     """What INT8 gains in time and costs in AP, for each runtime."""
-    pairs = [(r, fp32) for r in records if r.precision == "int8" and (fp32 := _float_of(r, records))]
+    pairs = [
+        (r, fp32) for r in records if r.precision == "int8" and (fp32 := _float_of(r, records))
+    ]
     if not pairs:
-        return section("Float against INT8", "No file was measured as both fp32 and INT8 under the same conditions.")
-    text = ("Median network time of INT8 over fp32 of the same runtime, size and threads, with its 95 % bootstrap "
-            f"interval; the band is a tie: less than {TIE:.0%} either way.")
+        return section(
+            "Float against INT8",
+            "No file was measured as both fp32 and INT8 under the same conditions.",
+        )
+    text = (
+        "Median network time of INT8 over fp32 of the same runtime, size and threads, with its 95"
+        f" % bootstrap interval; the band is a tie: less than {TIE:.0%} either way."
+    )
     found = [(int8, fp32, _ratio(int8, fp32)) for int8, fp32 in pairs]
     axis = Axis.around([1 + TIE, *(min(r.high, MAX_RATIO) for *_, r in found if r)], zero=True)
     cards = []
@@ -190,18 +277,28 @@ def float_against_int8(records: Records, context: Context) -> Html:
 
 
 def _float_of(int8: Measurement, records: Records) -> Measurement | None:
-    return next((r for r in records if (r.precision, r.model, r.target, r.fast, group_of(r)) ==
-                 ("fp32", int8.model, int8.target, int8.fast, group_of(int8))), None)
+    return next(
+        (
+            r
+            for r in records
+            if (r.precision, r.model, r.target, r.fast, group_of(r))
+            == ("fp32", int8.model, int8.target, int8.fast, group_of(int8))
+        ),
+        None,
+    )
 
 
 def _ratio(new: Measurement, old: Measurement) -> Ratio | None:
-    """None without samples. Also right for records of two sessions, which a resumed run may have."""
+    """None without samples. Also right for records of two sessions, which a resumed run may
+    have."""
     if not (new.samples and old.samples) or min(old.network_ms.min, new.network_ms.min) <= 0:
         return None
     return ratio_of_sessions(new.samples["network"].rounds(), old.samples["network"].rounds())
 
 
-def _int8_row(int8: Measurement, fp32: Measurement, found: Ratio | None, axis: Axis, context: Context) -> Html:
+def _int8_row(
+    int8: Measurement, fp32: Measurement, found: Ratio | None, axis: Axis, context: Context
+) -> Html:
     reasons = [f"{r.precision}: {reason}" for r in (fp32, int8) for reason in r.invalid_reasons]
     name = f"{_title(int8.target)}{' fast' * int8.fast}, {int8.model}"
     if found is None:
@@ -209,24 +306,37 @@ def _int8_row(int8: Measurement, fp32: Measurement, found: Ratio | None, axis: A
     before, after = context.accuracy_of(fp32), context.accuracy_of(int8)
     cost = []
     if before and after and before.hard is not None and after.hard is not None:
-        cost = [tag("div", f"AP hard {100 * before.hard:.2f} to {100 * after.hard:.2f}", class_="soft")]
+        cost = [
+            tag("div", f"AP hard {100 * before.hard:.2f} to {100 * after.hard:.2f}", class_="soft")
+        ]
     strip = charts.interval(found.low, found.value, found.high, axis, colour(int8.target), TIE)
-    return join([strip_row(name, judged(_ratio_text(found, reasons), reasons), strip, bool(reasons)), *cost])
+    return join(
+        [strip_row(name, judged(_ratio_text(found, reasons), reasons), strip, bool(reasons)), *cost]
+    )
 
 
 def peers(context: Context) -> Html:
     """Published models beside ours."""
     if not context.peers:
         return Html("")
-    text = ("Network time over that of our fp32 file, all in one process with ONNX Runtime, turn by turn. These models "
-            "have no manifest, so the protocol's workers cannot open them: only the ratios are worth quoting, and "
-            "nothing here says which one finds more faces.")
+    text = (
+        "Network time over that of our fp32 file, all in one process with ONNX Runtime, turn by"
+        " turn. These models have no manifest, so the protocol's workers cannot open them: only the"
+        " ratios are worth quoting, and nothing here says which one finds more faces."
+    )
     axis = Axis.around([1 + TIE, *(min(p.ratio.high, MAX_RATIO) for p in context.peers)], zero=True)
     cards = []
-    for key, group in itertools.groupby(sorted(context.peers, key=_peer_order), lambda p: _peer_order(p)[:2]):
+    for key, group in itertools.groupby(
+        sorted(context.peers, key=_peer_order), lambda p: _peer_order(p)[:2]
+    ):
         drawn = [_peer_row(p, axis) for p in group]
-        cards.append(card(f"{key[0][1]}x{key[0][2]}, {_threads(key[1])}", *drawn,
-                          charts.scale(axis, "time / ours")))
+        cards.append(
+            card(
+                f"{key[0][1]}x{key[0][2]}, {_threads(key[1])}",
+                *drawn,
+                charts.scale(axis, "time / ours"),
+            )
+        )
     return section("Beside published models", text, page.cards(cards))
 
 
@@ -237,54 +347,145 @@ def _peer_order(p: PeerTiming) -> tuple[tuple[int, int, int], int, float, str]:
 def _peer_row(p: PeerTiming, axis: Axis) -> Html:
     ours = p.ratio.verdict == "reference"
     text = "ours" if ours else _ratio_text(p.ratio, p.invalid_reasons)
-    strip = charts.interval(p.ratio.low, p.ratio.value, p.ratio.high, axis, "t0" if ours else "t4", TIE)
+    strip = charts.interval(
+        p.ratio.low, p.ratio.value, p.ratio.high, axis, "t0" if ours else "t4", TIE
+    )
     return strip_row(p.model, judged(text, p.invalid_reasons), strip, bool(p.invalid_reasons))
 
 
 def validity(records: Records) -> Html:
     """The conditions of every record."""
-    columns = ("file", "threads", "cores", "MHz", "°C", "other load", "load avg", "throttled", "valid")
+    columns = (
+        "file",
+        "threads",
+        "cores",
+        "MHz",
+        "°C",
+        "other load",
+        "load avg",
+        "throttled",
+        "valid",
+    )
     rows = []
     for r in records:
         e = r.environment
         moments = (e.before, *e.during, e.after)
         throttled = [m.throttled for m in moments if m.throttled is not None]
-        rows.append([_file(r), r.threads, ", ".join(map(str, e.cores)) or "not pinned",
-                     _range(moments, "frequency_mhz", 0), _range(moments, "temperature_c", 1),
-                     _shown(e.other_load, 2), _range(moments, "load", 1),
-                     ("yes" if any(throttled) else "no") if throttled else "not shown", _verdict(r)])
-    details = [[_file(r), r.threads, r.runtime, _plain(r.environment.precision_hints), _plain(r.environment.delegates),
-                ", ".join(f"{k} {v}" for k, v in r.environment.runtimes.items())] for r in records]
+        rows.append(
+            [
+                _file(r),
+                r.threads,
+                ", ".join(map(str, e.cores)) or "not pinned",
+                _range(moments, "frequency_mhz", 0),
+                _range(moments, "temperature_c", 1),
+                _shown(e.other_load, 2),
+                _range(moments, "load", 1),
+                ("yes" if any(throttled) else "no") if throttled else "not shown",
+                _verdict(r),
+            ]
+        )
+    details = [
+        [
+            _file(r),
+            r.threads,
+            r.runtime,
+            _plain(r.environment.precision_hints),
+            _plain(r.environment.delegates),
+            ", ".join(f"{k} {v}" for k, v in r.environment.runtimes.items()),
+        ]
+        for r in records
+    ]
     names = ("file", "threads", "runtime", "precision hints", "what ran where", "packages")
-    return section("Environment and validity", "What each record was measured under; ranges are over all rounds. "
-                   "Other load: cores that other processes kept busy meanwhile.", table(columns, rows, {8}),
-                   tag("details", tag("summary", "Runtimes, precision hints and delegates"),
-                       table(names, details, {2, 3, 4, 5})))
+    return section(
+        "Environment and validity",
+        "What each record was measured under; ranges are over all rounds. "
+        "Other load: cores that other processes kept busy meanwhile.",
+        table(columns, rows, {8}),
+        tag(
+            "details",
+            tag("summary", "Runtimes, precision hints and delegates"),
+            table(names, details, {2, 3, 4, 5}),
+        ),
+    )
 
 
 def everything(records: Records) -> Html:
     """All figures."""
-    columns = ("file", "threads", "valid", "network ms", "min", "p90", "p99", "CPU ms", "preprocess", "decode, NMS",
-               "end to end", "ratio", "load ms", "import ms", "memory MB", "faces")
+    columns = (
+        "file",
+        "threads",
+        "valid",
+        "network ms",
+        "min",
+        "p90",
+        "p99",
+        "CPU ms",
+        "preprocess",
+        "decode, NMS",
+        "end to end",
+        "ratio",
+        "load ms",
+        "import ms",
+        "memory MB",
+        "faces",
+    )
     rows: list[list[object]] = []
     for r in records:
         n = r.network_ms
         memory = "not shown" if r.peak_memory_bytes is None else f"{r.peak_memory_bytes / 1e6:.0f}"
-        values = [number(v) for v in (n.median, n.min, n.p90, n.p99, r.network_cpu_ms.median, r.preprocess_ms.median,
-                                      r.postprocess_ms.median, r.end_to_end_ms.median)]
-        texts = [*values, "-" if r.ratio is None else f"{r.ratio} (to {r.ratio.to})" if r.ratio.verdict != "reference"
-                 else "reference", number(r.load_ms, 3), number(r.import_ms, 3), memory, str(r.faces)]
-        rows.append([_file(r), r.threads, _verdict(r),
-                     *(t if r.valid else tag("span", t, class_="void") for t in texts)])
-    return section("All figures", "Medians in ms where nothing else is said. Grey figures are of records that are not "
-                   "valid.", table(columns, rows, {2}))
+        values = [
+            number(v)
+            for v in (
+                n.median,
+                n.min,
+                n.p90,
+                n.p99,
+                r.network_cpu_ms.median,
+                r.preprocess_ms.median,
+                r.postprocess_ms.median,
+                r.end_to_end_ms.median,
+            )
+        ]
+        texts = [
+            *values,
+            (
+                "-"
+                if r.ratio is None
+                else (
+                    f"{r.ratio} (to {r.ratio.to})"
+                    if r.ratio.verdict != "reference"
+                    else "reference"
+                )
+            ),
+            number(r.load_ms, 3),
+            number(r.import_ms, 3),
+            memory,
+            str(r.faces),
+        ]
+        rows.append(
+            [
+                _file(r),
+                r.threads,
+                _verdict(r),
+                *(t if r.valid else tag("span", t, class_="void") for t in texts),
+            ]
+        )
+    return section(
+        "All figures",
+        "Medians in ms where nothing else is said. Grey figures are of records that are not valid.",
+        table(columns, rows, {2}),
+    )
 
 
 def left_out(context: Context) -> Html:
     """What was wanted and is not there."""
     if not context.left_out:
         return Html("")
-    return section("Left out", "Wanted, and not measured:", tag("ul", *(tag("li", t) for t in context.left_out)))
+    return section(
+        "Left out",
+        "Wanted, and not measured:",
+        tag("ul", *(tag("li", t) for t in context.left_out)),
+    )
 
 
 def legend(records: Records) -> Html:
@@ -300,14 +501,18 @@ def legend(records: Records) -> Html:
 
 
 def row(record: Measurement, strip: Html, said: Html, group: Records) -> Html:
-    """Label and figure above a strip; the label tells the record from the others of its ``group``."""
+    """Label and figure above a strip; the label tells the record from the others of its
+    ``group``."""
     name = label(record) + (f", {record.model}" if len({r.model for r in group}) > 1 else "")
     return strip_row(name, said, strip, bool(record.invalid_reasons))
 
 
 def _ratio_text(found: Ratio | Relative, reasons: Sequence[str]) -> str:
     """A verdict only where there is nothing to object."""
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}){'' if reasons else ' ' + found.verdict}"
+    return (
+        f"{found.value:.2f} ({found.low:.2f} to"
+        f" {found.high:.2f}){'' if reasons else ' ' + found.verdict}"
+    )
 
 
 def figure(record: Measurement, stage: str = "network") -> Html:
@@ -321,7 +526,13 @@ def judged(text: str, reasons: Iterable[str]) -> Html:
     said = "; ".join(reasons)
     if not said:
         return tag("span", text, class_="figure")
-    return tag("span", tag("span", text, class_="void"), " ", tag("span", said, class_="reason"), class_="figure")
+    return tag(
+        "span",
+        tag("span", text, class_="void"),
+        " ",
+        tag("span", said, class_="reason"),
+        class_="figure",
+    )
 
 
 def label(record: Measurement) -> str:
@@ -381,16 +592,23 @@ def _plain(value: Any) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     records: Annotated[tuple[Path, ...], Argument("LATENCY.json...")]
-    """files of edgeface bench --save or make bench; a context.json beside one adds accuracy and peers"""
+    """files of edgeface bench --save or make bench; a context.json beside one adds accuracy and
+    peers"""
     save: Path | None = None
     """the page; default: report.html beside the first file"""
 
 
 def _run(o: Options) -> None:
     path = o.save or o.records[0].with_name(REPORT)
-    contexts = [load_context(folder / CONTEXT) for folder in dict.fromkeys(file.parent for file in o.records)]
-    merged = Context({k: v for c in contexts for k, v in c.accuracy.items()},
-                     tuple(p for c in contexts for p in c.peers), tuple(t for c in contexts for t in c.left_out))
+    contexts = [
+        load_context(folder / CONTEXT)
+        for folder in dict.fromkeys(file.parent for file in o.records)
+    ]
+    merged = Context(
+        {k: v for c in contexts for k, v in c.accuracy.items()},
+        tuple(p for c in contexts for p in c.peers),
+        tuple(t for c in contexts for t in c.left_out),
+    )
     write_report(path, [record for file in o.records for record in load_measurements(file)], merged)
     say(path)
 

@@ -1,4 +1,5 @@
-"""What `make bench` keeps in its folder: records in latency.json, and in context.json what no record knows.
+"""What `make bench` keeps in its folder: records in latency.json, and in context.json what no
+record knows.
 
 Both are written after every step, so that a run that was stopped goes on where it was.
 """
@@ -15,7 +16,13 @@ from typing import Any
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, EdgefaceError
 from edgeface.files import atomic_write
-from edgeface.latency.measurement import Environment, Measurement, Relative, load_measurements, save_measurements
+from edgeface.latency.measurement import (
+    Environment,
+    Measurement,
+    Relative,
+    load_measurements,
+    save_measurements,
+)
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Summary
 from edgeface.schema import from_fields
@@ -39,7 +46,8 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class PeerTiming:
-    """Network time of a foreign file, or of ours beside it: one process, ONNX Runtime, turn by turn."""
+    """Network time of a foreign file, or of ours beside it: one process, ONNX Runtime, turn by
+    turn."""
 
     model: str
     sha256: str
@@ -87,15 +95,23 @@ class Results:
         self.context = load_context(folder / CONTEXT)
 
     def keep(self, record: Measurement) -> None:
-        """Remember ``record`` on disk, in place of an earlier one of the same model and device. Raises OutputError."""
-        self.records = sorted((r for r in [*self.records, record] if r.key != record.key or r is record), key=order)
+        """Remember ``record`` on disk, in place of an earlier one of the same model and device.
+        Raises OutputError."""
+        self.records = sorted(
+            (r for r in [*self.records, record] if r.key != record.key or r is record), key=order
+        )
         save_measurements(self.folder / LATENCY, self.records)
 
-    def known(self, bundle: Bundle, device: str, threads: int, protocol: Protocol) -> Measurement | None:
+    def known(
+        self, bundle: Bundle, device: str, threads: int, protocol: Protocol
+    ) -> Measurement | None:
         """The record of exactly this."""
         for record in self.records:
-            if (record.key == (bundle.path.name, device, threads, False) and record.protocol == protocol
-                    and record.files == bundle.manifest.files):
+            if (
+                record.key == (bundle.path.name, device, threads, False)
+                and record.protocol == protocol
+                and record.files == bundle.manifest.files
+            ):
                 return record
         return None
 
@@ -103,13 +119,23 @@ class Results:
         """Change fields of the context, on disk too. Raises OutputError."""
         self.context = dataclasses.replace(self.context, **changes)
         with atomic_write(self.folder / CONTEXT) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self.context)) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(dataclasses.asdict(self.context)) + "\n", encoding="utf-8"
+            )
 
 
 def order(record: Measurement) -> tuple[Any, ...]:
     """Sort key of records: device, large inputs first, threads, file."""
-    return (record.device, -record.width * record.height, record.threads, record.model, record.target,
-            record.precision, record.fast, record.bundle)
+    return (
+        record.device,
+        -record.width * record.height,
+        record.threads,
+        record.model,
+        record.target,
+        record.precision,
+        record.fast,
+        record.bundle,
+    )
 
 
 def load_context(path: Path) -> Context:
@@ -119,7 +145,9 @@ def load_context(path: Path) -> Context:
     try:
         return from_fields(Context, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path} ({type(error).__name__}): remove it and run make bench again") from None
+        raise DataError(
+            f"cannot read {path} ({type(error).__name__}): remove it and run make bench again"
+        ) from None
     except EdgefaceError as error:
         raise DataError(f"{error}: remove {path} and run make bench again") from None
 
@@ -127,8 +155,9 @@ def load_context(path: Path) -> Context:
 def find_accuracy(bundles: Iterable[Bundle], exports: Path) -> dict[str, Accuracy]:
     """AP of ``bundles``, where it is known for these very files.
 
-    From ``exports``, which `make bench-export` writes, or else from the manifests: an INT8 file has its own AP and that
-    of the float file it was made from. Raises DataError if ``exports`` is damaged.
+    From ``exports``, which `make bench-export` writes, or else from the manifests: an INT8 file has
+    its own AP and that of the float file it was made from. Raises DataError if ``exports`` is
+    damaged.
     """
     bundles = list(bundles)
     evaluated = _read_exports(exports)
@@ -152,17 +181,35 @@ def _from_manifests(bundle: Bundle, bundles: list[Bundle]) -> tuple[dict[str, An
         return source, source.get("int8")
     if own.precision == "fp32":
         for other in (b.manifest for b in bundles):
-            if (other.precision, other.model, other.target, other.input.width, other.input.height,
-                    other.weights.sha256) == ("int8", own.model, own.target, own.input.width, own.input.height,
-                                              own.weights.sha256):
+            if (
+                other.precision,
+                other.model,
+                other.target,
+                other.input.width,
+                other.input.height,
+                other.weights.sha256,
+            ) == (
+                "int8",
+                own.model,
+                own.target,
+                own.input.width,
+                own.input.height,
+                own.weights.sha256,
+            ):
                 source = other.accuracy or {}
                 return source, source.get("float")
     return {}, None
 
 
-def _accuracy(bundle: Bundle, figures: Mapping[str, Any], source: Mapping[str, Any], where: str) -> Accuracy:
-    data = {"files": bundle.manifest.files, "images": source.get("images"), "protocol": source.get("protocol"),
-            **{name: figures.get(name) for name in SETTINGS}}
+def _accuracy(
+    bundle: Bundle, figures: Mapping[str, Any], source: Mapping[str, Any], where: str
+) -> Accuracy:
+    data = {
+        "files": bundle.manifest.files,
+        "images": source.get("images"),
+        "protocol": source.get("protocol"),
+        **{name: figures.get(name) for name in SETTINGS},
+    }
     try:
         return from_fields(Accuracy, data, where)
     except EdgefaceError as error:

@@ -1,14 +1,15 @@
 """``python -m benchmarks.systems``: every system of the four papers, and ours, in one table.
 
-Sizes are counted here. Published AP is copied from where the table says. What is measured comes from files: AP that
-``--measure`` wrote, latency and INT8 status from the folders that `make bench`, ``edgeface export`` and ``edgeface
-quantize`` wrote (``--records``). A cell without a record is empty. To fill that folder::
+Sizes are counted here. Published AP is copied from where the table says. What is measured comes
+from files: AP that ``--measure`` wrote, latency and INT8 status from the folders that `make bench`,
+``edgeface export`` and ``edgeface quantize`` wrote (``--records``). A cell without a record is
+empty. To fill that folder::
 
     python -m benchmarks.systems --records FOLDER --export [--only NAME ...]
     edgeface bench FOLDER/*-fp32-640x480 --save FOLDER/latency.json
 
-Published AP is of all 3226 validation photos, ours of those that --data holds, and sizes differ too: compare within a
-column.
+Published AP is of all 3226 validation photos, ours of those that --data holds, and sizes differ
+too: compare within a column.
 """
 
 from __future__ import annotations
@@ -61,32 +62,79 @@ DAMOFD = "DamoFD (Liu et al., ICLR 2023): long side 640"
 SCRFD = "SCRFD (Guo et al., ICLR 2022), authors' README: long side 640"
 EXTD = "EXTD (Yoo et al., arXiv 1906.06579), table 2: several sizes and a flip"
 ERESFD = "EResFD (Jeong et al., WACV 2024), authors' README: several sizes and a flip"
-ASFD = "ASFD (Zhang et al., arXiv 2003.11228), table 4: one size; their networks, of which ours are a reading"
+ASFD = (
+    "ASFD (Zhang et al., arXiv 2003.11228), table 4: one size; their networks, of which ours are a"
+    " reading"
+)
 _AP: dict[str, tuple[str, dict[str, tuple[float, float, float]]]] = {
-    "damofd-": (DAMOFD, {
-        "0.5g": (.9032, .8836, .7103), "2.5g": (.9282, .9148, .7870), "10g": (.9514, .9429, .8407),
-        "34g": (.9563, .9480, .8608),
-        "0.5g-kps": (.9041, .8845, .6997), "2.5g-kps": (.9325, .9185, .7817),
-        "10g-kps": (.9542, .9435, .8394), "34g-kps": (.9596, .9508, .8609)}),
-    "scrfd-": (SCRFD, {
-        "0.5g": (.9057, .8812, .6851), "1g": (.9238, .9057, .7480), "2.5g": (.9378, .9216, .7787),
-        "10g": (.9516, .9387, .8305), "34g": (.9606, .9492, .8529),
-        "0.5g-kps": (.9097, .8844, .6949), "2.5g-kps": (.9380, .9202, .7713),
-        "10g-kps": (.9540, .9401, .8280)}),
-    "extd-": (EXTD, {
-        "ssd-32-relu": (.791, .770, .629), "ssd-32-lrelu": (.851, .836, .736), "ssd-32-prelu": (.870, .855, .757),
-        "fpn-32-relu": (.741, .735, .642), "fpn-32-lrelu": (.892, .884, .824), "fpn-32-prelu": (.896, .885, .825),
-        "ssd-48-relu": (.868, .852, .742), "ssd-48-lrelu": (.879, .860, .744), "ssd-48-prelu": (.897, .879, .774),
-        "fpn-48-relu": (.894, .885, .825), "fpn-48-lrelu": (.911, .901, .846), "fpn-48-prelu": (.913, .904, .847),
-        "ssd-64-relu": (.887, .867, .752), "ssd-64-lrelu": (.896, .878, .769), "ssd-64-prelu": (.905, .888, .784),
-        "fpn-64-relu": (.910, .900, .844), "fpn-64-lrelu": (.914, .906, .850), "fpn-64-prelu": (.921, .911, .856)}),
-    "eresfd-": (ERESFD, {"16": (.890, .879, .804)}),
-    "asfd-": (ASFD, {
-        "d0": (.901, .875, .744), "d1": (.933, .917, .820), "d2": (.951, .937, .836), "d3": (.953, .943, .848),
-        "d4": (.956, .945, .858), "d5": (.957, .947, .859), "d6": (.958, .947, .860)}),
+    "damofd-": (
+        DAMOFD,
+        {
+            "0.5g": (0.9032, 0.8836, 0.7103),
+            "2.5g": (0.9282, 0.9148, 0.7870),
+            "10g": (0.9514, 0.9429, 0.8407),
+            "34g": (0.9563, 0.9480, 0.8608),
+            "0.5g-kps": (0.9041, 0.8845, 0.6997),
+            "2.5g-kps": (0.9325, 0.9185, 0.7817),
+            "10g-kps": (0.9542, 0.9435, 0.8394),
+            "34g-kps": (0.9596, 0.9508, 0.8609),
+        },
+    ),
+    "scrfd-": (
+        SCRFD,
+        {
+            "0.5g": (0.9057, 0.8812, 0.6851),
+            "1g": (0.9238, 0.9057, 0.7480),
+            "2.5g": (0.9378, 0.9216, 0.7787),
+            "10g": (0.9516, 0.9387, 0.8305),
+            "34g": (0.9606, 0.9492, 0.8529),
+            "0.5g-kps": (0.9097, 0.8844, 0.6949),
+            "2.5g-kps": (0.9380, 0.9202, 0.7713),
+            "10g-kps": (0.9540, 0.9401, 0.8280),
+        },
+    ),
+    "extd-": (
+        EXTD,
+        {
+            "ssd-32-relu": (0.791, 0.770, 0.629),
+            "ssd-32-lrelu": (0.851, 0.836, 0.736),
+            "ssd-32-prelu": (0.870, 0.855, 0.757),
+            "fpn-32-relu": (0.741, 0.735, 0.642),
+            "fpn-32-lrelu": (0.892, 0.884, 0.824),
+            "fpn-32-prelu": (0.896, 0.885, 0.825),
+            "ssd-48-relu": (0.868, 0.852, 0.742),
+            "ssd-48-lrelu": (0.879, 0.860, 0.744),
+            "ssd-48-prelu": (0.897, 0.879, 0.774),
+            "fpn-48-relu": (0.894, 0.885, 0.825),
+            "fpn-48-lrelu": (0.911, 0.901, 0.846),
+            "fpn-48-prelu": (0.913, 0.904, 0.847),
+            "ssd-64-relu": (0.887, 0.867, 0.752),
+            "ssd-64-lrelu": (0.896, 0.878, 0.769),
+            "ssd-64-prelu": (0.905, 0.888, 0.784),
+            "fpn-64-relu": (0.910, 0.900, 0.844),
+            "fpn-64-lrelu": (0.914, 0.906, 0.850),
+            "fpn-64-prelu": (0.921, 0.911, 0.856),
+        },
+    ),
+    "eresfd-": (ERESFD, {"16": (0.890, 0.879, 0.804)}),
+    "asfd-": (
+        ASFD,
+        {
+            "d0": (0.901, 0.875, 0.744),
+            "d1": (0.933, 0.917, 0.820),
+            "d2": (0.951, 0.937, 0.836),
+            "d3": (0.953, 0.943, 0.848),
+            "d4": (0.956, 0.945, 0.858),
+            "d5": (0.957, 0.947, 0.859),
+            "d6": (0.958, 0.947, 0.860),
+        },
+    ),
 }
-PUBLISHED = {prefix + name: Published(*ap, source) for prefix, (source, rows) in _AP.items()
-             for name, ap in rows.items()}
+PUBLISHED = {
+    prefix + name: Published(*ap, source)
+    for prefix, (source, rows) in _AP.items()
+    for name, ap in rows.items()
+}
 
 
 @dataclass(frozen=True)
@@ -111,12 +159,14 @@ class System:
     macs: int
     """executed, at 640x480"""
     macs_as_published: int | None
-    """EXTD: as its paper counts, at 640x640; see :func:`edgeface.models.complexity.count_as_extd`"""
+    """EXTD: as its paper counts, at 640x640; see
+    :func:`edgeface.models.complexity.count_as_extd`"""
     published: Published | None
     ap: dict[str, Accuracy] = field(default_factory=dict)
     """by scale of the photos"""
     latency_ms: dict[str, float] = field(default_factory=dict)
-    """median network time, by "target precision WxH threads device"; records that may not be used are left out"""
+    """median network time, by "target precision WxH threads device"; records that may not be used
+    are left out"""
     export: dict[str, float] = field(default_factory=dict)
     """largest difference from torch, by "target precision WxH"."""
     int8: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -132,10 +182,15 @@ def systems() -> list[System]:
 def _sizes(name: str) -> tuple[int, int, int | None]:
     """Parameters, MACs, MACs as published."""
     size = count(name, *SIZE)
-    return size.params, size.macs, count_as_extd(name, *EXTD_SIZE) if name.startswith("extd-") else None
+    return (
+        size.params,
+        size.macs,
+        count_as_extd(name, *EXTD_SIZE) if name.startswith("extd-") else None,
+    )
 
 
-# Accuracy -----------------------------------------------------------------------------------------------------------
+# Accuracy
+# -----------------------------------------------------------------------------------------------------------
 
 
 def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
@@ -144,15 +199,22 @@ def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {scale: from_fields(Accuracy, ap, f"{path}: {name}") for scale, ap in scales.items()}
-                for name, scales in data.items()}
+        return {
+            name: {
+                scale: from_fields(Accuracy, ap, f"{path}: {name}") for scale, ap in scales.items()
+            }
+            for name, scales in data.items()
+        }
     except (OSError, ValueError, AttributeError, RecursionError, EdgefaceError) as error:
-        raise DataError(f"{path} is not what benchmarks.systems --measure writes ({type(error).__name__}): remove it, "
-                        "or name another with --results") from None
+        raise DataError(
+            f"{path} is not what benchmarks.systems --measure writes ({type(error).__name__}):"
+            " remove it, or name another with --results"
+        ) from None
 
 
 def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
-    """Evaluate whatever has weights, and keep each figure at once; what is known of the same weights stays."""
+    """Evaluate whatever has weights, and keep each figure at once; what is known of the same
+    weights stays."""
     known = load_results(o.results)
     for row in rows:
         path = o.weights / f"{row.name}.safetensors" if o.weights else None
@@ -160,26 +222,47 @@ def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
             if row.name not in zoo.names():
                 continue
             path = None
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path else zoo.get_entry(row.name).sha256
+        digest = (
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            if path
+            else zoo.get_entry(row.name).sha256
+        )
         for scale in o.scales:
             found = known.setdefault(row.name, {}).get(scale)
             if found is not None and found.weights == digest:
                 continue
             terminal.line(f"measuring {row.name} at scale {scale} ...")
-            report = evaluate_model(row.name, o.data, scale, progress=terminal.tick, weights=path,
-                                    agreed_only=scale == "multi" and row.name.startswith("extd-")).report
-            known[row.name][scale] = Accuracy(report.easy, report.medium, report.hard, report.images,
-                                              str(report.protocol), digest)
+            report = evaluate_model(
+                row.name,
+                o.data,
+                scale,
+                progress=terminal.tick,
+                weights=path,
+                agreed_only=scale == "multi" and row.name.startswith("extd-"),
+            ).report
+            known[row.name][scale] = Accuracy(
+                report.easy, report.medium, report.hard, report.images, str(report.protocol), digest
+            )
             with atomic_write(o.results) as temporary:
-                temporary.write_text(json.dumps({name: {s: asdict(ap) for s, ap in scales.items()}
-                                                 for name, scales in known.items()}, indent=1) + "\n")
+                temporary.write_text(
+                    json.dumps(
+                        {
+                            name: {s: asdict(ap) for s, ap in scales.items()}
+                            for name, scales in known.items()
+                        },
+                        indent=1,
+                    )
+                    + "\n"
+                )
 
 
-# Records ------------------------------------------------------------------------------------------------------------
+# Records
+# ------------------------------------------------------------------------------------------------------------
 
 
 def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
-    """Write the fp32 Bundle of each row and target that ``o.records`` lacks; one that cannot be made is told of."""
+    """Write the fp32 Bundle of each row and target that ``o.records`` lacks; one that cannot be
+    made is told of."""
     from export import ExportRequest, export_model
     from export.source import load_source
 
@@ -197,10 +280,13 @@ def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> No
 
 
 def add_records(rows: Sequence[System], folder: Path) -> None:
-    """Fill in latency, exports and INT8 from the records in ``folder`` and one level below. Raises DataError."""
+    """Fill in latency, exports and INT8 from the records in ``folder`` and one level below. Raises
+    DataError."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give one that make bench, edgeface export or edgeface quantize "
-                        "wrote to")
+        raise DataError(
+            f"{folder} is not a folder: give one that make bench, edgeface export or edgeface"
+            " quantize wrote to"
+        )
     by_name = {row.name: row for row in rows}
     for path in sorted((*folder.glob(LATENCY), *folder.glob(f"*/{LATENCY}"))):
         _add_latency(by_name, load_measurements(path))
@@ -216,37 +302,69 @@ def _add_latency(rows: Mapping[str, System], records: Iterable[Measurement]) -> 
         row = rows.get(record.model.removesuffix(VARIANT_SUFFIX))
         if row is not None and record.valid:
             variant = record.model.removeprefix(row.name)
-            key = (f"{record.target} {record.precision}{' fast' * record.fast}{variant} {record.width}x{record.height} "
-                   f"{record.threads} {record.device}")
+            key = (
+                f"{record.target} {record.precision}{' fast' * record.fast}{variant}"
+                f" {record.width}x{record.height} {record.threads} {record.device}"
+            )
             row.latency_ms[key] = record.network_ms.median
 
 
 def _add_bundle(row: System, manifest: Manifest) -> None:
     size = f"{manifest.model.removeprefix(row.name)} {manifest.input.width}x{manifest.input.height}"
     if manifest.precision == "int8":
-        row.int8[manifest.target + size] = {key: value for key, value in (manifest.accuracy or {}).items()
-                                            if key != "by_height"}
+        row.int8[manifest.target + size] = {
+            key: value for key, value in (manifest.accuracy or {}).items() if key != "by_height"
+        }
     elif manifest.parity is not None:
-        row.export[f"{manifest.target} {manifest.precision}{size}"] = max(manifest.parity["max_abs"].values())
+        row.export[f"{manifest.target} {manifest.precision}{size}"] = max(
+            manifest.parity["max_abs"].values()
+        )
 
 
-# Printing -----------------------------------------------------------------------------------------------------------
+# Printing
+# -----------------------------------------------------------------------------------------------------------
 
 
 def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
     """Plain text; AP as easy/medium/hard in points."""
-    columns = ("system", "params", "MACs", "their MACs", "published AP", *(f"our AP {scale}" for scale in scales),
-               *(f"{target} ms" for target in export_targets()), "exports", "INT8 drop")
-    lines = [(row.name, f"{row.params / 1e6:.3f} M", f"{row.macs / 1e9:.3f} G",
-              "" if row.macs_as_published is None else f"{row.macs_as_published / 1e9:.2f} G",
-              _points(row.published), *(_points(row.ap.get(scale)) for scale in scales),
-              *(_milliseconds(row, target) for target in export_targets()),
-              " ".join(sorted({key.partition(" ")[0] for key in row.export})), _drops(row)) for row in rows]
+    columns = (
+        "system",
+        "params",
+        "MACs",
+        "their MACs",
+        "published AP",
+        *(f"our AP {scale}" for scale in scales),
+        *(f"{target} ms" for target in export_targets()),
+        "exports",
+        "INT8 drop",
+    )
+    lines = [
+        (
+            row.name,
+            f"{row.params / 1e6:.3f} M",
+            f"{row.macs / 1e9:.3f} G",
+            "" if row.macs_as_published is None else f"{row.macs_as_published / 1e9:.2f} G",
+            _points(row.published),
+            *(_points(row.ap.get(scale)) for scale in scales),
+            *(_milliseconds(row, target) for target in export_targets()),
+            " ".join(sorted({key.partition(" ")[0] for key in row.export})),
+            _drops(row),
+        )
+        for row in rows
+    ]
     sources = sorted({row.published.source for row in rows if row.published})
-    return "\n".join((table(columns, lines), "", "MACs at 640x480, executed; their MACs: EXTD at 640x640, each layer "
-                      "counted once, as its paper does.", "ms: median of the network at 640x480, one thread, "
-                      "float32/INT8.",
-                      "Published AP: " + "; ".join(sources) + "."))
+    return "\n".join(
+        (
+            table(columns, lines),
+            "",
+            (
+                "MACs at 640x480, executed; their MACs: EXTD at 640x640, each layer "
+                "counted once, as its paper does."
+            ),
+            "ms: median of the network at 640x480, one thread, float32/INT8.",
+            "Published AP: " + "; ".join(sources) + ".",
+        )
+    )
 
 
 def _points(ap: Published | Accuracy | None) -> str:
@@ -258,6 +376,7 @@ def _points(ap: Published | Accuracy | None) -> str:
 
 def _milliseconds(row: System, target: str) -> str:
     """At :data:`SIZE` on one thread here: of float32, and of INT8 behind a slash."""
+
     def found(precision: str) -> str:
         ms = row.latency_ms.get(f"{target} {precision} {SIZE[0]}x{SIZE[1]} 1 {LOCAL}")
         return "" if ms is None else f"{ms:.1f}"
@@ -279,8 +398,12 @@ def _drops(row: System) -> str:
 
 def as_json(rows: Sequence[System]) -> dict[str, Any]:
     """What ``--format json`` prints."""
-    return {"macs_at": "x".join(map(str, SIZE)), "macs_as_published_at": "x".join(map(str, EXTD_SIZE)),
-            "targets": list(BACKENDS), "systems": [asdict(row) for row in rows]}
+    return {
+        "macs_at": "x".join(map(str, SIZE)),
+        "macs_as_published_at": "x".join(map(str, EXTD_SIZE)),
+        "targets": list(BACKENDS),
+        "systems": [asdict(row) for row in rows],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +431,9 @@ class Options(Printed):
         check_choice("scales", self.scales, SCALES)
         check_choice("only", self.only, listed())
         if self.weights is not None and not self.weights.is_dir():
-            raise OptionError(f"--weights {self.weights} is not a folder: give one that holds NAME.safetensors")
+            raise OptionError(
+                f"--weights {self.weights} is not a folder: give one that holds NAME.safetensors"
+            )
         if self.export and self.records is None:
             raise OptionError("--export needs --records FOLDER, which it writes to")
 

@@ -131,22 +131,45 @@ class Options(Printed):
 
     def __post_init__(self) -> None:
         if self.steps < 5:
-            raise OptionError(f"--steps must be at least 5, not {self.steps}: the figures are medians")
+            raise OptionError(
+                f"--steps must be at least 5, not {self.steps}: the figures are medians"
+            )
 
 
 def _run(o: Options) -> int:
     """Returns 1 when crops take more than the bound."""
     with tempfile.TemporaryDirectory() as name:
         rows = _rows(o, Path(name))
-    result = {"model": o.model, "batch": o.batch, "threads": o.threads, "compile": o.compile,
-              "data": "WIDER FACE" if o.data else "package photos", "rows": rows, "environment": environment("torch")}
-    lines = table(("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
-                  [(r["size"], r["precision"], f"{r['images_per_cpu_s']:.1f}",
-                    *(f"{r['parts_ms'][part]:.1f}" for part in PARTS)) for r in rows])
+    result = {
+        "model": o.model,
+        "batch": o.batch,
+        "threads": o.threads,
+        "compile": o.compile,
+        "data": "WIDER FACE" if o.data else "package photos",
+        "rows": rows,
+        "environment": environment("torch"),
+    }
+    lines = table(
+        ("crop px", "precision", "img/s of CPU", *(f"{part} ms" for part in PARTS)),
+        [
+            (
+                r["size"],
+                r["precision"],
+                f"{r['images_per_cpu_s']:.1f}",
+                *(f"{r['parts_ms'][part]:.1f}" for part in PARTS),
+            )
+            for r in rows
+        ],
+    )
     worst = max(r["crops_share"] for r in rows)
     held = "held" if worst < CROPS_LIMIT else "NOT held"
     verdict = f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: {held}"
-    emit(result, f"training {o.model}, batch {o.batch}, threads {o.threads}\\n{lines}\\n{verdict}", o.format, o.save)
+    emit(
+        result,
+        f"training {o.model}, batch {o.batch}, threads {o.threads}\\n{lines}\\n{verdict}",
+        o.format,
+        o.save,
+    )
     return 0 if worst < CROPS_LIMIT else 1
 
 

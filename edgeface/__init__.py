@@ -5,11 +5,12 @@
     for face in Detector.open("edgeface-n").detect("photo.jpg"):
         print(face.box, face.score)
 
-- :class:`Detector` finds faces with a network or an exported Bundle; :class:`Detections` is what it returns, each
-  :class:`Face` one of them.
-- :class:`Bundle` is the folder of an exported file with its manifest; :func:`export` makes one, and :func:`quantize` an
-  INT8 one of it, in a checkout of the project.
-- :class:`EdgefaceError` is the root of every error that a user can cause; the others are in :mod:`edgeface.errors`.
+- :class:`Detector` finds faces with a network or an exported Bundle; :class:`Detections` is what it
+  returns, each :class:`Face` one of them.
+- :class:`Bundle` is the folder of an exported file with its manifest; :func:`export` makes one, and
+  :func:`quantize` an INT8 one of it, in a checkout of the project.
+- :class:`EdgefaceError` is the root of every error that a user can cause; the others are in
+  :mod:`edgeface.errors`.
 
 Names are imported on first use, so ``import edgeface`` costs nothing and needs no runtime.
 """
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "Detections", "Detector", "EdgefaceError", "Face", "__version__", "export", "quantize"]
+__all__ = [
+    "Bundle",
+    "Detections",
+    "Detector",
+    "EdgefaceError",
+    "Face",
+    "__version__",
+    "export",
+    "quantize",
+]
 
 _HOMES = {
     "Bundle": "edgeface.bundle",

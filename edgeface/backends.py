@@ -1,8 +1,10 @@
-"""The capability table: what each target can do, which package it needs, and why a combination is off.
+"""The capability table: what each target can do, which package it needs, and why a combination is
+off.
 
-One row per target drives the command line's choices, ``make`` targets, ``edgeface doctor``, the documentation table
-and the parametrised tests. Runners, exporters and quantizers are named as import paths and resolved on use, so that
-the library installs without a runtime it does not need and without the ``export`` package of the checkout.
+One row per target drives the command line's choices, ``make`` targets, ``edgeface doctor``, the
+documentation table and the parametrised tests. Runners, exporters and quantizers are named as
+import paths and resolved on use, so that the library installs without a runtime it does not need
+and without the ``export`` package of the checkout.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ class Backend:
         return tuple(p for p in PRECISIONS if p not in self.off)
 
     def installed(self) -> tuple[str, str] | None:
-        """(pip name, version) of the first runtime that is installed, without importing it; None if there is none."""
+        """(pip name, version) of the first runtime that is installed, without importing it; None if
+        there is none."""
         for package, distribution in zip(self.packages, self.distributions, strict=True):
             if has_module(package):
                 from importlib import metadata  # takes as long as all else that is imported here
@@ -90,23 +93,27 @@ class Backend:
         return _resolve(self.probe)
 
     def load_exporter(self, precision: str) -> Callable[..., Any]:
-        """Import and return the export function. Raises OptionError with the reason where the combination is off."""
+        """Import and return the export function. Raises OptionError with the reason where the
+        combination is off."""
         check_combination(self.target, precision)
         return from_checkout(self.exporter, f"make export TARGET={self.target}")
 
     def load_quantizer(self) -> Callable[..., Any]:
-        """Import and return the class that makes int8 files. Raises OptionError with the reason where it is off."""
+        """Import and return the class that makes int8 files. Raises OptionError with the reason
+        where it is off."""
         check_combination(self.target, "int8")
         return from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
 def load_candidate_maker() -> Callable[..., Any]:
-    """Import and return what makes files of untrained Architectures, for the clock alone; part of the checkout."""
+    """Import and return what makes files of untrained Architectures, for the clock alone; part of
+    the checkout."""
     return from_checkout("quantize.candidate:candidate_bundles", "the same command")
 
 
 def load_verb(name: str) -> Callable[..., Any]:
-    """Import and return the function of one of :data:`CHECKOUT_VERBS`. Raises OptionError on a device."""
+    """Import and return the function of one of :data:`CHECKOUT_VERBS`. Raises OptionError on a
+    device."""
     return from_checkout(CHECKOUT_VERBS[name], f"make {name} TARGET=tflite")
 
 
@@ -116,39 +123,70 @@ BACKENDS: dict[str, Backend] = {
     b.target: b
     for b in (
         Backend(
-            target="onnx", title="ONNX Runtime", suffixes=(".onnx",), extra="onnx",
-            packages=("onnxruntime",), distributions=("onnxruntime",),
+            target="onnx",
+            title="ONNX Runtime",
+            suffixes=(".onnx",),
+            extra="onnx",
+            packages=("onnxruntime",),
+            distributions=("onnxruntime",),
             runner="edgeface.runners.onnxruntime:OnnxRuntimeRunner",
             probe="edgeface.probes.onnxruntime:OnnxRuntimeProbe",
             exporter="export.onnx:export_onnx",
-            quantizer="quantize.onnx:OnnxQuantizer", converters=("onnx", "onnxsim"), platforms=_SERVERS, dynamic=True,
+            quantizer="quantize.onnx:OnnxQuantizer",
+            converters=("onnx", "onnxsim"),
+            platforms=_SERVERS,
+            dynamic=True,
         ),
         Backend(
-            target="tflite", title="TFLite (LiteRT)", suffixes=(".tflite",), extra="tflite",
+            target="tflite",
+            title="TFLite (LiteRT)",
+            suffixes=(".tflite",),
+            extra="tflite",
             packages=("ai_edge_litert", "tflite_runtime", "tensorflow"),
             distributions=("ai-edge-litert", "tflite-runtime", "tensorflow"),
-            runner="edgeface.runners.tflite:TFLiteRunner", probe="edgeface.probes.tflite:TFLiteProbe",
+            runner="edgeface.runners.tflite:TFLiteRunner",
+            probe="edgeface.probes.tflite:TFLiteProbe",
             exporter="export.tflite:export_tflite",
-            quantizer="quantize.tflite:TFLiteQuantizer", converters=("litert-torch", "ai-edge-quantizer"),
+            quantizer="quantize.tflite:TFLiteQuantizer",
+            converters=("litert-torch", "ai-edge-quantizer"),
             platforms=_SERVERS,
         ),
         Backend(
-            target="openvino", title="OpenVINO", suffixes=(".xml", ".bin"), extra="openvino",
-            packages=("openvino",), distributions=("openvino",),
-            runner="edgeface.runners.openvino:OpenVinoRunner", probe="edgeface.probes.openvino:OpenVinoProbe",
+            target="openvino",
+            title="OpenVINO",
+            suffixes=(".xml", ".bin"),
+            extra="openvino",
+            packages=("openvino",),
+            distributions=("openvino",),
+            runner="edgeface.runners.openvino:OpenVinoRunner",
+            probe="edgeface.probes.openvino:OpenVinoProbe",
             exporter="export.openvino:export_openvino",
-            quantizer="quantize.openvino:OpenVinoQuantizer", converters=("onnx", "onnxsim", "nncf"),
-            platforms=_SERVERS, dynamic=True,
-            fast="arithmetic in bfloat16 on CPUs with AMX and in float16 on ARM, instead of float32",
+            quantizer="quantize.openvino:OpenVinoQuantizer",
+            converters=("onnx", "onnxsim", "nncf"),
+            platforms=_SERVERS,
+            dynamic=True,
+            fast=(
+                "arithmetic in bfloat16 on CPUs with AMX and in float16 on ARM, instead of float32"
+            ),
         ),
         Backend(
-            target="ncnn", title="ncnn", suffixes=(".param", ".bin"), extra="ncnn",
-            packages=("ncnn",), distributions=("ncnn",),
-            runner="edgeface.runners.ncnn:NcnnRunner", probe="edgeface.probes.ncnn:NcnnProbe",
+            target="ncnn",
+            title="ncnn",
+            suffixes=(".param", ".bin"),
+            extra="ncnn",
+            packages=("ncnn",),
+            distributions=("ncnn",),
+            runner="edgeface.runners.ncnn:NcnnRunner",
+            probe="edgeface.probes.ncnn:NcnnProbe",
             exporter="export.ncnn:export_ncnn",
-            quantizer="quantize.ncnn:NcnnQuantizer", converters=("pnnx",),
-            platforms=(*_SERVERS, "Linux armv7l"), dynamic=True,
-            fast="float16 arithmetic and storage on ARM, bfloat16 storage elsewhere, instead of float32",
+            quantizer="quantize.ncnn:NcnnQuantizer",
+            converters=("pnnx",),
+            platforms=(*_SERVERS, "Linux armv7l"),
+            dynamic=True,
+            fast=(
+                "float16 arithmetic and storage on ARM, bfloat16 storage elsewhere, instead of"
+                " float32"
+            ),
         ),
     )
 }
@@ -168,11 +206,17 @@ def export_targets() -> tuple[str, ...]:
 
 def combinations(*precisions: str) -> list[tuple[str, str]]:
     """Every (target, precision) that can be made; only of these ``precisions`` if any are given."""
-    return [(b.target, p) for b in BACKENDS.values() for p in b.precisions if p in (precisions or PRECISIONS)]
+    return [
+        (b.target, p)
+        for b in BACKENDS.values()
+        for p in b.precisions
+        if p in (precisions or PRECISIONS)
+    ]
 
 
 def check_combination(target: str, precision: str) -> Backend:
-    """Return the row if ``target`` can be made in ``precision``; OptionError with the stated reason otherwise."""
+    """Return the row if ``target`` can be made in ``precision``; OptionError with the stated reason
+    otherwise."""
     backend = get_backend(target)
     if precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
@@ -183,24 +227,31 @@ def check_combination(target: str, precision: str) -> Backend:
 
 def capability_table() -> str:
     """The table as Markdown, as docs/formats.md prints it."""
-    lines = ["| target | runtime | files | " + " | ".join(PRECISIONS) + " | input size | wheels for |",
-             "|" + "---|" * (len(PRECISIONS) + 5)]
+    lines = [
+        "| target | runtime | files | " + " | ".join(PRECISIONS) + " | input size | wheels for |",
+        "|" + "---|" * (len(PRECISIONS) + 5),
+    ]
     for row in BACKENDS.values():
         states = ("off: " + row.off[p] if p in row.off else "yes" for p in PRECISIONS)
         size = "fixed, or any multiple of 32 (`--dynamic`)" if row.dynamic else "fixed"
         files = " + ".join(f"`{suffix}`" for suffix in row.suffixes)
-        lines.append(f"| `{row.target}` | {row.title} | {files} | {' | '.join(states)} | {size} | "
-                     f"{', '.join(row.platforms)} |")
+        lines.append(
+            f"| `{row.target}` | {row.title} | {files} | {' | '.join(states)} | {size} | "
+            f"{', '.join(row.platforms)} |"
+        )
     return "\n".join(lines)
 
 
 def import_runtime(backend: Backend) -> Any:
-    """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that names the extra."""
+    """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that
+    names the extra."""
     for package in backend.packages:
         if has_module(package):
             with unreported():
                 return importlib.import_module(package)
-    raise MissingExtraError(backend.distributions[0], backend.extra, f"running a {backend.target} model")
+    raise MissingExtraError(
+        backend.distributions[0], backend.extra, f"running a {backend.target} model"
+    )
 
 
 def has_module(name: str) -> bool:
@@ -212,14 +263,15 @@ def has_module(name: str) -> bool:
 
 
 def require_module(name: str, extra: str, purpose: str) -> None:
-    """Raise MissingExtraError unless the module ``name``, which ``extra`` brings, is installed; imports nothing."""
+    """Raise MissingExtraError unless the module ``name``, which ``extra`` brings, is installed;
+    imports nothing."""
     if not has_module(name):
         raise MissingExtraError(name, extra, purpose)
 
 
 def from_checkout(path: str, command: str) -> Callable[..., Any]:
-    """Import and return ``module:attribute`` of a room beside this package. Raises OptionError that names ``command``
-    where there is none."""
+    """Import and return ``module:attribute`` of a room beside this package. Raises OptionError that
+    names ``command`` where there is none."""
     room = path.partition(":")[0].partition(".")[0]
     if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
         sys.path.insert(0, str(CHECKOUT))  # called by its script, Python looks elsewhere

@@ -1,11 +1,13 @@
-"""Bundle: a folder with the model file(s) of one export and ``manifest.json``, which says all that a user must know.
+"""Bundle: a folder with the model file(s) of one export and ``manifest.json``, which says all that
+a user must know.
 
     edgeface-n-tflite-fp32-640x480/
       manifest.json
       edgeface-n.tflite
 
-A manifest holds no dates and no paths, so the same inputs give the same bytes. What it claims is checked before a file
-is used: the fields have their types, every file is a plain name inside the folder, and every file has its SHA-256.
+A manifest holds no dates and no paths, so the same inputs give the same bytes. What it claims is
+checked before a file is used: the fields have their types, every file is a plain name inside the
+folder, and every file has its SHA-256.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the model file takes: one RGB tensor of raw pixels. Normalisation is inside the graph."""
+    """What the model file takes: one RGB tensor of raw pixels. Normalisation is inside the
+    graph."""
 
     width: int
     """px; of a dynamic file: the size it was checked at"""
@@ -61,8 +64,11 @@ class InputSpec:
     """pixel value that fills what a letterboxed image leaves free"""
 
     def __post_init__(self) -> None:
-        _require(0 < self.width <= MAX_SIDE_PX and 0 < self.height <= MAX_SIDE_PX, "width and height",
-                 f"1 to {MAX_SIDE_PX} px")
+        _require(
+            0 < self.width <= MAX_SIDE_PX and 0 < self.height <= MAX_SIDE_PX,
+            "width and height",
+            f"1 to {MAX_SIDE_PX} px",
+        )
         _require(self.layout in ("NCHW", "NHWC"), "layout", "NCHW or NHWC")
         _require(self.dtype in ("float32", "uint8", "int8"), "dtype", "float32, uint8 or int8")
         _require(self.colour == "RGB", "colour", "RGB")
@@ -103,26 +109,34 @@ class Manifest:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """file name -> SHA-256; filled in by :func:`write_bundle`"""
     parity: dict[str, Any] | None = None
-    """``{"noise": {head: max_abs}, "photo": {head: max_abs}, "max_abs": {head: value}, "tolerance": value}``"""
+    """``{"noise": {head: max_abs}, "photo": {head: max_abs}, "max_abs": {head: value}, "tolerance":
+    value}``"""
     output_quantization: dict[str, tuple[float, ...]] | None = None
-    """of a file whose outputs are int8: our output name -> (scale, zero point); value = (q - zero point) * scale"""
+    """of a file whose outputs are int8: our output name -> (scale, zero point); value = (q - zero
+    point) * scale"""
     calibration: dict[str, Any] | None = None
-    """of an int8 file: ``{"method": ..., "images": count, "sha256": [...]}``, the photos its ranges were taken from"""
+    """of an int8 file: ``{"method": ..., "images": count, "sha256": [...]}``, the photos its ranges
+    were taken from"""
     accuracy: dict[str, Any] | None = None
-    """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count, "protocol": text}``,
-    ``reverted_layers`` (kept in float) and more figures of what quantising cost"""
+    """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count,
+    "protocol": text}``, ``reverted_layers`` (kept in float) and more figures of what quantising
+    cost"""
     format_version: int = FORMAT_VERSION
 
     @property
     def folder_name(self) -> str:
-        """``<model>-<target>-<precision>-<W>x<H>``, with ``-dynamic`` appended for a file of any size."""
-        size = f"{self.input.width}x{self.input.height}" + ("-dynamic" if self.input.dynamic else "")
+        """``<model>-<target>-<precision>-<W>x<H>``, with ``-dynamic`` appended for a file of any
+        size."""
+        size = f"{self.input.width}x{self.input.height}" + (
+            "-dynamic" if self.input.dynamic else ""
+        )
         return f"{self.model}-{self.target}-{self.precision}-{size}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest.
 
-        Of landmarks it speaks only where there are any: other manifests are, to the byte, what they were before.
+        Of landmarks it speaks only where there are any: other manifests are, to the byte, what they
+        were before.
         """
         data: dict[str, Any] = to_fields(self)
         return data
@@ -133,11 +147,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Any) -> Manifest:
-        """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed or out of range."""
+        """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed
+        or out of range."""
         version = data.get("format_version") if isinstance(data, dict) else None
         if isinstance(data, dict) and (type(version) is not int or version != FORMAT_VERSION):
-            raise BundleError(f"manifest: format_version {short(version)} is not one this edgeface reads "
-                              f"({FORMAT_VERSION}): export the model again, or install a newer edgeface")
+            raise BundleError(
+                f"manifest: format_version {short(version)} is not one this edgeface reads "
+                f"({FORMAT_VERSION}): export the model again, or install a newer edgeface"
+            )
         try:
             manifest = from_fields(cls, data, "manifest")
             _check_consistent(manifest)
@@ -155,9 +172,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> Bundle:
-        """Read the manifest of the folder ``path``; with ``verify``, check the SHA-256 of every file now.
+        """Read the manifest of the folder ``path``; with ``verify``, check the SHA-256 of every
+        file now.
 
-        :meth:`read` checks a file again each time, so what a runtime loads is what was verified. Raises BundleError.
+        :meth:`read` checks a file again each time, so what a runtime loads is what was verified.
+        Raises BundleError.
         """
         path = Path(path)
         bundle = cls(path, _read_manifest(path))
@@ -179,7 +198,8 @@ class Bundle:
         return sum(self.file(name).stat().st_size for name in self.manifest.files)
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists. Raises BundleError if it is missing or leads out of the folder."""
+        """Path of a file that the manifest lists. Raises BundleError if it is missing or leads out
+        of the folder."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path}: the manifest lists no file {name!r}")
         path = self.path / name
@@ -195,7 +215,8 @@ class Bundle:
         return path
 
     def read(self, name: str | None = None) -> bytes:
-        """Bytes of a listed file (default: the primary), equal to their SHA-256 in the manifest or BundleError."""
+        """Bytes of a listed file (default: the primary), equal to their SHA-256 in the manifest or
+        BundleError."""
         name = self.manifest.primary if name is None else name
         path = self.file(name)
         try:
@@ -203,24 +224,37 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
         if hashlib.sha256(content).hexdigest() != self.manifest.files[name]:
-            raise BundleError(f"{path} is truncated or altered: its SHA-256 differs from the manifest's: "
-                              "export the model again")
+            raise BundleError(
+                f"{path} is truncated or altered: its SHA-256 differs from the manifest's: "
+                "export the model again"
+            )
         return content
 
 
 def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
-    """Write the folder ``path`` whole or not at all, replacing one that is there, and return it opened.
+    """Write the folder ``path`` whole or not at all, replacing one that is there, and return it
+    opened.
 
-    ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in from them. Raises
-    OutputError when the place cannot be written, BundleError when manifest and files do not fit.
+    ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in
+    from them. Raises OutputError when the place cannot be written, BundleError when manifest and
+    files do not fit.
     """
-    contents = {name: data if isinstance(data, bytes) else Path(data).read_bytes() for name, data in files.items()}
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    contents = {
+        name: data if isinstance(data, bytes) else Path(data).read_bytes()
+        for name, data in files.items()
+    }
+    hashes = {
+        name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())
+    }
     manifest = dataclasses.replace(manifest, files=hashes)
     text = manifest.dumps()
     Manifest.from_json(json.loads(text))
     path = Path(path)
-    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+    if (
+        path.exists()
+        and not (path / MANIFEST).is_file()
+        and (not path.is_dir() or any(path.iterdir()))
+    ):
         raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
     with atomic_folder(path) as temporary:
         for name, content in contents.items():
@@ -232,13 +266,17 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
 def _read_manifest(folder: Path) -> Manifest:
     try:
         if not folder.is_dir():
-            raise BundleError(f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
-                              "edgeface export --target onnx")
+            raise BundleError(
+                f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
+                "edgeface export --target onnx"
+            )
         path = folder / MANIFEST
         if not path.is_file():
             raise BundleError(f"{folder} is not a Bundle: it has no {MANIFEST}")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB: not a manifest")
+            raise BundleError(
+                f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB: not a manifest"
+            )
         data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise BundleError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from None
@@ -256,18 +294,31 @@ def _check_consistent(manifest: Manifest) -> None:
         if not PLAIN_NAME.fullmatch(text):
             raise BundleError(f"manifest: {label} {short(text)} is not a plain name")
     if manifest.target not in BACKENDS:
-        raise BundleError(f"manifest: unknown target {short(manifest.target)} (known: {', '.join(BACKENDS)})")
+        raise BundleError(
+            f"manifest: unknown target {short(manifest.target)} (known: {', '.join(BACKENDS)})"
+        )
     if manifest.precision not in PRECISIONS:
-        raise BundleError(f"manifest: unknown precision {short(manifest.precision)} (known: {', '.join(PRECISIONS)})")
+        raise BundleError(
+            f"manifest: unknown precision {short(manifest.precision)} (known:"
+            f" {', '.join(PRECISIONS)})"
+        )
     _check_files(manifest.files)
     if manifest.primary not in manifest.files:
-        raise BundleError(f"manifest: primary file {short(manifest.primary)} is not one of its files")
+        raise BundleError(
+            f"manifest: primary file {short(manifest.primary)} is not one of its files"
+        )
     if set(manifest.outputs) != set(manifest.head_layout.output_names):
-        raise BundleError(f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}")
+        raise BundleError(
+            f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}"
+        )
     scales = manifest.output_quantization
-    if scales is not None and (set(scales) != set(manifest.outputs) or
-                               not all(len(pair) == 2 and pair[0] > 0 for pair in scales.values())):
-        raise BundleError("manifest: output_quantization must give [scale, zero point] of every output")
+    if scales is not None and (
+        set(scales) != set(manifest.outputs)
+        or not all(len(pair) == 2 and pair[0] > 0 for pair in scales.values())
+    ):
+        raise BundleError(
+            "manifest: output_quantization must give [scale, zero point] of every output"
+        )
 
 
 def _check_files(files: dict[str, str]) -> None:
@@ -277,11 +328,14 @@ def _check_files(files: dict[str, str]) -> None:
         if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
             raise BundleError(f"manifest: {short(name)} is not a plain file name")
         if not _SHA256.fullmatch(digest):
-            raise BundleError(f"manifest: the SHA-256 of {name} is not 64 lower-case hexadecimal digits")
+            raise BundleError(
+                f"manifest: the SHA-256 of {name} is not 64 lower-case hexadecimal digits"
+            )
 
 
 def _require(good: bool, name: str, wanted: str) -> None:
-    """For ``__post_init__``: from_fields turns the ValueError into one line that names the object."""
+    """For ``__post_init__``: from_fields turns the ValueError into one line that names the
+    object."""
     if not good:
         raise ValueError(f"{name} must be {wanted}")
 
@@ -290,16 +344,26 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
-def export(model: str, target: str, *, precision: str = "fp32", size: str = "640x480", dynamic: bool = False,
-           weights: Path | str | None = None, out: Path | str = "dist") -> Bundle:
-    """Export a network, prove that the file computes what torch computes, and return its Bundle, a folder in ``out``.
+def export(
+    model: str,
+    target: str,
+    *,
+    precision: str = "fp32",
+    size: str = "640x480",
+    dynamic: bool = False,
+    weights: Path | str | None = None,
+    out: Path | str = "dist",
+) -> Bundle:
+    """Export a network, prove that the file computes what torch computes, and return its Bundle, a
+    folder in ``out``.
 
-    model: a name that ``edgeface models`` lists, or a .safetensors file that edgeface wrote; a network without weights
-    gets random ones, and the manifest says so. target: onnx, tflite, openvino or ncnn. precision: fp32 or fp16. size:
-    of the input, WIDTHxHEIGHT in px; dynamic: accept others, too. weights: your own, of the network called ``model``.
+    model: a name that ``edgeface models`` lists, or a .safetensors file that edgeface wrote; a
+    network without weights gets random ones, and the manifest says so. target: onnx, tflite,
+    openvino or ncnn. precision: fp32 or fp16. size: of the input, WIDTHxHEIGHT in px; dynamic:
+    accept others, too. weights: your own, of the network called ``model``.
 
-    Raises OptionError for a combination that cannot be and without a checkout, ModelError, ExportError,
-    MissingExtraError, OutputError.
+    Raises OptionError for a combination that cannot be and without a checkout, ModelError,
+    ExportError, MissingExtraError, OutputError.
     """
     width, height = parse_size(size)
     request = _part("export.request:ExportRequest")(target, precision, width, height, dynamic)
@@ -308,22 +372,32 @@ def export(model: str, target: str, *, precision: str = "fp32", size: str = "640
     return exported
 
 
-def quantize(bundle: Bundle | Path | str, *, data: Path | str | None = None, calibration: Path | str | None = None,
-             max_drop: float = 0.5, out: Path | str | None = None) -> Bundle:
-    """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default: beside ``bundle``.
+def quantize(
+    bundle: Bundle | Path | str,
+    *,
+    data: Path | str | None = None,
+    calibration: Path | str | None = None,
+    max_drop: float = 0.5,
+    out: Path | str | None = None,
+) -> Bundle:
+    """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
+    beside ``bundle``.
 
-    data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may lose ``max_drop`` AP
-    points (0 to 100); without it no accuracy is measured, and the manifest says so. calibration: a folder of photos
-    that ranges are taken from; default: the training photos of ``data``.
+    data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may
+    lose ``max_drop`` AP points (0 to 100); without it no accuracy is measured, and the manifest
+    says so. calibration: a folder of photos that ranges are taken from; default: the training
+    photos of ``data``.
 
-    Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot be held,
-    BundleError, DataError, MissingExtraError, OutputError.
+    Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
+    be held, BundleError, DataError, MissingExtraError, OutputError.
     """
     made = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    request = _part("quantize.request:QuantizeRequest")(made.manifest.target, bundle=made.path, max_drop=max_drop,
-                                                        accuracy=data is not None)
-    done = _part("quantize.pipeline:quantize_model")(request, out or made.path.parent, data=data,
-                                                     calibration=calibration)
+    request = _part("quantize.request:QuantizeRequest")(
+        made.manifest.target, bundle=made.path, max_drop=max_drop, accuracy=data is not None
+    )
+    done = _part("quantize.pipeline:quantize_model")(
+        request, out or made.path.parent, data=data, calibration=calibration
+    )
     quantized: Bundle = done.bundle
     return quantized
 

@@ -1,7 +1,8 @@
 """From head outputs to boxes: the one decoder and the one NMS of the project, in NumPy.
 
-Runner outputs are float32 NHWC arrays: ``cls_s`` [1, H/s, W/s, A] logits and ``box_s`` [1, H/s, W/s, 4A] distances
-left, top, right, bottom in strides. The native examples follow the same HeadLayout, read from the manifest.
+Runner outputs are float32 NHWC arrays: ``cls_s`` [1, H/s, W/s, A] logits and ``box_s`` [1, H/s,
+W/s, 4A] distances left, top, right, bottom in strides. The native examples follow the same
+HeadLayout, read from the manifest.
 
     anchor point of cell (row, col) at stride s:  ((col + offset) * s, (row + offset) * s) px
 
@@ -14,13 +15,15 @@ left, top, right, bottom in strides. The native examples follow the same HeadLay
             | bottom  |            * = anchor point, here with offset 0.5
     row + 1 +---------+
 
-Networks of the S3FD family have a prior box around each anchor point instead, ``prior`` = (width, height) in strides.
-``box_s`` then holds x, y, w, h of the SSD coding (Liu et al., ECCV 2016, section 2.2), in px at stride s:
+Networks of the S3FD family have a prior box around each anchor point instead, ``prior`` = (width,
+height) in strides. ``box_s`` then holds x, y, w, h of the SSD coding (Liu et al., ECCV 2016,
+section 2.2), in px at stride s:
 
     centre = anchor point + (x, y) * prior * s        size = prior * s * (exp(w), exp(h))
 
-Networks with landmarks also have ``kps_s`` [1, H/s, W/s, 10A], x and y of five points from the anchor point, in
-strides: the eye on the left of the image, the one on the right, the nose, the left and the right corner of the mouth.
+Networks with landmarks also have ``kps_s`` [1, H/s, W/s, 10A], x and y of five points from the
+anchor point, in strides: the eye on the left of the image, the one on the right, the nose, the left
+and the right corner of the mouth.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ from edgeface.schema import from_fields
 from edgeface.types import Floats
 
 NMS_BLOCK = 64
-"""boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small enough for the cache"""
+"""boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small
+enough for the cache"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class HeadLayout:
     offset: float = 0.5
     """anchor point inside a cell, in strides"""
     coding: str = "distance"
-    """box coding: 'distance' = left, top, right, bottom from the anchor point, in strides; 'ssd' = shift of the centre
-    in prior sizes, and logarithm of size over prior size"""
+    """box coding: 'distance' = left, top, right, bottom from the anchor point, in strides; 'ssd' =
+    shift of the centre in prior sizes, and logarithm of size over prior size"""
     activation: str = "sigmoid"
     """what turns a cls output into a score"""
     prior: tuple[float, ...] = ()
@@ -73,8 +77,13 @@ class HeadLayout:
             raise ValueError("offset must be 0 to 1 strides")
         if self.coding not in ("distance", "ssd"):
             raise ValueError(f"unknown box coding {self.coding!r} (known: distance, ssd)")
-        if len(self.prior) != (2 if self.coding == "ssd" else 0) or not all(0 < side <= 1024 for side in self.prior):
-            raise ValueError("prior must be two positive numbers of strides with box coding ssd, none with distance")
+        if len(self.prior) != (2 if self.coding == "ssd" else 0) or not all(
+            0 < side <= 1024 for side in self.prior
+        ):
+            raise ValueError(
+                "prior must be two positive numbers of strides with box coding ssd, none with"
+                " distance"
+            )
         if self.landmarks not in (0, LANDMARKS):
             raise ValueError(f"landmarks must be 0 or {LANDMARKS}")
         if self.activation != "sigmoid":
@@ -82,12 +91,14 @@ class HeadLayout:
 
     @property
     def multiple_px(self) -> int:
-        """Width and height of an input are multiples of this; what is coarser covers the rest with a cell more."""
+        """Width and height of an input are multiples of this; what is coarser covers the rest with
+        a cell more."""
         return min(self.strides[-1], SIZE_MULTIPLE_PX)
 
     @property
     def channels(self) -> dict[str, int]:
-        """Kind of output -> its channels, in the order in which the networks return the outputs of a level."""
+        """Kind of output -> its channels, in the order in which the networks return the outputs of
+        a level."""
         kinds = {"cls": self.anchors, "box": 4 * self.anchors}
         return kinds | {"kps": 2 * self.landmarks * self.anchors} if self.landmarks else kinds
 
@@ -109,7 +120,8 @@ class HeadLayout:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HeadLayout:
-        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed field."""
+        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed
+        field."""
         return from_fields(cls, data, "head_layout")
 
 
@@ -133,14 +145,18 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    outputs: Mapping[str, Floats], layout: HeadLayout, score_threshold: float = 0.5, top_k: int | None = None
+    outputs: Mapping[str, Floats],
+    layout: HeadLayout,
+    score_threshold: float = 0.5,
+    top_k: int | None = None,
 ) -> Decoded:
     """Boxes, scores and landmarks of the candidates.
 
-    Keeps every anchor with score >= ``score_threshold``, or the ``top_k`` best of them. Order: score descending, ties
-    by position (level, row, column, anchor), so equal outputs give equal lists. Candidates are picked on the logits
-    before any box is computed. Raises ModelError when the outputs do not fit the layout, and when a logit or a
-    candidate's box is not finite: that means a damaged file or an overflow, which silently lost faces would hide.
+    Keeps every anchor with score >= ``score_threshold``, or the ``top_k`` best of them. Order:
+    score descending, ties by position (level, row, column, anchor), so equal outputs give equal
+    lists. Candidates are picked on the logits before any box is computed. Raises ModelError when
+    the outputs do not fit the layout, and when a logit or a candidate's box is not finite: that
+    means a damaged file or an overflow, which silently lost faces would hide.
     """
     check_outputs(outputs, layout)
     lowest = _logit(score_threshold)
@@ -149,32 +165,45 @@ def decode(
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
         flat = cls.reshape(-1)
         if not np.isfinite(flat).all():
-            raise ModelError(f"output cls_{stride} holds values that are not finite: the model file is damaged or "
-                             "its arithmetic overflowed")
+            raise ModelError(
+                f"output cls_{stride} holds values that are not finite: the model file is damaged"
+                " or its arithmetic overflowed"
+            )
         picked = np.flatnonzero(flat >= lowest)
         if picked.size == 0:
             continue
         logits.append(flat.take(picked))
         anchor = _anchor_points(picked, cls.shape[2], layout)
-        boxes.append(_boxes(box.reshape(-1, 4).take(picked, axis=0), anchor, stride, layout))  # a tenth of indexing
+        boxes.append(
+            _boxes(box.reshape(-1, 4).take(picked, axis=0), anchor, stride, layout)
+        )  # a tenth of indexing
         if layout.landmarks:
             points.append(_landmarks(outputs[f"kps_{stride}"], picked, anchor, stride, layout))
     if not boxes:
-        return Decoded(np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
-                       np.zeros((0, LANDMARKS, 2), np.float32) if layout.landmarks else None)
+        return Decoded(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros((0, LANDMARKS, 2), np.float32) if layout.landmarks else None,
+        )
     scores = _sigmoid(np.concatenate(logits))
     order = _by_score(scores)[:top_k]
-    found = Decoded(np.concatenate(boxes).take(order, axis=0), scores.take(order),
-                    np.concatenate(points).take(order, axis=0) if points else None)
+    found = Decoded(
+        np.concatenate(boxes).take(order, axis=0),
+        scores.take(order),
+        np.concatenate(points).take(order, axis=0) if points else None,
+    )
     for kind, values in (("box", found.boxes), ("kps", found.landmarks)):
         if values is not None and not np.isfinite(values).all():
-            raise ModelError(f"a {kind} output holds values that are not finite: the model file is damaged or its "
-                             "arithmetic overflowed")
+            raise ModelError(
+                f"a {kind} output holds values that are not finite: the model file is damaged or"
+                " its arithmetic overflowed"
+            )
     return found
 
 
 def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
-    """Like :func:`decode` for every anchor, in the order of their positions, finite or not: to compare two files."""
+    """Like :func:`decode` for every anchor, in the order of their positions, finite or not: to
+    compare two files."""
     check_outputs(outputs, layout)
     boxes, logits, points = [], [], []
     for stride in layout.strides:
@@ -185,16 +214,21 @@ def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
         boxes.append(_boxes(box.reshape(-1, 4), anchor, stride, layout))
         if layout.landmarks:
             points.append(_landmarks(outputs[f"kps_{stride}"], every, anchor, stride, layout))
-    return Decoded(np.concatenate(boxes), _sigmoid(np.concatenate(logits)), np.concatenate(points) if points else None)
+    return Decoded(
+        np.concatenate(boxes),
+        _sigmoid(np.concatenate(logits)),
+        np.concatenate(points) if points else None,
+    )
 
 
 def nms(boxes: Floats, scores: Floats, iou: float = 0.45) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: indices of the kept boxes, score descending, ties by index.
 
-    A box is dropped when its intersection over union with a better kept one exceeds ``iou``. Boxes are continuous
-    coordinates x1, y1, x2, y2 (no + 1); an inverted or empty box has area 0 and touches nothing. Blocks of candidates
-    are resolved among themselves, then one matrix of kept-against-rest drops the rest, so the cost in NumPy calls
-    grows with N / NMS_BLOCK instead of with the number of faces.
+    A box is dropped when its intersection over union with a better kept one exceeds ``iou``. Boxes
+    are continuous coordinates x1, y1, x2, y2 (no + 1); an inverted or empty box has area 0 and
+    touches nothing. Blocks of candidates are resolved among themselves, then one matrix of
+    kept-against-rest drops the rest, so the cost in NumPy calls grows with N / NMS_BLOCK instead of
+    with the number of faces.
     """
     order = _by_score(np.asarray(scores, np.float32))
     x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T, np.float32)
@@ -215,18 +249,29 @@ def nms(boxes: Floats, scores: Floats, iou: float = 0.45) -> NDArray[np.intp]:
 
 
 def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
-    """Raise ModelError unless ``outputs`` has each array of ``layout`` as float32 [1, rows, cols, channels]."""
+    """Raise ModelError unless ``outputs`` has each array of ``layout`` as float32 [1, rows, cols,
+    channels]."""
     area = None
     for stride in layout.strides:
         cells = None
         for kind, channels in layout.channels.items():
             name = f"{kind}_{stride}"
             if name not in outputs:
-                raise ModelError(f"the model has no output {name!r} (it has: {', '.join(sorted(outputs)) or 'none'})")
+                raise ModelError(
+                    f"the model has no output {name!r} (it has:"
+                    f" {', '.join(sorted(outputs)) or 'none'})"
+                )
             array = outputs[name]
-            if array.dtype != np.float32 or array.ndim != 4 or array.shape[0] != 1 or array.shape[3] != channels:
-                raise ModelError(f"output {name}: expected float32 [1, rows, columns, {channels}], got "
-                                 f"{array.dtype} {list(array.shape)}")
+            if (
+                array.dtype != np.float32
+                or array.ndim != 4
+                or array.shape[0] != 1
+                or array.shape[3] != channels
+            ):
+                raise ModelError(
+                    f"output {name}: expected float32 [1, rows, columns, {channels}], got "
+                    f"{array.dtype} {list(array.shape)}"
+                )
             if cells is not None and array.shape[1:3] != cells:
                 raise ModelError(f"outputs cls_{stride} and {name} differ in rows and columns")
             cells = array.shape[1:3]
@@ -234,8 +279,11 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
         if area is None:
             area = (cells[0] * stride, cells[1] * stride)
         if cells != tuple(-(-side // stride) for side in area):
-            raise ModelError(f"outputs at stride {stride} cover {cells[1] * stride}x{cells[0] * stride} px, others "
-                             f"{area[1]}x{area[0]}: width and height must be multiples of {layout.multiple_px}")
+            raise ModelError(
+                f"outputs at stride {stride} cover {cells[1] * stride}x{cells[0] * stride} px,"
+                f" others {area[1]}x{area[0]}: width and height must be multiples of"
+                f" {layout.multiple_px}"
+            )
 
 
 def _anchor_points(picked: NDArray[np.intp], columns: int, layout: HeadLayout) -> Floats:
@@ -263,19 +311,26 @@ def _boxes(coded: Floats, points: Floats, stride: int, layout: HeadLayout) -> Fl
     return boxes
 
 
-def _landmarks(kps: Floats, picked: NDArray[np.intp], points: Floats, stride: int, layout: HeadLayout) -> Floats:
+def _landmarks(
+    kps: Floats, picked: NDArray[np.intp], points: Floats, stride: int, layout: HeadLayout
+) -> Floats:
     """Landmark output of a level around anchor points [N, 2] -> [N, 5, 2] px."""
-    offsets = kps.reshape(-1, 2 * layout.landmarks).take(picked, axis=0).reshape(-1, layout.landmarks, 2)
+    offsets = (
+        kps.reshape(-1, 2 * layout.landmarks).take(picked, axis=0).reshape(-1, layout.landmarks, 2)
+    )
     return np.asarray((points[:, None] + offsets) * np.float32(stride), np.float32)
 
 
 def _by_score(scores: Floats) -> NDArray[np.intp]:
     """Indices by score descending, ties by index: a stable argsort of float32, five times faster.
 
-    Bits of a float, as an integer, sort like the float once those of negative floats are turned round. Inverted bits
-    (to descend) and index make one integer each: integers sort with vector instructions, and no two are equal.
+    Bits of a float, as an integer, sort like the float once those of negative floats are turned
+    round. Inverted bits (to descend) and index make one integer each: integers sort with vector
+    instructions, and no two are equal.
     """
-    bits = np.ascontiguousarray(scores + np.float32(0)).view(np.int32)  # + 0 makes a negative zero equal to zero
+    bits = np.ascontiguousarray(scores + np.float32(0)).view(
+        np.int32
+    )  # + 0 makes a negative zero equal to zero
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
     keys = ~bits.astype(np.int64) << 32 | np.arange(len(bits), dtype=np.int64)
     keys.sort()
@@ -297,10 +352,13 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 def _overlaps(kept: Floats, others: Floats) -> NDArray[np.bool_]:
-    """[5, K] and [5, M] rows of x1, y1, x2, y2, share -> bool [K, M], True where IoU exceeds the threshold."""
+    """[5, K] and [5, M] rows of x1, y1, x2, y2, share -> bool [K, M], True where IoU exceeds the
+    threshold."""
     width = np.minimum(kept[2, :, None], others[2])
     width -= np.maximum(kept[0, :, None], others[0])
-    np.maximum(width, 0, out=width)  # one clipped factor is enough: a negative height gives a product <= 0
+    np.maximum(
+        width, 0, out=width
+    )  # one clipped factor is enough: a negative height gives a product <= 0
     height = np.minimum(kept[3, :, None], others[3])
     height -= np.maximum(kept[1, :, None], others[1])
     width *= height

@@ -1,4 +1,5 @@
-"""Old names that still work, and what they are called now. Nothing else in the project says that something is old."""
+"""Old names that still work, and what they are called now. Nothing else in the project says that
+something is old."""
 
 from __future__ import annotations
 
@@ -66,8 +67,8 @@ def old_name(name: str) -> Any:
 
 
 class OldModules:
-    """A finder of ``sys.meta_path``, asked last: an import of an old name gets the new module, and ``python -m`` runs
-    it."""
+    """A finder of ``sys.meta_path``, asked last: an import of an old name gets the new module, and
+    ``python -m`` runs it."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:

@@ -67,7 +67,8 @@ class Detections:
         Numbers carry just the digits that give the same float32 back.
         """
         faces: list[dict[str, Any]] = [
-            {"box": _plain(box), "score": _plain(score)} for box, score in zip(self.boxes, self.scores, strict=True)
+            {"box": _plain(box), "score": _plain(score)}
+            for box, score in zip(self.boxes, self.scores, strict=True)
         ]
         if self.landmarks is not None:
             for face, points in zip(faces, self.landmarks, strict=True):
@@ -86,6 +87,7 @@ class Detections:
 
 
 def _plain(value: Any) -> Any:
-    """float32 array or scalar -> nested lists of the shortest Python floats that round to the same float32."""
+    """float32 array or scalar -> nested lists of the shortest Python floats that round to the same
+    float32."""
     array = np.asarray(value, np.float32)
     return float(str(array)) if array.ndim == 0 else [_plain(item) for item in array]

@@ -23,7 +23,8 @@ DEFAULT_SCORE = 0.5
 DEFAULT_IOU = 0.45
 DEFAULT_LONG_SIDE_PX = 640
 TOP_K = 5000
-"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can cost"""
+"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can
+cost"""
 
 
 class Fitted(NamedTuple):
@@ -56,7 +57,8 @@ class Detector:
         nms_iou: float = DEFAULT_IOU,
         size: int | str | None = None,
     ) -> None:
-        """Wrap an open runner; see :meth:`open` for the arguments. Closing the Detector closes the runner."""
+        """Wrap an open runner; see :meth:`open` for the arguments. Closing the Detector closes the
+        runner."""
         self.runner = runner
         self.score_threshold = _fraction("score threshold", score_threshold)
         self.nms_iou = _fraction("NMS IoU", nms_iou)
@@ -73,13 +75,14 @@ class Detector:
         fast: bool = False,
         weights: Path | str | None = None,
     ) -> Detector:
-        """Open a Bundle folder; or a zoo name, or a weights file that says which network it is of, run by torch.
+        """Open a Bundle folder; or a zoo name, or a weights file that says which network it is of,
+        run by torch.
 
-        score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by more are dropped.
-        size: for models that take any size, the long side in px that an image is scaled to (default 640), or
-        ``"original"`` for no scaling; a fixed model has its own. fast: see :func:`edgeface.runners.open_runner`.
-        weights: a safetensors file for the network called ``model``, instead of what ships with edgeface. Raises an
-        EdgefaceError with one line.
+        score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by
+        more are dropped. size: for models that take any size, the long side in px that an image is
+        scaled to (default 640), or ``"original"`` for no scaling; a fixed model has its own. fast:
+        see :func:`edgeface.runners.open_runner`. weights: a safetensors file for the network called
+        ``model``, instead of what ships with edgeface. Raises an EdgefaceError with one line.
         """
         runner = _open(model, threads, fast, weights)
         try:
@@ -97,12 +100,14 @@ class Detector:
     ) -> Detections:
         """Faces in one image, best first, in px of that image and inside it.
 
-        image: uint8 RGB [H, W, 3], uint8 grey [H, W], or the path of a file (boxes then are in its displayed
-        orientation). The thresholds replace those of :meth:`open` for this call. Raises ImageError, and
-        RunnerClosedError after :meth:`close`.
+        image: uint8 RGB [H, W, 3], uint8 grey [H, W], or the path of a file (boxes then are in its
+        displayed orientation). The thresholds replace those of :meth:`open` for this call. Raises
+        ImageError, and RunnerClosedError after :meth:`close`.
         """
         fitted = self.preprocess(image)
-        return self.postprocess(self.runner.run(fitted.batch), fitted, score_threshold, nms_iou, top_k)
+        return self.postprocess(
+            self.runner.run(fitted.batch), fitted, score_threshold, nms_iou, top_k
+        )
 
     def preprocess(self, image: NDArray[np.uint8] | Path | str) -> Fitted:
         """First stage of :meth:`detect`: read a file, scale the image to the network's size."""
@@ -118,10 +123,17 @@ class Detector:
         nms_iou: float | None = None,
         top_k: int | None = TOP_K,
     ) -> Detections:
-        """Last stage of :meth:`detect`: what the runner gave for ``fitted`` to boxes in px of the image."""
-        threshold = self.score_threshold if score_threshold is None else _fraction("score threshold", score_threshold)
+        """Last stage of :meth:`detect`: what the runner gave for ``fitted`` to boxes in px of the
+        image."""
+        threshold = (
+            self.score_threshold
+            if score_threshold is None
+            else _fraction("score threshold", score_threshold)
+        )
         boxes, scores, points = decode(heads, self.runner.layout, threshold, top_k)
-        kept = nms(boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou))
+        kept = nms(
+            boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou)
+        )
         landmarks = None if points is None else points[kept] / fitted.factors[:2]
         found = Detections(boxes[kept] / fitted.factors, scores[kept], landmarks)
         return _in_image(found, fitted.width, fitted.height)
@@ -134,7 +146,10 @@ class Detector:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -143,26 +158,34 @@ class Detector:
         return self._geometry(width, height)[1]
 
     def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size that an image is scaled to, and size of the canvas it lies on, both (width, height) in px."""
+        """Size that an image is scaled to, and size of the canvas it lies on, both (width, height)
+        in px."""
         fixed = self.runner.input_size
         if fixed is not None:
             return fit_size(width, height, *fixed), fixed
         side = self.size
-        fitted = (width, height) if side == "original" else fit_size(width, height, int(side), int(side))
+        fitted = (
+            (width, height) if side == "original" else fit_size(width, height, int(side), int(side))
+        )
         multiple = self.runner.layout.multiple_px
-        return fitted, (math.ceil(fitted[0] / multiple) * multiple, math.ceil(fitted[1] / multiple) * multiple)
+        return fitted, (
+            math.ceil(fitted[0] / multiple) * multiple,
+            math.ceil(fitted[1] / multiple) * multiple,
+        )
 
     def _fit(self, rgb: Image) -> tuple[Image, NDArray[np.float32]]:
         """Canvas for the network, and (fx, fy, fx, fy) = canvas px / image px along each axis."""
         height, width = rgb.shape[:2]
         fitted, canvas = self._geometry(width, height)
-        # Whole pixels on both sides: the two factors differ a little, which matters for small faces far from 0, 0.
+        # Whole pixels on both sides: the two factors differ a little, which matters for small faces
+        # far from 0, 0.
         factors = np.array((fitted[0] / width, fitted[1] / height) * 2, np.float32)
         return place(rgb, fitted, *canvas), factors
 
 
 def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | None) -> Runner:
-    """A network goes to torch, anything else is a Bundle folder (its manifest.json will do as well)."""
+    """A network goes to torch, anything else is a Bundle folder (its manifest.json will do as
+    well)."""
     from edgeface import zoo
     from edgeface.architecture.registry import suggestions
 
@@ -175,12 +198,18 @@ def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | Non
 
         return TorchRunner.open(text, threads, weights=weights)
     if weights is not None:
-        raise OptionError(f"weights {weights} are for a network, not for {text!r}: name one that `edgeface models` "
-                          "lists, with --model; a Bundle has weights of its own")
+        raise OptionError(
+            f"weights {weights} are for a network, not for {text!r}: name one that `edgeface"
+            " models` lists, with --model; a Bundle has weights of its own"
+        )
     if not path.exists() and path.name == text:
-        raise ModelError(f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
-                         f"({suggestions(text)})")
-    return open_runner(Bundle.open(path, verify=False), threads, fast)  # the runner checks the bytes it loads
+        raise ModelError(
+            f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
+            f"({suggestions(text)})"
+        )
+    return open_runner(
+        Bundle.open(path, verify=False), threads, fast
+    )  # the runner checks the bytes it loads
 
 
 def _checked_size(runner: Runner, size: int | str | None) -> int | str:
@@ -188,14 +217,18 @@ def _checked_size(runner: Runner, size: int | str | None) -> int | str:
     if runner.input_size is not None:
         own = max(runner.input_size)
         if size not in (None, own):
-            raise OptionError(f"{runner.model} is fixed at {runner.input_size[0]}x{runner.input_size[1]} px and cannot "
-                              f"run at size {size!r}: use a zoo name or a file exported with --dynamic")
+            raise OptionError(
+                f"{runner.model} is fixed at {runner.input_size[0]}x{runner.input_size[1]} px and"
+                f" cannot run at size {size!r}: use a zoo name or a file exported with --dynamic"
+            )
         return own
     if size is None:
         return DEFAULT_LONG_SIDE_PX
     if size == "original" or (type(size) is int and 32 <= size <= 1 << 16):
         return size
-    raise OptionError(f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'")
+    raise OptionError(
+        f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'"
+    )
 
 
 def _fraction(what: str, value: float) -> float:
@@ -211,5 +244,8 @@ def _in_image(found: Detections, width: int, height: int) -> Detections:
     """
     boxes = np.clip(found.boxes, 0, np.array((width, height) * 2, np.float32)).astype(np.float32)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Detections(boxes[inside], found.scores[inside],
-                      None if found.landmarks is None else found.landmarks[inside])
+    return Detections(
+        boxes[inside],
+        found.scores[inside],
+        None if found.landmarks is None else found.landmarks[inside],
+    )

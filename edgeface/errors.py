@@ -1,7 +1,8 @@
 """Every error a user can cause, under one root.
 
-The command line turns any of these into one line on stderr and exit code 2. A message says what is wrong, what
-would be accepted, and what to run next; ``assert`` is kept for the project's own invariants.
+The command line turns any of these into one line on stderr and exit code 2. A message says what is
+wrong, what would be accepted, and what to run next; ``assert`` is kept for the project's own
+invariants.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class DeviceError(EdgefaceError):
 
 
 class WorkerError(EdgefaceError):
-    """Processes or a cluster that tasks should run on, and that cannot be had, or that died too often."""
+    """Processes or a cluster that tasks should run on, and that cannot be had, or that died too
+    often."""
 
 
 class OptionError(EdgefaceError):
@@ -59,5 +61,7 @@ class MissingExtraError(EdgefaceError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package '{package}': run: pip install 'edgeface[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package '{package}': run: pip install 'edgeface[{extra}]'"
+        )
         self.package, self.extra = package, extra

@@ -14,14 +14,18 @@ from edgeface.errors import OutputError
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove it otherwise.
+    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove
+    it otherwise.
 
-    The parent folder is made. Raises OutputError, in one line, when the place cannot be written or the disk is full.
+    The parent folder is made. Raises OutputError, in one line, when the place cannot be written or
+    the disk is full.
     """
     path = Path(path)
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
     temporary = Path(name)
     try:
@@ -35,7 +39,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on success."""
+    """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on
+    success."""
     path = Path(path)
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)

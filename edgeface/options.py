@@ -16,14 +16,17 @@ EVALUATION_SCALES = ("640", "original", "multi")
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"640x480"`` -> (width, height) in px. Raises OptionError unless both are multiples of 32 up to 8192."""
+    """``"640x480"`` -> (width, height) in px. Raises OptionError unless both are multiples of 32 up
+    to 8192."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if not match:
         raise OptionError(f"size {text!r} is not WIDTHxHEIGHT, for example 640x480")
     width, height = int(match[1]), int(match[2])
     for side in (width, height):
         if side % 32 or not 32 <= side <= MAX_SIDE_PX:
-            raise OptionError(f"size {text!r}: width and height must be multiples of 32 from 32 to {MAX_SIDE_PX}")
+            raise OptionError(
+                f"size {text!r}: width and height must be multiples of 32 from 32 to {MAX_SIDE_PX}"
+            )
     return width, height
 
 
@@ -35,7 +38,8 @@ def check_choice(option: str, values: Iterable[str], known: Iterable[str]) -> No
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """Field name -> the string literal below it in the source of a dataclass: the one text for code and --help.
+    """Field name -> the string literal below it in the source of a dataclass: the one text for code
+    and --help.
 
     Fields of the dataclasses that it extends are among them.
     """
@@ -48,6 +52,10 @@ def _own_help(cls: type) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     texts = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+        ):
             texts[field.target.id] = str(ast.literal_eval(below.value))
     return texts

@@ -1,6 +1,8 @@
-"""JSON objects to dataclasses, with every key and type checked: what a stranger wrote is never trusted.
+"""JSON objects to dataclasses, with every key and type checked: what a stranger wrote is never
+trusted.
 
-Needs nothing beyond the standard library. Used for Architectures, head layouts, manifests and the zoo's index.
+Needs nothing beyond the standard library. Used for Architectures, head layouts, manifests and the
+zoo's index.
 """
 
 from __future__ import annotations
@@ -24,18 +26,24 @@ _SCALARS = {int: "an integer", float: "a number", str: "a string", bool: "true o
 
 
 def read_packaged(path: Path | Traversable, kind: type[T]) -> T:
-    """The JSON list or object (``kind``) that lies beside our modules. Raises ModelError for a damaged installation."""
+    """The JSON list or object (``kind``) that lies beside our modules. Raises ModelError for a
+    damaged installation."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})") from None
+        raise ModelError(
+            f"{path} cannot be read: install edgeface again ({' '.join(str(error).split())})"
+        ) from None
     if not isinstance(data, kind):
-        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else 'list'}: install edgeface again")
+        raise ModelError(
+            f"{path} is not a JSON {'object' if kind is dict else 'list'}: install edgeface again"
+        )
     return data
 
 
 def to_fields(value: Any) -> Any:
-    """What :func:`from_fields` reads: a dataclass as a JSON-ready dict, as :func:`dataclasses.asdict` gives it.
+    """What :func:`from_fields` reads: a dataclass as a JSON-ready dict, as
+    :func:`dataclasses.asdict` gives it.
 
     One that has ``to_fields`` and ``from_fields`` of its own is written and read by these.
     """
@@ -45,7 +53,9 @@ def to_fields(value: Any) -> Any:
         return {f.name: to_fields(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
         return [to_fields(item) for item in value]
-    return {key: to_fields(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return (
+        {key: to_fields(item) for key, item in value.items()} if isinstance(value, dict) else value
+    )
 
 
 def from_fields(cls: type[T], data: Any, where: str) -> T:
@@ -61,15 +71,18 @@ def from_fields(cls: type[T], data: Any, where: str) -> T:
 def read_fields(cls: type[T], data: Any, where: str) -> T:
     """Build the dataclass ``cls`` from the JSON object ``data``, field by field.
 
-    Raises ModelError, in one line that starts with ``where``, for an unknown or missing key, a value of another type
-    than the field's, and whatever the dataclass itself refuses with a ValueError.
+    Raises ModelError, in one line that starts with ``where``, for an unknown or missing key, a
+    value of another type than the field's, and whatever the dataclass itself refuses with a
+    ValueError.
     """
     if not isinstance(data, dict):
         raise ModelError(f"{where}: expected an object, got {short(data)}")
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in {f.name for f in fields}:
-            raise ModelError(f"{where}: unknown field {short(key)} (known: {', '.join(f.name for f in fields)})")
+            raise ModelError(
+                f"{where}: unknown field {short(key)} (known: {', '.join(f.name for f in fields)})"
+            )
     for f in fields:
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and f.name not in data:
@@ -92,26 +105,40 @@ def short(value: Any) -> str:
 
 
 def _read(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises ModelError."""
+    """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises
+    ModelError."""
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(value):  # read before
         return value
     if hint is Any:
-        _expect(_is_plain(value), value, f"finite numbers, and lists and objects at most {MAX_DEPTH} deep", where)
+        _expect(
+            _is_plain(value),
+            value,
+            f"finite numbers, and lists and objects at most {MAX_DEPTH} deep",
+            where,
+        )
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         kinds = [a for a in arguments if a is not type(None)]
-        lists = [a for a in kinds if get_origin(a) is tuple]  # of one number or several, what was written decides
-        chosen = lists if lists and isinstance(value, (list, tuple)) else [a for a in kinds if a not in lists] or lists
+        lists = [
+            a for a in kinds if get_origin(a) is tuple
+        ]  # of one number or several, what was written decides
+        chosen = (
+            lists
+            if lists and isinstance(value, (list, tuple))
+            else [a for a in kinds if a not in lists] or lists
+        )
         return _read(value, chosen[0], where)
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return from_fields(hint, value, where)
     if origin is dict:
         _expect(isinstance(value, dict), value, "an object", where)
-        return {key: _read(item, arguments[1], f"{where}[{short(key)}]") for key, item in value.items()}
+        return {
+            key: _read(item, arguments[1], f"{where}[{short(key)}]") for key, item in value.items()
+        }
     if origin is tuple:
         _expect(isinstance(value, (list, tuple)), value, "a list", where)
         hints = len(value) * arguments[:1] if arguments[-1] is ... else arguments
@@ -122,7 +149,9 @@ def _read(value: Any, hint: Any, where: str) -> Any:
 
 
 def _is_scalar(value: Any, hint: Any) -> bool:
-    if hint is float:  # a number stays as it was written, so that a record is written back as it was read
+    if (
+        hint is float
+    ):  # a number stays as it was written, so that a record is written back as it was read
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
     return type(value) is hint
 
@@ -133,8 +162,12 @@ def _is_plain(value: Any) -> bool:
     for _ in range(MAX_DEPTH):
         if any(isinstance(item, float) and not math.isfinite(item) for item in level):
             return False
-        level = [inner for item in level if isinstance(item, (dict, list, tuple))
-                 for inner in (item.values() if isinstance(item, dict) else item)]
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list, tuple))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
     return not level
 
 

@@ -17,7 +17,8 @@ class Progress(Protocol):
     """Called often; drives a bar or a line in a log."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` parts of ``what`` are done; note: what there is to say at the moment."""
+        """``done`` of ``total`` parts of ``what`` are done; note: what there is to say at the
+        moment."""
 
 
 def unseen(what: str, done: int, total: int, note: str = "") -> None:

@@ -1,10 +1,13 @@
-"""The export room: a torch network -> a Bundle for one runtime, proven equal before it gets its name.
+"""The export room: a torch network -> a Bundle for one runtime, proven equal before it gets its
+name.
 
-    Source (network + weights) --deployable()--> <target>.py --> model file --> parity.py --> Bundle in dist/
+    Source (network + weights) --deployable()--> <target>.py --> model file --> parity.py --> Bundle
+    in dist/
 
 ``edgeface export --help`` is the command; in Python: ``export_model(load_source("edgeface-n"),
-ExportRequest("tflite"))``. One small module per target (:mod:`export.onnx`, :mod:`export.tflite`) supplies only what
-differs: a function ``(network, request) -> Converted`` named in the capability table of :mod:`edgeface.backends`.
+ExportRequest("tflite"))``. One small module per target (:mod:`export.onnx`, :mod:`export.tflite`)
+supplies only what differs: a function ``(network, request) -> Converted`` named in the capability
+table of :mod:`edgeface.backends`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ __all__ = ["Converted", "ExportRequest", "Exported", "Source", "export_model", "
 
 
 def __getattr__(name: str) -> Any:
-    """Source and load_source need torch: they are imported on use, so that ``--help`` works without."""
+    """Source and load_source need torch: they are imported on use, so that ``--help`` works
+    without."""
     if name in ("Source", "load_source"):
         from export import source
 

@@ -1,10 +1,12 @@
 """ncnn: float32 NCHW raw pixels in, float32 NCHW heads out, through pnnx.
 
-pnnx is a program of its own: it reads a TorchScript file, fuses activations, and knows group normalisation. It names
-blobs by number; inputs and outputs get our names here. fp16 stores convolution weights as float16, biases stay
-float32; so does arithmetic, unless a runner is opened in its fast mode.
+pnnx is a program of its own: it reads a TorchScript file, fuses activations, and knows group
+normalisation. It names blobs by number; inputs and outputs get our names here. fp16 stores
+convolution weights as float16, biases stay float32; so does arithmetic, unless a runner is opened
+in its fast mode.
 
-Each layer of the format has weights of its own: those of EXTD, which an image passes six times, are written six times.
+Each layer of the format has weights of its own: those of EXTD, which an image passes six times, are
+written six times.
 """
 
 from __future__ import annotations
@@ -39,9 +41,13 @@ def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
     names = head_layout(network.architecture).output_names
     with tempfile.TemporaryDirectory(prefix="edgeface-pnnx-") as folder:
         model = _convert(network, request, Path(folder))
-    if request.dynamic and any(layer.type == "Interp" and 3 in layer.params for layer in model.layers):
-        raise OptionError(f"--dynamic: {network.architecture.name} enlarges maps to the size of others, so that its "
-                          "ncnn file has one fixed size: leave --dynamic out, or use --target onnx")
+    if request.dynamic and any(
+        layer.type == "Interp" and 3 in layer.params for layer in model.layers
+    ):
+        raise OptionError(
+            f"--dynamic: {network.architecture.name} enlarges maps to the size of others, so that"
+            " its ncnn file has one fixed size: leave --dynamic out, or use --target onnx"
+        )
     model = _state_size(_rename(model, names), request)
     if request.precision == "fp16":
         model = _store_weights_as_float16(model)
@@ -58,27 +64,46 @@ def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnMode
     """Trace, run pnnx with every output inside ``folder``, and read what it wrote."""
     image = torch.zeros(1, 3, request.height, request.width)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
+        warnings.simplefilter(
+            "ignore"
+        )  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
         traced = torch.jit.trace(network, image, check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(folder / "model.pt"))
     try:
-        return parse_model(*run_pnnx(folder / "model.pt", network.architecture.name, request.width, request.height))
+        return parse_model(
+            *run_pnnx(folder / "model.pt", network.architecture.name, request.width, request.height)
+        )
     except ModelError as error:
         raise ExportError(f"pnnx wrote what this edgeface cannot read: {error}") from None
 
 
 def run_pnnx(source: Path, name: str, width: int, height: int) -> tuple[bytes, bytes]:
-    """ncnn's .param and .bin of a TorchScript or ONNX file, in whose folder everything is written; ``name``: for
-    messages. Raises MissingExtraError, ExportError."""
+    """ncnn's .param and .bin of a TorchScript or ONNX file, in whose folder everything is written;
+    ``name``: for messages. Raises MissingExtraError, ExportError."""
     outputs = [f"{kind}={source.with_name(kind)}" for kind in _FILES]
-    command = [str(pnnx_program()), str(source), f"inputshape=[1,3,{height},{width}]f32", "fp16=0", *outputs]
+    command = [
+        str(pnnx_program()),
+        str(source),
+        f"inputshape=[1,3,{height},{width}]f32",
+        "fp16=0",
+        *outputs,
+    ]
     try:
-        done = subprocess.run(command, cwd=source.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=PNNX_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            cwd=source.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PNNX_SECONDS,
+            check=False,
+        )
         print(done.stdout.decode("utf-8", "replace"))  # shown with --verbose
         if done.returncode != 0:
-            raise ExportError(f"pnnx failed on {name} (exit code {done.returncode}): run again with --verbose for its "
-                              "log")
+            raise ExportError(
+                f"pnnx failed on {name} (exit code {done.returncode}): run again with --verbose for"
+                " its log"
+            )
         return source.with_name("ncnnparam").read_bytes(), source.with_name("ncnnbin").read_bytes()
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ExportError(f"pnnx failed on {name}: {error}") from None
@@ -91,8 +116,13 @@ def pnnx_program() -> Path:
     except metadata.PackageNotFoundError:
         raise MissingExtraError("pnnx", "export", "exporting to ncnn") from None
     for file in files:
-        # The script in bin/ would start this Python again, and import the package and torch with it.
-        if file.parent.name == "pnnx" and file.name in ("pnnx", "pnnx.exe") and Path(str(file.locate())).is_file():
+        # The script in bin/ would start this Python again, and import the package and torch with
+        # it.
+        if (
+            file.parent.name == "pnnx"
+            and file.name in ("pnnx", "pnnx.exe")
+            and Path(str(file.locate())).is_file()
+        ):
             return Path(str(file.locate()))
     found = shutil.which("pnnx", path=str(Path(sys.executable).parent)) or shutil.which("pnnx")
     if found is None:
@@ -101,28 +131,50 @@ def pnnx_program() -> Path:
 
 
 def _rename(model: NcnnModel, names: Sequence[str]) -> NcnnModel:
-    """pnnx calls the input ``in0`` and the outputs ``out0``, ``out1``, ... in the order that the network returns."""
+    """pnnx calls the input ``in0`` and the outputs ``out0``, ``out1``, ... in the order that the
+    network returns."""
     ours = {"in0": INPUT_NAME, **{f"out{i}": name for i, name in enumerate(names)}}
     if model.inputs != ("in0",) or set(model.outputs) != {f"out{i}" for i in range(len(names))}:
-        raise ExportError(f"pnnx wrote the outputs {sorted(model.outputs)} where the network has {len(names)}")
-    return NcnnModel(tuple(
-        replace(layer, name=ours.get(layer.name, layer.name),
+        raise ExportError(
+            f"pnnx wrote the outputs {sorted(model.outputs)} where the network has {len(names)}"
+        )
+    return NcnnModel(
+        tuple(
+            replace(
+                layer,
+                name=ours.get(layer.name, layer.name),
                 bottoms=tuple(ours.get(blob, blob) for blob in layer.bottoms),
-                tops=tuple(ours.get(blob, blob) for blob in layer.tops))
-        for layer in model.layers
-    ))
+                tops=tuple(ours.get(blob, blob) for blob in layer.tops),
+            )
+            for layer in model.layers
+        )
+    )
 
 
 def _state_size(model: NcnnModel, request: ExportRequest) -> NcnnModel:
-    """A file of one size says so at its input; ncnn takes any, and so does a runner where the file says nothing."""
+    """A file of one size says so at its input; ncnn takes any, and so does a runner where the file
+    says nothing."""
     size = {} if request.dynamic else {0: request.width, 1: request.height, 2: 3}
-    return NcnnModel(tuple(replace(layer, params=size) if layer.type == "Input" else layer for layer in model.layers))
+    return NcnnModel(
+        tuple(
+            replace(layer, params=size) if layer.type == "Input" else layer
+            for layer in model.layers
+        )
+    )
 
 
 def _store_weights_as_float16(model: NcnnModel) -> NcnnModel:
     """pnnx could do it, but cuts digits off where this rounds to nearest."""
-    return NcnnModel(tuple(
-        replace(layer, weights={**layer.weights, "weight": layer.weights["weight"].astype("<f2")})
-        if layer.type in WEIGHTED else layer
-        for layer in model.layers
-    ))
+    return NcnnModel(
+        tuple(
+            (
+                replace(
+                    layer,
+                    weights={**layer.weights, "weight": layer.weights["weight"].astype("<f2")},
+                )
+                if layer.type in WEIGHTED
+                else layer
+            )
+            for layer in model.layers
+        )
+    )

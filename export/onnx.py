@@ -1,11 +1,12 @@
 """ONNX: opset 17, float32 NCHW raw pixels in, float32 NCHW heads out.
 
-The TorchScript exporter writes the smallest graph: one node per layer, no shape arithmetic, sizes left open on demand.
-fp16 stores convolution weights as float16 behind a Cast; input, outputs and arithmetic stay float32, so any runtime
-takes the file. ONNX Runtime folds the Casts away when it loads: half the file, the speed of float32.
+The TorchScript exporter writes the smallest graph: one node per layer, no shape arithmetic, sizes
+left open on demand. fp16 stores convolution weights as float16 behind a Cast; input, outputs and
+arithmetic stay float32, so any runtime takes the file. ONNX Runtime folds the Casts away when it
+loads: half the file, the speed of float32.
 
-Weights that several layers share, such as those of EXTD's six passes, are one initializer, in the OpenVINO file one
-constant.
+Weights that several layers share, such as those of EXTD's six passes, are one initializer, in the
+OpenVINO file one constant.
 """
 
 from __future__ import annotations
@@ -58,16 +59,25 @@ def _trace(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> 
         network = without_group_norm(network)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter is deprecated by name; the other one cannot leave H and W open
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter is deprecated by name; the other one cannot leave H and W open
         torch.onnx.export(
-            with_leaky_relu(network), (torch.zeros(1, 3, request.height, request.width),), buffer,  # type: ignore[arg-type]
-            dynamo=False, opset_version=OPSET, input_names=[INPUT_NAME], output_names=list(names), dynamic_axes=axes,
+            with_leaky_relu(network),
+            (torch.zeros(1, 3, request.height, request.width),),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=list(names),
+            dynamic_axes=axes,
         )
     return buffer.getvalue()
 
 
 def _strip(model: Any) -> None:
-    """Remove what is no part of the network: converter notes, documentation strings with source paths."""
+    """Remove what is no part of the network: converter notes, documentation strings with source
+    paths."""
     model.doc_string = model.graph.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:
@@ -76,13 +86,21 @@ def _strip(model: Any) -> None:
 
 
 def convolution_weights(graph: Any) -> dict[str, str]:
-    """Convolution -> its weight tensor, of all that have trained weights: those are what fp16 rounds."""
-    trained = {tensor.name for tensor in graph.initializer}  # what the exporter made up is in Constant nodes
-    return {node.name: node.input[1] for node in graph.node if node.op_type == "Conv" and node.input[1] in trained}
+    """Convolution -> its weight tensor, of all that have trained weights: those are what fp16
+    rounds."""
+    trained = {
+        tensor.name for tensor in graph.initializer
+    }  # what the exporter made up is in Constant nodes
+    return {
+        node.name: node.input[1]
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[1] in trained
+    }
 
 
 def _store_weights_as_float16(model: Any) -> None:
-    """Keep every convolution weight as float16, cast back to float32 in the graph; biases stay float32."""
+    """Keep every convolution weight as float16, cast back to float32 in the graph; biases stay
+    float32."""
     import onnx
     from onnx import numpy_helper
 
@@ -93,7 +111,9 @@ def _store_weights_as_float16(model: Any) -> None:
         if tensor.name in weights:
             name, half = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
-            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}_cast", to=1))  # 1: float32
+            casts.append(
+                onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}_cast", to=1)
+            )  # 1: float32
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -1,11 +1,14 @@
-"""OpenVINO IR, from the ONNX file of :mod:`export.onnx`: float32 NCHW raw pixels in, float32 NCHW heads out.
+"""OpenVINO IR, from the ONNX file of :mod:`export.onnx`: float32 NCHW raw pixels in, float32 NCHW
+heads out.
 
-OpenVINO's own ``convert_model`` reports its use over the network, and its ``save_model`` writes program versions,
-conversion parameters and node names that depend on what the process did before. So the same steps are taken one by
-one here, and what is no part of the network is taken out of the .xml.
+OpenVINO's own ``convert_model`` reports its use over the network, and its ``save_model`` writes
+program versions, conversion parameters and node names that depend on what the process did before.
+So the same steps are taken one by one here, and what is no part of the network is taken out of the
+.xml.
 
-fp16 stores the same convolution weights as the ONNX file as float16, behind a Convert that is marked as decompression;
-biases, input, outputs and arithmetic stay float32. (``compress_to_fp16`` would also round biases.)
+fp16 stores the same convolution weights as the ONNX file as float16, behind a Convert that is
+marked as decompression; biases, input, outputs and arithmetic stay float32. (``compress_to_fp16``
+would also round biases.)
 """
 
 from __future__ import annotations
@@ -28,11 +31,18 @@ from edgeface.runners.openvino import layer_name
 from export.onnx import convolution_weights, export_onnx
 from export.request import Converted, ExportRequest, require, versions
 
-MODEL_INFO = {"model_type": "edgeface", "labels": "face", "iou_threshold": "0.45", "reverse_input_channels": "False"}
-"""``rt_info/model_info`` of every file, where OpenVINO's demos and pipelines look for it. Input is RGB as it comes."""
+MODEL_INFO = {
+    "model_type": "edgeface",
+    "labels": "face",
+    "iou_threshold": "0.45",
+    "reverse_input_channels": "False",
+}
+"""``rt_info/model_info`` of every file, where OpenVINO's demos and pipelines look for it. Input is
+RGB as it comes."""
 
 _NUMBERED = re.compile(r"[A-Z][A-Za-z]*[_.]\d+")
-"""a name that OpenVINO made up, its number counts the nodes that the process has made so far; or one made up here"""
+"""a name that OpenVINO made up, its number counts the nodes that the process has made so far; or
+one made up here"""
 _NOT_OPERATORS = frozenset({"Constant", "Parameter", "Result"})
 
 
@@ -58,8 +68,8 @@ def export_openvino(network: FaceNet, request: ExportRequest) -> Converted:
 def read_onnx(content: bytes) -> Any:
     """``openvino.Model`` of an ONNX file: names are kept and constants folded.
 
-    ``convert_model`` would also merge layers, and names and weights with them; the CPU plugin does so when it loads a
-    file.
+    ``convert_model`` would also merge layers, and names and weights with them; the CPU plugin does
+    so when it loads a file.
     """
     openvino = import_runtime(get_backend("openvino"))
     from openvino.passes import ConstantFolding, Manager
@@ -83,7 +93,8 @@ def is_numbered(name: str) -> bool:
 
 
 def ir_files(model: Any, name: str) -> dict[str, bytes]:
-    """Content of .xml and .bin of an ``openvino.Model``: equal models give equal bytes in any process."""
+    """Content of .xml and .bin of an ``openvino.Model``: equal models give equal bytes in any
+    process."""
     openvino = import_runtime(get_backend("openvino"))
     with tempfile.TemporaryDirectory(prefix="edgeface-openvino-") as folder:
         xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
@@ -92,7 +103,8 @@ def ir_files(model: Any, name: str) -> dict[str, bytes]:
 
 
 def _store_weights_as_float16(model: Any, rounded: Collection[str]) -> None:
-    """Keep the weights of the convolutions ``rounded`` as float16, converted back to float32 in the graph."""
+    """Keep the weights of the convolutions ``rounded`` as float16, converted back to float32 in the
+    graph."""
     from openvino import opset13 as ops
 
     halves: dict[str, Any] = {}
@@ -122,12 +134,17 @@ def _lean(content: bytes, name: str) -> bytes:
     for layer in root.iterfind("layers/layer"):
         if is_numbered(layer.get("name", "")):
             layer.set("name", f"{layer.get('type')}.{layer.get('id')}")
-        if layer.get("type") == "Convert" and layer.find("input/port[@precision='FP16']") is not None:
+        if (
+            layer.get("type") == "Convert"
+            and layer.find("input/port[@precision='FP16']") is not None
+        ):
             notes = ElementTree.SubElement(layer, "rt_info")
             ElementTree.SubElement(notes, "attribute", name="decompression", version="0")
     edges = root.find("edges")
     assert edges is not None
-    edges[:] = sorted(edges, key=lambda edge: (int(edge.get("to-layer", "")), int(edge.get("to-port", ""))))
+    edges[:] = sorted(
+        edges, key=lambda edge: (int(edge.get("to-layer", "")), int(edge.get("to-port", "")))
+    )
     info = ElementTree.SubElement(ElementTree.SubElement(root, "rt_info"), "model_info")
     for key, value in MODEL_INFO.items():
         ElementTree.SubElement(info, key, value=value)

@@ -1,9 +1,9 @@
 """Proof that a file computes what torch computes, per head, on seeded noise and on a photo.
 
-The file is opened through the project's own runner, as a user would open it. Figures are the largest absolute
-difference: logits for ``cls``, strides for ``box`` and ``kps``. What it is compared with is
-computed in float64, so that a figure is the error of the file alone: in float32, torch itself is
-off by up to 1e-4 in a network with group normalisation.
+The file is opened through the project's own runner, as a user would open it. Figures are the
+largest absolute difference: logits for ``cls``, strides for ``box`` and ``kps``. What it is
+compared with is computed in float64, so that a figure is the error of the file alone: in float32,
+torch itself is off by up to 1e-4 in a network with group normalisation.
 
     fp32  against the network as trained                             at most 1e-4
     fp16  against the network with its weights rounded to float16    at most 1e-4: the conversion itself is exact
@@ -46,7 +46,8 @@ Batch = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Parity:
-    """Figures of one file. ``cases`` maps an input ("noise", "photo") to the largest difference per head."""
+    """Figures of one file. ``cases`` maps an input ("noise", "photo") to the largest difference per
+    head."""
 
     tolerance: float
     cases: dict[str, dict[str, float]]
@@ -60,24 +61,34 @@ class Parity:
 
     @property
     def failures(self) -> list[str]:
-        """``head: difference > tolerance`` of every head that is out of bounds; a NaN is out of bounds."""
+        """``head: difference > tolerance`` of every head that is out of bounds; a NaN is out of
+        bounds."""
         checks = [(self.max_abs, self.tolerance)]
         if self.rounded is not None:
             checks.append((_worst(self.rounded), TOLERANCE))
-        return [f"{head} {value:.2g} > {bound:g}" for figures, bound in checks for head, value in figures.items()
-                if not value <= bound]
+        return [
+            f"{head} {value:.2g} > {bound:g}"
+            for figures, bound in checks
+            for head, value in figures.items()
+            if not value <= bound
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        """The ``parity`` field of a manifest. Three digits are kept: the rest is the noise of one CPU."""
+        """The ``parity`` field of a manifest. Three digits are kept: the rest is the noise of one
+        CPU."""
         data: dict[str, Any] = {"tolerance": self.tolerance, "max_abs": _digits(self.max_abs)}
         data |= {name: _digits(figures) for name, figures in self.cases.items()}
         if self.rounded is not None:
-            data["rounded_weights"] = {"tolerance": TOLERANCE, "max_abs": _digits(_worst(self.rounded))}
+            data["rounded_weights"] = {
+                "tolerance": TOLERANCE,
+                "max_abs": _digits(_worst(self.rounded)),
+            }
         return data
 
 
 def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
-    """Compare the files of ``bundle`` with ``network`` (evaluation mode). Raises ExportError if a head differs."""
+    """Compare the files of ``bundle`` with ``network`` (evaluation mode). Raises ExportError if a
+    head differs."""
     manifest = bundle.manifest
     inputs = _inputs(manifest.input.width, manifest.input.height, manifest.input.dynamic)
     with _one_thread():
@@ -88,27 +99,35 @@ def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
             runner.close()
         cases = _compare(found, inputs, network)
         if manifest.precision == "fp16":
-            parity = Parity(TOLERANCE_FP16, cases, _compare(found, inputs, _rounded(deployable(network))))
+            parity = Parity(
+                TOLERANCE_FP16, cases, _compare(found, inputs, _rounded(deployable(network)))
+            )
         else:
             parity = Parity(TOLERANCE, cases)
     if parity.failures:
-        raise ExportError(f"{manifest.target} {manifest.precision} of {manifest.model} differs from torch: "
-                          f"{'; '.join(parity.failures)}: nothing was written"
-                          + (": export fp32" if manifest.precision == "fp16" else ""))
+        raise ExportError(
+            f"{manifest.target} {manifest.precision} of {manifest.model} differs from torch: "
+            f"{'; '.join(parity.failures)}: nothing was written"
+            + (": export fp32" if manifest.precision == "fp16" else "")
+        )
     return parity
 
 
 def torch_heads(network: FaceNet, batch: Batch) -> dict[str, NDArray[np.floating[Any]]]:
-    """Run ``network`` on uint8 RGB [1, H, W, 3]; [1, H/s, W/s, C] per output name, in the precision of its weights."""
+    """Run ``network`` on uint8 RGB [1, H, W, 3]; [1, H/s, W/s, C] per output name, in the precision
+    of its weights."""
     dtype = next(network.parameters()).dtype
     with torch.inference_mode():
         outputs = network(torch.from_numpy(batch).permute(0, 3, 1, 2).to(dtype))
-    return {name: value.permute(0, 2, 3, 1).numpy()
-            for name, value in zip(head_layout(network.architecture).output_names, outputs, strict=True)}
+    return {
+        name: value.permute(0, 2, 3, 1).numpy()
+        for name, value in zip(head_layout(network.architecture).output_names, outputs, strict=True)
+    }
 
 
 def sample_photo() -> Batch:
-    """A portrait that an installed package brings along: uint8 RGB [H, W, 3]. Raises MissingExtraError."""
+    """A portrait that an installed package brings along: uint8 RGB [H, W, 3]. Raises
+    MissingExtraError."""
     try:
         from skimage.data import astronaut
 
@@ -138,13 +157,17 @@ def _inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:
     return inputs
 
 
-def _compare(found: dict[str, Heads], inputs: dict[str, Batch], network: FaceNet) -> dict[str, dict[str, float]]:
+def _compare(
+    found: dict[str, Heads], inputs: dict[str, Batch], network: FaceNet
+) -> dict[str, dict[str, float]]:
     """Case -> head -> the largest difference from ``network`` in float64."""
     exact = copy.deepcopy(network).double()
     cases: dict[str, dict[str, float]] = {}
     for name, batch in inputs.items():
         expected = torch_heads(exact, batch)
-        cases[name] = {head: _difference(value, expected[head]) for head, value in found[name].items()}
+        cases[name] = {
+            head: _difference(value, expected[head]) for head, value in found[name].items()
+        }
     return cases
 
 

@@ -1,4 +1,5 @@
-"""One export from network to Bundle: fold, convert, open the written file, compare, and only then give it its name."""
+"""One export from network to Bundle: fold, convert, open the written file, compare, and only then
+give it its name."""
 
 from __future__ import annotations
 
@@ -37,21 +38,36 @@ class Exported:
         """The result as ``--format json`` prints it."""
         manifest = self.bundle.manifest
         return {
-            "path": str(self.bundle.path), "model": manifest.model, "target": manifest.target,
-            "precision": manifest.precision, "width": manifest.input.width, "height": manifest.input.height,
-            "dynamic": manifest.input.dynamic, "file": manifest.primary,
-            "files": manifest.files, "bytes": self.bundle.size_bytes, "sha256": manifest.files[manifest.primary],
-            "operators": dict(sorted(self.operators.items())), "parity": manifest.parity,
+            "path": str(self.bundle.path),
+            "model": manifest.model,
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "width": manifest.input.width,
+            "height": manifest.input.height,
+            "dynamic": manifest.input.dynamic,
+            "file": manifest.primary,
+            "files": manifest.files,
+            "bytes": self.bundle.size_bytes,
+            "sha256": manifest.files[manifest.primary],
+            "operators": dict(sorted(self.operators.items())),
+            "parity": manifest.parity,
             "weights": manifest.to_json()["weights"],
         }
 
 
-def export_model(source: Source, request: ExportRequest, out: Path | str = "dist", *, stage: Stage = nullcontext,
-                 verbose: bool = False) -> Exported:
+def export_model(
+    source: Source,
+    request: ExportRequest,
+    out: Path | str = "dist",
+    *,
+    stage: Stage = nullcontext,
+    verbose: bool = False,
+) -> Exported:
     """Export ``source`` as ``request`` says into ``out/<model>-<target>-<precision>-<W>x<H>/``.
 
-    Raises ExportError when a converter fails or the file differs from torch, OutputError when ``out`` cannot be
-    written, MissingExtraError when a converter or the runtime is not installed. Nothing is left behind then.
+    Raises ExportError when a converter fails or the file differs from torch, OutputError when
+    ``out`` cannot be written, MissingExtraError when a converter or the runtime is not installed.
+    Nothing is left behind then.
     """
     from edgeface.models.detector import deployable
     from export.parity import check_parity
@@ -67,31 +83,45 @@ def export_model(source: Source, request: ExportRequest, out: Path | str = "dist
         unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
         with quiet_stage(f"running the {request.target} file", verbose):
             parity = check_parity(unproven, source.network)
-    bundle = write_bundle(Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files)
+    bundle = write_bundle(
+        Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files
+    )
     return Exported(bundle, parity, converted.operators)
 
 
 def check_writable(out: Path | str) -> None:
-    """Raise OutputError now for a folder that a conversion of half a minute could not be written to."""
+    """Raise OutputError now for a folder that a conversion of half a minute could not be written
+    to."""
     folder = Path(out).absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {out}: {folder} is not a folder")
     try:
-        tempfile.TemporaryDirectory(prefix=".edgeface-", dir=folder).cleanup()  # permission bits say nothing to root
+        tempfile.TemporaryDirectory(
+            prefix=".edgeface-", dir=folder
+        ).cleanup()  # permission bits say nothing to root
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}: choose another folder with --out") from None
+        raise OutputError(
+            f"cannot write {out}: {error.strerror or error}: choose another folder with --out"
+        ) from None
 
 
 def float_manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:
     """What the manifest says of a file before its parity is known."""
     architecture = source.network.architecture
     return Manifest(
-        model=source.name, target=request.target, precision=request.precision, architecture=architecture,
+        model=source.name,
+        target=request.target,
+        precision=request.precision,
+        architecture=architecture,
         head_layout=head_layout(architecture),
-        input=InputSpec(request.width, request.height, request.dynamic, converted.layout, "float32", INPUT_NAME),
-        outputs=converted.outputs, primary=source.name + BACKENDS[request.target].suffix, tools=converted.tools,
+        input=InputSpec(
+            request.width, request.height, request.dynamic, converted.layout, "float32", INPUT_NAME
+        ),
+        outputs=converted.outputs,
+        primary=source.name + BACKENDS[request.target].suffix,
+        tools=converted.tools,
         weights=source.weights,
     )
 

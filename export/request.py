@@ -1,4 +1,5 @@
-"""What is asked of an exporter and what it hands back. Nothing here imports torch or a converter."""
+"""What is asked of an exporter and what it hands back. Nothing here imports torch or a
+converter."""
 
 from __future__ import annotations
 
@@ -37,13 +38,17 @@ class ExportRequest:
     def __post_init__(self) -> None:
         backend = check_combination(self.target, self.precision)
         if self.precision == "int8":
-            raise OptionError("int8 files are made from float ones and photos: run: "
-                              f"make quantize TARGET={self.target}")
+            raise OptionError(
+                "int8 files are made from float ones and photos: run: "
+                f"make quantize TARGET={self.target}"
+            )
         parse_size(f"{self.width}x{self.height}")
         if self.dynamic and not backend.dynamic:
             others = " or ".join(b.target for b in BACKENDS.values() if b.dynamic)
-            raise OptionError(f"--dynamic: a {self.target} file has one fixed size: leave --dynamic out and export "
-                              f"one file per size, or use --target {others}")
+            raise OptionError(
+                f"--dynamic: a {self.target} file has one fixed size: leave --dynamic out and"
+                f" export one file per size, or use --target {others}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
-"""Graphs that compute the same with operators that a target has, or has in INT8. No function changes here.
+"""Graphs that compute the same with operators that a target has, or has in INT8. No function
+changes here.
 
 PReLU and LeakyReLU of one slope for all channels are a multiplication and a comparison::
 
     slope a <= 1:  max(x, a x)         slope a > 1:  min(x, a x)
 
-TFLite's quantizer leaves PRELU and LEAKY_RELU in float, between two conversions; MUL and MAXIMUM it makes INT8.
+TFLite's quantizer leaves PRELU and LEAKY_RELU in float, between two conversions; MUL and MAXIMUM it
+makes INT8.
 
-A minimum is a maximum of negated values, negated: the quantizer has MAXIMUM and no MINIMUM, and outputs must be all
-INT8 or all float.
+A minimum is a maximum of negated values, negated: the quantizer has MAXIMUM and no MINIMUM, and
+outputs must be all INT8 or all float.
 
-Enlarging to twice the size by the nearest value is a transposed convolution of stride 2 whose 2x2 kernels are ones from
-each channel to itself and zeros elsewhere; from n rows to 2n - 1 the last one is cut off. XNNPACK has kernels for these
-and none for nearest resize, which in TFLite also rounds the other way where the ratio is not 2.
+Enlarging to twice the size by the nearest value is a transposed convolution of stride 2 whose 2x2
+kernels are ones from each channel to itself and zeros elsewhere; from n rows to 2n - 1 the last one
+is cut off. XNNPACK has kernels for these and none for nearest resize, which in TFLite also rounds
+the other way where the ratio is not 2.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class SlopedMaximum(nn.Module):
 
 
 class MaximumHead(nn.Module):
-    """FoldedS3FDHead whose smallest of three logits is computed as minus the largest of three negated ones."""
+    """FoldedS3FDHead whose smallest of three logits is computed as minus the largest of three
+    negated ones."""
 
     def __init__(self, head: FoldedS3FDHead) -> None:
         super().__init__()
@@ -66,11 +70,17 @@ class Doubled(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.spread = nn.ConvTranspose2d(channels, channels, 2, 2, bias=False)
-        self.spread.weight = nn.Parameter(torch.eye(channels)[:, :, None, None].repeat(1, 1, 2, 2), False)
+        self.spread.weight = nn.Parameter(
+            torch.eye(channels)[:, :, None, None].repeat(1, 1, 2, 2), False
+        )
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         doubled: Tensor = self.spread(x)
-        return doubled if doubled.shape[2:] == like.shape[2:] else doubled[:, :, :like.shape[2], :like.shape[3]]
+        return (
+            doubled
+            if doubled.shape[2:] == like.shape[2:]
+            else doubled[:, :, : like.shape[2], : like.shape[3]]
+        )
 
 
 def without_prelu(network: FaceNet) -> FaceNet:
@@ -86,7 +96,8 @@ def without_prelu(network: FaceNet) -> FaceNet:
 
 
 def with_leaky_relu(network: FaceNet) -> FaceNet:
-    """A copy of ``network`` with LeakyReLU in place of PReLU of one slope: the slope becomes a number in the graph."""
+    """A copy of ``network`` with LeakyReLU in place of PReLU of one slope: the slope becomes a
+    number in the graph."""
 
     def leaky(child: nn.Module) -> nn.Module | None:
         slope = _slope(child) if isinstance(child, nn.PReLU) else None

@@ -1,8 +1,9 @@
 """Which network, with which numbers in it.
 
-One rule decides the weights: a file if given (``--model FILE``, or ``--model NAME --weights FILE``), else those shipped
-in the zoo, else (or with ``--seed N``) random ones. Random weights make a file that is right in everything but its
-detections: good for latency, size and operator coverage. The manifest and the terminal say so.
+One rule decides the weights: a file if given (``--model FILE``, or ``--model NAME --weights
+FILE``), else those shipped in the zoo, else (or with ``--seed N``) random ones. Random weights make
+a file that is right in everything but its detections: good for latency, size and operator coverage.
+The manifest and the terminal say so.
 """
 
 from __future__ import annotations
@@ -44,13 +45,19 @@ class Source:
 
 
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
-    """Build the network that :func:`edgeface.zoo.resolve` finds, with its weights. Raises ModelError, OptionError."""
+    """Build the network that :func:`edgeface.zoo.resolve` finds, with its weights. Raises
+    ModelError, OptionError."""
     file = zoo.resolve(model, weights).weights
     if file is not None and seed is not None:
-        raise OptionError("--weights and --seed exclude each other: give the file, or ask for random weights")
+        raise OptionError(
+            "--weights and --seed exclude each other: give the file, or ask for random weights"
+        )
     if file is not None:
         network = zoo.load_network(model, weights)
-        return Source(network, WeightsInfo(hashlib.sha256(file.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED))
+        return Source(
+            network,
+            WeightsInfo(hashlib.sha256(file.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED),
+        )
     if seed is None and model in zoo.names():
         return _from_zoo(model)
     return random_source(model, seed or 0)
@@ -59,9 +66,9 @@ def load_source(model: str, weights: Path | str | None = None, seed: int | None 
 def random_source(model: str | Architecture, seed: int) -> Source:
     """``model`` with random weights that exercise every layer.
 
-    Training starts from branches and outputs that are nearly zero; a parity check on those would prove little. Here
-    every normalisation has numbers of its own, and outputs vary from cell to cell. Raises OptionError for a seed out of
-    range.
+    Training starts from branches and outputs that are nearly zero; a parity check on those would
+    prove little. Here every normalisation has numbers of its own, and outputs vary from cell to
+    cell. Raises OptionError for a seed out of range.
     """
     if not 0 <= seed < 1 << 63:
         raise OptionError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
@@ -80,8 +87,12 @@ def random_source(model: str | Architecture, seed: int) -> Source:
             elif isinstance(module, LevelScale):
                 module.value.copy_(uniform(module.value, 0.7, 1.3))
             elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-                quiet_branch = module in ends or not module.weight.any()  # a large factor would grow with depth
-                module.weight.copy_(uniform(module.weight, *(0.1, 0.3) if quiet_branch else (0.8, 1.6)))
+                quiet_branch = (
+                    module in ends or not module.weight.any()
+                )  # a large factor would grow with depth
+                module.weight.copy_(
+                    uniform(module.weight, *(0.1, 0.3) if quiet_branch else (0.8, 1.6))
+                )
                 module.bias.copy_(uniform(module.bias, -0.2, 0.2))
                 if isinstance(module, nn.BatchNorm2d):
                     assert module.running_mean is not None and module.running_var is not None
@@ -89,15 +100,21 @@ def random_source(model: str | Architecture, seed: int) -> Source:
                     module.running_var.copy_(uniform(module.running_var, 0.5, 1.5))
         if network.architecture.input.std == 1:  # trained weights divide the pixels, too
             next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= PIXEL_SPREAD
-    info = WeightsInfo(sha256=state_sha256(network), licence=f"none: random weights, seed {seed}, not trained",
-                       data_terms="none: not trained")
+    info = WeightsInfo(
+        sha256=state_sha256(network),
+        licence=f"none: random weights, seed {seed}, not trained",
+        data_terms="none: not trained",
+    )
     return Source(network, info, seed)
 
 
 def _residual_ends(network: FaceNet) -> set[nn.Module]:
-    """Normalisations after which a residual is added, of the blocks whose training does not start with zeros there."""
+    """Normalisations after which a residual is added, of the blocks whose training does not start
+    with zeros there."""
     branches = [m.branch for m in network.modules() if isinstance(m, Residual)]
-    branches += [m.layers for m in network.modules() if isinstance(m, InvertedResidual) and m.residual]
+    branches += [
+        m.layers for m in network.modules() if isinstance(m, InvertedResidual) and m.residual
+    ]
     convs = [[layer for layer in branch if isinstance(layer, ConvNorm)] for branch in branches]
     return {layers[-1].norm for layers in convs if layers and layers[-1].norm is not None}
 
@@ -113,4 +130,6 @@ def state_sha256(network: FaceNet) -> str:
 
 def _from_zoo(name: str) -> Source:
     entry = zoo.get_entry(name)
-    return Source(zoo.load_network(name), WeightsInfo(entry.sha256, entry.licence, entry.data_terms))
+    return Source(
+        zoo.load_network(name), WeightsInfo(entry.sha256, entry.licence, entry.data_terms)
+    )

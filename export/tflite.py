@@ -1,9 +1,9 @@
 """TFLite: float32 NHWC raw pixels in, float32 NHWC heads out, and no TRANSPOSE in between.
 
-litert-torch moves a graph to channels-last by itself where every operator has such a form. Group normalisation has
-not, so it is rewritten (:mod:`export.group_norm`), and so is what INT8 files would keep in float
-(:mod:`export.rewrite`). fp16 stores convolution weights as float16 (float casting of
-ai-edge-quantizer); the runtime turns them back to float32 when it loads.
+litert-torch moves a graph to channels-last by itself where every operator has such a form. Group
+normalisation has not, so it is rewritten (:mod:`export.group_norm`), and so is what INT8 files
+would keep in float (:mod:`export.rewrite`). fp16 stores convolution weights as float16 (float
+casting of ai-edge-quantizer); the runtime turns them back to float32 when it loads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from export.rewrite import without_minimum, without_nearest, without_prelu
 
 
 def export_tflite(network: FaceNet, request: ExportRequest) -> Converted:
-    """Convert the deployable ``network``. Raises MissingExtraError, ExportError if a TRANSPOSE would remain."""
+    """Convert the deployable ``network``. Raises MissingExtraError, ExportError if a TRANSPOSE
+    would remain."""
     require("exporting to tflite", "litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     names = head_layout(network.architecture).output_names
     content = _convert(network, request, names)
@@ -32,20 +33,29 @@ def export_tflite(network: FaceNet, request: ExportRequest) -> Converted:
         tools.append("ai-edge-quantizer")
     operators = count_operators(content)
     if "TRANSPOSE" in operators:
-        raise ExportError(f"the TFLite graph of {network.architecture.name} would have {operators['TRANSPOSE']} "
-                          "TRANSPOSE: one of its layers has no channels-last form")
-    return Converted({".tflite": content}, "NHWC", {name: name for name in names}, operators, versions(*tools))
+        raise ExportError(
+            f"the TFLite graph of {network.architecture.name} would have {operators['TRANSPOSE']} "
+            "TRANSPOSE: one of its layers has no channels-last form"
+        )
+    return Converted(
+        {".tflite": content}, "NHWC", {name: name for name in names}, operators, versions(*tools)
+    )
 
 
 def count_operators(content: bytes) -> dict[str, int]:
-    """Operator -> how often it is in a .tflite file, read from the file itself and not from a runtime."""
+    """Operator -> how often it is in a .tflite file, read from the file itself and not from a
+    runtime."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    names = {
+        code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
+    }
     codes = [names[code.builtinCode] for code in model.operatorCodes]
-    return dict(Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators))
+    return dict(
+        Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators)
+    )
 
 
 def _convert(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> bytes:
@@ -55,12 +65,15 @@ def _convert(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -
     heads = litert_torch.to_channel_last_io(network, args=[0], outputs=list(range(len(names))))
     wrapped = NamedHeads(heads, names).eval()
     image = torch.zeros(1, request.height, request.width, 3)
-    content: bytes = litert_torch.convert(wrapped, sample_kwargs={INPUT_NAME: image}).model_content()
+    content: bytes = litert_torch.convert(
+        wrapped, sample_kwargs={INPUT_NAME: image}
+    ).model_content()
     return content
 
 
 class NamedHeads(nn.Module):
-    """Keyword ``input`` [1, H, W, 3] -> {name: [1, H/s, W/s, C]}: keyword and keys become names in the file."""
+    """Keyword ``input`` [1, H, W, 3] -> {name: [1, H/s, W/s, C]}: keyword and keys become names in
+    the file."""
 
     def __init__(self, channels_last: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -78,13 +91,20 @@ def _store_weights_as_float16(content: bytes) -> bytes:
         regex=".*",
         operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
         op_config=qtyping.OpQuantizationConfig(
-            weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+            weight_tensor_config=qtyping.TensorQuantizationConfig(
+                num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+            ),
             compute_precision=qtyping.ComputePrecision.FLOAT,
             explicit_dequantize=True,
         ),
         algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
-    # The converter multiplies the shares of a group into the ones of its sums, and 1/6 is not exact in float16.
-    recipe.update_quantization_recipe(f".*{ChannelSums.__name__}.*", qtyping.TFLOperationName.ALL_SUPPORTED, None,
-                                      algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    # The converter multiplies the shares of a group into the ones of its sums, and 1/6 is not exact
+    # in float16.
+    recipe.update_quantization_recipe(
+        f".*{ChannelSums.__name__}.*",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        None,
+        algorithm_manager.AlgorithmName.NO_QUANTIZE,
+    )
     return bytes(recipe.quantize().quantized_model)

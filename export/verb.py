@@ -34,21 +34,52 @@ without weights gets random ones, and the output says so."""
 
 
 def export(
-    target: Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")],
-    model: Annotated[str, typer.Option(
-        help="Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote.")] = DEFAULT_MODEL,
-    precision: Annotated[str, typer.Option(
-        help="What weights are stored as: fp32 or fp16 (int8: edgeface quantize). fp16 halves the "
-             "file; input, outputs and arithmetic stay float32.")] = "fp32",
-    size: Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")] = "640x480",
-    dynamic: Annotated[bool, typer.Option(
-        "--dynamic", help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.")] = False,
+    target: Annotated[
+        str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
+                " wrote."
+            )
+        ),
+    ] = DEFAULT_MODEL,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "What weights are stored as: fp32 or fp16 (int8: edgeface quantize). fp16 halves"
+                " the "
+                "file; input, outputs and arithmetic stay float32."
+            )
+        ),
+    ] = "fp32",
+    size: Annotated[
+        str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")
+    ] = "640x480",
+    dynamic: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic",
+            help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.",
+        ),
+    ] = False,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(
-        help="Use random weights drawn from this number: for latency and graph checks only.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")] = Path("dist"),
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Use random weights drawn from this number: for latency and graph checks only."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder that the Bundle's folder is written to.")
+    ] = Path("dist"),
     format: Format = "table",
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show what the converters print.")
+    ] = False,
 ) -> None:
     request = ExportRequest(target, precision, *parse_size(size), dynamic)
     check_writable(out)
@@ -59,8 +90,10 @@ def export(
 
             source = load_source(model, weights, seed)
         if source.seed is not None:
-            terminal.note(f"{model} gets random weights (seed {source.seed}): the file is good for latency and graph "
-                          "checks, not for finding faces")
+            terminal.note(
+                f"{model} gets random weights (seed {source.seed}): the file is good for latency"
+                " and graph checks, not for finding faces"
+            )
         exported = export_model(source, request, out, stage=terminal.stage, verbose=verbose)
     if format == "json":
         print_json(exported.to_json())
@@ -70,15 +103,24 @@ def export(
 
 def _print_exported(exported: Exported) -> None:
     result = exported.to_json()
-    operators = ", ".join(f"{count} {name}" for name, count in
-                          sorted(result["operators"].items(), key=lambda item: (-item[1], item[0])))
-    size = f"{result['width']}x{result['height']}" + (" or any multiples of 32" if result["dynamic"] else "")
+    operators = ", ".join(
+        f"{count} {name}"
+        for name, count in sorted(result["operators"].items(), key=lambda item: (-item[1], item[0]))
+    )
+    size = f"{result['width']}x{result['height']}" + (
+        " or any multiples of 32" if result["dynamic"] else ""
+    )
     lines = {
         "bundle": result["path"],
-        "file": f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
+        "file": (
+            f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, sha256"
+            f" {result['sha256'][:12]}"
+        ),
         "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {size}",
         "operators": f"{sum(result['operators'].values())}: {operators}",
-        "weights": f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}",
+        "weights": (
+            f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}"
+        ),
     }
     for label, text in lines.items():
         say(f"{label:<10} {text}")
@@ -87,10 +129,20 @@ def _print_exported(exported: Exported) -> None:
 
 
 def _print_parity(parity: Parity) -> None:
-    print(f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits, others in strides)")
+    print(
+        f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits,"
+        " others in strides)"
+    )
     columns = dict(parity.cases)
     if parity.rounded is not None:
         columns |= {f"{case}, rounded weights": figures for case, figures in parity.rounded.items()}
     titles = [title.replace("_", " ") for title in columns]
-    print_table(("head", *titles), [(head, *(f"{figures[head]:.1e}" for figures in columns.values()))
-                                    for head in parity.max_abs], right=titles, indent=11)
+    print_table(
+        ("head", *titles),
+        [
+            (head, *(f"{figures[head]:.1e}" for figures in columns.values()))
+            for head in parity.max_abs
+        ],
+        right=titles,
+        indent=11,
+    )

@@ -1,4 +1,5 @@
-"""What a quantizer is asked for and what it hands back: everything else in this room is the same for all of them."""
+"""What a quantizer is asked for and what it hands back: everything else in this room is the same
+for all of them."""
 
 from __future__ import annotations
 
@@ -32,37 +33,48 @@ class Quantized:
 
 
 class Quantizer(ABC):
-    """One float Bundle of one target, observed once on the calibration photos, quantised as often as is asked."""
+    """One float Bundle of one target, observed once on the calibration photos, quantised as often
+    as is asked."""
 
     target: ClassVar[str]
     scales: ClassVar[tuple[str, ...]]
-    """how activation ranges may be chosen (of ``max mse percentile kl``); the first is the default"""
+    """how activation ranges may be chosen (of ``max mse percentile kl``); the first is the
+    default"""
     distributions: ClassVar[tuple[str, ...]]
     """pip names of the packages that take part, for the manifest's ``tools``"""
 
     @abstractmethod
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
-        """``bundle``: fp32, fixed size, of :attr:`target`. ``images``: uint8 RGB [H, W, 3] of exactly its input size.
+    def __init__(
+        self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen
+    ) -> None:
+        """``bundle``: fp32, fixed size, of :attr:`target`. ``images``: uint8 RGB [H, W, 3] of
+        exactly its input size.
 
-        Observing the activations happens here and reports to ``progress``. All of this was checked by the caller.
+        Observing the activations happens here and reports to ``progress``. All of this was checked
+        by the caller.
         """
 
     @property
     @abstractmethod
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that are quantised and can be kept in float, in order of execution."""
+        """Names of the layers that are quantised and can be kept in float, in order of
+        execution."""
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        """Names of the layers that INT8 cannot carry in this runtime: they stay in float in any case."""
+        """Names of the layers that INT8 cannot carry in this runtime: they stay in float in any
+        case."""
         return ()
 
     @abstractmethod
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
-        """INT8 files in which the layers ``reverted`` compute in float. Same arguments, same bytes."""
+        """INT8 files in which the layers ``reverted`` compute in float. Same arguments, same
+        bytes."""
 
     def require_known(self, reverted: Collection[str]) -> None:
         """Raise QuantizeError for a name that is not one of :attr:`layers`."""
         unknown = sorted(set(reverted) - set(self.layers))
         if unknown:
-            raise QuantizeError(f"no layer {unknown[0]!r} can be kept in float (known: {', '.join(self.layers)})")
+            raise QuantizeError(
+                f"no layer {unknown[0]!r} can be kept in float (known: {', '.join(self.layers)})"
+            )

@@ -4,12 +4,12 @@
 2. Rank the layers by damage: how much less the best candidates' scores, boxes and landmarks change
    when that layer alone is kept in float. What happens to the background, which is most of a head,
    does not matter.
-3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number in between by
-   bisection. Every number that is accepted was measured.
-4. Where no number holds it, do 3 once more with the layers ranked by the noise of whole heads: of EResFD, ONNX Runtime
-   needs the first ranking and TensorFlow Lite the second.
-5. A budget that does not hold with a given share of the layers in float cannot be held: that is an error, which says
-   what can.
+3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number
+  in between by bisection. Every number that is accepted was measured.
+4. Where no number holds it, do 3 once more with the layers ranked by the noise of whole heads: of
+  EResFD, ONNX Runtime needs the first ranking and TensorFlow Lite the second.
+5. A budget that does not hold with a given share of the layers in float cannot be held: that is an
+  error, which says what can.
 
 The budget is in AP points: the largest drop of easy, medium and hard counts. AP knows no landmarks;
 how far they move is measured (:attr:`HeadNoise.landmark_shift`), and no limit is set to it.
@@ -80,15 +80,22 @@ def worst_drop(reference: FileAccuracy, found: FileAccuracy) -> float:
 
     Raises QuantizeError if no face counts in any of them.
     """
-    pairs = [(a, b) for a, b in zip(reference.settings.values(), found.settings.values(), strict=True)
-             if a is not None and b is not None]
+    pairs = [
+        (a, b)
+        for a, b in zip(reference.settings.values(), found.settings.values(), strict=True)
+        if a is not None and b is not None
+    ]
     if not pairs:
-        raise QuantizeError("no annotated face counts in these validation photos: accuracy cannot be measured on them")
+        raise QuantizeError(
+            "no annotated face counts in these validation photos: accuracy cannot be measured on"
+            " them"
+        )
     return max(100 * (a - b) for a, b in pairs)
 
 
 class Budget:
-    """Measures candidates of one :class:`Quantizer`, each at most once in the life of ``journal``."""
+    """Measures candidates of one :class:`Quantizer`, each at most once in the life of
+    ``journal``."""
 
     def __init__(
         self,
@@ -99,11 +106,17 @@ class Budget:
         progress: Progress = unseen,
         scale: str = "",
     ) -> None:
-        """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for its progress.
+        """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for
+        its progress.
 
         scale: the one in use, which an error message then does not suggest.
         """
-        self.quantizer, self.journal, self.progress, self.scale = quantizer, journal, progress, scale
+        self.quantizer, self.journal, self.progress, self.scale = (
+            quantizer,
+            journal,
+            progress,
+            scale,
+        )
         self._noise, self._accuracy = noise, accuracy
         self._last: tuple[frozenset[str], Quantized] | None = None
 
@@ -111,12 +124,19 @@ class Budget:
         """The candidate with ``reverted`` in float."""
         key = frozenset(reverted)
         if self._last is None or self._last[0] != key:
-            self._last = key, self.quantizer.quantize(tuple(name for name in self.quantizer.layers if name in key))
+            self._last = (
+                key,
+                self.quantizer.quantize(
+                    tuple(name for name in self.quantizer.layers if name in key)
+                ),
+            )
         return self._last[1]
 
     def noise(self, reverted: Collection[str]) -> HeadNoise:
         """Of the candidate with ``reverted`` in float."""
-        return self.journal.remember(_name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted)))
+        return self.journal.remember(
+            _name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted))
+        )
 
     def accuracy(self, reverted: Collection[str]) -> FileAccuracy:
         """Of the candidate with ``reverted`` in float."""
@@ -124,10 +144,14 @@ class Budget:
         if reverted:
             what += f" with {len(reverted)} layer{'s' * (len(reverted) != 1)} in float"
         return self.journal.remember(
-            _name("accuracy", reverted), FileAccuracy, lambda: self._accuracy(self.quantized(reverted), what))
+            _name("accuracy", reverted),
+            FileAccuracy,
+            lambda: self._accuracy(self.quantized(reverted), what),
+        )
 
     def ranked(self, by: str = RANKINGS[0]) -> tuple[str, ...]:
-        """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order of execution."""
+        """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order
+        of execution."""
         layers = self.quantizer.layers
         everything = getattr(self.noise(()), by)
         gain = {}
@@ -138,10 +162,11 @@ class Budget:
         return tuple(sorted(layers, key=lambda layer: -gain[layer]))
 
     def hold(self, reference: FileAccuracy, max_drop: float, share: float = 0.5) -> tuple[str, ...]:
-        """Layers to keep in float, the most damaging first, so that AP drops by ``max_drop`` points at most.
+        """Layers to keep in float, the most damaging first, so that AP drops by ``max_drop`` points
+        at most.
 
-        share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what can be held, if that
-        is not enough.
+        share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what
+        can be held, if that is not enough.
         """
         best = worst_drop(reference, self.accuracy(())), 0
         if best[0] <= max_drop + ROUNDING:
@@ -150,7 +175,9 @@ class Budget:
         for by in RANKINGS if most else ():
             worst, drops = self.ranked(by), dict[int, float]()
 
-            def holds(count: int, worst: tuple[str, ...] = worst, drops: dict[int, float] = drops) -> bool:
+            def holds(
+                count: int, worst: tuple[str, ...] = worst, drops: dict[int, float] = drops
+            ) -> bool:
                 drops[count] = worst_drop(reference, self.accuracy(worst[:count]))
                 return drops[count] <= max_drop + ROUNDING
 
@@ -161,17 +188,23 @@ class Budget:
         raise QuantizeError(self._cannot(*best, max_drop))
 
     def _cannot(self, drop: float, count: int, max_drop: float) -> str:
-        accepted = f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"  # rounded up: with it, the same measurements hold
+        accepted = (  # rounded up: with it, the same measurements hold
+            f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"
+        )
         others = ", ".join(name for name in self.quantizer.scales if name != self.scale)
-        return (f"the budget of {max_drop:g} AP points cannot be held: best drop {accepted} points with {count} of "
-                f"{len(self.quantizer.layers)} layers in float: accept it with --max-drop {accepted}, or give more "
-                "calibration photos (--images)" + (f", or another --scale ({others})" if others else ""))
+        return (
+            f"the budget of {max_drop:g} AP points cannot be held: best drop {accepted} points with"
+            f" {count} of {len(self.quantizer.layers)} layers in float: accept it with --max-drop"
+            f" {accepted}, or give more calibration photos (--images)"
+            + (f", or another --scale ({others})" if others else "")
+        )
 
 
 def smallest(holds: Callable[[int], bool], most: int) -> int | None:
     """Smallest number from 1 to ``most`` for which ``holds`` is true, as far as more never hurts.
 
-    Tries 1, 2, 4, ... and ``most``, then bisects: the number returned was tried. None if none of those holds.
+    Tries 1, 2, 4, ... and ``most``, then bisects: the number returned was tried. None if none of
+    those holds.
     """
     failed, tried = 0, 1
     while tried <= most and not holds(tried):

@@ -1,7 +1,8 @@
-"""The photos that activation ranges are taken from: the same ones on every machine, and listed by hash.
+"""The photos that activation ranges are taken from: the same ones on every machine, and listed by
+hash.
 
-Which photos are taken depends on their paths inside the folder, on the seed and on nothing else: not on the order in
-which a file system lists them. Two files with the same content count once.
+Which photos are taken depends on their paths inside the folder, on the seed and on nothing else:
+not on the order in which a file system lists them. Two files with the same content count once.
 """
 
 from __future__ import annotations
@@ -31,17 +32,25 @@ class CalibrationSet:
 
 
 def read_calibration(
-    folder: Path | str, count: int, width: int, height: int, seed: int = 0, progress: Progress = unseen
+    folder: Path | str,
+    count: int,
+    width: int,
+    height: int,
+    seed: int = 0,
+    progress: Progress = unseen,
 ) -> CalibrationSet:
-    """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x ``height`` px.
+    """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x
+    ``height`` px.
 
-    folder: photos at any depth, or a WIDER FACE root, of which the training photos are taken. Validation photos are
-    refused: ranges fitted to them would flatter the accuracy that is measured on them. Raises, in one line,
-    OptionError for a count out of range, DataError for a folder that is missing, without photos or with fewer than
-    asked, ImageError naming a photo that is damaged.
+    folder: photos at any depth, or a WIDER FACE root, of which the training photos are taken.
+    Validation photos are refused: ranges fitted to them would flatter the accuracy that is measured
+    on them. Raises, in one line, OptionError for a count out of range, DataError for a folder that
+    is missing, without photos or with fewer than asked, ImageError naming a photo that is damaged.
     """
     if not 1 <= count <= MAX_PHOTOS:
-        raise OptionError(f"--images {count}: give a number of photos from 1 to {MAX_PHOTOS}; some dozens do")
+        raise OptionError(
+            f"--images {count}: give a number of photos from 1 to {MAX_PHOTOS}; some dozens do"
+        )
     folder = Path(folder)
     images: list[Image] = []
     hashes: dict[str, None] = {}
@@ -56,17 +65,21 @@ def read_calibration(
         if len(images) == count:
             progress("reading the calibration photos", count, count)
             return CalibrationSet(tuple(images), tuple(hashes), seed)
-    raise DataError(f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were asked for: "
-                    f"add some, or ask for fewer with --images {len(images)}")
+    raise DataError(
+        f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were asked"
+        f" for: add some, or ask for fewer with --images {len(images)}"
+    )
 
 
 def _photo_folder(folder: Path) -> Path:
     """``folder`` itself, or the training photos of a WIDER FACE root."""
     try:
         if not folder.is_dir():
-            raise DataError(f"calibration folder {folder} "
-                            f"{'is not a folder' if folder.exists() else 'does not exist'}: give a folder of photos, "
-                            "or a WIDER FACE root, with --calibration")
+            raise DataError(
+                f"calibration folder {folder}"
+                f" {'is not a folder' if folder.exists() else 'does not exist'}: give a folder of"
+                " photos, or a WIDER FACE root, with --calibration"
+            )
         training = folder / "WIDER_train" / "images"
         if training.is_dir():
             return training
@@ -74,8 +87,10 @@ def _photo_folder(folder: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
     if validation:
-        raise DataError(f"{folder} has the validation photos of WIDER FACE, which accuracy is measured on, and not "
-                        "WIDER_train/images: give other photos with --calibration")
+        raise DataError(
+            f"{folder} has the validation photos of WIDER FACE, which accuracy is measured on, and"
+            " not WIDER_train/images: give other photos with --calibration"
+        )
     return folder
 
 
@@ -86,11 +101,17 @@ def _in_drawn_order(folder: Path, seed: int) -> list[Path]:
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
     if not files:
-        raise DataError(f"calibration folder {folder} is empty: put photos there, or name another with --calibration")
+        raise DataError(
+            f"calibration folder {folder} is empty: put photos there, or name another with"
+            " --calibration"
+        )
     photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not photos:
-        raise DataError(f"calibration folder {folder} has no photos: {len(files)} file{'s' * (len(files) != 1)}, "
-                        f"such as {min(p.name for p in files)}, none with the suffix of a {ACCEPTED} image")
+        raise DataError(
+            f"calibration folder {folder} has no photos: {len(files)}"
+            f" file{'s' * (len(files) != 1)}, such as {min(p.name for p in files)}, none with the"
+            f" suffix of a {ACCEPTED} image"
+        )
 
     def drawn(path: Path) -> tuple[bytes, str]:
         name = path.relative_to(folder).as_posix()
@@ -103,7 +124,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"cannot read calibration photo {path}: {error.strerror or error}") from None
+        raise ImageError(
+            f"cannot read calibration photo {path}: {error.strerror or error}"
+        ) from None
 
 
 def _decode(path: Path, content: bytes) -> Image:

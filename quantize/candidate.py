@@ -1,7 +1,8 @@
-"""Files of an Architecture that nobody has trained yet, for the clock alone: random weights, ranges of two made-up
-photos, neither parity nor accuracy measured, which such weights could not have.
+"""Files of an Architecture that nobody has trained yet, for the clock alone: random weights, ranges
+of two made-up photos, neither parity nor accuracy measured, which such weights could not have.
 
-How long a network takes does not depend on what its weights are, as long as none is zero, infinite or denormal.
+How long a network takes does not depend on what its weights are, as long as none is zero, infinite
+or denormal.
 """
 
 from __future__ import annotations
@@ -32,26 +33,41 @@ PHOTOS = 2
 
 
 def candidate_bundles(
-    architectures: Sequence[Architecture], kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path,
-    progress: Progress | None = None, processes: int | None = None,
+    architectures: Sequence[Architecture],
+    kinds: Sequence[tuple[str, str]],
+    width: int,
+    height: int,
+    out: Path,
+    progress: Progress | None = None,
+    processes: int | None = None,
 ) -> list[list[Path] | str]:
-    """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target, precision) of
-    ``kinds``, in that order; or the line that says why they cannot be made.
+    """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target,
+    precision) of ``kinds``, in that order; or the line that says why they cannot be made.
 
-    A Bundle of the same Architecture that is already there is left as it is. processes: that convert at once; None:
-    one for each processor. Raises OutputError, MissingExtraError for a converter that is not installed, and WorkerError
-    for one that ends its process again and again.
+    A Bundle of the same Architecture that is already there is left as it is. processes: that
+    convert at once; None: one for each processor. Raises OutputError, MissingExtraError for a
+    converter that is not installed, and WorkerError for one that ends its process again and again.
     """
     check_writable(out)
     if len({architecture.name for architecture in architectures}) < len(architectures):
-        raise OptionError("files are named after their networks, and two networks here have one name")
+        raise OptionError(
+            "files are named after their networks, and two networks here have one name"
+        )
     folders = {a.name: _folders(a, kinds, width, height, out) for a in architectures}
     outcomes: dict[str, list[Path] | str] = dict(folders)
     todo = [a for a in architectures if not all(_is_there(path, a) for path in folders[a.name])]
     done = len(architectures) - len(todo)
     # The path is absolute, because a process begins in the folder that this one was started in.
-    items = [{"architecture": a.to_json(), "kinds": [list(kind) for kind in kinds], "width": width, "height": height,
-              "out": str(out.resolve())} for a in todo]
+    items = [
+        {
+            "architecture": a.to_json(),
+            "kinds": [list(kind) for kind in kinds],
+            "width": width,
+            "height": height,
+            "out": str(out.resolve()),
+        }
+        for a in todo
+    ]
 
     def finished(index: int, wrong: str) -> None:
         nonlocal done
@@ -59,7 +75,11 @@ def candidate_bundles(
         if wrong:
             outcomes[todo[index].name] = wrong
         if progress:
-            progress(f"making files for {', '.join(' '.join(kind) for kind in kinds)}", done, len(architectures))
+            progress(
+                f"making files for {', '.join(' '.join(kind) for kind in kinds)}",
+                done,
+                len(architectures),
+            )
 
     with closing(Processes(processes or os.cpu_count() or 1)) as workers:
         workers.run(make_candidate, items, finished)
@@ -67,10 +87,17 @@ def candidate_bundles(
 
 
 def make_candidate(item: dict[str, Any]) -> str:
-    """Task of a process: make the Bundles of one network. Returns why they cannot be made; empty: they are there."""
+    """Task of a process: make the Bundles of one network. Returns why they cannot be made; empty:
+    they are there."""
     kinds = [(target, precision) for target, precision in item["kinds"]]
     try:
-        _make_all(Architecture.from_json(item["architecture"]), kinds, item["width"], item["height"], Path(item["out"]))
+        _make_all(
+            Architecture.from_json(item["architecture"]),
+            kinds,
+            item["width"],
+            item["height"],
+            Path(item["out"]),
+        )
     except (OutputError, MissingExtraError):
         raise
     except EdgefaceError as error:
@@ -78,20 +105,35 @@ def make_candidate(item: dict[str, Any]) -> str:
     return ""
 
 
-def _folders(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
-             ) -> list[Path]:
-    return [out / f"{architecture.name}-{target}-{precision}-{width}x{height}" for target, precision in kinds]
+def _folders(
+    architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
+) -> list[Path]:
+    return [
+        out / f"{architecture.name}-{target}-{precision}-{width}x{height}"
+        for target, precision in kinds
+    ]
 
 
-def _make_all(architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
-              ) -> None:
+def _make_all(
+    architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
+) -> None:
     folders = dict(zip(kinds, _folders(architecture, kinds, width, height, out), strict=True))
     with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch:
-        for target, precision in sorted(kinds, key=lambda kind: kind[1] == "int8"):  # int8 is made from fp32
+        for target, precision in sorted(
+            kinds, key=lambda kind: kind[1] == "int8"
+        ):  # int8 is made from fp32
             folder = folders[target, precision]
             if not _is_there(folder, architecture):
-                _make(architecture, target, precision, width, height, folder, folders.get((target, "fp32")),
-                      Path(scratch))
+                _make(
+                    architecture,
+                    target,
+                    precision,
+                    width,
+                    height,
+                    folder,
+                    folders.get((target, "fp32")),
+                    Path(scratch),
+                )
 
 
 def _is_there(folder: Path, architecture: Architecture) -> bool:
@@ -101,14 +143,29 @@ def _is_there(folder: Path, architecture: Architecture) -> bool:
         return False
 
 
-def _make(architecture: Architecture, target: str, precision: str, width: int, height: int, folder: Path,
-          source: Path | None, scratch: Path) -> None:
+def _make(
+    architecture: Architecture,
+    target: str,
+    precision: str,
+    width: int,
+    height: int,
+    folder: Path,
+    source: Path | None,
+    scratch: Path,
+) -> None:
     if precision != "int8":
         _float(architecture, ExportRequest(target, precision, width, height), folder)
         return
-    bundle = Bundle.open(source) if source else _float(
-        architecture, ExportRequest(target, "fp32", width, height), scratch / folder.name)
-    photos: list[Image] = [letterbox(synthetic_photo(*PHOTO_PX, seed), width, height)[0] for seed in range(PHOTOS)]
+    bundle = (
+        Bundle.open(source)
+        if source
+        else _float(
+            architecture, ExportRequest(target, "fp32", width, height), scratch / folder.name
+        )
+    )
+    photos: list[Image] = [
+        letterbox(synthetic_photo(*PHOTO_PX, seed), width, height)[0] for seed in range(PHOTOS)
+    ]
     kind: type[Quantizer] = get_backend(target).load_quantizer()  # type: ignore[assignment]
     with quiet_stage(f"quantising {architecture.name} for {target}"):
         quantized = kind(bundle, photos, kind.scales[0]).quantize()

@@ -1,7 +1,9 @@
-"""What a long quantisation has measured so far, on disk, so that the same command goes on where it was stopped.
+"""What a long quantisation has measured so far, on disk, so that the same command goes on where it
+was stopped.
 
-One JSON file, written whole or not at all after every record. Its fingerprint stands for everything that the records
-depend on; a journal of other inputs, or a damaged one, is left out of account and replaced.
+One JSON file, written whole or not at all after every record. Its fingerprint stands for everything
+that the records depend on; a journal of other inputs, or a damaged one, is left out of account and
+replaced.
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ class _Content:
 class QuantizeJournal:
     """Records by name, for one fingerprint."""
 
-    def __init__(self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None) -> None:
-        """``path``: the file, None for one in memory only. ``inputs``: what :func:`fingerprint` gave. ``note`` is told
-        when a journal is there that cannot be used."""
+    def __init__(
+        self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """``path``: the file, None for one in memory only. ``inputs``: what :func:`fingerprint`
+        gave. ``note`` is told when a journal is there that cannot be used."""
         self._path = path
         self._content = _Content(inputs)
         if path is not None and path.exists():
@@ -55,13 +59,17 @@ class QuantizeJournal:
             if found.fingerprint == inputs:
                 self._content = found
             else:
-                note(f"{path} is of other inputs or versions: what was measured before is measured again")
+                note(
+                    f"{path} is of other inputs or versions: what was measured before is measured"
+                    " again"
+                )
 
     def __len__(self) -> int:
         return len(self._content.records)
 
     def remember(self, name: str, kind: type[R], measure: Callable[[], R]) -> R:
-        """The dataclass recorded as ``name``; measured and recorded if there is none of that ``kind``."""
+        """The dataclass recorded as ``name``; measured and recorded if there is none of that
+        ``kind``."""
         try:
             return from_fields(kind, self._content.records[name], name)
         except (KeyError, EdgefaceError):
@@ -76,7 +84,9 @@ class QuantizeJournal:
             try:
                 self._path.unlink(missing_ok=True)
             except OSError as error:
-                raise OutputError(f"cannot remove {self._path}: {error.strerror or error}") from None
+                raise OutputError(
+                    f"cannot remove {self._path}: {error.strerror or error}"
+                ) from None
 
     def _write(self) -> None:
         if self._path is not None:

@@ -1,4 +1,5 @@
-"""What a file of any target costs in accuracy: AP on WIDER FACE validation photos, and noise in its heads.
+"""What a file of any target costs in accuracy: AP on WIDER FACE validation photos, and noise in its
+heads.
 
 Files are opened through the project's own runners, as a user would open them.
 """
@@ -29,10 +30,10 @@ from quantize.base import Image, Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
 
 CANDIDATES = 300
-"""of a photo, by score, whose change counts as damage: more than a photo has faces, and those that compete with them"""
+"""of a photo, by score, whose change counts as damage: more than a photo has faces, and those that
+compete with them"""
 HOPELESS = 1e30
 """noise power of a head with NaN or infinity in it"""
-
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,27 @@ class ValidationSet:
 
     @classmethod
     def load(cls, root: Path | str) -> ValidationSet:
-        """Read the ground truth below the WIDER FACE ``root`` and find its photos. Raises DataError."""
+        """Read the ground truth below the WIDER FACE ``root`` and find its photos. Raises
+        DataError."""
         ground_truth = load_ground_truth(root)
         images = present_images(root, ground_truth)
         ground_truth = ground_truth.restrict(images)
-        if not any(mask.any() for faces in ground_truth.images.values() for mask in faces.counts.values()):
-            raise DataError(f"no face counts in the {len(images)} validation photos in {root}: accuracy cannot be "
-                            "measured on them")
+        if not any(
+            mask.any() for faces in ground_truth.images.values() for mask in faces.counts.values()
+        ):
+            raise DataError(
+                f"no face counts in the {len(images)} validation photos in {root}: accuracy cannot"
+                " be measured on them"
+            )
         digest = hashlib.sha256()
         for key, path in images.items():
             faces = ground_truth.images[key]
-            digest.update(key.encode() + b"\0" + hashlib.sha256(_content(path)).digest() + faces.boxes.tobytes())
+            digest.update(
+                key.encode()
+                + b"\0"
+                + hashlib.sha256(_content(path)).digest()
+                + faces.boxes.tobytes()
+            )
             for setting in SETTINGS:
                 digest.update(faces.counts[setting].tobytes())
         return cls(ground_truth, images, digest.hexdigest())
@@ -67,7 +78,9 @@ class ValidationSet:
 def as_bundle(manifest: Manifest, quantized: Quantized) -> Iterator[Bundle]:
     """A Bundle of the files ``quantized`` that lasts as long as the block."""
     with scratch_folder() as scratch:
-        yield write_bundle(scratch / manifest.folder_name, manifest, named_files(manifest, quantized))
+        yield write_bundle(
+            scratch / manifest.folder_name, manifest, named_files(manifest, quantized)
+        )
 
 
 def named_files(manifest: Manifest, quantized: Quantized) -> dict[str, bytes]:
@@ -78,24 +91,34 @@ def named_files(manifest: Manifest, quantized: Quantized) -> dict[str, bytes]:
 def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
     """What the manifest of the float Bundle becomes, as far as the files alone decide."""
     return dataclasses.replace(
-        manifest, precision="int8", input=dataclasses.replace(manifest.input, dtype=quantized.input_dtype),
-        output_quantization=dict(quantized.output_quantization) if quantized.output_quantization else None,
-        outputs=dict(quantized.outputs or manifest.outputs), parity=None,
+        manifest,
+        precision="int8",
+        input=dataclasses.replace(manifest.input, dtype=quantized.input_dtype),
+        output_quantization=(
+            dict(quantized.output_quantization) if quantized.output_quantization else None
+        ),
+        outputs=dict(quantized.outputs or manifest.outputs),
+        parity=None,
     )
 
 
-def accuracy_of(bundle: Bundle, validation: ValidationSet, threads: int, what: str,
-                progress: Progress = unseen) -> FileAccuracy:
+def accuracy_of(
+    bundle: Bundle, validation: ValidationSet, threads: int, what: str, progress: Progress = unseen
+) -> FileAccuracy:
     """AP by the official protocol; heights are annotated px of the original photo."""
     detections = {}
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         for done, (key, path) in enumerate(validation.images.items()):
             progress(what, done, len(validation.images))
-            detections[key] = detector.detect(read_image(path), top_k=candidates(detector.runner.layout))
+            detections[key] = detector.detect(
+                read_image(path), top_k=candidates(detector.runner.layout)
+            )
         protocol = str(protocol_of(detector))
     progress(what, len(detections), len(detections))
     result = evaluate(detections, validation.ground_truth)
-    return FileAccuracy(result.easy, result.medium, result.hard, result.by_height, result.images, protocol)
+    return FileAccuracy(
+        result.easy, result.medium, result.hard, result.by_height, result.images, protocol
+    )
 
 
 def heads_of(bundle: Bundle, images: Sequence[Image]) -> list[Heads]:

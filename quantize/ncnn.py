@@ -1,17 +1,18 @@
 """INT8 for ncnn, written by us: no package for Python carries ncnn's own quantising tools.
 
-    float ── x bottom_scale, round ──► int8 ──► int32 sums ── / (bottom_scale x weight_scale), + bias ──► float
+    float ── x bottom_scale, round ──► int8 ──► int32 sums ── / (bottom_scale x weight_scale), +
+    bias ──► float
                                         ▲                                        └── x top_scale, round ──► int8
 
-Every level has zero in its middle: 127 steps on each side. Weights have one scale per output channel, activations one
-per blob. A layer whose output only int8 layers read hands it over as int8 (it *requantises*); the rest of the graph,
-additions and resizing among it, stays in float.
+Every level has zero in its middle: 127 steps on each side. Weights have one scale per output
+channel, activations one per blob. A layer whose output only int8 layers read hands it over as int8
+(it *requantises*); the rest of the graph, additions and resizing among it, stays in float.
 
-The layer that reads pixels needs care, since every later one inherits its error (measured alone, on the shipped model:
-22 dB without the second of these, 34 dB with it):
+The layer that reads pixels needs care, since every later one inherits its error (measured alone, on
+the shipped model: 22 dB without the second of these, 34 dB with it):
 
-- Pixels 0 to 255 would leave half of the levels unused. They are moved to -127 to 128 by one subtraction in the graph;
-  the bias takes the difference back, and the padding value moves along.
+- Pixels 0 to 255 would leave half of the levels unused. They are moved to -127 to 128 by one
+  subtraction in the graph; the bias takes the difference back, and the padding value moves along.
 - Its weights are rounded with error diffusion (:mod:`quantize.rounding`).
 """
 
@@ -50,14 +51,20 @@ class NcnnQuantizer(Quantizer):
     scales: ClassVar[tuple[str, ...]] = ("mse", "percentile", "kl", "max")
     distributions: ClassVar[tuple[str, ...]] = ("ncnn", "numpy")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
+    def __init__(
+        self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen
+    ) -> None:
         self._model = read_model(bundle)
         self._original = _originals(self._model)
-        names = {self._original[layer.bottoms[0]] for layer in self._model.layers if self._carried(layer)}
+        names = {
+            self._original[layer.bottoms[0]] for layer in self._model.layers if self._carried(layer)
+        }
         with open_probe(bundle) as probe:
             seen = observe(probe, images, progress, names - set(self._model.inputs))
-        self._scales = {name: np.float32(LEVELS / observer.range(scale, symmetric=True)[1])
-                        for name, observer in seen.items()}
+        self._scales = {
+            name: np.float32(LEVELS / observer.range(scale, symmetric=True)[1])
+            for name, observer in seen.items()
+        }
         self._scales |= dict.fromkeys(self._model.inputs, np.float32(LEVELS / 255))
 
     @property
@@ -66,8 +73,11 @@ class NcnnQuantizer(Quantizer):
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        return tuple(layer.name for layer in self._model.layers
-                     if not self._carried(layer) and layer.type not in _NO_ARITHMETIC)
+        return tuple(
+            layer.name
+            for layer in self._model.layers
+            if not self._carried(layer) and layer.type not in _NO_ARITHMETIC
+        )
 
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
         self.require_known(reverted)
@@ -85,8 +95,11 @@ class NcnnQuantizer(Quantizer):
                 layers.append(subtract)
                 bottom_scale = np.float32(1)
             after = readers[layer.tops[0]]  # nobody reads the outputs of the file: they are float
-            hands_over = layer.type in CONVOLUTIONS and after and all(
-                reader.type in CONVOLUTIONS and reader.name in chosen for reader in after)
+            hands_over = (
+                layer.type in CONVOLUTIONS
+                and after
+                and all(reader.type in CONVOLUTIONS and reader.name in chosen for reader in after)
+            )
             top_scale = self._scales[layer.tops[0]] if hands_over else None
             layers.append(quantize_layer(layer, bottom_scale, top_scale, of_pixels))
         model = NcnnModel(tuple(layers))
@@ -96,7 +109,8 @@ class NcnnQuantizer(Quantizer):
         return layer.type in CONVOLUTIONS and layer.bottoms[0] in self._model.inputs
 
     def _carried(self, layer: NcnnLayer) -> bool:
-        """Can ncnn compute it in int8? Its int8 padding writes a negative value wrongly where channels are packed."""
+        """Can ncnn compute it in int8? Its int8 padding writes a negative value wrongly where
+        channels are packed."""
         # The three channels of the image are not packed.
         return layer.type in WEIGHTED and (self._reads_pixels(layer) or layer.number(18, 0.0) >= 0)
 
@@ -111,7 +125,10 @@ class NcnnQuantizer(Quantizer):
 
 
 def quantize_layer(
-    layer: NcnnLayer, bottom_scale: np.float32, top_scale: np.float32 | None = None, of_pixels: bool = False
+    layer: NcnnLayer,
+    bottom_scale: np.float32,
+    top_scale: np.float32 | None = None,
+    of_pixels: bool = False,
 ) -> NcnnLayer:
     """The int8 form of a float layer; with ``top_scale``, one that hands int8 to the next.
 
@@ -119,16 +136,23 @@ def quantize_layer(
     the image.
     """
     values, get = layer.weights["weight"], layer.integer
-    weight, scales = round_weights(values.reshape(
-        get(7, 1) if layer.type == "ConvolutionDepthWise" else get(0), -1))
+    weight, scales = round_weights(
+        values.reshape(get(7, 1) if layer.type == "ConvolutionDepthWise" else get(0), -1)
+    )
     if of_pixels and layer.type == "Convolution":
         weight = pixel_weights(values.reshape(get(0), -1, get(11, get(1)), get(1)), LEVELS)[0]
-    form = (1 if layer.type == "ConvolutionDepthWise" else 2) + (100 if top_scale is not None else 0)
+    form = (1 if layer.type == "ConvolutionDepthWise" else 2) + (
+        100 if top_scale is not None else 0
+    )
     params = {**layer.params, 8: form}
     if 18 in params:  # ncnn pads with this value after quantising
         params[18] = float(np.clip(np.rint(layer.number(18, 0.0) * bottom_scale), -LEVELS, LEVELS))
-    weights = {**layer.weights, "weight": weight.ravel(), "weight_scales": scales,
-               "bottom_scale": np.array([bottom_scale], np.float32)}
+    weights = {
+        **layer.weights,
+        "weight": weight.ravel(),
+        "weight_scales": scales,
+        "bottom_scale": np.array([bottom_scale], np.float32),
+    }
     if top_scale is not None:
         weights["top_scale"] = np.array([top_scale], np.float32)
     return replace(layer, params=params, weights=weights)
@@ -142,15 +166,22 @@ def round_weights(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.fl
 
 
 def _centre(layer: NcnnLayer) -> tuple[NcnnLayer, NcnnLayer]:
-    """A layer that subtracts CENTRE from the pixels, and ``layer`` so changed that the result is the same."""
+    """A layer that subtracts CENTRE from the pixels, and ``layer`` so changed that the result is
+    the same."""
     blob = f"{layer.bottoms[0]}_centred"
-    subtract = NcnnLayer("BinaryOp", blob, layer.bottoms, (blob,), {0: _SUBTRACT, 1: 1, 2: float(CENTRE)})
+    subtract = NcnnLayer(
+        "BinaryOp", blob, layer.bottoms, (blob,), {0: _SUBTRACT, 1: 1, 2: float(CENTRE)}
+    )
     outputs = layer.integer(0)
     sums = layer.weights["weight"].reshape(outputs, -1).sum(axis=1, dtype=np.float64)
     bias = layer.weights.get("bias", np.zeros(outputs, np.float32)) + CENTRE * sums
     params = {**layer.params, 5: 1, 18: layer.number(18, 0.0) - CENTRE}
-    return subtract, replace(layer, bottoms=(blob,), params=params,
-                             weights={**layer.weights, "bias": bias.astype(np.float32)})
+    return subtract, replace(
+        layer,
+        bottoms=(blob,),
+        params=params,
+        weights={**layer.weights, "bias": bias.astype(np.float32)},
+    )
 
 
 def _originals(model: NcnnModel) -> dict[str, str]:

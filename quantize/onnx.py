@@ -1,11 +1,14 @@
-"""ONNX INT8: QuantizeLinear and DequantizeLinear around every layer (QDQ), written by ONNX Runtime's own tool.
+"""ONNX INT8: QuantizeLinear and DequantizeLinear around every layer (QDQ), written by ONNX
+Runtime's own tool.
 
-Weights are int8 with a scale per output channel, activations uint8 (int8 runs at half the speed on x86). Ranges of the
-activations are measured here (:mod:`quantize.ranges`) and handed over, and so are the weights that read pixels
-(:mod:`quantize.rounding`). Input and outputs of the file stay float32.
+Weights are int8 with a scale per output channel, activations uint8 (int8 runs at half the speed on
+x86). Ranges of the activations are measured here (:mod:`quantize.ranges`) and handed over, and so
+are the weights that read pixels (:mod:`quantize.rounding`). Input and outputs of the file stay
+float32.
 
-Additions, resizes and the like are quantised where they have a quantised convolution before and after them
-(:mod:`quantize.neighbours`). Group normalisation has no INT8 kernel: what belongs to it stays in float.
+Additions, resizes and the like are quantised where they have a quantised convolution before and
+after them (:mod:`quantize.neighbours`). Group normalisation has no INT8 kernel: what belongs to it
+stays in float.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ class OnnxQuantizer(Quantizer):
     scales = ("mse", "max", "percentile", "kl")
     distributions = ("onnx", "onnxruntime")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
+    def __init__(
+        self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen
+    ) -> None:
         require("quantising for onnx", "onnx", "onnxruntime")
         import onnx
 
@@ -62,8 +67,11 @@ class OnnxQuantizer(Quantizer):
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        return tuple(f"{op.name} ({self._kinds[op.name]})" for op in self._operators
-                     if not op.carried and self._kinds[op.name] not in MOVING)
+        return tuple(
+            f"{op.name} ({self._kinds[op.name]})"
+            for op in self._operators
+            if not op.carried and self._kinds[op.name] not in MOVING
+        )
 
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
         self.require_known(reverted)
@@ -90,10 +98,14 @@ def _constants_to_initializers(graph: Any) -> None:
     from onnx import numpy_helper
 
     weights = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
-    moved = [node for node in graph.node if node.op_type == "Constant" and node.output[0] in weights]
+    moved = [
+        node for node in graph.node if node.op_type == "Constant" and node.output[0] in weights
+    ]
     for node in moved:
         (value,) = (attribute.t for attribute in node.attribute if attribute.name == "value")
-        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
+        graph.initializer.append(
+            numpy_helper.from_array(numpy_helper.to_array(value), node.output[0])
+        )
         graph.node.remove(node)
 
 
@@ -108,12 +120,16 @@ def _operators(graph: Any, source: str) -> tuple[list[Operator], dict[str, str]]
         activations.update(node.output)
         # An addition of constants is part of a normalisation, not a join of branches.
         carried = len(inputs) == 2 if node.op_type == "Add" else node.op_type in ("Conv", *CARRIED)
-        found.append(Operator(node.name, inputs, tuple(node.output), node.op_type == "Conv", carried))
+        found.append(
+            Operator(node.name, inputs, tuple(node.output), node.op_type == "Conv", carried)
+        )
         kinds[node.name] = node.op_type
     return found, kinds
 
 
-def _with_qdq(model: Any, ranges: Mapping[str, tuple[float, float]], nodes: Sequence[str], source: str) -> Any:
+def _with_qdq(
+    model: Any, ranges: Mapping[str, tuple[float, float]], nodes: Sequence[str], source: str
+) -> Any:
     """A copy of ``model`` in which ``nodes`` compute in INT8."""
     import onnx
 
@@ -122,15 +138,21 @@ def _with_qdq(model: Any, ranges: Mapping[str, tuple[float, float]], nodes: Sequ
     if nodes:
         overrides = _round_pixel_weights(quantized.graph, nodes, source)
         quantized = _run_tool(quantized, ranges, nodes, overrides)
-    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    quantized.producer_name, quantized.producer_version = (
+        model.producer_name,
+        model.producer_version,
+    )
     del quantized.metadata_props[:]
     del quantized.graph.value_info[:]  # of tensors that are no longer there
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
 
-def _round_pixel_weights(graph: Any, nodes: Collection[str], source: str) -> dict[str, list[dict[str, Any]]]:
-    """Round the weights of the convolutions that read the image, through Pad, Sub or neither, our way.
+def _round_pixel_weights(
+    graph: Any, nodes: Collection[str], source: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Round the weights of the convolutions that read the image, through Pad, Sub or neither, our
+    way.
 
     Returns their scales as the tool takes them; with these it finds the same integers.
     """
@@ -145,23 +167,39 @@ def _round_pixel_weights(graph: Any, nodes: Collection[str], source: str) -> dic
         if node.op_type == "Conv" and node.input[0] in images and node.name in nodes:
             tensor = weights[node.input[1]]
             rounded, scale = pixel_weights(numpy_helper.to_array(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(rounded * scale[:, None, None, None], tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(rounded * scale[:, None, None, None], tensor.name)
+            )
             common = {"axis": 0, "quant_type": QuantType.QInt8, "zero_point": np.int8(0)}
             overrides[tensor.name] = [common | {"scale": step} for step in scale]
     return overrides
 
 
-def _run_tool(model: Any, ranges: Mapping[str, tuple[float, float]], nodes: Sequence[str],
-              overrides: Mapping[str, Any]) -> Any:
+def _run_tool(
+    model: Any,
+    ranges: Mapping[str, tuple[float, float]],
+    nodes: Sequence[str],
+    overrides: Mapping[str, Any],
+) -> Any:
     from onnxruntime.quantization import QDQQuantizer, QuantType, TensorData
 
-    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
     logging.disable(logging.WARNING)  # it advises steps that are not needed here
     try:
         tool = QDQQuantizer(
-            model, per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8, tensors_range=data, nodes_to_quantize=list(nodes), nodes_to_exclude=[],
-            op_types_to_quantize=["Conv", *CARRIED], extra_options={"TensorQuantOverrides": dict(overrides)},
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=data,
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Conv", *CARRIED],
+            extra_options={"TensorQuantOverrides": dict(overrides)},
         )
         tool.quantize_model()
         tool.model.topological_sort()

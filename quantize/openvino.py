@@ -1,17 +1,19 @@
 """OpenVINO INT8, by NNCF's post-training quantisation.
 
-NNCF chooses where FakeQuantize nodes go and which ranges they have, once for all layers. A layer that is kept in float
-is put back afterwards: it gets its own weights again and reads the tensor in front of the FakeQuantize, which stays
-only if another INT8 layer needs it (:mod:`quantize.neighbours`)::
+NNCF chooses where FakeQuantize nodes go and which ranges they have, once for all layers. A layer
+that is kept in float is put back afterwards: it gets its own weights again and reads the tensor in
+front of the FakeQuantize, which stays only if another INT8 layer needs it
+(:mod:`quantize.neighbours`)::
 
     Relu --> FakeQuantize --> Convolution int8          Relu -.-> FakeQuantize --> Convolution int8
                           '-> Convolution int8                '------------------> Convolution float (reverted)
 
-So NNCF runs once, not once a layer, and with all layers reverted the file computes what the float file computes.
+So NNCF runs once, not once a layer, and with all layers reverted the file computes what the float
+file computes.
 
-NNCF's bias correction is off: with it the heads of edgeface-n came out 0.5 to 4 dB noisier on validation photos and AP
-no better, and in networks whose levels share a head, it broke the coarsest level (14 dB instead of 34). Weights that
-read pixels are rounded here (:mod:`quantize.rounding`).
+NNCF's bias correction is off: with it the heads of edgeface-n came out 0.5 to 4 dB noisier on
+validation photos and AP no better, and in networks whose levels share a head, it broke the coarsest
+level (14 dB instead of 34). Weights that read pixels are rounded here (:mod:`quantize.rounding`).
 
 NNCF measures ranges itself, so its estimators stand in for our names:
 
@@ -45,14 +47,16 @@ from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.rounding import pixel_weights
 
 PRESET = "mixed"
-"""signed activations get a zero point, others do not; measured against "performance", which gives none to any"""
+"""signed activations get a zero point, others do not; measured against "performance", which gives
+none to any"""
 OUTLIERS = 1e-4
 """share of values that ``percentile`` leaves out at each end"""
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 UNABLE = ("MVN",)
 """operators that compute in float between INT8 layers"""
 MOVING = ("MaxPool", "Pad", "Reshape", "Transpose")
-"""operators that an INT8 layer behind them relies on: NNCF puts FakeQuantize only in front of them"""
+"""operators that an INT8 layer behind them relies on: NNCF puts FakeQuantize only in front of
+them"""
 
 
 class OpenVinoQuantizer(Quantizer):
@@ -62,7 +66,9 @@ class OpenVinoQuantizer(Quantizer):
     scales = ("mse", "percentile", "max")
     distributions = ("nncf", "openvino")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
+    def __init__(
+        self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen
+    ) -> None:
         require("quantising for openvino", "openvino", "nncf")
         self._name = bundle.manifest.model
         _, self._float = read_model(bundle)
@@ -79,7 +85,9 @@ class OpenVinoQuantizer(Quantizer):
         _round_pixel_weights(self._int8, self._float)
         _share_ends(self._int8)
         self._operators = _operators(self._int8)
-        self._nodes = {layer_name(node): node.get_friendly_name() for node in _convolutions(self._int8)}
+        self._nodes = {
+            layer_name(node): node.get_friendly_name() for node in _convolutions(self._int8)
+        }
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -89,8 +97,11 @@ class OpenVinoQuantizer(Quantizer):
     @property
     def float_layers(self) -> tuple[str, ...]:
         unable = {op.name for op in self._operators if not op.carried}
-        return tuple(f"{_given_name(node)} ({node.get_type_name()})" for node in self._int8.get_ordered_ops()
-                     if node.get_friendly_name() in unable)
+        return tuple(
+            f"{_given_name(node)} ({node.get_type_name()})"
+            for node in self._int8.get_ordered_ops()
+            if node.get_friendly_name() in unable
+        )
 
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
         self.require_known(reverted)
@@ -109,12 +120,14 @@ class OpenVinoQuantizer(Quantizer):
                 _put_back(node, originals[name])
                 _bypass(node)
             elif kind not in (*CONVOLUTIONS, "FakeQuantize") and not (
-                    name in after and (name in before or kind in MOVING)):
+                name in after and (name in before or kind in MOVING)
+            ):
                 _bypass(node)
 
 
 class _Photos:
-    """What NNCF iterates over: tensors of the photos, one at a time, each reported to ``progress``."""
+    """What NNCF iterates over: tensors of the photos, one at a time, each reported to
+    ``progress``."""
 
     def __init__(self, images: Sequence[Image], layout: str, progress: Progress) -> None:
         self._images, self._layout, self._progress = images, layout, progress
@@ -131,7 +144,8 @@ class _Photos:
 
 
 def _nncf(model: Any, photos: _Photos, count: int, scale: str) -> Any:
-    """``openvino.Model`` in INT8. NNCF's log, progress bars and reports over the network are turned off."""
+    """``openvino.Model`` in INT8. NNCF's log, progress bars and reports over the network are turned
+    off."""
     with unreported():
         import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
@@ -139,9 +153,13 @@ def _nncf(model: Any, photos: _Photos, count: int, scale: str) -> Any:
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
-            model, nncf.Dataset(photos), preset=nncf.QuantizationPreset(PRESET), subset_size=count,
+            model,
+            nncf.Dataset(photos),
+            preset=nncf.QuantizationPreset(PRESET),
+            subset_size=count,
             advanced_parameters=AdvancedQuantizationParameters(
-                activations_range_estimator_params=_estimator(scale), disable_bias_correction=True),
+                activations_range_estimator_params=_estimator(scale), disable_bias_correction=True
+            ),
         )
 
 
@@ -154,22 +172,32 @@ def _estimator(scale: str) -> Any:
         "mse": lambda: nncf_ranges.RangeEstimatorParametersSet.HISTOGRAM,
         "percentile": lambda: nncf_ranges.RangeEstimatorParameters(
             collect(kinds.QUANTILE, over.MIN, quantile_outlier_prob=OUTLIERS),
-            collect(kinds.QUANTILE, over.MAX, quantile_outlier_prob=OUTLIERS)),
-        "max": lambda: nncf_ranges.RangeEstimatorParameters(collect(kinds.MIN, over.MIN), collect(kinds.MAX, over.MAX)),
+            collect(kinds.QUANTILE, over.MAX, quantile_outlier_prob=OUTLIERS),
+        ),
+        "max": lambda: nncf_ranges.RangeEstimatorParameters(
+            collect(kinds.MIN, over.MIN), collect(kinds.MAX, over.MAX)
+        ),
     }
     return choices[scale]()
 
 
 def _require_finite(model: Any, what: str) -> None:
-    """Raise QuantizeError if a constant of ``model`` (weights, ends of ranges) is NaN or infinity."""
+    """Raise QuantizeError if a constant of ``model`` (weights, ends of ranges) is NaN or
+    infinity."""
     for node in model.get_ordered_ops():
-        if (node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f32"
-                and not np.isfinite(node.data).all()):
-            raise QuantizeError(f"{what} NaN or infinity in {node.get_friendly_name()}: check its weights")
+        if (
+            node.get_type_name() == "Constant"
+            and node.get_element_type().get_type_name() == "f32"
+            and not np.isfinite(node.data).all()
+        ):
+            raise QuantizeError(
+                f"{what} NaN or infinity in {node.get_friendly_name()}: check its weights"
+            )
 
 
 def _exact_pixels(model: Any) -> None:
-    """Give the input the range 0 to 255 whatever the photos had: the 256 levels are then the pixels themselves."""
+    """Give the input the range 0 to 255 whatever the photos had: the 256 levels are then the pixels
+    themselves."""
     from openvino import opset13 as ops
 
     (image,) = model.inputs
@@ -183,10 +211,14 @@ def _exact_pixels(model: Any) -> None:
 
 
 def _round_pixel_weights(model: Any, original: Any) -> None:
-    """Round the weights of the convolutions that read the image, through Pad, Subtract or neither, our way."""
+    """Round the weights of the convolutions that read the image, through Pad, Subtract or neither,
+    our way."""
     from openvino import opset13 as ops
 
-    weights = {node.get_friendly_name(): node.input_value(1).get_node().data for node in _convolutions(original)}
+    weights = {
+        node.get_friendly_name(): node.input_value(1).get_node().data
+        for node in _convolutions(original)
+    }
     for node in _convolutions(model):
         source = node.input_value(0).get_node()
         while source.get_type_name() in ("FakeQuantize", "Pad", "Subtract"):
@@ -199,7 +231,8 @@ def _round_pixel_weights(model: Any, original: Any) -> None:
 
 
 def _share_ends(model: Any) -> None:
-    """FakeQuantize has the same range on both sides: with one constant for both, the .xml is a seventh smaller."""
+    """FakeQuantize has the same range on both sides: with one constant for both, the .xml is a
+    seventh smaller."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize":
             for port in (3, 4):
@@ -213,7 +246,8 @@ def _convolutions(model: Any) -> list[Any]:
 
 
 def _operators(model: Any) -> list[Operator]:
-    """What computes something from the image, in order. Tensors are named after the node that makes them."""
+    """What computes something from the image, in order. Tensors are named after the node that makes
+    them."""
     activations = {model.inputs[0].get_node().get_friendly_name()}
     found = []
     for node in model.get_ordered_ops():
@@ -247,7 +281,8 @@ def _output_tensors(model: Any) -> set[str]:
 
 
 def _has_int8_weights(node: Any) -> bool:
-    """Convolution <- Multiply by the scales <- [Subtract <-] Convert <- int8 constant (Reshape may be in between)."""
+    """Convolution <- Multiply by the scales <- [Subtract <-] Convert <- int8 constant (Reshape may
+    be in between)."""
     while node.get_input_size():
         first = 1 if node.get_type_name() in CONVOLUTIONS else 0
         node = node.input_value(first).get_node()
@@ -259,18 +294,25 @@ def _put_back(node: Any, original: Any) -> None:
     from openvino import opset13 as ops
 
     weight = original.input_value(1).get_node()
-    node.input(1).replace_source_output(ops.constant(weight.data, name=weight.get_friendly_name()).output(0))
+    node.input(1).replace_source_output(
+        ops.constant(weight.data, name=weight.get_friendly_name()).output(0)
+    )
     mine, theirs = _bias(node), _bias(original)
     assert (mine is None) == (theirs is None), "quantising added a bias"
     if mine is not None and theirs is not None:
-        mine.replace_source_output(ops.constant(theirs.get_source_output().get_node().data).output(0))
+        mine.replace_source_output(
+            ops.constant(theirs.get_source_output().get_node().data).output(0)
+        )
 
 
 def _bias(node: Any) -> Any:
     """Where the bias of a convolution comes in, None if it has none."""
     for used in node.output(0).get_target_inputs():
         added = used.get_node()
-        if added.get_type_name() == "Add" and added.input_value(1).get_node().get_type_name() == "Constant":
+        if (
+            added.get_type_name() == "Add"
+            and added.input_value(1).get_node().get_type_name() == "Constant"
+        ):
             return added.input(1)
     return None
 

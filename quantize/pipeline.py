@@ -1,4 +1,5 @@
-"""One quantisation from request to INT8 Bundle: float Bundle, photos, ranges, budget, and only then a file.
+"""One quantisation from request to INT8 Bundle: float Bundle, photos, ranges, budget, and only then
+a file.
 
 Everything that can be wrong with the request is found before the first step that takes long.
 """
@@ -83,9 +84,10 @@ def quantize_model(
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
-    data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training photos of ``data``.
-    stage, progress, note: told what is being done. Raises an EdgefaceError in one line; then no INT8 Bundle is written,
-    but what was measured is kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt.
+    data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training
+    photos of ``data``. stage, progress, note: told what is being done. Raises an EdgefaceError in
+    one line; then no INT8 Bundle is written, but what was measured is kept in ``out``, so that the
+    same call goes on from there, also after KeyboardInterrupt.
     """
     job = _Job(request, Path(out), data, calibration, stage, progress, note)
     job.prepare()
@@ -98,8 +100,14 @@ class _Job:
     """One call of :func:`quantize_model`, step by step."""
 
     def __init__(
-        self, request: QuantizeRequest, out: Path, data: Path | str | None, calibration: Path | str | None,
-        stage: Stage, progress: Progress, note: Note,
+        self,
+        request: QuantizeRequest,
+        out: Path,
+        data: Path | str | None,
+        calibration: Path | str | None,
+        stage: Stage,
+        progress: Progress,
+        note: Note,
     ) -> None:
         self.request, self.out = request, out
         self.data, self.folder = data, data if calibration is None else calibration
@@ -116,21 +124,34 @@ class _Job:
         """Find what is wrong with the request, and read the photos."""
         request = self.request
         if self.scale not in self.kind.scales:
-            raise OptionError(f"--scale {self.scale}: {request.target} takes {', '.join(self.kind.scales)}")
+            raise OptionError(
+                f"--scale {self.scale}: {request.target} takes {', '.join(self.kind.scales)}"
+            )
         check_installed(request.target, self.kind)
         check_writable(self.out)
         if request.bundle is not None:
             self.given = open_float(request.bundle, request.target)
-            self.width, self.height = self.given.manifest.input.width, self.given.manifest.input.height
+            self.width, self.height = (
+                self.given.manifest.input.width,
+                self.given.manifest.input.height,
+            )
         else:
             zoo.resolve(request.model, request.weights)
             require("quantising", "torch", "safetensors")
         self._choose_accuracy()
         if self.folder is None:
-            raise OptionError("quantising needs photos to take ranges from: give a folder with --calibration, or a "
-                              "WIDER FACE root with --data")
+            raise OptionError(
+                "quantising needs photos to take ranges from: give a folder with --calibration, or"
+                " a WIDER FACE root with --data"
+            )
         self.photos: CalibrationSet = read_calibration(
-            self.folder, request.images, self.width, self.height, request.calibration_seed, self.progress)
+            self.folder,
+            request.images,
+            self.width,
+            self.height,
+            request.calibration_seed,
+            self.progress,
+        )
 
     def _choose_accuracy(self) -> None:
         if self._random_weights():
@@ -138,8 +159,10 @@ class _Job:
         elif not self.request.accuracy:
             self.unmeasured = "left out with --no-accuracy"
         elif self.data is None:
-            raise OptionError("the accuracy budget needs the WIDER FACE validation photos: give their root with "
-                              "--data, or quantise without a budget with --no-accuracy")
+            raise OptionError(
+                "the accuracy budget needs the WIDER FACE validation photos: give their root with "
+                "--data, or quantise without a budget with --no-accuracy"
+            )
         else:
             with self.stage("reading the validation set"):
                 self.validation = ValidationSet.load(self.data)
@@ -168,21 +191,39 @@ class _Job:
         """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
         quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.progress)
         if not quantizer.layers:
-            raise QuantizeError(f"{float_bundle.manifest.model} has no layer that INT8 can carry on "
-                                f"{self.request.target} (in float: {', '.join(quantizer.float_layers) or 'all'})")
+            raise QuantizeError(
+                f"{float_bundle.manifest.model} has no layer that INT8 can carry on "
+                f"{self.request.target} (in float: {', '.join(quantizer.float_layers) or 'all'})"
+            )
         return quantizer
 
     def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
         """Choose the layers that stay in float, and write the Bundle."""
         name = dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
-        journal = QuantizeJournal(self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note)
-        budget = Budget(quantizer, self._noise_meter(float_bundle), self._accuracy_meter(float_bundle), journal,
-                        self.progress, self.scale)
-        accuracy: dict[str, Any] = {"float": None, "int8": None, "by_height": None, "images": 0, "protocol": None,
-                                    "note": f"not measured: {self.unmeasured}"}
+        journal = QuantizeJournal(
+            self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note
+        )
+        budget = Budget(
+            quantizer,
+            self._noise_meter(float_bundle),
+            self._accuracy_meter(float_bundle),
+            journal,
+            self.progress,
+            self.scale,
+        )
+        accuracy: dict[str, Any] = {
+            "float": None,
+            "int8": None,
+            "by_height": None,
+            "images": 0,
+            "protocol": None,
+            "note": f"not measured: {self.unmeasured}",
+        }
         reverted: tuple[str, ...] = ()
         if self.validation is not None:
-            reference = journal.remember("float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float"))
+            reference = journal.remember(
+                "float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float")
+            )
             reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
             accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
         noise = budget.noise(reverted)
@@ -197,12 +238,20 @@ class _Job:
         journal.discard()
         return Quantization(bundle, float_bundle, self.request, len(quantizer.layers))
 
-    def _write(self, name: str, manifest: Manifest, quantized: Quantized, accuracy: dict[str, Any]) -> Bundle:
-        calibration = {"method": self.scale, "images": len(self.photos.images), "seed": self.photos.seed,
-                       "sha256": list(self.photos.sha256)}
+    def _write(
+        self, name: str, manifest: Manifest, quantized: Quantized, accuracy: dict[str, Any]
+    ) -> Bundle:
+        calibration = {
+            "method": self.scale,
+            "images": len(self.photos.images),
+            "seed": self.photos.seed,
+            "sha256": list(self.photos.sha256),
+        }
         manifest = dataclasses.replace(
-            int8_manifest(manifest, quantized), tools=manifest.tools | versions(*self.kind.distributions),
-            calibration=calibration, accuracy=accuracy,
+            int8_manifest(manifest, quantized),
+            tools=manifest.tools | versions(*self.kind.distributions),
+            calibration=calibration,
+            accuracy=accuracy,
         )
         return write_bundle(self.out / name, manifest, named_files(manifest, quantized))
 
@@ -229,26 +278,38 @@ class _Job:
         return accuracy_of(bundle, self.validation, self.request.threads, what, self.progress)
 
     def _fingerprint(self, float_bundle: Bundle) -> str:
-        """Of all that a record of the journal depends on: not of ``max_drop``, with which a user tries again."""
+        """Of all that a record of the journal depends on: not of ``max_drop``, with which a user
+        tries again."""
         runtime = get_backend(self.request.target).installed()
         return fingerprint(
-            edgeface=__version__, float=float_bundle.manifest.dumps(), photos=self.photos.sha256, scale=self.scale,
-            tools=versions(*self.kind.distributions), runtime=runtime,
+            edgeface=__version__,
+            float=float_bundle.manifest.dumps(),
+            photos=self.photos.sha256,
+            scale=self.scale,
+            tools=versions(*self.kind.distributions),
+            runtime=runtime,
             validation=self.validation and self.validation.sha256,
         )
 
 
 def open_float(path: Path, target: str) -> Bundle:
-    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size and of ``target``."""
+    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
+    and of ``target``."""
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     size = f"{manifest.input.width}x{manifest.input.height}"
-    again = f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
+    again = (
+        f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
+    )
     if manifest.target != target:
-        raise BundleError(f"{path} is made for {manifest.target}, --target says {target}: give one made for "
-                          f"{target}, or --target {manifest.target}")
+        raise BundleError(
+            f"{path} is made for {manifest.target}, --target says {target}: give one made for "
+            f"{target}, or --target {manifest.target}"
+        )
     if manifest.precision == "int8":
-        raise BundleError(f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}")
+        raise BundleError(
+            f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}"
+        )
     if manifest.precision != "fp32":
         raise BundleError(f"{path} is {manifest.precision}, INT8 is made from fp32: {again}")
     if manifest.input.dynamic:
@@ -257,10 +318,13 @@ def open_float(path: Path, target: str) -> Bundle:
 
 
 def check_installed(target: str, kind: type[Quantizer]) -> None:
-    """Raise MissingExtraError for the first package that is needed and not installed; imports none."""
+    """Raise MissingExtraError for the first package that is needed and not installed; imports
+    none."""
     backend = get_backend(target)
     if backend.installed() is None:
-        raise MissingExtraError(backend.distributions[0], backend.extra, f"running a {target} model")
+        raise MissingExtraError(
+            backend.distributions[0], backend.extra, f"running a {target} model"
+        )
     missing = [name for name in kind.distributions if not _has_distribution(name)]
     if missing:
         raise MissingExtraError(missing[0], "export", f"quantising for {target}")
@@ -281,7 +345,10 @@ def _compared(reference: FileAccuracy, found: FileAccuracy, max_drop: float) -> 
         return {name: None if value is None else round(value, 6) for name, value in values.items()}
 
     return {
-        "float": digits(reference.settings), "int8": digits(found.settings), "images": found.images,
-        "protocol": found.protocol, "max_drop": max_drop,
+        "float": digits(reference.settings),
+        "int8": digits(found.settings),
+        "images": found.images,
+        "protocol": found.protocol,
+        "max_drop": max_drop,
         "by_height": {"float": digits(reference.by_height), "int8": digits(found.by_height)},
     }

@@ -1,13 +1,16 @@
-"""How far the values of each tensor reach on the calibration photos, and which range INT8 should cover.
+"""How far the values of each tensor reach on the calibration photos, and which range INT8 should
+cover.
 
-An :class:`Observer` sees a tensor photo by photo and keeps a histogram whose bins are a power of two wide and begin at
-whole multiples of that width. When a value falls outside, the width doubles and pairs of bins merge, which is exact,
-so the result depends on the values alone and not on their order::
+An :class:`Observer` sees a tensor photo by photo and keeps a histogram whose bins are a power of
+two wide and begin at whole multiples of that width. When a value falls outside, the width doubles
+and pairs of bins merge, which is exact, so the result depends on the values alone and not on their
+order::
 
     |  0  |  3  |  5  |  1  |            width w
     |     3     |     6     |           |width 2w, room for twice as much
 
-Exact zeros are counted beside the histogram: after a ReLU they are half of all values and cost no error in INT8.
+Exact zeros are counted beside the histogram: after a ReLU they are half of all values and cost no
+error in INT8.
 
 Four ways to choose the range:
 
@@ -40,7 +43,8 @@ SCALES = ("max", "mse", "percentile", "kl")
 BINS = 2048
 PERCENTILE = 99.99
 SMALLEST_SPAN = 1e-6
-"""of a range: a tensor that is zero on every photo still gets a scale that a runtime can divide by"""
+"""of a range: a tensor that is zero on every photo still gets a scale that a runtime can divide
+by"""
 NEGLIGIBLE = np.float32(2.0**-100)
 """smaller magnitudes count as zero: float32 arithmetic on them is not exact"""
 
@@ -74,7 +78,11 @@ class Observer:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("holds NaN or infinity")
         self._known.clear()
-        self.low, self.high, self.count = min(self.low, low), max(self.high, high), self.count + flat.size
+        self.low, self.high, self.count = (
+            min(self.low, low),
+            max(self.high, high),
+            self.count + flat.size,
+        )
         flat = flat[np.abs(flat) >= NEGLIGIBLE]
         self.zeros = self.count - int(self._counts.sum()) - flat.size
         if flat.size:
@@ -83,19 +91,23 @@ class Observer:
             self._counts += np.bincount(scaled - self._start, minlength=BINS)
 
     def histogram(self) -> tuple[Counts, Doubles]:
-        """(counts [n], edges [n + 1]) of all values that are not zero: the bins from the first to the last used one."""
+        """(counts [n], edges [n + 1]) of all values that are not zero: the bins from the first to
+        the last used one."""
         used = np.flatnonzero(self._counts)
         if not used.size:
             return np.zeros(0, np.int64), np.zeros(1)
         first, last = int(used[0]), int(used[-1])
-        edges: Doubles = np.arange(self._start + first, self._start + last + 2, dtype=np.float64) * 2.0**self._exponent
+        edges: Doubles = (
+            np.arange(self._start + first, self._start + last + 2, dtype=np.float64)
+            * 2.0**self._exponent
+        )
         return self._counts[first : last + 1].copy(), edges
 
     def range(self, scale: str, symmetric: bool = False) -> tuple[float, float]:
         """(low, high) that INT8 should cover, with low <= 0 <= high and low < high.
 
-        scale: one of ``max mse percentile kl``. symmetric: low = -high, for 127 levels on each side of zero; otherwise
-        256 levels of which one is zero. Raises OptionError for another scale.
+        scale: one of ``max mse percentile kl``. symmetric: low = -high, for 127 levels on each side
+        of zero; otherwise 256 levels of which one is zero. Raises OptionError for another scale.
         """
         if scale not in SCALES:
             raise OptionError(f"unknown scale {scale!r} (known: {', '.join(SCALES)})")
@@ -106,7 +118,9 @@ class Observer:
     def _range(self, scale: str, symmetric: bool) -> tuple[float, float]:
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         if scale != "max" and self._counts.any():
-            choose = {"mse": _least_squares, "percentile": _percentile, "kl": _least_divergence}[scale]
+            choose = {"mse": _least_squares, "percentile": _percentile, "kl": _least_divergence}[
+                scale
+            ]
             low, high = choose(self, symmetric, low, high)
         if symmetric:
             high = max(-low, high, SMALLEST_SPAN)
@@ -128,9 +142,13 @@ class Observer:
 
 
 def observe(
-    probe: Probe, images: Sequence[Image], progress: Progress = unseen, names: Collection[str] | None = None
+    probe: Probe,
+    images: Sequence[Image],
+    progress: Progress = unseen,
+    names: Collection[str] | None = None,
 ) -> dict[str, Observer]:
-    """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe``; name -> Observer of every tensor, or of ``names``.
+    """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe``; name -> Observer of every tensor, or
+    of ``names``.
 
     Raises QuantizeError, naming the tensor, where the float model computes NaN or infinity.
     """
@@ -140,18 +158,23 @@ def observe(
         tensors = probe.run(image[None])
         for name, observer in observers.items():
             if not np.isfinite(tensors[name]).all():
-                raise QuantizeError(f"the float model computes NaN or infinity in tensor {name!r} on calibration photo "
-                                    f"{done + 1} of {len(images)}: check its weights")
+                raise QuantizeError(
+                    f"the float model computes NaN or infinity in tensor {name!r} on calibration"
+                    f" photo {done + 1} of {len(images)}: check its weights"
+                )
             observer.update(tensors[name])
     progress("observing the photos", len(images), len(images))
     return observers
 
 
-def expected_error(counts: Counts, edges: Doubles, step: Doubles, bottom: Doubles, top: Doubles) -> Doubles:
+def expected_error(
+    counts: Counts, edges: Doubles, step: Doubles, bottom: Doubles, top: Doubles
+) -> Doubles:
     """Sum of squared errors [k] when values, spread evenly in their bins, are rounded to k grids.
 
-    Grid j has the levels ``bottom[j] ... top[j]`` (whole numbers) times ``step[j]``. With n the level nearest to x, the
-    integral of the squared error from 0 to x is ``n step^3 / 12 + (x - n step)^3 / 3``, clipped values included.
+    Grid j has the levels ``bottom[j] ... top[j]`` (whole numbers) times ``step[j]``. With n the
+    level nearest to x, the integral of the squared error from 0 to x is ``n step^3 / 12 + (x - n
+    step)^3 / 3``, clipped values included.
     """
     step, bottom, top = step[:, None], bottom[:, None], top[:, None]
     level = np.clip(np.rint(edges / step), bottom, top)
@@ -161,14 +184,19 @@ def expected_error(counts: Counts, edges: Doubles, step: Doubles, bottom: Double
 
 
 def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> tuple[float, float]:
-    """Grid of clips, coarse and then fine around the best; one axis for each end that is not zero."""
+    """Grid of clips, coarse and then fine around the best; one axis for each end that is not
+    zero."""
     counts, edges = seen.histogram()
     if symmetric:
         high, low = max(-low, high), 0.0
 
     def search(lows: Doubles, highs: Doubles) -> tuple[float, float]:
-        lower, upper = (a.ravel() for a in np.meshgrid(lows * low if low else np.zeros(1),
-                                                       highs * high if high else np.zeros(1)))
+        lower, upper = (
+            a.ravel()
+            for a in np.meshgrid(
+                lows * low if low else np.zeros(1), highs * high if high else np.zeros(1)
+            )
+        )
         if symmetric:
             step, top = upper / 127, np.full(upper.shape, 127.0)
             bottom = -top
@@ -183,8 +211,10 @@ def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> 
     coarse = np.arange(16, 0, -1) / 16  # wider first: of equals the wider one is taken
     rough = search(coarse, coarse)
     around = np.arange(8, -9, -1) / 128  # half a coarse step either way, and the neighbours' halves
-    fine = [np.unique(np.clip(near / end + around, 1 / 64, 1))[::-1] if end else coarse
-            for near, end in zip(rough, (low, high), strict=True)]
+    fine = [
+        np.unique(np.clip(near / end + around, 1 / 64, 1))[::-1] if end else coarse
+        for near, end in zip(rough, (low, high), strict=True)
+    ]
     return search(fine[0], fine[1])
 
 
@@ -209,7 +239,9 @@ def _reached(counts: Counts, cut: float) -> int:
     return int(np.count_nonzero(beyond > cut))
 
 
-def _least_divergence(seen: Observer, symmetric: bool, low: float, high: float) -> tuple[float, float]:
+def _least_divergence(
+    seen: Observer, symmetric: bool, low: float, high: float
+) -> tuple[float, float]:
     counts, width = _magnitudes(seen)
     limit = _kl_bins(counts, 128 if symmetric or (low and high) else 256) * width
     return max(low, -limit), min(high, limit)
@@ -227,12 +259,14 @@ def _magnitudes(seen: Observer) -> tuple[Counts, float]:
 
 
 def _kl_bins(counts: Counts, levels: int) -> int:
-    """Number of leading bins whose range, shared by ``levels``, loses the least information (Migacz 2017).
+    """Number of leading bins whose range, shared by ``levels``, loses the least information (Migacz
+    2017).
 
-    For each candidate: P is the histogram with everything beyond added to its last bin; Q has the bins of each level
-    replaced by their mean, empty ones left empty; the divergence is sum P log(P / Q) of the two as distributions.
-    Two departures keep sparse histograms sane: outliers go to the last bin that is not empty (Q must not be zero where
-    P is not), and no candidate clips more than one value in a hundred.
+    For each candidate: P is the histogram with everything beyond added to its last bin; Q has the
+    bins of each level replaced by their mean, empty ones left empty; the divergence is sum P log(P
+    / Q) of the two as distributions. Two departures keep sparse histograms sane: outliers go to the
+    last bin that is not empty (Q must not be zero where P is not), and no candidate clips more than
+    one value in a hundred.
     """
     total, inside = counts.sum(), np.cumsum(counts)
     best, least = len(counts), math.inf
@@ -243,7 +277,9 @@ def _kl_bins(counts: Counts, levels: int) -> int:
             continue
         starts = np.arange(levels) * stop // levels
         occupied = kept > 0
-        mean = np.add.reduceat(kept, starts) / np.maximum(np.add.reduceat(occupied, starts, dtype=np.int64), 1)
+        mean = np.add.reduceat(kept, starts) / np.maximum(
+            np.add.reduceat(occupied, starts, dtype=np.int64), 1
+        )
         q = np.repeat(mean, np.diff(starts, append=stop))[occupied] / inside[stop - 1]
         p = kept[occupied] / total
         p[-1] += outliers / total

@@ -1,4 +1,5 @@
-"""What quantising cost and what it gained: accuracy, noise, size, and latency beside the float file."""
+"""What quantising cost and what it gained: accuracy, noise, size, and latency beside the float
+file."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def measure_latency(done: Quantization, progress: Progress | None = None) -> dic
 
 
 def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str:
-    """One plain sentence; figures are median ms of one run. ``machine``: default the one this runs on."""
+    """One plain sentence; figures are median ms of one run. ``machine``: default the one this runs
+    on."""
     figures = f"{int8:.1f} against {exact:.1f} ms"
     if exact >= TIE * int8:
         return f"INT8 is {exact / int8:.2f} times as fast as float on this CPU ({figures})"
@@ -52,18 +54,31 @@ def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, An
     manifest = done.bundle.manifest
     size, float_size = done.bundle.size_bytes, done.float_bundle.size_bytes
     return {
-        "path": str(done.bundle.path), "float_path": str(done.float_bundle.path), "model": manifest.model,
-        "target": manifest.target, "width": manifest.input.width, "height": manifest.input.height,
-        "files": manifest.files, "bytes": size, "float_bytes": float_size, "ratio": round(size / float_size, 4),
-        "scale": done.calibration["method"], "images": done.calibration["images"], "layers": done.layers,
-        "accuracy": done.accuracy, "drop": drop_points(done.accuracy),
+        "path": str(done.bundle.path),
+        "float_path": str(done.float_bundle.path),
+        "model": manifest.model,
+        "target": manifest.target,
+        "width": manifest.input.width,
+        "height": manifest.input.height,
+        "files": manifest.files,
+        "bytes": size,
+        "float_bytes": float_size,
+        "ratio": round(size / float_size, 4),
+        "scale": done.calibration["method"],
+        "images": done.calibration["images"],
+        "layers": done.layers,
+        "accuracy": done.accuracy,
+        "drop": drop_points(done.accuracy),
         "latency": {name: record.to_json(samples=False) for name, record in latency.items()},
-        "speed": speed_sentence(latency["float"].network_ms.median, latency["int8"].network_ms.median),
+        "speed": speed_sentence(
+            latency["float"].network_ms.median, latency["int8"].network_ms.median
+        ),
     }
 
 
 def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
-    """AP points lost in easy, medium and hard; None where accuracy was not measured, or no face counts."""
+    """AP points lost in easy, medium and hard; None where accuracy was not measured, or no face
+    counts."""
     if not accuracy["float"]:
         return None
     return {name: _drop(value, accuracy["int8"][name]) for name, value in accuracy["float"].items()}
@@ -75,8 +90,10 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
     kept, unable = accuracy["reverted_layers"], accuracy["float_layers"]
     lines = {
         "bundle": result["path"],
-        "file": f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, {result['ratio']:.3f} of fp32 "
-                f"({result['float_bytes']:,})",
+        "file": (
+            f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, {result['ratio']:.3f} of"
+            f" fp32 ({result['float_bytes']:,})"
+        ),
         "ranges": f"{result['scale']} over {result['images']} photos",
         "layers": f"{done.layers - len(kept)} of {done.layers + len(unable)} in INT8",
     }
@@ -92,9 +109,16 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
         shift = 100 * accuracy["landmark_shift"]
         print(f"landmarks  moved by {shift:.2f} % of a face's side on average")
     print("latency    ms of the network, one thread, the two in turn")
-    _print_figures(FILES, [(label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
-                           for label, field in FIGURES.items()])
-    for reason in dict.fromkeys(reason for record in latency.values() for reason in record.invalid_reasons):
+    _print_figures(
+        FILES,
+        [
+            (label, *(f"{getattr(latency[name].network_ms, field):.2f}" for name in FILES))
+            for label, field in FIGURES.items()
+        ],
+    )
+    for reason in dict.fromkeys(
+        reason for record in latency.values() for reason in record.invalid_reasons
+    ):
         say(f"           not to be quoted: {reason}")
     print(f"           {result['speed']}")
     say(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
@@ -104,23 +128,34 @@ def _print_accuracy(accuracy: dict[str, Any]) -> None:
     if not accuracy["float"]:
         say(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
         return
-    print(f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in the worst of easy, "
-          "medium and hard; by face height in px")
+    print(
+        f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in"
+        " the worst of easy, medium and hard; by face height in px"
+    )
     exact, int8 = _in_order(accuracy, "float"), _in_order(accuracy, "int8")
-    _print_figures(tuple(exact), [
-        ("float", *(_text(v, ".4f") for v in exact.values())),
-        ("int8", *(_text(v, ".4f") for v in int8.values())),
-        ("drop, points", *(_text(_drop(exact[name], int8[name]), ".2f") for name in exact)),
-    ])
+    _print_figures(
+        tuple(exact),
+        [
+            ("float", *(_text(v, ".4f") for v in exact.values())),
+            ("int8", *(_text(v, ".4f") for v in int8.values())),
+            ("drop, points", *(_text(_drop(exact[name], int8[name]), ".2f") for name in exact)),
+        ],
+    )
 
 
 def _in_order(accuracy: dict[str, Any], which: str) -> dict[str, float | None]:
     """AP by setting and face height as people expect it; a manifest has its keys sorted."""
-    return {name: (accuracy[which] | accuracy["by_height"][which])[name] for name in (*SETTINGS, *HEIGHT_BINS_PX)}
+    return {
+        name: (accuracy[which] | accuracy["by_height"][which])[name]
+        for name in (*SETTINGS, *HEIGHT_BINS_PX)
+    }
 
 
 def _head_noise(done: Quantization) -> dict[str, float]:
-    return {head: done.accuracy["snr_db"][head] for head in done.bundle.manifest.head_layout.output_names}
+    return {
+        head: done.accuracy["snr_db"][head]
+        for head in done.bundle.manifest.head_layout.output_names
+    }
 
 
 def _print_noise(snr_db: dict[str, float]) -> None:
@@ -141,7 +176,8 @@ def _text(value: float | None, form: str) -> str:
 
 
 def plot(path: Path, done: Quantization) -> None:
-    """Write a PNG: AP by setting and face height of both files, and the signal-to-noise ratio of each head.
+    """Write a PNG: AP by setting and face height of both files, and the signal-to-noise ratio of
+    each head.
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
@@ -152,7 +188,9 @@ def plot(path: Path, done: Quantization) -> None:
     accuracy = done.accuracy
     measured = bool(accuracy["float"])
     figure = Figure(figsize=(11 if measured else 5, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2 if measured else 1, squeeze=False, width_ratios=(7, 4) if measured else None)[0]
+    panels = figure.subplots(
+        1, 2 if measured else 1, squeeze=False, width_ratios=(7, 4) if measured else None
+    )[0]
     if measured:
         _draw_accuracy(panels[0], accuracy)
     heads = _head_noise(done)
@@ -169,8 +207,14 @@ def _draw_accuracy(axes: Axes, accuracy: dict[str, Any]) -> None:
         places = [place + 0.4 * i for place in range(len(values))]
         axes.bar(places, [ap or 0 for ap in values.values()], 0.4, label=name)
         if i:
-            axes.set_xticks([place - 0.2 for place in places],
-                            [f"{label} px" if label in HEIGHT_BINS_PX else label for label in values])
-    axes.set(ylim=(0, 1), ylabel="AP", title=f"accuracy on {accuracy['images']} photos, by setting and face height")
+            axes.set_xticks(
+                [place - 0.2 for place in places],
+                [f"{label} px" if label in HEIGHT_BINS_PX else label for label in values],
+            )
+    axes.set(
+        ylim=(0, 1),
+        ylabel="AP",
+        title=f"accuracy on {accuracy['images']} photos, by setting and face height",
+    )
     axes.legend()
     axes.grid(alpha=0.3, axis="y")

@@ -28,7 +28,8 @@ class QuantizeRequest:
     seed: int | None = None
     """of random weights"""
     bundle: Path | None = None
-    """fp32 Bundle to quantise; ``model``, ``width``, ``height``, ``weights`` and ``seed`` are then its own"""
+    """fp32 Bundle to quantise; ``model``, ``width``, ``height``, ``weights`` and ``seed`` are then
+    its own"""
     max_drop: float = 0.5
     """AP points that the worst of easy, medium and hard may lose"""
     max_reverted: float = 0.5
@@ -48,8 +49,14 @@ class QuantizeRequest:
         check_combination(self.target, "int8")
         parse_size(f"{self.width}x{self.height}")
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
-            raise OptionError(f"--max-drop {self.max_drop}: give AP points from 0 to 100, such as 0.5")
+            raise OptionError(
+                f"--max-drop {self.max_drop}: give AP points from 0 to 100, such as 0.5"
+            )
         if not 0 <= self.max_reverted <= 1:
-            raise OptionError(f"--max-reverted {self.max_reverted}: give a share of the layers from 0 to 1")
+            raise OptionError(
+                f"--max-reverted {self.max_reverted}: give a share of the layers from 0 to 1"
+            )
         if self.bundle is not None and not (self.weights is None and self.seed is None):
-            raise OptionError("--bundle excludes --weights and --seed: a Bundle has its weights inside")
+            raise OptionError(
+                "--bundle excludes --weights and --seed: a Bundle has its weights inside"
+            )

@@ -1,9 +1,10 @@
 """Rounding of the weights that read pixels.
 
-Pixels are large, positive and smooth: over a few pixels they hardly change. What rounding adds to one weight is
-therefore multiplied by nearly the same as what it adds to the next one, and the errors sum up, most of all in a first
-layer with hundreds of weights. Error diffusion, known from printing, hands the error of each weight on to its
-neighbour, along a serpentine through each kernel plane, so that the errors of a neighbourhood cancel::
+Pixels are large, positive and smooth: over a few pixels they hardly change. What rounding adds to
+one weight is therefore multiplied by nearly the same as what it adds to the next one, and the
+errors sum up, most of all in a first layer with hundreds of weights. Error diffusion, known from
+printing, hands the error of each weight on to its neighbour, along a serpentine through each kernel
+plane, so that the errors of a neighbourhood cancel::
 
     0 -> 1 -> 2
               |
@@ -13,10 +14,10 @@ neighbour, along a serpentine through each kernel plane, so that the errors of a
 
 With edgeface-n in OpenVINO, this alone made the heads 4 dB cleaner on validation photos.
 
-Weights take half of the range of int8 here. CPUs without VNNI (x86 until about 2020) add two products of a uint8 and an
-int8 in 16 bits: 255 * (64 + 64) fits, 255 * (127 + 127) does not. In the first layer it came to that, and the heads
-fell to 4 dB; all other layers together lost 0.03 dB. With error diffusion, the bit given up here costs nothing that
-could be measured.
+Weights take half of the range of int8 here. CPUs without VNNI (x86 until about 2020) add two
+products of a uint8 and an int8 in 16 bits: 255 * (64 + 64) fits, 255 * (127 + 127) does not. In the
+first layer it came to that, and the heads fell to 4 dB; all other layers together lost 0.03 dB.
+With error diffusion, the bit given up here costs nothing that could be measured.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ LEVELS = 64
 """largest magnitude of a weight that reads pixels"""
 
 
-def pixel_weights(weight: NDArray[np.float32], levels: int = LEVELS) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """float32 [O, I, H, W] -> (int8 [O, I, H, W] of at most ``levels``, scale float32 [O]); weight ~ int8 * scale."""
+def pixel_weights(
+    weight: NDArray[np.float32], levels: int = LEVELS
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """float32 [O, I, H, W] -> (int8 [O, I, H, W] of at most ``levels``, scale float32 [O]); weight
+    ~ int8 * scale."""
     peak = np.abs(weight).max(axis=(1, 2, 3))
     scale = np.where(peak > 0, peak / levels, 1.0).astype(np.float32)
     steps = weight / scale[:, None, None, None].astype(np.float64)

@@ -1,19 +1,23 @@
-"""TFLite INT8: ai-edge-quantizer with static 8-bit activations and per-channel weights, int8 in and out.
+"""TFLite INT8: ai-edge-quantizer with static 8-bit activations and per-channel weights, int8 in and
+out.
 
-The tool's own calibration is a moving average of minima and maxima, which cuts off what is rare, such as large faces.
-Ranges are therefore measured here (:mod:`quantize.ranges`) and handed over in its place. Tensors that only move values
-(out of PAD, RESIZE, MAX_POOL and the like) take the range of their input, as the kernels demand; the tool sees to that.
+The tool's own calibration is a moving average of minima and maxima, which cuts off what is rare,
+such as large faces. Ranges are therefore measured here (:mod:`quantize.ranges`) and handed over in
+its place. Tensors that only move values (out of PAD, RESIZE, MAX_POOL and the like) take the range
+of their input, as the kernels demand; the tool sees to that.
 
-The input is exactly 0 to 255: scale 1, zero point -128, so a pixel becomes int8 by flipping its top bit.
+The input is exactly 0 to 255: scale 1, zero point -128, so a pixel becomes int8 by flipping its top
+bit.
 
-A layer that is kept in float takes along the operators that nothing but float feeds; the rest stays int8::
+A layer that is kept in float takes along the operators that nothing but float feeds; the rest stays
+int8::
 
     int8 --DEQUANTIZE--> CONV_2D --float--> PAD --float--> CONV_2D --float--> ADD --> int8
                           kept                               kept              ^
                                                              another branch: int8
 
-Once the convolution of an output is kept, all outputs are float32: eight bits would undo most of what keeping it wins.
-So with every layer kept, the file computes what the float file computes.
+Once the convolution of an output is kept, all outputs are float32: eight bits would undo most of
+what keeping it wins. So with every layer kept, the file computes what the float file computes.
 """
 
 from __future__ import annotations
@@ -75,16 +79,25 @@ class Graph:
         from ai_edge_litert.tools import flatbuffer_utils
 
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-        kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+        kinds = {
+            code: name
+            for name, code in vars(schema.BuiltinOperator).items()
+            if isinstance(code, int)
+        }
         graph = model.subgraphs[0]
         names = [tensor.name.decode() for tensor in graph.tensors]
-        scales = {name: (float(tensor.quantization.scale[0]), float(tensor.quantization.zeroPoint[0]))
-                  for name, tensor in zip(names, graph.tensors, strict=True)
-                  if tensor.type == schema.TensorType.INT8 and len(tensor.quantization.scale) == 1}
+        scales = {
+            name: (float(tensor.quantization.scale[0]), float(tensor.quantization.zeroPoint[0]))
+            for name, tensor in zip(names, graph.tensors, strict=True)
+            if tensor.type == schema.TensorType.INT8 and len(tensor.quantization.scale) == 1
+        }
         operators = tuple(
-            TFLiteOperator(kinds[model.operatorCodes[op.opcodeIndex].builtinCode],
-                     tuple(names[i] for i in op.inputs if i >= 0), tuple(names[i] for i in op.outputs),
-                     graph.tensors[op.outputs[0]].type == schema.TensorType.INT8)
+            TFLiteOperator(
+                kinds[model.operatorCodes[op.opcodeIndex].builtinCode],
+                tuple(names[i] for i in op.inputs if i >= 0),
+                tuple(names[i] for i in op.outputs),
+                graph.tensors[op.outputs[0]].type == schema.TensorType.INT8,
+            )
             for op in graph.operators
         )
         outputs = {o.name.decode(): names[o.tensorIndex] for o in model.signatureDefs[0].outputs}
@@ -98,7 +111,9 @@ class TFLiteQuantizer(Quantizer):
     scales = ("max", "mse", "percentile", "kl")
     distributions = ("ai-edge-litert", "ai-edge-quantizer")
 
-    def __init__(self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen) -> None:
+    def __init__(
+        self, bundle: Bundle, images: Sequence[Image], scale: str, progress: Progress = unseen
+    ) -> None:
         require("quantising for tflite", "ai_edge_litert", "ai_edge_quantizer")
         self._content = bundle.read()
         self._outputs = bundle.manifest.outputs
@@ -107,8 +122,12 @@ class TFLiteQuantizer(Quantizer):
             names = {tensor.name: tensor.layer for tensor in probe.tensors}
             observers = observe(probe, images, progress)
             self._source = probe.tensors[0].name
-        self._layers = {names[op.outputs[0]]: op for op in self._graph.operators if op.outputs[0] in names}
-        ranges = {name: observer.range(scale) for name, observer in observers.items()} | {self._source: PIXEL_RANGE}
+        self._layers = {
+            names[op.outputs[0]]: op for op in self._graph.operators if op.outputs[0] in names
+        }
+        ranges = {name: observer.range(scale) for name, observer in observers.items()} | {
+            self._source: PIXEL_RANGE
+        }
         self._statistics: dict[str, dict[str, Any]] = {  # the form of the tool's own calibration
             name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
             for name, (low, high) in ranges.items()
@@ -116,7 +135,11 @@ class TFLiteQuantizer(Quantizer):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return tuple(name for name, op in self._layers.items() if op.kind in WEIGHTED and name not in self._unable)
+        return tuple(
+            name
+            for name, op in self._layers.items()
+            if op.kind in WEIGHTED and name not in self._unable
+        )
 
     @property
     def float_layers(self) -> tuple[str, ...]:
@@ -126,7 +149,9 @@ class TFLiteQuantizer(Quantizer):
     def _unable(self) -> tuple[str, ...]:
         """Layers that are float even in a file of which nothing is kept in float."""
         made = [op for op in Graph.read(self._convert(())).operators if op.kind not in ISLANDS]
-        now_int8 = {op for op, new in zip(self._graph.operators, made, strict=True) if new.quantized}
+        now_int8 = {
+            op for op, new in zip(self._graph.operators, made, strict=True) if new.quantized
+        }
         return tuple(name for name, op in self._layers.items() if op not in now_int8)
 
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
@@ -136,7 +161,9 @@ class TFLiteQuantizer(Quantizer):
         tensors = {ours: graph.outputs[theirs] for ours, theirs in self._outputs.items()}
         if not all(tensor in graph.scales for tensor in tensors.values()):
             return Quantized({".tflite": content}, "int8")
-        return Quantized({".tflite": content}, "int8", {ours: graph.scales[t] for ours, t in tensors.items()})
+        return Quantized(
+            {".tflite": content}, "int8", {ours: graph.scales[t] for ours, t in tensors.items()}
+        )
 
     def _convert(self, reverted: Collection[str]) -> bytes:
         from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
@@ -146,26 +173,37 @@ class TFLiteQuantizer(Quantizer):
         tool.add_static_config(".*", kinds.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
         floats = self._float_operators(reverted)
         named = ((op, TOOL_NAMES.get(op.kind, op.kind)) for op in floats)
-        rules = [("^" + re.escape("".join(f"{name};" for name in op.outputs)) + "$", kinds(kind)) for op, kind in named
-                 if kind in kinds.__members__]  # others are float in any case
-        if set(self._graph.outputs.values()).intersection(name for op in floats for name in op.outputs):
+        rules = [
+            ("^" + re.escape("".join(f"{name};" for name in op.outputs)) + "$", kinds(kind))
+            for op, kind in named
+            if kind in kinds.__members__
+        ]  # others are float in any case
+        if set(self._graph.outputs.values()).intersection(
+            name for op in floats for name in op.outputs
+        ):
             rules.append((".*", kinds.OUTPUT))
         for scope, kind in rules:
-            tool.update_quantization_recipe(scope, kind, None, algorithm_manager.AlgorithmName.NO_QUANTIZE)
+            tool.update_quantization_recipe(
+                scope, kind, None, algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
         try:
             with quiet(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                made = tool.quantize(self._statistics, enable_progress_bar=False, enable_progress_report=False)
+                made = tool.quantize(
+                    self._statistics, enable_progress_bar=False, enable_progress_report=False
+                )
         except Exception as error:  # whatever its version raises
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise QuantizeError(f"ai-edge-quantizer cannot quantise this file: {reason}") from error
         return bytes(made.quantized_model)
 
     def _float_operators(self, reverted: Collection[str]) -> list[TFLiteOperator]:
-        """The layers ``reverted`` and, of the operators without weights, those that only floats feed.
+        """The layers ``reverted`` and, of the operators without weights, those that only floats
+        feed.
 
-        An operator on the input itself counts with what it feeds: the pixels are the same in int8, but the mean that
-        a PADV2 puts around them is not, so with the first layer in float that border is float as well.
+        An operator on the input itself counts with what it feeds: the pixels are the same in int8,
+        but the mean that a PADV2 puts around them is not, so with the first layer in float that
+        border is float as well.
         """
         floats: list[TFLiteOperator] = []
         tensors: set[str] = set()
@@ -174,7 +212,11 @@ class TFLiteQuantizer(Quantizer):
             if op.kind in WEIGHTED:
                 kept = name in reverted
             elif fed_by == {self._source}:
-                kept = all(user in reverted for user, other in self._layers.items() if op.outputs[0] in other.inputs)
+                kept = all(
+                    user in reverted
+                    for user, other in self._layers.items()
+                    if op.outputs[0] in other.inputs
+                )
             else:
                 kept = fed_by <= tensors
             if kept:

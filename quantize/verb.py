@@ -39,59 +39,150 @@ is kept in a hidden file in OUT."""
 
 def quantize(
     target: Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")],
-    model: Annotated[str | None, typer.Option(
-        help=f"Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote. Default: "
-             f"{DEFAULT_MODEL}.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                f"Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
+                f" wrote. Default: "
+                f"{DEFAULT_MODEL}."
+            )
+        ),
+    ] = None,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(
-        help="Use random weights drawn from this number: for latency and noise; accuracy is not measured.")] = None,
-    size: Annotated[str | None, typer.Option(
-        help=f"Input WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}.")] = None,
-    bundle: Annotated[Path | None, typer.Option(
-        help="Quantise this fp32 Bundle of the same target, instead of exporting --model anew.")] = None,
-    max_drop: Annotated[float, typer.Option(
-        help="Accuracy budget: AP points (0 to 100) that the worst of easy, medium and hard may lose. Layers that do "
-             "most damage are kept in float until it holds.")] = 0.5,
-    max_reverted: Annotated[float, typer.Option(
-        help="Share of the layers, 0 to 1, that may be kept in float for it.")] = 0.5,
-    calibration: Annotated[Path | None, typer.Option(
-        help="Folder of photos, at any depth, that activation ranges are taken from. Default: the training photos of "
-             "--data.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help=(
+                "Use random weights drawn from this number: for latency and noise; accuracy is not"
+                " measured."
+            )
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help=f"Input WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Quantise this fp32 Bundle of the same target, instead of exporting --model anew."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            help=(
+                "Accuracy budget: AP points (0 to 100) that the worst of easy, medium and hard may"
+                " lose. Layers that do "
+                "most damage are kept in float until it holds."
+            )
+        ),
+    ] = 0.5,
+    max_reverted: Annotated[
+        float, typer.Option(help="Share of the layers, 0 to 1, that may be kept in float for it.")
+    ] = 0.5,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Folder of photos, at any depth, that activation ranges are taken from. Default:"
+                " the training photos of "
+                "--data."
+            )
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(help="Calibration photos taken from it.")] = 64,
     calibration_seed: Annotated[int, typer.Option(help="Another number takes other photos.")] = 0,
-    scale: Annotated[str | None, typer.Option(
-        help=f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it. Default: what suits the "
-             "target best.")] = None,
-    data: Annotated[Path | None, typer.Option(
-        help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is measured on.")] = None,
-    no_accuracy: Annotated[bool, typer.Option(
-        "--no-accuracy", help="Do without WIDER FACE: no AP, no budget, and the manifest says so.")] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it."
+                " Default: what suits the "
+                "target best."
+            )
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is"
+                " measured on."
+            )
+        ),
+    ] = None,
+    no_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--no-accuracy",
+            help="Do without WIDER FACE: no AP, no budget, and the manifest says so.",
+        ),
+    ] = False,
     threads: Threads = 1,
-    out: Annotated[Path, typer.Option(help="Folder that the Bundles' folders are written to.")] = Path("dist"),
-    plot: Annotated[Path | None, typer.Option(
-        help="Draw AP by face height and the noise of the heads into this PNG.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder that the Bundles' folders are written to.")
+    ] = Path("dist"),
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw AP by face height and the noise of the heads into this PNG."),
+    ] = None,
     format: Format = "table",
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what converters and runtimes print.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show what converters and runtimes print.")
+    ] = False,
 ) -> None:
     if bundle is not None and (model is not None or size is not None):
-        raise OptionError("--bundle excludes --model and --size: a Bundle has its network and size inside")
+        raise OptionError(
+            "--bundle excludes --model and --size: a Bundle has its network and size inside"
+        )
     width, height = parse_size(size or SIZE)
     request = QuantizeRequest(
-        target, model or DEFAULT_MODEL, width, height, weights, seed, bundle, max_drop, max_reverted, images,
-        calibration_seed, scale, not no_accuracy, threads)
+        target,
+        model or DEFAULT_MODEL,
+        width,
+        height,
+        weights,
+        seed,
+        bundle,
+        max_drop,
+        max_reverted,
+        images,
+        calibration_seed,
+        scale,
+        not no_accuracy,
+        threads,
+    )
     if plot is not None:
         require("drawing the report", "matplotlib")
     with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
         _run(request, out, data, calibration, plot, format, verbose, terminal)
 
 
-def _run(request: QuantizeRequest, out: Path, data: Path | None, calibration: Path | None, plot: Path | None,
-         format: str, verbose: bool, terminal: Terminal) -> None:
+def _run(
+    request: QuantizeRequest,
+    out: Path,
+    data: Path | None,
+    calibration: Path | None,
+    plot: Path | None,
+    format: str,
+    verbose: bool,
+    terminal: Terminal,
+) -> None:
     from quantize import report
     from quantize.pipeline import quantize_model
 
-    done = quantize_model(request, out, data=data, calibration=calibration, stage=terminal.stage,
-                          progress=terminal.tick, note=terminal.note, verbose=verbose)
+    done = quantize_model(
+        request,
+        out,
+        data=data,
+        calibration=calibration,
+        stage=terminal.stage,
+        progress=terminal.tick,
+        note=terminal.note,
+        verbose=verbose,
+    )
     with quiet_stage("measuring latency", verbose):
         latency = report.measure_latency(done, terminal.tick)
     if plot:

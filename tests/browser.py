@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HOSTILE = "</text></style><script>alert(1)</script><img src=http://evil.example/x onerror=\"alert('2')\">\ud800\u202e"
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-                None)
+HOSTILE = (
+    "</text></style><script>alert(1)</script><img src=http://evil.example/x"
+    " onerror=\"alert('2')\">\ud800\u202e"
+)
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 VOID = ("meta",)
 """tags of our pages that are never closed"""
 
@@ -61,10 +70,29 @@ def open_in_chromium(page: Path, picture: Path, width_px: int, height_px: int = 
     """Take a screenshot with every network access refused; returns what the browser said."""
     assert CHROMIUM
     done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--enable-logging=stderr",
-         f"--user-data-dir={picture.parent / 'profile'}", f"--window-size={width_px},{height_px}",
-         f"--screenshot={picture}", page.as_uri()], capture_output=True, text=True, timeout=180, check=False)
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--proxy-server=127.0.0.1:9",
+            "--enable-logging=stderr",
+            f"--user-data-dir={picture.parent / 'profile'}",
+            f"--window-size={width_px},{height_px}",
+            f"--screenshot={picture}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stderr

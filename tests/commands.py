@@ -11,10 +11,19 @@ Command = Callable[..., Result]
 
 
 def failed(result: Result, *words: str) -> str:
-    """One line on stderr with these words, beside what says how far it got; exit code 2, nothing on stdout."""
+    """One line on stderr with these words, beside what says how far it got; exit code 2, nothing on
+    stdout."""
     code, out, err = result
-    lines = [line for line in err.splitlines() if not line.endswith(" ...") and not line.startswith("note: ")]
-    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (code, out, err)
+    lines = [
+        line
+        for line in err.splitlines()
+        if not line.endswith(" ...") and not line.startswith("note: ")
+    ]
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (
+        code,
+        out,
+        err,
+    )
     assert all(word in lines[0] for word in words), lines[0]
     return lines[0]
 

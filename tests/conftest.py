@@ -22,6 +22,7 @@ Photo = NDArray[np.uint8]
 @pytest.fixture
 def edgeface(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Exit code, stdout and stderr, C++ included, of ``edgeface arguments`` in this process."""
+
     def run(*arguments: object) -> tuple[int, str, str]:
         from edgeface.cli import main
 
@@ -34,7 +35,8 @@ def edgeface(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of given data sets, goldens and peer models: EDGEFACE_SHARED, or ``shared`` beside the checkout."""
+    """Folder of given data sets, goldens and peer models: EDGEFACE_SHARED, or ``shared`` beside the
+    checkout."""
     folder = Path(os.environ.get("EDGEFACE_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
         pytest.skip("the shared data are not there: set EDGEFACE_SHARED")
@@ -43,20 +45,24 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def astronaut() -> Photo:
-    """Portrait of Eileen Collins (NASA, public domain) that scikit-image brings along: RGB [512, 512, 3]."""
+    """Portrait of Eileen Collins (NASA, public domain) that scikit-image brings along: RGB [512,
+    512, 3]."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     return np.ascontiguousarray(data.astronaut())
 
 
 @pytest.fixture(scope="session")
 def hopper_path() -> Path:
-    """Portrait of Grace Hopper (US Navy, public domain) that matplotlib brings along: a JPEG file."""
+    """Portrait of Grace Hopper (US Navy, public domain) that matplotlib brings along: a JPEG
+    file."""
     cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib is not installed")
     return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
 @pytest.fixture(scope="session")
-def portraits(astronaut: Photo, hopper_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def portraits(
+    astronaut: Photo, hopper_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Folder of the two portraits, for calibration."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     folder = tmp_path_factory.mktemp("portraits")
@@ -73,7 +79,8 @@ def lively_size() -> tuple[int, int]:
 
 @pytest.fixture(scope="session")
 def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
-    """edgeface-n with random weights whose scores pass .3 in about one cell of twenty: enough to compare boxes."""
+    """edgeface-n with random weights whose scores pass .3 in about one cell of twenty: enough to
+    compare boxes."""
     return _lively(0, letterboxed(astronaut, *lively_size))
 
 
@@ -107,7 +114,10 @@ def _lively(landmarks: int, batch: Photo) -> Source:
 
 @pytest.fixture(scope="session")
 def exported(
-    lively: Source, pointed: Source, lively_size: tuple[int, int], portraits: Path,
+    lively: Source,
+    pointed: Source,
+    lively_size: tuple[int, int],
+    portraits: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Bundle]:
     """``exported(target, precision="fp32", dynamic=False, landmarks=False)`` -> Bundle.

@@ -23,7 +23,8 @@ def cell(values: Sequence[Any]) -> np.ndarray[Any, Any]:
 
 
 def write_ground_truth(root: Path, images: Mapping[str, Faces]) -> Path:
-    """Write ``images``, keyed ``event/name``, below ``root`` in the official layout; return ``root``."""
+    """Write ``images``, keyed ``event/name``, below ``root`` in the official layout; return
+    ``root``."""
     folder = root / "eval_tools" / "ground_truth"
     folder.mkdir(parents=True, exist_ok=True)
     events: dict[str, dict[str, Faces]] = {}
@@ -32,15 +33,25 @@ def write_ground_truth(root: Path, images: Mapping[str, Faces]) -> Path:
         events.setdefault(event, {})[name] = faces
     content = {
         "event_list": cell([np.array([event]) for event in events]),
-        "file_list": cell([cell([np.array([name]) for name in names]) for names in events.values()]),
+        "file_list": cell(
+            [cell([np.array([name]) for name in names]) for names in events.values()]
+        ),
         "face_bbx_list": cell(
-            [cell([np.array(boxes, float).reshape(-1, 4) for boxes, _ in names.values()]) for names in events.values()]
+            [
+                cell([np.array(boxes, float).reshape(-1, 4) for boxes, _ in names.values()])
+                for names in events.values()
+            ]
         ),
     }
     savemat(folder / "wider_face_val.mat", content)
     for setting in SETTINGS:
         lists = [
-            cell([np.array(counts[setting], np.uint16).reshape(-1, 1) + 1 for _, counts in names.values()])
+            cell(
+                [
+                    np.array(counts[setting], np.uint16).reshape(-1, 1) + 1
+                    for _, counts in names.values()
+                ]
+            )
             for names in events.values()
         ]
         savemat(folder / f"wider_{setting}_val.mat", {"gt_list": cell(lists)})

@@ -16,13 +16,19 @@ STORE_BYTES = 80 << 20
 
 @contextmanager
 def two_machines(resources: Mapping[str, float]) -> Iterator[Any]:
-    """``ray.cluster_utils.Cluster``; the second machine has ``resources``. Skips where Ray is not installed."""
+    """``ray.cluster_utils.Cluster``; the second machine has ``resources``. Skips where Ray is not
+    installed."""
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
     temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a longer path does not fit a socket's
     environment = {
-        "PYTHONPATH": str(Path(__file__).parent), "RAY_TMPDIR": temporary, "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_initial_delay_ms": "0",
-        "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
+        "PYTHONPATH": str(Path(__file__).parent),
+        "RAY_TMPDIR": temporary,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_health_check_initial_delay_ms": "0",
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "4",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -1,6 +1,8 @@
-"""Networks with the weights that their authors released, and what the authors' own program made of some images.
+"""Networks with the weights that their authors released, and what the authors' own program made of
+some images.
 
-Their detections are greedy NMS at an IoU of .3 over the best 5000 boxes that score above .05, of which the first 750.
+Their detections are greedy NMS at an IoU of .3 over the best 5000 boxes that score above .05, of
+which the first 750.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from edgeface.models.s3fd import S3FDHead
 from edgeface.types import Doubles
 from edgeface.zoo.importing import import_weights
 
-FILES = {f"extd-fpn-{width}-prelu": f"EXTD_{width}" for width in (32, 48, 64)} | {"eresfd-16": "eresfd_16"}
+FILES = {f"extd-fpn-{width}-prelu": f"EXTD_{width}" for width in (32, 48, 64)} | {
+    "eresfd-16": "eresfd_16"
+}
 CASES = ("synth", "synth_odd", "photo20", "photo488")
 SCORE_THRESHOLD, NMS_IOU, TOP_K = 0.05, 0.3, 750
 
@@ -34,26 +38,39 @@ def golden(name: str, case: str, shared: Path) -> tuple[Doubles, dict[str, Doubl
     """RGB float32 [1, 3, H, W] and what the authors' network makes of it: loc0 ... conf5, det."""
     arrays = dict(np.load(shared / f"goldens/{FILES[name].lower()}_{case}.npz"))
     if case.startswith("photo"):
-        crop = {key.removeprefix("crop_"): value for key, value in arrays.items() if key.startswith("crop_")}
+        crop = {
+            key.removeprefix("crop_"): value
+            for key, value in arrays.items()
+            if key.startswith("crop_")
+        }
         return crop["rgb_hwc"].transpose(2, 0, 1)[None].astype(np.float32), crop
     image = np.load(shared / "goldens/synth_input.npz")["image_rgb_chw"][None]
-    return (np.ascontiguousarray(image[:, :, :250, :317]) if case.endswith("odd") else image), arrays
+    return (
+        np.ascontiguousarray(image[:, :, :250, :317]) if case.endswith("odd") else image
+    ), arrays
 
 
-def detections(net: FaceNet, image: Doubles, score_threshold: float = SCORE_THRESHOLD) -> Detections:
+def detections(
+    net: FaceNet, image: Doubles, score_threshold: float = SCORE_THRESHOLD
+) -> Detections:
     """What ``net`` finds in RGB float32 [1, 3, H, W] after the authors' NMS, in px."""
     layout = head_layout(net.architecture)
     with torch.inference_mode():
         values = net(torch.from_numpy(image))
-    heads = {name: np.ascontiguousarray(value.permute(0, 2, 3, 1).numpy())
-             for name, value in zip(layout.output_names, values, strict=True)}
+    heads = {
+        name: np.ascontiguousarray(value.permute(0, 2, 3, 1).numpy())
+        for name, value in zip(layout.output_names, values, strict=True)
+    }
     boxes, scores, _ = decode(heads, layout, score_threshold, 5000)
     kept = nms(boxes, scores, NMS_IOU)[:TOP_K]
     return Detections(boxes[kept], scores[kept])
 
 
-def assert_same_heads(net: FaceNet, image: Doubles, expected: dict[str, Doubles], atol: float) -> None:
-    """What the head gives at each level, as its authors have it, and the one logit that we make of it."""
+def assert_same_heads(
+    net: FaceNet, image: Doubles, expected: dict[str, Doubles], atol: float
+) -> None:
+    """What the head gives at each level, as its authors have it, and the one logit that we make of
+    it."""
     assert isinstance(net.head, S3FDHead)
     with torch.inference_mode():
         pixels = torch.from_numpy(image)
@@ -64,16 +81,23 @@ def assert_same_heads(net: FaceNet, image: Doubles, expected: dict[str, Doubles]
         theirs = expected[f"conf{level}"]
         np.testing.assert_allclose(loc[0].numpy(), expected[f"loc{level}"], rtol=0, atol=atol)
         np.testing.assert_allclose(conf[0].numpy(), theirs, rtol=0, atol=atol)
-        logit = theirs[-1] - theirs[:-1].max(0)  # their softmax of (background, face) is the sigmoid of this
+        logit = theirs[-1] - theirs[:-1].max(
+            0
+        )  # their softmax of (background, face) is the sigmoid of this
         np.testing.assert_allclose(outputs[2 * level][0, 0].numpy(), logit, rtol=0, atol=2 * atol)
 
 
-def assert_same_detections(found: Detections, boxes: Doubles, scores: Doubles, box_px: float, score: float) -> None:
-    """One of ours for each of theirs: scores that differ by a rounding may change places in the list."""
+def assert_same_detections(
+    found: Detections, boxes: Doubles, scores: Doubles, box_px: float, score: float
+) -> None:
+    """One of ours for each of theirs: scores that differ by a rounding may change places in the
+    list."""
     assert len(found) == len(boxes)
     assert np.all(np.diff(found.scores) <= 0)
-    apart = np.maximum(np.abs(found.boxes[None] - boxes[:, None]).max(2) / box_px,
-                       np.abs(found.scores[None] - scores[:, None]) / score)
+    apart = np.maximum(
+        np.abs(found.boxes[None] - boxes[:, None]).max(2) / box_px,
+        np.abs(found.scores[None] - scores[:, None]) / score,
+    )
     nearest = apart.argmin(1) if len(boxes) else np.zeros(0, np.intp)
     assert len(set(nearest.tolist())) == len(boxes)
     np.testing.assert_allclose(found.boxes[nearest], boxes, rtol=0, atol=box_px)

@@ -50,7 +50,11 @@ def test_import_paths_resolve(target: str) -> None:
     from quantize.base import Quantizer
 
     quantizer: Any = row.load_quantizer()
-    assert callable(row.load_exporter("fp32")) and issubclass(quantizer, Quantizer) and quantizer.target == target
+    assert (
+        callable(row.load_exporter("fp32"))
+        and issubclass(quantizer, Quantizer)
+        and quantizer.target == target
+    )
     installed = row.installed()
     assert installed is not None and installed[0] in row.distributions
 

@@ -15,7 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeface.architecture import get_architecture
-from edgeface.bundle import FORMAT_VERSION, MANIFEST, Bundle, InputSpec, Manifest, WeightsInfo, write_bundle
+from edgeface.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Bundle,
+    InputSpec,
+    Manifest,
+    WeightsInfo,
+    write_bundle,
+)
 from edgeface.decode import HeadLayout, head_layout
 from edgeface.errors import BundleError, EdgefaceError, OutputError
 from edgeface.runners import open_runner
@@ -24,9 +32,16 @@ from edgeface.runners import open_runner
 def a_manifest(**changes: Any) -> Manifest:
     layout = HeadLayout()
     manifest = Manifest(
-        model="edgeface-n", target="onnx", precision="fp32", architecture=get_architecture("edgeface-n"),
-        head_layout=layout, input=InputSpec(640, 480), outputs={name: name for name in layout.output_names},
-        primary="model.onnx", tools={"torch": "2.13.0"}, weights=WeightsInfo("0" * 64, "Apache-2.0", "none"),
+        model="edgeface-n",
+        target="onnx",
+        precision="fp32",
+        architecture=get_architecture("edgeface-n"),
+        head_layout=layout,
+        input=InputSpec(640, 480),
+        outputs={name: name for name in layout.output_names},
+        primary="model.onnx",
+        tools={"torch": "2.13.0"},
+        weights=WeightsInfo("0" * 64, "Apache-2.0", "none"),
         parity={"noise": {"cls_8": 1e-6}, "max_abs": {"cls_8": 1e-6}, "tolerance": 1e-4},
     )
     return dataclasses.replace(manifest, **changes)
@@ -34,7 +49,9 @@ def a_manifest(**changes: Any) -> Manifest:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return write_bundle(tmp_path / a_manifest().folder_name, a_manifest(), {"model.onnx": b"weights", "notes": b"n"})
+    return write_bundle(
+        tmp_path / a_manifest().folder_name, a_manifest(), {"model.onnx": b"weights", "notes": b"n"}
+    )
 
 
 def rewrite(bundle: Bundle, change: Any) -> Path:
@@ -73,9 +90,15 @@ def with_landmarks(**changes: Any) -> Manifest:
     network = get_architecture("damofd-0.5g-kps-bn")
     layout = head_layout(network)
     outputs = {name: name for name in layout.output_names}
-    return a_manifest(architecture=network, head_layout=layout, outputs=outputs, target="tflite",
-                      precision="int8", output_quantization=dict.fromkeys(outputs, (0.5, -3.0)),
-                      **changes)
+    return a_manifest(
+        architecture=network,
+        head_layout=layout,
+        outputs=outputs,
+        target="tflite",
+        precision="int8",
+        output_quantization=dict.fromkeys(outputs, (0.5, -3.0)),
+        **changes,
+    )
 
 
 def test_round_trip_with_landmarks(tmp_path: Path) -> None:
@@ -83,8 +106,9 @@ def test_round_trip_with_landmarks(tmp_path: Path) -> None:
     written = write_bundle(tmp_path / "b", manifest, {"model.onnx": b"w"}).manifest
     assert dataclasses.replace(written, files={}) == manifest
     assert written.head_layout.landmarks == written.architecture.head.landmarks == 5
-    assert set(written.outputs) == {f"{kind}_{stride}" for stride in (8, 16, 32)
-                                    for kind in ("cls", "box", "kps")}
+    assert set(written.outputs) == {
+        f"{kind}_{stride}" for stride in (8, 16, 32) for kind in ("cls", "box", "kps")
+    }
 
 
 @pytest.mark.parametrize("field", ["outputs", "output_quantization"])
@@ -100,19 +124,29 @@ def test_landmarks_are_none_or_five(tmp_path: Path) -> None:
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
-    texts = [(write_bundle(tmp_path / name, a_manifest(), {"model.onnx": b"w"}).path / MANIFEST).read_bytes()
-             for name in ("a", "b")]
+    texts = [
+        (
+            write_bundle(tmp_path / name, a_manifest(), {"model.onnx": b"w"}).path / MANIFEST
+        ).read_bytes()
+        for name in ("a", "b")
+    ]
     assert texts[0] == texts[1] and str(tmp_path).encode() not in texts[0]
 
 
 def test_folder_name() -> None:
     assert a_manifest().folder_name == "edgeface-n-onnx-fp32-640x480"
-    assert a_manifest(input=InputSpec(320, 256, dynamic=True)).folder_name == "edgeface-n-onnx-fp32-320x256-dynamic"
+    assert (
+        a_manifest(input=InputSpec(320, 256, dynamic=True)).folder_name
+        == "edgeface-n-onnx-fp32-320x256-dynamic"
+    )
 
 
 def test_files_may_be_given_as_paths(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"from a file")
-    assert write_bundle(tmp_path / "b", a_manifest(), {"model.onnx": tmp_path / "source"}).read() == b"from a file"
+    assert (
+        write_bundle(tmp_path / "b", a_manifest(), {"model.onnx": tmp_path / "source"}).read()
+        == b"from a file"
+    )
 
 
 def test_writing_replaces_a_bundle_and_nothing_else(tmp_path: Path, bundle: Bundle) -> None:
@@ -147,8 +181,18 @@ def test_no_bundle_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "not json", "[1]", "null", "3", '{"a": NaN}', "\ufeff{}", "[" * 100000,
-     '{"format_version": 1' + "0" * 9999 + "}"],
+    [
+        "",
+        "{",
+        "not json",
+        "[1]",
+        "null",
+        "3",
+        '{"a": NaN}',
+        "\ufeff{}",
+        "[" * 100000,
+        '{"format_version": 1' + "0" * 9999 + "}",
+    ],
 )
 def test_manifest_that_is_not_one(bundle: Bundle, text: str) -> None:
     (bundle.path / MANIFEST).write_text(text, encoding="utf-8")
@@ -168,7 +212,10 @@ def test_endless_manifest(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None, True, 1.0])
 def test_unknown_format_version(bundle: Bundle, version: Any) -> None:
-    refused(rewrite(bundle, lambda d: d.update(format_version=version)), "format_version .*export the model again")
+    refused(
+        rewrite(bundle, lambda d: d.update(format_version=version)),
+        "format_version .*export the model again",
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,13 +252,19 @@ def test_fields_that_are_wrong(bundle: Bundle, change: Any, message: str) -> Non
     refused(rewrite(bundle, change), message)
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "..", "a/b", "a\\b", "C:model.onnx", "..\\x", "./x"])
+@pytest.mark.parametrize(
+    "name", ["../model.onnx", "/etc/passwd", "..", "a/b", "a\\b", "C:model.onnx", "..\\x", "./x"]
+)
 def test_file_outside_the_folder(bundle: Bundle, name: str) -> None:
-    refused(rewrite(bundle, lambda d: d.update(files={name: d["files"]["model.onnx"]}, primary=name)),
-            "manifest names a file outside its folder")
+    refused(
+        rewrite(bundle, lambda d: d.update(files={name: d["files"]["model.onnx"]}, primary=name)),
+        "manifest names a file outside its folder",
+    )
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", "\ud800", "x" * 200, ".hidden", MANIFEST, "-rf", "a\0"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\nb", "\ud800", "x" * 200, ".hidden", MANIFEST, "-rf", "a\0"]
+)
 def test_file_names_that_are_not_plain(bundle: Bundle, name: str) -> None:
     refused(rewrite(bundle, lambda d: d["files"].update({name: "0" * 64})), "not a plain file name")
 
@@ -263,17 +316,27 @@ def test_bytes_that_are_no_model(bundle: Bundle) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 def _paths(data: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     return [prefix, *(path for key, value in items for path in _paths(value, (*prefix, key)))]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_mutated_manifest_raises_bundle_error_or_reads(bundle: Bundle, data: st.DataObject) -> None:
     whole = bundle.manifest.to_json()
@@ -295,7 +358,9 @@ def test_mutated_manifest_raises_bundle_error_or_reads(bundle: Bundle, data: st.
     _opens_or_bundle_error(bundle, json.dumps(mutated).encode())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_mutated_bytes_raise_bundle_error_or_read(bundle: Bundle, data: st.DataObject) -> None:
     content = bytearray(bundle.manifest.dumps().encode())

@@ -1,4 +1,5 @@
-"""The command line as a user meets it: JSON that later work relies on, help that teaches, errors of one line."""
+"""The command line as a user meets it: JSON that later work relies on, help that teaches, errors of
+one line."""
 
 from __future__ import annotations
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from edgeface.bundle import Bundle
 
 
-
 @pytest.fixture(scope="session")
 def bundle(exported: Callable[..., Bundle]) -> str:
     return str(exported("onnx").path)
@@ -47,7 +47,10 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> 
     (folder / "text.jpg").write_text("not an image")
     whole = cv2.imencode(".jpg", astronaut)[1].tobytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return {p.stem: str(p) for p in folder.iterdir()} | {"missing": str(folder / "missing.jpg"), "folder": str(folder)}
+    return {p.stem: str(p) for p in folder.iterdir()} | {
+        "missing": str(folder / "missing.jpg"),
+        "folder": str(folder),
+    }
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -66,17 +69,28 @@ def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     for name, verb in VERBS.items():
         assert re.search(rf"^  {name} +{re.escape(verb.summary)}$", out, re.MULTILINE), name
-        assert verb.summary[0].isupper() and verb.summary.endswith(".") and f"\n{verb.task}:\n" in out
+        assert (
+            verb.summary[0].isupper() and verb.summary.endswith(".") and f"\n{verb.task}:\n" in out
+        )
 
 
 def test_every_module_of_a_verb_is_listed() -> None:
     helpers = {"app", "flags", "interrupts", "output", "program", "terminal"}
-    modules = {path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")} - helpers
+    modules = {
+        path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")
+    } - helpers
     assert modules == set(VERBS) - set(CHECKOUT_VERBS)
 
 
-@pytest.mark.parametrize(("verb", "cls"), [
-    ("train", TrainOptions), ("search", StudyOptions), ("autofem", AutoFEMOptions), ("bench", Protocol)])
+@pytest.mark.parametrize(
+    ("verb", "cls"),
+    [
+        ("train", TrainOptions),
+        ("search", StudyOptions),
+        ("autofem", AutoFEMOptions),
+        ("bench", Protocol),
+    ],
+)
 def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgeface: Command) -> None:
     output = "".join(edgeface(verb, "--help")[1].split())
     flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights"))]
@@ -87,8 +101,16 @@ def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgefac
 
 
 def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
-    code, out, _ = edgeface("detect", str(hopper_path), "--model", bundle, "--score-threshold", "0.3", "--format",
-                            "json")
+    code, out, _ = edgeface(
+        "detect",
+        str(hopper_path),
+        "--model",
+        bundle,
+        "--score-threshold",
+        "0.3",
+        "--format",
+        "json",
+    )
     (item,) = json.loads(out)
     assert code == 0 and item["image"] == str(hopper_path) and item["faces"]
     assert all(set(face) == {"box", "score"} and len(face["box"]) == 4 for face in item["faces"])
@@ -122,7 +144,9 @@ def test_detect_saves_photo_folder_and_video(
     (tmp_path / "in" / "deep").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "in" / "a.png"), photo)
     cv2.imwrite(str(tmp_path / "in" / "deep" / "a.jpg"), photo)
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128)
+    )
     for _ in range(4):
         writer.write(cv2.resize(photo, (160, 128)))
     writer.release()
@@ -131,14 +155,27 @@ def test_detect_saves_photo_folder_and_video(
     assert cv2.imread(str(tmp_path / "out.png")).shape == photo.shape
     assert (cv2.imread(str(tmp_path / "out.png")) != photo).any()
     assert edgeface("detect", str(tmp_path / "in"), *flags, "--save", str(tmp_path / "out"))[0] == 0
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
-        "a.png", "deep/a.jpg"]
-    code, out, _ = edgeface("detect", str(tmp_path / "clip.avi"), *flags, "--save", str(tmp_path / "out.mp4"),
-                            "--format", "json")
+    assert sorted(
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")
+    ) == ["a.png", "deep/a.jpg"]
+    code, out, _ = edgeface(
+        "detect",
+        str(tmp_path / "clip.avi"),
+        *flags,
+        "--save",
+        str(tmp_path / "out.mp4"),
+        "--format",
+        "json",
+    )
     assert code == 0 and len(json.loads(out)) == 4
     saved = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     assert saved.get(cv2.CAP_PROP_FRAME_COUNT) == 4
-    assert edgeface("detect", str(tmp_path / "clip.avi"), *flags, "--max-frames", "2", "--format", "json")[0] == 0
+    assert (
+        edgeface(
+            "detect", str(tmp_path / "clip.avi"), *flags, "--max-frames", "2", "--format", "json"
+        )[0]
+        == 0
+    )
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -156,11 +193,16 @@ def test_an_error_leaves_no_half_written_video(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["clip.avi"]
 
 
-@pytest.mark.parametrize(("kind", "word"), [("zero", "empty"), ("text", "not an image"), ("cut", "truncated"),
-                                            ("missing", "no image")])
-def test_bad_images(edgeface: Command, bundle: str, damaged: dict[str, str], kind: str,
-                    word: str, tmp_path: Path) -> None:
-    code, _, err = edgeface("detect", damaged[kind], "--model", bundle, "--save", str(tmp_path / "out.png"))
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("zero", "empty"), ("text", "not an image"), ("cut", "truncated"), ("missing", "no image")],
+)
+def test_bad_images(
+    edgeface: Command, bundle: str, damaged: dict[str, str], kind: str, word: str, tmp_path: Path
+) -> None:
+    code, _, err = edgeface(
+        "detect", damaged[kind], "--model", bundle, "--save", str(tmp_path / "out.png")
+    )
     assert code == 2 and err.count("\n") == 1 and word in err
     assert list(tmp_path.iterdir()) == []
 
@@ -168,13 +210,20 @@ def test_bad_images(edgeface: Command, bundle: str, damaged: dict[str, str], kin
 def test_one_bad_image_does_not_end_the_run(
     edgeface: Command, bundle: str, damaged: dict[str, str], hopper_path: Path
 ) -> None:
-    code, out, err = edgeface("detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json")
+    code, out, err = edgeface(
+        "detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json"
+    )
     assert code == 2 and err.count("\n") == 1
     assert [item["image"] for item in json.loads(out)] == [str(hopper_path)]
 
 
-def test_ctrl_c_prints_what_was_found(edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_prints_what_was_found(
+    edgeface: Command,
+    bundle: str,
+    hopper_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from edgeface.detector import Detector
 
     whole, seen = Detector.detect, []
@@ -186,15 +235,25 @@ def test_ctrl_c_prints_what_was_found(edgeface: Command, bundle: str, hopper_pat
         return whole(self, image)
 
     monkeypatch.setattr(Detector, "detect", stop)
-    code, out, err = edgeface("detect", hopper_path, hopper_path, "--model", bundle, "--format", "json", "--save",
-                              tmp_path / "marked")
+    code, out, err = edgeface(
+        "detect",
+        hopper_path,
+        hopper_path,
+        "--model",
+        bundle,
+        "--format",
+        "json",
+        "--save",
+        tmp_path / "marked",
+    )
     assert code == 130 and len(json.loads(out)) == 1
     assert err == "stopped: 1 images were looked at, what was found in them is printed\n"
     assert len(list((tmp_path / "marked").iterdir())) == 1
 
 
-def test_names_of_files_cannot_speak_to_the_terminal(edgeface: Command, bundle: str, hopper_path: Path,
-                                                     tmp_path: Path) -> None:
+def test_names_of_files_cannot_speak_to_the_terminal(
+    edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path
+) -> None:
     evil = tmp_path / "a\x1b]0;title\x07[red].jpg"
     evil.write_bytes(hopper_path.read_bytes())
     (tmp_path / "b\x1b[2J.jpg").write_text("not an image")
@@ -222,35 +281,63 @@ def test_unusual_images_are_detected_not_refused(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (20000, 20)])
-def test_extreme_shapes(edgeface: Command, bundle: str, tmp_path: Path,
-                        shape: tuple[int, int]) -> None:
+def test_extreme_shapes(
+    edgeface: Command, bundle: str, tmp_path: Path, shape: tuple[int, int]
+) -> None:
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), np.zeros((*shape, 3), np.uint8))
     assert edgeface("detect", str(path), "--model", bundle, "--format", "json")[0] == 0
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("detect", "{photo}", "--model", "nonsense"), ("unknown model", "nonsense")),
-    (("detect", "{photo}", "--model", "{tmp}/none.safetensors"), ("cannot read weights", "none.safetensors")),
-    (("detect", "{photo}", "--model", "{tmp}/a.safetensors", "--weights", "{tmp}/file"), ("leave --weights out",)),
-    (("detect", "{photo}", "--format", "xml"), ("xml", "table, json")),
-    (("detect", "{photo}", "--model", "{bundle}", "--score-threshold", "2"), ("0 and 1",)),
-    (("detect", "{photo}", "--model", "{bundle}", "--size", "320"), ("fixed",)),
-    (("detect", "{photo}", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.png"), ("folder",)),
-    (("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.txt"), (".png",)),
-    (("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/file/a.png"), ("cannot write",)),
-    (("models", "--size", "641x480"), ("multiples of 32",)),
-    (("models", "--size", "big"), ("640x480",)),
-    (("eval", "--data", "{tmp}/nowhere", "--model", "{bundle}"), ("nowhere",)),
-    (("eval", "--data", "{tmp}", "--model", "{bundle}", "--scale", "3"), ("640",)),
-    (("train", "--data", "{tmp}", "--out", "{tmp}/run"), ("no annotations",)),
-    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--model", "nonsense"), ("unknown model",)),
-    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--size", "100"), ("multiple of 32",)),
-    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--annotations", "{tmp}/file"), ("file",)),
-    (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--device", "warp"), ("warp",)),
-])
-def test_mistakes_get_one_line(edgeface: Command, bundle: str, hopper_path: Path,
-                               tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("detect", "{photo}", "--model", "nonsense"), ("unknown model", "nonsense")),
+        (
+            ("detect", "{photo}", "--model", "{tmp}/none.safetensors"),
+            ("cannot read weights", "none.safetensors"),
+        ),
+        (
+            ("detect", "{photo}", "--model", "{tmp}/a.safetensors", "--weights", "{tmp}/file"),
+            ("leave --weights out",),
+        ),
+        (("detect", "{photo}", "--format", "xml"), ("xml", "table, json")),
+        (("detect", "{photo}", "--model", "{bundle}", "--score-threshold", "2"), ("0 and 1",)),
+        (("detect", "{photo}", "--model", "{bundle}", "--size", "320"), ("fixed",)),
+        (
+            ("detect", "{photo}", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.png"),
+            ("folder",),
+        ),
+        (("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.txt"), (".png",)),
+        (
+            ("detect", "{photo}", "--model", "{bundle}", "--save", "{tmp}/file/a.png"),
+            ("cannot write",),
+        ),
+        (("models", "--size", "641x480"), ("multiples of 32",)),
+        (("models", "--size", "big"), ("640x480",)),
+        (("eval", "--data", "{tmp}/nowhere", "--model", "{bundle}"), ("nowhere",)),
+        (("eval", "--data", "{tmp}", "--model", "{bundle}", "--scale", "3"), ("640",)),
+        (("train", "--data", "{tmp}", "--out", "{tmp}/run"), ("no annotations",)),
+        (
+            ("train", "--data", "{tmp}", "--out", "{tmp}/run", "--model", "nonsense"),
+            ("unknown model",),
+        ),
+        (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--size", "100"), ("multiple of 32",)),
+        (
+            ("train", "--data", "{tmp}", "--out", "{tmp}/run", "--annotations", "{tmp}/file"),
+            ("file",),
+        ),
+        (("train", "--data", "{tmp}", "--out", "{tmp}/run", "--device", "warp"), ("warp",)),
+    ],
+)
+def test_mistakes_get_one_line(
+    edgeface: Command,
+    bundle: str,
+    hopper_path: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
     (tmp_path / "file").write_text("")
     filled = [a.format(photo=hopper_path, bundle=bundle, tmp=tmp_path) for a in arguments]
     failed(edgeface(*filled), *words)
@@ -262,7 +349,10 @@ def test_models_json(edgeface: Command) -> None:
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0 and len(rows) >= 10
     published = rows["damofd-0.5g"]
-    assert (round(published["params"] / 1e6, 4), round(published["macs"] / 1e6, 1)) == (0.2582, 492.5)
+    assert (round(published["params"] / 1e6, 4), round(published["macs"] / 1e6, 1)) == (
+        0.2582,
+        492.5,
+    )
 
 
 def test_doctor_json_names_every_backend(edgeface: Command) -> None:
@@ -280,8 +370,20 @@ def test_doctor_json_names_every_backend(edgeface: Command) -> None:
 def test_closed_pipe_is_no_error(bundle: str, hopper_path: Path) -> None:
     """``edgeface detect ... | head -0`` ends quietly."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeface", "detect", str(hopper_path), "--model", bundle, "--format", "json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [
+            sys.executable,
+            "-m",
+            "edgeface",
+            "detect",
+            str(hopper_path),
+            "--model",
+            bundle,
+            "--format",
+            "json",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     err = process.stderr.read()

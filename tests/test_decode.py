@@ -1,4 +1,5 @@
-"""The decoder against a loop over cells, NMS against the textbook, and both against damaged outputs."""
+"""The decoder against a loop over cells, NMS against the textbook, and both against damaged
+outputs."""
 
 from __future__ import annotations
 
@@ -16,8 +17,13 @@ from edgeface.decode import HeadLayout, check_outputs, decode, decode_all, head_
 from edgeface.errors import ModelError
 
 Heads = dict[str, NDArray[np.float32]]
-LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0), HeadLayout(strides=(16, 64), anchors=3),
-           HeadLayout(landmarks=5), HeadLayout(anchors=2, offset=0.0, landmarks=5)]
+LAYOUTS = [
+    HeadLayout(),
+    HeadLayout(anchors=2, offset=0.0),
+    HeadLayout(strides=(16, 64), anchors=3),
+    HeadLayout(landmarks=5),
+    HeadLayout(anchors=2, offset=0.0, landmarks=5),
+]
 
 
 def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -> Heads:
@@ -26,7 +32,9 @@ def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -
     for stride in layout.strides:
         cells = (1, height // stride, width // stride)
         outputs[f"cls_{stride}"] = random.normal(-1, 2, (*cells, layout.anchors)).astype(np.float32)
-        outputs[f"box_{stride}"] = random.uniform(0, 4, (*cells, 4 * layout.anchors)).astype(np.float32)
+        outputs[f"box_{stride}"] = random.uniform(0, 4, (*cells, 4 * layout.anchors)).astype(
+            np.float32
+        )
         if layout.landmarks:
             points = random.normal(0, 2, (*cells, 10 * layout.anchors))
             outputs[f"kps_{stride}"] = points.astype(np.float32)
@@ -45,15 +53,27 @@ def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[Fa
         for row, column, anchor in np.ndindex(*cls.shape[1:]):
             score = 1 / (1 + math.exp(-float(cls[0, row, column, anchor])))
             if score >= threshold:
-                left, top, right, bottom = (float(v) for v in box[0, row, column, 4 * anchor : 4 * anchor + 4])
+                left, top, right, bottom = (
+                    float(v) for v in box[0, row, column, 4 * anchor : 4 * anchor + 4]
+                )
                 x, y = column + layout.offset, row + layout.offset
                 points = []
                 for i in range(layout.landmarks):
                     values = outputs[f"kps_{stride}"][0, row, column]
                     dx, dy = (float(values[10 * anchor + 2 * i + axis]) for axis in (0, 1))
                     points.append([(x + dx) * stride, (y + dy) * stride])
-                found.append((score, [(x - left) * stride, (y - top) * stride, (x + right) * stride,
-                                      (y + bottom) * stride], points))
+                found.append(
+                    (
+                        score,
+                        [
+                            (x - left) * stride,
+                            (y - top) * stride,
+                            (x + right) * stride,
+                            (y + bottom) * stride,
+                        ],
+                        points,
+                    )
+                )
     return sorted(found, key=lambda item: -item[0])
 
 
@@ -84,8 +104,11 @@ def test_every_anchor_in_the_order_of_positions(layout: HeadLayout) -> None:
 
 def test_one_face_by_hand() -> None:
     layout = HeadLayout()
-    outputs = {name: np.full((1, 64 // s, 96 // s, c), -20, np.float32)
-               for s in layout.strides for name, c in ((f"cls_{s}", 1), (f"box_{s}", 4))}
+    outputs = {
+        name: np.full((1, 64 // s, 96 // s, c), -20, np.float32)
+        for s in layout.strides
+        for name, c in ((f"cls_{s}", 1), (f"box_{s}", 4))
+    }
     outputs["cls_16"][0, 1, 2, 0] = 0.0
     outputs["box_16"][0, 1, 2] = (1, 0.5, 2, 0.25)
     boxes, scores, _ = decode(outputs, layout, 0.5)
@@ -111,13 +134,20 @@ def test_order_is_score_then_position() -> None:
 def _all_boxes(outputs: Heads, stride: int) -> NDArray[np.float64]:
     box = outputs[f"box_{stride}"][0].astype(float)
     rows, columns = np.mgrid[: box.shape[0], : box.shape[1]] + 0.5
-    return np.stack((columns - box[..., 0], rows - box[..., 1], columns + box[..., 2], rows + box[..., 3]),
-                    -1).reshape(-1, 4) * stride
+    return (
+        np.stack(
+            (columns - box[..., 0], rows - box[..., 1], columns + box[..., 2], rows + box[..., 3]),
+            -1,
+        ).reshape(-1, 4)
+        * stride
+    )
 
 
 def test_thresholds_at_the_ends() -> None:
     outputs = random_outputs(HeadLayout(), 96, 64)
-    assert len(decode(outputs, HeadLayout(), 0)[0]) == sum(outputs[f"cls_{s}"].size for s in (8, 16, 32))
+    assert len(decode(outputs, HeadLayout(), 0)[0]) == sum(
+        outputs[f"cls_{s}"].size for s in (8, 16, 32)
+    )
     boxes, scores, _ = decode(outputs, HeadLayout(), 1)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
     none = decode(random_outputs(LAYOUTS[-1], 96, 64), LAYOUTS[-1], 1).landmarks
@@ -169,7 +199,9 @@ def test_a_box_that_nobody_reads_may_be_anything() -> None:
         ("kps_8", np.zeros((1, 7, 12, 10), np.float32), "cls_8 and kps_8 differ in rows"),
     ],
 )
-def test_outputs_that_do_not_fit(name: str, array: NDArray[np.float32] | None, message: str) -> None:
+def test_outputs_that_do_not_fit(
+    name: str, array: NDArray[np.float32] | None, message: str
+) -> None:
     outputs = random_outputs(HeadLayout(landmarks=5), 96, 64)
     if array is None:
         del outputs[name]
@@ -208,7 +240,11 @@ def test_head_layout_round_trip() -> None:
     with pytest.raises(ModelError, match="unknown box coding"):
         HeadLayout.from_json({"coding": "polar"})
     wrong: list[dict[str, Any]] = [
-        {"strides": []}, {"strides": [16, 8]}, {"anchors": 0}, {"offset": 2.0}, {"activation": "softmax"},
+        {"strides": []},
+        {"strides": [16, 8]},
+        {"anchors": 0},
+        {"offset": 2.0},
+        {"activation": "softmax"},
         {"landmarks": 4},
     ]
     for bad in wrong:
@@ -216,12 +252,15 @@ def test_head_layout_round_trip() -> None:
             HeadLayout.from_json(bad)
 
 
-# Small whole numbers: the exact overlap is a ratio of integers, so that a tie with the threshold is decided alike.
+# Small whole numbers: the exact overlap is a ratio of integers, so that a tie with the threshold is
+# decided alike.
 CORNERS = st.integers(0, 12)
 BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS)
 
 
-def textbook_nms(boxes: list[tuple[int, ...]], scores: list[float], numerator: int, denominator: int) -> list[int]:
+def textbook_nms(
+    boxes: list[tuple[int, ...]], scores: list[float], numerator: int, denominator: int
+) -> list[int]:
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
         if all(not _exceeds(boxes[i], boxes[j], numerator, denominator) for j in kept):
@@ -238,10 +277,16 @@ def _exceeds(a: tuple[int, ...], b: tuple[int, ...], numerator: int, denominator
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(BOX, st.integers(-3, 3)), max_size=150), st.sampled_from([(1, 3), (1, 7), (3, 5)]))
-def test_nms_equals_the_textbook(items: list[tuple[tuple[int, ...], int]], threshold: tuple[int, int]) -> None:
+@given(
+    st.lists(st.tuples(BOX, st.integers(-3, 3)), max_size=150),
+    st.sampled_from([(1, 3), (1, 7), (3, 5)]),
+)
+def test_nms_equals_the_textbook(
+    items: list[tuple[tuple[int, ...], int]], threshold: tuple[int, int]
+) -> None:
     boxes, scores = [box for box, _ in items], [float(score) for _, score in items]
-    # The bounds are off the ratios that such boxes can have by less than float32 resolves: shift them a little up.
+    # The bounds are off the ratios that such boxes can have by less than float32 resolves: shift
+    # them a little up.
     iou = threshold[0] / threshold[1] + 1e-5
     found = nms(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), iou)
     assert found.tolist() == textbook_nms(boxes, scores, *threshold)
@@ -251,13 +296,17 @@ def test_nms_equals_the_textbook(items: list[tuple[tuple[int, ...], int]], thres
 def test_nms_across_blocks(count: int) -> None:
     random = np.random.default_rng(count)
     corner = random.uniform(0, 300, (count, 2))
-    boxes = np.concatenate((corner, corner + random.uniform(5, 60, (count, 2))), 1).astype(np.float32)
+    boxes = np.concatenate((corner, corner + random.uniform(5, 60, (count, 2))), 1).astype(
+        np.float32
+    )
     scores = random.uniform(0, 1, count).astype(np.float32)
     kept = nms(boxes, scores, 0.45)
     assert kept.tolist() == _quick_textbook(boxes, scores, 0.45)
 
 
-def _quick_textbook(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float) -> list[int]:
+def _quick_textbook(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float
+) -> list[int]:
     x1, y1, x2, y2 = boxes.astype(float).T
     area = (x2 - x1) * (y2 - y1)
     order = np.argsort(-scores, kind="stable")

@@ -107,14 +107,21 @@ def test_lines_grow_with_the_image() -> None:
     widths = []
     for side in (300, 3000):
         box = np.array([[side / 4, side / 4, side / 2, side / 2]], np.float32)
-        drawn = draw(np.zeros((side, side, 3), np.uint8), Detections(box, np.ones(1, np.float32)), scores=False)
+        drawn = draw(
+            np.zeros((side, side, 3), np.uint8),
+            Detections(box, np.ones(1, np.float32)),
+            scores=False,
+        )
         widths.append(int(drawn[side * 3 // 8, : side * 3 // 8, 1].astype(bool).sum()))
     assert widths[0] == 1 and 8 <= widths[1] <= 12
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (5, 7)])
 def test_draw_on_any_image(shape: tuple[int, int]) -> None:
-    faces = Detections(np.array([[0, 0, shape[1], shape[0]]], np.float32), np.ones(1, np.float32),
-                       np.zeros((1, 5, 2), np.float32))
+    faces = Detections(
+        np.array([[0, 0, shape[1], shape[0]]], np.float32),
+        np.ones(1, np.float32),
+        np.zeros((1, 5, 2), np.float32),
+    )
     image: Any = np.zeros((*shape, 3), np.uint8)[:, ::-1]
     assert draw(image, faces).shape == (*shape, 3)

@@ -1,4 +1,5 @@
-"""Detector: where boxes land in the caller's image, whatever its size, and every wrong use refused in one line."""
+"""Detector: where boxes land in the caller's image, whatever its size, and every wrong use refused
+in one line."""
 
 from __future__ import annotations
 
@@ -37,12 +38,17 @@ class Spotter(Runner):
         self.seen.append((width, height))
         outputs = {}
         for stride in self.layout.strides:
-            outputs[f"cls_{stride}"] = np.full((1, height // stride, width // stride, 1), -20, np.float32)
-            outputs[f"box_{stride}"] = np.full((1, height // stride, width // stride, 4), 0.25, np.float32)
+            outputs[f"cls_{stride}"] = np.full(
+                (1, height // stride, width // stride, 1), -20, np.float32
+            )
+            outputs[f"box_{stride}"] = np.full(
+                (1, height // stride, width // stride, 4), 0.25, np.float32
+            )
             if self.layout.landmarks:
                 cells = (1, height // stride, width // stride)
                 outputs[f"kps_{stride}"] = np.zeros((*cells, 10), np.float32)
-        # Edges with sub-pixel precision: the brightness of a resized edge pixel is its covered share.
+        # Edges with sub-pixel precision: the brightness of a resized edge pixel is its covered
+        # share.
         bright = batch[0, :, :, 0] / 255.0
         if bright.max() > 0.5:
             edges = []
@@ -72,13 +78,26 @@ def scene(width: int, height: int) -> tuple[Any, list[int]]:
     return image, box
 
 
-SIZES = [(640, 480), (480, 640), (1280, 960), (2000, 1501), (333, 777), (100, 90), (3000, 400), (64, 64)]
+SIZES = [
+    (640, 480),
+    (480, 640),
+    (1280, 960),
+    (2000, 1501),
+    (333, 777),
+    (100, 90),
+    (3000, 400),
+    (64, 64),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("fixed", "side"), [((640, 480), None), ((320, 320), None), (None, None), (None, 333),
-                                             (None, "original")])
-def test_boxes_land_on_the_object(size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None) -> None:
+@pytest.mark.parametrize(
+    ("fixed", "side"),
+    [((640, 480), None), ((320, 320), None), (None, None), (None, 333), (None, "original")],
+)
+def test_boxes_land_on_the_object(
+    size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None
+) -> None:
     image, box = scene(*size)
     found = Detector(Spotter(fixed), size=side).detect(image)
     assert len(found) == 1
@@ -90,8 +109,9 @@ def test_boxes_land_on_the_object(size: tuple[int, int], fixed: tuple[int, int] 
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("fixed", "side"), [((640, 480), None), (None, None), (None, 333),
-                                             (None, "original")])
+@pytest.mark.parametrize(
+    ("fixed", "side"), [((640, 480), None), (None, None), (None, 333), (None, "original")]
+)
 def test_landmarks_are_in_px_of_the_image(
     size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None
 ) -> None:
@@ -130,12 +150,20 @@ def test_landmarks_follow_their_boxes_through_nms_and_clipping() -> None:
 @pytest.mark.parametrize(
     ("size", "side", "expected"),
     [
-        ((1024, 683), None, (640, 448)), ((683, 1024), None, (448, 640)), ((100, 50), None, (640, 320)),
-        ((1024, 683), 1024, (1024, 704)), ((500, 375), "original", (512, 384)), ((20000, 20), None, (640, 32)),
-        ((20000, 20), "original", (20000, 32)), ((1, 1), "original", (32, 32)), ((1, 1), None, (640, 640)),
+        ((1024, 683), None, (640, 448)),
+        ((683, 1024), None, (448, 640)),
+        ((100, 50), None, (640, 320)),
+        ((1024, 683), 1024, (1024, 704)),
+        ((500, 375), "original", (512, 384)),
+        ((20000, 20), None, (640, 32)),
+        ((20000, 20), "original", (20000, 32)),
+        ((1, 1), "original", (32, 32)),
+        ((1, 1), None, (640, 640)),
     ],
 )
-def test_network_size(size: tuple[int, int], side: int | str | None, expected: tuple[int, int]) -> None:
+def test_network_size(
+    size: tuple[int, int], side: int | str | None, expected: tuple[int, int]
+) -> None:
     spotter = Spotter()
     detector = Detector(spotter, size=side)
     assert detector.network_size(*size) == expected
@@ -159,7 +187,10 @@ def test_boxes_are_clipped_and_those_in_the_padding_dropped() -> None:
         def _run_one(self, batch: Any) -> Heads:
             outputs = super()._run_one(batch)
             outputs["cls_32"][0, 0, 0], outputs["box_32"][0, 0, 0] = 3, 20  # far over all edges
-            outputs["cls_32"][0, -1, -1], outputs["box_32"][0, -1, -1] = 2, 0.4  # bottom right: padding
+            outputs["cls_32"][0, -1, -1], outputs["box_32"][0, -1, -1] = (
+                2,
+                0.4,
+            )  # bottom right: padding
             return outputs
 
     found = Detector(Wide((640, 480))).detect(np.zeros((100, 200, 3), np.uint8))
@@ -235,7 +266,9 @@ def test_open_bundle(exported: Callable[..., Bundle], astronaut: Any) -> None:
     with Detector.open(bundle.path, score_threshold=0.3) as detector:
         found = detector.detect(astronaut)
     assert len(found) > 0 and (found.boxes >= 0).all() and (found.boxes <= 512).all()
-    with Detector.open(str(bundle.path / "manifest.json"), threads=2, score_threshold=0.3) as detector:
+    with Detector.open(
+        str(bundle.path / "manifest.json"), threads=2, score_threshold=0.3
+    ) as detector:
         assert len(detector.detect(astronaut)) == len(found)
     with pytest.raises(OptionError, match="fixed at"):
         Detector.open(bundle.path, size=320)
@@ -243,7 +276,9 @@ def test_open_bundle(exported: Callable[..., Bundle], astronaut: Any) -> None:
 
 def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="unknown model 'edgefase-n': no such Bundle folder, and the zoo has"):
+    with pytest.raises(
+        ModelError, match="unknown model 'edgefase-n': no such Bundle folder, and the zoo has"
+    ):
         Detector.open("edgefase-n")
     with pytest.raises(BundleError, match="no Bundle at"):
         Detector.open(tmp_path / "none")
@@ -253,7 +288,9 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Detector.open("scrfd-34g")
 
 
-def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astronaut: Any, tmp_path: Path) -> None:
+def test_own_weights_for_a_network_by_name(
+    exported: Callable[..., Bundle], astronaut: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from edgeface import zoo
     from edgeface.zoo import save_weights
@@ -261,17 +298,35 @@ def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astr
     shipped = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(shipped.read_bytes())
-    found = [Detector.open("edgeface-n", size=320, weights=weights).detect(astronaut) for weights in (None, copy)]
+    found = [
+        Detector.open("edgeface-n", size=320, weights=weights).detect(astronaut)
+        for weights in (None, copy)
+    ]
     assert found[0] == found[1] and len(found[0]) > 0
     save_weights(zoo.load_network("edgeface-n"), alone := tmp_path / "alone.safetensors")
     assert Detector.open(str(alone), size=320).detect(astronaut) == found[0]
     refusals: list[tuple[str, Path, type[Exception], str]] = [
-        ("eresfd-16", copy, ModelError, r"mine.safetensors: the weights do not fit eresfd-16: .* is absent, expected "
-                                        r".*: name its network with --model"),
+        (
+            "eresfd-16",
+            copy,
+            ModelError,
+            r"mine.safetensors: the weights do not fit eresfd-16: .* is absent, expected "
+            r".*: name its network with --model",
+        ),
         ("edgeface-n", tmp_path / "none", ModelError, "cannot read weights .*none"),
-        ("edgefase-n", copy, OptionError, "are for a network, not for 'edgefase-n': name one that `edgeface models`"),
+        (
+            "edgefase-n",
+            copy,
+            OptionError,
+            "are for a network, not for 'edgefase-n': name one that `edgeface models`",
+        ),
         (str(exported("onnx").path), copy, OptionError, "a Bundle has weights of its own"),
-        (str(alone), copy, OptionError, "alone.safetensors is a file of weights: leave --weights out"),
+        (
+            str(alone),
+            copy,
+            OptionError,
+            "alone.safetensors is a file of weights: leave --weights out",
+        ),
     ]
     for model, weights, error, said in refusals:
         with pytest.raises(error, match=said) as caught:
@@ -281,9 +336,12 @@ def test_own_weights_for_a_network_by_name(exported: Callable[..., Bundle], astr
 
 def test_equal_across_processes(exported: Callable[..., Bundle], hopper_path: Path) -> None:
     program = (
-        "import json, sys; from edgeface import Detector\n"
-        "print(json.dumps(Detector.open(sys.argv[1], score_threshold=0.3).detect(sys.argv[2]).to_json()))"
+        "import json, sys; from edgeface import"
+        " Detector\nprint(json.dumps(Detector.open(sys.argv[1],"
+        " score_threshold=0.3).detect(sys.argv[2]).to_json()))"
     )
     command = [sys.executable, "-c", program, str(exported("onnx").path), str(hopper_path)]
-    texts = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    texts = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    ]
     assert texts[0] == texts[1] and json.loads(texts[0])

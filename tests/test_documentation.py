@@ -12,13 +12,22 @@ from edgeface.cli.app import VERBS, load
 from edgeface.deprecations import MODULES
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)
 
 
 def commands(text: str) -> list[str]:
     """Lines of code blocks, and code within sentences, that call the command line."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [line for language, block in blocks if not language for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line
+        for language, block in blocks
+        if not language
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
     sentences = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", sentences)]
     calls = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]
@@ -32,15 +41,21 @@ def test_every_command_exists_with_its_options(page: str) -> None:
         program, *words = shlex.split(call.replace("…", ""))
         if program == "make":
             targets = [word for word in words if "=" not in word]
-            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), call
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), (
+                call
+            )
             assert all(word.partition("=")[0] in makefile for word in words), call
         elif program == "python":
             module = words[1].replace(".", "/")
-            assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), call
+            assert (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file(), (
+                call
+            )
             assert words[1] not in MODULES, f"{call}: the new name"
         elif not words[0].startswith("-"):
             name = " ".join(words[:2]) if " ".join(words[:2]) in VERBS else words[0]
-            known = {flag for parameter in load(name).params for flag in parameter.opts} | {"--help"}
+            known = {flag for parameter in load(name).params for flag in parameter.opts} | {
+                "--help"
+            }
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= known, f"{call}: {used - known}"
 

@@ -22,11 +22,15 @@ def test_every_public_name_is_documented() -> None:
 @pytest.mark.parametrize("landmarks", [True, False])
 def test_detections_are_faces(landmarks: bool) -> None:
     points = np.arange(20, dtype=np.float32).reshape(2, 5, 2) if landmarks else None
-    found = Detections(np.arange(8, dtype=np.float32).reshape(2, 4), np.array([0.9, 0.5], np.float32), points)
+    found = Detections(
+        np.arange(8, dtype=np.float32).reshape(2, 4), np.array([0.9, 0.5], np.float32), points
+    )
     faces = list(found)
     assert len(faces) == len(found) and all(isinstance(face, Face) for face in faces)
     for i, (box, score, marks) in enumerate(faces):
-        assert (box == found.boxes[i]).all() and score == found.scores[i] and isinstance(score, float)
+        assert (
+            (box == found.boxes[i]).all() and score == found.scores[i] and isinstance(score, float)
+        )
         assert marks is None if points is None else (marks == points[i]).all()
     assert list(Detections.empty()) == []
 
@@ -36,7 +40,9 @@ def test_an_old_name_warns_and_works() -> None:
 
     for name in deprecations.NAMES:
         assert name not in edgeface.__all__
-    with pytest.warns(DeprecationWarning, match=r"edgeface\.HeadLayout is now edgeface\.decode\.HeadLayout"):
+    with pytest.warns(
+        DeprecationWarning, match=r"edgeface\.HeadLayout is now edgeface\.decode\.HeadLayout"
+    ):
         assert edgeface.HeadLayout is HeadLayout
 
 
@@ -51,5 +57,7 @@ def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
 
 def test_a_device_is_told_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
-    with pytest.raises(OptionError, match="this runs from a checkout of the project: clone it and run: make export"):
+    with pytest.raises(
+        OptionError, match="this runs from a checkout of the project: clone it and run: make export"
+    ):
         edgeface.export("edgeface-n", "onnx")

@@ -19,14 +19,33 @@ from edgeface.bundle import Bundle
 ROOT = Path(__file__).parents[1]
 
 HEAVY = (
-    "PIL", "ai_edge_quantizer", "export", "jax", "litert_converter", "litert_torch", "matplotlib", "onnx", "onnxscript",
-    "onnxsim", "quantize", "rich", "safetensors", "scipy", "skimage", "sklearn", "tensorflow", "torch", "torchvision",
-    "tqdm", "transformers", "typer", "yaml",
+    "PIL",
+    "ai_edge_quantizer",
+    "export",
+    "jax",
+    "litert_converter",
+    "litert_torch",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "quantize",
+    "rich",
+    "safetensors",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "tensorflow",
+    "torch",
+    "torchvision",
+    "tqdm",
+    "transformers",
+    "typer",
+    "yaml",
 )
 """everything that the project uses somewhere and a device must not need"""
 
-BLOCKER = textwrap.dedent(
-    f"""
+BLOCKER = textwrap.dedent(f"""
     import sys
 
     class Blocker:
@@ -35,18 +54,21 @@ BLOCKER = textwrap.dedent(
                 raise ModuleNotFoundError(f"No module named {{name!r}} (blocked by the test)", name=name)
 
     sys.meta_path.insert(0, Blocker())
-    """
-)
+    """)
 
 WITH_TORCH = ("models", "training", "search/autofem")
 """folders of edgeface that torch computes in: all others do without"""
 WITH_EXTRAS = ("evaluation", "predict", "search")
 """folders of which modules may ask for an extra"""
-ROOMS = sorted({path.parent.relative_to(ROOT / "edgeface").as_posix() for path in ROOT.glob("edgeface/**/*.py")}
-               - {*WITH_TORCH, "cli"})  # without typer, edgeface.cli says so itself: tests/cli
+ROOMS = sorted(
+    {
+        path.parent.relative_to(ROOT / "edgeface").as_posix()
+        for path in ROOT.glob("edgeface/**/*.py")
+    }
+    - {*WITH_TORCH, "cli"}
+)  # without typer, edgeface.cli says so itself: tests/cli
 
-IMPORT_ALL = textwrap.dedent(
-    """
+IMPORT_ALL = textwrap.dedent("""
     import importlib
     for module in sys.argv[1:]:
         try:
@@ -55,32 +77,37 @@ IMPORT_ALL = textwrap.dedent(
             if type(error).__name__ != "MissingExtraError":
                 raise
             print(error)
-    """
-)
+    """)
 
-DETECT = textwrap.dedent(
-    """
+DETECT = textwrap.dedent("""
     import sys
     import numpy as np
     from edgeface import Detector
     image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
     with Detector.open(sys.argv[1], score_threshold=0.0) as detector:
         print(len(detector.detect(image)) > 0)
-    """
-)
+    """)
 
 
 def run_python(code: str, *arguments: str, python: str = sys.executable) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    result = subprocess.run(
+        [python, "-c", code, *arguments], capture_output=True, text=True, env=environment
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
 def modules_of(room: str) -> list[str]:
     """Import names of the modules in a folder of edgeface; those in none: "."."""
-    paths = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "edgeface" / room).glob("*.py")]
-    return [".".join(path.parts).removesuffix(".__init__") for path in paths if path.name not in ("__main__", "cli")]
+    paths = [
+        path.relative_to(ROOT).with_suffix("") for path in (ROOT / "edgeface" / room).glob("*.py")
+    ]
+    return [
+        ".".join(path.parts).removesuffix(".__init__")
+        for path in paths
+        if path.name not in ("__main__", "cli")
+    ]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -90,13 +117,21 @@ def test_without_torch_every_module_imports_or_names_its_extra(room: str) -> Non
     assert not said or room in WITH_EXTRAS
 
 
-@pytest.mark.parametrize("module", ["edgeface.latency.agent", "edgeface.latency.examine", "edgeface.latency.worker"])
+@pytest.mark.parametrize(
+    "module", ["edgeface.latency.agent", "edgeface.latency.examine", "edgeface.latency.worker"]
+)
 def test_what_examines_a_bare_device_needs_the_standard_library_alone(module: str) -> None:
-    assert run_python(f"import sys, {module}; print('numpy' in sys.modules, 'cv2' in sys.modules)") == "False False"
+    assert (
+        run_python(f"import sys, {module}; print('numpy' in sys.modules, 'cv2' in sys.modules)")
+        == "False False"
+    )
 
 
 def test_import_edgeface_imports_next_to_nothing() -> None:
-    code = "import sys, edgeface; print(edgeface.__version__, 'numpy' in sys.modules, 'cv2' in sys.modules)"
+    code = (
+        "import sys, edgeface; print(edgeface.__version__, 'numpy' in sys.modules, 'cv2' in"
+        " sys.modules)"
+    )
     assert run_python(code) == "0.1.0 False False"
 
 
@@ -119,16 +154,14 @@ def test_detection_with_one_runtime(target: str, exported: Callable[..., Bundle]
 
 
 def test_zoo_name_without_torch_says_what_to_do() -> None:
-    code = BLOCKER + textwrap.dedent(
-        """
+    code = BLOCKER + textwrap.dedent("""
         from edgeface import Detector
         from edgeface.errors import EdgefaceError
         try:
             Detector.open("edgeface-n")
         except EdgefaceError as error:
             print(error)
-        """
-    )
+        """)
     expected = "edgeface[zoo]" if "edgeface-n" in zoo.names() else "ships without weights"
     assert expected in run_python(code)
 
@@ -143,10 +176,20 @@ def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_pat
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "edgeface", copy / "edgeface", ignore=shutil.ignore_patterns("__pycache__")
+    )
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = str(tmp_path / "venv" / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{copy}[{target}]"]
+    pip = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        f"{copy}[{target}]",
+    ]
     installed = subprocess.run(pip, capture_output=True, text=True)
     if installed.returncode != 0 and "connection" in installed.stderr.lower():
         pytest.skip("no package index can be reached")
@@ -154,5 +197,7 @@ def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_pat
     for name in ("torch", "typer", "scipy", "onnx"):
         check = [python, "-c", f"import {name}"]
         assert subprocess.run(check, capture_output=True).returncode != 0, f"{name} came along"
-    result = subprocess.run([python, "-c", DETECT, str(bundle.path)], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run(
+        [python, "-c", DETECT, str(bundle.path)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert result.stdout.strip() == "True", result.stderr

@@ -71,5 +71,7 @@ def test_no_descriptor_is_left_open() -> None:
 @pytest.mark.parametrize("code", ["import os; os.close(2)", "import sys; sys.stderr = None"])
 def test_a_process_without_stderr(code: str) -> None:
     code += "\nfrom edgeface.quiet import quiet\nwith quiet():\n    print('ran')\nprint('on')"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
     assert (run.returncode, run.stdout) == (0, "ran\non\n")

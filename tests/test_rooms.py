@@ -1,4 +1,5 @@
-"""What may import what: the folders of edgeface form no circle of two, and torch stays above what needs none."""
+"""What may import what: the folders of edgeface form no circle of two, and torch stays above what
+needs none."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ import pytest
 from test_light_import import WITH_TORCH
 
 PACKAGE = Path(__file__).parents[1] / "edgeface"
-MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
-           for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 """import name -> file"""
 TORCH_ROOMS = tuple(f"edgeface.{room.replace('/', '.')}" for room in WITH_TORCH)
 
@@ -23,7 +26,8 @@ def room_of(module: str) -> str:
 
 
 def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
-    """Modules of edgeface that run with ``tree``; those of imports inside functions only if ``inside``."""
+    """Modules of edgeface that run with ``tree``; those of imports inside functions only if
+    ``inside``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -31,16 +35,22 @@ def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in MODULES else node.module for name in names if node.module in MODULES)
+            yield from (
+                name if name in MODULES else node.module for name in names if node.module in MODULES
+            )
         elif inside or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from imported(node, inside)
 
 
 def arrows(inside: bool = True) -> set[tuple[str, str]]:
-    """(room, other room that it imports); without ``inside`` also without options, which are data wherever they lie"""
-    found = {(room_of(module), room_of(other)) for module, path in MODULES.items()
-             for other in imported(ast.parse(path.read_text(encoding="utf-8")), inside)
-             if inside or not other.endswith(".options")}
+    """(room, other room that it imports); without ``inside`` also without options, which are data
+    wherever they lie"""
+    found = {
+        (room_of(module), room_of(other))
+        for module, path in MODULES.items()
+        for other in imported(ast.parse(path.read_text(encoding="utf-8")), inside)
+        if inside or not other.endswith(".options")
+    }
     return {(a, b) for a, b in found if a != b and b != "edgeface"}
 
 

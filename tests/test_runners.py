@@ -27,8 +27,9 @@ pytest.importorskip("torch", reason="torch is not installed")
 Opener = Callable[..., Runner]
 
 FILES = [(target, precision, False, False) for target, precision in combinations()]
-FILES += [(target, "fp32", True, False) for target in export_targets()
-          if get_backend(target).dynamic]
+FILES += [
+    (target, "fp32", True, False) for target in export_targets() if get_backend(target).dynamic
+]
 FILES += [(target, precision, False, True) for target, precision in combinations("fp32", "int8")]
 KINDS = [("torch", "fp32", True, False), ("torch", "fp32", True, True), *FILES]
 Kind = tuple[str, str, bool, bool]
@@ -36,7 +37,8 @@ Kind = tuple[str, str, bool, bool]
 
 
 def _parameter(kind: Kind) -> Any:
-    """A kind as a test parameter; the fp16 files differ from fp32 in their weights only and cost a conversion each."""
+    """A kind as a test parameter; the fp16 files differ from fp32 in their weights only and cost a
+    conversion each."""
     target, precision, dynamic, landmarks = kind
     marks = [pytest.mark.slow] if precision == "fp16" else []
     name = "-".join((target, precision, *["dynamic"] * dynamic, *["landmarks"] * landmarks))
@@ -44,7 +46,9 @@ def _parameter(kind: Kind) -> Any:
 
 
 each_file = pytest.mark.parametrize("kind", [_parameter(kind) for kind in FILES], indirect=True)
-each_fp32 = pytest.mark.parametrize("kind", [_parameter(kind) for kind in KINDS if kind[1] == "fp32"], indirect=True)
+each_fp32 = pytest.mark.parametrize(
+    "kind", [_parameter(kind) for kind in KINDS if kind[1] == "fp32"], indirect=True
+)
 
 
 @pytest.fixture(params=[_parameter(kind) for kind in KINDS])
@@ -96,7 +100,11 @@ def test_what_it_says_of_itself(runner: Runner, kind: Kind, lively_size: tuple[i
     assert runner.model == "edgeface-n" and runner.dynamic == kind[2]
     assert runner.input_size == (None if kind[2] else lively_size)
     name, _, version = runner.runtime.partition(" ")
-    assert name in ("torch", *get_backend(kind[0]).distributions) if kind[0] != "torch" else name == "torch"
+    assert (
+        name in ("torch", *get_backend(kind[0]).distributions)
+        if kind[0] != "torch"
+        else name == "torch"
+    )
     assert version[0].isdigit()
 
 
@@ -136,7 +144,8 @@ def test_threads(opener: Opener, batch: Any, threads: int) -> None:
 
 
 def test_fast_mode_finds_the_same_faces(opener: Opener, kind: Kind, batch: Any) -> None:
-    """It says so; with the 8 bits of a bfloat16 mantissa, outputs stay within a tenth of their spread."""
+    """It says so; with the 8 bits of a bfloat16 mantissa, outputs stay within a tenth of their
+    spread."""
     with opener() as exact, opener(fast=True) as fast:
         expected, found = exact.run(batch), fast.run(batch)
         has_one = kind[0] != "torch" and get_backend(kind[0]).fast
@@ -197,12 +206,18 @@ def test_other_sizes(runner: Runner, source: Source) -> None:
 @each_fp32
 @pytest.mark.parametrize("name", ["astronaut", "hopper"])
 def test_same_boxes_as_torch(
-    opener: Opener, name: str, astronaut: Any, hopper_path: Path, source: Source,
+    opener: Opener,
+    name: str,
+    astronaut: Any,
+    hopper_path: Path,
+    source: Source,
     lively_size: tuple[int, int],
 ) -> None:
     """And landmarks: within 0.1 px of the photo at score > .3, scores within .001, same order."""
     image = astronaut if name == "astronaut" else read_image(hopper_path)
-    image = letterbox(image, *lively_size)[0]  # so that a file of any size sees what a fixed one sees
+    image = letterbox(image, *lively_size)[
+        0
+    ]  # so that a file of any size sees what a fixed one sees
     reference = _detect(TorchRunner(source.network), image)
     assert len(reference) > 5
     found = _detect(opener(), image)
@@ -221,7 +236,9 @@ def _detect(runner: Runner, image: Any) -> Detections:
         return detector.detect(image)
 
 
-def _rewritten(bundle: Bundle, folder: Path, files: dict[str, bytes] | None = None, **changes: Any) -> Bundle:
+def _rewritten(
+    bundle: Bundle, folder: Path, files: dict[str, bytes] | None = None, **changes: Any
+) -> Bundle:
     """A copy with other files or manifest fields, whose hashes match."""
     contents = {name: bundle.read(name) for name in bundle.manifest.files} | (files or {})
     return write_bundle(folder, dataclasses.replace(bundle.manifest, **changes), contents)
@@ -237,7 +254,11 @@ def _rewritten(bundle: Bundle, folder: Path, files: dict[str, bytes] | None = No
     ],
 )
 def test_a_file_that_breaks_its_manifest(
-    kind: Kind, exported: Callable[..., Bundle], tmp_path: Path, change: dict[str, Any], message: str
+    kind: Kind,
+    exported: Callable[..., Bundle],
+    tmp_path: Path,
+    change: dict[str, Any],
+    message: str,
 ) -> None:
     bundle = exported(*kind)
     if "width" in change and kind[2]:
@@ -266,7 +287,11 @@ def test_a_damaged_model_with_a_matching_hash(
     bundle = exported(*kind)
     for i, name in enumerate(bundle.manifest.files):
         content = bundle.read(name)
-        content = {"half": content[: len(content) // 2], "empty": b"", "text": b"not a model " * 50}[damage]
+        content = {
+            "half": content[: len(content) // 2],
+            "empty": b"",
+            "text": b"not a model " * 50,
+        }[damage]
         with pytest.raises(BundleError, match="cannot be loaded") as caught:
             open_runner(_rewritten(bundle, tmp_path / f"b{i}", {name: content}))
         assert "\n" not in str(caught.value)

@@ -23,13 +23,17 @@ HOPPER_FACE = (176, 112, 352, 336)
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Detector]:
+def detector(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Detector]:
     """edgeface-n as the zoo ships it, in each runtime; exported at 640x480."""
     model = "edgeface-n"
     if request.param != "torch":
         from export import ExportRequest, export_model, load_source
 
-        made = export_model(load_source(model), ExportRequest(request.param), tmp_path_factory.mktemp("dist"))
+        made = export_model(
+            load_source(model), ExportRequest(request.param), tmp_path_factory.mktemp("dist")
+        )
         model = str(made.bundle.path)
     with Detector.open(model, score_threshold=0.3) as opened:
         yield opened
@@ -44,12 +48,17 @@ def iou(a: NDArray[np.float32], b: tuple[int, ...]) -> float:
     w = min(a[2], b[2]) - max(a[0], b[0])
     h = min(a[3], b[3]) - max(a[1], b[1])
     overlap = max(w, 0) * max(h, 0)
-    return float(overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap))
+    return float(
+        overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap)
+    )
 
 
-@pytest.mark.parametrize(("photo", "face"), [("astronaut", ASTRONAUT_FACE), ("hopper", HOPPER_FACE)])
-def test_exactly_the_face_is_found(detector: Detector, request: pytest.FixtureRequest, photo: str,
-                                   face: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("photo", "face"), [("astronaut", ASTRONAUT_FACE), ("hopper", HOPPER_FACE)]
+)
+def test_exactly_the_face_is_found(
+    detector: Detector, request: pytest.FixtureRequest, photo: str, face: tuple[int, ...]
+) -> None:
     faces = detector.detect(request.getfixturevalue(photo), score_threshold=0.5)
     assert len(faces) == 1 and faces.scores[0] > 0.5 and iou(faces.boxes[0], face) > 0.5
 
@@ -66,7 +75,9 @@ def scene(astronaut: NDArray[np.uint8], hopper: NDArray[np.uint8]) -> NDArray[np
     canvas = np.zeros((480, 640, 3), np.uint8)
     canvas[:400, :400] = cv2.resize(astronaut, (400, 400), interpolation=cv2.INTER_AREA)
     canvas[200:480, 400:] = cv2.resize(hopper, (240, 280), interpolation=cv2.INTER_AREA)
-    canvas[400:, :80] = cv2.resize(astronaut[40:220, 140:320], (80, 80), interpolation=cv2.INTER_AREA)
+    canvas[400:, :80] = cv2.resize(
+        astronaut[40:220, 140:320], (80, 80), interpolation=cv2.INTER_AREA
+    )
     return canvas
 
 
@@ -76,7 +87,9 @@ def reference(scene: NDArray[np.uint8]) -> Detections:
         return torch_detector.detect(scene)
 
 
-def test_same_boxes_in_every_runtime(detector: Detector, scene: NDArray[np.uint8], reference: Detections) -> None:
+def test_same_boxes_in_every_runtime(
+    detector: Detector, scene: NDArray[np.uint8], reference: Detections
+) -> None:
     """Within 0.1 px at score > .3 of what torch finds."""
     faces = detector.detect(scene)
     assert len(faces) == len(reference) >= 3

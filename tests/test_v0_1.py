@@ -1,7 +1,9 @@
-"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its modules name their place.
+"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its
+modules name their place.
 
-The files in data/v0_1 were written by its code: a convnet of four stages with initial weights, exported to ONNX; three
-records of a latency table; a search in a space of small networks on a machine that was busy, so no figure in it counts.
+The files in data/v0_1 were written by its code: a convnet of four stages with initial weights,
+exported to ONNX; three records of a latency table; a search in a space of small networks on a
+machine that was busy, so no figure in it counts.
 """
 
 from __future__ import annotations
@@ -32,9 +34,15 @@ BUNDLE = DATA / "tiny-onnx-fp32-160x128"
 def test_the_text_of_every_network_is_what_it_was(name: str) -> None:
     """File names, seeds and hashes are drawn from it."""
     network = ARCHITECTURES[name]
-    texts = {"dumps": network.dumps(), "short": json.dumps(network.to_json()), "full": json.dumps(network.to_fields())}
+    texts = {
+        "dumps": network.dumps(),
+        "short": json.dumps(network.to_json()),
+        "full": json.dumps(network.to_fields()),
+    }
     written = json.loads((DATA / "architectures.json").read_text())[name]
-    assert {form: hashlib.sha256(text.encode()).hexdigest() for form, text in texts.items()} == written
+    assert {
+        form: hashlib.sha256(text.encode()).hexdigest() for form, text in texts.items()
+    } == written
     assert all(Architecture.from_json(json.loads(text)) == network for text in texts.values())
 
 
@@ -63,7 +71,9 @@ def test_a_latency_table_opens_and_is_written_as_it_was() -> None:
     assert table.to_text() == (DATA / "latency-640x480.json").read_text()
 
 
-def test_a_search_opens_and_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_opens_and_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pymoo", reason="pymoo is not installed")
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     from edgeface.search.study import Study, load_options

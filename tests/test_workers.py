@@ -1,4 +1,5 @@
-"""Tasks in this process, in others, and on a real Ray cluster of two machines: what they return, and that they end."""
+"""Tasks in this process, in others, and on a real Ray cluster of two machines: what they return,
+and that they end."""
 
 from __future__ import annotations
 
@@ -106,12 +107,16 @@ def note(item: list[Any]) -> int:
 
 def noted(folder: Path) -> list[tuple[int, int, str]]:
     """(item, process, machine) of each time that a task was begun."""
-    return [(int(path.stem), int(line.split()[0]), line.split()[1])
-            for path in folder.glob("*.log") for line in path.read_text().splitlines()]
+    return [
+        (int(path.stem), int(line.split()[0]), line.split()[1])
+        for path in folder.glob("*.log")
+        for line in path.read_text().splitlines()
+    ]
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy machine needs."""
+    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy
+    machine needs."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"
@@ -158,7 +163,9 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
         yield opened
 
 
-others = pytest.mark.parametrize("workers", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+others = pytest.mark.parametrize(
+    "workers", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
+)
 
 
 # What all have in common.
@@ -180,7 +187,9 @@ def test_what_can_be_passed(workers: Workers) -> None:
     assert workers.run(double, items) == [item * 2 for item in items]
 
 
-def test_own_error_comes_back_as_itself_and_stops_the_rest(workers: Workers, tmp_path: Path) -> None:
+def test_own_error_comes_back_as_itself_and_stops_the_rest(
+    workers: Workers, tmp_path: Path
+) -> None:
     journal = Journal()
     with pytest.raises(DeviceError) as raised:
         workers.run(fail_at_2, [[number, str(tmp_path)] for number in range(9)], journal)
@@ -189,7 +198,11 @@ def test_own_error_comes_back_as_itself_and_stops_the_rest(workers: Workers, tmp
     begun = noted(tmp_path)
     assert len(begun) < 9
     assert workers.run(double, [21]) == [42]
-    wait_for(lambda: all(gone(process) or process == os.getpid() for item, process, _ in begun if item > 2))
+    wait_for(
+        lambda: all(
+            gone(process) or process == os.getpid() for item, process, _ in begun if item > 2
+        )
+    )
 
 
 def test_own_error_with_arguments_of_its_own(workers: Workers) -> None:
@@ -236,8 +249,10 @@ def test_killed_workers_lose_and_double_nothing(
 @others
 def test_item_that_always_kills_is_named(workers: Workers, tmp_path: Path) -> None:
     journal = Journal()
-    with pytest.raises(WorkerError, match=r"^item 1 of test_workers:die_at_1 \(\[1, .*\) ended its worker 4 times: .+$"
-                       ):
+    with pytest.raises(
+        WorkerError,
+        match=r"^item 1 of test_workers:die_at_1 \(\[1, .*\) ended its worker 4 times: .+$",
+    ):
         workers.run(die_at_1, [[number, str(tmp_path)] for number in range(2)], journal)
     assert len(noted(tmp_path)) == RETRIES + 1 and set(journal) <= {(0, 0)}
 
@@ -274,8 +289,7 @@ def test_end_of_the_block_ends_the_processes() -> None:
     assert all(map(gone, pids))
 
 
-CALLER = textwrap.dedent(
-    """
+CALLER = textwrap.dedent("""
     import json, sys
     from edgeface.workers import open_workers
     from test_workers import stay
@@ -286,16 +300,18 @@ CALLER = textwrap.dedent(
                 workers.run(stay, [[number, folder] for number in range(6)])
         except KeyboardInterrupt:
             print("stopped")
-    """
-)
+    """)
 
 
 def interrupted(folder: Path, arguments: str, kill: signal.Signals) -> tuple[str, str]:
-    """stdout and stderr of a caller with two tasks running that gets the signal; no task of it goes on."""
+    """stdout and stderr of a caller with two tasks running that gets the signal; no task of it goes
+    on."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
     # A shell starts what runs in the background with SIGINT ignored.
     command = ["env", "--default-signal=INT", sys.executable, "-c", CALLER, str(folder), arguments]
-    caller = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    caller = subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     try:
         begun = wait_for(lambda: len(found := noted(folder)) == 2 and found)
         caller.send_signal(kill)
@@ -319,30 +335,41 @@ def test_killed_caller_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_tasks_run_on_both_machines_with_the_code_of_the_caller(connection: str, tmp_path: Path) -> None:
+def test_tasks_run_on_both_machines_with_the_code_of_the_caller(
+    connection: str, tmp_path: Path
+) -> None:
     with open_workers(connection) as workers:
-        go = threading.Thread(target=lambda: wait_for(lambda: len(noted(tmp_path)) == 2) and (tmp_path / "go").touch())
+        go = threading.Thread(
+            target=lambda: wait_for(lambda: len(noted(tmp_path)) == 2) and (tmp_path / "go").touch()
+        )
         go.start()
         assert workers.run(stay, [[number, str(tmp_path)] for number in range(4)]) == [0, 1, 2, 3]
         go.join()
-        [code, threads], = workers.run(code_folder, [0])
+        ([code, threads],) = workers.run(code_folder, [0])
     begun = noted(tmp_path)
-    assert len({machine for _, _, machine in begun}) == len({process for _, process, _ in begun}) == 2
+    assert (
+        len({machine for _, _, machine in begun}) == len({process for _, process, _ in begun}) == 2
+    )
     assert len(begun) == 4 and os.getpid() not in {process for _, process, _ in begun}
     assert Path(code).parents[1] != ROOT and threads == "1"
     assert (Path(code).parents[1] / "quantize" / "candidate.py").read_bytes() == (
-        ROOT / "quantize" / "candidate.py").read_bytes()
+        ROOT / "quantize" / "candidate.py"
+    ).read_bytes()
 
 
 @pytest.mark.slow
-def test_device_is_used_on_its_machine_by_one_task_at_a_time(connection: str, tmp_path: Path) -> None:
+def test_device_is_used_on_its_machine_by_one_task_at_a_time(
+    connection: str, tmp_path: Path
+) -> None:
     (tmp_path / "go").touch()
     with open_workers(connection, resource="pi") as workers:
         workers.run(stay, [[number, str(tmp_path)] for number in range(4)])
     assert len({machine for _, _, machine in noted(tmp_path)}) == 1
     with pytest.raises(WorkerError) as raised, open_workers(connection, resource="phone"):
         pass
-    assert """ray start --address=HOST:6379 --num-cpus=1 --resources='{"phone": 1}'""" in str(raised.value)
+    assert """ray start --address=HOST:6379 --num-cpus=1 --resources='{"phone": 1}'""" in str(
+        raised.value
+    )
 
 
 @pytest.mark.slow
@@ -350,17 +377,24 @@ def test_one_cluster_at_a_time(connection: str) -> None:
     for address in (connection, "auto"):
         with open_workers(address) as workers:
             assert workers.run(double, [1]) == [2]
-    with pytest.raises(WorkerError, match="is connected to the Ray cluster at"), open_workers("127.0.0.1:1"):
+    with (
+        pytest.raises(WorkerError, match="is connected to the Ray cluster at"),
+        open_workers("127.0.0.1:1"),
+    ):
         pass
 
 
 @pytest.mark.slow
-def test_killed_machine_loses_and_doubles_nothing(cluster: Any, connection: str, tmp_path: Path) -> None:
+def test_killed_machine_loses_and_doubles_nothing(
+    cluster: Any, connection: str, tmp_path: Path
+) -> None:
     third = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     lost: list[int] = []
 
     def kill() -> None:
-        (item, worker), = wait_for(lambda: [found[:2] for found in noted(tmp_path) if found[2] == third.node_id])
+        ((item, worker),) = wait_for(
+            lambda: [found[:2] for found in noted(tmp_path) if found[2] == third.node_id]
+        )
         for processes in third.all_processes.values():
             for each in processes:
                 each.process.kill()
@@ -371,7 +405,9 @@ def test_killed_machine_loses_and_doubles_nothing(cluster: Any, connection: str,
     journal, killer = Journal(), threading.Thread(target=kill)
     with open_workers(connection) as workers:
         killer.start()
-        assert workers.run(stay, [[number, str(tmp_path)] for number in range(8)], journal) == list(range(8))
+        assert workers.run(stay, [[number, str(tmp_path)] for number in range(8)], journal) == list(
+            range(8)
+        )
     killer.join()
     assert sorted(journal) == [(number, number) for number in range(8)]
     begun = Counter(item for item, _, _ in noted(tmp_path))
@@ -379,15 +415,20 @@ def test_killed_machine_loses_and_doubles_nothing(cluster: Any, connection: str,
 
 
 @pytest.mark.slow
-def test_device_that_vanishes(cluster: Any, connection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_that_vanishes(
+    cluster: Any, connection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edgeface.workers.cluster.LOOK_S", 0.5)
     monkeypatch.setattr("edgeface.workers.cluster.ABSENCE_S", 1.0)
     third = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, resources={"phone": 1})
     killer = threading.Thread(
-        target=lambda: wait_for(lambda: noted(tmp_path)) and third.kill_raylet(check_alive=False))
+        target=lambda: wait_for(lambda: noted(tmp_path)) and third.kill_raylet(check_alive=False)
+    )
     with open_workers(connection, resource="phone") as workers:
         killer.start()
-        with pytest.raises(WorkerError, match="'phone', are gone, with 3 of 3 tasks undone") as raised:
+        with pytest.raises(
+            WorkerError, match="'phone', are gone, with 3 of 3 tasks undone"
+        ) as raised:
             workers.run(stay, [[number, str(tmp_path)] for number in range(3)])
     killer.join()
     assert "ray start" in str(raised.value)

@@ -25,7 +25,9 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-@pytest.mark.parametrize("address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:", "127.0.0.1:99999", "[]:1"])
+@pytest.mark.parametrize(
+    "address", ["nowhere", "ray://127.0.0.1:10001", "127.0.0.1:", "127.0.0.1:99999", "[]:1"]
+)
 def test_no_address(address: str) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(WorkerError) as raised, open_workers(address):
@@ -44,5 +46,7 @@ def test_address_where_no_cluster_answers(listens: bool, monkeypatch: pytest.Mon
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(WorkerError) as raised, open_workers(address):
             pass
-    assert f"no Ray cluster answers {'this machine ' * listens}at {address}" in one_line(raised.value)
+    assert f"no Ray cluster answers {'this machine ' * listens}at {address}" in one_line(
+        raised.value
+    )
     assert "ray start --head" in str(raised.value)

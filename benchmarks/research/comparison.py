@@ -1,10 +1,12 @@
-"""``python -m benchmarks.research.comparison {find,table}``: is what the clock chose better than others as fast?
+"""``python -m benchmarks.research.comparison {find,table}``: is what the clock chose better than
+others as fast?
 
-find: on one target and precision, the latency of DamoFD-0.5G's backbone (with our neck and head, in the widths it was
-published with) is the budget. Within it are searched, in the same space, by the same score and with equal effort, the
-best network by measured latency, and the best by multiply-accumulates: of several limits the one whose winner comes
-nearest to the budget, measured. What was found is a JSON list of networks, which
-``python -m benchmarks.research.evidence train`` trains alike; table then shows their AP beside their latency.
+find: on one target and precision, the latency of DamoFD-0.5G's backbone (with our neck and head, in
+the widths it was published with) is the budget. Within it are searched, in the same space, by the
+same score and with equal effort, the best network by measured latency, and the best by
+multiply-accumulates: of several limits the one whose winner comes nearest to the budget, measured.
+What was found is a JSON list of networks, which ``python -m benchmarks.research.evidence train``
+trains alike; table then shows their AP beside their latency.
 """
 
 from __future__ import annotations
@@ -57,8 +59,12 @@ class Rival:
 
 def damofd() -> Architecture:
     """DamoFD-0.5G's backbone with neck fpn 16 and the plain head of its published widths."""
-    return Architecture("damofd-0.5g-plain", get_architecture("damofd-0.5g").backbone, PyramidSpec("fpn", 16),
-                        PlainHeadSpec(64, 2, depthwise=True))
+    return Architecture(
+        "damofd-0.5g-plain",
+        get_architecture("damofd-0.5g").backbone,
+        PyramidSpec("fpn", 16),
+        PlainHeadSpec(64, 2, depthwise=True),
+    )
 
 
 def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]:
@@ -67,42 +73,95 @@ def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]
     known, record = measured(rival, options, folder / "damofd.json", None, terminal)
     budget = known.ms(record)
     terminal.line(f"budget: {budget:.3f} ms, what {rival.name} takes")
-    timed = Study(dataclasses.replace(options, objective="budget", budget_ms=round(budget, 4)), folder / "clock",
-                  terminal.tick, terminal.note)
+    timed = Study(
+        dataclasses.replace(options, objective="budget", budget_ms=round(budget, 4)),
+        folder / "clock",
+        terminal.tick,
+        terminal.note,
+    )
     front = timed.run(_told(terminal, "by the clock"), [known])
     ms = timed.oracle.tables[SIZE].ms(timed.oracle.tables[SIZE].find(rival) or record)
-    return [_best("clock", front, ms), _best("macs", _counted(options, rival, budget, timed, folder, terminal), ms),
-            Rival("damofd", rival, timed.score(rival), ms, ms * record.low / record.ratio,
-                  ms * record.high / record.ratio)]
+    return [
+        _best("clock", front, ms),
+        _best("macs", _counted(options, rival, budget, timed, folder, terminal), ms),
+        Rival(
+            "damofd",
+            rival,
+            timed.score(rival),
+            ms,
+            ms * record.low / record.ratio,
+            ms * record.high / record.ratio,
+        ),
+    ]
 
 
-def measured(network: Architecture, options: StudyOptions, path: Path, known: LatencyTable | None,
-             terminal: Terminal) -> tuple[LatencyTable, Record]:
-    """The table in ``path``, else ``known``, with ``network`` measured. Raises DataError where that was too noisy."""
-    setting = Setting(options.device, options.target, options.precision, *COUNTED_AT, options.threads)
+def measured(
+    network: Architecture,
+    options: StudyOptions,
+    path: Path,
+    known: LatencyTable | None,
+    terminal: Terminal,
+) -> tuple[LatencyTable, Record]:
+    """The table in ``path``, else ``known``, with ``network`` measured. Raises DataError where that
+    was too noisy."""
+    setting = Setting(
+        options.device, options.target, options.precision, *COUNTED_AT, options.threads
+    )
     known = LatencyTable.load(path) if path.is_file() else known
     with open_device(options.device) as device:
-        known = measure(setting, [network], device, path.with_name("candidates"), known, progress=terminal.tick,
-                        grown=lambda t: t.save(path))
+        known = measure(
+            setting,
+            [network],
+            device,
+            path.with_name("candidates"),
+            known,
+            progress=terminal.tick,
+            grown=lambda t: t.save(path),
+        )
     record = known.find(network)
     if record is None:
-        raise DataError(f"{network.name} could not be measured well enough: run again when the machine is quiet")
+        raise DataError(
+            f"{network.name} could not be measured well enough: run again when the machine is quiet"
+        )
     return known, record
 
 
-def _counted(options: StudyOptions, rival: Architecture, budget: float, timed: Study, folder: Path,
-             terminal: Terminal) -> list[FrontNet]:
-    """The networks of the searches by multiply-accumulates, with the latency tables of ``timed``."""
+def _counted(
+    options: StudyOptions,
+    rival: Architecture,
+    budget: float,
+    timed: Study,
+    folder: Path,
+    terminal: Terminal,
+) -> list[FrontNet]:
+    """The networks of the searches by multiply-accumulates, with the latency tables of
+    ``timed``."""
     counted: list[FrontNet] = []
-    low, high = 0, len(LIMITS)  # more multiply-accumulates score higher and take longer: the largest limit that fits
+    low, high = (
+        0,
+        len(LIMITS),
+    )  # more multiply-accumulates score higher and take longer: the largest limit that fits
     while low < high:
         middle = (low + high) // 2
         mmacs = round(LIMITS[middle] * macs_of(rival, *COUNTED_AT) / 1e6, 1)
         # Nothing is learned between the rounds of such a search, so that they are one.
-        study = Study(dataclasses.replace(options, objective="budget", budget_mmacs=mmacs, rounds=1, picks=MEASURED,
-                                          generations=options.rounds * options.generations),
-                      folder / f"macs-{LIMITS[middle]}", terminal.tick, terminal.note)
-        nets = study.run(_told(terminal, f"by {mmacs:g} million multiply-accumulates"), timed.oracle.tables.values())
+        study = Study(
+            dataclasses.replace(
+                options,
+                objective="budget",
+                budget_mmacs=mmacs,
+                rounds=1,
+                picks=MEASURED,
+                generations=options.rounds * options.generations,
+            ),
+            folder / f"macs-{LIMITS[middle]}",
+            terminal.tick,
+            terminal.note,
+        )
+        nets = study.run(
+            _told(terminal, f"by {mmacs:g} million multiply-accumulates"),
+            timed.oracle.tables.values(),
+        )
         counted += nets
         fits = max(nets, key=lambda net: net.score).measured_ms <= budget
         low, high = (middle + 1, high) if fits else (low, middle)
@@ -111,7 +170,9 @@ def _counted(options: StudyOptions, rival: Architecture, budget: float, timed: S
 
 def _told(terminal: Terminal, how: str) -> Callable[[Round], None]:
     def told(done: Round) -> None:
-        terminal.line(f"{how}: round {done.number}, {done.evaluated} scored, best {done.best_score:.4f}")
+        terminal.line(
+            f"{how}: round {done.number}, {done.evaluated} scored, best {done.best_score:.4f}"
+        )
 
     return told
 
@@ -132,21 +193,49 @@ def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
     lines = []
     for rival in found:
         row = rows.get(rival.architecture.name)
-        lines.append((rival.role, f"{rival.ms:.3f}", f"{rival.low_ms:.3f}-{rival.high_ms:.3f}", f"{rival.score:.3f}",
-                      f"{macs_of(rival.architecture, *COUNTED_AT) / 1e6:.0f} M",
-                      f"{params_of(rival.architecture) / 1e3:.0f} k",
-                      " ".join(row[name] for name in ("easy", "medium", "hard")) if row else "not trained",
-                      rival.architecture.structure))
-    return table(("network", "ms", "95 %", "score", "MACs", "parameters", "AP easy medium hard", "structure"), lines)
+        lines.append(
+            (
+                rival.role,
+                f"{rival.ms:.3f}",
+                f"{rival.low_ms:.3f}-{rival.high_ms:.3f}",
+                f"{rival.score:.3f}",
+                f"{macs_of(rival.architecture, *COUNTED_AT) / 1e6:.0f} M",
+                f"{params_of(rival.architecture) / 1e3:.0f} k",
+                (
+                    " ".join(row[name] for name in ("easy", "medium", "hard"))
+                    if row
+                    else "not trained"
+                ),
+                rival.architecture.structure,
+            )
+        )
+    return table(
+        (
+            "network",
+            "ms",
+            "95 %",
+            "score",
+            "MACs",
+            "parameters",
+            "AP easy medium hard",
+            "structure",
+        ),
+        lines,
+    )
 
 
 def _load(path: Path) -> list[Rival]:
     load_networks(path.with_name("networks.json"))
     try:
-        return [from_fields(Rival, item, f"{path}: network {i}") for i, item in enumerate(json.loads(path.read_text()))]
+        return [
+            from_fields(Rival, item, f"{path}: network {i}")
+            for i, item in enumerate(json.loads(path.read_text()))
+        ]
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read {path} ({type(error).__name__}): python -m benchmarks.research.comparison find "
-                        "makes it") from None
+        raise DataError(
+            f"cannot read {path} ({type(error).__name__}): python -m benchmarks.research.comparison"
+            " find makes it"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +271,16 @@ class Table:
 
 
 def _find(o: Find) -> None:
-    options = StudyOptions(o.device, o.target, o.precision, (SIZE,), score=o.score, alpha=o.alpha, seed=o.seed,
-                           rounds=o.rounds)
+    options = StudyOptions(
+        o.device,
+        o.target,
+        o.precision,
+        (SIZE,),
+        score=o.score,
+        alpha=o.alpha,
+        seed=o.seed,
+        rounds=o.rounds,
+    )
     with Terminal(steps=True) as terminal:
         found = find(options, o.out, terminal)
     with atomic_write(o.out / RIVALS) as temporary:
@@ -196,8 +293,12 @@ def _table(o: Table) -> None:
     print(as_table(_load(o.out / RIVALS), o.csv))
 
 
-main = program_of_steps({"find": (Find, _find), "table": (Table, _table)}, "python -m benchmarks.research.comparison",
-                        __doc__, RESUMES)
+main = program_of_steps(
+    {"find": (Find, _find), "table": (Table, _table)},
+    "python -m benchmarks.research.comparison",
+    __doc__,
+    RESUMES,
+)
 
 
 if __name__ == "__main__":

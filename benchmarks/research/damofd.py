@@ -1,13 +1,15 @@
-"""DamoFD's search as published (Liu et al., ICLR 2023): backbones of highest DDSAR within a budget of FLOPs.
+"""DamoFD's search as published (Liu et al., ICLR 2023): backbones of highest DDSAR within a budget
+of FLOPs.
 
-Steady-state evolution without crossover: a parent is drawn from a pool, one or two of its blocks are exchanged for
-random ones, and the child joins the pool if it keeps the limits; the worst leaves when the pool is full. No clock is
-asked, and it shows: run to convergence, the search ends in nets that are thin, deep and full of 7x7 kernels. It is here
-as the baseline that every other search must beat.
+Steady-state evolution without crossover: a parent is drawn from a pool, one or two of its blocks
+are exchanged for random ones, and the child joins the pool if it keeps the limits; the worst leaves
+when the pool is full. No clock is asked, and it shows: run to convergence, the search ends in nets
+that are thin, deep and full of 7x7 kernels. It is here as the baseline that every other search must
+beat.
 
-FLOPs are counted as the authors' scripts do: multiply-accumulates, one more for each value that a batch normalisation
-writes, and a shortcut projection at a stride squared times less than it costs. The published nets lie at 95 to 97 % of
-their budgets by this count.
+FLOPs are counted as the authors' scripts do: multiply-accumulates, one more for each value that a
+batch normalisation writes, and a shortcut projection at a stride squared times less than it costs.
+The published nets lie at 95 to 97 % of their budgets by this count.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ SPLIT_LAYERS = 6
 KERNELS = (3, 5, 7)
 STEPS = (-2, -1, 0, 1, 2)
 """of the inner layers of a block"""
-
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,26 @@ class Found:
     flops: float
 
 
-def search(regime: Regime, seed: int, iterations: int = ITERATIONS, population: int = POPULATION, alpha: float = ALPHA,
-           weights: tuple[float, ...] = WEIGHTS, progress: Progress = unseen) -> list[Found]:
-    """The final pool, best first; empty where no child kept the limits. An initial net may break them, as two of the
-    published ones do. Raises OptionError for numbers below 1."""
+def search(
+    regime: Regime,
+    seed: int,
+    iterations: int = ITERATIONS,
+    population: int = POPULATION,
+    alpha: float = ALPHA,
+    weights: tuple[float, ...] = WEIGHTS,
+    progress: Progress = unseen,
+) -> list[Found]:
+    """The final pool, best first; empty where no child kept the limits. An initial net may break
+    them, as two of the published ones do. Raises OptionError for numbers below 1."""
     check_weights(weights)
     if iterations < 1 or population < 1:
-        raise OptionError(f"iterations and population must be at least 1, got {iterations} and {population}")
+        raise OptionError(
+            f"iterations and population must be at least 1, got {iterations} and {population}"
+        )
     draw, start = random.Random(seed), parse(regime.start)
-    pool: list[tuple[float, int, tuple[SuperBlock, ...]]] = []  # ascending; the number makes the order total
+    pool: list[
+        tuple[float, int, tuple[SuperBlock, ...]]
+    ] = []  # ascending; the number makes the order total
     for done in range(iterations):
         young = len(pool) <= YOUNG_POOL
         parent = start if young else pool[draw.randrange(len(pool))][2]
@@ -98,12 +110,16 @@ def search(regime: Regime, seed: int, iterations: int = ITERATIONS, population: 
                 del pool[0]
         if done % 1000 == 0:
             progress(f"evolving, best score {pool[-1][0] if pool else 0.0:.3f}", done, iterations)
-    return [Found(value, format_structure(blocks), flops(blocks)) for value, _, blocks in reversed(pool)]
+    return [
+        Found(value, format_structure(blocks), flops(blocks)) for value, _, blocks in reversed(pool)
+    ]
 
 
-def ddsar(blocks: tuple[SuperBlock, ...], alpha: float = ALPHA, weights: tuple[float, ...] = WEIGHTS) -> float:
-    """DDSAR as published of five blocks, one a stage; equal to :func:`~edgeface.search.scores.ddsar.score`,
-    but quicker."""
+def ddsar(
+    blocks: tuple[SuperBlock, ...], alpha: float = ALPHA, weights: tuple[float, ...] = WEIGHTS
+) -> float:
+    """DDSAR as published of five blocks, one a stage; equal to
+    :func:`~edgeface.search.scores.ddsar.score`, but quicker."""
     total, side = 0.0, SIDE_PX
     for weight, block in zip(weights, blocks, strict=True):
         ses, fss = _stage(block, side)
@@ -121,8 +137,9 @@ def flops(blocks: tuple[SuperBlock, ...], side: int = SIDE_PX) -> float:
     return total
 
 
-def _mutated(parent: tuple[SuperBlock, ...], mutations: Mutations, times: int, draw: random.Random
-             ) -> tuple[SuperBlock, ...]:
+def _mutated(
+    parent: tuple[SuperBlock, ...], mutations: Mutations, times: int, draw: random.Random
+) -> tuple[SuperBlock, ...]:
     blocks = list(parent)
     for place in {draw.randrange(1, len(blocks)) for _ in range(times)}:
         blocks[place] = mutations.draw(blocks[place], draw)
@@ -133,8 +150,11 @@ def _mutated(parent: tuple[SuperBlock, ...], mutations: Mutations, times: int, d
 
 
 def _allowed(blocks: tuple[SuperBlock, ...], regime: Regime) -> bool:
-    return (sum(block.layers for block in blocks) <= regime.max_layers
-            and all(block.layers < SPLIT_LAYERS for block in blocks) and flops(blocks) <= regime.budget)
+    return (
+        sum(block.layers for block in blocks) <= regime.max_layers
+        and all(block.layers < SPLIT_LAYERS for block in blocks)
+        and flops(blocks) <= regime.budget
+    )
 
 
 @lru_cache(maxsize=1 << 16)
@@ -143,8 +163,16 @@ def _rechained(block: SuperBlock, in_channels: int) -> SuperBlock:
 
 
 @lru_cache(maxsize=1 << 17)
-def _block(kind: str, kernel: int, in_channels: int, out: int, stride: int, layers: int, inner: int, expansion: int
-           ) -> SuperBlock:
+def _block(
+    kind: str,
+    kernel: int,
+    in_channels: int,
+    out: int,
+    stride: int,
+    layers: int,
+    inner: int,
+    expansion: int,
+) -> SuperBlock:
     return SuperBlock(kind, kernel, in_channels, out, stride, layers, inner, expansion)
 
 
@@ -163,17 +191,29 @@ def _block_flops(block: SuperBlock, side: int) -> float:
     total = 0.0
     for layer in block_part(block, side, side).layers:
         if layer.shortcut:
-            total += (layer.in_channels + 1) * layer.out_channels * (layer.width / layer.stride) ** 2
+            total += (
+                (layer.in_channels + 1) * layer.out_channels * (layer.width / layer.stride) ** 2
+            )
         elif layer.kernel:
             total += layer.macs + layer.values_written
     return total
 
 
 _SHRINK = (0.4, 0.5, 0.667, 0.8, 1)
-_IDW = Mutations(tuple(("inverted", k, e) for e in (1, 2, 4, 6) for k in KERNELS), (1, 1.25, 1.5, 2, 2.5),
-                 (*_SHRINK, 1.25, 1.5, 2, 2.5), 128, 9999)
-_XX = Mutations(tuple((kind, k, 0) for kind in ("bottleneck", "basic") for k in KERNELS),
-                (*_SHRINK, 1.25, 1.5, 1.75, 2), (*_SHRINK, 1.25, 1.5, 1.75, 2), 1024, 256)
+_IDW = Mutations(
+    tuple(("inverted", k, e) for e in (1, 2, 4, 6) for k in KERNELS),
+    (1, 1.25, 1.5, 2, 2.5),
+    (*_SHRINK, 1.25, 1.5, 2, 2.5),
+    128,
+    9999,
+)
+_XX = Mutations(
+    tuple((kind, k, 0) for kind in ("bottleneck", "basic") for k in KERNELS),
+    (*_SHRINK, 1.25, 1.5, 1.75, 2),
+    (*_SHRINK, 1.25, 1.5, 1.75, 2),
+    1024,
+    256,
+)
 
 
 def _start(stem: int, stem_layers: int, kind: str, *rows: tuple[int, int, int]) -> str:
@@ -186,11 +226,30 @@ def _start(stem: int, stem_layers: int, kind: str, *rows: tuple[int, int, int]) 
 
 
 REGIMES: dict[str, Regime] = {
-    "500m": Regime("SuperConvK3BNRELU(3,32,2,1)SuperResIDWE1K3(32,32,2,8,1)SuperResIDWE4K3(32,48,2,32,1)"
-                   "SuperResIDWE1K3(48,96,2,48,1)SuperResIDWE1K3(96,128,2,96,1)", _IDW, 14, 65e6),
-    "2.5g": Regime(_start(24, 2, "SuperResK3K3", (32, 32, 3), (48, 64, 2), (64, 128, 2), (128, 16, 3)), _XX, 20, 345e6),
-    "10g": Regime(_start(24, 1, "SuperResK3K3", (48, 64, 5), (64, 64, 5), (96, 128, 3), (128, 16, 1)), _XX, 20, 1414e6),
-    "34g": Regime(_start(56, 2, "SuperResK3K3", (112, 96, 5), (224, 96, 5), (448, 128, 3), (1024, 16, 1)), _XX, 20,
-                  4375e6),
+    "500m": Regime(
+        "SuperConvK3BNRELU(3,32,2,1)SuperResIDWE1K3(32,32,2,8,1)SuperResIDWE4K3(32,48,2,32,1)"
+        "SuperResIDWE1K3(48,96,2,48,1)SuperResIDWE1K3(96,128,2,96,1)",
+        _IDW,
+        14,
+        65e6,
+    ),
+    "2.5g": Regime(
+        _start(24, 2, "SuperResK3K3", (32, 32, 3), (48, 64, 2), (64, 128, 2), (128, 16, 3)),
+        _XX,
+        20,
+        345e6,
+    ),
+    "10g": Regime(
+        _start(24, 1, "SuperResK3K3", (48, 64, 5), (64, 64, 5), (96, 128, 3), (128, 16, 1)),
+        _XX,
+        20,
+        1414e6,
+    ),
+    "34g": Regime(
+        _start(56, 2, "SuperResK3K3", (112, 96, 5), (224, 96, 5), (448, 128, 3), (1024, 16, 1)),
+        _XX,
+        20,
+        4375e6,
+    ),
 }
 """the searches of the authors' scripts"""

@@ -1,9 +1,11 @@
-"""``python -m benchmarks.research.evidence``: does a score that costs nothing rank trained detectors?
+"""``python -m benchmarks.research.evidence``: does a score that costs nothing rank trained
+detectors?
 
-Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector score; ``train`` gives
-each the same short training and evaluates it; ``table`` says how well every zero-cost score of
-:mod:`edgeface.search.scores.registry`, at every alpha, ranks what came out: scores are computed anew, only AP comes
-from the trainings. Stopped at any moment, ``train`` goes on where it was, and ``table`` shows what there is.
+Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector
+score; ``train`` gives each the same short training and evaluates it; ``table`` says how well every
+zero-cost score of :mod:`edgeface.search.scores.registry`, at every alpha, ranks what came out:
+scores are computed anew, only AP comes from the trainings. Stopped at any moment, ``train`` goes on
+where it was, and ``table`` shows what there is.
 """
 
 from __future__ import annotations
@@ -17,8 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Printed
-from benchmarks.research.ranking import Correlation, Evidence, as_table, correlations, draw, read_evidence
-from benchmarks.research.selection import SPREAD_ALPHA, SPREAD_OVER, load_networks, save_networks, select
+from benchmarks.research.ranking import (
+    Correlation,
+    Evidence,
+    as_table,
+    correlations,
+    draw,
+    read_evidence,
+)
+from benchmarks.research.selection import (
+    SPREAD_ALPHA,
+    SPREAD_OVER,
+    load_networks,
+    save_networks,
+    select,
+)
 from benchmarks.research.short_training import BATCH, SAMPLES, SIZE_PX, Plan, recipe
 from benchmarks.research.trainings import SETTINGS, train
 from edgeface.architecture.layers import COUNTED_AT, macs_of
@@ -85,7 +100,8 @@ class Train:
     processes: int = 2
     """trainings at a time, on this machine"""
     ray: str | None = None
-    """train on a Ray cluster: HOST:PORT, or auto; paths must be on storage that all its machines share"""
+    """train on a Ray cluster: HOST:PORT, or auto; paths must be on storage that all its machines
+    share"""
     networks: Path = NETWORKS
     """JSON list; default: ours"""
     csv: Path = TRAININGS
@@ -122,7 +138,9 @@ def _alphas(text: str) -> tuple[float, ...]:
     except ValueError:
         alphas = (math.nan,)
     if not all(math.isfinite(alpha) and alpha >= 0 for alpha in alphas):
-        raise OptionError(f"--alphas {text!r} is not a list of numbers of 0 or more, such as 0,0.05")
+        raise OptionError(
+            f"--alphas {text!r} is not a list of numbers of 0 or more, such as 0,0.05"
+        )
     return alphas
 
 
@@ -140,16 +158,28 @@ def command_of(o: Train) -> str:
 def _select(o: Select) -> None:
     networks = select(get_space(o.space), o.count, o.macs, o.tolerance, o.seed)
     save_networks(o.networks, networks)
-    print(table(("network", f"{SPREAD_OVER}@{SPREAD_ALPHA:g}", "million MACs"), [
-        (a.name, f"{proxy(SPREAD_OVER, a, SPREAD_ALPHA):.3f}", f"{macs_of(a, *COUNTED_AT) / 1e6:.1f}")
-        for a in networks]))
+    print(
+        table(
+            ("network", f"{SPREAD_OVER}@{SPREAD_ALPHA:g}", "million MACs"),
+            [
+                (
+                    a.name,
+                    f"{proxy(SPREAD_OVER, a, SPREAD_ALPHA):.3f}",
+                    f"{macs_of(a, *COUNTED_AT) / 1e6:.1f}",
+                )
+                for a in networks
+            ],
+        )
+    )
 
 
 def _train(o: Train) -> None:
     options = recipe(o.samples, o.batch, o.size, o.seed, o.compile)
     # Absolute, because the tasks of a cluster start in another folder.
     data, cache, runs = (str(path.resolve()) for path in (o.data, o.cache, o.runs))
-    photos, annotations = (str(path.resolve()) if path else None for path in (o.photos, o.annotations))
+    photos, annotations = (
+        str(path.resolve()) if path else None for path in (o.photos, o.annotations)
+    )
     plan = Plan(options, photos or data, annotations, cache, runs, data, o.threads)
     networks = load_networks(o.networks)
     with Terminal(steps=True) as terminal, open_workers(o.ray, o.processes) as workers:
@@ -159,21 +189,29 @@ def _train(o: Train) -> None:
 def _table(o: Table) -> None:
     alphas = _alphas(o.alphas)
     evidence = read_evidence(o.networks, o.csv)
-    found = list(correlations(evidence, tuple(dict.fromkeys(o.settings)), tuple(dict.fromkeys(alphas))))
+    found = list(
+        correlations(evidence, tuple(dict.fromkeys(o.settings)), tuple(dict.fromkeys(alphas)))
+    )
     if o.plot:
         draw(evidence, o.plot)
     emit(_json(found, evidence), as_table(found, evidence), o.format, o.save)
 
 
 def _json(found: Sequence[Correlation], evidence: Evidence) -> dict[str, Any]:
-    return {"trained": len(evidence.networks), "planned": evidence.planned,
-            "samples": int(evidence.rows[0]["samples"]), "correlations": [c.to_json() for c in found]}
+    return {
+        "trained": len(evidence.networks),
+        "planned": evidence.planned,
+        "samples": int(evidence.rows[0]["samples"]),
+        "correlations": [c.to_json() for c in found],
+    }
 
 
-
-main = program_of_steps({"select": (Select, _select), "train": (Train, _train), "table": (Table, _table)},
-                        "python -m benchmarks.research.evidence", __doc__,
-                        "what was trained is kept, the same command goes on from here")
+main = program_of_steps(
+    {"select": (Select, _select), "train": (Train, _train), "table": (Table, _table)},
+    "python -m benchmarks.research.evidence",
+    __doc__,
+    "what was trained is kept, the same command goes on from here",
+)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""``python -m benchmarks.research.family --out FOLDER``: searches the networks that ship, by the clock of one target.
+"""``python -m benchmarks.research.family --out FOLDER``: searches the networks that ship, by the
+clock of one target.
 
-The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023): what users of a tiny
-face detector have. Measured beside it, in its runtime and precision, the best networks of the search space are found
-that take half as long, as long, and twice as long. FOLDER/searched.json holds them with their record, in the form that
+The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023):
+what users of a tiny face detector have. Measured beside it, in its runtime and precision, the best
+networks of the search space are found that take half as long, as long, and twice as long.
+FOLDER/searched.json holds them with their record, in the form that
 edgeface.architecture.searched.json ships; the command resumes by itself.
 """
 
@@ -35,14 +37,27 @@ SHARES = {"edgeface-0.5x": 0.5, "edgeface-1x": 1.0, "edgeface-2x": 2.0}
 
 
 def yunet_n() -> Architecture:
-    """YuNet_n's stages in the blocks of this project: strides in place of max-pools, plain outputs."""
-    blocks = ["SuperConvK3BNRELU(3,16,2,1)", "SuperDWK3BNRELU(16,16,1,1)", "SuperDWK3BNRELU(16,16,2,1)",
-              "SuperDWK3BNRELU(16,64,1,1)", "SuperDWK3BNRELU(64,64,1,2)", *["SuperDWK3BNRELU(64,64,2,2)"] * 3]
-    return Architecture("yunet-n-like", PlainNetSpec("".join(blocks)), PyramidSpec("fpn", 64),
-                        PlainHeadSpec(64, 1, depthwise=True))
+    """YuNet_n's stages in the blocks of this project: strides in place of max-pools, plain
+    outputs."""
+    blocks = [
+        "SuperConvK3BNRELU(3,16,2,1)",
+        "SuperDWK3BNRELU(16,16,1,1)",
+        "SuperDWK3BNRELU(16,16,2,1)",
+        "SuperDWK3BNRELU(16,64,1,1)",
+        "SuperDWK3BNRELU(64,64,1,2)",
+        *["SuperDWK3BNRELU(64,64,2,2)"] * 3,
+    ]
+    return Architecture(
+        "yunet-n-like",
+        PlainNetSpec("".join(blocks)),
+        PyramidSpec("fpn", 64),
+        PlainHeadSpec(64, 1, depthwise=True),
+    )
 
 
-def find(options: StudyOptions, folder: Path, known: LatencyTable | None, terminal: Terminal) -> list[Searched]:
+def find(
+    options: StudyOptions, folder: Path, known: LatencyTable | None, terminal: Terminal
+) -> list[Searched]:
     """One network for each of :data:`SHARES`; ``known``: a latency table to begin with."""
     yardstick = yunet_n()
     known, record = measured(yardstick, options, folder / "latency.json", known, terminal)
@@ -50,9 +65,15 @@ def find(options: StudyOptions, folder: Path, known: LatencyTable | None, termin
     for name, share in SHARES.items():
         budget = round(share * known.ms(record), 4)
         terminal.line(f"{name}: at most {budget:.3f} ms, {share:g} of what {yardstick.name} takes")
-        study = Study(dataclasses.replace(options, objective="budget", budget_ms=budget), folder / name, terminal.tick,
-                      terminal.note)
-        front = study.run(lambda done: terminal.line(f"round {done.number}: best {done.best_score:.4f}"), tables)
+        study = Study(
+            dataclasses.replace(options, objective="budget", budget_ms=budget),
+            folder / name,
+            terminal.tick,
+            terminal.note,
+        )
+        front = study.run(
+            lambda done: terminal.line(f"round {done.number}: best {done.best_score:.4f}"), tables
+        )
         tables = list(study.oracle.tables.values())  # what one search measured, the next one knows
         found.append(_searched(name, front, study, record.ratio))
     return found
@@ -62,26 +83,53 @@ def _searched(name: str, front: Sequence[FrontNet], study: Study, yardstick: flo
     options = study.options
     allowed = [net for net in front if net.measured_ms <= options.budget_ms]
     if not allowed:
-        raise DataError(f"{name}: none of {len(front)} networks takes at most {options.budget_ms:.3f} ms: give more "
-                        "--rounds")
+        raise DataError(
+            f"{name}: none of {len(front)} networks takes at most {options.budget_ms:.3f} ms: give"
+            " more --rounds"
+        )
     net = max(allowed, key=lambda n: n.score)
     timings = study.oracle.tables[net.size]
-    # The machine's speed drifts from table to table; the ratio to the reference, which runs in every group, does not.
+    # The machine's speed drifts from table to table; the ratio to the reference, which runs in
+    # every group, does not.
     share = net.measured_ms / timings.scale_ms / yardstick
     return Searched(
         dataclasses.replace(net.architecture, name=name),
-        SearchRecord(options.space, options.target, options.precision, net.size, options.threads,
-                     timings.cpu, options.budget_ms, round(share, 4), net.measured_ms, net.interval_ms, options.score,
-                     net.score, options.seed, options.rounds, len(study.archive)))
+        SearchRecord(
+            options.space,
+            options.target,
+            options.precision,
+            net.size,
+            options.threads,
+            timings.cpu,
+            options.budget_ms,
+            round(share, 4),
+            net.measured_ms,
+            net.interval_ms,
+            options.score,
+            net.score,
+            options.seed,
+            options.rounds,
+            len(study.archive),
+        ),
+    )
 
 
 def as_table(found: Sequence[Searched]) -> str:
     """What ships, beside the yardstick."""
-    return table(("network", "ms", "95 %", "of YuNet_n's", "score", "structure"), [
-        (s.architecture.name, f"{s.search.measured_ms:.3f}",
-         f"{s.search.interval_ms[0]:.3f}-{s.search.interval_ms[1]:.3f}",
-         f"{s.search.of_yardstick:.2f}", f"{s.search.score:.3f}",
-         s.architecture.structure) for s in found])
+    return table(
+        ("network", "ms", "95 %", "of YuNet_n's", "score", "structure"),
+        [
+            (
+                s.architecture.name,
+                f"{s.search.measured_ms:.3f}",
+                f"{s.search.interval_ms[0]:.3f}-{s.search.interval_ms[1]:.3f}",
+                f"{s.search.of_yardstick:.2f}",
+                f"{s.search.score:.3f}",
+                s.architecture.structure,
+            )
+            for s in found
+        ],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +153,9 @@ class Options:
 
 
 def _run(o: Options) -> None:
-    options = StudyOptions(o.device, o.target, o.precision, (SIZE,), budget_ms=1.0, seed=o.seed, rounds=o.rounds)
+    options = StudyOptions(
+        o.device, o.target, o.precision, (SIZE,), budget_ms=1.0, seed=o.seed, rounds=o.rounds
+    )
     known = LatencyTable.load(o.table) if o.table else None
     o.out.mkdir(parents=True, exist_ok=True)
     with Terminal(steps=True) as terminal:

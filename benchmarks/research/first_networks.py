@@ -1,7 +1,9 @@
-"""``python -m benchmarks.research.first_networks``: what choosing the first networks of a search is worth.
+"""``python -m benchmarks.research.first_networks``: what choosing the first networks of a search is
+worth.
 
-A latency model is fitted to a few networks of a latency table and asked for all others: once to those that
-edgeface.predict.first_networks chooses, and a few times to as many random ones, as their mean.
+A latency model is fitted to a few networks of a latency table and asked for all others: once to
+those that edgeface.predict.first_networks chooses, and a few times to as many random ones, as their
+mean.
 """
 
 from __future__ import annotations
@@ -31,34 +33,68 @@ SIZE = (640, 480)
 
 
 def compare(kind: str, count: int, draws: int) -> dict[str, Any]:
-    """Figures of one table (``target-precision``); ``draws`` of ``count`` random networks. Raises OptionError for too
-    many of them."""
+    """Figures of one table (``target-precision``); ``draws`` of ``count`` random networks. Raises
+    OptionError for too many of them."""
     latencies = LatencyTable.load(TABLES / f"{kind}-{SIZE[0]}x{SIZE[1]}-1t.json")
     records = [r for r in latencies.records if r.teaches]
     if not LEAST_NETWORKS <= count < len(records):
-        raise OptionError(f"--count must be {LEAST_NETWORKS} to {len(records) - 1} for {kind}, got {count}")
+        raise OptionError(
+            f"--count must be {LEAST_NETWORKS} to {len(records) - 1} for {kind}, got {count}"
+        )
 
     def score(learned: Sequence[int]) -> Score:
-        model = LatencyModel(dataclasses.replace(latencies, records=tuple(records[i] for i in learned)))
+        model = LatencyModel(
+            dataclasses.replace(latencies, records=tuple(records[i] for i in learned))
+        )
         rest = [r for i, r in enumerate(records) if i not in set(learned)]
         predicted = model.predict([r.architecture for r in rest])
-        return Score.of(np.array([p.ms for p in predicted]), np.array([latencies.ms(r) for r in rest]))
+        return Score.of(
+            np.array([p.ms for p in predicted]), np.array([latencies.ms(r) for r in rest])
+        )
 
-    chosen = score(first_networks([r.architecture for r in records], SIZE, latencies.setting.target, count))
+    chosen = score(
+        first_networks([r.architecture for r in records], SIZE, latencies.setting.target, count)
+    )
     draw = random.Random(0)
     by_chance = [score(draw.sample(range(len(records)), count)) for _ in range(draws)]
-    return {"kind": kind, "learned": count, "asked": len(records) - count, "chosen": dataclasses.asdict(chosen),
-            "random": [dataclasses.asdict(each) for each in by_chance]}
+    return {
+        "kind": kind,
+        "learned": count,
+        "asked": len(records) - count,
+        "chosen": dataclasses.asdict(chosen),
+        "random": [dataclasses.asdict(each) for each in by_chance],
+    }
 
 
 def as_table(results: Sequence[dict[str, Any]]) -> str:
     """Shares that are predicted within 10 %, and median errors."""
     rows = []
     for r in results:
-        means = {key: float(np.mean([each[key] for each in r["random"]])) for key in ("within_10", "median_error")}
-        rows.append((r["kind"], f"{r['learned']}/{r['asked']}", f"{r['chosen']['within_10']:.1%}",
-                     f"{means['within_10']:.1%}", f"{r['chosen']['median_error']:.1%}", f"{means['median_error']:.1%}"))
-    return table(("table", "learned/asked", "within 10 %, chosen", "random", "median error, chosen", "random"), rows)
+        means = {
+            key: float(np.mean([each[key] for each in r["random"]]))
+            for key in ("within_10", "median_error")
+        }
+        rows.append(
+            (
+                r["kind"],
+                f"{r['learned']}/{r['asked']}",
+                f"{r['chosen']['within_10']:.1%}",
+                f"{means['within_10']:.1%}",
+                f"{r['chosen']['median_error']:.1%}",
+                f"{means['median_error']:.1%}",
+            )
+        )
+    return table(
+        (
+            "table",
+            "learned/asked",
+            "within 10 %, chosen",
+            "random",
+            "median error, chosen",
+            "random",
+        ),
+        rows,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

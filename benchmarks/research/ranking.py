@@ -1,4 +1,5 @@
-"""How well scores rank trained networks: correlations with their intervals, as a table and as a picture."""
+"""How well scores rank trained networks: correlations with their intervals, as a table and as a
+picture."""
 
 from __future__ import annotations
 
@@ -24,8 +25,16 @@ from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.types import Doubles
 
 FITTED = "fitted"
-"""not a zero-cost score: ridge regression of AP on :func:`features`, each network predicted from all others"""
-FEATURES = ("ln MACs of c2", "ln MACs of c3", "ln MACs of c4", "ln MACs of c5", "depth", "stem stride")
+"""not a zero-cost score: ridge regression of AP on :func:`features`, each network predicted from
+all others"""
+FEATURES = (
+    "ln MACs of c2",
+    "ln MACs of c3",
+    "ln MACs of c4",
+    "ln MACs of c5",
+    "depth",
+    "stem stride",
+)
 LEAST_FITTED = 3 * len(FEATURES)
 """networks below which nothing is fitted"""
 
@@ -46,20 +55,26 @@ class Evidence:
         except ValueError:
             values = np.array([math.nan])
         if not np.isfinite(values).all():
-            raise DataError(f"the trainings have a {setting} that is no number: delete that row and train again")
+            raise DataError(
+                f"the trainings have a {setting} that is no number: delete that row and train again"
+            )
         return values
 
 
 def read_evidence(networks: Path, path: Path) -> Evidence:
-    """What is trained so far. Raises DataError for files that cannot be read or do not belong together, and for fewer
-    than 3 trainings."""
+    """What is trained so far. Raises DataError for files that cannot be read or do not belong
+    together, and for fewer than 3 trainings."""
     known = load_networks(networks)
     rows = matching(read_rows(path), known, path)
     if len(rows) < 3:
-        raise DataError(f"a rank correlation needs 3 trained networks, there are {len(rows)}: go on with "
-                        "python -m benchmarks.research.evidence train")
+        raise DataError(
+            f"a rank correlation needs 3 trained networks, there are {len(rows)}: go on with "
+            "python -m benchmarks.research.evidence train"
+        )
     if len({(row["samples"], row["seed"]) for row in rows.values()}) > 1:
-        raise DataError(f"{path} mixes trainings of several recipes: keep one number of samples and one seed")
+        raise DataError(
+            f"{path} mixes trainings of several recipes: keep one number of samples and one seed"
+        )
     trained = tuple(a for a in known if a.name in rows)
     return Evidence(trained, tuple(rows[a.name] for a in trained), len(known))
 
@@ -95,10 +110,16 @@ def _rounded(value: Any) -> Any:
 
 def scores_of(networks: Sequence[Architecture], alphas: Sequence[float]) -> dict[str, Doubles]:
     """Every score of every network; those with an alpha at each: ``detector@0.05``."""
-    names = [(name, alpha) for name in PROXIES for alpha in (alphas if name in WITH_ALPHA else (None,))]
-    return {name if alpha is None else f"{name}@{alpha:g}":
-            np.array([proxy(name, a) if alpha is None else proxy(name, a, alpha) for a in networks], np.float64)
-            for name, alpha in names}
+    names = [
+        (name, alpha) for name in PROXIES for alpha in (alphas if name in WITH_ALPHA else (None,))
+    ]
+    return {
+        name if alpha is None else f"{name}@{alpha:g}": np.array(
+            [proxy(name, a) if alpha is None else proxy(name, a, alpha) for a in networks],
+            np.float64,
+        )
+        for name, alpha in names
+    }
 
 
 def stem_stride(architecture: Architecture) -> int:
@@ -108,19 +129,28 @@ def stem_stride(architecture: Architecture) -> int:
 
 def features(networks: Sequence[Architecture]) -> Doubles:
     """:data:`FEATURES` of each network."""
-    return np.array([(*(math.log(macs) for macs in stage_macs(a)), depth(a), stem_stride(a)) for a in networks])
+    return np.array(
+        [(*(math.log(macs) for macs in stage_macs(a)), depth(a), stem_stride(a)) for a in networks]
+    )
 
 
 def groups_of(networks: Sequence[Architecture]) -> dict[str, list[int]]:
-    """All networks, and where their stems differ those of each stride that has 3 or more: name -> indices."""
+    """All networks, and where their stems differ those of each stride that has 3 or more: name ->
+    indices."""
     strides = [stem_stride(a) for a in networks]
-    groups = {f"stem of stride {s}": [i for i, stride in enumerate(strides) if stride == s]
-              for s in sorted(set(strides))}
-    return {"all": list(range(len(networks))),
-            **{name: found for name, found in groups.items() if 3 <= len(found) < len(networks)}}
+    groups = {
+        f"stem of stride {s}": [i for i, stride in enumerate(strides) if stride == s]
+        for s in sorted(set(strides))
+    }
+    return {
+        "all": list(range(len(networks))),
+        **{name: found for name, found in groups.items() if 3 <= len(found) < len(networks)},
+    }
 
 
-def correlations(evidence: Evidence, settings: Sequence[str], alphas: Sequence[float]) -> Iterator[Correlation]:
+def correlations(
+    evidence: Evidence, settings: Sequence[str], alphas: Sequence[float]
+) -> Iterator[Correlation]:
     """Every score, and what a fit predicts, against the AP of each setting, for each group."""
     scores, inputs = scores_of(evidence.networks, alphas), features(evidence.networks)
     for setting in settings:
@@ -134,46 +164,79 @@ def correlations(evidence: Evidence, settings: Sequence[str], alphas: Sequence[f
 
 def as_table(found: Sequence[Correlation], evidence: Evidence) -> str:
     """The correlations, highest Kendall first, by setting and group, and what was trained."""
+
     def both(value: float, interval: Interval) -> str:
         return f"{value:+.2f} ({interval[0]:+.2f} to {interval[1]:+.2f})"
 
     macs = [macs_of(a, *COUNTED_AT) / 1e6 for a in evidence.networks]
-    parts = [f"{len(evidence.networks)} of {evidence.planned} networks are trained, {evidence.rows[0]['samples']} "
-             f"samples each; {min(macs):.0f} to {max(macs):.0f} million multiply-accumulates at 640x480"]
+    parts = [
+        f"{len(evidence.networks)} of {evidence.planned} networks are trained,"
+        f" {evidence.rows[0]['samples']} samples each; {min(macs):.0f} to {max(macs):.0f} million"
+        " multiply-accumulates at 640x480"
+    ]
     for setting, group in dict.fromkeys((c.setting, c.group) for c in found):
         ours = [c for c in found if (c.setting, c.group) == (setting, group)]
         ours.sort(key=lambda c: -c.kendall if math.isfinite(c.kendall) else math.inf)
-        parts.append(table((f"AP {setting}, {group} ({ours[0].networks})", "Kendall (95 %)", "Spearman (95 %)"), [
-            (c.score, both(c.kendall, c.kendall_interval), both(c.spearman, c.spearman_interval)) for c in ours]))
+        parts.append(
+            table(
+                (
+                    f"AP {setting}, {group} ({ours[0].networks})",
+                    "Kendall (95 %)",
+                    "Spearman (95 %)",
+                ),
+                [
+                    (
+                        c.score,
+                        both(c.kendall, c.kendall_interval),
+                        both(c.spearman, c.spearman_interval),
+                    )
+                    for c in ours
+                ],
+            )
+        )
     for setting in dict.fromkeys(c.setting for c in found):
         ap = evidence.ap(setting)
         parts.append(f"AP {setting}: {ap.min():.4f} to {ap.max():.4f}, median {np.median(ap):.4f}")
         if any(c.score == FITTED for c in found):
             parts[-1] += "; " + _fit_text(features(evidence.networks), ap)
-    parts.append(f"{len({c.score for c in found})} scores are compared: the best of them owes some of its place to "
-                 "chance.")
+    parts.append(
+        f"{len({c.score for c in found})} scores are compared: the best of them owes some of its"
+        " place to chance."
+    )
     return "\n\n".join(parts)
 
 
 def _fit_text(inputs: Doubles, ap: Doubles) -> str:
-    weights = ", ".join(f"{name} {100 * w:+.2f}" for name, w in zip(FEATURES, ridge(inputs, ap), strict=True))
-    return (f"{FITTED} is no zero-cost score: ridge regression (penalty {PENALTY:g}) on these trainings, each network "
-            f"predicted from the others. Points of AP a standard deviation: {weights}")
+    weights = ", ".join(
+        f"{name} {100 * w:+.2f}" for name, w in zip(FEATURES, ridge(inputs, ap), strict=True)
+    )
+    return (
+        f"{FITTED} is no zero-cost score: ridge regression (penalty {PENALTY:g}) on these"
+        " trainings, each network predicted from the others. Points of AP a standard deviation:"
+        f" {weights}"
+    )
 
 
 def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:
-    """Scatter plots: AP hard against each score, those with an alpha at ``alpha``; filled where the stem has stride
-    4."""
+    """Scatter plots: AP hard against each score, those with an alpha at ``alpha``; filled where the
+    stem has stride 4."""
     from matplotlib.figure import Figure
 
     columns = 4
     figure = Figure(figsize=(13, 9), layout="constrained")
     ap, strides = evidence.ap("hard"), np.array([stem_stride(a) for a in evidence.networks])
     scores = scores_of(evidence.networks, (alpha,))
-    for (name, values), axes in zip(scores.items(), figure.subplots(-(-len(scores) // columns), columns).flat,
-                                    strict=False):
+    for (name, values), axes in zip(
+        scores.items(), figure.subplots(-(-len(scores) // columns), columns).flat, strict=False
+    ):
         for stride, face in ((2, "none"), (4, "C0")):
-            axes.scatter(values[strides == stride], ap[strides == stride], s=16, edgecolors="C0", facecolors=face)
+            axes.scatter(
+                values[strides == stride],
+                ap[strides == stride],
+                s=16,
+                edgecolors="C0",
+                facecolors=face,
+            )
         found = correlate(values, ap, resamples=1)
         axes.set(xlabel=name, ylabel="AP hard")
         axes.set_title(f"Kendall {found.kendall:+.2f}, Spearman {found.spearman:+.2f}", fontsize=9)

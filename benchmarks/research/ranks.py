@@ -1,4 +1,5 @@
-"""Rank correlations with intervals, and what a straight line through few networks predicts of those left out."""
+"""Rank correlations with intervals, and what a straight line through few networks predicts of those
+left out."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def correlate(x: Doubles, y: Doubles, seed: int = 0, resamples: int = RESAMPLES)
     """Of two series of one length, 2 or more; the same for the same ``seed``."""
     again = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     tau, rho = (float(measure(x[None], y[None])[0]) for measure in (kendall, spearman))
-    return RankCorrelation(tau, _interval(kendall(x[again], y[again])), rho, _interval(spearman(x[again], y[again])))
+    return RankCorrelation(
+        tau, _interval(kendall(x[again], y[again])), rho, _interval(spearman(x[again], y[again]))
+    )
 
 
 def kendall(x: Doubles, y: Doubles) -> Doubles:
@@ -42,7 +45,8 @@ def kendall(x: Doubles, y: Doubles) -> Doubles:
 
 
 def spearman(x: Doubles, y: Doubles) -> Doubles:
-    """Correlation of the ranks of each row of two arrays [rows, n]; NaN where all of a row are equal."""
+    """Correlation of the ranks of each row of two arrays [rows, n]; NaN where all of a row are
+    equal."""
     from scipy.stats import rankdata
 
     first, second = (rankdata(v, axis=1) - (x.shape[1] + 1) / 2 for v in (x, y))
@@ -50,16 +54,16 @@ def spearman(x: Doubles, y: Doubles) -> Doubles:
 
 
 def ridge(features: Doubles, target: Doubles, penalty: float = PENALTY) -> Doubles:
-    """Coefficients [k] in units of ``target`` [n] per standard deviation of each of the ``features`` [n, k]; 0 for one
-    that is the same everywhere."""
+    """Coefficients [k] in units of ``target`` [n] per standard deviation of each of the
+    ``features`` [n, k]; 0 for one that is the same everywhere."""
     scaled = _scaled(features, features)
     normal = scaled.T @ scaled + penalty * np.eye(scaled.shape[1])
     return np.asarray(np.linalg.solve(normal, scaled.T @ (target - target.mean())))
 
 
 def leave_one_out(features: Doubles, target: Doubles, penalty: float = PENALTY) -> Doubles:
-    """What the line through all others predicts of each. Worth nothing, its predictions run against ``target``: the
-    mean of the others is the lower, the higher the one left out."""
+    """What the line through all others predicts of each. Worth nothing, its predictions run against
+    ``target``: the mean of the others is the lower, the higher the one left out."""
     found = np.empty(len(target))
     for i in range(len(target)):
         others = np.arange(len(target)) != i

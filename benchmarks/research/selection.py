@@ -1,4 +1,5 @@
-"""Networks of equal multiply-accumulates, spread over a score: what is trained to find out what scores are worth."""
+"""Networks of equal multiply-accumulates, spread over a score: what is trained to find out what
+scores are worth."""
 
 from __future__ import annotations
 
@@ -21,16 +22,20 @@ DRAWN = 600
 """networks drawn to select from, and as many mutants of them"""
 
 
-def select(space: Space, count: int, macs: float, tolerance: float, seed: int, drawn: int = DRAWN
-           ) -> list[Architecture]:
-    """``count`` networks of ``macs`` multiply-accumulates at 640x480, to within ``tolerance`` (a share), at evenly
-    spaced quantiles of the detector score (alpha .05), lowest first.
+def select(
+    space: Space, count: int, macs: float, tolerance: float, seed: int, drawn: int = DRAWN
+) -> list[Architecture]:
+    """``count`` networks of ``macs`` multiply-accumulates at 640x480, to within ``tolerance`` (a
+    share), at evenly spaced quantiles of the detector score (alpha .05), lowest first.
 
-    Drawn are ``drawn`` samples and as many mutants of what was drawn before, all different. Raises OptionError.
+    Drawn are ``drawn`` samples and as many mutants of what was drawn before, all different. Raises
+    OptionError.
     """
     if not (0 < tolerance < 1 and macs > 0 and 2 <= count <= drawn):
-        raise OptionError(f"--macs {macs:g} --tolerance {tolerance:g} --count {count}: give more than 0 "
-                          f"multiply-accumulates, a share between 0 and 1, and 2 to {drawn} networks")
+        raise OptionError(
+            f"--macs {macs:g} --tolerance {tolerance:g} --count {count}: give more than 0 "
+            f"multiply-accumulates, a share between 0 and 1, and 2 to {drawn} networks"
+        )
     narrow = dataclasses.replace(space, macs=(macs * (1 - tolerance), macs * (1 + tolerance)))
     draw = random.Random(f"evidence {seed}")
     found = {_content(a): a for a in (narrow.sample(seed * drawn + i) for i in range(drawn))}
@@ -42,7 +47,10 @@ def select(space: Space, count: int, macs: float, tolerance: float, seed: int, d
             pool.append(child)
     pool.sort(key=lambda a: (proxy(SPREAD_OVER, a, SPREAD_ALPHA), _content(a)))
     picked = [pool[round(i * (len(pool) - 1) / (count - 1))] for i in range(count)]
-    return [dataclasses.replace(a, name=f"{space.name}-{macs / 1e6:.0f}m-{i:02d}") for i, a in enumerate(picked)]
+    return [
+        dataclasses.replace(a, name=f"{space.name}-{macs / 1e6:.0f}m-{i:02d}")
+        for i, a in enumerate(picked)
+    ]
 
 
 def _content(architecture: Architecture) -> str:
@@ -52,7 +60,9 @@ def _content(architecture: Architecture) -> str:
 def save_networks(path: Path, networks: Sequence[Architecture]) -> None:
     """As a JSON list."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps([a.to_json() for a in networks], indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps([a.to_json() for a in networks], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def load_networks(path: Path) -> list[Architecture]:
@@ -60,11 +70,15 @@ def load_networks(path: Path) -> list[Architecture]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read the networks {path} ({type(error).__name__}): make them with "
-                        "python -m benchmarks.research.evidence select") from None
+        raise DataError(
+            f"cannot read the networks {path} ({type(error).__name__}): make them with "
+            "python -m benchmarks.research.evidence select"
+        ) from None
     if not isinstance(data, list) or not data:
         raise DataError(f"{path}: expected a list of Architectures")
-    networks = [from_fields(Architecture, item, f"{path}: network {i}") for i, item in enumerate(data)]
+    networks = [
+        from_fields(Architecture, item, f"{path}: network {i}") for i, item in enumerate(data)
+    ]
     if len({a.name for a in networks}) < len(networks):
         raise DataError(f"{path}: every network needs a name of its own")
     return networks

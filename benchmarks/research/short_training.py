@@ -1,8 +1,8 @@
 """Train a network briefly, always in the same way, and evaluate it: what networks are compared by.
 
-A short training says nothing about what a network could reach, but much about which of two reaches more. It resumes
-where it was cut, and ends with the official WIDER FACE figures of the validation photos that are there, by the protocol
-of ``edgeface eval``.
+A short training says nothing about what a network could reach, but much about which of two reaches
+more. It resumes where it was cut, and ends with the official WIDER FACE figures of the validation
+photos that are there, by the protocol of ``edgeface eval``.
 """
 
 from __future__ import annotations
@@ -24,22 +24,40 @@ BATCH = 16
 SIZE_PX = 256
 
 
-def recipe(samples: int = SAMPLES, batch: int = BATCH, size: int = SIZE_PX, seed: int = 0,
-           compile: bool = True) -> TrainOptions:
-    """The options of a short training: the averages follow faster and the warm-up is shorter than in a long one.
+def recipe(
+    samples: int = SAMPLES,
+    batch: int = BATCH,
+    size: int = SIZE_PX,
+    seed: int = 0,
+    compile: bool = True,
+) -> TrainOptions:
+    """The options of a short training: the averages follow faster and the warm-up is shorter than
+    in a long one.
 
     size: side of the crops, px, from the first to the last. Raises OptionError.
     """
     steps = -(-samples // batch)
-    return TrainOptions(samples=samples, batch=batch, size=size, late_size=size, late_share=0.0, seed=seed,
-                        warmup=max(1, steps // 10), decay_share=0.5, ema=0.98, compile=compile, precision="fp32",
-                        checkpoint_every=max(1, steps // 8), snapshot_every=steps)
+    return TrainOptions(
+        samples=samples,
+        batch=batch,
+        size=size,
+        late_size=size,
+        late_share=0.0,
+        seed=seed,
+        warmup=max(1, steps // 10),
+        decay_share=0.5,
+        ema=0.98,
+        compile=compile,
+        precision="fp32",
+        checkpoint_every=max(1, steps // 8),
+        snapshot_every=steps,
+    )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a short training finds and leaves its files, and its recipe. Paths are text, because a plan is sent to
-    other processes and machines as JSON."""
+    """Where a short training finds and leaves its files, and its recipe. Paths are text, because a
+    plan is sent to other processes and machines as JSON."""
 
     options: TrainOptions
     data: str
@@ -80,14 +98,18 @@ class Trained:
 
 def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
     """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out."""
-    found = train_briefly(from_fields(Plan, item["plan"], "plan"), Architecture.from_json(item["architecture"]))
+    found = train_briefly(
+        from_fields(Plan, item["plan"], "plan"), Architecture.from_json(item["architecture"])
+    )
     return dataclasses.asdict(found) if found else None
 
 
 def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
-    """Go on with the training of ``architecture`` to its end, then evaluate it; None if it was stopped before.
+    """Go on with the training of ``architecture`` to its end, then evaluate it; None if it was
+    stopped before.
 
-    Raises an EdgefaceError: see :func:`edgeface.training.train_model` and :func:`edgeface.evaluation.evaluate_model`.
+    Raises an EdgefaceError: see :func:`edgeface.training.train_model` and
+    :func:`edgeface.evaluation.evaluate_model`.
     """
     from edgeface.training import train_model
 
@@ -96,15 +118,23 @@ def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
     annotations = Path(plan.annotations) if plan.annotations else None
     with (run / "messages.txt").open("a") as messages, contextlib.redirect_stderr(messages):
         # several trainings at once: their progress bars would overwrite each other
-        if not train_model(architecture, plan.options, Path(plan.data), run, annotations, Path(plan.cache),
-                           threads=plan.threads):
+        if not train_model(
+            architecture,
+            plan.options,
+            Path(plan.data),
+            run,
+            annotations,
+            Path(plan.cache),
+            threads=plan.threads,
+        ):
             return None
     return _evaluated(plan, architecture, run)
 
 
 def prepare(plan: Plan) -> None:
-    """Decode the photos, which trainings that start together would otherwise all do, and look whether there is
-    something to evaluate on, which they would miss only at their end. Raises DataError."""
+    """Decode the photos, which trainings that start together would otherwise all do, and look
+    whether there is something to evaluate on, which they would miss only at their end. Raises
+    DataError."""
     from edgeface.evaluation import load_ground_truth, present_images
     from edgeface.images.annotations import read_annotations
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
@@ -114,8 +144,11 @@ def prepare(plan: Plan) -> None:
     data = Path(plan.data)
     boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
     if boxes.is_file():  # if not, the training says what is accepted
-        open_cache(Path(plan.cache), data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
-                   read_annotations(boxes))
+        open_cache(
+            Path(plan.cache),
+            data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
+            read_annotations(boxes),
+        )
 
 
 def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
@@ -131,8 +164,15 @@ def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
     with Detector(TorchRunner(network, plan.threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         report = evaluate_detector(detector, architecture.name, ground_truth, photos).report
     log = _last_row(run / "log.csv")
-    return Trained(architecture.name, report.easy or 0.0, report.medium or 0.0, report.hard or 0.0,
-                   float(log["cls_loss"]), float(log["box_loss"]), f"{report.images} photos, {report.protocol}")
+    return Trained(
+        architecture.name,
+        report.easy or 0.0,
+        report.medium or 0.0,
+        report.hard or 0.0,
+        float(log["cls_loss"]),
+        float(log["box_loss"]),
+        f"{report.images} photos, {report.protocol}",
+    )
 
 
 def _last_row(path: Path) -> dict[str, str]:
@@ -140,4 +180,6 @@ def _last_row(path: Path) -> dict[str, str]:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))[-1]
     except (OSError, IndexError):
-        raise DataError(f"{path} holds no step of the training: delete {path.parent} and run again") from None
+        raise DataError(
+            f"{path} holds no step of the training: delete {path.parent} and run again"
+        ) from None

@@ -23,7 +23,23 @@ from edgeface.architecture.specs import (
 )
 
 __all__ = [
-    "ARCHITECTURES", "ASFDSpec", "Architecture", "AutoFEMSpec", "Backbone", "ConvNetSpec", "EResNetSpec", "EXTDSpec",
-    "Head", "InputNorm", "MobileNetSpec", "Neck", "PlainHeadSpec", "PlainNetSpec", "PyramidSpec", "ResNetSpec",
-    "S3FDHeadSpec", "SCRFDHeadSpec", "get_architecture",
+    "ARCHITECTURES",
+    "ASFDSpec",
+    "Architecture",
+    "AutoFEMSpec",
+    "Backbone",
+    "ConvNetSpec",
+    "EResNetSpec",
+    "EXTDSpec",
+    "Head",
+    "InputNorm",
+    "MobileNetSpec",
+    "Neck",
+    "PlainHeadSpec",
+    "PlainNetSpec",
+    "PyramidSpec",
+    "ResNetSpec",
+    "S3FDHeadSpec",
+    "SCRFDHeadSpec",
+    "get_architecture",
 ]

@@ -1,8 +1,8 @@
 """Architecture: everything that defines a network, as plain data.
 
-It is what search mutates, what the zoo and every manifest store, and what :func:`edgeface.models.build` turns into a
-module. Two equal Architectures build equal graphs. This module needs nothing beyond the standard library, so a device
-can read one without torch.
+It is what search mutates, what the zoo and every manifest store, and what
+:func:`edgeface.models.build` turns into a module. Two equal Architectures build equal graphs. This
+module needs nothing beyond the standard library, so a device can read one without torch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from edgeface.errors import ModelError
 from edgeface.schema import read_fields, short
 
 PARTS = ("backbone", "neck", "head")
-SPARE = {"backbone": ("activation",), "neck": ("genotype", "repeats"), "head": ("prior", "kernel", "maxout", "dual")}
-"""part -> its fields that the short text leaves out where they say nothing: those of the S3FD family"""
+SPARE = {
+    "backbone": ("activation",),
+    "neck": ("genotype", "repeats"),
+    "head": ("prior", "kernel", "maxout", "dual"),
+}
+"""part -> its fields that the short text leaves out where they say nothing: those of the S3FD
+family"""
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,25 @@ class Architecture:
         return self.backbone.structure if isinstance(self.backbone, PlainNetSpec) else ""
 
     def to_fields(self) -> dict[str, Any]:
-        """The long text, which manifests, latency tables and searches hold: every field of any kind."""
+        """The long text, which manifests, latency tables and searches hold: every field of any
+        kind."""
         parts = {part: flat(part, getattr(self, part)) for part in PARTS}
         return {"name": self.name, **parts, "input": dataclasses.asdict(self.input)}
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture.
 
-        The short text: fields of few networks are left out where they say nothing, so that the text of every other
-        network, and with it the names and random numbers drawn from that text, is what it was before there were any.
+        The short text: fields of few networks are left out where they say nothing, so that the text
+        of every other network, and with it the names and random numbers drawn from that text, is
+        what it was before there were any.
         """
         data = self.to_fields()
         for part, names in SPARE.items():
-            data[part] = {key: value for key, value in data[part].items()
-                          if key not in names or value != FLAT[part][key]}
+            data[part] = {
+                key: value
+                for key, value in data[part].items()
+                if key not in names or value != FLAT[part][key]
+            }
         return data
 
     @classmethod
@@ -73,7 +83,9 @@ class Architecture:
         """Like :meth:`from_json`; ``where`` begins the message of an error."""
         if not isinstance(data, dict):
             raise ModelError(f"{where}: expected an object, got {short(data)}")
-        specs = {part: read_spec(part, data[part], f"{where}.{part}") for part in PARTS if part in data}
+        specs = {
+            part: read_spec(part, data[part], f"{where}.{part}") for part in PARTS if part in data
+        }
         rest = {key: value for key, value in data.items() if key not in PARTS}
         return read_fields(cls, {**rest, **specs}, where)
 
@@ -82,6 +94,9 @@ class Architecture:
         return json.dumps(self.to_json(), indent=1, sort_keys=True)
 
     def named_by_content(self, family: str) -> Architecture:
-        """Return the same network under a name of its own, because files are named after it: ``family``-<12 digits>."""
+        """Return the same network under a name of its own, because files are named after it:
+        ``family``-<12 digits>."""
         content = dataclasses.replace(self, name="").dumps()
-        return dataclasses.replace(self, name=f"{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+        return dataclasses.replace(
+            self, name=f"{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        )

@@ -1,8 +1,10 @@
-"""Genotypes: which operation sits where in the AutoFEM neck of ASFD, as plain data. Standard library only.
+"""Genotypes: which operation sits where in the AutoFEM neck of ASFD, as plain data. Standard
+library only.
 
-A genotype has two parts. The fusion of neighbouring levels (AutoFEM-FPN) has a fixed wiring, so that a name on each
-edge says it all. The context of each level (AutoFEM-CPM) is a small graph of its own: nodes in order, each an
-operation on the sum of earlier nodes or of the cell's input; the nodes that no other one reads are its output.
+A genotype has two parts. The fusion of neighbouring levels (AutoFEM-FPN) has a fixed wiring, so
+that a name on each edge says it all. The context of each level (AutoFEM-CPM) is a small graph of
+its own: nodes in order, each an operation on the sum of earlier nodes or of the cell's input; the
+nodes that no other one reads are its output.
 """
 
 from __future__ import annotations
@@ -54,8 +56,12 @@ class Genotype:
     """nodes of each level's context cell"""
 
     def __post_init__(self) -> None:
-        for name, length in (("top_down", LEVELS - 1), ("bottom_up", LEVELS - 1), ("same", LEVELS),
-                             ("context", LEVELS)):
+        for name, length in (
+            ("top_down", LEVELS - 1),
+            ("bottom_up", LEVELS - 1),
+            ("same", LEVELS),
+            ("context", LEVELS),
+        ):
             found = len(getattr(self, name))
             if found != length:
                 raise ValueError(f"genotype: {name} has {found} entries, accepted: {length}")
@@ -74,7 +80,9 @@ def leaves(cell: tuple[Node, ...]) -> tuple[int, ...]:
 def write_genotype(path: Path, genotype: Genotype) -> None:
     """Write a genotype as JSON: equal genotypes give equal bytes."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(genotype), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(dataclasses.asdict(genotype), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def read_genotype(path: Path) -> Genotype:
@@ -82,8 +90,10 @@ def read_genotype(path: Path) -> Genotype:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read the genotype {path} ({type(error).__name__}): give the genotype.json that "
-                         "edgeface autofem writes") from None
+        raise ModelError(
+            f"cannot read the genotype {path} ({type(error).__name__}): give the genotype.json that"
+            " edgeface autofem writes"
+        ) from None
     return from_fields(Genotype, data, str(path))
 
 
@@ -98,10 +108,15 @@ def _check_cell(cell: tuple[Node, ...], where: str) -> None:
     for number, node in enumerate(cell, 1):
         _check_operation(node.op)
         if not node.inputs or len(set(node.inputs)) != len(node.inputs):
-            raise ValueError(f"{where}: node {number} reads {list(node.inputs)}, accepted: one or more, each once")
+            raise ValueError(
+                f"{where}: node {number} reads {list(node.inputs)}, accepted: one or more, each"
+                " once"
+            )
         if not all(0 <= source < number for source in node.inputs):
-            raise ValueError(f"{where}: node {number} reads {list(node.inputs)}, accepted: 0 (the cell's input) to "
-                             f"{number - 1} (the node before)")
+            raise ValueError(
+                f"{where}: node {number} reads {list(node.inputs)}, accepted: 0 (the cell's input)"
+                f" to {number - 1} (the node before)"
+            )
 
 
 def branches(*chains: tuple[str, ...]) -> tuple[Node, ...]:
@@ -113,10 +128,16 @@ def branches(*chains: tuple[str, ...]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-_WIDE = branches(("sep_conv_5x5",), ("sep_conv_3x3", "dil_conv_5x5"),
-                 ("sep_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"))
-_NARROW = branches(("sep_conv_3x3",), ("sep_conv_3x3", "dil_conv_3x3"),
-                   ("sep_conv_3x3", "sep_conv_3x3", "dil_conv_3x3"))
+_WIDE = branches(
+    ("sep_conv_5x5",),
+    ("sep_conv_3x3", "dil_conv_5x5"),
+    ("sep_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"),
+)
+_NARROW = branches(
+    ("sep_conv_3x3",),
+    ("sep_conv_3x3", "dil_conv_3x3"),
+    ("sep_conv_3x3", "sep_conv_3x3", "dil_conv_3x3"),
+)
 
 DEFAULT_GENOTYPE = Genotype(
     top_down=("sep_conv_3x3",) * (LEVELS - 1),
@@ -124,6 +145,6 @@ DEFAULT_GENOTYPE = Genotype(
     same=("conv_1x1",) * LEVELS,
     context=(_WIDE,) * 2 + (_NARROW,) * (LEVELS - 2),
 )
-"""Fusion as the authors released it ("AutoFPN"). Their context cells are not published: these are the three branches of
-one, two and three convolutions of DSFD's context module (Li et al., CVPR 2019), six nodes, the receptive fields of the
-two finest levels wider."""
+"""Fusion as the authors released it ("AutoFPN"). Their context cells are not published: these are
+the three branches of one, two and three convolutions of DSFD's context module (Li et al., CVPR
+2019), six nodes, the receptive fields of the two finest levels wider."""

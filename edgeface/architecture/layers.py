@@ -1,8 +1,9 @@
-"""The layers of an Architecture, in order of execution, without building it: what scores and latency models read.
+"""The layers of an Architecture, in order of execution, without building it: what scores and
+latency models read.
 
-Needs nothing beyond the standard library and takes microseconds where building the module takes milliseconds; a search
-asks a hundred thousand times. Batch normalisation and ReLU are folded into the convolution before them on export, so
-they are no layers here.
+Needs nothing beyond the standard library and takes microseconds where building the module takes
+milliseconds; a search asks a hundred thousand times. Batch normalisation and ReLU are folded into
+the convolution before them on export, so they are no layers here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.specs import Backbone, ConvNetSpec, PlainHeadSpec, PlainNetSpec, PyramidSpec, SCRFDHeadSpec
+from edgeface.architecture.specs import (
+    Backbone,
+    ConvNetSpec,
+    PlainHeadSpec,
+    PlainNetSpec,
+    PyramidSpec,
+    SCRFDHeadSpec,
+)
 from edgeface.architecture.structure import SuperBlock, parse, round8
 from edgeface.errors import ModelError
 
@@ -58,7 +66,8 @@ class Layer(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates: of convolutions only, as :mod:`edgeface.models.complexity` counts."""
+        """Multiply-accumulates: of convolutions only, as :mod:`edgeface.models.complexity`
+        counts."""
         return self.cells * self.kernel**2 * self.inputs * self.out_channels
 
     @property
@@ -86,16 +95,23 @@ class Layer(NamedTuple):
     @property
     def title(self) -> str:
         """``conv 3x3 of stride 2``."""
-        return f"{self.kind} {self.kernel}x{self.kernel} of stride {self.stride}" if self.kernel else self.kind
+        return (
+            f"{self.kind} {self.kernel}x{self.kernel} of stride {self.stride}"
+            if self.kernel
+            else self.kind
+        )
 
     def __str__(self) -> str:
-        return f"{self.title}, {self.in_channels} to {self.out_channels} channels at {self.width}x{self.height}"
+        return (
+            f"{self.title}, {self.in_channels} to {self.out_channels} channels at"
+            f" {self.width}x{self.height}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive layers that a search exchanges as one: a super-block, the neck, the head. Parts are kept and are
-    compared by identity, which is quick."""
+    """Consecutive layers that a search exchanges as one: a super-block, the neck, the head. Parts
+    are kept and are compared by identity, which is quick."""
 
     layers: tuple[Layer, ...]
     out_channels: int
@@ -114,15 +130,18 @@ class Part:
 
 
 def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
-    """The parts of ``architecture`` on an image of ``width`` x ``height`` px, the backbone's blocks first.
+    """The parts of ``architecture`` on an image of ``width`` x ``height`` px, the backbone's blocks
+    first.
 
-    Raises ModelError for a backbone, neck or head of a kind that no search here produces (:data:`BACKBONES`, fpn and
-    plain): such a network is built and measured instead.
+    Raises ModelError for a backbone, neck or head of a kind that no search here produces
+    (:data:`BACKBONES`, fpn and plain): such a network is built and measured instead.
     """
     backbone, neck, head = architecture.backbone, architecture.neck, architecture.head
     if backbone.kind not in BACKBONES or neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
-        raise ModelError(f"{architecture.name}: layers are listed for backbones {' and '.join(BACKBONES)} with neck "
-                         f"fpn and head plain, this is {backbone.kind} with {neck.kind} and {head.kind}")
+        raise ModelError(
+            f"{architecture.name}: layers are listed for backbones {' and '.join(BACKBONES)} with"
+            f" neck fpn and head plain, this is {backbone.kind} with {neck.kind} and {head.kind}"
+        )
     assert isinstance(neck, PyramidSpec)
     if width % 32 or height % 32 or min(width, height) < 32:
         raise ModelError(f"input {width}x{height}: width and height are multiples of 32")
@@ -135,7 +154,10 @@ def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
         channels[step] = part.out_channels  # the last block at a stride gives its feature
         parts.append(part)
     if not {8, 16, 32} <= set(channels):
-        raise ModelError(f"{architecture.name}: its blocks end at stride {step}, a backbone has features at 8, 16, 32")
+        raise ModelError(
+            f"{architecture.name}: its blocks end at stride {step}, a backbone has features at 8,"
+            " 16, 32"
+        )
     parts.append(_neck_part(neck, (channels[8], channels[16], channels[32]), width, height))
     parts.append(_head_part(head, neck.channels, width, height))
     return parts
@@ -176,8 +198,18 @@ class _Walk:
 
     def shortcut(self, out: int, stride: int) -> None:
         """A 1x1 projection of the map, which itself goes on as it was."""
-        self.layers.append(Layer("conv", 1, stride, self.channels, out, self.width // stride, self.height // stride,
-                                 shortcut=True))
+        self.layers.append(
+            Layer(
+                "conv",
+                1,
+                stride,
+                self.channels,
+                out,
+                self.width // stride,
+                self.height // stride,
+                shortcut=True,
+            )
+        )
 
 
 def blocks_of(backbone: Backbone) -> Sequence[Block]:
@@ -190,7 +222,8 @@ def blocks_of(backbone: Backbone) -> Sequence[Block]:
 
 @lru_cache(maxsize=1 << 16)
 def block_part(block: Block, width: int, height: int) -> Part:
-    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage, on a map of this size."""
+    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage, on a map of
+    this size."""
     if isinstance(block, tuple):
         return _convnet_part(block, width, height)
     walk, stride = _Walk(block.in_channels, width, height), block.stride
@@ -208,7 +241,8 @@ def block_part(block: Block, width: int, height: int) -> Part:
 
 
 def _residuals(block: SuperBlock, stride: int, first: bool) -> Iterator[tuple[int, int, int, bool]]:
-    """(output width, inner width, stride, projected in any case) of each residual of one inner layer."""
+    """(output width, inner width, stride, projected in any case) of each residual of one inner
+    layer."""
     out, inner = block.out_channels, block.bottleneck
     if block.kind == "basic":
         yield out, inner, stride, first
@@ -220,7 +254,9 @@ def _residuals(block: SuperBlock, stride: int, first: bool) -> Iterator[tuple[in
         yield out, round8(block.expansion * out), 1, False
 
 
-def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int, project: bool) -> None:
+def _residual(
+    walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int, project: bool
+) -> None:
     if project or stride > 1 or walk.channels != out:
         walk.shortcut(out, stride)
     if block.kind == "basic":
@@ -235,9 +271,16 @@ def _residual(walk: _Walk, block: SuperBlock, out: int, inner: int, stride: int,
 
 def _convnet_blocks(widths: tuple[int, ...], depths: tuple[int, ...]) -> list[Block]:
     if len(widths) != 4 or len(depths) != 3:
-        raise ModelError(f"convnet takes 4 widths and 3 depths, got {list(widths)} and {list(depths)}")
-    return [(3, widths[0], -1), *((before, out, depth) for before, out, depth in
-                                  zip(widths, widths[1:], depths, strict=False))]
+        raise ModelError(
+            f"convnet takes 4 widths and 3 depths, got {list(widths)} and {list(depths)}"
+        )
+    return [
+        (3, widths[0], -1),
+        *(
+            (before, out, depth)
+            for before, out, depth in zip(widths, widths[1:], depths, strict=False)
+        ),
+    ]
 
 
 def _convnet_part(block: tuple[int, int, int], width: int, height: int) -> Part:
@@ -256,10 +299,14 @@ def _convnet_part(block: tuple[int, int, int], width: int, height: int) -> Part:
 def _neck_part(neck: PyramidSpec, channels: tuple[int, ...], width: int, height: int) -> Part:
     layers = []
     for stride, in_channels in zip((8, 16, 32), channels, strict=True):
-        layers.append(Layer("conv", 1, 1, in_channels, neck.channels, width // stride, height // stride))
+        layers.append(
+            Layer("conv", 1, 1, in_channels, neck.channels, width // stride, height // stride)
+        )
     for stride in (16, 8):
         walk = _Walk(neck.channels, width // stride, height // stride)
-        walk.layers.append(Layer("resize", 0, 1, neck.channels, neck.channels, walk.width, walk.height))
+        walk.layers.append(
+            Layer("resize", 0, 1, neck.channels, neck.channels, walk.width, walk.height)
+        )
         walk.add()
         layers += walk.layers
     return Part(tuple(layers), neck.channels, 1)
@@ -281,6 +328,8 @@ def _head_part(head: PlainHeadSpec, channels: int, width: int, height: int) -> P
                 walk.conv(walk.channels, 3, depthwise=True)
             walk.conv(head.channels, 1 if head.depthwise else 3)
         for out in output_widths(head):
-            walk.layers.append(Layer("conv", head.kernel, 1, walk.channels, out, walk.width, walk.height))
+            walk.layers.append(
+                Layer("conv", head.kernel, 1, walk.channels, out, walk.width, walk.height)
+            )
         layers += walk.layers
     return Part(tuple(layers), head.channels, 1)

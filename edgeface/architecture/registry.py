@@ -1,9 +1,9 @@
 """Zoo names and the Architectures behind them: ours, and the published ones.
 
-The nine networks of DamoFD and SCRFD come twice. ``damofd-0.5g`` is faithful: group normalisation in the head.
-``damofd-0.5g-bn`` is its deployable variant: batch normalisation instead, which folds into the convolutions on export.
-Variants are not listed on their own (:func:`listed`): they have the same multiply-accumulates and within 0.4 % the same
-parameters.
+The nine networks of DamoFD and SCRFD come twice. ``damofd-0.5g`` is faithful: group normalisation
+in the head. ``damofd-0.5g-bn`` is its deployable variant: batch normalisation instead, which folds
+into the convolutions on export. Variants are not listed on their own (:func:`listed`): they have
+the same multiply-accumulates and within 0.4 % the same parameters.
 
 Seven were also published with landmarks (:data:`WITH_LANDMARKS`). ``damofd-0.5g-kps`` and
 ``damofd-0.5g-kps-bn`` have one more output of the same head. SCRFD's authors changed the head, too:
@@ -70,34 +70,45 @@ def get_architecture(name: str) -> Architecture:
 
 
 def with_genotype(architecture: Architecture, genotype: Genotype) -> Architecture:
-    """``architecture`` with the ``genotype`` in its neck: another network than the one of its name, and called so."""
+    """``architecture`` with the ``genotype`` in its neck: another network than the one of its name,
+    and called so."""
     neck = architecture.neck
     if not isinstance(neck, AutoFEMSpec):
-        raise ModelError(f"{architecture.name} has neck {neck.kind}, a genotype is for neck autofem")
+        raise ModelError(
+            f"{architecture.name} has neck {neck.kind}, a genotype is for neck autofem"
+        )
     changed = replace(architecture, neck=replace(neck, genotype=genotype))
     return architecture if changed == architecture else changed.named_by_content(architecture.name)
 
 
 def suggestions(name: str) -> str:
-    """For a message about an unknown ``name``: the nearest known ones, else one of each family; and where all are."""
+    """For a message about an unknown ``name``: the nearest known ones, else one of each family; and
+    where all are."""
     begun = [known for known in listed() if name and known.startswith(name.lower())]
     near = begun[:SUGGESTED] or get_close_matches(name.lower(), ARCHITECTURES, SUGGESTED)
     one_of_each = {known.partition("-")[0]: known for known in reversed(listed())}
-    names = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(reversed(one_of_each.values()))} and others"
+    names = (
+        f"nearest: {', '.join(near)}"
+        if near
+        else f"known: {', '.join(reversed(one_of_each.values()))} and others"
+    )
     return f"{names}; `edgeface models` lists all {len(listed())}"
 
 
 def listed() -> tuple[str, ...]:
-    """Return the names worth a line in a listing: everything but the deployable variants of DamoFD and SCRFD."""
+    """Return the names worth a line in a listing: everything but the deployable variants of DamoFD
+    and SCRFD."""
     return tuple(name for name in ARCHITECTURES if not name.endswith(VARIANT_SUFFIX))
 
 
-register(Architecture(
-    name="edgeface-n",
-    backbone=ConvNetSpec(widths=(32, 48, 64, 64), depths=(1, 1, 2)),
-    neck=PyramidSpec("fpn", 32),
-    head=PlainHeadSpec(channels=32, stack=1),
-))
+register(
+    Architecture(
+        name="edgeface-n",
+        backbone=ConvNetSpec(widths=(32, 48, 64, 64), depths=(1, 1, 2)),
+        neck=PyramidSpec("fpn", 32),
+        head=PlainHeadSpec(channels=32, stack=1),
+    )
+)
 
 for _entry in read_searched():
     register(_entry.architecture)
@@ -121,27 +132,34 @@ _REGIMES: dict[str, tuple[PyramidSpec, SCRFDHeadSpec]] = {
 _BACKBONES: dict[str, Backbone] = {
     "damofd-0.5g": PlainNetSpec(
         "SuperConvK3BNRELU(3,32,2,1)SuperResIDWE1K3(32,32,2,8,1)SuperResIDWE1K7(32,64,2,40,1)"
-        "SuperResIDWE1K7(64,120,2,40,2)SuperResIDWE1K5(120,160,2,120,1)"),
+        "SuperResIDWE1K7(64,120,2,40,2)SuperResIDWE1K5(120,160,2,120,1)"
+    ),
     "damofd-2.5g": PlainNetSpec(
         "SuperConvK3BNRELU(3,24,2,2)SuperResK3K3(24,32,2,24,4)SuperResK3K3(32,56,2,16,4)"
-        "SuperResK5K5(56,88,2,8,5)SuperResK1K5K1(88,128,2,8,4)"),
+        "SuperResK5K5(56,88,2,8,5)SuperResK1K5K1(88,128,2,8,4)"
+    ),
     "damofd-10g": PlainNetSpec(
         "SuperConvK3BNRELU(3,56,2,2)SuperResK1K3K1(56,80,2,40,5)SuperResK1K5K1(80,112,2,32,5)"
-        "SuperResK1K3K1(112,168,2,16,4)SuperResK7K7(168,256,2,8,1)"),
+        "SuperResK1K3K1(112,168,2,16,4)SuperResK7K7(168,256,2,8,1)"
+    ),
     "damofd-34g": PlainNetSpec(
         "SuperConvK3BNRELU(3,56,2,2)SuperResK1K3K1(56,224,2,80,5)SuperResK1K3K1(224,488,2,40,6)"
-        "SuperResK1K3K1(488,624,2,72,4)SuperResK1K7K1(624,816,2,24,3)"),
+        "SuperResK1K3K1(488,624,2,72,4)SuperResK1K7K1(624,816,2,24,3)"
+    ),
     "scrfd-0.5g": MobileNetSpec(widths=(16, 16, 40, 72, 152, 288), depths=(2, 3, 2, 6)),
     "scrfd-1g": MobileNetSpec(widths=(32, 48, 48, 160, 216, 312), depths=(3, 2, 1, 5)),
     "scrfd-2.5g": ResNetSpec(widths=(24, 24, 48, 48, 80), depths=(3, 5, 3, 2), block="basic"),
     "scrfd-10g": ResNetSpec(widths=(56, 56, 88, 88, 224), depths=(3, 4, 2, 3), block="basic"),
-    "scrfd-34g": ResNetSpec(widths=(56, 224, 224, 576, 736), depths=(17, 16, 2, 8), block="bottleneck"),
+    "scrfd-34g": ResNetSpec(
+        widths=(56, 224, 224, 576, 736), depths=(17, 16, 2, 8), block="bottleneck"
+    ),
 }
 
 PUBLISHED = tuple(_BACKBONES)
 """Names of the nine published networks, as published."""
-WITH_LANDMARKS = tuple(name + LANDMARK_SUFFIX for name in PUBLISHED
-                       if name not in ("scrfd-1g", "scrfd-34g"))
+WITH_LANDMARKS = tuple(
+    name + LANDMARK_SUFFIX for name in PUBLISHED if name not in ("scrfd-1g", "scrfd-34g")
+)
 """Names of those that were also published with landmarks, in that form."""
 
 
@@ -149,18 +167,32 @@ def _register_published(name: str, head: PlainHeadSpec | SCRFDHeadSpec) -> None:
     """Register ``name`` with this head; and a ``-bn`` where it has group normalisation."""
     base = name.removesuffix(LANDMARK_SUFFIX)
     neck, _ = _REGIMES[base.partition("-")[2]]
-    faithful = register(Architecture(name, _BACKBONES[base], neck, head, InputNorm(mean=127.5, std=128.0)))
+    faithful = register(
+        Architecture(name, _BACKBONES[base], neck, head, InputNorm(mean=127.5, std=128.0))
+    )
     if head.norm == "group":
-        register(replace(faithful, name=name + VARIANT_SUFFIX, head=replace(head, norm="batch", groups=0)))
+        register(
+            replace(
+                faithful, name=name + VARIANT_SUFFIX, head=replace(head, norm="batch", groups=0)
+            )
+        )
 
 
 def _with_landmarks(name: str) -> PlainHeadSpec | SCRFDHeadSpec:
-    """The head of a published network with landmarks. SCRFD's authors changed theirs beside adding them."""
+    """The head of a published network with landmarks. SCRFD's authors changed theirs beside adding
+    them."""
     head = _REGIMES[name.partition("-")[2]][1]
     if name.startswith("damofd"):
         return replace(head, landmarks=LANDMARKS)
-    return PlainHeadSpec(head.channels, head.stack, depthwise=head.depthwise, anchors=head.anchors, offset=head.offset,
-                         landmarks=LANDMARKS, kernel=3)
+    return PlainHeadSpec(
+        head.channels,
+        head.stack,
+        depthwise=head.depthwise,
+        anchors=head.anchors,
+        offset=head.offset,
+        landmarks=LANDMARKS,
+        kernel=3,
+    )
 
 
 for _name in PUBLISHED:
@@ -171,21 +203,26 @@ for _name in WITH_LANDMARKS:
 
 def _register_extd() -> None:
     """``extd-fpn-32-prelu`` to ``extd-ssd-64-relu``: two forms, three widths, three activations."""
-    for form, width, activation in itertools.product(("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")):
-        register(Architecture(
-            f"extd-{form}-{width}-{activation}",
-            EXTDSpec((width,), activation),
-            PyramidSpec("extd" if form == "fpn" else "none", width),
-            S3FDHeadSpec(width, stack=0, prior=(4.0, 4.0), kernel=3, maxout="out"),
-            S3FD_INPUT,
-        ))
+    for form, width, activation in itertools.product(
+        ("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")
+    ):
+        register(
+            Architecture(
+                f"extd-{form}-{width}-{activation}",
+                EXTDSpec((width,), activation),
+                PyramidSpec("extd" if form == "fpn" else "none", width),
+                S3FDHeadSpec(width, stack=0, prior=(4.0, 4.0), kernel=3, maxout="out"),
+                S3FD_INPUT,
+            )
+        )
 
 
 _register_extd()
 
 
 def eresfd(width: int) -> Architecture:
-    """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is width / 256."""
+    """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is
+    width / 256."""
     return Architecture(
         f"eresfd-{width}",
         EResNetSpec(widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),
@@ -208,25 +245,37 @@ _MOBILE_DEPTHS = (2, 2, 6, 2)
 
 
 def _register_asfd() -> None:
-    """``asfd-d0`` to ``asfd-d6``: larger and larger. Where these figures come from: docs/asfd.md."""
+    """``asfd-d0`` to ``asfd-d6``: larger and larger. Where these figures come from:
+    docs/asfd.md."""
     side = math.sqrt(1.5)
-    for size, (block, widths, depths, channels, stack, repeats) in enumerate((
-        ("depthwise", (24, 48, 96, 200, 408), _MOBILE_DEPTHS, 16, 1, 1),
-        ("depthwise", (64, 128, 256, 512, 1024), _MOBILE_DEPTHS, 40, 1, 1),
-        ("basic", (), (2, 2, 2, 2), 144, 2, 1),
-        ("basic", (), (3, 4, 6, 3), 232, 2, 1),
-        ("bottleneck", (), (3, 4, 6, 3), 232, 3, 2),
-        ("bottleneck", (), (3, 4, 23, 3), 288, 3, 3),
-        ("bottleneck", (), (3, 8, 36, 3), 312, 3, 3),
-    )):
+    for size, (block, widths, depths, channels, stack, repeats) in enumerate(
+        (
+            ("depthwise", (24, 48, 96, 200, 408), _MOBILE_DEPTHS, 16, 1, 1),
+            ("depthwise", (64, 128, 256, 512, 1024), _MOBILE_DEPTHS, 40, 1, 1),
+            ("basic", (), (2, 2, 2, 2), 144, 2, 1),
+            ("basic", (), (3, 4, 6, 3), 232, 2, 1),
+            ("bottleneck", (), (3, 4, 6, 3), 232, 3, 2),
+            ("bottleneck", (), (3, 4, 23, 3), 288, 3, 3),
+            ("bottleneck", (), (3, 8, 36, 3), 312, 3, 3),
+        )
+    ):
         base, extra = _RESNETS.get(block, (widths, (channels, channels)))
-        register(Architecture(
-            f"asfd-d{size}",
-            ASFDSpec((*base, *extra), depths, block),
-            AutoFEMSpec(channels, DEFAULT_GENOTYPE, repeats),
-            S3FDHeadSpec(channels, stack, depthwise=True, prior=(4 / side, 4 * side), maxout="in-out", dual=True),
-            S3FD_INPUT,
-        ))
+        register(
+            Architecture(
+                f"asfd-d{size}",
+                ASFDSpec((*base, *extra), depths, block),
+                AutoFEMSpec(channels, DEFAULT_GENOTYPE, repeats),
+                S3FDHeadSpec(
+                    channels,
+                    stack,
+                    depthwise=True,
+                    prior=(4 / side, 4 * side),
+                    maxout="in-out",
+                    dual=True,
+                ),
+                S3FD_INPUT,
+            )
+        )
 
 
 _register_asfd()

@@ -1,4 +1,5 @@
-"""Architectures that a search of this project found, with the record of that search: ``searched.json``."""
+"""Architectures that a search of this project found, with the record of that search:
+``searched.json``."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class SearchRecord:
     budget_ms: float
     """most that a network might take"""
     of_yardstick: float
-    """latency, as a share of that of a network of YuNet_n's structure; both were measured beside the same reference"""
+    """latency, as a share of that of a network of YuNet_n's structure; both were measured beside
+    the same reference"""
     measured_ms: float
     interval_ms: tuple[float, float]
     """95 %"""

@@ -1,8 +1,8 @@
 """One specification for each kind of backbone, neck and head: what it reads, and nothing else.
 
-As text all kinds of a part share one flat object with a ``kind`` (:func:`flat`): a field that a kind does not have
-stands there with the value that says nothing. So it was when there was one dataclass for all of them, and files of that
-time open.
+As text all kinds of a part share one flat object with a ``kind`` (:func:`flat`): a field that a
+kind does not have stands there with the value that says nothing. So it was when there was one
+dataclass for all of them, and files of that time open.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class PlainNetSpec:
 
 @dataclass(frozen=True)
 class MobileNetSpec(_Stages):
-    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32. The first width is of the first convolution."""
+    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32. The first width is of the
+    first convolution."""
 
     kind: str = field(default="mobilenetv1", init=False)
 
@@ -73,14 +74,16 @@ class EXTDSpec:
 
 @dataclass(frozen=True)
 class EResNetSpec(_Stages):
-    """Backbone of EResFD: outputs at strides 4 to 128. Widths are of the first two layers, and of all others."""
+    """Backbone of EResFD: outputs at strides 4 to 128. Widths are of the first two layers, and of
+    all others."""
 
     kind: str = field(default="eresfd", init=False)
 
 
 @dataclass(frozen=True)
 class ASFDSpec(_Blocks):
-    """Backbones of ASFD: outputs at strides 4 to 128. Depths are of c2 to c5; c6 and c7 have widths alone."""
+    """Backbones of ASFD: outputs at strides 4 to 128. Depths are of c2 to c5; c6 and c7 have widths
+    alone."""
 
     kind: str = field(default="asfd", init=False)
 
@@ -90,8 +93,8 @@ class PyramidSpec:
     """Feature pyramid over the backbone's outputs."""
 
     kind: str
-    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the head reads the
-    backbone's maps), extd or sepfpn"""
+    """fpn (top-down, bilinear) or pafpn (top-down nearest, then bottom-up); S3FD family: none (the
+    head reads the backbone's maps), extd or sepfpn"""
     channels: int
 
 
@@ -155,21 +158,30 @@ class S3FDHeadSpec:
     kernel: int = 1
     """of the output convolutions"""
     maxout: str = ""
-    """out (of three background outputs on the finest level the largest counts), or in-out (also of three face outputs
-    on the other levels)"""
+    """out (of three background outputs on the finest level the largest counts), or in-out (also of
+    three face outputs on the other levels)"""
     dual: bool = False
     """on neck autofem: in training also reads the maps that the neck starts from"""
 
 
-Backbone = ConvNetSpec | PlainNetSpec | MobileNetSpec | ResNetSpec | EXTDSpec | EResNetSpec | ASFDSpec
+Backbone = (
+    ConvNetSpec | PlainNetSpec | MobileNetSpec | ResNetSpec | EXTDSpec | EResNetSpec | ASFDSpec
+)
 Neck = PyramidSpec | AutoFEMSpec
 Head = PlainHeadSpec | SCRFDHeadSpec | S3FDHeadSpec
 Spec = Backbone | Neck | Head
 
 PYRAMIDS = ("fpn", "pafpn", "none", "extd", "sepfpn")
 KINDS: dict[str, dict[str, type[Spec]]] = {
-    "backbone": {"convnet": ConvNetSpec, "plainnet": PlainNetSpec, "mobilenetv1": MobileNetSpec,
-                 "resnetv1e": ResNetSpec, "extd": EXTDSpec, "eresfd": EResNetSpec, "asfd": ASFDSpec},
+    "backbone": {
+        "convnet": ConvNetSpec,
+        "plainnet": PlainNetSpec,
+        "mobilenetv1": MobileNetSpec,
+        "resnetv1e": ResNetSpec,
+        "extd": EXTDSpec,
+        "eresfd": EResNetSpec,
+        "asfd": ASFDSpec,
+    },
     "neck": {**dict.fromkeys(PYRAMIDS, PyramidSpec), "autofem": AutoFEMSpec},
     "head": {"scrfd": SCRFDHeadSpec, "plain": PlainHeadSpec, "s3fd": S3FDHeadSpec},
 }
@@ -177,15 +189,30 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
 FLAT: dict[str, dict[str, Any]] = {
     "backbone": {"structure": "", "widths": (), "depths": (), "block": "", "activation": ""},
     "neck": {"channels": None, "genotype": None, "repeats": 1},
-    "head": {"channels": None, "stack": None, "norm": "batch", "groups": 0, "depthwise": False, "anchors": 1,
-             "offset": 0.5, "prior": (), "kernel": 1, "maxout": "", "dual": False, "landmarks": 0},
+    "head": {
+        "channels": None,
+        "stack": None,
+        "norm": "batch",
+        "groups": 0,
+        "depthwise": False,
+        "anchors": 1,
+        "offset": 0.5,
+        "prior": (),
+        "kernel": 1,
+        "maxout": "",
+        "dual": False,
+        "landmarks": 0,
+    },
 }
 """part -> every field of any kind, in the order of the text, and the value that says nothing"""
 
 
 def flat(part: str, spec: Spec) -> dict[str, Any]:
     """``spec`` as one flat object, JSON-ready; the field landmarks only where there are any."""
-    values = {"kind": spec.kind, **{name: getattr(spec, name, default) for name, default in FLAT[part].items()}}
+    values = {
+        "kind": spec.kind,
+        **{name: getattr(spec, name, default) for name, default in FLAT[part].items()},
+    }
     genotype = values.get("genotype")
     if genotype is not None:
         values["genotype"] = dataclasses.asdict(genotype)
@@ -210,9 +237,17 @@ def read_spec(part: str, data: Any, where: str) -> Any:
     own = {f.name for f in dataclasses.fields(cls) if f.init}
     for name, default in FLAT[part].items():
         if name in data and name not in own and _plain(data[name]) != default:
-            owners = [k for k, other in known.items() if name in {f.name for f in dataclasses.fields(other)}]
-            raise ModelError(f"{where} {kind}: {name} is for {' and '.join(owners)} only, leave it out")
-    given = {key: value for key, value in data.items() if key in own or key not in ("kind", *FLAT[part])}
+            owners = [
+                k
+                for k, other in known.items()
+                if name in {f.name for f in dataclasses.fields(other)}
+            ]
+            raise ModelError(
+                f"{where} {kind}: {name} is for {' and '.join(owners)} only, leave it out"
+            )
+    given = {
+        key: value for key, value in data.items() if key in own or key not in ("kind", *FLAT[part])
+    }
     return from_fields(cls, given, where)
 
 

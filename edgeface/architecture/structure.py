@@ -1,6 +1,8 @@
-"""PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock. Standard library only.
+"""PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock.
+Standard library only.
 
-Four published forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or 6):
+Four published forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or
+6):
 
     SuperConvK3BNRELU(in,out,stride,layers)             convolutions, the stem
     SuperResK3K3(in,out,stride,bottleneck,layers)       basic residuals
@@ -35,8 +37,9 @@ PLAIN = ("conv", "separable")
 MAX_CHANNELS = 9999
 MAX_LAYERS = 99
 ACCEPTED = (
-    "SuperConvK3BNRELU or SuperDWK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or SuperResIDWE1K3"
-    "(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6; SuperConvK6BNRELU(in,out,4,1)"
+    "SuperConvK3BNRELU or SuperDWK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or"
+    " SuperResIDWE1K3(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6;"
+    " SuperConvK6BNRELU(in,out,4,1)"
 )
 
 _NUMBER = r"([1-9]\d{0,3})"
@@ -44,8 +47,12 @@ _FORMS = {
     "conv": re.compile(rf"SuperConvK([3567])BNRELU\({_NUMBER},{_NUMBER},([124]),{_NUMBER}\)"),
     "separable": re.compile(rf"SuperDWK([357])BNRELU\({_NUMBER},{_NUMBER},([12]),{_NUMBER}\)"),
     "basic": re.compile(rf"SuperResK([357])K\1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
-    "bottleneck": re.compile(rf"SuperResK1K([357])K1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
-    "inverted": re.compile(rf"SuperResIDWE([1246])K([357])\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
+    "bottleneck": re.compile(
+        rf"SuperResK1K([357])K1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"
+    ),
+    "inverted": re.compile(
+        rf"SuperResIDWE([1246])K([357])\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"
+    ),
 }
 
 
@@ -76,20 +83,38 @@ class SuperBlock:
             "kernel": (stem or self.kernel in KERNELS, "3, 5 or 7"),
             "in_channels": (1 <= self.in_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
             "out_channels": (1 <= self.out_channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS}"),
-            "stride": (self.stride in ((4,) if stem else (1, 2)), "4 with kernel 6" if stem else "1 or 2"),
-            "layers": (1 <= self.layers <= (1 if stem else MAX_LAYERS), "1" if stem else f"1 to {MAX_LAYERS}"),
-            "bottleneck": (residual <= self.bottleneck <= residual * MAX_CHANNELS,
-                           f"1 to {MAX_CHANNELS}" if residual else "0"),
-            "expansion": (self.expansion in (EXPANSIONS if inverted else (0,)), "1, 2, 4 or 6" if inverted else "0"),
+            "stride": (
+                self.stride in ((4,) if stem else (1, 2)),
+                "4 with kernel 6" if stem else "1 or 2",
+            ),
+            "layers": (
+                1 <= self.layers <= (1 if stem else MAX_LAYERS),
+                "1" if stem else f"1 to {MAX_LAYERS}",
+            ),
+            "bottleneck": (
+                residual <= self.bottleneck <= residual * MAX_CHANNELS,
+                f"1 to {MAX_CHANNELS}" if residual else "0",
+            ),
+            "expansion": (
+                self.expansion in (EXPANSIONS if inverted else (0,)),
+                "1, 2, 4 or 6" if inverted else "0",
+            ),
         }
         for name, (accepted, what) in checks.items():
             if not accepted:
-                raise ModelError(f"{self.kind} block: {name} is {getattr(self, name)!r}, accepted: {what}")
+                raise ModelError(
+                    f"{self.kind} block: {name} is {getattr(self, name)!r}, accepted: {what}"
+                )
 
     def __str__(self) -> str:
         k = self.kernel
-        names = {"conv": f"SuperConvK{k}BNRELU", "separable": f"SuperDWK{k}BNRELU", "basic": f"SuperResK{k}K{k}",
-                 "bottleneck": f"SuperResK1K{k}K1", "inverted": f"SuperResIDWE{self.expansion}K{k}"}
+        names = {
+            "conv": f"SuperConvK{k}BNRELU",
+            "separable": f"SuperDWK{k}BNRELU",
+            "basic": f"SuperResK{k}K{k}",
+            "bottleneck": f"SuperResK1K{k}K1",
+            "inverted": f"SuperResIDWE{self.expansion}K{k}",
+        }
         inner = (self.layers,) if self.kind in PLAIN else (self.bottleneck, self.layers)
         arguments = (self.in_channels, self.out_channels, self.stride, *inner)
         return f"{names[self.kind]}({','.join(map(str, arguments))})"
@@ -98,16 +123,21 @@ class SuperBlock:
 def parse(text: str) -> tuple[SuperBlock, ...]:
     """Read a structure string; ``format_structure(parse(text)) == text``.
 
-    Raises ModelError naming the block that is malformed, or that takes other channels than the one before gives.
+    Raises ModelError naming the block that is malformed, or that takes other channels than the one
+    before gives.
     """
     if not isinstance(text, str) or not text:
-        raise ModelError(f"plainnet structure is empty; a structure is one or more blocks of: {ACCEPTED}")
+        raise ModelError(
+            f"plainnet structure is empty; a structure is one or more blocks of: {ACCEPTED}"
+        )
     pieces = re.findall(r"[^)]*\)|[^)]+", text)
     blocks = tuple(_parse_block(piece, number) for number, piece in enumerate(pieces, 1))
     for number, (before, block) in enumerate(pairwise(blocks), 2):
         if block.in_channels != before.out_channels:
-            raise ModelError(f"plainnet structure: block {number}, {block}, takes {block.in_channels} channels but "
-                             f"block {number - 1} gives {before.out_channels}")
+            raise ModelError(
+                f"plainnet structure: block {number}, {block}, takes {block.in_channels} channels"
+                f" but block {number - 1} gives {before.out_channels}"
+            )
     return blocks
 
 
@@ -117,7 +147,8 @@ def format_structure(blocks: Iterable[SuperBlock]) -> str:
 
 
 def round8(value: float) -> int:
-    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors' search."""
+    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors'
+    search."""
     return max(8, 8 * round(value / 8))
 
 
@@ -131,8 +162,12 @@ def _parse_block(piece: str, number: int) -> SuperBlock:
             bottleneck = values.pop(4) if kind not in PLAIN else 0
             kernel, in_channels, out_channels, stride, layers = values
             try:
-                return SuperBlock(kind, kernel, in_channels, out_channels, stride, layers, bottleneck, expansion)
+                return SuperBlock(
+                    kind, kernel, in_channels, out_channels, stride, layers, bottleneck, expansion
+                )
             except ModelError as error:
                 raise ModelError(f"plainnet structure: block {number}, {piece}: {error}") from None
     shown = piece if len(piece) <= 60 else piece[:57] + "..."
-    raise ModelError(f"plainnet structure: block {number}, {shown!r}, is malformed; accepted: {ACCEPTED}")
+    raise ModelError(
+        f"plainnet structure: block {number}, {shown!r}, is malformed; accepted: {ACCEPTED}"
+    )

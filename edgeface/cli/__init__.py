@@ -6,7 +6,8 @@
     output     tables and JSON; text from outside made printable
     terminal   progress and notes, on stderr
 
-Every other module is one verb. Heavy imports happen inside it, so that a device needs no more than it uses.
+Every other module is one verb. Heavy imports happen inside it, so that a device needs no more than
+it uses.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from edgeface.errors import MissingExtraError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with ``arguments`` (default: those of the process); returns the exit code."""
+    """Run the command line with ``arguments`` (default: those of the process); returns the exit
+    code."""
     try:
         from edgeface.cli.app import app
         from edgeface.cli.program import run

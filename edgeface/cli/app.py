@@ -1,4 +1,5 @@
-"""The verbs of ``edgeface``, by task. A verb's module is imported when it is called, not to list it."""
+"""The verbs of ``edgeface``, by task. A verb's module is imported when it is called, not to list
+it."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ TASKS = tuple(dict.fromkeys(verb.task for verb in VERBS.values()))
 
 
 def load(name: str) -> Any:
-    """The parser's command of a verb. Raises OptionError for one that needs a checkout where there is none."""
+    """The parser's command of a verb. Raises OptionError for one that needs a checkout where there
+    is none."""
     if name in CHECKOUT_VERBS:
         function = load_verb(name)
     else:
@@ -51,7 +53,8 @@ def load(name: str) -> Any:
 
 
 class _Verbs(TyperGroup):
-    """Knows verbs of two words, such as ``bench compare`` beside ``bench``, and lists all by task."""
+    """Knows verbs of two words, such as ``bench compare`` beside ``bench``, and lists all by
+    task."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -66,7 +69,9 @@ class _Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for task in TASKS:
             with formatter.section(task):
-                formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items() if verb.task == task])
+                formatter.write_dl(
+                    [(name, verb.summary) for name, verb in VERBS.items() if verb.task == task]
+                )
 
 
 def _version(wanted: bool) -> None:
@@ -75,13 +80,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = new_app(cls=_Verbs, no_args_is_help=True,
-              help="Tiny face detectors for ARM and x86 CPUs: use, make, measure and find them.")
+app = new_app(
+    cls=_Verbs,
+    no_args_is_help=True,
+    help="Tiny face detectors for ARM and x86 CPUs: use, make, measure and find them.",
+)
 
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                          help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass

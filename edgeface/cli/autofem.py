@@ -33,10 +33,14 @@ Killed at any moment, the same command goes on where it was."""
 @with_options(AutoFEMOptions)
 def command(
     data: Photos,
-    out: Annotated[Path, typer.Option(help="Folder of this search; a search that is there is resumed.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of this search; a search that is there is resumed.")
+    ],
     annotations: Annotations = None,
     cache: Cache = None,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")
+    ] = 0,
     device: TorchDevice = "cpu",
     format: Format = "table",
     options: Any = None,
@@ -57,8 +61,26 @@ def command(
 
 
 def _print_genotype(found: Genotype) -> None:
-    rows = [(4 << level, *edges, "  ".join(f"{node.op}({', '.join(map(str, node.inputs))})" for node in cell))
-            for level, (*edges, cell) in enumerate(zip((*found.top_down, None), (None, *found.bottom_up), found.same,
-                                                       found.context, strict=True))]
+    rows = [
+        (
+            4 << level,
+            *edges,
+            "  ".join(f"{node.op}({', '.join(map(str, node.inputs))})" for node in cell),
+        )
+        for level, (*edges, cell) in enumerate(
+            zip(
+                (*found.top_down, None),
+                (None, *found.bottom_up),
+                found.same,
+                found.context,
+                strict=True,
+            )
+        )
+    ]
     reads = "context: operation(what it reads)"
-    print_table(("stride", "from above", "from below", "same level", reads), rows, right=("stride",), fold=(reads,))
+    print_table(
+        ("stride", "from above", "from below", "same level", reads),
+        rows,
+        right=("stride",),
+        fold=(reads,),
+    )

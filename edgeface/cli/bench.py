@@ -31,16 +31,31 @@ A folder that is called 'compare' is written ./compare."""
 
 @with_options(Protocol)
 def command(
-    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")],
+    bundles: Annotated[
+        list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")
+    ],
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "local",
-    threads: Annotated[list[int], typer.Option(
-        min=1, help="CPU threads of the runtime; given several times, every Bundle is measured with each.")] = [1],  # noqa: B006
+    threads: Annotated[
+        list[int],
+        typer.Option(
+            min=1,
+            help=(
+                "CPU threads of the runtime; given several times, every Bundle is measured with"
+                " each."
+            ),
+        ),
+    ] = [1],  # noqa: B006
     fast: Fast = False,
-    reference: Annotated[str | None, typer.Option(
-        help="Name of the Bundle that ratios are to. Default: the first.")] = None,
-    save: Annotated[Path | None, typer.Option(
-        help="Write the records with all samples here, for `edgeface bench compare`.")] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="Name of the Bundle that ratios are to. Default: the first.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write the records with all samples here, for `edgeface bench compare`."),
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")
+    ] = False,
     format: Format = "table",
     options: Any = None,
 ) -> int | None:
@@ -55,7 +70,14 @@ def command(
     with Terminal() as terminal:
         try:
             with open_device(device) as opened:
-                opened.measure(jobs, options, chosen, terminal.tick, records.append, lambda _, why: wrong.append(why))
+                opened.measure(
+                    jobs,
+                    options,
+                    chosen,
+                    terminal.tick,
+                    records.append,
+                    lambda _, why: wrong.append(why),
+                )
         except KeyboardInterrupt:
             stopped = True
         for runtime in dict.fromkeys(record.runtime for record in records):
@@ -69,7 +91,9 @@ def command(
     for message in wrong:
         terminal.line(f"error: {message}")
     if stopped:
-        raise Stopped(f"{len(records)} of {len(jobs)} models were measured, their figures are printed")
+        raise Stopped(
+            f"{len(records)} of {len(jobs)} models were measured, their figures are printed"
+        )
     return FAILED if wrong else None
 
 
@@ -78,7 +102,11 @@ def _jobs(bundles: Sequence[str], threads: Sequence[int], fast: bool) -> list[Jo
     from edgeface.bundle import Bundle
 
     folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
-    return [Job(folder, count, fast) for count in dict.fromkeys(threads) for folder in dict.fromkeys(folders)]
+    return [
+        Job(folder, count, fast)
+        for count in dict.fromkeys(threads)
+        for folder in dict.fromkeys(folders)
+    ]
 
 
 def _reference(jobs: Sequence[Job], name: str | None) -> int:
@@ -92,12 +120,23 @@ def _reference(jobs: Sequence[Job], name: str | None) -> int:
 
 
 def _print_measurements(records: Sequence[Measurement]) -> None:
-    rows = [(r.bundle, r.threads, f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]",
-             f"{r.end_to_end_ms.median:.2f}", r.ratio, "yes" if r.valid else f"NO: {'; '.join(r.invalid_reasons)}")
-            for r in records]
+    rows = [
+        (
+            r.bundle,
+            r.threads,
+            f"{r.network_ms.median:.2f} [{r.network_ms.p90:.2f}]",
+            f"{r.end_to_end_ms.median:.2f}",
+            r.ratio,
+            "yes" if r.valid else f"NO: {'; '.join(r.invalid_reasons)}",
+        )
+        for r in records
+    ]
     ratios = [r.ratio for r in records if r.ratio]
     to = f"ratio to {ratios[0].to}, {ratios[0].threads}T" if ratios else "ratio"
     figures = ("threads", "network ms [p90]", "end to end ms", "ratio")
     print_table(("bundle", *figures, "valid"), rows, figures, fold=("valid",))
-    say(f"{records[0].device}: {records[0].environment.machine.cpu}; medians of "
-        f"{records[0].protocol.rounds * records[0].protocol.per_round} images; {to}, with 95 % interval")
+    say(
+        f"{records[0].device}: {records[0].environment.machine.cpu}; medians of"
+        f" {records[0].protocol.rounds * records[0].protocol.per_round} images; {to}, with 95 %"
+        " interval"
+    )

@@ -21,10 +21,17 @@ edgeface bench compare old.json new.json --fail-slower"""
 
 
 def command(
-    old: Annotated[Path, typer.Argument(metavar="OLD.json", help="Records of `edgeface bench --save`.")],
+    old: Annotated[
+        Path, typer.Argument(metavar="OLD.json", help="Records of `edgeface bench --save`.")
+    ],
     new: Annotated[Path, typer.Argument(metavar="NEW.json", help="The same, measured later.")],
-    fail_slower: Annotated[bool, typer.Option(
-        "--fail-slower", help="Exit with code 1 when a model became slower, for a build that must notice.")] = False,
+    fail_slower: Annotated[
+        bool,
+        typer.Option(
+            "--fail-slower",
+            help="Exit with code 1 when a model became slower, for a build that must notice.",
+        ),
+    ] = False,
     format: Format = "table",
 ) -> int:
     from edgeface.latency.measurement import load_measurements
@@ -43,11 +50,22 @@ def _print_regression(found: Regression) -> None:
     for change in found.changes:
         bundle, device, threads, _ = change.new.key
         ratio = change.ratio
-        rows.append((bundle, device, threads, f"{change.old.network_ms.median:.2f}",
-                     f"{change.new.network_ms.median:.2f}", f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
-                     change.verdict, "; ".join((*change.reasons(), *change.notes))))
+        rows.append(
+            (
+                bundle,
+                device,
+                threads,
+                f"{change.old.network_ms.median:.2f}",
+                f"{change.new.network_ms.median:.2f}",
+                f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+                change.verdict,
+                "; ".join((*change.reasons(), *change.notes)),
+            )
+        )
     figures = ("threads", "old ms", "new ms", "new / old")
-    print_table(("bundle", "device", *figures, "verdict", "beware"), rows, figures, fold=("beware",))
+    print_table(
+        ("bundle", "device", *figures, "verdict", "beware"), rows, figures, fold=("beware",)
+    )
     for name, keys in (("old", found.only_old), ("new", found.only_new)):
         for bundle, device, threads, _ in keys:
             say(f"only in the {name} file: {bundle} on {device}, {threads} thread(s)")

@@ -24,20 +24,41 @@ Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a m
 
 
 def command(
-    a: Annotated[str, typer.Argument(
-        metavar="A", help="Folder of an exported Bundle; or, for the network in torch, a zoo name or a .safetensors "
-                          "file that edgeface wrote: the reference.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help=(
+                "Folder of an exported Bundle; or, for the network in torch, a zoo name or a"
+                " .safetensors "
+                "file that edgeface wrote: the reference."
+            ),
+        ),
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, of the same network and size.")],
-    image: Annotated[Path | None, typer.Option(help="Photo that both see, best one with faces. Needed.")] = None,
-    tolerance: Annotated[float | None, typer.Option(
-        help="Relative RMS, rms(A - B) / std(A), beyond which two tensors differ. Default: 0.001 between fp32 files, "
-             "0.01 if one is fp16, 0.3 if one is int8.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the relative RMS of every tensor into this PNG.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Photo that both see, best one with faces. Needed.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help=(
+                "Relative RMS, rms(A - B) / std(A), beyond which two tensors differ. Default: 0.001"
+                " between fp32 files, "
+                "0.01 if one is fp16, 0.3 if one is int8."
+            )
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the relative RMS of every tensor into this PNG.")
+    ] = None,
     format: Format = "table",
 ) -> int:
     if image is None:
-        raise OptionError("--image is missing: both files need a photo to compute on, best one with faces: run: "
-                          f"edgeface compare {a} {b} --image photo.jpg")
+        raise OptionError(
+            "--image is missing: both files need a photo to compute on, best one with faces: run: "
+            f"edgeface compare {a} {b} --image photo.jpg"
+        )
     from edgeface.images import read_image
     from edgeface.probes.compare import Subject, compare, plot_comparison
 
@@ -53,8 +74,19 @@ def command(
 
 def _print_comparison(done: Comparison) -> None:
     marks = {done.jump: "largest jump", done.parting: "they part"}
-    rows = [(i, pair.a.layer, pair.b.layer, "x".join(map(str, pair.shape)), f"{pair.max_abs:.3g}",
-             f"{pair.rel_rms:.3g}", f"{pair.snr_db:.1f}", marks.get(i, "")) for i, pair in enumerate(done.pairs)]
+    rows = [
+        (
+            i,
+            pair.a.layer,
+            pair.b.layer,
+            "x".join(map(str, pair.shape)),
+            f"{pair.max_abs:.3g}",
+            f"{pair.rel_rms:.3g}",
+            f"{pair.snr_db:.1f}",
+            marks.get(i, ""),
+        )
+        for i, pair in enumerate(done.pairs)
+    ]
     say(f"A: {done.a}")
     say(f"B: {done.b}")
     figures = ("#", "shape", "max abs", "rel. RMS", "SNR dB")

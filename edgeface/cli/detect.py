@@ -31,18 +31,36 @@ edgeface detect clip.mp4 --save marked.mp4 --model dist/edgeface-n-tflite-fp32-6
 
 
 def command(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0."),
+    ],
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
-    save: Annotated[Path | None, typer.Option(
-        help="Write the photo or video with boxes here; a folder for several.")] = None,
-    score_threshold: Annotated[float, typer.Option(help="Report faces that score at least this, 0 to 1.")] = 0.5,
-    nms_threshold: Annotated[float, typer.Option(help="Of two boxes with a higher IoU keep the better one.")] = 0.45,
-    size: Annotated[str | None, typer.Option(
-        help="Long side in px that photos are scaled to, or 'original'; exported files have their own.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write the photo or video with boxes here; a folder for several."),
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option(help="Report faces that score at least this, 0 to 1.")
+    ] = 0.5,
+    nms_threshold: Annotated[
+        float, typer.Option(help="Of two boxes with a higher IoU keep the better one.")
+    ] = 0.45,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Long side in px that photos are scaled to, or 'original'; exported files have"
+                " their own."
+            )
+        ),
+    ] = None,
     threads: Threads = 1,
     fast: Fast = False,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many frames in all.")
+    ] = None,
     format: Format = "table",
 ) -> int | None:
     from edgeface.detector import Detector
@@ -53,7 +71,9 @@ def command(
     found: list[Found] = []
     with quiet():
         long_side = int(size) if size is not None and size.isdigit() else size
-        opened = Detector.open(model, threads, score_threshold, nms_threshold, long_side, fast, weights)
+        opened = Detector.open(
+            model, threads, score_threshold, nms_threshold, long_side, fast, weights
+        )
     with Terminal() as terminal, opened as detector, saver as keep:
         tell_fast(terminal, detector.runner.runtime, fast)
         try:
@@ -69,8 +89,14 @@ def command(
     return FAILED if failures else None
 
 
-def _detect(detector: Detector, images: Sequence[str], saver: Saver | None, most: int | None, found: list[Found],
-            terminal: Terminal) -> int:
+def _detect(
+    detector: Detector,
+    images: Sequence[str],
+    saver: Saver | None,
+    most: int | None,
+    found: list[Found],
+    terminal: Terminal,
+) -> int:
     """Append what is found in each image to ``found``; returns how many could not be read."""
     from edgeface.images import sources
 
@@ -95,7 +121,10 @@ def _print_faces(found: list[Found]) -> None:
     rows: list[tuple[Any, ...]] = []
     for item in found:
         name = printable(item["image"])
-        rows += [(name, f"{face['score']:.3f}", *(f"{v:.1f}" for v in face["box"])) for face in item["faces"]]
+        rows += [
+            (name, f"{face['score']:.3f}", *(f"{v:.1f}" for v in face["box"]))
+            for face in item["faces"]
+        ]
         if not item["faces"]:
             rows.append((name, "no face", "", "", "", ""))
     figures = ("score", "x1", "y1", "x2", "y2")

@@ -1,4 +1,5 @@
-"""``edgeface doctor``: what is installed here, in which version, what is missing and how to get it."""
+"""``edgeface doctor``: what is installed here, in which version, what is missing and how to get
+it."""
 
 from __future__ import annotations
 
@@ -26,9 +27,15 @@ TOOLS = (
     ("safetensors", "zoo", "reading weights"),
     ("scipy", "eval", "edgeface eval"),
     ("matplotlib", "eval", "plots"),
-    *((name, "export", "exporting and quantising to " + ", ".join(b.target for b in BACKENDS.values()
-                                                                  if name in b.converters))
-      for name in dict.fromkeys(name for b in BACKENDS.values() for name in b.converters)),
+    *(
+        (
+            name,
+            "export",
+            "exporting and quantising to "
+            + ", ".join(b.target for b in BACKENDS.values() if name in b.converters),
+        )
+        for name in dict.fromkeys(name for b in BACKENDS.values() for name in b.converters)
+    ),
 )
 """distribution, extra that brings it, what needs it"""
 
@@ -39,14 +46,31 @@ def command(format: Format = "table") -> None:
         print_json(report)
         return
     say(f"edgeface {report['edgeface']}, Python {report['python']}, {report['platform']}")
-    print_table(("package", "version", "for", "get it with"),
-                [(t["package"], t["version"] or "missing", t["for"], t["fix"] or "") for t in report["tools"]],
-                right=("version",), fold=("for", "get it with"))
+    print_table(
+        ("package", "version", "for", "get it with"),
+        [
+            (t["package"], t["version"] or "missing", t["for"], t["fix"] or "")
+            for t in report["tools"]
+        ],
+        right=("version",),
+        fold=("for", "get it with"),
+    )
     backends = report["backends"]
-    print_table(("target", "runtime", "version", *backends[0]["precisions"], "get it with"),
-                [(b["target"], b["runtime"], b["version"] or "missing",
-                  *("on" if state == "on" else "off" for state in b["precisions"].values()), b["fix"] or "")
-                 for b in backends], right=("version", *backends[0]["precisions"]), fold=("get it with",))
+    print_table(
+        ("target", "runtime", "version", *backends[0]["precisions"], "get it with"),
+        [
+            (
+                b["target"],
+                b["runtime"],
+                b["version"] or "missing",
+                *("on" if state == "on" else "off" for state in b["precisions"].values()),
+                b["fix"] or "",
+            )
+            for b in backends
+        ],
+        right=("version", *backends[0]["precisions"]),
+        fold=("get it with",),
+    )
     for reason, where in _reasons(backends).items():
         say(f"off: {', '.join(where)}: {reason}")
     say(f"models with weights: {', '.join(report['models_with_weights']) or 'none'}")
@@ -68,18 +92,28 @@ def diagnose() -> dict[str, Any]:
     tools = []
     for name, extra, purpose in TOOLS:
         version = _version(name)
-        tools.append({"package": name, "version": version, "for": purpose,
-                      "fix": None if version else _install(extra)})
+        tools.append(
+            {
+                "package": name,
+                "version": version,
+                "for": purpose,
+                "fix": None if version else _install(extra),
+            }
+        )
     backends = []
     for row in BACKENDS.values():
         found = row.installed()
-        backends.append({
-            "target": row.target, "runtime": found[0] if found else row.distributions[0],
-            "version": found[1] if found else None,
-            "fix": None if found else _install(row.extra),
-            "platforms": list(row.platforms), "here": _platform() in row.platforms,
-            "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},
-        })
+        backends.append(
+            {
+                "target": row.target,
+                "runtime": found[0] if found else row.distributions[0],
+                "version": found[1] if found else None,
+                "fix": None if found else _install(row.extra),
+                "platforms": list(row.platforms),
+                "here": _platform() in row.platforms,
+                "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},
+            }
+        )
     return {
         "edgeface": __version__,
         "python": platform.python_version(),
@@ -97,7 +131,11 @@ def _platform() -> str:
 
 def _version(distribution: str) -> str | None:
     # OpenCV comes under several names that serve alike.
-    names = (distribution, "opencv-python", "opencv-contrib-python") if "opencv" in distribution else (distribution,)
+    names = (
+        (distribution, "opencv-python", "opencv-contrib-python")
+        if "opencv" in distribution
+        else (distribution,)
+    )
     installed = (next(iter(metadata.distributions(name=name)), None) for name in names)
     return next((found.version for found in installed if found), None)
 

@@ -24,36 +24,86 @@ edgeface eval --data wider --model eresfd-16.safetensors --scale multi"""
 
 
 def command(
-    data: Annotated[Path, typer.Option(
-        help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth."),
+    ],
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
-    scale: Annotated[str, typer.Option(
-        help="640 (long side, the 'VGA' protocol), original, or multi: several sizes and a flip with the boxes put to "
-             "a vote, as EXTD and EResFD are published; about five times as slow as original.")] = "640",
-    agreed_only: Annotated[bool, typer.Option(
-        "--agreed-only", help="With --scale multi: only faces that two or more boxes agree on, as EXTD tests. Default: "
-                              "all, as EResFD tests.")] = False,
-    heights: Annotated[str, typer.Option(
-        help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale).")] = "annotated",
-    plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")] = None,
-    predictions: Annotated[Path | None, typer.Option(
-        help="Also write the boxes here, in the folders of text files that the official tool reads.")] = None,
-    landmarks: Annotated[Path | None, typer.Option(
-        help="Also measure the five points, on the photos below --data that this file labels: RetinaFace's labels, or "
-             "a CSV with ten more columns.")] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "640 (long side, the 'VGA' protocol), original, or multi: several sizes and a flip"
+                " with the boxes put to "
+                "a vote, as EXTD and EResFD are published; about five times as slow as original."
+            )
+        ),
+    ] = "640",
+    agreed_only: Annotated[
+        bool,
+        typer.Option(
+            "--agreed-only",
+            help=(
+                "With --scale multi: only faces that two or more boxes agree on, as EXTD tests."
+                " Default: "
+                "all, as EResFD tests."
+            ),
+        ),
+    ] = False,
+    heights: Annotated[
+        str,
+        typer.Option(
+            help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale)."
+        ),
+    ] = "annotated",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Also write the boxes here, in the folders of text files that the official tool"
+                " reads."
+            )
+        ),
+    ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Also measure the five points, on the photos below --data that this file labels:"
+                " RetinaFace's labels, or "
+                "a CSV with ten more columns."
+            )
+        ),
+    ] = None,
     threads: Threads = 1,
     fast: Fast = False,
     format: Format = "table",
 ) -> None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
     if not data.is_dir():
-        raise DataError(f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground truth")
+        raise DataError(
+            f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground"
+            " truth"
+        )
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):
-        done = evaluate_model(model, data, scale, threads, heights=heights, progress=terminal.tick, fast=fast,
-                              weights=weights, agreed_only=agreed_only, landmarks=landmarks)
+        done = evaluate_model(
+            model,
+            data,
+            scale,
+            threads,
+            heights=heights,
+            progress=terminal.tick,
+            fast=fast,
+            weights=weights,
+            agreed_only=agreed_only,
+            landmarks=landmarks,
+        )
         tell_fast(terminal, done.report.protocol.runtime, fast)
     if plot:
         plot_curves(plot, done.report, done.result)
@@ -64,7 +114,10 @@ def command(
         print_json(report)
     else:
         _print_report(report)
-        say(f"{report['model']}, {report['images']} images, heights in {heights} px; {done.report.protocol}")
+        say(
+            f"{report['model']}, {report['images']} images, heights in {heights} px;"
+            f" {done.report.protocol}"
+        )
         if done.landmarks:
             say(str(done.landmarks))
 
@@ -72,5 +125,11 @@ def command(
 def _print_report(report: dict[str, Any]) -> None:
     names = ("easy", "medium", "hard", *report["by_height"])
     values = (report["easy"], report["medium"], report["hard"], *report["by_height"].values())
-    print_table(("", *names), [("AP", *(None if v is None else f"{v:.4f}" for v in values)),
-                               ("faces", *(report["faces"].get(name) for name in names))], right=names)
+    print_table(
+        ("", *names),
+        [
+            ("AP", *(None if v is None else f"{v:.4f}" for v in values)),
+            ("faces", *(report["faces"].get(name) for name in names)),
+        ],
+        right=names,
+    )

@@ -1,8 +1,10 @@
-"""Options of the command line: those that several commands share, and the fields of a dataclass as options.
+"""Options of the command line: those that several commands share, and the fields of a dataclass as
+options.
 
-A command takes options in one of two ways: as parameters of its own (``model: Model = DEFAULT_MODEL``), or as one
-dataclass whose fields, with the text below each, are the options (:func:`with_options`). ``search``, ``train`` and
-``bench`` do both; the benchmarks have a dataclass alone (:func:`program_of`).
+A command takes options in one of two ways: as parameters of its own (``model: Model =
+DEFAULT_MODEL``), or as one dataclass whose fields, with the text below each, are the options
+(:func:`with_options`). ``search``, ``train`` and ``bench`` do both; the benchmarks have a dataclass
+alone (:func:`program_of`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ from edgeface.options import field_help
 
 DEFAULT_MODEL = "edgeface-n"
 FORMATS = ("table", "json")
-DEVICE_HELP = "local, ssh://[user@]host[:port] or adb://serial; add ?python=PATH for a Python of your choice there."
+DEVICE_HELP = (
+    "local, ssh://[user@]host[:port] or adb://serial; add ?python=PATH for a Python of your choice"
+    " there."
+)
 PLAIN = (int, float, str, bool, Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,20 +43,54 @@ def _known_format(format: str) -> str:
     return format
 
 
-Model = Annotated[str, typer.Option(
-    help="Zoo name (see `edgeface models`), a .safetensors file that `edgeface train` or `edgeface weights import` "
-         "wrote, or the folder of an exported Bundle.")]
-Weights = Annotated[Path | None, typer.Option(
-    help="Your own weights for the network that --model names, a .safetensors file. Default: those that ship.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Zoo name (see `edgeface models`), a .safetensors file that `edgeface train` or"
+            " `edgeface weights import` wrote, or the folder of an exported Bundle."
+        )
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Your own weights for the network that --model names, a .safetensors file. Default:"
+            " those that ship."
+        )
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Let the runtime compute in lower precision where the CPU has it; "
-                                    "says what that changes. Default: float32, the same boxes everywhere.")]
-Format = Annotated[str, typer.Option(callback=_known_format, help="How the result is printed: table or json.")]
-Annotations = Annotated[Path | None, typer.Option(
-    help="Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own training list.")]
-Photos = Annotated[Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")]
-Cache = Annotated[Path | None, typer.Option(
-    help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache.")]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help=(
+            "Let the runtime compute in lower precision where the CPU has it; "
+            "says what that changes. Default: float32, the same boxes everywhere."
+        ),
+    ),
+]
+Format = Annotated[
+    str, typer.Option(callback=_known_format, help="How the result is printed: table or json.")
+]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own"
+            " training list."
+        )
+    ),
+]
+Photos = Annotated[
+    Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache."),
+]
 TorchDevice = Annotated[str, typer.Option(help="torch device: cpu or cuda.")]
 
 
@@ -65,16 +104,20 @@ def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """Mark of a dataclass field that is given by position: ``Annotated[tuple[Path, ...], Argument("BUNDLE...")]``."""
+    """Mark of a dataclass field that is given by position: ``Annotated[tuple[Path, ...],
+    Argument("BUNDLE...")]``."""
 
     metavar: str
 
 
 def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
-    """Give a command one option per plain field of the dataclass ``cls``, with the field's own text as help.
+    """Give a command one option per plain field of the dataclass ``cls``, with the field's own text
+    as help.
 
-    The command receives them together, as one instance, in its last parameter. without: fields that keep their default.
+    The command receives them together, as one instance, in its last parameter. without: fields that
+    keep their default.
     """
+
     def decorate(command: F) -> F:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
         fields = parameters_of(cls, without)
@@ -94,7 +137,11 @@ def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
 
 def given(ctx: typer.Context, options: Any) -> dict[str, Any]:
     """Those of the options that the command line names."""
-    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if is_given(ctx, f.name)}
+    return {
+        f.name: getattr(options, f.name)
+        for f in dataclasses.fields(options)
+        if is_given(ctx, f.name)
+    }
 
 
 def is_given(ctx: typer.Context, parameter: str) -> bool:
@@ -106,8 +153,13 @@ def is_given(ctx: typer.Context, parameter: str) -> bool:
 def parameters_of(cls: type, without: Sequence[str] = ()) -> list[inspect.Parameter]:
     """One parameter for each plain field, as Typer reads it."""
     texts = field_help(cls)
-    return [_parameter(f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, "")))
-            for f in _plain_fields(cls) if f.name not in without]
+    return [
+        _parameter(
+            f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, ""))
+        )
+        for f in _plain_fields(cls)
+        if f.name not in without
+    ]
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.Parameter:
@@ -120,11 +172,19 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.P
     elif marks:
         info = typer.Argument(help=text, metavar=marks[0].metavar)
     else:
-        switch = [f"--{field.name.replace('_', '-')}"] if plain is bool and field.default is False else []
+        switch = (
+            [f"--{field.name.replace('_', '-')}"]
+            if plain is bool and field.default is False
+            else []
+        )
         info = typer.Option(*switch, help=text, show_default="efault: " not in text)
     typed: Any = plain if required or default is not None else plain | None
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
-                             annotation=Annotated[list[plain] if several else typed, info])  # type: ignore[valid-type]
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[list[plain] if several else typed, info],  # type: ignore[valid-type]
+    )
 
 
 def _sentence(text: str) -> str:
@@ -140,7 +200,8 @@ def _plain_fields(cls: type) -> list[dataclasses.Field[Any]]:
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    """(type of one value, whether there may be several); (None, False) for what no option can say."""
+    """(type of one value, whether there may be several); (None, False) for what no option can
+    say."""
     if get_origin(hint) is Annotated:
         return _kind(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -168,8 +229,10 @@ RESUMES = "what was measured is kept, the same command goes on from here"
 def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:
     """The ``main`` of a module that takes the fields of one dataclass.
 
-    name: how it is called. doc: its docstring, whose first paragraph is the summary. kept: said after Ctrl-C.
+    name: how it is called. doc: its docstring, whose first paragraph is the summary. kept: said
+    after Ctrl-C.
     """
+
     def main(arguments: Sequence[str] | None = None) -> int:
         command = as_command(_worker(cls, work, kept), *_help(doc))
         return run(command, name, _spread(arguments, cls))
@@ -177,8 +240,12 @@ def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = ""
     return main
 
 
-def program_of_steps(steps: dict[str, tuple[type, Work]], name: str, doc: str | None, kept: str = "") -> Main:
-    """The same for a module of several steps, each with its dataclass, whose docstring is the step's summary."""
+def program_of_steps(
+    steps: dict[str, tuple[type, Work]], name: str, doc: str | None, kept: str = ""
+) -> Main:
+    """The same for a module of several steps, each with its dataclass, whose docstring is the
+    step's summary."""
+
     def main(arguments: Sequence[str] | None = None) -> int:
         summary, rest = _help(doc)
         app = new_app(help=summary, epilog=rest, no_args_is_help=True)
@@ -207,8 +274,12 @@ def _help(doc: str | None) -> tuple[str, str | None]:
 
 def _spread(arguments: Sequence[str] | None, *classes: type) -> list[str]:
     """``--kinds a b`` as ``--kinds a --kinds b``, for options that take several values."""
-    several = {f"--{p.name.replace('_', '-')}" for cls in classes for p in parameters_of(cls)
-               if get_origin(get_args(p.annotation)[0]) is list}
+    several = {
+        f"--{p.name.replace('_', '-')}"
+        for cls in classes
+        for p in parameters_of(cls)
+        if get_origin(get_args(p.annotation)[0]) is list
+    }
     found: list[str] = []
     option, values = "", 0
     for text in sys.argv[1:] if arguments is None else arguments:

@@ -7,9 +7,11 @@ from types import TracebackType
 
 
 def quiet_until_main() -> None:
-    """Let ``python -m <module>`` end without a traceback where Ctrl-C comes before its ``main`` does.
+    """Let ``python -m <module>`` end without a traceback where Ctrl-C comes before its ``main``
+    does.
 
-    Python then ends the process by the signal, which a shell sees as 130. Elsewhere nothing is changed.
+    Python then ends the process by the signal, which a shell sees as 130. Elsewhere nothing is
+    changed.
     """
     if sys.argv[:1] == ["-m"]:
         sys.excepthook = _hook

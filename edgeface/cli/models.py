@@ -21,7 +21,9 @@ Parameters and multiply-accumulates (MACs) of the networks as they are trained."
 
 
 def command(
-    size: Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px that MACs are counted at.")] = "640x480",
+    size: Annotated[
+        str, typer.Option(help="Input WIDTHxHEIGHT in px that MACs are counted at.")
+    ] = "640x480",
     format: Format = "table",
 ) -> None:
     width, height = parse_size(size)
@@ -32,12 +34,33 @@ def command(
         found = counts(width, height, terminal.tick)
     shipped = zoo.names()
     if format == "json":
-        print_json([{"name": name, "params": network.params, "macs": network.macs, "weights": name in shipped}
-                    for name, network in found.items()])
+        print_json(
+            [
+                {
+                    "name": name,
+                    "params": network.params,
+                    "macs": network.macs,
+                    "weights": name in shipped,
+                }
+                for name, network in found.items()
+            ]
+        )
         return
     figures = ("params", f"MACs at {size}")
-    print_table(("name", *figures, "weights"),
-                [(name, f"{network.params / 1e6:.4f} M", f"{network.macs / 1e6:.1f} M",
-                  "shipped" if name in shipped else "-") for name, network in found.items()], right=figures)
-    print("Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that exports well.\n"
-          "'-kps' are those with landmarks; SCRFD's export well as published.")
+    print_table(
+        ("name", *figures, "weights"),
+        [
+            (
+                name,
+                f"{network.params / 1e6:.4f} M",
+                f"{network.macs / 1e6:.1f} M",
+                "shipped" if name in shipped else "-",
+            )
+            for name, network in found.items()
+        ],
+        right=figures,
+    )
+    print(
+        "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head"
+        " that exports well.\n'-kps' are those with landmarks; SCRFD's export well as published."
+    )

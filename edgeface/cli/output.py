@@ -1,7 +1,8 @@
 """Tables and JSON on stdout.
 
-A table never loses a figure: where the terminal is too narrow, names are cut in the middle or folded. A file or a pipe
-gets everything. Whatever comes from outside (names of files, tensors, devices, networks) passes :func:`printable`.
+A table never loses a figure: where the terminal is too narrow, names are cut in the middle or
+folded. A file or a pipe gets everything. Whatever comes from outside (names of files, tensors,
+devices, networks) passes :func:`printable`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """One line of at most ``longest`` characters without anything that a terminal obeys; the middle is left out."""
+    """One line of at most ``longest`` characters without anything that a terminal obeys; the middle
+    is left out."""
     line = str(text)
     line = middle(line, longest) if len(line) > longest else line
     return "".join(_escaped(c) if unicodedata.category(c) in UNPRINTABLE else c for c in line)
@@ -48,23 +50,41 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = (),
-                fold: Iterable[str] = (), indent: int = 0) -> None:
-    """On stdout, as wide as the terminal, or as wide as it is where there is none; see :func:`table`."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    right: Iterable[str] = (),
+    fold: Iterable[str] = (),
+    indent: int = 0,
+) -> None:
+    """On stdout, as wide as the terminal, or as wide as it is where there is none; see
+    :func:`table`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(table(columns, rows, right, fold, width and width - indent, indent))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] | None = None,
-          fold: Iterable[str] = (), width: int | None = None, indent: int = 0) -> str:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    right: Iterable[str] | None = None,
+    fold: Iterable[str] = (),
+    width: int | None = None,
+    indent: int = 0,
+) -> str:
     """Plain text under a line of names; None is a dash.
 
-    right: columns of figures, which are never cut; default: all but the first. fold: columns whose text goes on in the
-    next line rather than being cut. width: characters that there are; None: as many as it takes.
+    right: columns of figures, which are never cut; default: all but the first. fold: columns whose
+    text goes on in the next line rather than being cut. width: characters that there are; None: as
+    many as it takes.
     """
     figures = set(columns[1:] if right is None else right)
-    cells = [[printable(column) for column in columns],
-             *(["-" if value is None else printable(value, LONGEST_CELL) for value in row] for row in rows)]
+    cells = [
+        [printable(column) for column in columns],
+        *(
+            ["-" if value is None else printable(value, LONGEST_CELL) for value in row]
+            for row in rows
+        ),
+    ]
     widths = [max(map(cells_wide, column)) for column in zip(*cells, strict=True)]
     if width is not None:
         _narrow(widths, [i for i, name in enumerate(columns) if name not in figures], width)
@@ -75,7 +95,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable
 
 
 def _narrow(widths: list[int], names: Sequence[int], width: int) -> None:
-    """Take from the widest of the columns ``names`` until all fit, or until all are as narrow as may be."""
+    """Take from the widest of the columns ``names`` until all fit, or until all are as narrow as
+    may be."""
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0 and names and max(widths[i] for i in names) > NARROWEST:
         widest = max(names, key=lambda i: widths[i])
@@ -83,10 +104,14 @@ def _narrow(widths: list[int], names: Sequence[int], width: int) -> None:
         excess -= 1
 
 
-def _lines(row: Sequence[str], widths: Sequence[int], folded: Sequence[bool]) -> Iterable[list[str]]:
+def _lines(
+    row: Sequence[str], widths: Sequence[int], folded: Sequence[bool]
+) -> Iterable[list[str]]:
     """The lines of one row: several where a text is folded."""
-    parts = [_wrapped(text, width) if fold else [middle(text, width)]
-             for text, width, fold in zip(row, widths, folded, strict=True)]
+    parts = [
+        _wrapped(text, width) if fold else [middle(text, width)]
+        for text, width, fold in zip(row, widths, folded, strict=True)
+    ]
     for i in range(max(map(len, parts))):
         yield [part[i] if i < len(part) else "" for part in parts]
 
@@ -96,8 +121,14 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _joined(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    padded = (" " * (width - cells_wide(text)) + text if to_the_right else text + " " * (width - cells_wide(text))
-              for text, width, to_the_right in zip(line, widths, right, strict=True))
+    padded = (
+        (
+            " " * (width - cells_wide(text)) + text
+            if to_the_right
+            else text + " " * (width - cells_wide(text))
+        )
+        for text, width, to_the_right in zip(line, widths, right, strict=True)
+    )
     return GAP.join(padded).rstrip()
 
 
@@ -118,11 +149,15 @@ def cells_wide(text: str) -> int:
     """Columns that a terminal needs for ``text``."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
 
 
 def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
-    """Print ``data`` as JSON, or ``text`` for people; keep the JSON in ``save``, too. Raises OutputError."""
+    """Print ``data`` as JSON, or ``text`` for people; keep the JSON in ``save``, too. Raises
+    OutputError."""
     if save is not None:
         with atomic_write(save) as temporary:
             temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

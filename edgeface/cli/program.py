@@ -1,6 +1,7 @@
-"""Runs a command and gives every ending its exit code: 0 all done, 2 not all of it, 130 interrupted.
+"""Runs a command and gives every ending its exit code: 0 all done, 2 not all of it, 130
+interrupted.
 
-    edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run()  --->  exit code
+edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run()  --->  exit code
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__b
 """the parser's own; which package it lies in depends on Typer's version"""
 INTERRUPTED = 130
 FAILED = 2
-NO_MEMORY = re.compile(r"out of memory|not enough memory|insufficient memory|can't allocate|bad_alloc", re.IGNORECASE)
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|insufficient memory|can't allocate|bad_alloc", re.IGNORECASE
+)
 """what torch, OpenCV and the runtimes call it"""
 
 
@@ -40,7 +43,9 @@ def stoppable(kept: str) -> Iterator[None]:
 
 def new_app(**options: Any) -> typer.Typer:
     """A Typer whose errors and help are plain text."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options
+    )
 
 
 def as_command(function: Callable[..., Any], summary: str, epilog: str | None = None) -> Any:
@@ -51,7 +56,8 @@ def as_command(function: Callable[..., Any], summary: str, epilog: str | None = 
 
 
 def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run ``command`` (a Typer, or what :func:`as_command` made) as the program ``name``; returns the exit code.
+    """Run ``command`` (a Typer, or what :func:`as_command` made) as the program ``name``; returns
+    the exit code.
 
     arguments: default those of the process. A mistake is one line on stderr.
     """
@@ -79,8 +85,12 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
             raise
-        return _end("error", "there is not enough memory for this: close other programs, or ask for less at once "
-                    "(a smaller --size or --batch)", FAILED)
+        return _end(
+            "error",
+            "there is not enough memory for this: close other programs, or ask for less at once "
+            "(a smaller --size or --batch)",
+            FAILED,
+        )
 
 
 def _misused(error: Any, name: str) -> int:
@@ -99,8 +109,9 @@ def _end(kind: str, text: str, code: int) -> int:
 
 
 def _open_streams() -> None:
-    """Make stdout and stderr take everything: a name that they cannot encode is escaped, and one that the caller closed
-    gets a descriptor, which a file that is opened later would otherwise have."""
+    """Make stdout and stderr take everything: a name that they cannot encode is escaped, and one
+    that the caller closed gets a descriptor, which a file that is opened later would otherwise
+    have."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -22,12 +22,23 @@ A higher score promises a better detector of the same cost; it says nothing of t
 
 
 def command(
-    architecture: Annotated[str, typer.Argument(
-        metavar="ARCHITECTURE_OR_STRING",
-        help="Zoo name, structure string, or a .json file of an Architecture.")],
+    architecture: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARCHITECTURE_OR_STRING",
+            help="Zoo name, structure string, or a .json file of an Architecture.",
+        ),
+    ],
     alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes.")] = 0.25,
-    data: Annotated[Path | None, typer.Option(
-        help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as"
+                " published."
+            )
+        ),
+    ] = None,
     format: Format = "table",
 ) -> None:
     from edgeface.search.scores import ddsar
@@ -36,11 +47,25 @@ def command(
     weights = ddsar.weights_of_annotations(data) if data else ddsar.WEIGHTS
     found = ddsar.score(backbone, alpha, weights)
     if format == "json":
-        print_json({**found.to_json(), "alpha": alpha, "weights": dict(zip(ddsar.STAGES, weights, strict=True))})
+        print_json(
+            {
+                **found.to_json(),
+                "alpha": alpha,
+                "weights": dict(zip(ddsar.STAGES, weights, strict=True)),
+            }
+        )
         return
-    print_table(("stage", "weight", "SES", "FSS"), [
-        (name, f"{weight:.3f}", f"{ses:.4f}", fss)
-        for name, weight, ses, fss in zip(ddsar.STAGES, weights, found.ses, found.fss, strict=True)],
-        right=("weight", "SES", "FSS"))
-    print(f"DDSAR {found.ddsar:.6f} as published, {found.corrected:.6f} corrected (true widths, without the stem), "
-          f"alpha {alpha:g}")
+    print_table(
+        ("stage", "weight", "SES", "FSS"),
+        [
+            (name, f"{weight:.3f}", f"{ses:.4f}", fss)
+            for name, weight, ses, fss in zip(
+                ddsar.STAGES, weights, found.ses, found.fss, strict=True
+            )
+        ],
+        right=("weight", "SES", "FSS"),
+    )
+    print(
+        f"DDSAR {found.ddsar:.6f} as published, {found.corrected:.6f} corrected (true widths,"
+        f" without the stem), alpha {alpha:g}"
+    )

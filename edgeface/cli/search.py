@@ -34,16 +34,43 @@ on."""
 @with_options(StudyOptions, without=("sizes", "weights"))
 def command(
     out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the search in this folder, with its options.")] = None,
-    size: Annotated[list[str], typer.Option(
-        help="Input size, WxH in px. Given several times, the search chooses among them; scores do not see the "
-             "size, so that of two equal ones the smaller wins.")] = list(SIZES),  # noqa: B006
-    data: Annotated[Path | None, typer.Option(
-        help="Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as published.")] = None,
-    table: Annotated[list[Path], typer.Option(
-        help="Latency table to begin with, such as an earlier search's latency-640x480.json.")] = [],  # noqa: B006
-    ray: Annotated[str | None, typer.Option(
-        help="HOST:PORT of a Ray cluster whose machines with the resource edgeface_device measure.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the search in this folder, with its options.")
+    ] = None,
+    size: Annotated[
+        list[str],
+        typer.Option(
+            help=(
+                "Input size, WxH in px. Given several times, the search chooses among them; scores"
+                " do not see the "
+                "size, so that of two equal ones the smaller wins."
+            )
+        ),
+    ] = list(SIZES),  # noqa: B006
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as"
+                " published."
+            )
+        ),
+    ] = None,
+    table: Annotated[
+        list[Path],
+        typer.Option(
+            help="Latency table to begin with, such as an earlier search's latency-640x480.json."
+        ),
+    ] = [],  # noqa: B006
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "HOST:PORT of a Ray cluster whose machines with the resource edgeface_device"
+                " measure."
+            )
+        ),
+    ] = None,
     format: Format = "table",
     options: Any = None,
 ) -> None:
@@ -55,12 +82,19 @@ def command(
         _print_front(front, options)
 
 
-def _chosen(options: StudyOptions, out: Path | None, resume: Path | None, size: Sequence[str], data: Path | None
-            ) -> tuple[StudyOptions, Path]:
+def _chosen(
+    options: StudyOptions,
+    out: Path | None,
+    resume: Path | None,
+    size: Sequence[str],
+    data: Path | None,
+) -> tuple[StudyOptions, Path]:
     """What is searched, and the folder of the search. Raises OptionError."""
     folder = out or resume
     if folder is None or (out and resume):
-        raise OptionError("give either --out, the folder of a new search, or --resume, that of one to go on with")
+        raise OptionError(
+            "give either --out, the folder of a new search, or --resume, that of one to go on with"
+        )
     options = dataclasses.replace(options, sizes=tuple(size))
     if data:
         from edgeface.search.scores.ddsar import weights_of_annotations
@@ -72,11 +106,15 @@ def _chosen(options: StudyOptions, out: Path | None, resume: Path | None, size: 
 
     known = load_options(resume)
     if options not in (StudyOptions(), known):
-        raise OptionError(f"--resume {resume} goes on with the options of that search: leave the others out")
+        raise OptionError(
+            f"--resume {resume} goes on with the options of that search: leave the others out"
+        )
     return known, folder
 
 
-def _run(options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str | None) -> list[FrontNet]:
+def _run(
+    options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str | None
+) -> list[FrontNet]:
     from edgeface.predict.table import LatencyTable
     from edgeface.search.study import Study
 
@@ -84,7 +122,10 @@ def _run(options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str |
     try:
         with stoppable(f"nothing is lost, {go_on} goes on from here"), Terminal() as terminal:
             study = Study(options, folder, terminal.tick, terminal.note, ray)
-            front = study.run(lambda done: terminal.line(_sentence(done)), [LatencyTable.load(path) for path in tables])
+            front = study.run(
+                lambda done: terminal.line(_sentence(done)),
+                [LatencyTable.load(path) for path in tables],
+            )
             terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
             return front
     except DeviceError as error:
@@ -92,20 +133,40 @@ def _run(options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str |
 
 
 def _sentence(done: Round) -> str:
-    errors = [abs(e.predicted_ms / ms - 1) for e, ms in zip(done.picked, done.measured_ms, strict=True)
-              if e.predicted_ms]
+    errors = [
+        abs(e.predicted_ms / ms - 1)
+        for e, ms in zip(done.picked, done.measured_ms, strict=True)
+        if e.predicted_ms
+    ]
     fit = f", predicted within {max(errors):.1%}" if errors else ""
-    return (f"round {done.number}: {done.evaluated} networks scored, best {done.best_score:.4f}; {len(done.picked)} "
-            f"measured{fit}")
+    return (
+        f"round {done.number}: {done.evaluated} networks scored, best {done.best_score:.4f};"
+        f" {len(done.picked)} measured{fit}"
+    )
 
 
 def _print_front(front: Sequence[FrontNet], options: StudyOptions) -> None:
     if not front:
-        print(f"no network that was measured takes at most {options.budget_ms:g} ms: a larger --budget-ms, or more "
-              "--rounds")
+        print(
+            f"no network that was measured takes at most {options.budget_ms:g} ms: a larger"
+            " --budget-ms, or more --rounds"
+        )
     figures = ("score", "measured ms", "95 %", "predicted", "MACs", "parameters")
-    print_table(("network", *figures, "structure"), [
-        (net.architecture.name, f"{net.score:.4f}", f"{net.measured_ms:.3f}",
-         f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}", f"{net.predicted_ms:.3f}", f"{net.macs / 1e6:.0f} M",
-         f"{net.params / 1e3:.0f} k", net.architecture.structure) for net in front],
-        right=figures, fold=("structure",))
+    print_table(
+        ("network", *figures, "structure"),
+        [
+            (
+                net.architecture.name,
+                f"{net.score:.4f}",
+                f"{net.measured_ms:.3f}",
+                f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}",
+                f"{net.predicted_ms:.3f}",
+                f"{net.macs / 1e6:.0f} M",
+                f"{net.params / 1e3:.0f} k",
+                net.architecture.structure,
+            )
+            for net in front
+        ],
+        right=figures,
+        fold=("structure",),
+    )

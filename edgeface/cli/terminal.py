@@ -1,7 +1,7 @@
 """What a command says while it works: on stderr, because results go to stdout.
 
-A terminal gets a bar, or a spinner for a step of unknown length. Where there is none, a step of known length gets a
-plain line every half minute, and one of unknown length a line when it begins.
+A terminal gets a bar, or a spinner for a step of unknown length. Where there is none, a step of
+known length gets a plain line every half minute, and one of unknown length a line when it begins.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ EVERY_S = 30.0
 
 
 class Terminal:
-    """Notes, spinners and bars on a stderr of its own, so that they are seen while that of the converters is not."""
+    """Notes, spinners and bars on a stderr of its own, so that they are seen while that of the
+    converters is not."""
 
     def __init__(self, shown: bool = True, steps: bool = False) -> None:
-        """shown: False for a process that leaves talking to another. steps: there are several, and a log names each as
-        it begins."""
+        """shown: False for a process that leaves talking to another. steps: there are several, and
+        a log names each as it begins."""
         self.stream, self.shown, self.steps = _own_stderr(), shown, steps
         self.is_terminal = _is_terminal(self.stream)
         self._console: Console | None = None
@@ -63,7 +64,8 @@ class Terminal:
             yield
 
     def tick(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` parts of the step ``what`` are done; another ``what`` than before begins a new bar.
+        """``done`` of ``total`` parts of the step ``what`` are done; another ``what`` than before
+        begins a new bar.
 
         total: 0 where it is not known. note: what there is to say at the moment. See
         :class:`edgeface.types.Progress`.
@@ -73,11 +75,15 @@ class Terminal:
         if what != self._step:
             self._begin(what, done, total)
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, note=printable(note))
+            self._bar.update(
+                self._bar.task_ids[0], completed=done, total=total or None, note=printable(note)
+            )
         elif time.monotonic() - self._told >= EVERY_S:
             self._told = time.monotonic()
-            self.line(f"{what}: {done}{f' of {total}' if total else ''}{self._end_time(done, total)}"
-                      f"{f', {note}' if note else ''}")
+            self.line(
+                f"{what}: {done}{f' of {total}' if total else ''}{self._end_time(done, total)}"
+                f"{f', {note}' if note else ''}"
+            )
         if done >= total > 0:
             self._end()
 
@@ -86,12 +92,25 @@ class Terminal:
         self._step, self._first = what, done
         self._began = self._told = time.monotonic()
         if self.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=self._rich(),
-                transient=True, redirect_stdout=False, redirect_stderr=False)  # what converters print stays away
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=self._rich(),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )  # what converters print stays away
             self._bar.add_task(printable(what), total=total or None, note="")
             self._bar.start()
         elif self.steps:
@@ -103,7 +122,9 @@ class Terminal:
             return ""
         left_s = (time.monotonic() - self._began) * (total - done) / (done - self._first)
         ends = time.localtime(time.time() + left_s)
-        return f", until about {time.strftime('%H:%M' if left_s < 43_200 else '%Y-%m-%d %H:%M', ends)}"
+        return (
+            f", until about {time.strftime('%H:%M' if left_s < 43_200 else '%Y-%m-%d %H:%M', ends)}"
+        )
 
     def _rich(self) -> Console:
         if self._console is None:
@@ -133,6 +154,8 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def _own_stderr() -> TextIO:
     try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+        return os.fdopen(
+            os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace"
+        )
     except (OSError, io.UnsupportedOperation):
         return sys.stderr

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeface.backends import require_module
-from edgeface.cli.flags import DEFAULT_MODEL, Annotations, Cache, Photos, TorchDevice, given, is_given, with_options
+from edgeface.cli.flags import (
+    DEFAULT_MODEL,
+    Annotations,
+    Cache,
+    Photos,
+    TorchDevice,
+    given,
+    is_given,
+    with_options,
+)
 from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
@@ -40,27 +49,67 @@ def command(
     ctx: typer.Context,
     data: Photos,
     out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
-    model: Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")] = DEFAULT_MODEL,
-    genotype: Annotated[Path | None, typer.Option(
-        help="Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the network is then called "
-             "MODEL-<12 digits>. Default: the model's own.")] = None,
-    recipe: Annotated[str | None, typer.Option(
-        help="Options to begin with: edgeface (the defaults below), extd, eresfd or asfd. Default: that of the "
-             "network's family.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Network, as `edgeface models` lists them.")
+    ] = DEFAULT_MODEL,
+    genotype: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the"
+                " network is then called "
+                "MODEL-<12 digits>. Default: the model's own."
+            )
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Options to begin with: edgeface (the defaults below), extd, eresfd or asfd."
+                " Default: that of the "
+                "network's family."
+            )
+        ),
+    ] = None,
     annotations: Annotations = None,
-    landmarks: Annotated[Path | None, typer.Option(
-        help="Five landmarks of the annotated faces, where --annotations has none: RetinaFace's labels, or CSV with "
-             "image,x1,y1,x2,y2 and x,y of each.")] = None,
-    init: Annotated[str | None, typer.Option(
-        help="Start from these weights, a zoo name or a .safetensors file: what fits by name and shape is taken."
-    )] = None,
-    branch: Annotated[Path | None, typer.Option(
-        "--from", help="Start from the full state of the run in this folder, with its network and options: the "
-                       "learning rate falls to 0 over --samples, which must be given.")] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Five landmarks of the annotated faces, where --annotations has none: RetinaFace's"
+                " labels, or CSV with "
+                "image,x1,y1,x2,y2 and x,y of each."
+            )
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Start from these weights, a zoo name or a .safetensors file: what fits by name and"
+                " shape is taken."
+            )
+        ),
+    ] = None,
+    branch: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help=(
+                "Start from the full state of the run in this folder, with its network and options:"
+                " the "
+                "learning rate falls to 0 over --samples, which must be given."
+            ),
+        ),
+    ] = None,
     cache: Cache = None,
-    in_memory: Annotated[bool, typer.Option(
-        help="Hold the decoded photos in memory instead of mapping the file.")] = False,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")] = 0,
+    in_memory: Annotated[
+        bool, typer.Option(help="Hold the decoded photos in memory instead of mapping the file.")
+    ] = False,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")
+    ] = 0,
     device: TorchDevice = "cpu",
     options: Any = None,
 ) -> None:
@@ -69,8 +118,15 @@ def command(
 
     named = given(ctx, options)
     if branch:
-        others = {"--model": is_given(ctx, "model"), "--genotype": genotype, "--recipe": recipe, "--init": init}
-        architecture, options = _branched(branch, out, [name for name, value in others.items() if value], named)
+        others = {
+            "--model": is_given(ctx, "model"),
+            "--genotype": genotype,
+            "--recipe": recipe,
+            "--init": init,
+        }
+        architecture, options = _branched(
+            branch, out, [name for name, value in others.items() if value], named
+        )
     else:
         architecture = get_architecture(model)
         if genotype:
@@ -80,18 +136,39 @@ def command(
     from edgeface.training import train_model
 
     with Terminal(shown=os.environ.get("RANK", "0") == "0") as terminal:
-        finished = train_model(architecture, options, data, out, annotations, cache or out / "cache", in_memory,
-                               threads, device, landmarks=landmarks, init=init, branch=branch, progress=terminal.tick)
+        finished = train_model(
+            architecture,
+            options,
+            data,
+            out,
+            annotations,
+            cache or out / "cache",
+            in_memory,
+            threads,
+            device,
+            landmarks=landmarks,
+            init=init,
+            branch=branch,
+            progress=terminal.tick,
+        )
     if not finished:
         raise Stopped("the state is saved, the same command goes on from here")
 
 
-def _branched(run: Path, out: Path, others: list[str], named: dict[str, Any]) -> tuple[Architecture, TrainOptions]:
-    """Network and options of a run that branches off ``run``. Raises OptionError for options that it cannot have."""
+def _branched(
+    run: Path, out: Path, others: list[str], named: dict[str, Any]
+) -> tuple[Architecture, TrainOptions]:
+    """Network and options of a run that branches off ``run``. Raises OptionError for options that
+    it cannot have."""
     if others:
-        raise OptionError(f"--from goes on with the network and the options of that run: leave {', '.join(others)} out")
+        raise OptionError(
+            "--from goes on with the network and the options of that run: leave"
+            f" {', '.join(others)} out"
+        )
     if "samples" not in named:
-        raise OptionError("--from needs --samples: over how many crops the learning rate falls to 0")
+        raise OptionError(
+            "--from needs --samples: over how many crops the learning rate falls to 0"
+        )
     require_module("torch", "train", "training")
     from edgeface.training.start import branch_options
 

@@ -23,10 +23,22 @@ Nothing in a file is run: one that holds anything but tensors is refused."""
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(
-        metavar="FILE...", help="Checkpoint of the authors: .pth, .pt or .safetensors; several files if it comes so.")],
-    model: Annotated[str, typer.Option(help="Network that the weights are of, as `edgeface models` lists them.")],
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")] = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help=(
+                "Checkpoint of the authors: .pth, .pt or .safetensors; several files if it"
+                " comes so."
+            ),
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Network that the weights are of, as `edgeface models` lists them.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")
+    ] = None,
     format: Format = "table",
 ) -> None:
     from edgeface.architecture.registry import get_architecture

@@ -9,7 +9,13 @@ from __future__ import annotations
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector, box_vote
 from edgeface.evaluation.plots import plot_curves
-from edgeface.evaluation.predict import Evaluation, Predictions, evaluate_detector, evaluate_model, present_images
+from edgeface.evaluation.predict import (
+    Evaluation,
+    Predictions,
+    evaluate_detector,
+    evaluate_model,
+    present_images,
+)
 from edgeface.evaluation.predictions import load_predictions, save_predictions
 from edgeface.evaluation.report import EvaluationProtocol, Report
 from edgeface.evaluation.wider import GroundTruth, WiderResult, evaluate, load_ground_truth

@@ -1,4 +1,5 @@
-"""The test that EXTD and EResFD are published with: each photo in several sizes and mirrored, the boxes put to a vote.
+"""The test that EXTD and EResFD are published with: each photo in several sizes and mirrored, the
+boxes put to a vote.
 
 A = sqrt(1700 * 1200 / (width * height)) is the factor that gives a photo the area of 1700x1200 px.
 
@@ -10,14 +11,16 @@ A = sqrt(1700 * 1200 / (width * height)) is the factor that gives a photo the ar
                  ... below A, and A
                  else: half way between small and A                long side over 30 px
 
-Box sides are those in the photo, plus one. Each view has NMS of its own and gives at most 750 boxes.
+Box sides are those in the photo, plus one. Each view has NMS of its own and gives at most 750
+boxes.
 
-Sources: ``wider_test.py`` of clovaai/EXTD_Pytorch, ``test_wider.py`` of clovaai/EResFD; :func:`box_vote` is theirs,
-too. They differ in what becomes of a box that no other one agrees with: EXTD drops it, EResFD keeps it. What is
-different here: boxes are clipped to the photo; a view is padded to the multiple of 32 px that all our networks take;
-and a view less than 128 px high or wide is enlarged to that (to the area of the largest view at most) with its boxes
-scaled back by the true factor, where EResFD divides by the factor from before, so that its boxes of flat photos are
-wrong; EXTD has no least size.
+Sources: ``wider_test.py`` of clovaai/EXTD_Pytorch, ``test_wider.py`` of clovaai/EResFD;
+:func:`box_vote` is theirs, too. They differ in what becomes of a box that no other one agrees with:
+EXTD drops it, EResFD keeps it. What is different here: boxes are clipped to the photo; a view is
+padded to the multiple of 32 px that all our networks take; and a view less than 128 px high or wide
+is enlarged to that (to the area of the largest view at most) with its boxes scaled back by the true
+factor, where EResFD divides by the factor from before, so that its boxes of flat photos are wrong;
+EXTD has no least size.
 """
 
 from __future__ import annotations
@@ -81,18 +84,22 @@ class ScaledView:
 
 
 class MultiScaleDetector:
-    """A Detector that looks at each photo in several sizes and mirrored; slow, for figures that compare with papers."""
+    """A Detector that looks at each photo in several sizes and mirrored; slow, for figures that
+    compare with papers."""
 
     def __init__(self, detector: Detector, agreed_only: bool = False) -> None:
         """Use the network and the thresholds of ``detector``; closing either closes the network.
 
-        agreed_only: faces that two or more boxes agree on, as EXTD tests; else all, as EResFD tests. Raises OptionError
-        for a model of one fixed size.
+        agreed_only: faces that two or more boxes agree on, as EXTD tests; else all, as EResFD
+        tests. Raises OptionError for a model of one fixed size.
         """
         runner = detector.runner
         if runner.input_size is not None:
-            raise OptionError(f"{runner.model} is fixed at {runner.input_size[0]}x{runner.input_size[1]} px and cannot "
-                              "look at a photo in several sizes: use a zoo name or a file exported with --dynamic")
+            raise OptionError(
+                f"{runner.model} is fixed at {runner.input_size[0]}x{runner.input_size[1]} px and"
+                " cannot look at a photo in several sizes: use a zoo name or a file exported with"
+                " --dynamic"
+            )
         self.runner = runner
         self.score_threshold, self.nms_iou = detector.score_threshold, detector.nms_iou
         self.agreed_only = agreed_only
@@ -100,16 +107,22 @@ class MultiScaleDetector:
         self._single = Detector(runner, self.score_threshold, self.nms_iou, "original")
 
     def detect(self, image: NDArray[np.uint8] | Path | str) -> Detections:
-        """Faces in one image, best first, in px of that image; see :meth:`Detector.detect` for what it takes."""
+        """Faces in one image, best first, in px of that image; see :meth:`Detector.detect` for what
+        it takes."""
         rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image)
         return detect_views(rgb, self._single.detect, self.agreed_only)
 
 
-def detect_views(image: Image, detect: Callable[[Image], Detections], agreed_only: bool = False) -> Detections:
+def detect_views(
+    image: Image, detect: Callable[[Image], Detections], agreed_only: bool = False
+) -> Detections:
     """Put what ``detect`` finds in each view of ``image`` [H, W, 3] to the vote."""
     found = [view.detect(image, detect) for view in views(image.shape[1], image.shape[0])]
-    boxes, scores = box_vote(np.concatenate([f.boxes for f in found]).astype(np.float64),
-                             np.concatenate([f.scores for f in found]).astype(np.float64), agreed_only)
+    boxes, scores = box_vote(
+        np.concatenate([f.boxes for f in found]).astype(np.float64),
+        np.concatenate([f.scores for f in found]).astype(np.float64),
+        agreed_only,
+    )
     return Detections(boxes[:TOP_K].astype(np.float32), scores[:TOP_K].astype(np.float32))
 
 
@@ -144,22 +157,27 @@ def _least_scale(width: int, height: int) -> float:
 
 
 def box_vote(boxes: Doubles, scores: Doubles, agreed_only: bool = False) -> tuple[Doubles, Doubles]:
-    """Merge boxes [N, 4] (x1, y1, x2, y2 in px) that overlap; return those boxes and their scores, best first.
+    """Merge boxes [N, 4] (x1, y1, x2, y2 in px) that overlap; return those boxes and their scores,
+    best first.
 
-    The best box and all that overlap it with an IoU (+ 1 px convention) of .3 or more become one, the mean of their
-    corners weighed by score, with the best score; then the best of the rest, and so on. agreed_only: groups of a
-    single box are dropped.
+    The best box and all that overlap it with an IoU (+ 1 px convention) of .3 or more become one,
+    the mean of their corners weighed by score, with the best score; then the best of the rest, and
+    so on. agreed_only: groups of a single box are dropped.
     """
     order = np.argsort(-scores, kind="stable")
     corners, scores = boxes[order], scores[order]
-    rest = np.column_stack((corners[:, :2], corners[:, 2:] - corners[:, :2]))  # as overlaps takes them
+    rest = np.column_stack(
+        (corners[:, :2], corners[:, 2:] - corners[:, :2])
+    )  # as overlaps takes them
     merged: list[Doubles] = []
     best: list[float] = []
     while len(rest):
         together = overlaps(rest[:1], rest)[0] >= VOTE_IOU
         if together.sum() > 1 or not agreed_only:
             # A score of 0 is a vote, too, if there is no other.
-            merged.append(np.average(corners[together], axis=0, weights=np.maximum(scores[together], 1e-9)))
+            merged.append(
+                np.average(corners[together], axis=0, weights=np.maximum(scores[together], 1e-9))
+            )
             best.append(float(scores[0]))
         rest, corners, scores = rest[~together], corners[~together], scores[~together]
     return np.array(merged).reshape(-1, 4), np.array(best)

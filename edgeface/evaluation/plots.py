@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def plot_curves(path: Path | str, report: Report, result: WiderResult) -> None:
-    """Write a PNG: the three settings on the left, the height bins on the right, the protocol in the title.
+    """Write a PNG: the three settings on the left, the height bins on the right, the protocol in
+    the title.
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
@@ -28,7 +29,8 @@ def plot_curves(path: Path | str, report: Report, result: WiderResult) -> None:
 
 
 def draw_curves(report: Report, result: WiderResult) -> Figure:
-    """The figure of :func:`plot_curves`, drawn without pyplot, so without a display or a global state."""
+    """The figure of :func:`plot_curves`, drawn without pyplot, so without a display or a global
+    state."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -1,18 +1,20 @@
 """Run a detector over the WIDER FACE validation images and evaluate what it finds.
 
-The Detector fits the images. At scale ``640`` (published as "VGA") the long side is resized to 640 px, ratio kept,
-small images enlarged. The usual protocol puts that image at the top left of a 640x640 black canvas; a network of any
-input size gets the canvas only as far as the next multiple of 32 px, which leaves out nothing but black::
+The Detector fits the images. At scale ``640`` (published as "VGA") the long side is resized to 640
+px, ratio kept, small images enlarged. The usual protocol puts that image at the top left of a
+640x640 black canvas; a network of any input size gets the canvas only as far as the next multiple
+of 32 px, which leaves out nothing but black::
 
     +--------------+--+
     |  640 x 427   |  |   640 stays, 427 -> 448
     +--------------+  |
     +--------------+--+
 
-Scale ``original``: no resizing, the same padding. A network of one fixed input size gets each image letterboxed into
-that size, whatever its scale then is; the report's ``scale`` and ``input`` say so.
+Scale ``original``: no resizing, the same padding. A network of one fixed input size gets each image
+letterboxed into that size, whatever its scale then is; the report's ``scale`` and ``input`` say so.
 
-Scale ``multi``: several sizes and a flip, boxes put to a vote (:mod:`edgeface.evaluation.multiscale`).
+Scale ``multi``: several sizes and a flip, boxes put to a vote
+(:mod:`edgeface.evaluation.multiscale`).
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol, Report
-from edgeface.evaluation.wider import IMAGE_SUFFIXES, GroundTruth, WiderResult, evaluate, image_key, load_ground_truth
+from edgeface.evaluation.wider import (
+    IMAGE_SUFFIXES,
+    GroundTruth,
+    WiderResult,
+    evaluate,
+    image_key,
+    load_ground_truth,
+)
 from edgeface.images import read_image
 from edgeface.options import EVALUATION_SCALES
 from edgeface.types import Progress, unseen
@@ -76,36 +85,49 @@ def evaluate_model(
     agreed_only: bool = False,
     landmarks: Path | str | None = None,
 ) -> Evaluation:
-    """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are present below ``root``.
+    """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are
+    present below ``root``.
 
-    scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05 and .3 as in the
-    papers. heights: 'annotated' bins faces by px of the original image, 'evaluated' by px at the evaluated scale (for
-    'multi': of the plain view). progress: told how far it is. fast: see :func:`edgeface.runners.open_runner`. weights:
-    see :meth:`Detector.open`. agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of
-    faces with points, whose photos below ``root`` are looked at as well: see :mod:`edgeface.evaluation.landmarks`.
+    scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05
+    and .3 as in the papers. heights: 'annotated' bins faces by px of the original image,
+    'evaluated' by px at the evaluated scale (for 'multi': of the plain view). progress: told how
+    far it is. fast: see :func:`edgeface.runners.open_runner`. weights: see :meth:`Detector.open`.
+    agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of faces with
+    points, whose photos below ``root`` are looked at as well: see
+    :mod:`edgeface.evaluation.landmarks`.
 
-    Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for a model that is
-    missing or cannot run at that scale, for a damaged image.
+    Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for
+    a model that is missing or cannot run at that scale, for a damaged image.
     """
     if scale not in SCALES:
         raise OptionError(f"scale {scale!r} is not known; accepted: {', '.join(SCALES)}")
     if agreed_only and scale != MULTI:
-        raise OptionError(f"--agreed-only is for --scale {MULTI}: at scale {scale} each face has one box")
+        raise OptionError(
+            f"--agreed-only is for --scale {MULTI}: at scale {scale} each face has one box"
+        )
     ground_truth = load_ground_truth(root)
     images = present_images(root, ground_truth)
     if landmarks is not None and scale == MULTI:
-        raise OptionError(f"--landmarks is for --scale 640 or original: at scale {MULTI} boxes are put to a "
-                          "vote, and points are not")
+        raise OptionError(
+            f"--landmarks is for --scale 640 or original: at scale {MULTI} boxes are put to a "
+            "vote, and points are not"
+        )
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
-    score, iou = (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU) if scale == MULTI else (SCORE_THRESHOLD, NMS_IOU)
+    score, iou = (
+        (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU)
+        if scale == MULTI
+        else (SCORE_THRESHOLD, NMS_IOU)
+    )
     score = score if score_threshold is None else score_threshold
     iou = iou if nms_iou is None else nms_iou
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
         name = detector.runner.model if is_network(model) else Path(model).name
         points = measure_landmarks(detector, labelled, progress) if labelled else None
-        return replace(evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points)
+        return replace(
+            evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points
+        )
 
 
 def evaluate_detector(
@@ -116,20 +138,25 @@ def evaluate_detector(
     heights: str = ANNOTATED,
     progress: Progress = unseen,
 ) -> Evaluation:
-    """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and no others.
+    """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and
+    no others.
 
-    name: what the report calls it. Raises DataError for an image that is not annotated; see :func:`evaluate_model`.
+    name: what the report calls it. Raises DataError for an image that is not annotated; see
+    :func:`evaluate_model`.
     """
     if heights not in (ANNOTATED, EVALUATED):
         raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
     restricted = ground_truth.restrict(images)
     predictions = predict(detector, images, progress)
-    result = evaluate(predictions.detections, restricted, predictions.scales if heights == EVALUATED else None)
+    result = evaluate(
+        predictions.detections, restricted, predictions.scales if heights == EVALUATED else None
+    )
     return Evaluation(Report.of(name, protocol_of(detector, heights), result), result, predictions)
 
 
 def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Path]:
-    """The annotated images below ``root/WIDER_val/images``: key -> path, in the order of the ground truth.
+    """The annotated images below ``root/WIDER_val/images``: key -> path, in the order of the ground
+    truth.
 
     Raises DataError if there is none.
     """
@@ -138,7 +165,10 @@ def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Pat
     found = {image_key(path.relative_to(folder).as_posix()): path for path in paths}
     present = {key: found[key] for key in ground_truth.images if key in found}
     if not present:
-        raise DataError(f"no annotated image in {folder}; accepted: <event>/<name>.jpg as WIDER FACE is distributed")
+        raise DataError(
+            f"no annotated image in {folder}; accepted: <event>/<name>.jpg as WIDER FACE is"
+            " distributed"
+        )
     return present
 
 
@@ -156,26 +186,35 @@ def predict(
             scales[key] = multiscale.plain_scale(width, height)
         else:
             detections[key] = detector.detect(image, top_k=candidates(detector.runner.layout))
-            scales[key] = 1.0 if detector.size == "original" else int(detector.size) / max(width, height)
+            scales[key] = (
+                1.0 if detector.size == "original" else int(detector.size) / max(width, height)
+            )
     progress("evaluating", len(images), len(images))
     return Predictions(detections, scales)
 
 
 def candidates(layout: HeadLayout) -> int | None:
-    """How many boxes of an image enter NMS: all; of the S3FD family the best 5000, as its papers do.
+    """How many boxes of an image enter NMS: all; of the S3FD family the best 5000, as its papers
+    do.
 
     It has cells every 4 px, of which its released networks give most a score above ours to report.
     """
     return TOP_K if layout.coding == "ssd" else None
 
 
-def protocol_of(detector: Detector | MultiScaleDetector, heights: str = ANNOTATED) -> EvaluationProtocol:
+def protocol_of(
+    detector: Detector | MultiScaleDetector, heights: str = ANNOTATED
+) -> EvaluationProtocol:
     """What a report says about the predictions of ``detector``."""
     fixed = detector.runner.input_size
     multiple = detector.runner.layout.multiple_px
     return EvaluationProtocol(
         scale=str(detector.size),
-        input=f"letterboxed into {fixed[0]}x{fixed[1]}" if fixed else f"padded to multiples of {multiple}",
+        input=(
+            f"letterboxed into {fixed[0]}x{fixed[1]}"
+            if fixed
+            else f"padded to multiples of {multiple}"
+        ),
         score_threshold=detector.score_threshold,
         nms=detector.nms_iou,
         runtime=detector.runner.runtime,

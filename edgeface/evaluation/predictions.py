@@ -1,4 +1,5 @@
-"""Predictions as the official WIDER FACE tool reads them: ``<folder>/<event>/<name>.txt``, one file an image::
+"""Predictions as the official WIDER FACE tool reads them: ``<folder>/<event>/<name>.txt``, one file
+an image::
 
 0--Parade/0_Parade_marchingband_1_20.jpg
 2
@@ -23,30 +24,39 @@ if TYPE_CHECKING:
     from edgeface.detections import Detections
 
 
-def save_predictions(folder: Path | str, predictions: Mapping[str, NDArray[Any] | Detections]) -> None:
-    """Write one text file an image by falling score, with every digit, so that loading gives the same AP.
+def save_predictions(
+    folder: Path | str, predictions: Mapping[str, NDArray[Any] | Detections]
+) -> None:
+    """Write one text file an image by falling score, with every digit, so that loading gives the
+    same AP.
 
-    predictions: as for :func:`edgeface.evaluation.wider.evaluate`. The folder must be new, empty, or hold nothing but
-    such files, which are replaced. Raises DataError otherwise, or for predictions of the wrong form; OutputError if
-    the place cannot be written.
+    predictions: as for :func:`edgeface.evaluation.wider.evaluate`. The folder must be new, empty,
+    or hold nothing but such files, which are replaced. Raises DataError otherwise, or for
+    predictions of the wrong form; OutputError if the place cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and any(_foreign(path, folder) for path in folder.rglob("*")):
-        raise DataError(f"{folder} holds other files; accepted: a new folder, or one of earlier predictions")
+        raise DataError(
+            f"{folder} holds other files; accepted: a new folder, or one of earlier predictions"
+        )
     with atomic_folder(folder) as temporary:
         for name, value in sorted(predictions.items()):
             key, table = image_key(name), as_table(name, value)
             path = _below(temporary, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [" ".join(map(repr, row)) for row in table.tolist()]
-            path.write_text("\n".join([f"{key}.jpg", str(len(rows)), *rows]) + "\n", encoding="utf-8")
+            path.write_text(
+                "\n".join([f"{key}.jpg", str(len(rows)), *rows]) + "\n", encoding="utf-8"
+            )
 
 
 def load_predictions(folder: Path | str) -> dict[str, NDArray[np.float64]]:
-    """Read such a folder, also one that another detector wrote: key ``event/name`` -> [n, 5] x, y, w, h, score.
+    """Read such a folder, also one that another detector wrote: key ``event/name`` -> [n, 5] x, y,
+    w, h, score.
 
-    The key is the path of the file; its first line is not looked at, as the official tool does. Raises DataError with
-    file and line for a missing folder, a wrong count or a line that is not five finite numbers.
+    The key is the path of the file; its first line is not looked at, as the official tool does.
+    Raises DataError with file and line for a missing folder, a wrong count or a line that is not
+    five finite numbers.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*/*.txt"))
@@ -63,10 +73,15 @@ def _load(path: Path) -> NDArray[np.float64]:
     rows = [line for line in lines[2:] if line.strip()]
     count = lines[1].strip() if len(lines) > 1 else ""
     if not (count.isascii() and count.isdigit()) or int(count) != len(rows):
-        raise DataError(f"{path}, line 2: count {count[:40]!r}, but {len(rows)} lines follow; accepted: that number")
+        raise DataError(
+            f"{path}, line 2: count {count[:40]!r}, but {len(rows)} lines follow; accepted: that"
+            " number"
+        )
     for number, row in enumerate(rows, start=3):
         if not _is_prediction(row):
-            raise DataError(f"{path}, line {number}: {row[:60]!r}; accepted: the 5 finite numbers x y w h score")
+            raise DataError(
+                f"{path}, line {number}: {row[:60]!r}; accepted: the 5 finite numbers x y w h score"
+            )
     return np.array([row.split() for row in rows], np.float64).reshape(-1, 5)
 
 
@@ -79,9 +94,12 @@ def _is_prediction(row: str) -> bool:
 
 
 def _foreign(path: Path, folder: Path) -> bool:
-    """Neither an event's folder nor a text file in one; what lies deeper has a parent that is foreign."""
+    """Neither an event's folder nor a text file in one; what lies deeper has a parent that is
+    foreign."""
     event = path.parent == folder
-    return path.is_symlink() or not (path.is_dir() if event else path.is_file() and path.suffix == ".txt")
+    return path.is_symlink() or not (
+        path.is_dir() if event else path.is_file() and path.suffix == ".txt"
+    )
 
 
 def _below(folder: Path, key: str) -> Path:

@@ -33,7 +33,8 @@ class EvaluationProtocol:
     runtime: str
     """package and version that ran the model"""
     heights: str = ANNOTATED
-    """what the height bins measure: 'annotated' px of the original image, or px of the 'evaluated' one"""
+    """what the height bins measure: 'annotated' px of the original image, or px of the 'evaluated'
+    one"""
     evaluator: str = EVALUATOR
 
     def __str__(self) -> str:
@@ -44,7 +45,8 @@ class EvaluationProtocol:
 
 @dataclass(frozen=True)
 class Report:
-    """AP of one model; None where no face counts. ``by_height`` splits the faces of the hard setting."""
+    """AP of one model; None where no face counts. ``by_height`` splits the faces of the hard
+    setting."""
 
     model: str
     protocol: EvaluationProtocol
@@ -60,21 +62,26 @@ class Report:
     def of(cls, model: str, protocol: EvaluationProtocol, result: WiderResult) -> Report:
         """Put a result and its circumstances together."""
         ap = {setting: getattr(result, setting) for setting in SETTINGS}
-        return cls(model, protocol, result.images, **ap, by_height=result.by_height, faces=result.faces)
+        return cls(
+            model, protocol, result.images, **ap, by_height=result.by_height, faces=result.faces
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """One flat object: model, scale, input, score_threshold, nms, evaluator, images, easy, medium, hard, ..."""
+        """One flat object: model, scale, input, score_threshold, nms, evaluator, images, easy,
+        medium, hard, ..."""
         values = asdict(self)
         return {"model": values.pop("model"), **values.pop("protocol"), **values}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:
-        """Inverse of :meth:`to_json`. Raises DataError unless the fields are those and no others."""
+        """Inverse of :meth:`to_json`. Raises DataError unless the fields are those and no
+        others."""
         values = dict(data)
         try:
             settings = {name: values.pop(name) for name in EvaluationProtocol.__dataclass_fields__}
             return cls(protocol=EvaluationProtocol(**settings), **values)
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"not an evaluation report ({error}); accepted: what edgeface eval --format json prints"
+                f"not an evaluation report ({error}); accepted: what edgeface eval --format json"
+                " prints"
             ) from error

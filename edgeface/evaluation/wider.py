@@ -1,16 +1,22 @@
-"""The official WIDER FACE evaluation, equal to the original script to the last digit, vectorised per image.
+"""The official WIDER FACE evaluation, equal to the original script to the last digit, vectorised
+per image.
 
-Source: ``eval_tools`` of WIDER FACE (Yang et al., CVPR 2016) in its Python port wondervictor/WiderFace-Evaluation.
+Source: ``eval_tools`` of WIDER FACE (Yang et al., CVPR 2016) in its Python port
+wondervictor/WiderFace-Evaluation.
 
-1. Scores are normalised once over all images: ``s <- (s - min) / (max - min)``, max from 0, min from 1.
-2. Per image, predictions in order of score; each takes its best-overlapping face among *all* annotated ones (IoU with
-   the +1 convention below; the first of equals). Below .5: false positive. On a face outside the setting: ignored.
-   On a counting face: true positive the first time, false positive after that. No second-best face is tried.
-3. At each of 1000 thresholds .999 ... 0, the kept predictions and the true positives of all images are summed. Images
-   without an annotated face or without a prediction add no prediction, but their faces stay in the recall.
+1. Scores are normalised once over all images: ``s <- (s - min) / (max - min)``, max from 0, min
+  from 1.
+2. Per image, predictions in order of score; each takes its best-overlapping face among *all*
+  annotated ones (IoU with the +1 convention below; the first of equals). Below .5: false positive.
+  On a face outside the setting: ignored. On a counting face: true positive the first time, false
+  positive after that. No second-best face is tried.
+3. At each of 1000 thresholds .999 ... 0, the kept predictions and the true positives of all images
+  are summed. Images without an annotated face or without a prediction add no prediction, but their
+  faces stay in the recall.
 4. AP is the area under the precision envelope (VOC 2010).
 
-The settings easy, medium and hard differ only in which faces count; the height bins split the hard setting likewise.
+The settings easy, medium and hard differ only in which faces count; the height bins split the hard
+setting likewise.
 """
 
 from __future__ import annotations
@@ -70,7 +76,8 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall at the 1000 thresholds of falling score; precision is 0 where nothing is kept."""
+    """Precision and recall at the 1000 thresholds of falling score; precision is 0 where nothing is
+    kept."""
 
     precision: Doubles
     recall: Doubles
@@ -100,7 +107,8 @@ def image_key(path: str) -> str:
 
 
 def load_ground_truth(root: Path | str) -> GroundTruth:
-    """Read the official ``.mat`` files from ``root/eval_tools/ground_truth``, or from ``root`` itself.
+    """Read the official ``.mat`` files from ``root/eval_tools/ground_truth``, or from ``root``
+    itself.
 
     Raises DataError for a missing, damaged or inconsistent file; MissingExtraError without SciPy.
     """
@@ -118,8 +126,8 @@ def load_ground_truth(root: Path | str) -> GroundTruth:
                 images[f"{event[0]}/{name[0]}"] = ImageFaces(boxes, counts)
     except (IndexError, TypeError, ValueError) as error:
         raise DataError(
-            f"the .mat files in {folder} do not belong together ({error}); accepted: the four of one"
-            " official eval_tools/ground_truth"
+            f"the .mat files in {folder} do not belong together ({error}); accepted: the four of"
+            " one official eval_tools/ground_truth"
         ) from error
     return GroundTruth(images)
 
@@ -129,14 +137,16 @@ def evaluate(
     ground_truth: GroundTruth,
     scales: Mapping[str, float] | None = None,
 ) -> WiderResult:
-    """AP over every image of ``ground_truth``; an image without an entry in ``predictions`` has none.
+    """AP over every image of ``ground_truth``; an image without an entry in ``predictions`` has
+    none.
 
-    predictions: per image, keyed ``event/name`` (a suffix is allowed), either [n, 5] x, y, w, h, score in px of the
-    original image, in any order, or Detections, for which w = x2 - x1: the annotations measure so, and our networks
-    learn x + w as the right edge. (Several published repositories write w = x2 - x1 + 1; do that in the array if you
-    compare with them.)
-    scales: the height bins hold the hard faces by their annotated height in px of the original image, as is; with
-    scales (per key, px of the evaluated image per px of the original), by the height in the evaluated image.
+    predictions: per image, keyed ``event/name`` (a suffix is allowed), either [n, 5] x, y, w, h,
+    score in px of the original image, in any order, or Detections, for which w = x2 - x1: the
+    annotations measure so, and our networks learn x + w as the right edge. (Several published
+    repositories write w = x2 - x1 + 1; do that in the array if you compare with them.) scales: the
+    height bins hold the hard faces by their annotated height in px of the original image, as is;
+    with scales (per key, px of the evaluated image per px of the original), by the height in the
+    evaluated image.
 
     Raises DataError for predictions of an unknown image or of the wrong form.
     """
@@ -161,7 +171,8 @@ def evaluate(
 
 
 def as_table(key: str, value: NDArray[Any] | Detections) -> Doubles:
-    """Predictions of one image in either form -> [n, 5] x, y, w, h, score by falling score, equals in given order.
+    """Predictions of one image in either form -> [n, 5] x, y, w, h, score by falling score, equals
+    in given order.
 
     Raises DataError naming the image ``key``.
     """
@@ -169,16 +180,20 @@ def as_table(key: str, value: NDArray[Any] | Detections) -> Doubles:
         table = np.asarray(value, np.float64)
     else:
         corners = np.asarray(value.boxes, np.float64)
-        table = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2], np.asarray(value.scores, np.float64)])
+        table = np.column_stack(
+            [corners[:, :2], corners[:, 2:] - corners[:, :2], np.asarray(value.scores, np.float64)]
+        )
     if table.ndim != 2 or table.shape[1] != 5 or not np.isfinite(table).all():
         raise DataError(
-            f"predictions of {key}: array of shape {list(table.shape)}; accepted: finite [n, 5] x, y, w, h, score"
+            f"predictions of {key}: array of shape {list(table.shape)}; accepted: finite [n, 5] x,"
+            " y, w, h, score"
         )
     return table[np.argsort(-table[:, 4], kind="stable")]
 
 
 def overlaps(boxes: Doubles, faces: Doubles) -> Doubles:
-    """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, then x2 - x1 + 1 px wide.
+    """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, then x2 - x1 + 1 px
+    wide.
 
     The additions keep the order of the original, for equal last digits.
     """
@@ -206,7 +221,9 @@ def _corners(boxes: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     return x, y, x + w, y + h
 
 
-def _judge(boxes: Doubles, faces: Doubles, counting: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _judge(
+    boxes: Doubles, faces: Doubles, counting: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kept predictions and true positives among the first 0 ... n: two int arrays [sets, n + 1].
 
     boxes [n, 4] in order of falling score, faces [m, 4], counting [sets, m].
@@ -227,16 +244,26 @@ def _judge(boxes: Doubles, faces: Doubles, counting: NDArray[np.bool_]) -> tuple
 def _counting_faces(image: ImageFaces, scale: float) -> NDArray[np.bool_]:
     """[settings + height bins, N]"""
     height_px = image.boxes[:, 3] * scale
-    bins = [image.counts["hard"] & (height_px >= low) & (height_px < high) for low, high in HEIGHT_BINS_PX.values()]
+    bins = [
+        image.counts["hard"] & (height_px >= low) & (height_px < high)
+        for low, high in HEIGHT_BINS_PX.values()
+    ]
     return np.stack([*(image.counts[setting] for setting in SETTINGS), *bins])
 
 
 def _result(
-    sets: Sequence[str], faces: NDArray[np.int64], kept: NDArray[np.int64], true: NDArray[np.int64], images: int
+    sets: Sequence[str],
+    faces: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    true: NDArray[np.int64],
+    images: int,
 ) -> WiderResult:
     precision = np.divide(true, kept, out=np.zeros(true.shape), where=kept > 0)
     curves = {s: Curve(precision[i], true[i] / faces[i]) for i, s in enumerate(sets) if faces[i]}
-    ap = {s: average_precision(curves[s].precision, curves[s].recall) if s in curves else None for s in sets}
+    ap = {
+        s: average_precision(curves[s].precision, curves[s].recall) if s in curves else None
+        for s in sets
+    }
     return WiderResult(
         easy=ap["easy"],
         medium=ap["medium"],
@@ -270,7 +297,10 @@ def _refuse_unknown(keys: Iterable[str], ground_truth: GroundTruth) -> None:
     unknown = sorted(set(keys) - ground_truth.images.keys())
     if unknown:
         known = next(iter(ground_truth.images), "none")
-        raise DataError(f"image {unknown[0]} ({len(unknown)} such) is not in the ground truth; accepted: like {known}")
+        raise DataError(
+            f"image {unknown[0]} ({len(unknown)} such) is not in the ground truth; accepted: like"
+            f" {known}"
+        )
 
 
 def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -280,13 +310,18 @@ def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise MissingExtraError("scipy", "eval", "reading the WIDER FACE ground truth") from error
     if not path.is_file():
         raise DataError(
-            f"no ground truth {path}; accepted: a WIDER FACE folder with the official eval_tools/ground_truth/*.mat"
+            f"no ground truth {path}; accepted: a WIDER FACE folder with the official"
+            " eval_tools/ground_truth/*.mat"
         )
     try:
         content: dict[str, Any] = loadmat(path, variable_names=names)
     except Exception as error:  # a damaged file fails in many ways inside SciPy
-        raise DataError(f"cannot read {path}: it is not a MATLAB 5 file, or it is damaged") from error
+        raise DataError(
+            f"cannot read {path}: it is not a MATLAB 5 file, or it is damaged"
+        ) from error
     for name in names:
         if name not in content:
-            raise DataError(f"{path} has no variable {name}; accepted: the official file of that name")
+            raise DataError(
+                f"{path} has no variable {name}; accepted: the official file of that name"
+            )
     return content

@@ -9,9 +9,10 @@
     .bin, layer by layer:   tag (u32) + weights   0 float32 | 0x01306B47 float16 | 0x000D4B38 int8, padded to 4 bytes
                             the rest              float32 without a tag: biases, scales, normalisation
 
-ncnn itself trusts its files: a wrong count makes it read or write outside its buffers. Everything that is handed to it
-passes through :func:`parse_model` and :meth:`NcnnModel.shapes` first. They accept only layer types and parameters that
-are known here, and take time and memory in proportion to the file.
+ncnn itself trusts its files: a wrong count makes it read or write outside its buffers. Everything
+that is handed to it passes through :func:`parse_model` and :meth:`NcnnModel.shapes` first. They
+accept only layer types and parameters that are known here, and take time and memory in proportion
+to the file.
 """
 
 from __future__ import annotations
@@ -24,16 +25,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import ModelError
-from edgeface.formats.ncnn_layers import CONVOLUTIONS, KINDS, WEIGHTED, NcnnLayer, Segment, Shape, refused
+from edgeface.formats.ncnn_layers import (
+    CONVOLUTIONS,
+    KINDS,
+    WEIGHTED,
+    NcnnLayer,
+    Segment,
+    Shape,
+    refused,
+)
 from edgeface.formats.ncnn_text import parse_param, write_param
 from edgeface.schema import short
 
-__all__ = ["CONVOLUTIONS", "WEIGHTED", "NcnnLayer", "NcnnModel", "dump_bin", "dump_param", "parse_model", "parse_param"]
+__all__ = [
+    "CONVOLUTIONS",
+    "WEIGHTED",
+    "NcnnLayer",
+    "NcnnModel",
+    "dump_bin",
+    "dump_param",
+    "parse_model",
+    "parse_param",
+]
 
 MAX_BLOB_ELEMENTS = 1 << 29
 """of one activation: 2 GiB in float32"""
 
-_TAGS: dict[np.dtype[Any], int] = {np.dtype("<f4"): 0, np.dtype("<f2"): 0x01306B47, np.dtype("i1"): 0x000D4B38}
+_TAGS: dict[np.dtype[Any], int] = {
+    np.dtype("<f4"): 0,
+    np.dtype("<f2"): 0x01306B47,
+    np.dtype("i1"): 0x000D4B38,
+}
 _TYPES = {tag: dtype for dtype, tag in _TAGS.items()}
 
 
@@ -62,15 +84,20 @@ class NcnnModel:
     def shapes(self, width: int, height: int) -> dict[str, Shape]:
         """Blob -> (channels, height, width) for an image of ``width`` x ``height`` px.
 
-        Raises ModelError where a layer does not fit what it reads: shapes that differ, a weight count that belongs to
-        other channels, sizes below 1 or beyond memory, 8-bit integers where ncnn expects floats.
+        Raises ModelError where a layer does not fit what it reads: shapes that differ, a weight
+        count that belongs to other channels, sizes below 1 or beyond memory, 8-bit integers where
+        ncnn expects floats.
         """
         found: dict[str, Shape] = {}
         eight_bit: set[str] = set()
         for layer in self.layers:
             _check_integers(layer, eight_bit)
             bottoms = [found[name] for name in layer.bottoms]
-            shape = (3, height, width) if layer.type == "Input" else KINDS[layer.type].shape(layer, bottoms)
+            shape = (
+                (3, height, width)
+                if layer.type == "Input"
+                else KINDS[layer.type].shape(layer, bottoms)
+            )
             if layer.type == "Input" and self.input_size(width, height) != (height, width):
                 stated = "x".join(map(str, self.input_size(0, 0)[::-1]))
                 raise refused(layer, f"the size {stated}, not {width}x{height}")
@@ -79,17 +106,23 @@ class NcnnModel:
             found.update(dict.fromkeys(layer.tops, shape))
         for name in self.outputs:
             if name in eight_bit:
-                raise ModelError(f"ncnn output {short(name)} holds 8-bit integers: the layer before it requantises")
+                raise ModelError(
+                    f"ncnn output {short(name)} holds 8-bit integers: the layer before it"
+                    " requantises"
+                )
         return found
 
 
 def parse_model(param: bytes, weights: bytes) -> NcnnModel:
-    """Read both files. Raises ModelError on anything unknown, inconsistent, missing or left over."""
+    """Read both files. Raises ModelError on anything unknown, inconsistent, missing or left
+    over."""
     reader = _Reader(weights)
     layers = []
     for layer in parse_param(param):
         values = {s.name: reader.take(s, layer) for s in KINDS[layer.type].segments(layer)}
-        layers.append(NcnnLayer(layer.type, layer.name, layer.bottoms, layer.tops, layer.params, values))
+        layers.append(
+            NcnnLayer(layer.type, layer.name, layer.bottoms, layer.tops, layer.params, values)
+        )
     reader.finish()
     return NcnnModel(tuple(layers))
 
@@ -127,7 +160,9 @@ class _Reader:
                 raise refused(layer, f"weights of an unknown kind (tag 0x{tag:08X})")
             dtype = _TYPES[tag]
             if (dtype == np.int8) != layer.int8:
-                raise refused(layer, f"weights of type {dtype.name} where parameter 8 is {layer.integer(8)}")
+                raise refused(
+                    layer, f"weights of type {dtype.name} where parameter 8 is {layer.integer(8)}"
+                )
         size = segment.count * dtype.itemsize
         values = np.frombuffer(self._bytes(size + -size % 4, layer), dtype, segment.count)
         if dtype != np.int8 and not np.isfinite(values).all():
@@ -138,17 +173,24 @@ class _Reader:
 
     def finish(self) -> None:
         if self._at != len(self._content):
-            raise ModelError(f"the ncnn .bin file has {len(self._content) - self._at} bytes more than its layers need")
+            raise ModelError(
+                f"the ncnn .bin file has {len(self._content) - self._at} bytes more than its layers"
+                " need"
+            )
 
     def _bytes(self, count: int, layer: NcnnLayer) -> bytes:
         if count > len(self._content) - self._at:
-            raise refused(layer, f"{count} bytes of weights, the .bin file has {len(self._content) - self._at} left")
+            raise refused(
+                layer,
+                f"{count} bytes of weights, the .bin file has {len(self._content) - self._at} left",
+            )
         self._at += count
         return self._content[self._at - count : self._at]
 
 
 def _check_integers(layer: NcnnLayer, eight_bit: set[str]) -> None:
-    """Follow 8-bit activations: from a layer that requantises, through Split, to int8 convolutions and nothing else."""
+    """Follow 8-bit activations: from a layer that requantises, through Split, to int8 convolutions
+    and nothing else."""
     reads = any(name in eight_bit for name in layer.bottoms)
     if reads and not (layer.int8 and layer.type in CONVOLUTIONS) and layer.type != "Split":
         raise refused(layer, "8-bit integers to read, which only int8 convolutions can")

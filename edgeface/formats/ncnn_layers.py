@@ -1,4 +1,5 @@
-"""The ncnn layers that are known: their parameters, their weights, and the shapes of what they write."""
+"""The ncnn layers that are known: their parameters, their weights, and the shapes of what they
+write."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ class NcnnLayer:
     params: Mapping[int, Param] = field(default_factory=dict)
     """id -> value; an id that is left out has ncnn's default"""
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """``weight`` (float32, float16 or int8), ``bias``, ``weight_scales``, ``bottom_scale``, ``top_scale``, ``gamma``,
-    ``beta``, ``data``: flat, in the order of the file"""
+    """``weight`` (float32, float16 or int8), ``bias``, ``weight_scales``, ``bottom_scale``,
+    ``top_scale``, ``gamma``, ``beta``, ``data``: flat, in the order of the file"""
 
     def integer(self, key: int, default: int = 0) -> int:
         """Integer parameter ``key``."""
@@ -128,9 +129,13 @@ def _convolution_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
         raise refused(layer, f"{channels} channels to {outputs} in {group} groups")
     _check_count(layer, get(6), outputs * (channels // group) * kernel_w * kernel_h)
     left, top = get(4), get(14, get(4))
-    return (outputs,
-            _window(layer, height, kernel_h, get(12, get(2, 1)), get(13, get(3, 1)), top + get(16, top)),
-            _window(layer, width, kernel_w, get(2, 1), get(3, 1), left + get(15, left)))
+    return (
+        outputs,
+        _window(
+            layer, height, kernel_h, get(12, get(2, 1)), get(13, get(3, 1)), top + get(16, top)
+        ),
+        _window(layer, width, kernel_w, get(2, 1), get(3, 1), left + get(15, left)),
+    )
 
 
 def _dense_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
@@ -144,10 +149,14 @@ def _pooling_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
     left, kernel_w, kernel_h = get(3), get(1), get(11, get(1))
     top = get(13, left)
     if max(left, get(14, left)) >= kernel_w or max(top, get(15, top)) >= kernel_h:
-        raise refused(layer, f"a padding that is not smaller than its window of {kernel_w}x{kernel_h}")
-    return (channels,
-            _window(layer, height, kernel_h, 1, get(12, get(2, 1)), top + get(15, top)),
-            _window(layer, width, kernel_w, 1, get(2, 1), left + get(14, left)))
+        raise refused(
+            layer, f"a padding that is not smaller than its window of {kernel_w}x{kernel_h}"
+        )
+    return (
+        channels,
+        _window(layer, height, kernel_h, 1, get(12, get(2, 1)), top + get(15, top)),
+        _window(layer, width, kernel_w, 1, get(2, 1), left + get(14, left)),
+    )
 
 
 def _interp_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
@@ -155,8 +164,13 @@ def _interp_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
     if 3 in layer.params or 4 in layer.params:
         return (channels, layer.integer(3), layer.integer(4))
     # As ncnn computes it, in float32.
-    return (channels, *(int(np.float32(side) * np.float32(layer.number(key, 1.0)))
-                        for key, side in ((1, height), (2, width))))
+    return (
+        channels,
+        *(
+            int(np.float32(side) * np.float32(layer.number(key, 1.0)))
+            for key, side in ((1, height), (2, width))
+        ),
+    )
 
 
 def _group_norm_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
@@ -181,13 +195,19 @@ def _memory_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
 
 def _sum_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
     factors = layer.params.get(1, ())
-    if len(set(bottoms)) != 1 or not isinstance(factors, tuple) or len(factors) not in (0, len(bottoms)):
+    if (
+        len(set(bottoms)) != 1
+        or not isinstance(factors, tuple)
+        or len(factors) not in (0, len(bottoms))
+    ):
         raise refused(layer, f"operands of {' and '.join(map(str, bottoms))}, factors {factors}")
     return bottoms[0]
 
 
 def _concat_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
-    channels, sizes = zip(*((shape[0], shape[1:]) for shape in (_image(layer, b) for b in bottoms)), strict=True)
+    channels, sizes = zip(
+        *((shape[0], shape[1:]) for shape in (_image(layer, b) for b in bottoms)), strict=True
+    )
     if len(set(sizes)) != 1:
         raise refused(layer, f"parts of {' and '.join(map(str, bottoms))}")
     return (sum(channels), *sizes[0])
@@ -227,11 +247,16 @@ class _Range:
     """of a tuple"""
 
     def accepts(self, value: Param) -> bool:
-        """ncnn keeps what is written as it is written: an integer read as a float, or the reverse, is nonsense."""
+        """ncnn keeps what is written as it is written: an integer read as a float, or the reverse,
+        is nonsense."""
         if self.only:
             return type(value) is int and value in self.only
         if self.kind is tuple:
-            return isinstance(value, tuple) and len(value) <= self.high and all(type(v) is self.items for v in value)
+            return (
+                isinstance(value, tuple)
+                and len(value) <= self.high
+                and all(type(v) is self.items for v in value)
+            )
         return type(value) is self.kind and self.low <= value <= self.high  # type: ignore[operator]
 
 
@@ -258,35 +283,104 @@ _NUMBER = _Range(float, -3e38, 3e38)
 _FLAG = _only(0, 1)
 _ACTIVATION = {9: _only(*ACTIVATION_VALUES), 10: _Range(tuple, high=2)}
 _WINDOW = {1: _SIDE, 11: _SIDE, 3: _SIDE, 13: _SIDE, 4: _PAD, 14: _PAD, 15: _PAD, 16: _PAD}
-_CONVOLUTION = {0: _COUNT, 2: _SIDE, 12: _SIDE, 5: _FLAG, 6: _COUNT, 18: _NUMBER, **_WINDOW, **_ACTIVATION}
-_POOLING = {0: _FLAG, 1: _SIDE, 11: _SIDE, 2: _SIDE, 12: _SIDE, 3: _PAD, 13: _PAD, 14: _PAD, 15: _PAD, 4: _only(0),
-            5: _only(1), 6: _FLAG, 7: _only(0)}
+_CONVOLUTION = {
+    0: _COUNT,
+    2: _SIDE,
+    12: _SIDE,
+    5: _FLAG,
+    6: _COUNT,
+    18: _NUMBER,
+    **_WINDOW,
+    **_ACTIVATION,
+}
+_POOLING = {
+    0: _FLAG,
+    1: _SIDE,
+    11: _SIDE,
+    2: _SIDE,
+    12: _SIDE,
+    3: _PAD,
+    13: _PAD,
+    14: _PAD,
+    15: _PAD,
+    4: _only(0),
+    5: _only(1),
+    6: _FLAG,
+    7: _only(0),
+}
 _REST = -233
 """a part of Slice that takes its share of what is left"""
 REQUIRED: dict[str, tuple[int, ...]] = {
-    "Convolution": (0, 1, 6), "ConvolutionDepthWise": (0, 1, 6, 7), "InnerProduct": (0, 2), "Pooling": (1, 5),
-    "GroupNorm": (0, 1), "Interp": (0,), "MemoryData": (0, 1, 2), "Slice": (0,),
+    "Convolution": (0, 1, 6),
+    "ConvolutionDepthWise": (0, 1, 6, 7),
+    "InnerProduct": (0, 2),
+    "Pooling": (1, 5),
+    "GroupNorm": (0, 1),
+    "Interp": (0,),
+    "MemoryData": (0, 1, 2),
+    "Slice": (0,),
 }
 
 KINDS: dict[str, _Kind] = {
     "Input": _Kind((0, 0), (1, 1), params={0: _COUNT, 1: _COUNT, 2: _only(3)}),
     "Split": _Kind((1, 1), (2, MAX_FANOUT)),
     "ReLU": _Kind((1, 1), (1, 1), params={0: _NUMBER}),
-    "Convolution": _Kind((1, 1), (1, 1), _convolution_shape, {**_CONVOLUTION, 8: _only(0, 2, 102)}, _weighted_segments),
-    "ConvolutionDepthWise": _Kind((1, 1), (1, 1), _convolution_shape,
-                                  {**_CONVOLUTION, 7: _COUNT, 8: _only(0, 1, 101)}, _weighted_segments),
-    "InnerProduct": _Kind((1, 1), (1, 1), _dense_shape,
-                          {0: _COUNT, 1: _FLAG, 2: _COUNT, 8: _only(0, 2), **_ACTIVATION}, _weighted_segments),
-    "BinaryOp": _Kind((1, 2), (1, 1), _binary_shape, {0: _only(0, 1, 2, 3, 4, 5), 1: _FLAG, 2: _NUMBER}),
-    "MemoryData": _Kind((0, 0), (1, 1), _memory_shape, {0: _COUNT, 1: _COUNT, 2: _COUNT}, _memory_segments),
-    "Eltwise": _Kind((2, MAX_FANOUT), (1, 1), _sum_shape, {0: _only(1), 1: _Range(tuple, high=MAX_FANOUT)}),
+    "Convolution": _Kind(
+        (1, 1),
+        (1, 1),
+        _convolution_shape,
+        {**_CONVOLUTION, 8: _only(0, 2, 102)},
+        _weighted_segments,
+    ),
+    "ConvolutionDepthWise": _Kind(
+        (1, 1),
+        (1, 1),
+        _convolution_shape,
+        {**_CONVOLUTION, 7: _COUNT, 8: _only(0, 1, 101)},
+        _weighted_segments,
+    ),
+    "InnerProduct": _Kind(
+        (1, 1),
+        (1, 1),
+        _dense_shape,
+        {0: _COUNT, 1: _FLAG, 2: _COUNT, 8: _only(0, 2), **_ACTIVATION},
+        _weighted_segments,
+    ),
+    "BinaryOp": _Kind(
+        (1, 2), (1, 1), _binary_shape, {0: _only(0, 1, 2, 3, 4, 5), 1: _FLAG, 2: _NUMBER}
+    ),
+    "MemoryData": _Kind(
+        (0, 0), (1, 1), _memory_shape, {0: _COUNT, 1: _COUNT, 2: _COUNT}, _memory_segments
+    ),
+    "Eltwise": _Kind(
+        (2, MAX_FANOUT), (1, 1), _sum_shape, {0: _only(1), 1: _Range(tuple, high=MAX_FANOUT)}
+    ),
     "Concat": _Kind((1, MAX_FANOUT), (1, 1), _concat_shape, {0: _only(0)}),
-    "Slice": _Kind((1, 1), (2, MAX_FANOUT), _slice_shape,
-                   {0: _Range(tuple, high=MAX_FANOUT, items=int), 1: _only(0)}),
-    "Interp": _Kind((1, 1), (1, 1), _interp_shape,
-                    {0: _only(1, 2), 1: _Range(float, 0.01, 64), 2: _Range(float, 0.01, 64), 3: _COUNT, 4: _COUNT,
-                     6: _FLAG}),
-    "GroupNorm": _Kind((1, 1), (1, 1), _group_norm_shape, {0: _COUNT, 1: _COUNT, 2: _NUMBER, 3: _FLAG},
-                       _group_norm_segments),
+    "Slice": _Kind(
+        (1, 1),
+        (2, MAX_FANOUT),
+        _slice_shape,
+        {0: _Range(tuple, high=MAX_FANOUT, items=int), 1: _only(0)},
+    ),
+    "Interp": _Kind(
+        (1, 1),
+        (1, 1),
+        _interp_shape,
+        {
+            0: _only(1, 2),
+            1: _Range(float, 0.01, 64),
+            2: _Range(float, 0.01, 64),
+            3: _COUNT,
+            4: _COUNT,
+            6: _FLAG,
+        },
+    ),
+    "GroupNorm": _Kind(
+        (1, 1),
+        (1, 1),
+        _group_norm_shape,
+        {0: _COUNT, 1: _COUNT, 2: _NUMBER, 3: _FLAG},
+        _group_norm_segments,
+    ),
     "Pooling": _Kind((1, 1), (1, 1), _pooling_shape, _POOLING),
 }

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeface.errors import ModelError
-from edgeface.formats.ncnn_layers import ACTIVATION_VALUES, KINDS, REQUIRED, NcnnLayer, Param, refused
+from edgeface.formats.ncnn_layers import (
+    ACTIVATION_VALUES,
+    KINDS,
+    REQUIRED,
+    NcnnLayer,
+    Param,
+    refused,
+)
 from edgeface.schema import short
 
 MAGIC = 7767517
@@ -28,21 +35,29 @@ _ARRAY = -23300
 def parse_param(content: bytes) -> tuple[NcnnLayer, ...]:
     """Read the text file: layers without their weights. Raises ModelError."""
     if len(content) > MAX_PARAM_BYTES:
-        raise ModelError(f"an ncnn .param file of {len(content)} bytes: accepted are at most {MAX_PARAM_BYTES >> 20} "
-                         "MiB")
+        raise ModelError(
+            f"an ncnn .param file of {len(content)} bytes: accepted are at most"
+            f" {MAX_PARAM_BYTES >> 20} MiB"
+        )
     if any(byte != 0x0A and not 0x20 <= byte < 0x7F for byte in set(content)):
-        raise ModelError("an ncnn .param file holds bytes that are no plain text: a .param file in ncnn's binary form, "
-                         "or not one at all")
+        raise ModelError(
+            "an ncnn .param file holds bytes that are no plain text: a .param file in ncnn's binary"
+            " form, or not one at all"
+        )
     lines = content.decode("ascii").split("\n")
     if lines[0].strip() != str(MAGIC) or len(lines) < 2:
-        raise ModelError(f"an ncnn .param file starts with {MAGIC}, this one with {short(lines[0])}")
+        raise ModelError(
+            f"an ncnn .param file starts with {MAGIC}, this one with {short(lines[0])}"
+        )
     body = [line for line in lines[2:] if line.strip()]
     counts = [_integer(token, "the second line") for token in lines[1].split()]
     layers = tuple(_parse_line(line) for line in body[:MAX_LAYERS])
     blobs = sum(len(layer.tops) for layer in layers)
     if counts != [len(body), blobs] or not 0 < len(body) <= MAX_LAYERS:
-        raise ModelError(f"the ncnn .param file announces {short(lines[1])} layers and blobs, it has {len(body)} and "
-                         f"{blobs}")
+        raise ModelError(
+            f"the ncnn .param file announces {short(lines[1])} layers and blobs, it has {len(body)}"
+            f" and {blobs}"
+        )
     _check_graph(layers)
     return layers
 
@@ -61,18 +76,28 @@ def write_param(layers: Sequence[NcnnLayer]) -> bytes:
 def _parse_line(line: str) -> NcnnLayer:
     tokens = line.split()
     if len(tokens) < 4 or not all(_NAME.fullmatch(token) for token in tokens[:2]):
-        raise ModelError(f"an ncnn layer is written 'type name bottoms tops ...', not {short(line)}")
+        raise ModelError(
+            f"an ncnn layer is written 'type name bottoms tops ...', not {short(line)}"
+        )
     kind, name = tokens[:2]
     if kind not in KINDS:
-        raise ModelError(f"ncnn layer {short(name)} has the type {short(kind)} (known: {', '.join(KINDS)})")
+        raise ModelError(
+            f"ncnn layer {short(name)} has the type {short(kind)} (known: {', '.join(KINDS)})"
+        )
     bottoms, tops = (_integer(token, short(name)) for token in tokens[2:4])
     known = KINDS[kind]
-    if not (known.bottoms[0] <= bottoms <= known.bottoms[1] and known.tops[0] <= tops <= known.tops[1]):
+    if not (
+        known.bottoms[0] <= bottoms <= known.bottoms[1] and known.tops[0] <= tops <= known.tops[1]
+    ):
         raise ModelError(f"ncnn {kind} {short(name)}: {bottoms} bottoms and {tops} tops")
     names, rest = tokens[4 : 4 + bottoms + tops], tokens[4 + bottoms + tops :]
     if len(names) != bottoms + tops or not all(_NAME.fullmatch(blob) for blob in names):
-        raise ModelError(f"ncnn {kind} {short(name)}: {bottoms + tops} names of blobs are to follow its counts")
-    layer = NcnnLayer(kind, name, tuple(names[:bottoms]), tuple(names[bottoms:]), _parse_params(rest, kind, name))
+        raise ModelError(
+            f"ncnn {kind} {short(name)}: {bottoms + tops} names of blobs are to follow its counts"
+        )
+    layer = NcnnLayer(
+        kind, name, tuple(names[:bottoms]), tuple(names[bottoms:]), _parse_params(rest, kind, name)
+    )
     _check_params(layer)
     return layer
 
@@ -87,17 +112,22 @@ def _parse_params(tokens: Sequence[str], kind: str, name: str) -> dict[int, Para
             number, (count, *items) = _ARRAY - number, text.split(",")
             value = tuple(_value(item, name) for item in items)
             if _integer(count, short(name)) != len(value):
-                raise ModelError(f"ncnn {kind} {short(name)}: the list {short(token)} has {len(value)} values")
+                raise ModelError(
+                    f"ncnn {kind} {short(name)}: the list {short(token)} has {len(value)} values"
+                )
         else:
             value = _value(text, name)
         if not equals or number in params or number not in KINDS[kind].params:
-            raise ModelError(f"ncnn {kind} {short(name)}: parameter {short(token)} is unknown or given twice")
+            raise ModelError(
+                f"ncnn {kind} {short(name)}: parameter {short(token)} is unknown or given twice"
+            )
         params[number] = value
     return params
 
 
 def _check_params(layer: NcnnLayer) -> None:
-    """Every parameter in its range, none missing, and those that depend on each other in agreement."""
+    """Every parameter in its range, none missing, and those that depend on each other in
+    agreement."""
     for key, value in layer.params.items():
         if not KINDS[layer.type].params[key].accepts(value):
             raise refused(layer, f"parameter {key} = {short(value)}")
@@ -111,7 +141,8 @@ def _check_params(layer: NcnnLayer) -> None:
 
 
 def _check_graph(layers: Sequence[NcnnLayer]) -> None:
-    """Names are used once, blobs are written before they are read, and read at most once (Split copies)."""
+    """Names are used once, blobs are written before they are read, and read at most once (Split
+    copies)."""
     names: set[str] = set()
     written: set[str] = set()
     read: set[str] = set()
@@ -121,8 +152,11 @@ def _check_graph(layers: Sequence[NcnnLayer]) -> None:
         names.add(layer.name)
         for blob in layer.bottoms:
             if blob not in written or blob in read:
-                raise refused(layer, f"bottom {short(blob)}, which "
-                                  f"{'two layers read' if blob in read else 'no layer before it writes'}")
+                raise refused(
+                    layer,
+                    f"bottom {short(blob)}, which "
+                    f"{'two layers read' if blob in read else 'no layer before it writes'}",
+                )
             read.add(blob)
         for blob in layer.tops:
             if blob in written:
@@ -139,7 +173,8 @@ def _write_param(key: int, value: Param) -> str:
 
 
 def _write_value(value: int | float) -> str:
-    """ncnn takes a value with a point or an ``e`` for a float; shortest digits that give the same float32."""
+    """ncnn takes a value with a point or an ``e`` for a float; shortest digits that give the same
+    float32."""
     if isinstance(value, int):
         return str(value)
     text = str(np.float32(value))
@@ -166,5 +201,7 @@ def _integer(text: str, where: str) -> int:
 
 
 def _refuse(text: str, name: str) -> float:
-    raise ModelError(f"ncnn layer {short(name)}: expected a number of at most {_VALUE_CHARACTERS} characters, got "
-                     f"{short(text)}")
+    raise ModelError(
+        f"ncnn layer {short(name)}: expected a number of at most {_VALUE_CHARACTERS} characters,"
+        f" got {short(text)}"
+    )

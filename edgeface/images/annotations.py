@@ -1,22 +1,26 @@
-"""Face annotations as people have them: the official WIDER FACE text format, and a plain CSV of one's own.
+"""Face annotations as people have them: the official WIDER FACE text format, and a plain CSV of
+one's own.
 
-WIDER FACE, sizes in px, one block an image (an image without faces has count 0 and one all-zero line)::
+WIDER FACE, sizes in px, one block an image (an image without faces has count 0 and one all-zero
+line)::
 
     0--Parade/0_Parade_Parade_0_205.jpg
     2
     260 303 78 96 0 0 0 0 2 0              x y w h blur expression illumination invalid occlusion pose
     666 325 40 52 1 1 0 0 0 0
 
-Plain, one line a face, the header line optional; an image named without a box is a photo without faces::
+Plain, one line a face, the header line optional; an image named without a box is a photo without
+faces::
 
     image,x1,y1,x2,y2
     party/one.jpg,260,303,338,399
     party/empty.jpg,,,,
 
-Ten more columns, x and y of five landmarks, in either of two ways: in the CSV, behind the box (empty where a face has
-none); or as RetinaFace labels faces, a line ``# path`` for each image, then for each face box, landmarks each with a
-flag, and a quality that is not used. -1 stands where a face has no landmarks. The order: the eye on the left of the
-image, the one on the right, nose, left and right corner of the mouth::
+Ten more columns, x and y of five landmarks, in either of two ways: in the CSV, behind the box
+(empty where a face has none); or as RetinaFace labels faces, a line ``# path`` for each image, then
+for each face box, landmarks each with a flag, and a quality that is not used. -1 stands where a
+face has no landmarks. The order: the eye on the left of the image, the one on the right, nose, left
+and right corner of the mouth::
 
     # 0--Parade/0_Parade_Parade_0_1019.jpg
     285.6 118.1 33.1 38.8  294.6 128.7 1  311.1 128.9 1  303.6 137.7 1  296.3 145.2 1  310.9 145.7 1  0.61
@@ -37,10 +41,24 @@ from numpy.typing import NDArray
 
 from edgeface.errors import DataError
 
-WIDER_COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
+WIDER_COLUMNS = (
+    "x",
+    "y",
+    "w",
+    "h",
+    "blur",
+    "expression",
+    "illumination",
+    "invalid",
+    "occlusion",
+    "pose",
+)
 PLAIN_COLUMNS = ("image", "x1", "y1", "x2", "y2")
-POINT_COLUMNS = tuple(f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-                      for axis in "xy")
+POINT_COLUMNS = tuple(
+    f"{point}_{axis}"
+    for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+    for axis in "xy"
+)
 LABEL_FIELDS = 20
 """of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
 POINT_MARGIN = 0.5
@@ -59,19 +77,22 @@ class AnnotatedImage:
     boxes: NDArray[np.float32]
     """[N, 4] x1, y1, x2, y2 in px of the image"""
     invalid: NDArray[np.bool_]
-    """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official file has some)"""
+    """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official
+    file has some)"""
     landmarks: NDArray[np.float32] | None = None
-    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no landmarks at all"""
+    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no
+    landmarks at all"""
     traits: NDArray[np.int64] | None = None
-    """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them; None in other files"""
+    """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them;
+    None in other files"""
 
 
 def read_annotations(path: Path | str) -> list[AnnotatedImage]:
-    """Read any of the formats, in the order of the file: plain if it ends in .csv or its first line has a comma,
-    RetinaFace's if that line begins with #.
+    """Read any of the formats, in the order of the file: plain if it ends in .csv or its first line
+    has a comma, RetinaFace's if that line begins with #.
 
-    Raises DataError, one line with file and line number, for a missing or undecodable file and for every breach of
-    the format.
+    Raises DataError, one line with file and line number, for a missing or undecodable file and for
+    every breach of the format.
     """
     path = Path(path)
     lines = _read_lines(path)
@@ -80,21 +101,27 @@ def read_annotations(path: Path | str) -> list[AnnotatedImage]:
     parse = _parse_plain if plain else _parse_labels if first.startswith("#") else _parse_wider
     images = parse(path, lines)
     if not images:
-        raise DataError(f"{path}: names no image; accepted: the WIDER FACE text format, RetinaFace's labels, or "
-                        f"{','.join(PLAIN_COLUMNS)}")
+        raise DataError(
+            f"{path}: names no image; accepted: the WIDER FACE text format, RetinaFace's labels, or"
+            f" {','.join(PLAIN_COLUMNS)}"
+        )
     return images
 
 
 def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
-    """These images with the landmarks that the file ``path`` (either format) gives for the same boxes.
+    """These images with the landmarks that the file ``path`` (either format) gives for the same
+    boxes.
 
-    Images and faces that it does not name have none. Raises DataError when a box of the file is not among those of the
-    image, by more than half a pixel on a side, or names an image that is not among ``images``.
+    Images and faces that it does not name have none. Raises DataError when a box of the file is not
+    among those of the image, by more than half a pixel on a side, or names an image that is not
+    among ``images``.
     """
     labels = {image.path: image for image in read_annotations(path)}
     if not any(label.landmarks is not None for label in labels.values()):
-        raise DataError(f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with "
-                        f"{','.join((*PLAIN_COLUMNS, *POINT_COLUMNS))}")
+        raise DataError(
+            f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with "
+            f"{','.join((*PLAIN_COLUMNS, *POINT_COLUMNS))}"
+        )
     faces, strangers = sum(len(label.boxes) for label in labels.values()), []
     joined = []
     for image in images:
@@ -108,13 +135,16 @@ def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[Annot
         joined.append(replace(image, landmarks=points))
     strangers += [f"{path} {_listed(box)}" for path, label in labels.items() for box in label.boxes]
     if strangers:
-        raise DataError(f"{path}: {len(strangers)} of {faces} boxes are not among the annotations, the first: "
-                        f"{strangers[0]}; accepted: landmarks for boxes of the same images, in the same px")
+        raise DataError(
+            f"{path}: {len(strangers)} of {faces} boxes are not among the annotations, the first: "
+            f"{strangers[0]}; accepted: landmarks for boxes of the same images, in the same px"
+        )
     return joined
 
 
 def _same_boxes(boxes: NDArray[np.float32], among: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel, or -1."""
+    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel,
+    or -1."""
     if not len(among):
         return np.full(len(boxes), -1)
     distance = np.abs(boxes[:, None] - among[None]).max(2)
@@ -139,8 +169,8 @@ def read_plain(path: Path | str) -> list[AnnotatedImage]:
 def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:
     """Clip the boxes to an image of ``width`` x ``height`` px.
 
-    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image do not belong
-    together. Boxes marked invalid are clipped without complaint.
+    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image
+    do not belong together. Boxes marked invalid are clipped without complaint.
     """
     x1, y1, x2, y2 = image.boxes.T
     outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
@@ -148,7 +178,8 @@ def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImag
         box = ", ".join(f"{value:g}" for value in image.boxes[np.argmax(outside)])
         raise DataError(
             f"{image.path}: box x1,y1,x2,y2 = {box} lies outside the image of {width}x{height} px;"
-            " accepted: boxes that overlap the image; check that annotations and images have the same scale"
+            " accepted: boxes that overlap the image; check that annotations and images have the"
+            " same scale"
         )
     _check_points(image, width, height)
     limits = np.array([width, height, width, height], np.float32)
@@ -164,9 +195,9 @@ def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
     outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
     if outside.any():
         raise DataError(
-            f"{image.path}: landmarks of the face {_listed(image.boxes[np.argmax(outside)])} lie outside the image of "
-            f"{width}x{height} px; accepted: px of the image, at most half a face beyond its edge; -1, or in a CSV "
-            "nothing, where a face has none"
+            f"{image.path}: landmarks of the face {_listed(image.boxes[np.argmax(outside)])} lie"
+            f" outside the image of {width}x{height} px; accepted: px of the image, at most half a"
+            " face beyond its edge; -1, or in a CSV nothing, where a face has none"
         )
 
 
@@ -194,9 +225,14 @@ def _parse_wider(path: Path, lines: list[str]) -> list[AnnotatedImage]:
         if not lines[index]:
             index += 1
             continue
-        name, count = _image_name(lines[index], index + 1, fail), _face_count(lines, index + 1, fail)
+        name, count = (
+            _image_name(lines[index], index + 1, fail),
+            _face_count(lines, index + 1, fail),
+        )
         if name in seen:
-            raise fail(index + 1, f"image {name} appears a second time; accepted: one block an image")
+            raise fail(
+                index + 1, f"image {name} appears a second time; accepted: one block an image"
+            )
         seen.add(name)
         index += 2
         rows = [_wider_row(lines, index + i, i, count, fail) for i in range(count)]
@@ -210,7 +246,10 @@ def _parse_wider(path: Path, lines: list[str]) -> list[AnnotatedImage]:
 def _face_count(lines: list[str], index: int, fail: Fail) -> int:
     text = lines[index] if index < len(lines) else ""
     if not text:
-        raise fail(index + 1, "the file ends or is blank where a face count is due; accepted: a whole number from 0")
+        raise fail(
+            index + 1,
+            "the file ends or is blank where a face count is due; accepted: a whole number from 0",
+        )
     if not (text.isascii() and text.isdigit()):
         raise fail(index + 1, f"face count {text[:40]!r}; accepted: a whole number from 0")
     return int(text)
@@ -219,7 +258,10 @@ def _face_count(lines: list[str], index: int, fail: Fail) -> int:
 def _wider_row(lines: list[str], index: int, done: int, count: int, fail: Fail) -> list[float]:
     text = lines[index] if index < len(lines) else ""
     if not text:
-        raise fail(index + 1, f"the file ends or is blank after {done} of {count} faces; accepted: one line a face")
+        raise fail(
+            index + 1,
+            f"the file ends or is blank after {done} of {count} faces; accepted: one line a face",
+        )
     fields = text.split()
     if len(fields) != len(WIDER_COLUMNS):
         raise fail(
@@ -231,10 +273,13 @@ def _wider_row(lines: list[str], index: int, done: int, count: int, fail: Fail) 
 
 
 def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
-    # The official training file itself has faces of zero and of negative width: they are ignored, not refused.
+    # The official training file itself has faces of zero and of negative width: they are ignored,
+    # not refused.
     table = np.array(rows, np.float64).reshape(-1, len(WIDER_COLUMNS))
     corner, size = table[:, :2], table[:, 2:4]
-    boxes = np.hstack([np.minimum(corner, corner + size), np.maximum(corner, corner + size)]).astype(np.float32)
+    boxes = np.hstack(
+        [np.minimum(corner, corner + size), np.maximum(corner, corner + size)]
+    ).astype(np.float32)
     traits = table[:, 4:].astype(np.int64)
     return AnnotatedImage(name, boxes, (table[:, 7] != 0) | (size <= 0).any(axis=1), traits=traits)
 
@@ -263,11 +308,16 @@ def _csv_fields(line: str, number: int, fail: Fail) -> list[str]:
 def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
     width = len(PLAIN_COLUMNS)
     if len(fields) not in (width, width + len(POINT_COLUMNS)):
-        raise fail(number, f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five "
-                           "landmarks (15 fields), or an image name alone")
+        raise fail(
+            number,
+            f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five "
+            "landmarks (15 fields), or an image name alone",
+        )
     x1, y1, x2, y2 = box = _numbers(fields[1:width], number, fail)
     if x2 <= x1 or y2 <= y1:
-        raise fail(number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1")
+        raise fail(
+            number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1"
+        )
     points = fields[width:]
     return box + (_numbers(points, number, fail) if any(points) else [math.nan] * len(points))
 
@@ -276,7 +326,11 @@ def _from_plain(name: str, faces: Sequence[Sequence[float]]) -> AnnotatedImage:
     """Faces of 4 numbers, or of 14: with landmarks."""
     boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
     points = [face[4:] or [math.nan] * len(POINT_COLUMNS) for face in faces]
-    landmarks = np.array(points, np.float32).reshape(-1, 5, 2) if any(len(face) > 4 for face in faces) else None
+    landmarks = (
+        np.array(points, np.float32).reshape(-1, 5, 2)
+        if any(len(face) > 4 for face in faces)
+        else None
+    )
     return AnnotatedImage(name, boxes, np.zeros(len(boxes), np.bool_), landmarks)
 
 
@@ -289,11 +343,16 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
         if line.startswith("#"):
             name = _image_name(line[1:].strip(), number, fail)
             if name in images:
-                raise fail(number, f"image {name} appears a second time; accepted: one block an image")
+                raise fail(
+                    number, f"image {name} appears a second time; accepted: one block an image"
+                )
             rows = images[name] = []
         elif line.strip():
             if rows is None:
-                raise fail(number, "a face before the first image; accepted: a line '# path' before its faces")
+                raise fail(
+                    number,
+                    "a face before the first image; accepted: a line '# path' before its faces",
+                )
             rows.append(_label_row(line, number, fail))
     return [_from_label(name, faces) for name, faces in images.items()]
 
@@ -301,14 +360,19 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
 def _label_row(line: str, number: int, fail: Fail) -> list[float]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
-        raise fail(number, f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h, "
-                           "five times x y flag, and the quality")
+        raise fail(
+            number,
+            f"{line[:40]!r} has {len(fields)} numbers; accepted: {LABEL_FIELDS}, which are x y w h,"
+            " five times x y flag, and the quality",
+        )
     return _numbers(fields, number, fail)
 
 
 def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
     table = np.array(rows, np.float64).reshape(-1, LABEL_FIELDS)
-    image = _from_wider(name, [[*row[:4], *itertools.repeat(0.0, len(WIDER_COLUMNS) - 4)] for row in table])
+    image = _from_wider(
+        name, [[*row[:4], *itertools.repeat(0.0, len(WIDER_COLUMNS) - 4)] for row in table]
+    )
     points = table[:, 4:19].reshape(-1, 5, 3)
     known = (points != -1).any((1, 2))  # a face without landmarks has -1 in all places
     landmarks = np.where(known[:, None, None], points[..., :2], np.nan).astype(np.float32)
@@ -321,8 +385,8 @@ def _image_name(text: str, number: int, fail: Fail) -> str:
     if not path.suffix or path.is_absolute() or ".." in path.parts or _is_number_list(text):
         raise fail(
             number,
-            f"{text[:60]!r} is no image path; accepted: a path with a suffix below the folder of images"
-            " (if faces are listed here, the face count above is too small)",
+            f"{text[:60]!r} is no image path; accepted: a path with a suffix below the folder of"
+            " images (if faces are listed here, the face count above is too small)",
         )
     return str(path)
 

@@ -18,12 +18,15 @@ MAX_PX = 1 << 20
 
 
 def draw(
-    image: Image, detections: Detections, colour: tuple[int, int, int] = (0, 255, 0), scores: bool = True
+    image: Image,
+    detections: Detections,
+    colour: tuple[int, int, int] = (0, 255, 0),
+    scores: bool = True,
 ) -> Image:
     """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks.
 
-    Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of :data:`DOT_COLOURS`, and
-    lines join those of one face.
+    Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of
+    :data:`DOT_COLOURS`, and lines join those of one face.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
@@ -38,7 +41,9 @@ def draw(
     return canvas
 
 
-def _mark(canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]) -> None:
+def _mark(
+    canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]
+) -> None:
     """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
     places = [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
     for start, end in JOINED:
@@ -51,7 +56,8 @@ def _mark(canvas: Image, points: Floats, side: int, thickness: int, colour: tupl
 def _label(
     canvas: Image, text: str, x: int, y: int, thickness: int, colour: tuple[int, int, int]
 ) -> None:
-    """Black text on a filled tag above the corner (x, y), moved down into the image where there is no room."""
+    """Black text on a filled tag above the corner (x, y), moved down into the image where there is
+    no room."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * max(1.0, thickness / 1.5)
     stroke = max(1, thickness // 2)
     (width, height), baseline = cv2.getTextSize(text, font, size, stroke)

@@ -1,8 +1,9 @@
 """JPEG, PNG and WebP files as containers: what must be known of a file before OpenCV decodes it.
 
-OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only and fill the rest of
-a truncated JPEG with grey, and libpng writes to stderr when a file is damaged. So three things are looked at here
-first: is the file whole, may it hold transparent pixels, which orientation does it ask for.
+OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only
+and fill the rest of a truncated JPEG with grey, and libpng writes to stderr when a file is damaged.
+So three things are looked at here first: is the file whole, may it hold transparent pixels, which
+orientation does it ask for.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Container:
 
 
 def inspect(data: bytes) -> Container:
-    """Read the chunks of a JPEG, PNG or WebP file; any other content gives the defaults. Never raises."""
+    """Read the chunks of a JPEG, PNG or WebP file; any other content gives the defaults. Never
+    raises."""
     if data.startswith(JPEG_MAGIC):
         return Container(whole=_jpeg_ends(data))
     if data.startswith(PNG_MAGIC):
@@ -40,13 +42,16 @@ def inspect(data: bytes) -> Container:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have their own."""
+    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have
+    their own."""
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             return True  # not as a JPEG should be: for OpenCV to judge
         marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # padding, or a marker without a segment
+        if (
+            marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7
+        ):  # padding, or a marker without a segment
             at += 1 if marker == 0xFF else 2
             continue
         if marker == 0xDA:  # in the scans behind, 0xFF is followed by 0 or by a real marker
@@ -91,7 +96,9 @@ def _inspect_webp(data: bytes) -> Container:
         body = memoryview(data)[at + 8 : at + 8 + size]
         if kind == b"VP8X" and size >= 1 and body:
             alpha = alpha or bool(body[0] & 0x10)
-        elif kind == b"VP8L" and len(body) >= 5:  # signature, 14 bits width - 1, 14 bits height - 1, 1 bit alpha
+        elif (
+            kind == b"VP8L" and len(body) >= 5
+        ):  # signature, 14 bits width - 1, 14 bits height - 1, 1 bit alpha
             alpha = alpha or bool(body[4] & 0x10)
         elif kind == b"EXIF":
             orientation = exif_orientation(body)
@@ -100,7 +107,8 @@ def _inspect_webp(data: bytes) -> Container:
 
 
 def exif_orientation(exif: bytes | memoryview) -> int:
-    """Orientation tag (0x0112) of the first directory of an EXIF block; 1 when there is none or it is damaged."""
+    """Orientation tag (0x0112) of the first directory of an EXIF block; 1 when there is none or it
+    is damaged."""
     tiff = bytes(exif[:65536]).removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     try:

@@ -19,14 +19,17 @@ FRAME = "#"
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Write an RGB image in the format of the path's suffix, whole or not at all. Raises OutputError."""
+    """Write an RGB image in the format of the path's suffix, whole or not at all. Raises
+    OutputError."""
     try:
         good, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         good = False
     if not good:
-        raise OutputError(f"cannot write {path}: an image of {image.shape[1]}x{image.shape[0]} px does not fit the "
-                          f"format {path.suffix}: save as .png")
+        raise OutputError(
+            f"cannot write {path}: an image of {image.shape[1]}x{image.shape[0]} px does not fit"
+            f" the format {path.suffix}: save as .png"
+        )
     with atomic_write(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
@@ -34,8 +37,9 @@ def write_image(path: Path, image: Image) -> None:
 class Saver:
     """Draws the faces of every frame and writes them to ``target``.
 
-    target: an image file for one photo, a video file for one video or camera, otherwise a folder, which gets each
-    photo under its own name and each video as ``<name>.mp4``. Raises OptionError where they do not go together.
+    target: an image file for one photo, a video file for one video or camera, otherwise a folder,
+    which gets each photo under its own name and each video as ``<name>.mp4``. Raises OptionError
+    where they do not go together.
     """
 
     def __init__(self, target: Path, inputs: Sequence[str]) -> None:
@@ -45,12 +49,22 @@ class Saver:
         self.into_folder = not suffix or target.is_dir()
         if not self.into_folder:
             if len(inputs) != 1 or kinds[0] == "folder":
-                raise OptionError(f"--save {target}: several images need a folder, for example --save {target.stem}")
+                raise OptionError(
+                    f"--save {target}: several images need a folder, for example --save"
+                    f" {target.stem}"
+                )
             accepted = IMAGE_SUFFIXES if kinds[0] == "image" else VIDEO_SUFFIXES
             if suffix not in accepted:
-                raise OptionError(f"--save {target}: one {kinds[0]} is saved as one of {', '.join(sorted(accepted))}")
-        self._roots = [Path(text) for text, kind in zip(inputs, kinds, strict=True) if kind == "folder"]
-        self._clips = {text for text, kind in zip(inputs, kinds, strict=True) if kind in ("video", "camera")}
+                raise OptionError(
+                    f"--save {target}: one {kinds[0]} is saved as one of"
+                    f" {', '.join(sorted(accepted))}"
+                )
+        self._roots = [
+            Path(text) for text, kind in zip(inputs, kinds, strict=True) if kind == "folder"
+        ]
+        self._clips = {
+            text for text, kind in zip(inputs, kinds, strict=True) if kind in ("video", "camera")
+        }
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:
@@ -68,7 +82,9 @@ class Saver:
     def __enter__(self) -> Saver:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Finish the video that is being written; after an error, drop it instead."""
         self._finish(error)
 
@@ -86,7 +102,11 @@ class Saver:
         return self.target / source.name
 
     def _video_path(self, source: str) -> Path:
-        return self.target / f"{PurePath(source.replace(':', '-')).stem}.mp4" if self.into_folder else self.target
+        return (
+            self.target / f"{PurePath(source.replace(':', '-')).stem}.mp4"
+            if self.into_folder
+            else self.target
+        )
 
 
 class _Video:
@@ -97,9 +117,13 @@ class _Video:
         self._size = first.shape[1::-1]
         self._context = atomic_write(path)
         temporary = self._context.__enter__()
-        self._writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), video_fps(source), self._size)
+        self._writer = cv2.VideoWriter(
+            str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), video_fps(source), self._size
+        )
         if not self._writer.isOpened():
-            error = OutputError(f"cannot write {path}: OpenCV has no encoder for it here: save as .mp4 or .avi")
+            error = OutputError(
+                f"cannot write {path}: OpenCV has no encoder for it here: save as .mp4 or .avi"
+            )
             self._context.__exit__(type(error), error, None)
             raise error
 
@@ -111,5 +135,7 @@ class _Video:
         if error is None:
             self._context.__exit__(None, None, None)
             return
-        with contextlib.suppress(type(error)):  # the context removes the file and passes the error on: ours to raise
+        with contextlib.suppress(
+            type(error)
+        ):  # the context removes the file and passes the error on: ours to raise
             self._context.__exit__(type(error), error, error.__traceback__)

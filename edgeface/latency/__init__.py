@@ -1,6 +1,7 @@
 """How long a network takes: the protocol, its records, and the devices that it runs on.
 
-Nothing is imported here, so that a device without NumPy can still be examined, and a worker can time its imports:
+Nothing is imported here, so that a device without NumPy can still be examined, and a worker can
+time its imports:
 
     protocol.py     measure(jobs, protocol) -> [Measurement], on this machine
     measurement.py  Measurement: samples, figures, environment, validity; to and from JSON

@@ -3,7 +3,8 @@
 The request is one line of JSON on standard input::
 
     {"do": "check"}
-    {"do": "measure", "jobs": [{"bundle": path, "threads": 1, "fast": false}], "protocol": {...}, "reference": 0,
+    {"do": "measure", "jobs": [{"bundle": path, "threads": 1, "fast": false}], "protocol": {...},
+    "reference": 0,
      "device": "ssh://...", "python": [command that starts a worker], "silence_s": 60}
 
 All but ``jobs`` may be left out. The answers are lines of JSON on standard output::
@@ -15,9 +16,10 @@ All but ``jobs`` may be left out. The answers are lines of JSON on standard outp
     {"error": text}                                 nothing more comes but done
     {"done": true}                                  always the last line; without it the agent was cut off
 
-The caller keeps standard input open: when it ends before ``done``, the caller is gone, and the agent ends with all its
-workers. A line that dies without a word is noticed with ``silence_s``: whoever asks for it writes an empty line more
-often than that. Only a mistake in the request gives another exit code than 0.
+The caller keeps standard input open: when it ends before ``done``, the caller is gone, and the
+agent ends with all its workers. A line that dies without a word is noticed with ``silence_s``:
+whoever asks for it writes an empty line more often than that. Only a mistake in the request gives
+another exit code than 0.
 """
 
 from __future__ import annotations
@@ -115,11 +117,17 @@ class Agent:
         from edgeface.latency.session import measure
 
         measure(
-            request.jobs, request.protocol, request.reference,
-            lambda what, done, total, note="": self._say(progress={"what": what, "done": done, "total": total}),
+            request.jobs,
+            request.protocol,
+            request.reference,
+            lambda what, done, total, note="": self._say(
+                progress={"what": what, "done": done, "total": total}
+            ),
             lambda record: self._say(measurement=record.to_json()),
             lambda job, message: self._say(failed={"job": job, "message": message}),
-            request.device, request.python)
+            request.device,
+            request.python,
+        )
 
     def _say(self, **line: Any) -> None:
         self._out.write(json.dumps(line) + "\n")
@@ -127,7 +135,8 @@ class Agent:
 
 
 def _end_with_caller(request: Request) -> None:
-    """Read on until standard input ends or falls silent, then end the process; its workers end with it."""
+    """Read on until standard input ends or falls silent, then end the process; its workers end with
+    it."""
 
     def wait() -> None:
         while _speaks(request.silence_s) and os.read(0, 1 << 16):
@@ -146,7 +155,8 @@ def main() -> int:
     """Serve standard input; returns the exit code."""
     # Not sys.stdin: a thread that waits in a buffered reader lets the interpreter crash at its end.
     line = io.FileIO(0, closefd=False).readline(MAX_REQUEST_BYTES).decode("utf-8", errors="replace")
-    # Lines of the protocol get a descriptor of their own: what a library prints goes to standard error.
+    # Lines of the protocol get a descriptor of their own: what a library prints goes to standard
+    # error.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

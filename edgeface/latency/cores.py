@@ -13,10 +13,12 @@ def allowed() -> tuple[int, ...]:
 
 
 def pick(threads: int) -> tuple[int, ...]:
-    """``threads`` of the :func:`allowed` processors, or all of them if there are fewer, in ascending order.
+    """``threads`` of the :func:`allowed` processors, or all of them if there are fewer, in
+    ascending order.
 
-    The fastest come first (phones and boards mix fast and slow cores), then one of each physical core (two threads of
-    one core share its arithmetic), then high numbers: the first core serves most interrupts.
+    The fastest come first (phones and boards mix fast and slow cores), then one of each physical
+    core (two threads of one core share its arithmetic), then high numbers: the first core serves
+    most interrupts.
     """
     seen: set[str] = set()
     ranked = []

@@ -1,6 +1,8 @@
-"""What a latency figure depends on beside the model: processor, clock, heat, and what else the device was doing.
+"""What a latency figure depends on beside the model: processor, clock, heat, and what else the
+device was doing.
 
-Everything is read from Linux's ``/proc`` and ``/sys``; what a system does not show is None, never a guess.
+Everything is read from Linux's ``/proc`` and ``/sys``; what a system does not show is None, never a
+guess.
 """
 
 from __future__ import annotations
@@ -15,8 +17,22 @@ from typing import Any
 CPU = Path("/sys/devices/system/cpu")
 THERMAL = Path("/sys/class/thermal")
 RASPBERRY_THROTTLE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
-NOTED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16", "neon", "asimd",
-               "asimdhp", "asimddp", "i8mm", "bf16", "sve")
+NOTED_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "avx512_bf16",
+    "neon",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
 """instruction sets that decide how fast a network runs, as ``/proc/cpuinfo`` names them"""
 
 
@@ -41,9 +57,16 @@ class Machine:
         """Of the machine this runs on."""
         info = _cpuinfo()
         flags = set((info.get("flags") or info.get("features") or "").split())
-        return cls(_cpu_name(info), platform.machine(), tuple(f for f in NOTED_FLAGS if f in flags),
-                   os.cpu_count() or 1, _text(CPU / "cpu0/cpufreq/scaling_governor"), _memory_bytes(),
-                   f"{platform.system()} {platform.release()}", platform.python_version())
+        return cls(
+            _cpu_name(info),
+            platform.machine(),
+            tuple(f for f in NOTED_FLAGS if f in flags),
+            os.cpu_count() or 1,
+            _text(CPU / "cpu0/cpufreq/scaling_governor"),
+            _memory_bytes(),
+            f"{platform.system()} {platform.release()}",
+            platform.python_version(),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -61,7 +84,8 @@ class Moment:
     throttled: bool | None
     """Raspberry Pi: the firmware caps or slows the processor now; None elsewhere"""
     throttle_count: int | None
-    """x86: thermal throttle events so far; Raspberry Pi: kinds of throttling that occurred since it started"""
+    """x86: thermal throttle events so far; Raspberry Pi: kinds of throttling that occurred since it
+    started"""
     load: float | None
     """load average of the last minute"""
     busy_s: float | None
@@ -69,7 +93,8 @@ class Moment:
 
     @classmethod
     def read(cls, cores: Collection[int] = ()) -> Moment:
-        """Of the machine this runs on; the frequency of these ``cores``, of all if there are none."""
+        """Of the machine this runs on; the frequency of these ``cores``, of all if there are
+        none."""
         return cls(_frequency_mhz(cores), _temperature_c(), *_throttling(), _load(), _busy_s())
 
     def to_json(self) -> dict[str, Any]:
@@ -78,9 +103,11 @@ class Moment:
 
 
 def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> float | None:
-    """Cores that other processes kept busy between two moments, ``wall_s`` apart, while ours used ``own_s`` of CPU.
+    """Cores that other processes kept busy between two moments, ``wall_s`` apart, while ours used
+    ``own_s`` of CPU.
 
-    None where the system does not show it, or shows less than we used ourselves, as a sandbox with a standing counter.
+    None where the system does not show it, or shows less than we used ourselves, as a sandbox with
+    a standing counter.
     """
     if first.busy_s is None or last.busy_s is None or wall_s <= 0:
         return None
@@ -89,7 +116,8 @@ def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> floa
 
 
 def _cpuinfo() -> dict[str, str]:
-    """First processor of ``/proc/cpuinfo``, keys in lower case; x86 says ``flags``, ARM says ``Features``."""
+    """First processor of ``/proc/cpuinfo``, keys in lower case; x86 says ``flags``, ARM says
+    ``Features``."""
     info: dict[str, str] = {}
     for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
@@ -99,7 +127,13 @@ def _cpuinfo() -> dict[str, str]:
 
 def _cpu_name(info: dict[str, str]) -> str:
     board = (_text(Path("/proc/device-tree/model")) or "").rstrip("\0")
-    return info.get("model name") or board or info.get("hardware") or platform.processor() or platform.machine()
+    return (
+        info.get("model name")
+        or board
+        or info.get("hardware")
+        or platform.processor()
+        or platform.machine()
+    )
 
 
 def _memory_bytes() -> int | None:
@@ -111,19 +145,28 @@ def _memory_bytes() -> int | None:
 
 def _frequency_mhz(cores: Collection[int] = ()) -> float | None:
     names = [f"cpu{core}" for core in cores] or ["cpu[0-9]*"]
-    kilohertz = [int(text) for name in names for path in CPU.glob(f"{name}/cpufreq/scaling_cur_freq")
-                 if (text := _text(path)) and text.isdigit()]
+    kilohertz = [
+        int(text)
+        for name in names
+        for path in CPU.glob(f"{name}/cpufreq/scaling_cur_freq")
+        if (text := _text(path)) and text.isdigit()
+    ]
     if kilohertz:
         return round(sum(kilohertz) / len(kilohertz) / 1000, 1)
     lines = (_text(Path("/proc/cpuinfo")) or "").splitlines()
-    megahertz = [float(line.partition(":")[2]) for line in lines if line.lower().startswith("cpu mhz")]
+    megahertz = [
+        float(line.partition(":")[2]) for line in lines if line.lower().startswith("cpu mhz")
+    ]
     megahertz = [mhz for core, mhz in enumerate(megahertz) if core in cores] or megahertz
     return round(sum(megahertz) / len(megahertz), 1) if megahertz else None
 
 
 def _temperature_c() -> float | None:
-    values = [int(text) / 1000 for path in THERMAL.glob("thermal_zone*/temp")
-              if (text := _text(path)) and text.lstrip("-").isdigit()]
+    values = [
+        int(text) / 1000
+        for path in THERMAL.glob("thermal_zone*/temp")
+        if (text := _text(path)) and text.lstrip("-").isdigit()
+    ]
     return max(values) if values else None
 
 
@@ -131,9 +174,15 @@ def _throttling() -> tuple[bool | None, int | None]:
     """(throttled now, events so far)."""
     firmware = _text(RASPBERRY_THROTTLE)
     if firmware:
-        bits = int(firmware, 16)  # 1 to 3: frequency capped, throttled, too warm now; 17 to 19: so since it started
+        bits = int(
+            firmware, 16
+        )  # 1 to 3: frequency capped, throttled, too warm now; 17 to 19: so since it started
         return bits & 0xE != 0, (bits >> 17 & 7).bit_count()
-    counts = [int(text) for path in CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count") if (text := _text(path))]
+    counts = [
+        int(text)
+        for path in CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+        if (text := _text(path))
+    ]
     return None, sum(counts) if counts else None
 
 

@@ -1,4 +1,5 @@
-"""What a machine has that a measurement needs. Runs before anything is installed: the standard library is enough."""
+"""What a machine has that a measurement needs. Runs before anything is installed: the standard
+library is enough."""
 
 from __future__ import annotations
 
@@ -16,14 +17,21 @@ from edgeface.latency.environment import Machine
 def examine() -> dict[str, Any]:
     """JSON-ready facts of the machine this runs on.
 
-    ``packages``: import name -> version, None where it is missing or does not load. ``runtimes``: target -> name and
-    version, None where there is none.
+    ``packages``: import name -> version, None where it is missing or does not load. ``runtimes``:
+    target -> name and version, None where there is none.
     """
     machine = Machine.read()
     return {
-        "edgeface": __version__, "python": machine.python, "system": platform.system().replace("Darwin", "macOS"),
-        "machine": machine.architecture, "cpu": machine.cpu, "flags": list(machine.flags), "cores": machine.cores,
-        "governor": machine.governor, "memory_bytes": machine.memory_bytes, "free_bytes": _free_bytes(),
+        "edgeface": __version__,
+        "python": machine.python,
+        "system": platform.system().replace("Darwin", "macOS"),
+        "machine": machine.architecture,
+        "cpu": machine.cpu,
+        "flags": list(machine.flags),
+        "cores": machine.cores,
+        "governor": machine.governor,
+        "memory_bytes": machine.memory_bytes,
+        "free_bytes": _free_bytes(),
         "packages": {name: _loads(name) for name in ("numpy", "cv2")},
         "runtimes": {target: _runtime(target) for target in BACKENDS},
     }
@@ -35,7 +43,8 @@ def _runtime(target: str) -> str | None:
 
 
 def _loads(name: str) -> str | None:
-    """Version of a module that can be imported: a package whose system libraries are missing is of no use."""
+    """Version of a module that can be imported: a package whose system libraries are missing is of
+    no use."""
     if not has_module(name):
         return None
     try:

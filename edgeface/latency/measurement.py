@@ -1,4 +1,5 @@
-"""Measurement: what one model took on one device, with all that the figure depends on, and whether it can be used."""
+"""Measurement: what one model took on one device, with all that the figure depends on, and whether
+it can be used."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from edgeface.types import Doubles
 
 FORMAT_VERSION = 1
 STAGES = ("preprocess", "network", "postprocess", "end_to_end")
-"""photo to network input; network, array in to arrays out; decode and NMS; all of it, as ``Detector.detect`` does it"""
+"""photo to network input; network, array in to arrays out; decode and NMS; all of it, as
+``Detector.detect`` does it"""
 
 MIN_ROUNDS = 5
 MIN_SAMPLES = 100
@@ -34,7 +36,8 @@ MAX_RECORD_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Stage:
-    """Raw samples of one stage: one list a round, in the order they were taken. Nothing is dropped."""
+    """Raw samples of one stage: one list a round, in the order they were taken. Nothing is
+    dropped."""
 
     wall_ms: tuple[tuple[float, ...], ...]
     cpu_ms: tuple[tuple[float, ...], ...]
@@ -42,7 +45,10 @@ class Stage:
 
     def rounds(self, clock: str = "wall") -> list[Doubles]:
         """One array a round of ``wall`` or ``cpu`` time."""
-        return [np.array(samples, np.float64) for samples in (self.wall_ms if clock == "wall" else self.cpu_ms)]
+        return [
+            np.array(samples, np.float64)
+            for samples in (self.wall_ms if clock == "wall" else self.cpu_ms)
+        ]
 
     def summary(self, clock: str = "wall") -> Summary:
         """Of all samples, rounded as a record holds it."""
@@ -72,8 +78,8 @@ class Relative:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and under what circumstances. A Moment is read by the worker, on its cores, right after it computed: idle
-    cores show a clock that says nothing."""
+    """Where and under what circumstances. A Moment is read by the worker, on its cores, right after
+    it computed: idle cores show a clock that says nothing."""
 
     machine: Machine
     before: Moment
@@ -83,7 +89,8 @@ class Environment:
     after: Moment
     """after the last round"""
     other_load: float | None
-    """cores that other processes kept busy while the rounds ran; None where the system does not show it"""
+    """cores that other processes kept busy while the rounds ran; None where the system does not
+    show it"""
     runtimes: dict[str, str]
     """pip name -> version of what took part on the device"""
     cores: tuple[int, ...]
@@ -150,13 +157,15 @@ class Measurement:
         return (self.bundle, self.device, self.threads, self.fast)
 
     def figure(self, stage: str = "network") -> str:
-        """``12.34 ms [13.10]``, median and p90 of ``stage``. Of an invalid record never without the reasons."""
+        """``12.34 ms [13.10]``, median and p90 of ``stage``. Of an invalid record never without the
+        reasons."""
         summary: Summary = getattr(self, f"{stage}_ms")
         text = f"{summary.median:.2f} ms [{summary.p90:.2f}]"
         return text if self.valid else f"{text} (invalid: {'; '.join(self.invalid_reasons)})"
 
     def to_json(self, samples: bool = True) -> dict[str, Any]:
-        """All fields, the raw samples only if asked for; :meth:`from_json` gives back an equal record."""
+        """All fields, the raw samples only if asked for; :meth:`from_json` gives back an equal
+        record."""
         data = {"format_version": self.format_version, **dataclasses.asdict(self)}
         if not samples:
             del data["samples"]
@@ -164,11 +173,16 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: Any, where: str = "measurement") -> Measurement:
-        """Read :meth:`to_json` output. Raises DataError on anything missing, unknown, ill-typed or contradictory."""
-        version = data.get("format_version", FORMAT_VERSION) if isinstance(data, dict) else FORMAT_VERSION
+        """Read :meth:`to_json` output. Raises DataError on anything missing, unknown, ill-typed or
+        contradictory."""
+        version = (
+            data.get("format_version", FORMAT_VERSION) if isinstance(data, dict) else FORMAT_VERSION
+        )
         if version != FORMAT_VERSION:
-            raise DataError(f"{where}: format_version {short(version)} is not one this edgeface reads "
-                            f"({FORMAT_VERSION}): measure again, or install a newer edgeface")
+            raise DataError(
+                f"{where}: format_version {short(version)} is not one this edgeface reads "
+                f"({FORMAT_VERSION}): measure again, or install a newer edgeface"
+            )
         try:
             return from_fields(cls, data, where)
         except EdgefaceError as error:  # an option out of range does not say where it stands
@@ -177,9 +191,12 @@ class Measurement:
 
 
 def save_measurements(path: Path | str, records: Iterable[Measurement]) -> None:
-    """Write the records with their samples as a JSON list, whole or not at all. Raises OutputError."""
+    """Write the records with their samples as a JSON list, whole or not at all. Raises
+    OutputError."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps([record.to_json() for record in records]) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps([record.to_json() for record in records]) + "\n", encoding="utf-8"
+        )
 
 
 def load_measurements(path: Path | str) -> list[Measurement]:
@@ -187,25 +204,37 @@ def load_measurements(path: Path | str) -> list[Measurement]:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
-            raise DataError(f"{path} is larger than {MAX_RECORD_BYTES >> 20} MiB: not a file of measurements")
+            raise DataError(
+                f"{path} is larger than {MAX_RECORD_BYTES >> 20} MiB: not a file of measurements"
+            )
         data = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}; write it with: edgeface bench BUNDLE "
-                        f"--save {path}") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; write it with: edgeface bench BUNDLE "
+            f"--save {path}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {short(str(error))}") from None
     if not isinstance(data, list):
-        raise DataError(f"{path}: expected a list of measurements, got {short(data)}; write one with: edgeface bench "
-                        f"BUNDLE --save {path}")
+        raise DataError(
+            f"{path}: expected a list of measurements, got {short(data)}; write one with: edgeface"
+            f" bench BUNDLE --save {path}"
+        )
     return [Measurement.from_json(item, f"{path}[{i}]") for i, item in enumerate(data)]
 
 
-def invalid_reasons(protocol: Protocol, environment: Environment, samples: Mapping[str, Stage], threads: int
-                    ) -> tuple[str, ...]:
+def invalid_reasons(
+    protocol: Protocol, environment: Environment, samples: Mapping[str, Stage], threads: int
+) -> tuple[str, ...]:
     """Why the figures of these samples must not be used; empty: they may."""
     moments = (environment.before, *environment.during, environment.after)
-    found = (_load(protocol, environment, threads), _throttled(moments), _frequency(moments),
-             _too_few(samples["network"]), _too_wide(samples["network"]))
+    found = (
+        _load(protocol, environment, threads),
+        _throttled(moments),
+        _frequency(moments),
+        _too_few(samples["network"]),
+        _too_wide(samples["network"]),
+    )
     return tuple(reason for reason in found if reason)
 
 
@@ -215,7 +244,9 @@ def _load(protocol: Protocol, environment: Environment, threads: int) -> str | N
         return f"load too high: {threads} threads share {cores} core{'s' * (cores > 1)}"
     load = environment.other_load
     if load is not None and load > protocol.max_load:
-        return f"load too high: other processes used {load:.2g} cores (at most {protocol.max_load:g})"
+        return (
+            f"load too high: other processes used {load:.2g} cores (at most {protocol.max_load:g})"
+        )
     return None
 
 
@@ -224,7 +255,10 @@ def _throttled(moments: tuple[Moment, ...]) -> str | None:
         return "throttled: the firmware slowed the processor down"
     counts = [m.throttle_count for m in moments if m.throttle_count is not None]
     if counts and max(counts) > counts[0]:
-        return f"throttled: {max(counts) - counts[0]} thermal throttle event{'s' * (max(counts) - counts[0] > 1)}"
+        return (
+            f"throttled: {max(counts) - counts[0]} thermal throttle"
+            f" event{'s' * (max(counts) - counts[0] > 1)}"
+        )
     return None
 
 
@@ -238,7 +272,9 @@ def _frequency(moments: tuple[Moment, ...]) -> str | None:
 def _too_few(network: Stage) -> str | None:
     rounds, count = len(network.wall_ms), sum(map(len, network.wall_ms))
     if rounds < MIN_ROUNDS or count < MIN_SAMPLES:
-        return f"too few samples: {count} in {rounds} rounds (at least {MIN_SAMPLES} in {MIN_ROUNDS})"
+        return (
+            f"too few samples: {count} in {rounds} rounds (at least {MIN_SAMPLES} in {MIN_ROUNDS})"
+        )
     return None
 
 

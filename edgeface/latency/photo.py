@@ -1,6 +1,8 @@
-"""The photo that every model is timed on: made from a seed, so that none has to be sent, and smooth as photos are.
+"""The photo that every model is timed on: made from a seed, so that none has to be sent, and smooth
+as photos are.
 
-Noise would be the wrong picture: it gives a network scores that no photo gives, and resizing nothing to gain from.
+Noise would be the wrong picture: it gives a network scores that no photo gives, and resizing
+nothing to gain from.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ FACES = 6
 
 
 def synthetic_photo(width: int, height: int, seed: int = 0) -> Image:
-    """uint8 RGB [height, width, 3]: soft blobs of colour, some shapes like faces. Equal arguments give equal pixels."""
+    """uint8 RGB [height, width, 3]: soft blobs of colour, some shapes like faces. Equal arguments
+    give equal pixels."""
     random = np.random.default_rng(seed)
     scene = np.full((height, width, 3), 128.0, np.float32)
     for cells, amplitude in OCTAVES:

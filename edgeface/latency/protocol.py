@@ -38,9 +38,11 @@ class Protocol:
     rounds: int = 50
     """rounds; in each, every model has one slice, in an order that is shuffled anew"""
     per_round: int = 3
-    """images in one slice, after one that is not timed: it brings clock and caches back to this model"""
+    """images in one slice, after one that is not timed: it brings clock and caches back to this
+    model"""
     warm_up_s: float = 10.0
-    """seconds of warm-up for one model at most; it ends earlier once two slices in a row agree within 5 %"""
+    """seconds of warm-up for one model at most; it ends earlier once two slices in a row agree
+    within 5 %"""
     photo_width: int = 1280
     """width in px of the synthetic photo"""
     photo_height: int = 960
@@ -48,17 +50,27 @@ class Protocol:
     seed: int = 0
     """of the photo, the order of the rounds and the bootstrap"""
     time_limit_s: float = 600.0
-    """seconds of work for one model, loading included; a model that needs longer, or hangs, is stopped"""
+    """seconds of work for one model, loading included; a model that needs longer, or hangs, is
+    stopped"""
     max_load: float = 0.5
     """cores that other processes may keep busy meanwhile; beyond it the records are invalid"""
     together: int = 12
     """models loaded at once; more are measured in groups, each beside the reference"""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("rounds", 1, 10_000), ("per_round", 1, 10_000), ("warm_up_s", 0, 3600),
-                                ("photo_width", 16, MAX_PHOTO_SIDE_PX), ("photo_height", 16, MAX_PHOTO_SIDE_PX),
-                                ("seed", 0, 2**63 - 1), ("time_limit_s", 1, 86_400), ("max_load", 0, 1024),
-                                ("together", 2, 256)):
+        for name, low, high in (
+            ("rounds", 1, 10_000),
+            ("per_round", 1, 10_000),
+            ("warm_up_s", 0, 3600),
+            ("photo_width", 16, MAX_PHOTO_SIDE_PX),
+            ("photo_height", 16, MAX_PHOTO_SIDE_PX),
+            ("seed", 0, 2**63 - 1),
+            ("time_limit_s", 1, 86_400),
+            ("max_load", 0, 1024),
+            ("together", 2, 256),
+        ):
             if not low <= getattr(self, name) <= high:
-                raise OptionError(f"--{name.replace('_', '-')} must be from {low} to {high}, "
-                                  f"got {getattr(self, name)}")
+                raise OptionError(
+                    f"--{name.replace('_', '-')} must be from {low} to {high}, "
+                    f"got {getattr(self, name)}"
+                )

@@ -1,4 +1,5 @@
-"""Two sets of records of the same models: what became faster, what slower, and whether the two can be compared."""
+"""Two sets of records of the same models: what became faster, what slower, and whether the two can
+be compared."""
 
 from __future__ import annotations
 
@@ -37,16 +38,27 @@ class Change:
 
     def reasons(self) -> list[str]:
         """Why one of the two must not be used."""
-        return [f"{name}: {reason}" for name, record in (("old", self.old), ("new", self.new))
-                for reason in record.invalid_reasons]
+        return [
+            f"{name}: {reason}"
+            for name, record in (("old", self.old), ("new", self.new))
+            for reason in record.invalid_reasons
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Medians in ms, the ratio with its interval, and all that speaks against it."""
         bundle, device, threads, fast = self.new.key
-        return {"bundle": bundle, "device": device, "threads": threads, "fast": fast,
-                "old_ms": self.old.network_ms.median, "new_ms": self.new.network_ms.median,
-                "ratio": {**self.ratio.to_json(), "verdict": self.verdict}, "valid": self.valid,
-                "invalid_reasons": self.reasons(), "notes": list(self.notes)}
+        return {
+            "bundle": bundle,
+            "device": device,
+            "threads": threads,
+            "fast": fast,
+            "old_ms": self.old.network_ms.median,
+            "new_ms": self.new.network_ms.median,
+            "ratio": {**self.ratio.to_json(), "verdict": self.verdict},
+            "valid": self.valid,
+            "invalid_reasons": self.reasons(),
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True)
@@ -60,33 +72,46 @@ class Regression:
     def to_json(self) -> dict[str, Any]:
         """``changes`` and the keys of what is in one set only."""
         names = ("bundle", "device", "threads", "fast")
-        return {"changes": [change.to_json() for change in self.changes],
-                "only_old": [dict(zip(names, key, strict=True)) for key in self.only_old],
-                "only_new": [dict(zip(names, key, strict=True)) for key in self.only_new]}
+        return {
+            "changes": [change.to_json() for change in self.changes],
+            "only_old": [dict(zip(names, key, strict=True)) for key in self.only_old],
+            "only_new": [dict(zip(names, key, strict=True)) for key in self.only_new],
+        }
 
 
 def compare_records(old: Sequence[Measurement], new: Sequence[Measurement]) -> Regression:
     """Pair the records by bundle, device, threads and fast mode.
 
-    Raises DataError when a set has two records of one model, a record has no samples, or the sets share no model.
+    Raises DataError when a set has two records of one model, a record has no samples, or the sets
+    share no model.
     """
     before, after = _by_key(old, "old"), _by_key(new, "new")
     changes = tuple(_change(before[key], after[key]) for key in after if key in before)
     if not changes:
-        raise DataError("the two files share no model: records are paired by bundle, device, threads and fast mode; "
-                        f"old: {_names(before)}; new: {_names(after)}")
-    return Regression(changes, tuple(k for k in before if k not in after), tuple(k for k in after if k not in before))
+        raise DataError(
+            "the two files share no model: records are paired by bundle, device, threads and fast"
+            f" mode; old: {_names(before)}; new: {_names(after)}"
+        )
+    return Regression(
+        changes,
+        tuple(k for k in before if k not in after),
+        tuple(k for k in after if k not in before),
+    )
 
 
 def _by_key(records: Sequence[Measurement], which: str) -> dict[Key, Measurement]:
     found: dict[Key, Measurement] = {}
     for record in records:
         if record.key in found:
-            raise DataError(f"the {which} file has two records of {record.bundle} on {record.device} with "
-                            f"{record.threads} thread(s): which one to compare is not clear")
+            raise DataError(
+                f"the {which} file has two records of {record.bundle} on {record.device} with "
+                f"{record.threads} thread(s): which one to compare is not clear"
+            )
         if not record.samples:
-            raise DataError(f"the {which} file has no samples: write it with `edgeface bench BUNDLE --save FILE`, or "
-                            "print it with --samples")
+            raise DataError(
+                f"the {which} file has no samples: write it with `edgeface bench BUNDLE --save"
+                " FILE`, or print it with --samples"
+            )
         found[record.key] = record
     return found
 
@@ -97,16 +122,21 @@ def _change(old: Measurement, new: Measurement) -> Change:
 
 
 def _differences(old: Measurement, new: Measurement) -> list[str]:
-    """What differs beside the time. A difference of machine or protocol comes first: the ratio then says little."""
+    """What differs beside the time. A difference of machine or protocol comes first: the ratio then
+    says little."""
     was, now = old.environment, new.environment
-    pairs = [("another machine", was.machine.cpu, now.machine.cpu),
-             ("another number of cores", was.machine.cores, now.machine.cores),
-             ("another governor", was.machine.governor, now.machine.governor),
-             ("another system", was.machine.system, now.machine.system),
-             ("another runtime", old.runtime, new.runtime),
-             ("another input size", f"{old.width}x{old.height}", f"{new.width}x{new.height}")]
-    pairs += [(f"another protocol, {name}", value, getattr(new.protocol, name))
-              for name, value in dataclasses.asdict(old.protocol).items()]
+    pairs = [
+        ("another machine", was.machine.cpu, now.machine.cpu),
+        ("another number of cores", was.machine.cores, now.machine.cores),
+        ("another governor", was.machine.governor, now.machine.governor),
+        ("another system", was.machine.system, now.machine.system),
+        ("another runtime", old.runtime, new.runtime),
+        ("another input size", f"{old.width}x{old.height}", f"{new.width}x{new.height}"),
+    ]
+    pairs += [
+        (f"another protocol, {name}", value, getattr(new.protocol, name))
+        for name, value in dataclasses.asdict(old.protocol).items()
+    ]
     notes = [f"{what}: {one} -> {other}" for what, one, other in pairs if one != other]
     if old.files != new.files:
         notes.append("the model files differ")

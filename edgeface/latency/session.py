@@ -6,12 +6,14 @@
     worker B        load  warm-up              slice  slice       ...
                                   |  round 1       | round 2      |
 
-Each model lives in a process of its own, on processors of its own choice, so that none disturbs the memory, threads or
-settings of another. All are loaded and warm before the first round. A round gives each one slice of images, in an order
-that is shuffled anew, so that whatever slows the machine slows all alike; ratios are of the same rounds. One process
-works at a time. All raw samples are kept.
+Each model lives in a process of its own, on processors of its own choice, so that none disturbs the
+memory, threads or settings of another. All are loaded and warm before the first round. A round
+gives each one slice of images, in an order that is shuffled anew, so that whatever slows the
+machine slows all alike; ratios are of the same rounds. One process works at a time. All raw samples
+are kept.
 
-A worker that dies, hangs, or cannot load its model fails alone: the others are measured to their end.
+A worker that dies, hangs, or cannot load its model fails alone: the others are measured to their
+end.
 """
 
 from __future__ import annotations
@@ -64,9 +66,10 @@ def measure(
 ) -> list[Measurement]:
     """Time ``jobs`` on this machine; return the records in the order of the jobs.
 
-    reference: index of the job that the others' ratios are to. finished: called with each record as soon as it is
-    there. failed: called for each job that could not be measured; without it, DeviceError is raised at the end, after
-    all others were measured. device: how the records name this machine. python: the command that starts a worker.
+    reference: index of the job that the others' ratios are to. finished: called with each record as
+    soon as it is there. failed: called for each job that could not be measured; without it,
+    DeviceError is raised at the end, after all others were measured. device: how the records name
+    this machine. python: the command that starts a worker.
     """
     if not jobs:
         raise DeviceError("nothing to measure: name at least one Bundle")
@@ -75,7 +78,9 @@ def measure(
     wrong: dict[int, str] = {}
     steps = _Steps(progress, protocol, len(jobs))
     for group in _groups(len(jobs), reference, protocol.together):
-        session = _Session([_Subject(i, jobs[i]) for i in group], protocol, reference, device, python, steps)
+        session = _Session(
+            [_Subject(i, jobs[i]) for i in group], protocol, reference, device, python, steps
+        )
         records, errors = session.run()
         for index, message in errors.items():
             if index not in done and index not in wrong:
@@ -140,8 +145,15 @@ class _Subject:
 class _Session:
     """One group of jobs, measured together."""
 
-    def __init__(self, subjects: list[_Subject], protocol: Protocol, reference: int | None, device: str,
-                 python: Sequence[str], steps: _Steps) -> None:
+    def __init__(
+        self,
+        subjects: list[_Subject],
+        protocol: Protocol,
+        reference: int | None,
+        device: str,
+        python: Sequence[str],
+        steps: _Steps,
+    ) -> None:
         self.subjects, self.protocol, self.reference = subjects, protocol, reference
         self.device, self.python, self.steps = device, python, steps
         self.other_load: float | None = None
@@ -180,10 +192,18 @@ class _Session:
     def _open(self, subject: _Subject, stack: contextlib.ExitStack) -> None:
         job, protocol = subject.job, self.protocol
         subject.bundle = Bundle.open(job.bundle, verify=False)
-        subject.worker = stack.enter_context(WorkerProcess(str(job), protocol.time_limit_s, self.python))
+        subject.worker = stack.enter_context(
+            WorkerProcess(str(job), protocol.time_limit_s, self.python)
+        )
         subject.facts = subject.worker.ask(
-            "open", bundle=job.bundle, threads=job.threads, fast=job.fast, cores=cores.pick(job.threads),
-            photo=(protocol.photo_width, protocol.photo_height), seed=protocol.seed)
+            "open",
+            bundle=job.bundle,
+            threads=job.threads,
+            fast=job.fast,
+            cores=cores.pick(job.threads),
+            photo=(protocol.photo_width, protocol.photo_height),
+            seed=protocol.seed,
+        )
 
     def _slice(self, subject: _Subject, images: int) -> dict[str, Any]:
         assert subject.worker
@@ -196,7 +216,10 @@ class _Session:
         while True:
             answer = self._slice(subject, self.protocol.per_round)
             median = float(np.median(answer["stages"]["network"]["wall_ms"]))
-            if abs(median - last) <= STEADY * last or time.monotonic() - start >= self.protocol.warm_up_s:
+            if (
+                abs(median - last) <= STEADY * last
+                or time.monotonic() - start >= self.protocol.warm_up_s
+            ):
                 subject.before = Moment(**answer["moment"])
                 return
             last = median
@@ -211,7 +234,9 @@ class _Session:
                     with self._alone(subject):
                         subject.slices.append(self._slice(subject, self.protocol.per_round))
                 self.steps("measuring")
-        self.other_load = other_load(first, Moment.read(), self._own_s() - own_s, time.monotonic() - start)
+        self.other_load = other_load(
+            first, Moment.read(), self._own_s() - own_s, time.monotonic() - start
+        )
 
     def _own_s(self) -> float:
         """CPU time of this process and its workers so far."""
@@ -229,31 +254,69 @@ class _Session:
             records[index] = self._record(subject, samples[index], against)
         return records
 
-    def _relative(self, index: int, own: dict[str, Stage], job: Job, other: dict[str, Stage]) -> Relative:
+    def _relative(
+        self, index: int, own: dict[str, Stage], job: Job, other: dict[str, Stage]
+    ) -> Relative:
         if index == self.reference:
             return Relative(job.name, job.threads, 1.0, 1.0, 1.0, "reference")
         found = ratio(own["network"].rounds(), other["network"].rounds(), self.protocol.seed)
         return relative(found, job.name, job.threads)
 
-    def _record(self, subject: _Subject, samples: dict[str, Stage], against: Relative | None) -> Measurement:
+    def _record(
+        self, subject: _Subject, samples: dict[str, Stage], against: Relative | None
+    ) -> Measurement:
         job, facts, last = subject.job, subject.facts, subject.slices[-1]
         assert subject.bundle and subject.before and subject.after
         manifest = subject.bundle.manifest
         environment = Environment(
-            Machine.read(), subject.before, tuple(Moment(**s["moment"]) for s in subject.slices), subject.after,
-            self.other_load, facts["runtimes"], tuple(facts["cores"]), facts["precision_hints"], facts["delegates"])
+            Machine.read(),
+            subject.before,
+            tuple(Moment(**s["moment"]) for s in subject.slices),
+            subject.after,
+            self.other_load,
+            facts["runtimes"],
+            tuple(facts["cores"]),
+            facts["precision_hints"],
+            facts["delegates"],
+        )
         reasons = invalid_reasons(self.protocol, environment, samples, job.threads)
         return Measurement(
-            bundle=job.name, files=dict(manifest.files), model=manifest.model, device=self.device,
-            target=manifest.target, precision=manifest.precision, runtime=facts["runtime"], threads=job.threads,
-            fast=job.fast, width=facts["width"], height=facts["height"],
-            network_ms=samples["network"].summary(), network_cpu_ms=samples["network"].summary("cpu"),
-            preprocess_ms=samples["preprocess"].summary(), postprocess_ms=samples["postprocess"].summary(),
-            end_to_end_ms=samples["end_to_end"].summary(), load_ms=facts["load_ms"], import_ms=facts["import_ms"],
-            peak_memory_bytes=last["peak_memory_bytes"], faces=last["faces"], ratio=against, protocol=self.protocol,
-            environment=environment, valid=not reasons, invalid_reasons=reasons, samples=samples)
+            bundle=job.name,
+            files=dict(manifest.files),
+            model=manifest.model,
+            device=self.device,
+            target=manifest.target,
+            precision=manifest.precision,
+            runtime=facts["runtime"],
+            threads=job.threads,
+            fast=job.fast,
+            width=facts["width"],
+            height=facts["height"],
+            network_ms=samples["network"].summary(),
+            network_cpu_ms=samples["network"].summary("cpu"),
+            preprocess_ms=samples["preprocess"].summary(),
+            postprocess_ms=samples["postprocess"].summary(),
+            end_to_end_ms=samples["end_to_end"].summary(),
+            load_ms=facts["load_ms"],
+            import_ms=facts["import_ms"],
+            peak_memory_bytes=last["peak_memory_bytes"],
+            faces=last["faces"],
+            ratio=against,
+            protocol=self.protocol,
+            environment=environment,
+            valid=not reasons,
+            invalid_reasons=reasons,
+            samples=samples,
+        )
 
 
 def _samples(slices: list[dict[str, Any]]) -> dict[str, Stage]:
-    return {name: Stage(*(tuple(tuple(s["stages"][name][clock]) for s in slices) for clock in ("wall_ms", "cpu_ms")))
-            for name in STAGES}
+    return {
+        name: Stage(
+            *(
+                tuple(tuple(s["stages"][name][clock]) for s in slices)
+                for clock in ("wall_ms", "cpu_ms")
+            )
+        )
+        for name in STAGES
+    }

@@ -2,13 +2,14 @@
 
 Requests and answers are JSON, one a line, on standard input and output::
 
-    {"do": "open", "bundle": ..., "threads": 1, "fast": false, "cores": [1], "photo": [1280, 960], "seed": 0}
+    {"do": "open", "bundle": ..., "threads": 1, "fast": false, "cores": [1], "photo": [1280, 960],
+    "seed": 0}
     {"do": "run", "images": 10}       -> {"ok": {"stages": ..., "faces": 3, "moment": ..., ...}}
     {"do": "close"}                   -> {"ok": {}}
 
-An answer is ``{"ok": ...}``, or ``{"error": "one line"}`` for what a user can mend. Every request carries ``limit_s``,
-after which the worker ends by itself even if the runtime hangs; and it ends as soon as its standard input does, so
-that it never outlives the process that started it.
+An answer is ``{"ok": ...}``, or ``{"error": "one line"}`` for what a user can mend. Every request
+carries ``limit_s``, after which the worker ends by itself even if the runtime hangs; and it ends as
+soon as its standard input does, so that it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -62,8 +63,15 @@ class Worker:
             self.detector.close()
         return {}
 
-    def open(self, bundle: str, threads: int, fast: bool, cores: list[int], photo: tuple[int, int], seed: int
-             ) -> dict[str, Any]:
+    def open(
+        self,
+        bundle: str,
+        threads: int,
+        fast: bool,
+        cores: list[int],
+        photo: tuple[int, int],
+        seed: int,
+    ) -> dict[str, Any]:
         """Load a Bundle and make the photo; return what a record says of the model."""
         self._pin(cores)  # before any runtime is there: its threads inherit it
         start = time.perf_counter()
@@ -81,23 +89,42 @@ class Worker:
         self.photo = synthetic_photo(*photo, seed)
         width, height = self.detector.network_size(*photo)
         runner = self.detector.runner
-        return {"runtime": runner.runtime, "width": width, "height": height, "cores": list(self.cores),
-                "import_ms": round((imported - start) * 1e3, 4), "load_ms": round((loaded - started) * 1e3, 4),
-                "runtimes": _versions(backend), "precision_hints": runner.precision_hints(),
-                "delegates": runner.delegates()}
+        return {
+            "runtime": runner.runtime,
+            "width": width,
+            "height": height,
+            "cores": list(self.cores),
+            "import_ms": round((imported - start) * 1e3, 4),
+            "load_ms": round((loaded - started) * 1e3, 4),
+            "runtimes": _versions(backend),
+            "precision_hints": runner.precision_hints(),
+            "delegates": runner.delegates(),
+        }
 
     def run(self, images: int) -> dict[str, Any]:
         """Detect the faces of the photo ``images`` times, after one time that does not count."""
         assert self.detector is not None and self.photo is not None
         timed = [time_stages(self.detector, self.photo) for _ in range(images + 1)][1:]
-        stages = {name: {clock: [round(sample[0][name][i], 4) for sample in timed] for i, clock in enumerate(CLOCKS)}
-                  for name in timed[0][0]}
-        return {"stages": stages, "faces": timed[-1][1], "moment": Moment.read(self.cores).to_json(),
-                "peak_memory_bytes": peak_memory_bytes(), "cpu_s": time.process_time()}
+        stages = {
+            name: {
+                clock: [round(sample[0][name][i], 4) for sample in timed]
+                for i, clock in enumerate(CLOCKS)
+            }
+            for name in timed[0][0]
+        }
+        return {
+            "stages": stages,
+            "faces": timed[-1][1],
+            "moment": Moment.read(self.cores).to_json(),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "cpu_s": time.process_time(),
+        }
 
     def _pin(self, cores: list[int]) -> None:
         if cores and hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(OSError):  # a container may forbid it; the record then says "not pinned"
+            with contextlib.suppress(
+                OSError
+            ):  # a container may forbid it; the record then says "not pinned"
                 os.sched_setaffinity(0, cores)
                 self.cores = tuple(cores)
 
@@ -105,8 +132,8 @@ class Worker:
 def time_stages(detector: Detector, photo: Image) -> tuple[dict[str, tuple[float, float]], int]:
     """({stage: (wall ms, process CPU ms)}, faces) of one image.
 
-    ``end_to_end`` spans the other three, of the same image: they are all that :meth:`Detector.detect` does, so timing
-    it once more would take twice as long to say the same.
+    ``end_to_end`` spans the other three, of the same image: they are all that
+    :meth:`Detector.detect` does, so timing it once more would take twice as long to say the same.
     """
     marks = [_now()]
     fitted = detector.preprocess(photo)
@@ -115,8 +142,12 @@ def time_stages(detector: Detector, photo: Image) -> tuple[dict[str, tuple[float
     marks.append(_now())
     faces = len(detector.postprocess(heads, fitted))
     marks.append(_now())
-    return {"preprocess": _span(marks[0], marks[1]), "network": _span(marks[1], marks[2]),
-            "postprocess": _span(marks[2], marks[3]), "end_to_end": _span(marks[0], marks[3])}, faces
+    return {
+        "preprocess": _span(marks[0], marks[1]),
+        "network": _span(marks[1], marks[2]),
+        "postprocess": _span(marks[2], marks[3]),
+        "end_to_end": _span(marks[0], marks[3]),
+    }, faces
 
 
 def _now() -> tuple[float, float]:
@@ -128,20 +159,31 @@ def _span(start: tuple[float, float], end: tuple[float, float]) -> tuple[float, 
 
 
 def _import_all(bundle: str) -> Backend:
-    """Import whatever a detection with this Bundle needs. Raises BundleError and MissingExtraError."""
+    """Import whatever a detection with this Bundle needs. Raises BundleError and
+    MissingExtraError."""
     importlib.import_module("edgeface.detector")
     from edgeface.bundle import Bundle
 
-    backend = get_backend(Bundle.open(bundle, verify=False).manifest.target)  # the runner checks the bytes it loads
+    backend = get_backend(
+        Bundle.open(bundle, verify=False).manifest.target
+    )  # the runner checks the bytes it loads
     module = sys.modules[backend.load_runner().__module__]
-    getattr(module, "load_runtime", lambda: import_runtime(backend))()  # a package may need more than itself
+    getattr(
+        module, "load_runtime", lambda: import_runtime(backend)
+    )()  # a package may need more than itself
     return backend
 
 
 def _versions(backend: Backend) -> dict[str, str]:
     """pip name -> version of what takes part."""
-    names = (*backend.distributions, "numpy", "opencv-python-headless", "opencv-python",
-             "opencv-contrib-python", "opencv-contrib-python-headless")
+    names = (
+        *backend.distributions,
+        "numpy",
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    )
     found = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -183,7 +225,8 @@ def serve(requests: Iterator[dict[str, Any]], out: TextIO) -> None:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    # A thread without the interpreter's lock: it ends the process even while a runtime hangs and holds that lock.
+    # A thread without the interpreter's lock: it ends the process even while a runtime hangs and
+    # holds that lock.
     faulthandler.dump_traceback_later(max(1.0, seconds), exit=True)
     try:
         yield
@@ -192,11 +235,13 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def _requests() -> Iterator[dict[str, Any]]:
-    """Lines of standard input, read by a thread that ends the process when its parent is gone, whatever it does."""
+    """Lines of standard input, read by a thread that ends the process when its parent is gone,
+    whatever it does."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
-        # Not sys.stdin: a thread that waits in a buffered reader lets the interpreter crash at its end.
+        # Not sys.stdin: a thread that waits in a buffered reader lets the interpreter crash at its
+        # end.
         for line in io.FileIO(0, closefd=False):
             lines.put(line)
         os._exit(EXIT_ORPHAN)
@@ -208,7 +253,8 @@ def _requests() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Serve standard input."""
-    # The answers get a descriptor of their own: what a runtime prints on standard output goes to standard error.
+    # The answers get a descriptor of their own: what a runtime prints on standard output goes to
+    # standard error.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

@@ -24,31 +24,43 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PYTHON = (sys.executable,)
-START = ("import sys; sys.path = [path for path in sys.path if path]; "
-         "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
-         "from edgeface.latency.worker import main; main()")
-"""the worker's program: this very package, which may lie in a zip, and nothing from the current folder"""
+START = (
+    "import sys; sys.path = [path for path in sys.path if path]; "
+    "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
+    "from edgeface.latency.worker import main; main()"
+)
+"""the worker's program: this very package, which may lie in a zip, and nothing from the current
+folder"""
 GRACE_S = 2.0
 """what an idle worker has for ending by itself before it is killed"""
 LAST_WORDS_BYTES = 4096
 
 
 class WorkerProcess:
-    """One worker. Use it in a ``with`` block: at its end, whatever happened, the process is gone."""
+    """One worker. Use it in a ``with`` block: at its end, whatever happened, the process is
+    gone."""
 
     def __init__(self, name: str, time_limit_s: float, python: Sequence[str] = PYTHON) -> None:
-        """Start it; ``time_limit_s`` counts while it is asked. Raises DeviceError, as :meth:`ask` does."""
+        """Start it; ``time_limit_s`` counts while it is asked. Raises DeviceError, as :meth:`ask`
+        does."""
         self.name, self._limit_s, self._left_s = name, time_limit_s, time_limit_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
         root = str(Path(edgeface.__file__).parents[1])
         try:
-            # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers in good order.
+            # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers in
+            # good order.
             self._process = subprocess.Popen(
-                [*python, "-c", START, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                start_new_session=True)
+                [*python, "-c", START, root],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
+            )
         except OSError as error:
             self._errors.close()
-            raise DeviceError(f"cannot start {' '.join(python)}: {error.strerror or error}") from None
+            raise DeviceError(
+                f"cannot start {' '.join(python)}: {error.strerror or error}"
+            ) from None
         self._answers: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -60,7 +72,8 @@ class WorkerProcess:
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
-        Raises DeviceError when the worker reports a mistake of the user, dies, or used up its time; it is then gone.
+        Raises DeviceError when the worker reports a mistake of the user, dies, or used up its time;
+        it is then gone.
         """
         start = time.monotonic()
         request = {"do": what, "limit_s": round(self._left_s + GRACE_S, 3), **arguments}
@@ -72,8 +85,10 @@ class WorkerProcess:
             line = self._answers.get(timeout=max(0.001, self._left_s))
         except queue.Empty:
             self.kill()
-            raise DeviceError(f"{self.name}: not done within {self._limit_s:g} s (stopped while it had to {what}): "
-                              "a slower device needs a larger --time-limit-s, or fewer --rounds") from None
+            raise DeviceError(
+                f"{self.name}: not done within {self._limit_s:g} s (stopped while it had to"
+                f" {what}): a slower device needs a larger --time-limit-s, or fewer --rounds"
+            ) from None
         self._left_s -= time.monotonic() - start
         return self._understand(line)
 
@@ -91,7 +106,10 @@ class WorkerProcess:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.kill()
 
@@ -109,7 +127,9 @@ class WorkerProcess:
             answer = json.loads(line)
         except ValueError:
             self.kill()
-            raise DeviceError(f"{self.name}: its worker process answered nonsense: {line[:60]!r}") from None
+            raise DeviceError(
+                f"{self.name}: its worker process answered nonsense: {line[:60]!r}"
+            ) from None
         if "error" in answer:
             self.kill()
             raise DeviceError(f"{self.name}: {answer['error']}")
@@ -122,10 +142,14 @@ class WorkerProcess:
         self.kill()
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = {"SIGKILL": ": not enough memory?",
-                    "SIGILL": ": the runtime was built for a newer processor"}.get(name, "")
+            hint = {
+                "SIGKILL": ": not enough memory?",
+                "SIGILL": ": the runtime was built for a newer processor",
+            }.get(name, "")
             return DeviceError(f"{self.name}: its worker process was ended by {name}{hint}")
-        return DeviceError(f"{self.name}: its worker process ended with code {code}{': ' * bool(words)}{words}")
+        return DeviceError(
+            f"{self.name}: its worker process ended with code {code}{': ' * bool(words)}{words}"
+        )
 
     def _last_words(self) -> str:
         """Last line on its standard error."""

@@ -1,9 +1,10 @@
-"""What a device gets instead of an installation: the light modules of this very package in one zip that Python runs.
+"""What a device gets instead of an installation: the light modules of this very package in one zip
+that Python runs.
 
     python3 edgeface-<hash>.pyz          # the agent: a request on standard input, results on standard output
 
-Nothing in it is written twice: the zip holds the project's own sources. Equal sources give equal bytes, so a device
-that has the file needs it only once.
+Nothing in it is written twice: the zip holds the project's own sources. Equal sources give equal
+bytes, so a device that has the file needs it only once.
 """
 
 from __future__ import annotations
@@ -32,9 +33,17 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @cache
 def pack() -> bytes:
-    """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from version to version)."""
-    sources = [path for room in ("", *ROOMS) for kind in ("py", "json") for path in (PACKAGE / room).glob(f"*.{kind}")]
-    files = {f"edgeface/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in sources}
+    """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from
+    version to version)."""
+    sources = [
+        path
+        for room in ("", *ROOMS)
+        for kind in ("py", "json")
+        for path in (PACKAGE / room).glob(f"*.{kind}")
+    ]
+    files = {
+        f"edgeface/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in sources
+    }
     files["__main__.py"] = MAIN
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

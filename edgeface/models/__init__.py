@@ -1,19 +1,40 @@
-"""Networks as torch modules; torch is imported when one is built. What a network is, is data: edgeface.architecture."""
+"""Networks as torch modules; torch is imported when one is built. What a network is, is data:
+edgeface.architecture."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeface.architecture import ARCHITECTURES, Architecture, Backbone, Head, InputNorm, Neck, get_architecture
+from edgeface.architecture import (
+    ARCHITECTURES,
+    Architecture,
+    Backbone,
+    Head,
+    InputNorm,
+    Neck,
+    get_architecture,
+)
 
 if TYPE_CHECKING:
     from edgeface.models.detector import FaceNet
 
-__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "Head", "InputNorm", "Neck", "build", "get_architecture"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Backbone",
+    "Head",
+    "InputNorm",
+    "Neck",
+    "build",
+    "get_architecture",
+]
 
 
 def build(architecture: Architecture | str, seed: int = 0) -> FaceNet:
-    """Build the network of an Architecture (or of a zoo name) with weights drawn from ``seed``; needs torch."""
+    """Build the network of an Architecture (or of a zoo name) with weights drawn from ``seed``;
+    needs torch."""
     from edgeface.models.detector import build_detector
 
-    return build_detector(get_architecture(architecture) if isinstance(architecture, str) else architecture, seed)
+    return build_detector(
+        get_architecture(architecture) if isinstance(architecture, str) else architecture, seed
+    )

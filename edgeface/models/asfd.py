@@ -1,12 +1,14 @@
-"""Neck of ASFD (Zhang et al., arXiv 2003.11228): AutoFEM, a feature enhancement that a search puts together.
+"""Neck of ASFD (Zhang et al., arXiv 2003.11228): AutoFEM, a feature enhancement that a search puts
+together.
 
-The paper gives no equations and no weights. What is published, what is released code of its authors and what is our
-reading: docs/asfd.md.
+The paper gives no equations and no weights. What is published, what is released code of its authors
+and what is our reading: docs/asfd.md.
 
     c2 ... c7   --1x1-->  f1 ... f6  -->  AutoFEM-FPN  -->  AutoFEM-CPM  -->  p1 ... p6
                                           \\________ repeated ________/
 
-AutoFEM-FPN fuses each level with its neighbours, finest level first (``*`` multiplies value by value):
+AutoFEM-FPN fuses each level with its neighbours, finest level first (``*`` multiplies value by
+value):
 
     from above     t6 = f6      ti = op(up(t(i+1)) * fi)
     from below     d1 = f1      di = op(pool(d(i-1)) * fi)
@@ -41,12 +43,19 @@ class AutoFEM(Pyramid):
         super().__init__()
         require_sizes("neck autofem", repeats=spec.repeats)
         if spec.genotype is None or len(in_channels) != LEVELS:
-            raise ModelError(f"neck autofem: genotype is {'missing' if spec.genotype is None else 'there'}, maps are "
-                             f"{len(in_channels)}, accepted: a genotype and {LEVELS} maps")
+            raise ModelError(
+                f"neck autofem: genotype is {'missing' if spec.genotype is None else 'there'}, maps"
+                f" are {len(in_channels)}, accepted: a genotype and {LEVELS} maps"
+            )
         self.out_channels = spec.channels
         self.lateral = nn.ModuleList(conv_bn(width, spec.channels, 1) for width in in_channels)
-        self.enhance = nn.Sequential(*(layer for _ in range(spec.repeats)
-                                       for layer in modules_of(spec.genotype, spec.channels)))
+        self.enhance = nn.Sequential(
+            *(
+                layer
+                for _ in range(spec.repeats)
+                for layer in modules_of(spec.genotype, spec.channels)
+            )
+        )
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return self.shots(features)[1]
@@ -58,7 +67,8 @@ class AutoFEM(Pyramid):
         return first, second
 
     def folded(self) -> AutoFEM:
-        """The same function with mixing shares that are constants; the convolutions are folded before."""
+        """The same function with mixing shares that are constants; the convolutions are folded
+        before."""
         for layer in self.enhance:
             if isinstance(layer, Fusion):
                 layer.fold()
@@ -67,33 +77,48 @@ class AutoFEM(Pyramid):
 
 def modules_of(genotype: Genotype, channels: int) -> list[nn.Module]:
     """AutoFEM-FPN and AutoFEM-CPM of a genotype."""
-    top_down, bottom_up, same = ([operation(name, channels) for name in names]
-                                 for names in (genotype.top_down, genotype.bottom_up, genotype.same))
-    return [Fusion(top_down, bottom_up, same, channels),
-            ContextCell(context_cell(cell, channels) for cell in genotype.context)]
+    top_down, bottom_up, same = (
+        [operation(name, channels) for name in names]
+        for names in (genotype.top_down, genotype.bottom_up, genotype.same)
+    )
+    return [
+        Fusion(top_down, bottom_up, same, channels),
+        ContextCell(context_cell(cell, channels) for cell in genotype.context),
+    ]
 
 
 def operation(name: str, channels: int) -> nn.Sequential:
-    """[N, C, H, W] -> the same: ReLU, a depthwise convolution unless it is conv_1x1, a 1x1, batch norm."""
+    """[N, C, H, W] -> the same: ReLU, a depthwise convolution unless it is conv_1x1, a 1x1, batch
+    norm."""
     kernel, dilation = OPERATIONS[name]
     layers: list[nn.Module] = [nn.ReLU()]
     if kernel > 1:
-        layers.append(ConvNorm(channels, channels, kernel, groups=channels, dilation=dilation, relu=False))
+        layers.append(
+            ConvNorm(channels, channels, kernel, groups=channels, dilation=dilation, relu=False)
+        )
     return nn.Sequential(*layers, conv_bn(channels, channels, 1, relu=False))
 
 
 class Fusion(nn.Module):
     """AutoFEM-FPN: six maps of one width -> six maps of the same shapes.
 
-    top_down, bottom_up, same: the operations, finest level first, as :class:`Genotype` lists their names.
+    top_down, bottom_up, same: the operations, finest level first, as :class:`Genotype` lists their
+    names.
     """
 
-    def __init__(self, top_down: Iterable[nn.Module], bottom_up: Iterable[nn.Module], same: Iterable[nn.Module],
-                 channels: int) -> None:
+    def __init__(
+        self,
+        top_down: Iterable[nn.Module],
+        bottom_up: Iterable[nn.Module],
+        same: Iterable[nn.Module],
+        channels: int,
+    ) -> None:
         super().__init__()
         self.top_down, self.bottom_up, self.same = map(nn.ModuleList, (top_down, bottom_up, same))
-        self.mixes = nn.ParameterList(INITIAL_MIX * torch.randn(2 if level in (0, LEVELS - 1) else 3)
-                                      for level in range(LEVELS))
+        self.mixes = nn.ParameterList(
+            INITIAL_MIX * torch.randn(2 if level in (0, LEVELS - 1) else 3)
+            for level in range(LEVELS)
+        )
         """of what comes from above, from below (where there is such) and from the same level"""
         self.output = nn.ModuleList(conv_bias(channels, channels, 1) for _ in range(LEVELS))
         self.shares: tuple[tuple[float, ...], ...] = ()
@@ -107,9 +132,15 @@ class Fusion(nn.Module):
             below.append(op(F.max_pool2d(below[-1], 3, 2, 1) * f))
         outputs = []
         for level, (op, f, convolve) in enumerate(zip(self.same, maps, self.output, strict=True)):
-            parts = [above[LEVELS - 1 - level]] * (level < LEVELS - 1) + [below[level]] * (level > 0) + [op(f)]
+            parts = (
+                [above[LEVELS - 1 - level]] * (level < LEVELS - 1)
+                + [below[level]] * (level > 0)
+                + [op(f)]
+            )
             shares = self.shares[level] if self.shares else self.mixes[level].softmax(0)
-            outputs.append(convolve(_sum(part * share for part, share in zip(parts, shares, strict=True))))
+            outputs.append(
+                convolve(_sum(part * share for part, share in zip(parts, shares, strict=True)))
+            )
         return tuple(outputs)
 
     def fold(self) -> None:
@@ -119,7 +150,9 @@ class Fusion(nn.Module):
 
 
 def _sum(maps: Iterable[Tensor]) -> Tensor:
-    return reduce(torch.add, maps)  # sum() would begin with an addition to 0 and so write it into the graph
+    return reduce(
+        torch.add, maps
+    )  # sum() would begin with an addition to 0 and so write it into the graph
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:

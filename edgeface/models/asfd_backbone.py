@@ -5,8 +5,9 @@
       c2 c3 c4 c5    strides 4, 8, 16, 32
       c6 c7          strides 64, 128: on a ResNet 1x1 to a quarter, then 3x3 /2; on MobileNetV1 3x3 /2 alone
 
-The ResNets have the shape of those whose ImageNet weights everyone has: the stride of a bottleneck block on its 3x3,
-and on the 1x1 of the shortcut. C6 and C7 of the ResNets are those of the authors' released code.
+The ResNets have the shape of those whose ImageNet weights everyone has: the stride of a bottleneck
+block on its 3x3, and on the 1x1 of the shortcut. C6 and C7 of the ResNets are those of the authors'
+released code.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MIN_INNER = 128
 class ASFDBackbone(StagedBackbone):
     """[N, 3, H, W] -> (c2, ..., c7), ceil(H / s) x ceil(W / s) at strides s of 4 to 128.
 
-    ``widths``: outputs of the stem and of c2 to c7 (the first convolution of MobileNetV1 has half the stem's);
-    ``depths``: blocks of c2 to c5.
+    ``widths``: outputs of the stem and of c2 to c7 (the first convolution of MobileNetV1 has half
+    the stem's); ``depths``: blocks of c2 to c5.
     """
 
     kept = slice(None)
@@ -38,7 +39,9 @@ class ASFDBackbone(StagedBackbone):
     def __init__(self, spec: ASFDSpec) -> None:
         super().__init__()
         if spec.block not in BLOCKS:
-            raise ModelError(f"backbone asfd: unknown block {spec.block!r} (known: {', '.join(BLOCKS)})")
+            raise ModelError(
+                f"backbone asfd: unknown block {spec.block!r} (known: {', '.join(BLOCKS)})"
+            )
         stem, *c2_to_c5 = spec.widths[:5]
         self.stem: nn.Module
         if spec.block == "depthwise":
@@ -48,7 +51,9 @@ class ASFDBackbone(StagedBackbone):
         else:
             self.stem = nn.Sequential(conv_bn(3, stem, 7, 2), nn.MaxPool2d(3, 2, 1))
             stages = resnet_stages(dataclasses.replace(spec, widths=spec.widths[:5]), pooled=False)
-        self.stages = nn.ModuleList([*stages, *(_extra(*pair, spec.block) for pair in pairwise(spec.widths[4:]))])
+        self.stages = nn.ModuleList(
+            [*stages, *(_extra(*pair, spec.block) for pair in pairwise(spec.widths[4:]))]
+        )
         self.channels = spec.widths[1:]
         initialise(self)
 

@@ -13,7 +13,8 @@ from edgeface.errors import ModelError
 class ConvNorm(nn.Module):
     """Convolution, optional normalisation, optional ReLU: [N, in, H, W] -> [N, out, H', W'].
 
-    Every convolution of every network is one of these, so that folding batch normalisation is one loop.
+    Every convolution of every network is one of these, so that folding batch normalisation is one
+    loop.
     """
 
     def __init__(
@@ -32,16 +33,20 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         pad = dilation * (kernel - 1) // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, dilation, groups, bias)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, pad, dilation, groups, bias
+        )
         self.norm = norm
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         conv, stride = self.conv, self.conv.stride[0]
         if self.training and stride > 1 and conv.kernel_size == (1, 1):
-            # The same values. The backward pass of a strided 1x1 convolution of 8 channels, channels last, ends the
-            # process in torch 2.13 on CPUs with AVX-512.
-            x = torch.nn.functional.conv2d(x[:, :, ::stride, ::stride], conv.weight, conv.bias, groups=conv.groups)
+            # The same values. The backward pass of a strided 1x1 convolution of 8 channels,
+            # channels last, ends the process in torch 2.13 on CPUs with AVX-512.
+            x = torch.nn.functional.conv2d(
+                x[:, :, ::stride, ::stride], conv.weight, conv.bias, groups=conv.groups
+            )
         else:
             x = conv(x)
         if self.norm is not None:
@@ -49,17 +54,37 @@ class ConvNorm(nn.Module):
         return torch.relu(x) if self.relu else x
 
     def fold(self) -> None:
-        """Fold batch normalisation into the convolution (evaluation mode); group normalisation stays."""
+        """Fold batch normalisation into the convolution (evaluation mode); group normalisation
+        stays."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = None
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, relu: bool = True,
-            groups: int = 1, bias: bool = False, padding: int | None = None, eps: float = 1e-5) -> ConvNorm:
+def conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    relu: bool = True,
+    groups: int = 1,
+    bias: bool = False,
+    padding: int | None = None,
+    eps: float = 1e-5,
+) -> ConvNorm:
     """ConvNorm with batch normalisation."""
-    return ConvNorm(in_channels, out_channels, kernel, stride, padding=padding, groups=groups, bias=bias,
-                    norm=nn.BatchNorm2d(out_channels, eps=eps), relu=relu)
+    return ConvNorm(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=padding,
+        groups=groups,
+        bias=bias,
+        norm=nn.BatchNorm2d(out_channels, eps=eps),
+        relu=relu,
+    )
 
 
 def conv_bias(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> ConvNorm:
@@ -68,21 +93,27 @@ def conv_bias(in_channels: int, out_channels: int, kernel: int, stride: int = 1)
 
 
 def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
-    """Raise ModelError unless every value is a whole number of at least ``minimum``; ``where`` begins the message."""
+    """Raise ModelError unless every value is a whole number of at least ``minimum``; ``where``
+    begins the message."""
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ModelError(f"{where}: {name} is {value!r}, accepted: a whole number of at least {minimum}")
+            raise ModelError(
+                f"{where}: {name} is {value!r}, accepted: a whole number of at least {minimum}"
+            )
 
 
 def require_width(where: str, in_channels: tuple[int, ...], channels: int) -> None:
     """Raise ModelError unless all maps are ``channels`` wide; ``where`` begins the message."""
     if set(in_channels) != {channels}:
-        raise ModelError(f"{where}: channels is {channels}, accepted: the width of all maps of the backbone, which is "
-                         f"{' and '.join(map(str, sorted(set(in_channels))))}")
+        raise ModelError(
+            f"{where}: channels is {channels}, accepted: the width of all maps of the backbone,"
+            f" which is {' and '.join(map(str, sorted(set(in_channels))))}"
+        )
 
 
 class BasicResidual(nn.Module):
-    """ReLU(x + 3x3(ReLU(3x3(x)))), same width and stride 1. The last scale starts at 0, so it begins as identity."""
+    """ReLU(x + 3x3(ReLU(3x3(x)))), same width and stride 1. The last scale starts at 0, so it
+    begins as identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,7 +127,8 @@ class BasicResidual(nn.Module):
 
 
 class Residual(nn.Module):
-    """branch(x) + shortcut(x), then ReLU unless ``relu`` is off; the branch ends in batch norm without activation."""
+    """branch(x) + shortcut(x), then ReLU unless ``relu`` is off; the branch ends in batch norm
+    without activation."""
 
     def __init__(self, branch: nn.Sequential, shortcut: nn.Module, relu: bool = True) -> None:
         super().__init__()
@@ -108,10 +140,13 @@ class Residual(nn.Module):
 
     @property
     def last_scale(self) -> nn.Parameter:
-        """Scale that multiplies the whole branch; at 0 the block is its shortcut, which is how training starts."""
+        """Scale that multiplies the whole branch; at 0 the block is its shortcut, which is how
+        training starts."""
         last = self.branch[-1]
         if not (isinstance(last, ConvNorm) and isinstance(last.norm, nn.BatchNorm2d)):
-            raise AttributeError("a folded block has no scale of its own")  # tracing asks with hasattr
+            raise AttributeError(
+                "a folded block has no scale of its own"
+            )  # tracing asks with hasattr
         return last.norm.weight
 
 
@@ -129,7 +164,8 @@ class Pyramid(nn.Module):
 
 
 class StagedBackbone(Extractor):
-    """A stem and stages that halve the size. The output: the last three features, at strides 8, 16 and 32."""
+    """A stem and stages that halve the size. The output: the last three features, at strides 8, 16
+    and 32."""
 
     stem: nn.Module
     stages: nn.ModuleList

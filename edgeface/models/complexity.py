@@ -1,8 +1,9 @@
 """Parameters and multiply-accumulates of a network.
 
-Counted are the multiply-accumulates of convolutions (and of linear layers, which are 1x1 convolutions), each time
-they run; biases, normalisation, activations, pooling and resizing count nothing. Published "FLOPs" of this field add
-some of those, each author in another way, so compare networks by this count only.
+Counted are the multiply-accumulates of convolutions (and of linear layers, which are 1x1
+convolutions), each time they run; biases, normalisation, activations, pooling and resizing count
+nothing. Published "FLOPs" of this field add some of those, each author in another way, so compare
+networks by this count only.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class Complexity:
     macs: int
     """multiply-accumulates of the convolutions, for one image"""
     parts: dict[str, int]
-    """multiply-accumulates of each child of the network (backbone, neck, head); of each stage of its backbone
-    (stem, c2 to c5 or c7, named by the stride 2^n of their output) where it is a detector of this package"""
+    """multiply-accumulates of each child of the network (backbone, neck, head); of each stage of
+    its backbone (stem, c2 to c5 or c7, named by the stride 2^n of their output) where it is a
+    detector of this package"""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -44,15 +46,17 @@ class Complexity:
 def count(model: nn.Module | Architecture | str, width: int, height: int) -> Complexity:
     """Count a module, an Architecture or a zoo name on one [1, 3, height, width] image (px).
 
-    Shapes are enough: an Architecture is built without weights, and a module is traced on a weightless copy. A module
-    that needs values (a tensor kept outside its buffers, a data-dependent branch) is run on zeros instead. Layers
-    called through ``torch.nn.functional`` are not seen.
+    Shapes are enough: an Architecture is built without weights, and a module is traced on a
+    weightless copy. A module that needs values (a tensor kept outside its buffers, a data-dependent
+    branch) is run on zeros instead. Layers called through ``torch.nn.functional`` are not seen.
     """
     if isinstance(model, nn.Module):
         net = copy.deepcopy(model).to("meta")
     else:
         with torch.device("meta"):
-            net = build_detector(get_architecture(model) if isinstance(model, str) else model, seed=0)
+            net = build_detector(
+                get_architecture(model) if isinstance(model, str) else model, seed=0
+            )
     try:
         layers = _run(net, width, height)
     except RuntimeError:
@@ -62,14 +66,20 @@ def count(model: nn.Module | Architecture | str, width: int, height: int) -> Com
     parts: Counter[str] = Counter()
     for name, macs in layers.items():
         parts.update(dict.fromkeys(_parts_of(name, net), macs))
-    return Complexity(params=sum(p.numel() for p in net.parameters()), macs=sum(layers.values()), parts=dict(parts))
+    return Complexity(
+        params=sum(p.numel() for p in net.parameters()),
+        macs=sum(layers.values()),
+        parts=dict(parts),
+    )
 
 
 def count_as_extd(model: Architecture | str, width: int, height: int) -> int:
-    """Multiply-accumulates as the paper of EXTD counts its own networks; :func:`count` says what really runs.
+    """Multiply-accumulates as the paper of EXTD counts its own networks; :func:`count` says what
+    really runs.
 
-    The authors' program (compute_flops of their train.py) walks over the layers instead of running them: the backbone
-    counts for one of its six passes, and all that follows as if each level had the size of the finest.
+    The authors' program (compute_flops of their train.py) walks over the layers instead of running
+    them: the backbone counts for one of its six passes, and all that follows as if each level had
+    the size of the finest.
     """
     with torch.device("meta"):
         net = build_detector(get_architecture(model) if isinstance(model, str) else model, seed=0)
@@ -81,7 +91,8 @@ def count_as_extd(model: Architecture | str, width: int, height: int) -> int:
 
 
 def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
-    """Forward zeros through ``net`` and return the multiply-accumulates of each layer by its dotted name."""
+    """Forward zeros through ``net`` and return the multiply-accumulates of each layer by its dotted
+    name."""
     macs: dict[str, int] = {}
     for name, module in net.named_modules():
         if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
@@ -96,7 +107,9 @@ def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
     return macs
 
 
-def _hook(name: str, macs: dict[str, int]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _hook(
+    name: str, macs: dict[str, int]
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         macs[name] += layer_macs(module, inputs[0], output)
 
@@ -104,10 +117,11 @@ def _hook(name: str, macs: dict[str, int]) -> Callable[[nn.Module, tuple[Tensor,
 
 
 def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
-    """Return the multiply-accumulates of one run of a convolution, transposed convolution or linear layer.
+    """Return the multiply-accumulates of one run of a convolution, transposed convolution or linear
+    layer.
 
-    Each output element of a convolution (each input element of a transposed one) meets weight.numel / channels
-    weights, where channels are those of the side that is walked over.
+    Each output element of a convolution (each input element of a transposed one) meets weight.numel
+    / channels weights, where channels are those of the side that is walked over.
     """
     weight = layer.weight.numel()  # type: ignore[operator]
     if isinstance(layer, CONVOLUTIONS):
@@ -121,8 +135,8 @@ def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
 def _parts_of(name: str, net: nn.Module) -> list[str]:
     """Return the parts that the layer called ``name`` belongs to.
 
-    ``backbone.stages.i`` of n stages is c(6 - n + i) where a backbone ends at stride 32 = 2^5, and c(8 - n + i) in the
-    S3FD family, which ends at stride 128.
+    ``backbone.stages.i`` of n stages is c(6 - n + i) where a backbone ends at stride 32 = 2^5, and
+    c(8 - n + i) in the S3FD family, which ends at stride 128.
     """
     path = name.split(".")
     parts = [path[0]]

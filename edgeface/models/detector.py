@@ -27,11 +27,12 @@ from edgeface.models.scrfd import MobileNetV1, ResNetV1e
 
 
 class FaceNet(nn.Module):
-    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W multiples of 32.
+    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W
+    multiples of 32.
 
-    With landmarks kps_8 follows box_8, and so on, as :attr:`HeadLayout.output_names` has them.
-    S3FD family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows. With a dual head, in
-    training, those of the second shot and then those of the first: as many again.
+    With landmarks kps_8 follows box_8, and so on, as :attr:`HeadLayout.output_names` has them. S3FD
+    family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows. With a
+    dual head, in training, those of the second shot and then those of the first: as many again.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -43,7 +44,9 @@ class FaceNet(nn.Module):
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
         self.dual = isinstance(architecture.head, S3FDHeadSpec) and architecture.head.dual
         if self.dual and not isinstance(self.neck, AutoFEM):
-            raise ModelError(f"head {architecture.head.kind}: dual is for neck autofem only, leave it out")
+            raise ModelError(
+                f"head {architecture.head.kind}: dual is for neck autofem only, leave it out"
+            )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone(self.normalise(image))
@@ -63,9 +66,15 @@ class Normalise(nn.Module):
     def __init__(self, spec: InputNorm) -> None:
         super().__init__()
         means = spec.mean if isinstance(spec.mean, tuple) else (spec.mean,)
-        if not all(isinstance(v, (int, float)) for v in (*means, spec.std)) or not spec.std or len(means) not in (1, 3):
-            raise ModelError(f"input: mean {spec.mean!r} and std {spec.std!r}, accepted: a number each (the mean also "
-                             "as three, of R, G and B), std not 0")
+        if (
+            not all(isinstance(v, (int, float)) for v in (*means, spec.std))
+            or not spec.std
+            or len(means) not in (1, 3)
+        ):
+            raise ModelError(
+                f"input: mean {spec.mean!r} and std {spec.std!r}, accepted: a number each (the mean"
+                " also as three, of R, G and B), std not 0"
+            )
         self.std = spec.std
         self.register_buffer("mean", torch.tensor(means).view(-1, 1, 1), persistent=False)
 
@@ -74,7 +83,8 @@ class Normalise(nn.Module):
 
 
 class PadWithMean(nn.Module):
-    """What is left of the normalisation after folding: the first convolution's zero padding meant ``mean`` pixels."""
+    """What is left of the normalisation after folding: the first convolution's zero padding meant
+    ``mean`` pixels."""
 
     def __init__(self, mean: float, padding: int) -> None:
         super().__init__()
@@ -97,11 +107,16 @@ BACKBONES: dict[str, tuple[Callable[[Any], Extractor], int, int]] = {
 
 
 def build_backbone(spec: Backbone) -> Extractor:
-    """Build the backbone that ``spec`` is of. Raises ModelError on a specification that cannot be built."""
+    """Build the backbone that ``spec`` is of. Raises ModelError on a specification that cannot be
+    built."""
     kind, widths, depths = BACKBONES[spec.kind]
     where = f"backbone {spec.kind}"
-    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are their blocks.
-    for name, length, least in (("widths", widths, 1), ("depths", depths, 0 if kind is ConvNet else 1)):
+    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are
+    # their blocks.
+    for name, length, least in (
+        ("widths", widths, 1),
+        ("depths", depths, 0 if kind is ConvNet else 1),
+    ):
         values = getattr(spec, name, ())
         if not isinstance(values, tuple) or len(values) != length:
             raise ModelError(f"{where}: {name} is {values!r}, accepted: {length} whole numbers")
@@ -110,9 +125,11 @@ def build_backbone(spec: Backbone) -> Extractor:
 
 
 def deployable(model: FaceNet) -> FaceNet:
-    """Return an evaluation copy with batch norm, level scales and input normalisation folded into convolutions.
+    """Return an evaluation copy with batch norm, level scales and input normalisation folded into
+    convolutions.
 
-    The outputs are those of ``model.eval()`` up to float32 rounding. ``model`` itself is left as it was.
+    The outputs are those of ``model.eval()`` up to float32 rounding. ``model`` itself is left as it
+    was.
     """
     net = copy.deepcopy(model).eval().float()
     with torch.no_grad():
@@ -128,9 +145,11 @@ def deployable(model: FaceNet) -> FaceNet:
 
 
 def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
-    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean / std.
+    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean /
+    std.
 
-    Means that differ by channel stay a subtraction: no runtime pads each channel with a value of its own.
+    Means that differ by channel stay a subtraction: no runtime pads each channel with a value of
+    its own.
     """
     weight = conv.weight.double()
     if isinstance(spec.mean, tuple):
@@ -147,7 +166,8 @@ def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
 
 
 def build_detector(architecture: Architecture, seed: int) -> FaceNet:
-    """Build the network with initial weights drawn from ``seed``, leaving torch's global random state as it was."""
+    """Build the network with initial weights drawn from ``seed``, leaving torch's global random
+    state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FaceNet(architecture)

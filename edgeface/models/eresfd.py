@@ -1,4 +1,5 @@
-"""EResFD (Jeong et al., WACV 2024, arXiv 2204.01209): standard convolutions, but few of them and narrow.
+"""EResFD (Jeong et al., WACV 2024, arXiv 2204.01209): standard convolutions, but few of them and
+narrow.
 
     image 3 x H x W
       5x5 /4, 3x3, 3x3, block   c0  stride 4
@@ -8,8 +9,8 @@
       context module, each map  near, middle and far convolutions side by side
       S3FD head, 1x1
 
-One width for all maps; the stem's two first layers have half of it. The authors multiply 128 and 256 by a width
-multiplier, 1/16 in the network whose weights they released.
+One width for all maps; the stem's two first layers have half of it. The authors multiply 128 and
+256 by a width multiplier, 1/16 in the network whose weights they released.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, Residual, conv_
 
 LEVELS = len(S3FD_STRIDES)
 SEPARATED = 4
-"""The top-down path begins anew below this level, from the backbone's map (the authors' sep_idx)."""
+"""The top-down path begins anew below this level, from the backbone's map (the authors'
+sep_idx)."""
 MIX_EPS = 1e-4
 Shares = Tensor | tuple[float, ...]
 
@@ -38,16 +40,22 @@ Shares = Tensor | tuple[float, ...]
 class EResNet(Extractor):
     """[N, 3, H, W] -> six maps at strides 4 to 128, ceil(H / s) x ceil(W / s).
 
-    ``widths``: the first two layers, then all others. ``depths``: blocks at strides 8, 16, ..., 128.
+    ``widths``: the first two layers, then all others. ``depths``: blocks at strides 8, 16, ...,
+    128.
     """
 
     def __init__(self, spec: EResNetSpec) -> None:
         super().__init__()
         narrow, width = spec.widths
-        self.stem = nn.Sequential(conv_bn(3, narrow, 5, 4, relu=False), conv_bn(narrow, narrow, 3),
-                                  conv_bn(narrow, width, 3), _block(width, 1))
+        self.stem = nn.Sequential(
+            conv_bn(3, narrow, 5, 4, relu=False),
+            conv_bn(narrow, narrow, 3),
+            conv_bn(narrow, width, 3),
+            _block(width, 1),
+        )
         self.stages = nn.ModuleList(
-            nn.Sequential(_block(width, 2), *(_block(width, 1) for _ in range(depth - 1))) for depth in spec.depths
+            nn.Sequential(_block(width, 2), *(_block(width, 1) for _ in range(depth - 1)))
+            for depth in spec.depths
         )
         self.channels = (width,) * LEVELS
         _initialise(self)
@@ -60,16 +68,22 @@ class EResNet(Extractor):
 
 
 def _block(width: int, stride: int) -> Residual:
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the size changes; no ReLU on the sum."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the size changes; no
+    ReLU on the sum."""
     shortcut = [conv_bn(width, width, 1, stride, relu=False)] if stride > 1 else []
-    return Residual(nn.Sequential(conv_bn(width, width, 3, stride), conv_bn(width, width, 3, relu=False)),
-                    nn.Sequential(*shortcut), relu=False)
+    return Residual(
+        nn.Sequential(conv_bn(width, width, 3, stride), conv_bn(width, width, 3, relu=False)),
+        nn.Sequential(*shortcut),
+        relu=False,
+    )
 
 
 class SepFPN(Pyramid):
-    """Separated feature pyramid and a context module on each map: six maps of one width -> six maps of that width.
+    """Separated feature pyramid and a context module on each map: six maps of one width -> six maps
+    of that width.
 
-    A mix of two maps has learned shares, w / (w_0 + w_1 + eps) of ``weights`` column k after they are made positive::
+    A mix of two maps has learned shares, w / (w_0 + w_1 + eps) of ``weights`` column k after they
+    are made positive::
 
         c5 ---------------------------> p5
         c4 --1x1-- mix 4 -- up(p5) ---> p4 --3x3-- mix 8 -- c4
@@ -85,8 +99,10 @@ class SepFPN(Pyramid):
         super().__init__()
         require_width("neck sepfpn", in_channels, channels)
         if len(in_channels) != LEVELS or channels % 4:
-            raise ModelError(f"neck sepfpn: channels is {channels} on {len(in_channels)} maps, accepted: a multiple "
-                             f"of 4 on {LEVELS} maps")
+            raise ModelError(
+                f"neck sepfpn: channels is {channels} on {len(in_channels)} maps, accepted: a"
+                f" multiple of 4 on {LEVELS} maps"
+            )
         self.lateral = nn.ModuleList(conv_bn(channels, channels, 1) for _ in range(LEVELS - 1))
         self.smooth = nn.ModuleList(conv_bn(channels, channels, 3) for _ in range(LEVELS - 2))
         self.weights = nn.Parameter(torch.full((2, 9), 0.5))
@@ -98,7 +114,10 @@ class SepFPN(Pyramid):
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         own, other = self.shares()
-        maps = [*(lateral(x) for lateral, x in zip(self.lateral, features[:-1], strict=True)), features[-1]]
+        maps = [
+            *(lateral(x) for lateral, x in zip(self.lateral, features[:-1], strict=True)),
+            features[-1],
+        ]
         for i in reversed(range(LEVELS - 1)):
             above = features[SEPARATED] if i + 1 == SEPARATED else maps[i + 1]
             # Weighed before it is enlarged: a quarter of the work.
@@ -122,13 +141,18 @@ class SepFPN(Pyramid):
 class FoldedSepFPN(SepFPN):
     """SepFPN for deployment, after batch normalisation was folded.
 
-    A positive factor of a convolution with ReLU is a factor of its weights; the other map's is a number.
+    A positive factor of a convolution with ReLU is a factor of its weights; the other map's is a
+    number.
     """
 
     def __init__(self, neck: SepFPN) -> None:
         Pyramid.__init__(self)
         self.lateral, self.smooth = copy.deepcopy(neck.lateral), copy.deepcopy(neck.smooth)
-        self.context, self.upsample, self.out_channels = neck.context, neck.upsample, neck.out_channels
+        self.context, self.upsample, self.out_channels = (
+            neck.context,
+            neck.upsample,
+            neck.out_channels,
+        )
         own, other = neck.shares()
         self.factors = tuple(float(share) for share in other)
         for layer, share in zip((*self.lateral, *self.smooth), own, strict=True):
@@ -145,7 +169,8 @@ def _times(x: Tensor, share: Tensor | float) -> Tensor:
 
 
 def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """The nearest value of ``x`` for each cell of ``like``, which has 2n or 2n - 1 rows and columns for n of ``x``.
+    """The nearest value of ``x`` for each cell of ``like``, which has 2n or 2n - 1 rows and columns
+    for n of ``x``.
 
     So each cell of ``like`` takes that at half its row and column, rounded down.
     """
@@ -153,7 +178,8 @@ def upsample(x: Tensor, like: Tensor) -> Tensor:
 
 
 class ContextModule(nn.Module):
-    """Cascade of 3x3 convolutions, joined: half of the channels see 3 px around, a quarter 7 px, a quarter 11 px."""
+    """Cascade of 3x3 convolutions, joined: half of the channels see 3 px around, a quarter 7 px, a
+    quarter 11 px."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -169,7 +195,8 @@ class ContextModule(nn.Module):
 
 
 def _initialise(net: nn.Module) -> None:
-    """As the authors' code does: normal convolutions by outputs, every batch norm starts at half."""
+    """As the authors' code does: normal convolutions by outputs, every batch norm starts at
+    half."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             taps = module.kernel_size[0] * module.kernel_size[1]
@@ -193,7 +220,10 @@ _THEIRS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bfar\.", "res_branch3."),
     (r"^head\.(\w+\.\d)\.conv\.", r"\1."),
     # Convolution, normalisation and ReLU are three entries of one list there.
-    (r"(?:\b(\d)\.)?(conv|norm)\.(\w+)$", lambda m: f"{3 * int(m[1] or 0) + (m[2] == 'norm')}.{m[3]}"),
+    (
+        r"(?:\b(\d)\.)?(conv|norm)\.(\w+)$",
+        lambda m: f"{3 * int(m[1] or 0) + (m[2] == 'norm')}.{m[3]}",
+    ),
 )
 
 

@@ -1,14 +1,16 @@
-"""EXTD (Yoo, Han and Chung, "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse", arXiv 1906.06579, 2019).
+"""EXTD (Yoo, Han and Chung, "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse", arXiv
+1906.06579, 2019).
 
-One small group of blocks halves the size; its own output goes through it again, six times, so that six maps cost the
-weights of one::
+One small group of blocks halves the size; its own output goes through it again, six times, so that
+six maps cost the weights of one::
 
     image -> stem -> first -> [blocks] -> f1 -> [blocks] -> f2 -> ... -> [blocks] -> f6
                               stride 4           8                       128
 
-Two forms: SSD (the head reads f1 to f6; neck "none") and FPN (:class:`EXTDNeck`). Three widths, three activations. What
-the paper leaves open follows the released networks, which are FPN with PReLU: a PReLU has one slope for all channels,
-depthwise convolutions have a bias, and only the narrowest network has an activation after a block's projection.
+Two forms: SSD (the head reads f1 to f6; neck "none") and FPN (:class:`EXTDNeck`). Three widths,
+three activations. What the paper leaves open follows the released networks, which are FPN with
+PReLU: a PReLU has one slope for all channels, depthwise convolutions have a bias, and only the
+narrowest network has an activation after a block's projection.
 """
 
 from __future__ import annotations
@@ -39,20 +41,31 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to ``hidden``, 3x3 depthwise, 1x1 to ``out_channels``; the input is added where the shape stays the same.
+    """1x1 to ``hidden``, 3x3 depthwise, 1x1 to ``out_channels``; the input is added where the shape
+    stays the same.
 
-    No 1x1 before the depthwise convolution where it would not widen. ``tail``: an activation after the last batch
-    normalisation, before the sum.
+    No 1x1 before the depthwise convolution where it would not widen. ``tail``: an activation after
+    the last batch normalisation, before the sum.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, hidden: int, stride: int,
-                 activation: Callable[[], nn.Module], tail: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden: int,
+        stride: int,
+        activation: Callable[[], nn.Module],
+        tail: bool,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if hidden != in_channels:
             layers += [conv_bn(in_channels, hidden, 1, relu=False), activation()]
-        layers += [conv_bn(hidden, hidden, 3, stride, groups=hidden, bias=True, relu=False), activation(),
-                   conv_bn(hidden, out_channels, 1, relu=False)]
+        layers += [
+            conv_bn(hidden, hidden, 3, stride, groups=hidden, bias=True, relu=False),
+            activation(),
+            conv_bn(hidden, out_channels, 1, relu=False),
+        ]
         if tail:
             layers.append(activation())
         self.layers = nn.Sequential(*layers)
@@ -64,25 +77,35 @@ class InvertedResidual(nn.Module):
 
 
 class EXTD(Extractor):
-    """[N, 3, H, W] -> six maps of ``spec.widths[0]`` channels at strides 4 to 128, each of ceil(H / stride) rows.
+    """[N, 3, H, W] -> six maps of ``spec.widths[0]`` channels at strides 4 to 128, each of ceil(H /
+    stride) rows.
 
-    All six passes share weights and the statistics of batch normalisation. In training each pass is normalised by its
-    own batch and moves the shared running statistics once, six times a step, as in the authors' code. Starts from their
-    weights, too: Xavier-uniform convolutions without bias (the paper says He; their train.py overrides that).
+    All six passes share weights and the statistics of batch normalisation. In training each pass is
+    normalised by its own batch and moves the shared running statistics once, six times a step, as
+    in the authors' code. Starts from their weights, too: Xavier-uniform convolutions without bias
+    (the paper says He; their train.py overrides that).
     """
 
     def __init__(self, spec: EXTDSpec) -> None:
         super().__init__()
         (width,) = spec.widths
-        for name, value, known in (("widths[0]", width, BLOCKS), ("activation", spec.activation, ACTIVATIONS)):
+        for name, value, known in (
+            ("widths[0]", width, BLOCKS),
+            ("activation", spec.activation, ACTIVATIONS),
+        ):
             if value not in known:
-                raise ModelError(f"backbone extd: {name} is {value!r}, accepted: {', '.join(map(str, known))}")
+                raise ModelError(
+                    f"backbone extd: {name} is {value!r}, accepted: {', '.join(map(str, known))}"
+                )
         activation, tail = ACTIVATIONS[spec.activation], width == min(BLOCKS)
         self.stem = nn.Sequential(conv_bn(3, STEM_CHANNELS, 3, 2, relu=False), activation())
         self.first = InvertedResidual(STEM_CHANNELS, width, STEM_CHANNELS, 1, activation, tail)
-        self.blocks = nn.Sequential(*(
-            InvertedResidual(width, width, hidden, stride, activation, tail) for hidden, stride in BLOCKS[width]
-        ))
+        self.blocks = nn.Sequential(
+            *(
+                InvertedResidual(width, width, hidden, stride, activation, tail)
+                for hidden, stride in BLOCKS[width]
+            )
+        )
         self.channels = (width,) * len(S3FD_STRIDES)
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
             nn.init.xavier_uniform_(conv.weight)
@@ -99,7 +122,8 @@ class EXTD(Extractor):
 
 
 class EXTDNeck(Pyramid):
-    """Top-down: bilinear to the size of the next finer map, 3x3 depthwise, 1x1, batch norm, ReLU, plus that map.
+    """Top-down: bilinear to the size of the next finer map, 3x3 depthwise, 1x1, batch norm, ReLU,
+    plus that map.
 
     The coarsest map passes as it is. ``up[0]`` is the coarsest step.
     """
@@ -108,7 +132,10 @@ class EXTDNeck(Pyramid):
         super().__init__()
         require_width("neck extd", in_channels, channels)
         self.up = nn.ModuleList(
-            nn.Sequential(ConvNorm(channels, channels, 3, groups=channels, relu=False), conv_bn(channels, channels, 1))
+            nn.Sequential(
+                ConvNorm(channels, channels, 3, groups=channels, relu=False),
+                conv_bn(channels, channels, 1),
+            )
             for _ in in_channels[1:]
         )
         self.out_channels = channels
@@ -116,7 +143,9 @@ class EXTDNeck(Pyramid):
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         maps = [features[-1]]
         for up, finer in zip(self.up, features[-2::-1], strict=True):
-            resized = F.interpolate(maps[-1], size=finer.shape[2:], mode="bilinear", align_corners=False)
+            resized = F.interpolate(
+                maps[-1], size=finer.shape[2:], mode="bilinear", align_corners=False
+            )
             maps.append(up(resized) + finer)
         return tuple(maps[::-1])
 
@@ -129,7 +158,10 @@ _RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^backbone\.stem\.", "base.0."),
     (r"^backbone\.first\.layers\.", "base.1.conv."),
     (r"^backbone\.blocks\.(\d)\.layers\.", lambda m: f"base.{int(m[1]) + 2}.conv."),
-    (r"^(base\.\d\.(?:conv\.)?)(\d)\.(conv\.|norm\.)?", lambda m: f"{m[1]}{_their_layer(m[2], m[3])}."),
+    (
+        r"^(base\.\d\.(?:conv\.)?)(\d)\.(conv\.|norm\.)?",
+        lambda m: f"{m[1]}{_their_layer(m[2], m[3])}.",
+    ),
 )
 """Pattern and replacement, applied one after the other."""
 
@@ -142,5 +174,6 @@ def original_key(our_key: str) -> str:
 
 
 def _their_layer(index: str, part: str | None) -> int:
-    """Our even layers are their convolution and normalisation, our odd ones their activation: two for their three."""
+    """Our even layers are their convolution and normalisation, our odd ones their activation: two
+    for their three."""
     return int(index) // 2 * 3 + ("conv.", "norm.", None).index(part)

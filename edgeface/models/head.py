@@ -1,8 +1,9 @@
 """Detection heads: pyramid maps -> (cls_8, box_8, cls_16, ..., box_32), each [N, C, H/s, W/s].
 
-``cls`` carries ``anchors`` logits per cell (the sigmoid belongs to the decoder), ``box`` carries ``4 * anchors``
-distances left, top, right, bottom from the anchor point, in strides. With landmarks each level also has ``kps``, behind
-its ``box``: ``10 * anchors`` offsets x, y of five points from the anchor point, in strides.
+``cls`` carries ``anchors`` logits per cell (the sigmoid belongs to the decoder), ``box`` carries
+``4 * anchors`` distances left, top, right, bottom from the anchor point, in strides. With landmarks
+each level also has ``kps``, behind its ``box``: ``10 * anchors`` offsets x, y of five points from
+the anchor point, in strides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TowerSpec = PlainHeadSpec | SCRFDHeadSpec
 OUTPUT_KERNELS = (1, 3)
 """of a plain head's output convolutions"""
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
-"""Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section 4.1)."""
+"""Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section
+4.1)."""
 
 
 class LevelScale(nn.Module):
@@ -38,7 +40,8 @@ class LevelScale(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """nn.GroupNorm without its refusal of one value per group, which is what the smallest inputs (32x32 px) come to."""
+    """nn.GroupNorm without its refusal of one value per group, which is what the smallest inputs
+    (32x32 px) come to."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -52,11 +55,22 @@ class Tower(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(spec.stack):
             if spec.depthwise:
-                layers.append(ConvNorm(in_channels, in_channels, 3, groups=in_channels,
-                                       norm=_norm(spec, in_channels)))
-                layers.append(ConvNorm(in_channels, spec.channels, 1, norm=_norm(spec, spec.channels)))
+                layers.append(
+                    ConvNorm(
+                        in_channels,
+                        in_channels,
+                        3,
+                        groups=in_channels,
+                        norm=_norm(spec, in_channels),
+                    )
+                )
+                layers.append(
+                    ConvNorm(in_channels, spec.channels, 1, norm=_norm(spec, spec.channels))
+                )
             else:
-                layers.append(ConvNorm(in_channels, spec.channels, 3, norm=_norm(spec, spec.channels)))
+                layers.append(
+                    ConvNorm(in_channels, spec.channels, 3, norm=_norm(spec, spec.channels))
+                )
             in_channels = spec.channels
         self.layers = nn.Sequential(*layers)
 
@@ -74,10 +88,12 @@ def _norm(spec: TowerSpec, channels: int) -> nn.Module:
 
 
 class SharedTower(nn.Module):
-    """A Tower whose convolutions are shared by the levels while each level has batch normalisation of its own.
+    """A Tower whose convolutions are shared by the levels while each level has batch normalisation
+    of its own.
 
-    Group normalisation computes its statistics on each level anew. One batch normalisation for all levels would train
-    with the statistics of one level and run with a mixture of three; separate ones keep the two the same.
+    Group normalisation computes its statistics on each level anew. One batch normalisation for all
+    levels would train with the statistics of one level and run with a mixture of three; separate
+    ones keep the two the same.
     """
 
     def __init__(self, in_channels: int, spec: TowerSpec) -> None:
@@ -98,7 +114,8 @@ class SharedTower(nn.Module):
         return x
 
     def folded(self, level: int) -> nn.Sequential:
-        """Return one level's tower (evaluation mode) as plain convolutions, the normalisation folded in."""
+        """Return one level's tower (evaluation mode) as plain convolutions, the normalisation
+        folded in."""
         layers = []
         for conv, norm in zip(self.convs, self.norms[level].children(), strict=True):
             layer = copy.deepcopy(conv)
@@ -110,14 +127,18 @@ class SharedTower(nn.Module):
 
 
 class SCRFDHead(nn.Module):
-    """One tower and one pair of 3x3 output convolutions shared by all levels, as published for SCRFD and DamoFD.
+    """One tower and one pair of 3x3 output convolutions shared by all levels, as published for
+    SCRFD and DamoFD.
 
-    With ``norm="batch"`` the convolutions are shared and the normalisation is not (:class:`SharedTower`).
+    With ``norm="batch"`` the convolutions are shared and the normalisation is not
+    (:class:`SharedTower`).
     """
 
     def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
-        self.tower = SharedTower(in_channels, spec) if spec.norm == "batch" else Tower(in_channels, spec)
+        self.tower = (
+            SharedTower(in_channels, spec) if spec.norm == "batch" else Tower(in_channels, spec)
+        )
         self.cls = conv_bias(spec.channels, spec.anchors, 3)
         self.box = conv_bias(spec.channels, 4 * spec.anchors, 3)
         self.scales = nn.ModuleList(LevelScale() for _ in STRIDES)
@@ -140,15 +161,19 @@ class SCRFDHead(nn.Module):
 
 
 class FoldedSCRFDHead(nn.Module):
-    """SCRFDHead for deployment: a box convolution for each level, so that the level scales live in its weights.
+    """SCRFDHead for deployment: a box convolution for each level, so that the level scales live in
+    its weights.
 
-    The tower stays shared with group normalisation; with batch normalisation each level has its own, folded.
+    The tower stays shared with group normalisation; with batch normalisation each level has its
+    own, folded.
     """
 
     def __init__(self, head: SCRFDHead) -> None:
         super().__init__()
         tower, levels = head.tower, range(len(STRIDES))
-        self.towers = nn.ModuleList(map(tower.folded, levels) if isinstance(tower, SharedTower) else [tower])
+        self.towers = nn.ModuleList(
+            map(tower.folded, levels) if isinstance(tower, SharedTower) else [tower]
+        )
         self.cls, self.kps = head.cls, head.kps
         self.box = nn.ModuleList(_scaled(head.box, scale) for scale in head.scales)
 
@@ -181,12 +206,16 @@ class PlainHead(nn.Module):
         self.box = nn.ModuleList(conv_bias(width, 4 * anchors, kernel) for _ in STRIDES)
         for cls, box in zip(self.cls, self.box, strict=True):
             _init_output(cls, PRIOR_LOGIT)
-            _init_output(box, 1.5)  # a box of three strides: a distance of 0 would start without overlap
+            _init_output(
+                box, 1.5
+            )  # a box of three strides: a distance of 0 would start without overlap
         self.kps = nn.ModuleList(_landmark_outputs(spec, spec.kernel) for _ in STRIDES)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
-        for x, tower, cls, box, kps in zip(maps, self.tower, self.cls, self.box, self.kps, strict=True):
+        for x, tower, cls, box, kps in zip(
+            maps, self.tower, self.cls, self.box, self.kps, strict=True
+        ):
             x = tower(x)
             outputs += [cls(x), box(x), *(points(x) for points in kps.children())]
         return tuple(outputs)
@@ -208,7 +237,8 @@ def _init_output(layer: nn.Module, bias: float) -> None:
 
 
 def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead:
-    """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
+    """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be
+    built."""
     where = f"head {spec.kind}"
     require_sizes(where, channels=spec.channels)
     if isinstance(spec, S3FDHeadSpec):
@@ -217,10 +247,18 @@ def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead
     if spec.landmarks not in (0, LANDMARKS):
         raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: 0 or {LANDMARKS}")
     if isinstance(spec, PlainHeadSpec) and spec.kernel not in OUTPUT_KERNELS:
-        raise ModelError(f"{where}: kernel is {spec.kernel}, accepted: {' or '.join(map(str, OUTPUT_KERNELS))}")
+        raise ModelError(
+            f"{where}: kernel is {spec.kernel}, accepted: {' or '.join(map(str, OUTPUT_KERNELS))}"
+        )
     if spec.norm == "group":
         require_sizes(where, groups=spec.groups)
         if spec.channels % spec.groups or (spec.depthwise and in_channels % spec.groups):
-            raise ModelError(f"{where}: groups is {spec.groups}, accepted: a divisor of its channels "
-                             f"({spec.channels}; with depthwise also {in_channels})")
-    return PlainHead(in_channels, spec) if isinstance(spec, PlainHeadSpec) else SCRFDHead(in_channels, spec)
+            raise ModelError(
+                f"{where}: groups is {spec.groups}, accepted: a divisor of its channels "
+                f"({spec.channels}; with depthwise also {in_channels})"
+            )
+    return (
+        PlainHead(in_channels, spec)
+        if isinstance(spec, PlainHeadSpec)
+        else SCRFDHead(in_channels, spec)
+    )

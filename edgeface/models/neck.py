@@ -1,4 +1,5 @@
-"""Feature pyramids over three backbone features (strides 8, 16, 32), and the choice among all pyramids."""
+"""Feature pyramids over three backbone features (strides 8, 16, 32), and the choice among all
+pyramids."""
 
 from __future__ import annotations
 
@@ -29,16 +30,20 @@ class FPN(Pyramid):
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         maps = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
         for i in (1, 0):
-            maps[i] = maps[i] + F.interpolate(maps[i + 1], scale_factor=2.0, mode="bilinear", align_corners=False)
+            maps[i] = maps[i] + F.interpolate(
+                maps[i + 1], scale_factor=2.0, mode="bilinear", align_corners=False
+            )
         return tuple(maps)
 
 
 class PAFPN(Pyramid):
-    """Path-aggregation pyramid as SCRFD uses it: biased convolutions, no normalisation, no activation.
+    """Path-aggregation pyramid as SCRFD uses it: biased convolutions, no normalisation, no
+    activation.
 
-    Top-down: 1x1 laterals, nearest upsample and add, 3x3 on each level. Bottom-up: a 3x3 stride-2 convolution of the
-    level below (before its output convolution), add, then a 3x3 output convolution on the two upper levels. Starts
-    from Xavier-uniform weights and zero biases, as the authors' code does.
+    Top-down: 1x1 laterals, nearest upsample and add, 3x3 on each level. Bottom-up: a 3x3 stride-2
+    convolution of the level below (before its output convolution), add, then a 3x3 output
+    convolution on the two upper levels. Starts from Xavier-uniform weights and zero biases, as the
+    authors' code does.
     """
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
@@ -76,9 +81,15 @@ class NoNeck(Pyramid):
 
 
 def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
-    """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be built."""
-    kinds: dict[str, Callable[[tuple[int, ...], int], Pyramid]] = {"fpn": FPN, "pafpn": PAFPN, "none": NoNeck,
-                                                                  "extd": EXTDNeck, "sepfpn": SepFPN}
+    """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be
+    built."""
+    kinds: dict[str, Callable[[tuple[int, ...], int], Pyramid]] = {
+        "fpn": FPN,
+        "pafpn": PAFPN,
+        "none": NoNeck,
+        "extd": EXTDNeck,
+        "sepfpn": SepFPN,
+    }
     require_sizes(f"neck {spec.kind}", channels=spec.channels)
     if isinstance(spec, AutoFEMSpec):
         return AutoFEM(in_channels, spec)

@@ -1,4 +1,5 @@
-"""PlainNet: the backbones that DamoFD found (Liu et al., ICLR 2023), built from their structure strings.
+"""PlainNet: the backbones that DamoFD found (Liu et al., ICLR 2023), built from their structure
+strings.
 
     image 3 x H x W
       SuperConv    stem   H/2
@@ -7,16 +8,20 @@
       super-block  c4     H/16   -> out
       super-block  c5     H/32   -> out
 
-Readings that the published strings leave open, settled by the parameters and multiply-accumulates of all four nets:
+Readings that the published strings leave open, settled by the parameters and multiply-accumulates
+of all four nets:
 
-- bottleneck and inverted super-blocks run *two* residuals per inner layer, basic ones a single residual;
-- the first residual of a super-block always has a projection (1x1 convolution *with* bias, then batch norm), the
-  others only where stride or width change;
-- an inverted layer ends its first residual at the bottleneck width; the second one widens from the *output* width;
-- a super-block of stride 1 continues the stage before it, and a stage's feature is the output of its last block.
+- bottleneck and inverted super-blocks run *two* residuals per inner layer, basic ones a single
+  residual;
+- the first residual of a super-block always has a projection (1x1 convolution *with* bias, then
+  batch norm), the others only where stride or width change;
+- an inverted layer ends its first residual at the bottleneck width; the second one widens from the
+  *output* width;
+- a super-block of stride 1 continues the stage before it, and a stage's feature is the output of
+  its last block.
 
-Two forms are ours: depthwise separable blocks, and a 6x6 stem of stride 4 that stands for stem and c2 (why it is fast:
-:mod:`edgeface.models.convnet`).
+Two forms are ours: depthwise separable blocks, and a 6x6 stem of stride 4 that stands for stem and
+c2 (why it is fast: :mod:`edgeface.models.convnet`).
 """
 
 from __future__ import annotations
@@ -41,16 +46,20 @@ class PlainNet(StagedBackbone):
     def __init__(self, spec: PlainNetSpec) -> None:
         super().__init__()
         stages = _stages(parse(spec.structure))
-        self.stem = nn.Sequential(*(layer for block in stages[0] for layer in build_super_block(block)))
+        self.stem = nn.Sequential(
+            *(layer for block in stages[0] for layer in build_super_block(block))
+        )
         self.stages = nn.ModuleList(
-            nn.Sequential(*(layer for block in stage for layer in build_super_block(block))) for stage in stages[1:]
+            nn.Sequential(*(layer for block in stage for layer in build_super_block(block)))
+            for stage in stages[1:]
         )
         self.channels = tuple(stage[-1].out_channels for stage in stages[-3:])
         _initialise(self)
 
 
 def build_super_block(block: SuperBlock) -> list[nn.Module]:
-    """Return the layers of one super-block, in order: ConvNorm for a conv block, Residual for the others."""
+    """Return the layers of one super-block, in order: ConvNorm for a conv block, Residual for the
+    others."""
     layers: list[nn.Module] = []
     in_channels, stride = block.in_channels, block.stride
     for index in range(block.layers):
@@ -60,23 +69,35 @@ def build_super_block(block: SuperBlock) -> list[nn.Module]:
 
 
 def _conv_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
-    padding = 1 if block.kernel == STEM_KERNEL else None  # 6x6 of stride 4: one pixel more on each side fits
-    return [conv_bn(in_channels, block.out_channels, block.kernel, stride, padding=padding, eps=BN_EPS)]
+    padding = (
+        1 if block.kernel == STEM_KERNEL else None
+    )  # 6x6 of stride 4: one pixel more on each side fits
+    return [
+        conv_bn(in_channels, block.out_channels, block.kernel, stride, padding=padding, eps=BN_EPS)
+    ]
 
 
-def _separable_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
-    return [conv_bn(in_channels, in_channels, block.kernel, stride, groups=in_channels, eps=BN_EPS),
-            conv_bn(in_channels, block.out_channels, 1, eps=BN_EPS)]
+def _separable_layer(
+    block: SuperBlock, in_channels: int, stride: int, first: bool
+) -> list[nn.Module]:
+    return [
+        conv_bn(in_channels, in_channels, block.kernel, stride, groups=in_channels, eps=BN_EPS),
+        conv_bn(in_channels, block.out_channels, 1, eps=BN_EPS),
+    ]
 
 
 def _basic_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
     inner, out = block.bottleneck, block.out_channels
-    branch = nn.Sequential(conv_bn(in_channels, inner, block.kernel, stride, eps=BN_EPS),
-                           conv_bn(inner, out, block.kernel, relu=False, eps=BN_EPS))
+    branch = nn.Sequential(
+        conv_bn(in_channels, inner, block.kernel, stride, eps=BN_EPS),
+        conv_bn(inner, out, block.kernel, relu=False, eps=BN_EPS),
+    )
     return [_residual(branch, in_channels, out, stride, first)]
 
 
-def _bottleneck_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+def _bottleneck_layer(
+    block: SuperBlock, in_channels: int, stride: int, first: bool
+) -> list[nn.Module]:
     def residual(width: int, step: int, project: bool) -> Residual:
         branch = _three(width, block.bottleneck, block.out_channels, block.kernel, step, groups=1)
         return _residual(branch, width, block.out_channels, step, project)
@@ -84,28 +105,44 @@ def _bottleneck_layer(block: SuperBlock, in_channels: int, stride: int, first: b
     return [residual(in_channels, stride, first), residual(block.out_channels, 1, False)]
 
 
-def _inverted_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+def _inverted_layer(
+    block: SuperBlock, in_channels: int, stride: int, first: bool
+) -> list[nn.Module]:
     def residual(width: int, out: int, step: int, project: bool) -> Residual:
         inner = round8(block.expansion * out)
-        return _residual(_three(width, inner, out, block.kernel, step, groups=inner), width, out, step, project)
+        return _residual(
+            _three(width, inner, out, block.kernel, step, groups=inner), width, out, step, project
+        )
 
-    return [residual(in_channels, block.bottleneck, stride, first),
-            residual(block.bottleneck, block.out_channels, 1, False)]
+    return [
+        residual(in_channels, block.bottleneck, stride, first),
+        residual(block.bottleneck, block.out_channels, 1, False),
+    ]
 
 
-_INNER_LAYERS = {"conv": _conv_layer, "separable": _separable_layer, "basic": _basic_layer,
-                 "bottleneck": _bottleneck_layer, "inverted": _inverted_layer}
+_INNER_LAYERS = {
+    "conv": _conv_layer,
+    "separable": _separable_layer,
+    "basic": _basic_layer,
+    "bottleneck": _bottleneck_layer,
+    "inverted": _inverted_layer,
+}
 
 
-def _residual(branch: nn.Sequential, in_channels: int, out_channels: int, stride: int, project: bool) -> Residual:
-    """[N, in, H, W] -> [N, out, H/stride, W/stride], with a projection if asked for or if the shapes differ."""
+def _residual(
+    branch: nn.Sequential, in_channels: int, out_channels: int, stride: int, project: bool
+) -> Residual:
+    """[N, in, H, W] -> [N, out, H/stride, W/stride], with a projection if asked for or if the
+    shapes differ."""
     shortcut: nn.Module = nn.Identity()
     if project or stride > 1 or in_channels != out_channels:
         shortcut = conv_bn(in_channels, out_channels, 1, stride, bias=True, relu=False, eps=BN_EPS)
     return Residual(branch, shortcut)
 
 
-def _three(in_channels: int, inner: int, out: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
+def _three(
+    in_channels: int, inner: int, out: int, kernel: int, stride: int, groups: int
+) -> nn.Sequential:
     """1x1, then K x K with the stride, then 1x1 without activation."""
     return nn.Sequential(
         conv_bn(in_channels, inner, 1, eps=BN_EPS),
@@ -115,10 +152,13 @@ def _three(in_channels: int, inner: int, out: int, kernel: int, stride: int, gro
 
 
 def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
-    """Group super-blocks into stem, c2, c3, c4 and c5 (a stem of stride 4 is c2, too): each stride opens a stage."""
+    """Group super-blocks into stem, c2, c3, c4 and c5 (a stem of stride 4 is c2, too): each stride
+    opens a stage."""
     if blocks[0].kind != "conv" or blocks[0].in_channels != 3 or blocks[0].stride == 1:
-        raise ModelError(f"plainnet structure: block 1, {blocks[0]}, cannot be the stem: accepted is "
-                         "SuperConvK3BNRELU(3,out,2,layers), K one of 3, 5, 7, or SuperConvK6BNRELU(3,out,4,1)")
+        raise ModelError(
+            f"plainnet structure: block 1, {blocks[0]}, cannot be the stem: accepted is "
+            "SuperConvK3BNRELU(3,out,2,layers), K one of 3, 5, 7, or SuperConvK6BNRELU(3,out,4,1)"
+        )
     stages: list[list[SuperBlock]] = []
     for block in blocks:
         if block.stride > 1:
@@ -126,12 +166,15 @@ def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
         stages[-1].append(block)
     steps = [stage[0].stride for stage in stages]
     if steps not in STEPS:
-        raise ModelError(f"plainnet structure: its strides are {steps}, accepted: {' or '.join(map(str, STEPS))}")
+        raise ModelError(
+            f"plainnet structure: its strides are {steps}, accepted: {' or '.join(map(str, STEPS))}"
+        )
     return stages
 
 
 def _initialise(net: PlainNet) -> None:
-    """Xavier-normal convolutions; the last scale of each residual branch is 0, so that it starts as its shortcut."""
+    """Xavier-normal convolutions; the last scale of each residual branch is 0, so that it starts as
+    its shortcut."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight, gain=XAVIER_GAIN)

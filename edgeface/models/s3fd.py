@@ -1,14 +1,15 @@
-"""Head of the S3FD family (EXTD, EResFD, ASFD): one prior box a cell on six levels, strides 4 to 128.
+"""Head of the S3FD family (EXTD, EResFD, ASFD): one prior box a cell on six levels, strides 4 to
+128.
 
-The authors' networks give two or four class outputs a cell, of which a softmax takes the face's share, and box outputs
-that are multiplied by variances. What is returned here means the same in fewer numbers, and in the form that all
-networks of this project share:
+The authors' networks give two or four class outputs a cell, of which a softmax takes the face's
+share, and box outputs that are multiplied by variances. What is returned here means the same in
+fewer numbers, and in the form that all networks of this project share:
 
     cls   logit = largest face output - largest background output, since softmax(b, f) = sigmoid(f - b)
     box   x, y, w, h of the SSD coding, multiplied by the variances .1, .1, .2, .2
 
-On the finest level, which has most of the cells and the smallest faces, three background outputs compete (max-out
-background label, S3FD: Zhang et al., ICCV 2017, section 3.3).
+On the finest level, which has most of the cells and the smallest faces, three background outputs
+compete (max-out background label, S3FD: Zhang et al., ICCV 2017, section 3.3).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ MAXOUTS = ("", "out", "in-out")
 class S3FDHead(nn.Module):
     """Six maps -> (cls_4, box_4, ..., cls_128, box_128), each [N, 1 or 4, ceil(H/s), ceil(W/s)].
 
-    Each level has output convolutions of its own. Published sizes: EXTD 3x3, EResFD 1x1. ASFD has two towers before
-    them, one for class and one for box, whose weights the levels share.
+    Each level has output convolutions of its own. Published sizes: EXTD 3x3, EResFD 1x1. ASFD has
+    two towers before them, one for class and one for box, whose weights the levels share.
     """
 
     def __init__(self, in_channels: int, spec: S3FDHeadSpec) -> None:
@@ -42,16 +43,23 @@ class S3FDHead(nn.Module):
         """(background, face) outputs of each level"""
         self.loc_tower, self.conf_tower = _tower(spec), _tower(spec)
         self.loc = nn.ModuleList(conv_bias(in_channels, 4, spec.kernel) for _ in S3FD_STRIDES)
-        self.conf = nn.ModuleList(conv_bias(in_channels, sum(counts), spec.kernel) for counts in self.counts)
-        for conv in (m for m in (*self.loc.modules(), *self.conf.modules()) if isinstance(m, nn.Conv2d)):
+        self.conf = nn.ModuleList(
+            conv_bias(in_channels, sum(counts), spec.kernel) for counts in self.counts
+        )
+        for conv in (
+            m for m in (*self.loc.modules(), *self.conf.modules()) if isinstance(m, nn.Conv2d)
+        ):
             nn.init.xavier_uniform_(conv.weight)
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def raw(self, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-        """(loc, conf) of each level as the authors' networks give them: before max-out and variances."""
-        return [(loc(self.loc_tower(x)), conf(self.conf_tower(x)))
-                for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)]
+        """(loc, conf) of each level as the authors' networks give them: before max-out and
+        variances."""
+        return [
+            (loc(self.loc_tower(x)), conf(self.conf_tower(x)))
+            for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)
+        ]
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
@@ -67,9 +75,11 @@ class S3FDHead(nn.Module):
 
 
 class FoldedS3FDHead(nn.Module):
-    """S3FDHead for deployment. Differences of class outputs are linear, so that the convolutions compute them.
+    """S3FDHead for deployment. Differences of class outputs are linear, so that the convolutions
+    compute them.
 
-    What is left of max-out is the smallest of three face - background logits, or the largest of three face ones.
+    What is left of max-out is the smallest of three face - background logits, or the largest of
+    three face ones.
     """
 
     def __init__(self, head: S3FDHead) -> None:
@@ -78,7 +88,9 @@ class FoldedS3FDHead(nn.Module):
         self.signs = tuple(-1.0 if background > 1 else 1.0 for background, _ in head.counts)
         pairs = zip(head.conf, head.counts, strict=True)
         self.conf = nn.ModuleList(_difference(conf, background) for conf, (background, _) in pairs)
-        self.loc = nn.ModuleList(_mixed(loc, torch.diag(torch.tensor(VARIANCES))) for loc in head.loc)
+        self.loc = nn.ModuleList(
+            _mixed(loc, torch.diag(torch.tensor(VARIANCES))) for loc in head.loc
+        )
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
@@ -86,21 +98,32 @@ class FoldedS3FDHead(nn.Module):
             logits = conf(self.conf_tower(x))
             if logits.shape[1] > 1:
                 a, b, c = logits.split(1, 1)
-                logits = torch.minimum(torch.minimum(a, b), c) if sign < 0 else torch.maximum(torch.maximum(a, b), c)
+                logits = (
+                    torch.minimum(torch.minimum(a, b), c)
+                    if sign < 0
+                    else torch.maximum(torch.maximum(a, b), c)
+                )
             outputs += [logits, loc(self.loc_tower(x))]
         return tuple(outputs)
 
 
 def _tower(spec: S3FDHeadSpec) -> nn.Sequential:
-    """``stack`` 3x3 convolutions (depthwise, then 1x1, if asked), each with ReLU; biases, no normalisation."""
+    """``stack`` 3x3 convolutions (depthwise, then 1x1, if asked), each with ReLU; biases, no
+    normalisation."""
     layers: list[nn.Module] = []
     for _ in range(spec.stack):
         if spec.depthwise:
-            layers.append(ConvNorm(spec.channels, spec.channels, 3, groups=spec.channels, bias=True, relu=False))
+            layers.append(
+                ConvNorm(
+                    spec.channels, spec.channels, 3, groups=spec.channels, bias=True, relu=False
+                )
+            )
         layers.append(ConvNorm(spec.channels, spec.channels, 1 if spec.depthwise else 3, bias=True))
     tower = nn.Sequential(*layers)
     for conv in (m for m in tower.modules() if isinstance(m, nn.Conv2d)):
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # without normalisation the scale has to last
+        nn.init.kaiming_normal_(
+            conv.weight, nonlinearity="relu"
+        )  # without normalisation the scale has to last
     return tower
 
 
@@ -116,7 +139,8 @@ def _difference(layer: nn.Module, background: int) -> ConvNorm:
 
 
 def _mixed(layer: nn.Module, mix: Tensor) -> ConvNorm:
-    """A convolution that computes ``mix @ layer(x)`` over the channels; ``mix`` is [new outputs, outputs]."""
+    """A convolution that computes ``mix @ layer(x)`` over the channels; ``mix`` is [new outputs,
+    outputs]."""
     assert isinstance(layer, ConvNorm) and layer.conv.bias is not None
     old = layer.conv
     new = conv_bias(old.in_channels, len(mix), old.kernel_size[0])
@@ -143,4 +167,6 @@ def _check(spec: S3FDHeadSpec, in_channels: int) -> None:
     if len(spec.prior) != 2 or min(spec.prior) <= 0:
         raise ModelError(f"{where}: prior is {spec.prior!r}, accepted: width and height in strides")
     if spec.channels != in_channels:
-        raise ModelError(f"{where}: channels is {spec.channels}, accepted: the neck's {in_channels}")
+        raise ModelError(
+            f"{where}: channels is {spec.channels}, accepted: the neck's {in_channels}"
+        )

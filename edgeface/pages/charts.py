@@ -1,7 +1,8 @@
-"""Charts as inline SVG whose text keeps its size on any screen: places are percentages, never a scaled drawing.
+"""Charts as inline SVG whose text keeps its size on any screen: places are percentages, never a
+scaled drawing.
 
-Colours and fonts come from the page's style sheet. Every mark has a ``<title>``, which browsers show on hover and read
-aloud.
+Colours and fonts come from the page's style sheet. Every mark has a ``<title>``, which browsers
+show on hover and read aloud.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ PLOT = (9.0, 97.0, 4.0, 92.0)
 """left, right, top and bottom of the scatter's axes, in percent"""
 NEAR_END = 0.15
 """share of an axis from its ends where a name is written inwards"""
-SHAPES = {"fp32": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "fp16": "M-4.5-4.5h9v9h-9z", "int8": "M0-6.5L6 0L0 6.5L-6 0z"}
+SHAPES = {
+    "fp32": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+    "fp16": "M-4.5-4.5h9v9h-9z",
+    "int8": "M0-6.5L6 0L0 6.5L-6 0z",
+}
 OTHER_SHAPE = "M0-6L6 5H-6z"
 
 
@@ -52,7 +57,9 @@ class Axis:
 
     def marks(self) -> list[float]:
         """Values that get a label."""
-        return [self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)]
+        return [
+            self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)
+        ]
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -68,12 +75,24 @@ def percent(share: float) -> str:
 def scale(axis: Axis, unit: str) -> Html:
     """The labels below rows that share an axis."""
     marks = axis.marks()
-    ticks = [tag("text", number(v), x=percent(axis.share(v)), y="12",
-                 class_="first" if v == marks[0] else "last" if v == marks[-1] else "") for v in marks]
-    return join([tag("svg", *ticks, class_="scale", aria_hidden="true"), tag("p", unit, class_="unit")])
+    ticks = [
+        tag(
+            "text",
+            number(v),
+            x=percent(axis.share(v)),
+            y="12",
+            class_="first" if v == marks[0] else "last" if v == marks[-1] else "",
+        )
+        for v in marks
+    ]
+    return join(
+        [tag("svg", *ticks, class_="scale", aria_hidden="true"), tag("p", unit, class_="unit")]
+    )
 
 
-def dots(rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], axis: Axis, colour: str) -> Html:
+def dots(
+    rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], axis: Axis, colour: str
+) -> Html:
     """One dot a sample: its time to the right, its round downwards, so that a drift is a slant.
 
     marks: (name, value) of the upright lines; the name is also the line's class.
@@ -82,9 +101,17 @@ def dots(rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], 
     for number_, samples in enumerate(rounds):
         y = STRIP * (MARGIN + (100 - 2 * MARGIN) * (number_ + 0.5) / len(rounds)) / 100
         points += [f"M{STRIP * axis.share(sample):.0f} {y:.0f}h0" for sample in samples]
-    drawing = tag("svg", tag("path", d="".join(points), class_=f"dots {colour}"), viewBox=f"0 0 {STRIP} {STRIP}",
-                  preserveAspectRatio="none", width="100%", height="100%")
-    lines = [_upright(axis.share(value), name, f"{name} {number(value)} ms") for name, value in marks]
+    drawing = tag(
+        "svg",
+        tag("path", d="".join(points), class_=f"dots {colour}"),
+        viewBox=f"0 0 {STRIP} {STRIP}",
+        preserveAspectRatio="none",
+        width="100%",
+        height="100%",
+    )
+    lines = [
+        _upright(axis.share(value), name, f"{name} {number(value)} ms") for name, value in marks
+    ]
     label = ", ".join(f"{name} {number(value)} ms" for name, value in marks)
     return tag("svg", *_grid(axis), drawing, *lines, class_="strip", role="img", aria_label=label)
 
@@ -92,23 +119,61 @@ def dots(rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], 
 def stack(parts: Sequence[tuple[str, float]], axis: Axis, unit: str = "ms") -> Html:
     """Bars end to end; (name, value in ``unit``), the name is also the class."""
     ends = list(itertools.accumulate((max(0.0, value) for _, value in parts), initial=0.0))
-    bars = [tag("rect", tag("title", f"{name} {number(value)} {unit}"), x=percent(axis.share(start)), y="20%",
-                width=percent(axis.share(end) - axis.share(start)), height="60%", class_=name)
-            for (name, value), start, end in zip(parts, ends, ends[1:], strict=False)]
+    bars = [
+        tag(
+            "rect",
+            tag("title", f"{name} {number(value)} {unit}"),
+            x=percent(axis.share(start)),
+            y="20%",
+            width=percent(axis.share(end) - axis.share(start)),
+            height="60%",
+            class_=name,
+        )
+        for (name, value), start, end in zip(parts, ends, ends[1:], strict=False)
+    ]
     label = ", ".join(f"{name} {number(value)} {unit}" for name, value in parts)
     return tag("svg", *_grid(axis), *bars, class_="strip", role="img", aria_label=label)
 
 
 def interval(low: float, value: float, high: float, axis: Axis, colour: str, tie: float) -> Html:
     """A ratio with its interval; the band around 1 is what counts as a tie."""
-    band = tag("rect", tag("title", f"within {tie:.0%} of 1: a tie"), x=percent(axis.share(1 - tie)), y="0",
-               width=percent(axis.share(1 + tie) - axis.share(1 - tie)), height="100%", class_="tie")
+    band = tag(
+        "rect",
+        tag("title", f"within {tie:.0%} of 1: a tie"),
+        x=percent(axis.share(1 - tie)),
+        y="0",
+        width=percent(axis.share(1 + tie) - axis.share(1 - tie)),
+        height="100%",
+        class_="tie",
+    )
     text = f"{number(value, 3)}, 95 % interval {number(low, 3)} to {number(high, 3)}"
-    whisker = tag("line", tag("title", text), x1=percent(axis.share(low)), x2=percent(axis.share(high)), y1="50%",
-                  y2="50%", class_=f"whisker {colour}")
-    point = tag("circle", tag("title", text), cx=percent(axis.share(value)), cy="50%", r="5", class_=f"mark {colour}")
-    return tag("svg", band, _upright(axis.share(1), "one", "1"), whisker, point, class_="strip", role="img",
-               aria_label=text)
+    whisker = tag(
+        "line",
+        tag("title", text),
+        x1=percent(axis.share(low)),
+        x2=percent(axis.share(high)),
+        y1="50%",
+        y2="50%",
+        class_=f"whisker {colour}",
+    )
+    point = tag(
+        "circle",
+        tag("title", text),
+        cx=percent(axis.share(value)),
+        cy="50%",
+        r="5",
+        class_=f"mark {colour}",
+    )
+    return tag(
+        "svg",
+        band,
+        _upright(axis.share(1), "one", "1"),
+        whisker,
+        point,
+        class_="strip",
+        role="img",
+        aria_label=text,
+    )
 
 
 @dataclass(frozen=True)
@@ -146,8 +211,15 @@ def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str
     return Line(corners, kind, title)
 
 
-def scatter(points: Sequence[Point], x_unit: str, y_unit: str, x: Axis | None = None, y: Axis | None = None,
-            curves: Sequence[Line] = (), what: str = "files") -> Html:
+def scatter(
+    points: Sequence[Point],
+    x_unit: str,
+    y_unit: str,
+    x: Axis | None = None,
+    y: Axis | None = None,
+    curves: Sequence[Line] = (),
+    what: str = "files",
+) -> Html:
     """Points above curves; axes that are not given take in all points."""
     x = x or Axis.around([p.x for p in points], zero=True)
     y = y or Axis.around([p.y for p in points])
@@ -159,24 +231,63 @@ def scatter(points: Sequence[Point], x_unit: str, y_unit: str, x: Axis | None = 
     def up(value: float) -> str:
         return f"{bottom + y.share(value) * (top - bottom):.2f}%"
 
-    lines = [tag("line", x1=f"{left}%", x2=f"{right}%", y1=up(v), y2=up(v), class_="grid") for v in y.marks()]
-    lines += [tag("line", x1=across(v), x2=across(v), y1=f"{top}%", y2=f"{bottom}%", class_="grid") for v in x.marks()]
-    texts = [tag("text", number(v), x=f"{left - 1}%", y=up(v), dx="-4", dy="4", class_="y") for v in y.marks()]
+    lines = [
+        tag("line", x1=f"{left}%", x2=f"{right}%", y1=up(v), y2=up(v), class_="grid")
+        for v in y.marks()
+    ]
+    lines += [
+        tag("line", x1=across(v), x2=across(v), y1=f"{top}%", y2=f"{bottom}%", class_="grid")
+        for v in x.marks()
+    ]
+    texts = [
+        tag("text", number(v), x=f"{left - 1}%", y=up(v), dx="-4", dy="4", class_="y")
+        for v in y.marks()
+    ]
     texts += [tag("text", number(v), x=across(v), y=f"{bottom}%", dy="16") for v in x.marks()]
-    texts += [tag("text", c.name, x=across(c.points[-1][0]), y=up(c.points[-1][1]), dy="-4",
-                  class_=f"name {_anchor(x.share(c.points[-1][0]))}") for c in curves if c.name]
-    drawn = tag("svg", *(_curve(c, x, y) for c in curves if c.points), x=f"{left}%", y=f"{top}%",
-                width=f"{right - left}%", height=f"{bottom - top}%", viewBox=f"0 0 {STRIP} {STRIP}",
-                preserveAspectRatio="none")
+    texts += [
+        tag(
+            "text",
+            c.name,
+            x=across(c.points[-1][0]),
+            y=up(c.points[-1][1]),
+            dy="-4",
+            class_=f"name {_anchor(x.share(c.points[-1][0]))}",
+        )
+        for c in curves
+        if c.name
+    ]
+    drawn = tag(
+        "svg",
+        *(_curve(c, x, y) for c in curves if c.points),
+        x=f"{left}%",
+        y=f"{top}%",
+        width=f"{right - left}%",
+        height=f"{bottom - top}%",
+        viewBox=f"0 0 {STRIP} {STRIP}",
+        preserveAspectRatio="none",
+    )
     marks = [_mark(p, across(p.x), up(p.y)) for p in points]
-    drawing = tag("svg", *lines, drawn, *texts, *marks, class_="scatter", role="img",
-                  aria_label=f"{len(points)} {what}, {y_unit} against {x_unit}")
+    drawing = tag(
+        "svg",
+        *lines,
+        drawn,
+        *texts,
+        *marks,
+        class_="scatter",
+        role="img",
+        aria_label=f"{len(points)} {what}, {y_unit} against {x_unit}",
+    )
     return join([tag("p", y_unit, class_="unit y"), drawing, tag("p", x_unit, class_="unit")])
 
 
 def _curve(curve: Line, x: Axis, y: Axis) -> Html:
     places = [f"{STRIP * x.share(a):.1f} {STRIP * (1 - y.share(b)):.1f}" for a, b in curve.points]
-    return tag("path", tag("title", curve.title or curve.name), d=f"M{'L'.join(places)}", class_=f"curve {curve.kind}")
+    return tag(
+        "path",
+        tag("title", curve.title or curve.name),
+        d=f"M{'L'.join(places)}",
+        class_=f"curve {curve.kind}",
+    )
 
 
 def _anchor(share: float) -> str:
@@ -185,29 +296,59 @@ def _anchor(share: float) -> str:
 
 def _mark(p: Point, x: str, y: str) -> Html:
     smaller = {"transform": "scale(.7)"} if p.small else {}
-    drawn = tag("path", tag("title", p.title), d=SHAPES.get(p.shape, OTHER_SHAPE),
-                class_=f"mark {p.colour}{'' if p.valid else ' invalid'}", **smaller)
+    drawn = tag(
+        "path",
+        tag("title", p.title),
+        d=SHAPES.get(p.shape, OTHER_SHAPE),
+        class_=f"mark {p.colour}{'' if p.valid else ' invalid'}",
+        **smaller,
+    )
     rank = [] if p.rank is None else [tag("text", p.rank, x="-7", y="-6", class_="rank")]
     return tag("svg", drawn, *rank, x=x, y=y, class_="at")
 
 
 def swatch(name: str) -> Html:
     """A patch of a bar for a legend."""
-    return tag("svg", tag("rect", width="16", height="16", class_=name), class_="key", viewBox="0 0 16 16",
-               aria_hidden="true")
+    return tag(
+        "svg",
+        tag("rect", width="16", height="16", class_=name),
+        class_="key",
+        viewBox="0 0 16 16",
+        aria_hidden="true",
+    )
 
 
 def sample_mark(colour: str, shape: str = "fp32", valid: bool = True) -> Html:
     """A mark for a legend."""
-    path = tag("path", d=SHAPES.get(shape, OTHER_SHAPE), class_=f"mark {colour}{'' if valid else ' invalid'}")
+    path = tag(
+        "path",
+        d=SHAPES.get(shape, OTHER_SHAPE),
+        class_=f"mark {colour}{'' if valid else ' invalid'}",
+    )
     return tag("svg", path, class_="key", viewBox="-8 -8 16 16", aria_hidden="true")
 
 
 def _grid(axis: Axis) -> list[Html]:
-    return [tag("line", x1=percent(axis.share(v)), x2=percent(axis.share(v)), y1="0", y2="100%", class_="grid")
-            for v in axis.marks()]
+    return [
+        tag(
+            "line",
+            x1=percent(axis.share(v)),
+            x2=percent(axis.share(v)),
+            y1="0",
+            y2="100%",
+            class_="grid",
+        )
+        for v in axis.marks()
+    ]
 
 
 def _upright(share: float, name: str, title: str) -> Html:
-    return tag("line", tag("title", title), x1=percent(share), x2=percent(share), y1="0", y2="100%",
-               class_=f"upright {name}")
+    return tag(
+        "line",
+        tag("title", title),
+        x1=percent(share),
+        x2=percent(share),
+        y1="0",
+        y2="100%",
+        class_=f"upright {name}",
+    )

@@ -16,8 +16,8 @@ class Html(str):
 def text(value: object) -> Html:
     """``value`` as it may stand anywhere, quoted attributes included.
 
-    What cannot be printed is replaced: control characters, lone surrogates, and the marks that turn the direction of
-    writing, with which a name could pass for another.
+    What cannot be printed is replaced: control characters, lone surrogates, and the marks that turn
+    the direction of writing, with which a name could pass for another.
     """
     if isinstance(value, Html):
         return value
@@ -25,8 +25,11 @@ def text(value: object) -> Html:
 
 
 def tag(name: str, *children: object, **attributes: object) -> Html:
-    """``<name attributes>children</name>``. ``class_`` is ``class``, ``stroke_width`` is ``stroke-width``."""
-    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items())
+    """``<name attributes>children</name>``. ``class_`` is ``class``, ``stroke_width`` is
+    ``stroke-width``."""
+    words = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items()
+    )
     return Html(f"<{name}{words}>{join(children)}</{name}>")
 
 

@@ -1,4 +1,5 @@
-"""The frame of a report: one HTML file that loads nothing and runs nothing, and whose own policy forbids it."""
+"""The frame of a report: one HTML file that loads nothing and runs nothing, and whose own policy
+forbids it."""
 
 from __future__ import annotations
 
@@ -14,21 +15,33 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 def document(title: str, *content: object) -> str:
     """The text of the file. Equal content gives equal bytes."""
-    head = join([
-        Html('<meta charset="utf-8">'), Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        tag("title", title), tag("style", Html(STYLE.read_text(encoding="utf-8")))])
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{join(content)}</body></html>\n'
+    head = join(
+        [
+            Html('<meta charset="utf-8">'),
+            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+            tag("title", title),
+            tag("style", Html(STYLE.read_text(encoding="utf-8"))),
+        ]
+    )
+    return (
+        "<!doctype html>\n<html"
+        f' lang="en"><head>{head}</head>\n<body>{join(content)}</body></html>\n'
+    )
 
 
 def section(title: str, text: str, *content: object) -> Html:
     """A heading, what the reader should know, and the content."""
-    return join([Html("\n"), tag("section", tag("h2", title), tag("p", text, class_="soft"), *content)])
+    return join(
+        [Html("\n"), tag("section", tag("h2", title), tag("p", text, class_="soft"), *content)]
+    )
 
 
 def facts(rows: Mapping[str, object]) -> Html:
     """Names and what they are."""
-    return tag("dl", *itertools.chain.from_iterable((tag("dt", k), tag("dd", v)) for k, v in rows.items()))
+    return tag(
+        "dl", *itertools.chain.from_iterable((tag("dt", k), tag("dd", v)) for k, v in rows.items())
+    )
 
 
 def card(title: str, *content: object) -> Html:
@@ -43,8 +56,12 @@ def cards(found: Iterable[Html]) -> Html:
 
 def strip_row(name: str, said: Html, strip: Html, invalid: bool = False) -> Html:
     """Name and figure above a strip."""
-    return tag("div", tag("div", tag("b", name), said, class_="label"), strip,
-               class_="row invalid" if invalid else "row")
+    return tag(
+        "div",
+        tag("div", tag("b", name), said, class_="label"),
+        strip,
+        class_="row invalid" if invalid else "row",
+    )
 
 
 def legend(keys: Iterable[tuple[Html, str]]) -> Html:
@@ -55,7 +72,17 @@ def legend(keys: Iterable[tuple[Html, str]]) -> Html:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], prose: set[int]) -> Html:
     """A table that scrolls on its own; the columns of ``prose`` hold sentences."""
     kinds = ["text" if i in prose else "" for i in range(len(columns))]
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind) for name, kind in zip(columns, kinds, strict=True)))
-    body = [tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
-            for cells in rows]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide", tabindex="0")
+    head = tag(
+        "tr",
+        *(
+            tag("th", name, scope="col", class_=kind)
+            for name, kind in zip(columns, kinds, strict=True)
+        ),
+    )
+    body = [
+        tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
+        for cells in rows
+    ]
+    return tag(
+        "div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide", tabindex="0"
+    )

@@ -1,4 +1,5 @@
-"""What a latency model knows of networks: sums over their layers of what a layer may cost a share of.
+"""What a latency model knows of networks: sums over their layers of what a layer may cost a share
+of.
 
 See :mod:`edgeface.predict.model` for what is made of them.
 """
@@ -25,16 +26,19 @@ PLAIN = (0, 1, 3)
 LANES = (16, 32)
 """channels that a processor takes at once: 12 cost as much as 16"""
 LANDMARKS = {1: 24, 3: 12}
-"""places at most that a smooth function stands on: of an operator, and of an operator with kernel and stride"""
+"""places at most that a smooth function stands on: of an operator, and of an operator with kernel
+and stride"""
 GAMMA = 0.15
-"""of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in common"""
+"""of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in
+common"""
 DIRECT = {"ncnn": 16}
-"""channels, in and out, up to which a runtime computes convolutions larger than 1x1 directly, and not as a product of
-matrices. So ncnn 1.0.20261020 does; those of 3x3 and stride 1 change at 8 channels already (Winograd), but a limit of
-their own predicts no better."""
+"""channels, in and out, up to which a runtime computes convolutions larger than 1x1 directly, and
+not as a product of matrices. So ncnn 1.0.20261020 does; those of 3x3 and stride 1 change at 8
+channels already (Winograd), but a limit of their own predicts no better."""
 OPERATORS = (*KINDS, "narrow conv")
 VALUE_MACS = 16.0
-"""multiply-accumulates that a processor does while it moves one value: a first guess, which the fit corrects"""
+"""multiply-accumulates that a processor does while it moves one value: a first guess, which the fit
+corrects"""
 RADIX = 1 << 14
 """larger than any kernel or stride"""
 MARGIN = 0.5
@@ -45,7 +49,8 @@ Key = tuple[Any, ...]
 
 
 class Basis:
-    """Features of parts, from ``layers`` that are known: sums over the layers of each. target: runtime."""
+    """Features of parts, from ``layers`` that are known: sums over the layers of each. target:
+    runtime."""
 
     def __init__(self, layers: Sequence[Layer], target: str) -> None:
         self.direct, self.groups = DIRECT.get(target, 0), {layer.group for layer in layers}
@@ -67,7 +72,9 @@ class Basis:
                 places = np.unique(table.places[rows], axis=0)
                 self.bounds[key] = (places.min(axis=0) - MARGIN, places.max(axis=0) + MARGIN)
                 count = min(landmarks, len(places))
-                self.smooth[key] = Nystroem(kernel="rbf", gamma=GAMMA, n_components=count, random_state=0).fit(places)
+                self.smooth[key] = Nystroem(
+                    kernel="rbf", gamma=GAMMA, n_components=count, random_state=0
+                ).fit(places)
                 self.smooth_start[key] = self._grow(count)
             self.terms.append(slice(begin, self.width))
 
@@ -76,7 +83,8 @@ class Basis:
         return self.width - count
 
     def scale(self, features: Doubles) -> Doubles:
-        """What to divide each feature by, so that the terms, and the features in each, begin with equal rights."""
+        """What to divide each feature by, so that the terms, and the features in each, begin with
+        equal rights."""
         scale: Doubles = np.maximum(np.abs(features).mean(axis=0), 1e-12)
         for term in self.terms:
             scale[term] *= np.sqrt(np.mean(np.sum((features[:, term] / scale[term]) ** 2, axis=1)))
@@ -96,9 +104,16 @@ class Basis:
                 _sum_into(totals, self.start[key], owner[rows], table.plain[rows])
                 if key in self.smooth:
                     smooth = self.smooth[key].transform(table.places[rows])
-                    _sum_into(totals, self.smooth_start[key], owner[rows], table.guess[rows, None] * smooth)
+                    _sum_into(
+                        totals,
+                        self.smooth_start[key],
+                        owner[rows],
+                        table.guess[rows, None] * smooth,
+                    )
                     low, high = self.bounds[key]
-                    strange[rows] |= np.any((table.places[rows] < low) | (table.places[rows] > high), axis=1)
+                    strange[rows] |= np.any(
+                        (table.places[rows] < low) | (table.places[rows] > high), axis=1
+                    )
         why = [""] * len(parts)
         for row in np.flatnonzero(strange)[::-1]:
             known = layers[row].group in self.groups
@@ -112,32 +127,51 @@ class LayerTable:
 
     def __init__(self, layers: Sequence[Layer], direct: int) -> None:
         kinds = {kind: code for code, kind in enumerate(OPERATORS)}
-        raw = np.array([(kinds[kind], kernel, stride, before, out, width * height)
-                        for kind, kernel, stride, before, out, width, height, _ in layers], np.int64)
+        raw = np.array(
+            [
+                (kinds[kind], kernel, stride, before, out, width * height)
+                for kind, kernel, stride, before, out, width, height, _ in layers
+            ],
+            np.int64,
+        )
         kind, kernel, stride, before, out, cells = raw.T
-        filters = np.where(kind == kinds["conv"], before, 1) * kernel**2  # kernel is 0 where nothing is multiplied
-        read = np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2) * cells * before
+        filters = (
+            np.where(kind == kinds["conv"], before, 1) * kernel**2
+        )  # kernel is 0 where nothing is multiplied
+        read = (
+            np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2)
+            * cells
+            * before
+        )
         macs, written = (cells * out * filters).astype(np.float64), (cells * out).astype(np.float64)
         columns = [np.ones(len(raw)), macs, read, written, macs / before, macs / out]
         for lanes in LANES:
             rounded = macs / out * _up(out, lanes)
-            columns += [rounded, np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded)]
+            columns += [
+                rounded,
+                np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded),
+            ]
         self.plain: Doubles = np.column_stack(columns)
-        """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values written,
-        multiply-accumulates with few input channels, values gathered for a product of matrices (im2col), and
-        multiply-accumulates with channels rounded up to :data:`LANES`"""
+        """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values
+        written, multiply-accumulates with few input channels, values gathered for a product of
+        matrices (im2col), and multiply-accumulates with channels rounded up to :data:`LANES`"""
         self.places: Doubles = np.log2(np.column_stack([before, out, cells]))
         self.guess: Doubles = macs + VALUE_MACS * (read + written)
-        kind = np.where((kind == kinds["conv"]) & (kernel > 1) & (np.maximum(before, out) <= direct),
-                        kinds["narrow conv"], kind)
+        kind = np.where(
+            (kind == kinds["conv"]) & (kernel > 1) & (np.maximum(before, out) <= direct),
+            kinds["narrow conv"],
+            kind,
+        )
         self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
 
     def keys(self, depth: int) -> dict[Key, NDArray[np.int64]]:
         """First ``depth`` of (operator, kernel, stride) -> rows of such layers, ascending."""
         order = np.argsort(self._codes[depth], kind="stable")
         codes, first = np.unique(self._codes[depth][order], return_index=True)
-        return {self._key(code, depth): rows for code, rows in zip(codes.tolist(), np.split(order, first[1:]),
-                                                                   strict=True)}
+        return {
+            self._key(code, depth): rows
+            for code, rows in zip(codes.tolist(), np.split(order, first[1:]), strict=True)
+        }
 
     @staticmethod
     def _key(code: int, depth: int) -> Key:

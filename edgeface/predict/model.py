@@ -1,19 +1,21 @@
-"""Latency model: milliseconds of an Architecture in one setting, learned from the networks of a latency table.
+"""Latency model: milliseconds of an Architecture in one setting, learned from the networks of a
+latency table.
 
-A network takes the sum of what its layers take, and no runtime says what one layer takes, so layer costs are learned
-from sums, by Gaussian process regression (Rasmussen and Williams 2006, section 2.7) of relative errors. A layer costs a
-share of its multiply-accumulates, of the values that it reads and writes, and so on
-(:mod:`edgeface.predict.features`); and a smooth function of its channels and size corrects these, as narrow
-layers and small maps use a processor badly. What is learned is shared: there are terms for all layers, for all of one
-operator, and for one operator, kernel and stride (a group), because runtimes have a kernel for each::
+A network takes the sum of what its layers take, and no runtime says what one layer takes, so layer
+costs are learned from sums, by Gaussian process regression (Rasmussen and Williams 2006, section
+2.7) of relative errors. A layer costs a share of its multiply-accumulates, of the values that it
+reads and writes, and so on (:mod:`edgeface.predict.features`); and a smooth function of its
+channels and size corrects these, as narrow layers and small maps use a processor badly. What is
+learned is shared: there are terms for all layers, for all of one operator, and for one operator,
+kernel and stride (a group), because runtimes have a kernel for each::
 
     ms = sum over layers:  plain_l . (a + b_operator + c_group)  +  guess_l (u_operator(place_l) + v_group(place_l))
 
-u and v are functions with an RBF kernel over place = log2 of input channels, output channels and cells (Nystroem's
-approximation), guess_l a rough share of the layer. Where a runtime is known to compute a convolution of few channels
-by other means (:data:`~edgeface.predict.features.DIRECT`), that is an operator of its own. How much each of the
-five terms may vary, and the noise, are what makes the measurements likeliest. The regression and the approximation are
-scikit-learn's.
+u and v are functions with an RBF kernel over place = log2 of input channels, output channels and
+cells (Nystroem's approximation), guess_l a rough share of the layer. Where a runtime is known to
+compute a convolution of few channels by other means (:data:`~edgeface.predict.features.DIRECT`),
+that is an operator of its own. How much each of the five terms may vary, and the noise, are what
+makes the measurements likeliest. The regression and the approximation are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ CONFIDENT = 1.96
 MAX_PARTS = 100_000
 """kept in memory, some kilobytes each"""
 MAX_SPREAD = 0.15
-"""half the 95 % interval as a share of the prediction; beyond it, a network is called unlike those seen"""
+"""half the 95 % interval as a share of the prediction; beyond it, a network is called unlike those
+seen"""
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,19 @@ class Prediction:
 
 
 class LatencyModel:
-    """Fitted when made; the same table gives the same model. Raises DataError for a table with too few records."""
+    """Fitted when made; the same table gives the same model. Raises DataError for a table with too
+    few records."""
 
     def __init__(self, table: LatencyTable) -> None:
         records = tuple(r for r in table.records if r.teaches)
         if len(records) < LEAST_NETWORKS:
             wrong = Counter(reason for r in table.records for reason in r.invalid_reasons)
             why = f"; most often because of {wrong.most_common(1)[0][0]}" if wrong else ""
-            raise DataError(f"a latency model needs {LEAST_NETWORKS} measured networks at least, the table of "
-                            f"{table.setting} has {len(records)} usable ones of {len(table.records)}{why}: measure "
-                            "more, on a machine with nothing else to do")
+            raise DataError(
+                f"a latency model needs {LEAST_NETWORKS} measured networks at least, the table of"
+                f" {table.setting} has {len(records)} usable ones of {len(table.records)}{why}:"
+                " measure more, on a machine with nothing else to do"
+            )
         self.table = table
         self._size = (table.setting.width, table.setting.height)
         parts = [parts_of(r.architecture, *self._size) for r in records]
@@ -92,24 +98,34 @@ class LatencyModel:
         kernel = WhiteKernel(1e-3, MISFIT)
         for term in self._basis.terms:
             kernel += ConstantKernel(0.1, VARIANCES) * Columns(term.start, term.stop)
-        uncertain = np.array([(r.width / (2 * CONFIDENT)) ** 2 for r in records])  # variance of each measurement
+        uncertain = np.array(
+            [(r.width / (2 * CONFIDENT)) ** 2 for r in records]
+        )  # variance of each measurement
         self._process = GaussianProcessRegressor(kernel, alpha=uncertain, random_state=0)
-        with warnings.catch_warnings(), threadpool_limits(1):  # small matrices: threads would wait for each other
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a term that is not needed ends at its lower bound
+        with (
+            warnings.catch_warnings(),
+            threadpool_limits(1),
+        ):  # small matrices: threads would wait for each other
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # a term that is not needed ends at its lower bound
             self._process.fit(relative / self._scale, np.ones(len(records)))
         self._widen = self._left_out()
         self._to_weights()
 
     def _to_weights(self) -> None:
-        """The same process as a regression with random weights (Rasmussen and Williams 2006, section 2.1), of which a
-        prediction costs what features there are, and not networks: their mean and covariance, and the noise."""
+        """The same process as a regression with random weights (Rasmussen and Williams 2006,
+        section 2.1), of which a prediction costs what features there are, and not networks: their
+        mean and covariance, and the noise.
+        """
         process, variances = self._process, self._variance_of_columns()
         self._noise = float(process.kernel_.diag(np.zeros((1, self._basis.width)))[0])
         self._used = np.flatnonzero(variances > UNUSED)
         known = (process.X_train_ * variances)[:, self._used]
         solved = solve_triangular(process.L_, known, lower=True)
         self._mean: Doubles = process.alpha_ @ known
-        # Single precision, in which the product is twice as fast, is off by 1e-6 of a variance of 1e-4 and more.
+        # Single precision, in which the product is twice as fast, is off by 1e-6 of a variance of
+        # 1e-4 and more.
         self._covariance = (np.diag(variances[self._used]) - solved.T @ solved).astype(np.float32)
 
     def _variance_of_columns(self) -> Doubles:
@@ -122,14 +138,15 @@ class LatencyModel:
         return found
 
     def _left_out(self) -> float:
-        """What intervals must be widened by, so that they would have held 95 % of the networks of the table, each
-        predicted from the others (Rasmussen and Williams 2006, section 5.4.2)."""
+        """What intervals must be widened by, so that they would have held 95 % of the networks of
+        the table, each predicted from the others (Rasmussen and Williams 2006, section 5.4.2)."""
         inverse = cho_solve((self._process.L_, True), np.eye(len(self._process.L_)))
         errors = np.abs(self._process.alpha_) / np.sqrt(np.diag(inverse))  # in standard deviations
         return max(1.0, float(np.quantile(errors, 0.95)) / CONFIDENT)
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Prediction]:
-        """One Prediction for each. Raises ModelError for a network of another kind than searches produce."""
+        """One Prediction for each. Raises ModelError for a network of another kind than searches
+        produce."""
         networks = [parts_of(a, *self._size) for a in architectures]
         if not networks:
             return []
@@ -144,11 +161,18 @@ class LatencyModel:
         single = features.astype(np.float32)
         variance = self._noise + np.einsum("ij,ij->i", single @ self._covariance, single) / ms**2
         deviation = np.sqrt(np.maximum(variance, 0.0))
-        return [self._prediction(*each) for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)]
+        return [
+            self._prediction(*each)
+            for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)
+        ]
 
-    def predict_or_measure(self, architectures: Sequence[Architecture],
-                           measure: Callable[[Sequence[Architecture]], Sequence[float]]) -> list[Prediction]:
-        """Like :meth:`predict`; networks outside what was seen are handed to ``measure``, which returns their ms."""
+    def predict_or_measure(
+        self,
+        architectures: Sequence[Architecture],
+        measure: Callable[[Sequence[Architecture]], Sequence[float]],
+    ) -> list[Prediction]:
+        """Like :meth:`predict`; networks outside what was seen are handed to ``measure``, which
+        returns their ms."""
         found = [self._predict_any(a) for a in architectures]
         outside = [i for i, prediction in enumerate(found) if prediction.outside]
         if outside:
@@ -169,20 +193,30 @@ class LatencyModel:
         return Prediction(ms, max(0.0, ms * (1 - spread)), ms * (1 + spread), strange)
 
     def _features(self, networks: Sequence[Sequence[Part]]) -> tuple[Doubles, list[str]]:
-        """(features [network, feature], which layer of each was not seen). Searches exchange parts: they are kept."""
+        """(features [network, feature], which layer of each was not seen). Searches exchange parts:
+        they are kept."""
         if len(self._rows) > MAX_PARTS:
             self._rows.clear()
-        new = list(dict.fromkeys(part for network in networks for part in network if part not in self._rows))
+        new = list(
+            dict.fromkeys(
+                part for network in networks for part in network if part not in self._rows
+            )
+        )
         if new:
             rows, strange = self._basis.features(new)
-            self._rows.update((part, (row, why)) for part, row, why in zip(new, rows, strange, strict=True))
+            self._rows.update(
+                (part, (row, why)) for part, row, why in zip(new, rows, strange, strict=True)
+            )
         place: dict[Part, int] = {}
         parts = [place.setdefault(part, len(place)) for network in networks for part in network]
         ends = np.cumsum([0, *map(len, networks)])
         which = csr_array((np.ones(len(parts)), parts, ends), (len(networks), len(place)))
         features: Doubles = which @ np.array([self._rows[part][0] for part in place])
         features[:, 0] = 1.0  # the network itself
-        return features, [next((why for part in network if (why := self._rows[part][1])), "") for network in networks]
+        return features, [
+            next((why for part in network if (why := self._rows[part][1])), "")
+            for network in networks
+        ]
 
 
 class Columns(Kernel):  # type: ignore[misc]

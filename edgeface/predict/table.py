@@ -1,14 +1,17 @@
-"""Measured latency of many Architectures in one setting: what :mod:`edgeface.predict.model` learns from.
+"""Measured latency of many Architectures in one setting: what :mod:`edgeface.predict.model` learns
+from.
 
-Networks are measured in groups by the protocol of every other figure (:mod:`edgeface.latency.session`), two runs of
-each a round and many rounds, so that a round is over in a fraction of a second: what slows a shared machine lasts about
-as long, and slows the networks of a round alike. A run is therefore taken apart into what its network takes and what
-its round did, by Tukey's median polish over the logarithms (Exploratory Data Analysis, 1977, chapter 11)::
+Networks are measured in groups by the protocol of every other figure
+(:mod:`edgeface.latency.session`), two runs of each a round and many rounds, so that a round is over
+in a fraction of a second: what slows a shared machine lasts about as long, and slows the networks
+of a round alike. A run is therefore taken apart into what its network takes and what its round did,
+by Tukey's median polish over the logarithms (Exploratory Data Analysis, 1977, chapter 11)::
 
     log ms[network, round] = own[network] + disturbance[round] + rest
 
-and a record keeps own[network] - own[reference], where the reference is a network of the zoo that is in every group. In
-an hour in which medians of the same network differed by 16 %, these ratios differed by 2.4 %.
+and a record keeps own[network] - own[reference], where the reference is a network of the zoo that
+is in every group. In an hour in which medians of the same network differed by 16 %, these ratios
+differed by 2.4 %.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ MAX_TABLE_BYTES = 64 << 20
 AGAIN = "measure it with: python -m benchmarks.latency_model --measure"
 REFERENCE = "edgeface-n"
 """the network of the zoo that every group is measured beside"""
-PROTOCOL = Protocol(rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480, time_limit_s=120.0)
+PROTOCOL = Protocol(
+    rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480, time_limit_s=120.0
+)
 """eleven networks and the reference are loaded at once"""
 MAX_INTERVAL = 0.10
 """width of the 95 % interval of a ratio that may be quoted"""
@@ -59,7 +64,8 @@ Dropped = Callable[[Architecture, str], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a latency depends on beside the Architecture. Raises OptionError for a combination that is off."""
+    """What a latency depends on beside the Architecture. Raises OptionError for a combination that
+    is off."""
 
     device: str = "local"
     target: str = "openvino"
@@ -77,8 +83,10 @@ class Setting:
             raise OptionError(f"--threads must be 1 or more, got {self.threads}")
 
     def __str__(self) -> str:
-        return (f"{self.target} {self.precision}, {self.width}x{self.height}, {self.threads} "
-                f"thread{'s' * (self.threads > 1)}, {self.device}")
+        return (
+            f"{self.target} {self.precision}, {self.width}x{self.height}, {self.threads} "
+            f"thread{'s' * (self.threads > 1)}, {self.device}"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,10 @@ class Record:
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.ratio <= self.high:
-            raise ValueError(f"the ratio {self.ratio} does not lie between its bounds {self.low} and {self.high}, or "
-                             "is not positive")
+            raise ValueError(
+                f"the ratio {self.ratio} does not lie between its bounds {self.low} and"
+                f" {self.high}, or is not positive"
+            )
 
     @property
     def width(self) -> float:
@@ -111,7 +121,10 @@ class Record:
         """Why the figure must not be quoted; empty: it may."""
         if self.width <= MAX_INTERVAL:
             return self.wrong
-        return (*self.wrong, f"interval too wide: {self.width:.0%} of the ratio (at most {MAX_INTERVAL:.0%})")
+        return (
+            *self.wrong,
+            f"interval too wide: {self.width:.0%} of the ratio (at most {MAX_INTERVAL:.0%})",
+        )
 
     @property
     def valid(self) -> bool:
@@ -120,19 +133,24 @@ class Record:
 
     @property
     def teaches(self) -> bool:
-        """May a model learn from it? A wide interval counts for less there, so it does not forbid that."""
+        """May a model learn from it? A wide interval counts for less there, so it does not forbid
+        that."""
         return not self.wrong and self.width <= MAX_TEACHING
 
     def with_session(self, other: Record) -> Record:
-        """This network, measured once more: logarithms of the ratios are averaged, weighted by their precision."""
+        """This network, measured once more: logarithms of the ratios are averaged, weighted by
+        their precision."""
         if self.wrong or other.wrong:
             return self if other.wrong else other
         spreads = [max(math.log(r.high / r.low) / 2, 1e-6) for r in (self, other)]
         weights = [spread**-2 for spread in spreads]
-        mean = math.fsum(w * math.log(r.ratio) for w, r in zip(weights, (self, other), strict=True)) / sum(weights)
+        mean = math.fsum(
+            w * math.log(r.ratio) for w, r in zip(weights, (self, other), strict=True)
+        ) / sum(weights)
         spread = sum(weights) ** -0.5
-        return dataclasses.replace(other, ratio=math.exp(mean), low=math.exp(mean - spread),
-                                   high=math.exp(mean + spread))
+        return dataclasses.replace(
+            other, ratio=math.exp(mean), low=math.exp(mean - spread), high=math.exp(mean + spread)
+        )
 
 
 @dataclass(frozen=True)
@@ -184,17 +202,25 @@ class LatencyTable:
         return dataclasses.replace(self, records=tuple(kept.values()))
 
     def joined(self, other: LatencyTable) -> LatencyTable:
-        """Both tables in one. Raises DataError unless they are of one setting, processor and runtime."""
+        """Both tables in one. Raises DataError unless they are of one setting, processor and
+        runtime."""
         if (self.setting, self.cpu, self.runtime) != (other.setting, other.cpu, other.runtime):
-            raise DataError(f"the table was measured on {self.cpu} with {self.runtime} ({self.setting}), this is "
-                            f"{other.cpu} with {other.runtime} ({other.setting}): begin another table")
-        return dataclasses.replace(self.with_records(other.records), reference_ms=self.reference_ms
-                                   + other.reference_ms, device_s=round(self.device_s + other.device_s, 1))
+            raise DataError(
+                f"the table was measured on {self.cpu} with {self.runtime} ({self.setting}), this"
+                f" is {other.cpu} with {other.runtime} ({other.setting}): begin another table"
+            )
+        return dataclasses.replace(
+            self.with_records(other.records),
+            reference_ms=self.reference_ms + other.reference_ms,
+            device_s=round(self.device_s + other.device_s, 1),
+        )
 
     def to_text(self) -> str:
         """JSON, one record a line."""
         data = to_fields(self)
-        records = ",\n".join(json.dumps(record, separators=(",", ":")) for record in data.pop("records"))
+        records = ",\n".join(
+            json.dumps(record, separators=(",", ":")) for record in data.pop("records")
+        )
         return f'{json.dumps(data)[:-1]}, "records": [\n{records}\n]}}\n'
 
     @classmethod
@@ -207,8 +233,10 @@ class LatencyTable:
         except EdgefaceError as error:
             raise DataError(f"{where} is not a latency table: {error}; {AGAIN}") from None
         if table.format_version != FORMAT_VERSION:
-            raise DataError(f"{where}: format_version {table.format_version} is not one this edgeface reads "
-                            f"({FORMAT_VERSION}); {AGAIN}")
+            raise DataError(
+                f"{where}: format_version {table.format_version} is not one this edgeface reads "
+                f"({FORMAT_VERSION}); {AGAIN}"
+            )
         return table
 
     def save(self, path: Path | str) -> None:
@@ -222,7 +250,9 @@ class LatencyTable:
         path = Path(path)
         try:
             if path.stat().st_size > MAX_TABLE_BYTES:
-                raise DataError(f"{path} is larger than {MAX_TABLE_BYTES >> 20} MiB: not a latency table")
+                raise DataError(
+                    f"{path} is larger than {MAX_TABLE_BYTES >> 20} MiB: not a latency table"
+                )
             text = path.read_bytes().decode("utf-8")
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}; {AGAIN}") from None
@@ -250,25 +280,35 @@ def measure(
 ) -> LatencyTable:
     """Measure what ``table`` has no valid record of; return it with the new records.
 
-    bundles: folder where files are made, and kept for the next time. again: measure what has a record, too. grown:
-    called after each group with the table so far, to save it; whoever is interrupted then loses one group. dropped:
-    called for a network that cannot be made or measured; without it, the first one raises. Raises DeviceError where
-    there is nothing to return, DataError where device or runtime are not those of ``table``.
+    bundles: folder where files are made, and kept for the next time. again: measure what has a
+    record, too. grown: called after each group with the table so far, to save it; whoever is
+    interrupted then loses one group. dropped: called for a network that cannot be made or measured;
+    without it, the first one raises. Raises DeviceError where there is nothing to return, DataError
+    where device or runtime are not those of ``table``.
     """
     todo = [a for a in architectures if again or table is None or table.find(a) is None]
     if not todo:
         assert table is not None
         return table
     reference, paths = get_architecture(REFERENCE), {}
-    made = load_candidate_maker()([reference, *todo], [(setting.target, setting.precision)], setting.width,
-                                  setting.height, bundles, progress)
+    made = load_candidate_maker()(
+        [reference, *todo],
+        [(setting.target, setting.precision)],
+        setting.width,
+        setting.height,
+        bundles,
+        progress,
+    )
     for architecture, outcome in zip([reference, *todo], made, strict=True):
         if isinstance(outcome, str):
             _drop(architecture, outcome, dropped)
         else:
             paths[architecture] = outcome[0]
     if reference not in paths:
-        raise DeviceError(f"the reference network {REFERENCE} cannot be made for {setting.target} {setting.precision}")
+        raise DeviceError(
+            f"the reference network {REFERENCE} cannot be made for {setting.target}"
+            f" {setting.precision}"
+        )
     ready = [a for a in todo if a in paths]
     size = protocol.together - 1
     for start in range(0, len(ready), size):
@@ -276,7 +316,9 @@ def measure(
         if progress:
             progress(f"measuring {setting}", start, len(ready))
         begun = time.monotonic()
-        records = _measure_group(device, group, [paths[a] for a in group], setting, protocol, dropped)
+        records = _measure_group(
+            device, group, [paths[a] for a in group], setting, protocol, dropped
+        )
         table = _extended(table, setting, group, records, time.monotonic() - begun)
         if grown:
             grown(table)
@@ -288,8 +330,11 @@ def measure(
 
 
 def none_measured(setting: Setting, count: int) -> DeviceError:
-    """The error where there is no table after ``count`` networks, and each one's reason was told."""
-    return DeviceError(f"none of {count} networks could be measured ({setting}): the first line above says why")
+    """The error where there is no table after ``count`` networks, and each one's reason was
+    told."""
+    return DeviceError(
+        f"none of {count} networks could be measured ({setting}): the first line above says why"
+    )
 
 
 def _drop(architecture: Architecture, why: str, dropped: Dropped | None) -> None:
@@ -298,8 +343,14 @@ def _drop(architecture: Architecture, why: str, dropped: Dropped | None) -> None
     dropped(architecture, why)
 
 
-def _measure_group(device: Device, group: Sequence[Architecture], paths: Sequence[Path], setting: Setting,
-                   protocol: Protocol, dropped: Dropped | None) -> dict[int, Measurement]:
+def _measure_group(
+    device: Device,
+    group: Sequence[Architecture],
+    paths: Sequence[Path],
+    setting: Setting,
+    protocol: Protocol,
+    dropped: Dropped | None,
+) -> dict[int, Measurement]:
     """Index in the group -> its record."""
     failures: dict[int, str] = {}
 
@@ -315,17 +366,30 @@ def _measure_group(device: Device, group: Sequence[Architecture], paths: Sequenc
     return dict(zip((i for i in range(len(group)) if i not in failures), found, strict=True))
 
 
-def _extended(table: LatencyTable | None, setting: Setting, group: Sequence[Architecture],
-              measured: dict[int, Measurement], device_s: float) -> LatencyTable:
+def _extended(
+    table: LatencyTable | None,
+    setting: Setting,
+    group: Sequence[Architecture],
+    measured: dict[int, Measurement],
+    device_s: float,
+) -> LatencyTable:
     first = next(iter(measured.values()))
-    found = LatencyTable(setting, first.environment.machine.cpu, first.runtime, tuple(_records(group, measured)),
-                         (measured[0].network_ms.median,), round(device_s, 1))
+    found = LatencyTable(
+        setting,
+        first.environment.machine.cpu,
+        first.runtime,
+        tuple(_records(group, measured)),
+        (measured[0].network_ms.median,),
+        round(device_s, 1),
+    )
     return table.joined(found) if table else found
 
 
 def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) -> list[Record]:
     """Of all but the reference, which is the first."""
-    logs = np.log([[samples.min() for samples in m.samples["network"].rounds()] for m in measured.values()])
+    logs = np.log(
+        [[samples.min() for samples in m.samples["network"].rounds()] for m in measured.values()]
+    )
     own, disturbance = polish(logs)
     picks = np.random.default_rng(0).integers(0, logs.shape[1], (RESAMPLES, logs.shape[1]))
     calm = logs - disturbance
@@ -334,10 +398,22 @@ def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) ->
     for row, (index, m) in enumerate(measured.items()):
         if index > 0:
             ratio = float(np.exp(own[row] - own[0]))
-            low, high = (float(v) for v in np.exp(np.quantile(drawn[row] - drawn[0], (0.025, 0.975))))
-            wrong = tuple(reason for reason in m.invalid_reasons if not reason.startswith(MEDIAN_REASONS))
-            records.append(Record(group[index], round(ratio, 5), round(min(low, ratio), 5), round(max(high, ratio), 5),
-                                  m.network_ms.median, wrong))
+            low, high = (
+                float(v) for v in np.exp(np.quantile(drawn[row] - drawn[0], (0.025, 0.975)))
+            )
+            wrong = tuple(
+                reason for reason in m.invalid_reasons if not reason.startswith(MEDIAN_REASONS)
+            )
+            records.append(
+                Record(
+                    group[index],
+                    round(ratio, 5),
+                    round(min(low, ratio), 5),
+                    round(max(high, ratio), 5),
+                    m.network_ms.median,
+                    wrong,
+                )
+            )
     return records
 
 

@@ -9,7 +9,8 @@ __all__ = ["Probe", "TensorInfo", "Tensors", "open_probe"]
 
 
 def open_probe(bundle: Bundle) -> Probe:
-    """Open the model of ``bundle`` with all its tensors in view. Raises what ``open_runner`` raises."""
+    """Open the model of ``bundle`` with all its tensors in view. Raises what ``open_runner``
+    raises."""
     from edgeface.backends import get_backend
 
     probe: Probe = get_backend(bundle.manifest.target).load_probe()(bundle)

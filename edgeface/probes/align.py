@@ -1,4 +1,5 @@
-"""Which tensors of two files of one network are the same: by name, or else by what they hold, in order of execution."""
+"""Which tensors of two files of one network are the same: by name, or else by what they hold, in
+order of execution."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ STRONG = 0.9
 WEAK = 0.5
 """similarity below which two tensors pair up only because nothing else is left"""
 PAIR_BONUS = 0.05
-"""score of a pair with no similarity at all: what comes after a broken layer still has its partner"""
+"""score of a pair with no similarity at all: what comes after a broken layer still has its
+partner"""
 SAMPLES = 4096
 """values of a tensor that similarity is judged by"""
 
@@ -26,7 +28,8 @@ SAMPLES = 4096
 class Side:
     """The tensors of one file and their values on the photo, without later copies of a tensor.
 
-    Constant tensors are kept, and those with NaN: behind a broken layer many are equal and yet no copies.
+    Constant tensors are kept, and those with NaN: behind a broken layer many are equal and yet no
+    copies.
     """
 
     @classmethod
@@ -34,7 +37,9 @@ class Side:
         """Run one image [1, H, W, 3]."""
         return cls(probe.tensors, probe.run(batch), outputs)
 
-    def __init__(self, tensors: Sequence[TensorInfo], values: Tensors, outputs: Mapping[str, str]) -> None:
+    def __init__(
+        self, tensors: Sequence[TensorInfo], values: Tensors, outputs: Mapping[str, str]
+    ) -> None:
         self.values = values
         self.tensors: list[TensorInfo] = []
         seen: set[tuple[tuple[int, ...], bytes]] = set()
@@ -44,8 +49,12 @@ class Side:
             if key not in seen or tensor.name in outputs.values() or _sign(value) is None:
                 seen.add(key)
                 self.tensors.append(tensor)
-        self.outputs = {ours: i for ours, theirs in outputs.items() for i, tensor in enumerate(self.tensors)
-                        if theirs in (tensor.name, tensor.layer)}
+        self.outputs = {
+            ours: i
+            for ours, theirs in outputs.items()
+            for i, tensor in enumerate(self.tensors)
+            if theirs in (tensor.name, tensor.layer)
+        }
         """our output name -> index"""
         self.shapes = [_shape(values[tensor.name]) for tensor in self.tensors]
         self.signs = [_sign(values[tensor.name]) for tensor in self.tensors]
@@ -55,29 +64,40 @@ class Side:
 def align(a: Side, b: Side, tolerance: float) -> list[tuple[int, int]]:
     """(index in A, index in B) of tensors that are the same, in order of A.
 
-    By name if at least half of the tensors have one in common. Otherwise the inputs and the outputs of equal names are
-    pairs, and the rest follows from :func:`monotone`:
+    By name if at least half of the tensors have one in common. Otherwise the inputs and the outputs
+    of equal names are pairs, and the rest follows from :func:`monotone`:
 
-    1. Tensors that are surely the same. The first pass gives the spine, further ones the branches that one runtime
-       executes earlier than the other.
-    2. Similar ones anywhere; and, if an output is beyond the tolerance, even unlike ones between the same two pairs of
-       the spine.
+    1. Tensors that are surely the same. The first pass gives the spine, further ones the branches
+      that one runtime executes earlier than the other.
+    2. Similar ones anywhere; and, if an output is beyond the tolerance, even unlike ones between
+      the same two pairs of the spine.
     3. In that case also what is left on branches out of order (:func:`_pair_rest`).
     """
     places = {tensor.name: j for j, tensor in enumerate(b.tensors)}
-    named = [(i, places[tensor.name]) for i, tensor in enumerate(a.tensors) if tensor.name in places]
+    named = [
+        (i, places[tensor.name]) for i, tensor in enumerate(a.tensors) if tensor.name in places
+    ]
     named = [(i, j) for i, j in named if a.shapes[i] == b.shapes[j]]
     if 2 * len(named) >= min(len(a.tensors), len(b.tensors)):
         return named
     pairs = {0: 0} | {i: b.outputs[name] for name, i in a.outputs.items() if name in b.outputs}
     scores = _similarities(a, b)
     sound = all(scores.get(pair, 0.0) >= 1 - tolerance for pair in pairs.items())
-    spine = monotone({pair: score for pair, score in scores.items() if score >= STRONG}, *_left(a, b, pairs))
+    spine = monotone(
+        {pair: score for pair, score in scores.items() if score >= STRONG}, *_left(a, b, pairs)
+    )
     pairs |= dict(spine)
     rows, columns = [i for i, _ in spine], [j for _, j in spine]
-    for least in (STRONG, WEAK if sound else 0.0):  # an error that reaches no output is no error but a wrong pair
-        allowed = {(i, j): score for (i, j), score in scores.items() if score >= least
-                   and (score >= WEAK or bisect.bisect(rows, i) == bisect.bisect(columns, j))}
+    for least in (
+        STRONG,
+        WEAK if sound else 0.0,
+    ):  # an error that reaches no output is no error but a wrong pair
+        allowed = {
+            (i, j): score
+            for (i, j), score in scores.items()
+            if score >= least
+            and (score >= WEAK or bisect.bisect(rows, i) == bisect.bisect(columns, j))
+        }
         while more := monotone(allowed, *_left(a, b, pairs)):
             pairs |= dict(more)
     return sorted((pairs if sound else pairs | _pair_rest(a, b, pairs)).items())
@@ -86,7 +106,10 @@ def align(a: Side, b: Side, tolerance: float) -> list[tuple[int, int]]:
 def _left(a: Side, b: Side, pairs: Mapping[int, int]) -> tuple[list[int], list[int]]:
     """Indices in A and in B that are in no pair."""
     taken = set(pairs.values())
-    return ([i for i in range(len(a.tensors)) if i not in pairs], [j for j in range(len(b.tensors)) if j not in taken])
+    return (
+        [i for i in range(len(a.tensors)) if i not in pairs],
+        [j for j in range(len(b.tensors)) if j not in taken],
+    )
 
 
 def _pair_rest(a: Side, b: Side, pairs: Mapping[int, int]) -> dict[int, int]:
@@ -95,13 +118,21 @@ def _pair_rest(a: Side, b: Side, pairs: Mapping[int, int]) -> dict[int, int]:
     for place, (side, indices) in enumerate(zip((a, b), _left(a, b, pairs), strict=True)):
         for i in indices:
             kinds.setdefault((side.shapes[i], bool(side.signs[i])), ([], []))[place].append(i)
-    return {i: j for rows, columns in kinds.values() if len(rows) == len(columns)
-            for i, j in zip(rows, columns, strict=True)}
+    return {
+        i: j
+        for rows, columns in kinds.values()
+        if len(rows) == len(columns)
+        for i, j in zip(rows, columns, strict=True)
+    }
 
 
-def monotone(scores: Mapping[tuple[int, int], float], rows: Sequence[int], columns: Sequence[int],
-             ) -> list[tuple[int, int]]:
-    """Pairs (row, column), both increasing, whose scores add up to the most (Needleman and Wunsch, 1970).
+def monotone(
+    scores: Mapping[tuple[int, int], float],
+    rows: Sequence[int],
+    columns: Sequence[int],
+) -> list[tuple[int, int]]:
+    """Pairs (row, column), both increasing, whose scores add up to the most (Needleman and Wunsch,
+    1970).
 
     ``scores``: of the pairs that are allowed; each adds :data:`PAIR_BONUS`.
     """
@@ -130,7 +161,8 @@ def _shape(value: Floats) -> tuple[int, ...]:
 
 
 def _sign(value: Floats) -> bool | None:
-    """Are there negative values? Tells a convolution from the ReLU behind it. None of a constant and where NaN is."""
+    """Are there negative values? Tells a convolution from the ReLU behind it. None of a constant
+    and where NaN is."""
     low, high = float(value.min()), float(value.max())
     return low < 0 if math.isfinite(low) and low != high else None
 
@@ -159,4 +191,8 @@ def _similarity(x: Doubles, y: Doubles) -> float:
         scale, error = max(float(x.std()), float(y.std())), float(np.sqrt(np.mean((x - y) ** 2)))
     if error == 0:
         return 1.0
-    return float(np.clip(1 - error / scale, 0, 1)) if scale > 0 and math.isfinite(error / scale) else 0.0
+    return (
+        float(np.clip(1 - error / scale, 0, 1))
+        if scale > 0 and math.isfinite(error / scale)
+        else 0.0
+    )

@@ -1,4 +1,5 @@
-"""Probe: every intermediate tensor of a model file, for calibration and for finding where two files part."""
+"""Probe: every intermediate tensor of a model file, for calibration and for finding where two files
+part."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class TensorInfo:
 
 
 class Probe(ABC):
-    """A model file opened so that nothing inside is hidden: slower than a Runner, same arithmetic as far as possible.
+    """A model file opened so that nothing inside is hidden: slower than a Runner, same arithmetic
+    as far as possible.
 
     Runs on one thread in float32 (parity settings). Close it, or use it in a ``with`` block.
     """
@@ -39,14 +41,16 @@ class Probe(ABC):
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.tensors: tuple[TensorInfo, ...] = ()
-        """the input first, then in order of execution, the outputs among them; only float and int8 activations, no
-        weights and no shapes"""
+        """the input first, then in order of execution, the outputs among them; only float and int8
+        activations, no weights and no shapes"""
 
     @abstractmethod
     def run(self, image: NDArray[np.uint8]) -> Tensors:
-        """uint8 RGB [1, H, W, 3] -> float32 NHWC (or whatever shape the tensor has, channels last) by tensor name.
+        """uint8 RGB [1, H, W, 3] -> float32 NHWC (or whatever shape the tensor has, channels last)
+        by tensor name.
 
-        int8 tensors are dequantised with the file's own scale and zero point. The arrays are the caller's to keep.
+        int8 tensors are dequantised with the file's own scale and zero point. The arrays are the
+        caller's to keep.
         """
 
     @abstractmethod
@@ -57,6 +61,9 @@ class Probe(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()

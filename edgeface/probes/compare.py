@@ -1,15 +1,17 @@
 """Where two files of one network part: every tensor of both, side by side, on one photo.
 
-Both are opened with all their tensors in view (:mod:`edgeface.probes`) and see the same letterboxed photo. Files
-whose tensors have the same names (one target, or OpenVINO and the ONNX it was made from) are paired by name. Others are
-aligned: tensors pair up in order of execution, where shape and sign agree, so that similarity adds up to the most. ::
+Both are opened with all their tensors in view (:mod:`edgeface.probes`) and see the same letterboxed
+photo. Files whose tensors have the same names (one target, or OpenVINO and the ONNX it was made
+from) are paired by name. Others are aligned: tensors pair up in order of execution, where shape and
+sign agree, so that similarity adds up to the most. ::
 
     A  conv ---- relu ---- conv ---- add ---- relu          of ONNX: one operator each
                   |         |                  |
     B       conv + relu -- conv -------- add + relu         of TFLite: fused, so some of A stay without a partner
 
-Per pair: the largest absolute difference, the relative RMS = rms(A - B) / std(A), and the signal-to-noise ratio
-10 log10(sum A^2 / sum (A - B)^2) in dB. The files part at the first pair whose relative RMS exceeds the tolerance:
+Per pair: the largest absolute difference, the relative RMS = rms(A - B) / std(A), and the
+signal-to-noise ratio 10 log10(sum A^2 / sum (A - B)^2) in dB. The files part at the first pair
+whose relative RMS exceeds the tolerance:
 
 =========================  ====  ====================================================================================
 files                      tol.  because
@@ -19,10 +21,11 @@ fp16 with fp32 or fp16     1e-2  weights are rounded by up to 2^-11: 2e-3 at mos
 int8 with anything         0.3   256 levels per tensor: 0.1 in most layers, 0.24 at most in heads that see no face
 =========================  ====  ====================================================================================
 
-("At most" is of edgeface-n and four published networks on 25 development photos; at 0.1 a sound int8 file parts on 22.)
+("At most" is of edgeface-n and four published networks on 25 development photos; at 0.1 a sound
+int8 file parts on 22.)
 
-Errors of INT8 grow layer by layer, so that the first excess says little about its cause: the pair that raises the error
-most above all pairs before it is named as well.
+Errors of INT8 grow layer by layer, so that the first excess says little about its cause: the pair
+that raises the error most above all pairs before it is named as well.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ from edgeface.types import Floats
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.3}
 """precision of the coarser file -> default tolerance"""
 
+
 @dataclass(frozen=True)
 class Pair:
     """One tensor of A and its partner in B."""
@@ -67,8 +71,12 @@ class Pair:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; a figure that is not finite is None."""
         return {
-            "a": vars(self.a), "b": vars(self.b), "shape": list(self.shape), "max_abs": _finite(self.max_abs),
-            "rel_rms": _finite(self.rel_rms), "snr_db": _finite(self.snr_db),
+            "a": vars(self.a),
+            "b": vars(self.b),
+            "shape": list(self.shape),
+            "max_abs": _finite(self.max_abs),
+            "rel_rms": _finite(self.rel_rms),
+            "snr_db": _finite(self.snr_db),
         }
 
 
@@ -89,11 +97,14 @@ class Comparison:
     @property
     def parting(self) -> int | None:
         """Index of the first pair beyond the tolerance; None if there is none."""
-        return next((i for i, pair in enumerate(self.pairs) if not pair.rel_rms <= self.tolerance), None)
+        return next(
+            (i for i, pair in enumerate(self.pairs) if not pair.rel_rms <= self.tolerance), None
+        )
 
     @property
     def jump(self) -> int | None:
-        """Index of the pair that raises the error most above all pairs before it; None if all pairs are equal."""
+        """Index of the pair that raises the error most above all pairs before it; None if all pairs
+        are equal."""
         before, best, found = 0.0, 0.0, None
         for i, pair in enumerate(self.pairs):
             if pair.rel_rms - before > best:
@@ -108,33 +119,57 @@ class Comparison:
         return max((pair.rel_rms for pair in self.pairs[:index]), default=0.0)
 
     def sentences(self) -> list[str]:
-        """What was found, for a reader: where they part or that they agree, the largest jump, what has no partner."""
+        """What was found, for a reader: where they part or that they agree, the largest jump, what
+        has no partner."""
         lines = []
         if self.parting is None:
             worst = max(self.pairs, key=lambda pair: pair.rel_rms)
-            lines.append(f"A and B agree: {len(self.pairs)} tensors within {self.tolerance:g}, the largest relative "
-                         f"RMS is {worst.rel_rms:.3g} at {_both(worst)}")
+            lines.append(
+                f"A and B agree: {len(self.pairs)} tensors within {self.tolerance:g}, the largest"
+                f" relative RMS is {worst.rel_rms:.3g} at {_both(worst)}"
+            )
         else:
             pair = self.pairs[self.parting]
-            lines.append(f"A and B part at {_both(pair)}: relative RMS {pair.rel_rms:.3g}, tolerance "
-                         f"{self.tolerance:g}, {self.before(self.parting):.3g} at most before it")
-        if self.jump is not None and self.pairs[self.jump].rel_rms > self.tolerance / 10:  # else it is noise
+            lines.append(
+                f"A and B part at {_both(pair)}: relative RMS {pair.rel_rms:.3g}, tolerance "
+                f"{self.tolerance:g}, {self.before(self.parting):.3g} at most before it"
+            )
+        if (
+            self.jump is not None and self.pairs[self.jump].rel_rms > self.tolerance / 10
+        ):  # else it is noise
             pair = self.pairs[self.jump]
-            lines.append(f"largest jump: {_both(pair)}, from {self.before(self.jump):.3g} to {pair.rel_rms:.3g}")
+            lines.append(
+                f"largest jump: {_both(pair)}, from {self.before(self.jump):.3g} to"
+                f" {pair.rel_rms:.3g}"
+            )
         if self.alone_a or self.alone_b:
-            lines.append(f"not compared, because the other file has no such tensor: {len(self.alone_a)} of A, "
-                         f"{len(self.alone_b)} of B")
+            lines.append(
+                f"not compared, because the other file has no such tensor: {len(self.alone_a)} of"
+                f" A, {len(self.alone_b)} of B"
+            )
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """The result as ``--format json`` prints it."""
+
         def named(index: int | None) -> dict[str, Any] | None:
-            return None if index is None else {"index": index, **self.pairs[index].to_json(),
-                                               "rel_rms_before": _finite(self.before(index))}
+            return (
+                None
+                if index is None
+                else {
+                    "index": index,
+                    **self.pairs[index].to_json(),
+                    "rel_rms_before": _finite(self.before(index)),
+                }
+            )
 
         return {
-            "a": self.a, "b": self.b, "tolerance": self.tolerance, "equal": self.parting is None,
-            "parting": named(self.parting), "largest_jump": named(self.jump),
+            "a": self.a,
+            "b": self.b,
+            "tolerance": self.tolerance,
+            "equal": self.parting is None,
+            "parting": named(self.parting),
+            "largest_jump": named(self.jump),
             "alone": {"a": list(self.alone_a), "b": list(self.alone_b)},
             "pairs": [pair.to_json() for pair in self.pairs],
         }
@@ -160,13 +195,21 @@ class Subject:
         """An exported file."""
         manifest = bundle.manifest
         size = (manifest.input.width, manifest.input.height)
-        return cls(bundle.path.resolve().name, manifest.model, manifest.architecture,
-                   None if manifest.input.dynamic else size, size, manifest.precision, manifest.outputs,
-                   lambda: open_probe(bundle))
+        return cls(
+            bundle.path.resolve().name,
+            manifest.model,
+            manifest.architecture,
+            None if manifest.input.dynamic else size,
+            size,
+            manifest.precision,
+            manifest.outputs,
+            lambda: open_probe(bundle),
+        )
 
     @classmethod
     def find(cls, name: Path | str) -> Subject:
-        """The Bundle in the folder ``name``, or the network of that zoo name or weights file, run by torch.
+        """The Bundle in the folder ``name``, or the network of that zoo name or weights file, run
+        by torch.
 
         Raises BundleError, ModelError.
         """
@@ -174,18 +217,29 @@ class Subject:
 
         path = Path(name)
         if path.is_dir() or not zoo.is_network(name):
-            return cls.of_bundle(Bundle.open(path, verify=False))  # the probe checks the bytes it loads
+            return cls.of_bundle(
+                Bundle.open(path, verify=False)
+            )  # the probe checks the bytes it loads
         architecture = zoo.resolve(name).architecture
-        return cls(f"{name} in torch", architecture.name, architecture, None, (640, 480), "fp32",
-                   {output: output for output in head_layout(architecture).output_names},
-                   lambda: _torch_probe(str(name)))
+        return cls(
+            f"{name} in torch",
+            architecture.name,
+            architecture,
+            None,
+            (640, 480),
+            "fp32",
+            {output: output for output in head_layout(architecture).output_names},
+            lambda: _torch_probe(str(name)),
+        )
 
 
-def compare(a: Subject, b: Subject, image: NDArray[np.uint8], tolerance: float | None = None) -> Comparison:
+def compare(
+    a: Subject, b: Subject, image: NDArray[np.uint8], tolerance: float | None = None
+) -> Comparison:
     """Run ``image`` (uint8 RGB [H, W, 3], any size) through both and pair their tensors.
 
-    tolerance: relative RMS; None takes that of :data:`TOLERANCES`. Raises OptionError for two networks, for two sizes
-    and for a tolerance that is none, and what opening a probe raises.
+    tolerance: relative RMS; None takes that of :data:`TOLERANCES`. Raises OptionError for two
+    networks, for two sizes and for a tolerance that is none, and what opening a probe raises.
     """
     if tolerance is None:
         tolerance = max(TOLERANCES[subject.precision] for subject in (a, b))
@@ -194,25 +248,38 @@ def compare(a: Subject, b: Subject, image: NDArray[np.uint8], tolerance: float |
     _check_same_network(a, b)
     batch = letterbox(image, *_common_size(a, b))[0][None]
     with a.open() as probe_a, b.open() as probe_b:
-        return compare_sides(a.label, Side.look(probe_a, batch, a.outputs),
-                             b.label, Side.look(probe_b, batch, b.outputs), tolerance)
+        return compare_sides(
+            a.label,
+            Side.look(probe_a, batch, a.outputs),
+            b.label,
+            Side.look(probe_b, batch, b.outputs),
+            tolerance,
+        )
 
 
 def compare_sides(label_a: str, a: Side, label_b: str, b: Side, tolerance: float) -> Comparison:
     """Pair the tensors of two sides and measure the pairs."""
     matched = align(a, b, tolerance)
-    pairs = tuple(_measure(a.tensors[i], b.tensors[j], a.values[a.tensors[i].name], b.values[b.tensors[j].name])
-                  for i, j in matched)
+    pairs = tuple(
+        _measure(
+            a.tensors[i], b.tensors[j], a.values[a.tensors[i].name], b.values[b.tensors[j].name]
+        )
+        for i, j in matched
+    )
     partners_a, partners_b = {i for i, _ in matched}, {j for _, j in matched}
     return Comparison(
-        label_a, label_b, tolerance, pairs,
+        label_a,
+        label_b,
+        tolerance,
+        pairs,
         tuple(t.layer for i, t in enumerate(a.tensors) if i not in partners_a),
         tuple(t.layer for j, t in enumerate(b.tensors) if j not in partners_b),
     )
 
 
 def plot_comparison(path: Path | str, comparison: Comparison) -> None:
-    """Write a PNG: relative RMS of every pair in order, the tolerance, and the parting tensor with its name.
+    """Write a PNG: relative RMS of every pair in order, the tolerance, and the parting tensor with
+    its name.
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
@@ -221,20 +288,37 @@ def plot_comparison(path: Path | str, comparison: Comparison) -> None:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "eval", "drawing the comparison") from error
     errors = np.array([pair.rel_rms for pair in comparison.pairs])
-    top = max(1e-7, 10 * comparison.tolerance, 2 * float(errors[np.isfinite(errors)].max(initial=0)))
-    errors = np.clip(np.nan_to_num(errors, nan=top, posinf=top), 1e-8, top)  # a log scale has no zero
+    top = max(
+        1e-7, 10 * comparison.tolerance, 2 * float(errors[np.isfinite(errors)].max(initial=0))
+    )
+    errors = np.clip(
+        np.nan_to_num(errors, nan=top, posinf=top), 1e-8, top
+    )  # a log scale has no zero
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     axes.semilogy(errors, ".-", lw=0.8, label="relative RMS, at least 1e-8")
-    axes.axhline(comparison.tolerance, color="tab:gray", ls="--", lw=1, label=f"tolerance {comparison.tolerance:g}")
-    marks = [("largest jump", comparison.jump, "tab:orange", "^"), ("they part", comparison.parting, "tab:red", "o")]
+    axes.axhline(
+        comparison.tolerance,
+        color="tab:gray",
+        ls="--",
+        lw=1,
+        label=f"tolerance {comparison.tolerance:g}",
+    )
+    marks = [
+        ("largest jump", comparison.jump, "tab:orange", "^"),
+        ("they part", comparison.parting, "tab:red", "o"),
+    ]
     for what, index, colour, marker in marks:
         if index is not None:
             name = comparison.pairs[index].a.layer
-            axes.semilogy(index, errors[index], marker, ms=9, color=colour, label=f"{what}: {name[-60:]}")
+            axes.semilogy(
+                index, errors[index], marker, ms=9, color=colour, label=f"{what}: {name[-60:]}"
+            )
     step = max(1, len(errors) // 40)
     ticks = range(0, len(errors), step)
-    axes.set_xticks(ticks, [comparison.pairs[i].a.layer[-28:] for i in ticks], rotation=90, fontsize=6)
+    axes.set_xticks(
+        ticks, [comparison.pairs[i].a.layer[-28:] for i in ticks], rotation=90, fontsize=6
+    )
     axes.set(ylabel="rms(A - B) / std(A)", ylim=(5e-9, 2 * top))
     axes.set_title(f"A: {comparison.a}\nB: {comparison.b}", fontsize=9)
     axes.grid(alpha=0.3)
@@ -251,16 +335,24 @@ def _torch_probe(name: str) -> Probe:
 
 def _check_same_network(a: Subject, b: Subject) -> None:
     if a.model != b.model:
-        raise OptionError(f"A is {a.model} and B is {b.model}: two networks share no tensors: compare files of one")
+        raise OptionError(
+            f"A is {a.model} and B is {b.model}: two networks share no tensors: compare files"
+            " of one"
+        )
     if a.architecture != b.architecture:
-        raise OptionError(f"A and B are both called {a.model} but have different architectures: compare files that "
-                          "were exported from one network")
+        raise OptionError(
+            f"A and B are both called {a.model} but have different architectures: compare files"
+            " that were exported from one network"
+        )
 
 
 def _common_size(a: Subject, b: Subject) -> tuple[int, int]:
     """(width, height) that both take; a file of any size takes the other's."""
     if a.size and b.size and a.size != b.size:
-        raise OptionError(f"A takes {a.size[0]}x{a.size[1]} px and B {b.size[0]}x{b.size[1]}: export both at one size")
+        raise OptionError(
+            f"A takes {a.size[0]}x{a.size[1]} px and B {b.size[0]}x{b.size[1]}: export both at one"
+            " size"
+        )
     return a.size or b.size or a.default_size
 
 
@@ -268,15 +360,27 @@ def _measure(a: TensorInfo, b: TensorInfo, x: Floats, y: Floats) -> Pair:
     first, second = (value.astype(np.float64).ravel() for value in (x, y))
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         same = np.array_equal(first, second, equal_nan=True)
-        return Pair(a, b, x.shape, 0.0 if same else math.inf, 0.0 if same else math.inf,
-                    math.inf if same else -math.inf)
+        return Pair(
+            a,
+            b,
+            x.shape,
+            0.0 if same else math.inf,
+            0.0 if same else math.inf,
+            math.inf if same else -math.inf,
+        )
     error = first - second
     noise, power = float(np.mean(error**2)), float(np.mean(first**2))
     if noise == 0:
         return Pair(a, b, x.shape, 0.0, 0.0, math.inf)
     scale = float(first.std()) or math.sqrt(power)  # a constant tensor is measured by its size
-    return Pair(a, b, x.shape, float(np.abs(error).max()), math.sqrt(noise) / scale if scale else math.inf,
-                10 * math.log10(power / noise) if power else -math.inf)
+    return Pair(
+        a,
+        b,
+        x.shape,
+        float(np.abs(error).max()),
+        math.sqrt(noise) / scale if scale else math.inf,
+        10 * math.log10(power / noise) if power else -math.inf,
+    )
 
 
 def _both(pair: Pair) -> str:

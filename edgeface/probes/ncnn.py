@@ -27,7 +27,9 @@ class NcnnProbe(Probe):
 
     def run(self, image: NDArray[np.uint8]) -> Tensors:
         if self._closed:
-            raise RunnerClosedError(f"the probe of {self.bundle.manifest.model} is closed: open it again")
+            raise RunnerClosedError(
+                f"the probe of {self.bundle.manifest.model} is closed: open it again"
+            )
         check_size(self._model, self.bundle.manifest, image.shape[2], image.shape[1])
         extractor = self._net.create_extractor()
         # Else each activation is freed or overwritten by the layer that reads it.
@@ -45,13 +47,21 @@ class NcnnProbe(Probe):
         value = fetch(extractor, name)
         if name in self._scales:
             value /= self._scales[name]
-        return np.ascontiguousarray(value.transpose(1, 2, 0))[None] if value.ndim == 3 else value[None]
+        return (
+            np.ascontiguousarray(value.transpose(1, 2, 0))[None] if value.ndim == 3 else value[None]
+        )
 
 
 def _tensors(model: NcnnModel) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(layer.tops[0], layer.name, layer.type) for layer in model.layers if layer.type != "Split")
+    return tuple(
+        TensorInfo(layer.tops[0], layer.name, layer.type)
+        for layer in model.layers
+        if layer.type != "Split"
+    )
 
 
 def _scales(model: NcnnModel) -> dict[str, np.float32]:
     """8-bit blob -> quantised value / real value."""
-    return {layer.tops[0]: layer.weights["top_scale"][0] for layer in model.layers if layer.requantises}
+    return {
+        layer.tops[0]: layer.weights["top_scale"][0] for layer in model.layers if layer.requantises
+    }

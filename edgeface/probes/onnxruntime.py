@@ -32,9 +32,9 @@ class _Watched:
 class OnnxRuntimeProbe(Probe):
     """All activations of a Bundle of target ``onnx``.
 
-    In an INT8 file (QuantizeLinear and DequantizeLinear around each layer) a tensor is reported under the name that it
-    has in the float file, with the value that the next layer sees. What is read there is the int8 tensor itself, so
-    that ONNX Runtime still computes in int8.
+    In an INT8 file (QuantizeLinear and DequantizeLinear around each layer) a tensor is reported
+    under the name that it has in the float file, with the value that the next layer sees. What is
+    read there is the int8 tensor itself, so that ONNX Runtime still computes in int8.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -51,8 +51,11 @@ class OnnxRuntimeProbe(Probe):
             for source in dict.fromkeys(w.source for w in self._watched):
                 if source not in known and source != bundle.manifest.input.name:
                     model.graph.output.append(onnx.ValueInfoProto(name=source))
-            self._session = ort.InferenceSession(model.SerializeToString(), session_options(ort, 1),
-                                                 providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                model.SerializeToString(),
+                session_options(ort, 1),
+                providers=["CPUExecutionProvider"],
+            )
         except Exception as error:  # onnx and onnxruntime share no base class but this
             raise load_failed(bundle, error) from None
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
@@ -63,8 +66,13 @@ class OnnxRuntimeProbe(Probe):
         spec = self.bundle.manifest.input
         fed = to_tensor(image, spec.layout)
         names = [o.name for o in self._session.get_outputs()]
-        found = dict(zip(names, self._session.run(names, {spec.name: fed}), strict=True)) | {spec.name: fed}
-        return {w.info.name: _channels_last(_dequantized(w, found[w.source]), spec.layout) for w in self._watched}
+        found = dict(zip(names, self._session.run(names, {spec.name: fed}), strict=True)) | {
+            spec.name: fed
+        }
+        return {
+            w.info.name: _channels_last(_dequantized(w, found[w.source]), spec.layout)
+            for w in self._watched
+        }
 
     def close(self) -> None:
         self._session = None
@@ -87,10 +95,14 @@ def _watched(model: Any) -> Iterator[_Watched]:
             continue  # reported as the tensor that they round
         for name in node.output:
             if name in floats:
-                yield _watch(TensorInfo(name, node.name, node.op_type), name, rounded, constants, graph)
+                yield _watch(
+                    TensorInfo(name, node.name, node.op_type), name, rounded, constants, graph
+                )
 
 
-def _watch(info: TensorInfo, name: str, rounded: dict[str, Any], constants: dict[str, Any], graph: Any) -> _Watched:
+def _watch(
+    info: TensorInfo, name: str, rounded: dict[str, Any], constants: dict[str, Any], graph: Any
+) -> _Watched:
     """How to read tensor ``name``: as it is, or as the int8 tensor that it is rounded to."""
     from onnx import numpy_helper
 
@@ -100,7 +112,11 @@ def _watch(info: TensorInfo, name: str, rounded: dict[str, Any], constants: dict
     scale, zero_point = (numpy_helper.to_array(constants[key]) for key in quantize.input[1:3])
     outputs = {value.name for value in graph.output}
     for node in graph.node:  # an output of the graph gave its name to what is dequantised from it
-        if node.op_type == "DequantizeLinear" and node.input[0] == quantize.output[0] and node.output[0] in outputs:
+        if (
+            node.op_type == "DequantizeLinear"
+            and node.input[0] == quantize.output[0]
+            and node.output[0] in outputs
+        ):
             info = TensorInfo(node.output[0], info.layer, info.operator)
     return _Watched(info, quantize.output[0], scale, zero_point)
 

@@ -22,8 +22,9 @@ _SKIPPED = ("Constant", "Parameter", "Result", "FakeQuantize")
 class OpenVinoProbe(Probe):
     """All activations of a Bundle of target ``openvino``.
 
-    Tensors and layers have the names of the ONNX file that the model was made from. A convolution and the addition of
-    its bias are one layer. In an INT8 file a tensor that FakeQuantize rounds is reported rounded, under its own name.
+    Tensors and layers have the names of the ONNX file that the model was made from. A convolution
+    and the addition of its bias are one layer. In an INT8 file a tensor that FakeQuantize rounds is
+    reported rounded, under its own name.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -42,15 +43,18 @@ class OpenVinoProbe(Probe):
     def run(self, image: NDArray[np.uint8]) -> Tensors:
         layout = self.bundle.manifest.input.layout
         self._request.infer([to_tensor(image, layout)], share_outputs=True)
-        return {info.name: _channels_last(np.array(self._request.get_output_tensor(i).data), layout)
-                for i, info in enumerate(self.tensors)}
+        return {
+            info.name: _channels_last(np.array(self._request.get_output_tensor(i).data), layout)
+            for i, info in enumerate(self.tensors)
+        }
 
     def close(self) -> None:
         self._request = None
 
 
 def _watched(model: Any) -> Iterator[tuple[TensorInfo, Any]]:
-    """The input, then every float32 activation computed from it, in order: what it is, and the port to read it at."""
+    """The input, then every float32 activation computed from it, in order: what it is, and the port
+    to read it at."""
     (image,) = model.inputs
     name = min(image.get_names())
     yield TensorInfo(name, name, "Input"), _rounded(image)
@@ -63,7 +67,11 @@ def _watched(model: Any) -> Iterator[tuple[TensorInfo, Any]]:
         if node.get_type_name() in _SKIPPED:
             continue
         for port in node.outputs():  # one without a name is inside what ONNX has as one operator
-            if port.get_names() and port.get_element_type().get_type_name() == "f32" and not _fused(port):
+            if (
+                port.get_names()
+                and port.get_element_type().get_type_name() == "f32"
+                and not _fused(port)
+            ):
                 yield _info(node, port), _rounded(port)
 
 
@@ -75,12 +83,16 @@ def _info(node: Any, port: Any) -> TensorInfo:
 
 
 def _adds_bias_next(node: Any) -> bool:
-    """Is ``node`` a convolution that is followed by the addition of a constant and by nothing else?"""
+    """Is ``node`` a convolution that is followed by the addition of a constant and by nothing
+    else?"""
     if node.get_type_name() not in CONVOLUTIONS:
         return False
     consumers = [port.get_node() for port in node.output(0).get_target_inputs()]
-    return (len(consumers) == 1 and consumers[0].get_type_name() == "Add"
-            and consumers[0].input_value(1).get_node().get_type_name() == "Constant")
+    return (
+        len(consumers) == 1
+        and consumers[0].get_type_name() == "Add"
+        and consumers[0].input_value(1).get_node().get_type_name() == "Constant"
+    )
 
 
 def _rounded(port: Any) -> Any:
@@ -95,13 +107,16 @@ def _rounded(port: Any) -> Any:
 def _fused(port: Any) -> bool:
     """Is all that is done with ``port`` an activation function, which FakeQuantize rounds?
 
-    The runtime computes these in one go, in integers. With the tensor in between in view it would not.
+    The runtime computes these in one go, in integers. With the tensor in between in view it would
+    not.
     """
     if _rounded(port) != port:
         return False
     consumers = [used.get_node() for used in port.get_target_inputs()]
-    return all(node.get_type_name() in _ACTIVATIONS and _rounded(node.output(0)) != node.output(0)
-               for node in consumers)
+    return all(
+        node.get_type_name() in _ACTIVATIONS and _rounded(node.output(0)) != node.output(0)
+        for node in consumers
+    )
 
 
 def _channels_last(value: NDArray[np.float32], layout: str) -> NDArray[np.float32]:

@@ -1,4 +1,5 @@
-"""Every tensor of a TFLite file, and short names for the layers that litert-torch names by their whole module path."""
+"""Every tensor of a TFLite file, and short names for the layers that litert-torch names by their
+whole module path."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ _SINGLE = "experimental_disable_delegate_node_fusion"
 
 
 class TFLiteProbe(Probe):
-    """Runs a Bundle of target ``tflite`` one operator at a time, so that each result stays where it can be read.
+    """Runs a Bundle of target ``tflite`` one operator at a time, so that each result stays where it
+    can be read.
 
-    With ai-edge-litert these are the very kernels of :class:`~edgeface.runners.tflite.TFLiteRunner` (XNNPACK, one
-    operator per partition) and the heads are equal bit by bit. Older runtimes cannot split a partition: there XNNPACK
-    is left out, and float results differ by rounding, int8 ones by a few steps.
+    With ai-edge-litert these are the very kernels of :class:`~edgeface.runners.tflite.TFLiteRunner`
+    (XNNPACK, one operator per partition) and the heads are equal bit by bit. Older runtimes cannot
+    split a partition: there XNNPACK is left out, and float results differ by rounding, int8 ones by
+    a few steps.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -38,7 +41,9 @@ class TFLiteProbe(Probe):
         runtime = load_runtime()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that keeping all tensors takes memory
-            self._interpreter, inputs, _ = open_interpreter(bundle, runtime, num_threads=1, **_options(runtime))
+            self._interpreter, inputs, _ = open_interpreter(
+                bundle, runtime, num_threads=1, **_options(runtime)
+            )
         spec = bundle.manifest.input
         self._layout, self._dtype = spec.layout, spec.dtype
         self._input = int(inputs[spec.name]["index"])
@@ -54,18 +59,23 @@ class TFLiteProbe(Probe):
         values: Tensors = {}
         for name, index in self._indices.items():
             value, scales = self._interpreter.get_tensor(index), self._scales[name]
-            values[name] = np.asarray(value, np.float32) if scales is None else dequantize(value, *scales)
+            values[name] = (
+                np.asarray(value, np.float32) if scales is None else dequantize(value, *scales)
+            )
         return values
 
     def close(self) -> None:
         self._interpreter = None
 
     def _list_tensors(self, bundle: Bundle) -> tuple[TensorInfo, ...]:
-        """The input, then what is computed from it: a node fed by constants alone unpacks weights."""
+        """The input, then what is computed from it: a node fed by constants alone unpacks
+        weights."""
         found = [("INPUT", self._input)]
         live = {self._input}
         for node in self._interpreter._get_ops_details():
-            if node["op_name"] != "DELEGATE" and live.intersection(map(int, node["inputs"])):  # delegates come on top
+            if node["op_name"] != "DELEGATE" and live.intersection(
+                map(int, node["inputs"])
+            ):  # delegates come on top
                 live.update(map(int, node["outputs"]))
                 found += [(str(node["op_name"]), int(index)) for index in node["outputs"]]
         kept: list[tuple[str, str]] = []
@@ -76,22 +86,29 @@ class TFLiteProbe(Probe):
                 name = str(detail["name"])
                 self._indices[name] = index
                 scale, zero_point = detail["quantization"]
-                self._scales[name] = (float(scale), float(zero_point)) if detail["dtype"] is np.int8 else None
+                self._scales[name] = (
+                    (float(scale), float(zero_point)) if detail["dtype"] is np.int8 else None
+                )
                 kept.append((name, operator))
         names = ("input", *layer_names(kept[1:]))
-        return tuple(TensorInfo(name, layer, operator) for (name, operator), layer in zip(kept, names, strict=True))
+        return tuple(
+            TensorInfo(name, layer, operator)
+            for (name, operator), layer in zip(kept, names, strict=True)
+        )
 
 
 def layer_names(tensors: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Short, unique, stable names of layers, from (name of the output tensor, operator) in order of execution.
+    """Short, unique, stable names of layers, from (name of the output tensor, operator) in order of
+    execution.
 
     A tensor is named after the modules it comes from, with their classes::
 
         ...edgeface.models.detector.FaceNet_wrapped/edgeface.models.convnet.ConvNet_backbone/
         torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0/torch.nn.modules.conv.Conv2d_conv;1
 
-    The layer is ``backbone.0.0`` if it has weights; ``backbone.0.0.pad`` and the like otherwise. The convolution that
-    computes output ``cls_8`` is ``cls_8``. A name that comes again gets ``:2``.
+    The layer is ``backbone.0.0`` if it has weights; ``backbone.0.0.pad`` and the like otherwise.
+    The convolution that computes output ``cls_8`` is ``cls_8``. A name that comes again gets
+    ``:2``.
     """
     seen: Counter[str] = Counter()
     names = []
@@ -109,7 +126,9 @@ def _module_path(tensor: str) -> str:
     output = _OUTPUT.search(tensor)
     if output:
         return output.group(1)
-    paths = [part for part in tensor.split(";") if "/" in part]  # of fused operators, the last one's comes first
+    paths = [
+        part for part in tensor.split(";") if "/" in part
+    ]  # of fused operators, the last one's comes first
     if not paths:
         return tensor
     steps = [(step, *step.rpartition(".")[2].partition("_")[::2]) for step in paths[0].split("/")]
@@ -125,5 +144,7 @@ def _options(runtime: Runtime) -> dict[str, Any]:
     accepted: Sequence[str] = list(inspect.signature(runtime.interpreter.__init__).parameters)
     if _SINGLE in accepted:
         return {"experimental_preserve_all_tensors": True, _SINGLE: True}
-    return {"experimental_preserve_all_tensors": True,
-            "experimental_op_resolver_type": runtime.resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    return {
+        "experimental_preserve_all_tensors": True,
+        "experimental_op_resolver_type": runtime.resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    }

@@ -1,4 +1,5 @@
-"""Every tensor that a module of the trained network returns: the reference that all files are exported from."""
+"""Every tensor that a module of the trained network returns: the reference that all files are
+exported from."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ SMALLEST = (1, 64, 64, 3)
 
 
 class TorchProbe(Probe):
-    """Runs a network with normalisations folded, as the exporters convert it. There is no file, hence no ``bundle``.
+    """Runs a network with normalisations folded, as the exporters convert it. There is no file,
+    hence no ``bundle``.
 
-    Tensors have the paths of their modules (``backbone.stages.0.1.first``), the outputs their own names. What is
-    computed between modules, such as the sums of a pyramid, is not in view.
+    Tensors have the paths of their modules (``backbone.stages.0.1.first``), the outputs their own
+    names. What is computed between modules, such as the sums of a pyramid, is not in view.
     """
 
     def __init__(self, runner: TorchRunner) -> None:
@@ -38,9 +40,12 @@ class TorchProbe(Probe):
 
     @classmethod
     def open(cls, model: str) -> TorchProbe:
-        """A zoo name or a weights file. Raises ModelError for what has no weights, MissingExtraError without torch."""
+        """A zoo name or a weights file. Raises ModelError for what has no weights,
+        MissingExtraError without torch."""
         if not has_module("torch"):
-            raise MissingExtraError("torch", "zoo", f"looking into {model} by name instead of an exported Bundle")
+            raise MissingExtraError(
+                "torch", "zoo", f"looking into {model} by name instead of an exported Bundle"
+            )
         return cls(TorchRunner.open(model))
 
     def run(self, image: NDArray[np.uint8]) -> Tensors:

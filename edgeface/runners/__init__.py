@@ -11,11 +11,12 @@ __all__ = ["Heads", "Runner", "RunnerClosedError", "open_runner"]
 def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
     """Load the model of ``bundle`` in its runtime, with ``threads`` threads.
 
-    fast: let the runtime use arithmetic of lower precision where the device has it (see ``Backend.fast``); without it
-    float files compute in float32 everywhere, as the parity check did.
+    fast: let the runtime use arithmetic of lower precision where the device has it (see
+    ``Backend.fast``); without it float files compute in float32 everywhere, as the parity check
+    did.
 
-    The bytes that are loaded are the bytes whose SHA-256 was checked. Raises MissingExtraError without the runtime,
-    BundleError for a file that the runtime refuses.
+    The bytes that are loaded are the bytes whose SHA-256 was checked. Raises MissingExtraError
+    without the runtime, BundleError for a file that the runtime refuses.
     """
     from edgeface.backends import get_backend
 

@@ -26,24 +26,32 @@ class RunnerClosedError(EdgefaceError):
 class Runner(ABC):
     """A loaded model: uint8 RGB in, raw head outputs out.
 
-    Not thread-safe: give each thread a runner of its own. Close it, or use it in a ``with`` block, to free the
-    runtime's memory. Subclasses supply :meth:`_run_one` and :meth:`_close`; everything about the input is checked
-    here, so that it is the same everywhere.
+    Not thread-safe: give each thread a runner of its own. Close it, or use it in a ``with`` block,
+    to free the runtime's memory. Subclasses supply :meth:`_run_one` and :meth:`_close`; everything
+    about the input is checked here, so that it is the same everywhere.
     """
 
     def __init__(
-        self, model: str, layout: HeadLayout, input_size: tuple[int, int] | None, runtime: str, threads: int,
+        self,
+        model: str,
+        layout: HeadLayout,
+        input_size: tuple[int, int] | None,
+        runtime: str,
+        threads: int,
         fast: bool = False,
     ) -> None:
         if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-            raise OptionError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+            raise OptionError(
+                f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}"
+            )
         self.model = model
         """name of the model"""
         self.layout = layout
         self.input_size = input_size
         """(width, height) in px, or None: any multiples of ``layout.multiple_px``"""
         self.runtime = runtime + (" (fast)" if fast else "")
-        """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision was allowed"""
+        """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision
+        was allowed"""
         self.threads = threads
         self._closed = False
 
@@ -53,11 +61,12 @@ class Runner(ABC):
         return self.input_size is None
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
-        """uint8 RGB [N, H, W, 3], raw 0-255 -> float32 ``cls_s`` [N, H/s, W/s, A], ``box_s`` [N, H/s, W/s, 4A].
+        """uint8 RGB [N, H, W, 3], raw 0-255 -> float32 ``cls_s`` [N, H/s, W/s, A], ``box_s`` [N,
+        H/s, W/s, 4A].
 
-        And ``kps_s`` [N, H/s, W/s, 10A] of a network with landmarks.
-        Raises ImageError when the batch is not of that type and size, RunnerClosedError after :meth:`close`. The
-        arrays returned are the caller's to keep.
+        And ``kps_s`` [N, H/s, W/s, 10A] of a network with landmarks. Raises ImageError when the
+        batch is not of that type and size, RunnerClosedError after :meth:`close`. The arrays
+        returned are the caller's to keep.
         """
         if self._closed:
             raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
@@ -65,7 +74,10 @@ class Runner(ABC):
         if len(batch) == 1:
             return self._run_one(batch)
         parts = [self._run_one(batch[i : i + 1]) for i in range(len(batch))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.layout.output_names}
+        return {
+            name: np.concatenate([part[name] for part in parts])
+            for name in self.layout.output_names
+        }
 
     def close(self) -> None:
         """Free the runtime. Calling it again does nothing."""
@@ -74,18 +86,23 @@ class Runner(ABC):
             self._close()
 
     def precision_hints(self) -> dict[str, Any]:
-        """JSON-ready: settings of the runtime that decide what it computes in; empty where it has none."""
+        """JSON-ready: settings of the runtime that decide what it computes in; empty where it has
+        none."""
         return {}
 
     def delegates(self) -> dict[str, Any] | None:
-        """JSON-ready: which engine runs how many operators, as far as the runtime tells; None if it does not."""
+        """JSON-ready: which engine runs how many operators, as far as the runtime tells; None if it
+        does not."""
         return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -102,11 +119,17 @@ class Runner(ABC):
             what = f"dtype {batch.dtype}" if isinstance(batch, np.ndarray) else type(batch).__name__
             raise ImageError(f"a batch must be a uint8 array [N, H, W, 3], got {what}")
         if batch.ndim != 4 or batch.shape[3] != 3 or batch.shape[0] == 0:
-            raise ImageError(f"a batch must be [N, H, W, 3] with N of 1 or more, got {list(batch.shape)}")
+            raise ImageError(
+                f"a batch must be [N, H, W, 3] with N of 1 or more, got {list(batch.shape)}"
+            )
         height, width = batch.shape[1:3]
         if self.input_size is not None and (width, height) != self.input_size:
-            raise ImageError(f"{self.model} is fixed at {self.input_size[0]}x{self.input_size[1]} px, got a batch of "
-                             f"{width}x{height}: letterbox the images first")
+            raise ImageError(
+                f"{self.model} is fixed at {self.input_size[0]}x{self.input_size[1]} px, got a"
+                f" batch of {width}x{height}: letterbox the images first"
+            )
         multiple = self.layout.multiple_px
         if width % multiple or height % multiple or 0 in (width, height):
-            raise ImageError(f"width and height must be multiples of {multiple} px, got {width}x{height}")
+            raise ImageError(
+                f"width and height must be multiples of {multiple} px, got {width}x{height}"
+            )

@@ -22,25 +22,42 @@ def load_failed(bundle: Bundle, error: Exception) -> BundleError:
     return BundleError(f"{bundle.path / bundle.manifest.primary} cannot be loaded: {reason}")
 
 
-def check_io(bundle: Bundle, inputs: Mapping[str, Sequence[object]], outputs: Iterable[str],
-             dtypes: tuple[str, ...] = ("float32",)) -> None:
-    """Raise BundleError unless the file has the input (of the manifest's shape) and outputs it promises.
+def check_io(
+    bundle: Bundle,
+    inputs: Mapping[str, Sequence[object]],
+    outputs: Iterable[str],
+    dtypes: tuple[str, ...] = ("float32",),
+) -> None:
+    """Raise BundleError unless the file has the input (of the manifest's shape) and outputs it
+    promises.
 
-    ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free. ``dtypes``: those of the
-    input that the runner can feed.
+    ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free.
+    ``dtypes``: those of the input that the runner can feed.
     """
     manifest, spec = bundle.manifest, bundle.manifest.input
     where = bundle.path / manifest.primary
     if spec.dtype not in dtypes:
-        raise BundleError(f"{where}: a {manifest.target} file has no {spec.dtype} input "
-                          f"(accepted: {', '.join(dtypes)})")
+        raise BundleError(
+            f"{where}: a {manifest.target} file has no {spec.dtype} input "
+            f"(accepted: {', '.join(dtypes)})"
+        )
     if list(inputs) != [spec.name]:
-        raise BundleError(f"{where}: the file has the inputs {sorted(inputs)}, its manifest says [{spec.name!r}]")
-    wanted = (1, 3, spec.height, spec.width) if spec.layout == "NCHW" else (1, spec.height, spec.width, 3)
+        raise BundleError(
+            f"{where}: the file has the inputs {sorted(inputs)}, its manifest says [{spec.name!r}]"
+        )
+    wanted = (
+        (1, 3, spec.height, spec.width)
+        if spec.layout == "NCHW"
+        else (1, spec.height, spec.width, 3)
+    )
     shape = inputs[spec.name]
     fixed = [side for side in shape if isinstance(side, int) and side > 0]
-    if len(shape) != 4 or (list(shape) != list(wanted) if not spec.dynamic else any(s not in wanted for s in fixed)):
-        raise BundleError(f"{where}: the file takes {list(shape)}, its manifest says {list(wanted)}")
+    if len(shape) != 4 or (
+        list(shape) != list(wanted) if not spec.dynamic else any(s not in wanted for s in fixed)
+    ):
+        raise BundleError(
+            f"{where}: the file takes {list(shape)}, its manifest says {list(wanted)}"
+        )
     missing = sorted(set(manifest.outputs.values()) - set(outputs))
     if missing:
         raise BundleError(f"{where}: the file has no output {missing[0]!r} that its manifest names")
@@ -55,4 +72,6 @@ def to_tensor(batch: NDArray[np.uint8], layout: str) -> NDArray[np.float32]:
 
 def to_nhwc(value: NDArray[np.float32], layout: str) -> NDArray[np.float32]:
     """An output in the file's layout -> float32 NHWC, contiguous."""
-    return np.ascontiguousarray(value.transpose(0, 2, 3, 1) if layout == "NCHW" else value, np.float32)
+    return np.ascontiguousarray(
+        value.transpose(0, 2, 3, 1) if layout == "NCHW" else value, np.float32
+    )

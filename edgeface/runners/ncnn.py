@@ -24,15 +24,17 @@ _ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 class NcnnRunner(Runner):
     """Runs a Bundle of target ``ncnn``.
 
-    ncnn takes what is in its files on trust, so they are checked here first, and the sizes of all activations for each
-    new size of image.
+    ncnn takes what is in its files on trust, so they are checked here first, and the sizes of all
+    activations for each new size of image.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         ncnn = import_runtime(get_backend("ncnn"))
         runtime = f"ncnn {ncnn.__version__}" + " (fast)" * fast
-        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads)
+        super().__init__(
+            manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads
+        )
         self._net, self._model = open_net(bundle, threads, fast)
         self._manifest = manifest
 
@@ -41,13 +43,17 @@ class NcnnRunner(Runner):
         check_size(self._model, manifest, batch.shape[2], batch.shape[1])
         extractor = self._net.create_extractor()
         feed(extractor, manifest.input.name, batch)
-        return {name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
-                for name in self.layout.output_names}
+        return {
+            name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
+            for name in self.layout.output_names
+        }
 
     def precision_hints(self) -> dict[str, Any]:
         option = self._net.opt
-        return {name: bool(getattr(option, name)) for name in ("use_fp16_arithmetic", "use_fp16_storage",
-                                                               "use_bf16_storage")}
+        return {
+            name: bool(getattr(option, name))
+            for name in ("use_fp16_arithmetic", "use_fp16_storage", "use_bf16_storage")
+        }
 
     def _close(self) -> None:
         self._net.clear()
@@ -55,7 +61,8 @@ class NcnnRunner(Runner):
 
 
 def read_model(bundle: Bundle) -> NcnnModel:
-    """Both files of ``bundle``, checked against each other and against the manifest. Raises BundleError."""
+    """Both files of ``bundle``, checked against each other and against the manifest. Raises
+    BundleError."""
     return _check(bundle, *_contents(bundle))
 
 
@@ -85,12 +92,18 @@ def new_net(threads: int = 1, fast: bool = False) -> Any:
 
 
 def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
-    """Raise ImageError for a size of image at which the layers of a dynamic file do not fit each other."""
-    if (width, height) != (manifest.input.width, manifest.input.height):  # that one was checked on opening
+    """Raise ImageError for a size of image at which the layers of a dynamic file do not fit each
+    other."""
+    if (width, height) != (
+        manifest.input.width,
+        manifest.input.height,
+    ):  # that one was checked on opening
         try:
             _check_heads(model, manifest, width, height)
         except ModelError as error:
-            raise ImageError(f"{manifest.model} cannot run at {width}x{height} px: {error}") from None
+            raise ImageError(
+                f"{manifest.model} cannot run at {width}x{height} px: {error}"
+            ) from None
 
 
 def feed(extractor: Any, name: str, batch: NDArray[np.uint8]) -> None:
@@ -119,7 +132,11 @@ def _check(bundle: Bundle, param: bytes, weights: bytes) -> NcnnModel:
     spec = bundle.manifest.input
     try:
         model = parse_model(param, weights)
-        check_io(bundle, {model.inputs[0]: (1, 3, *model.input_size(spec.width, spec.height))}, model.outputs)
+        check_io(
+            bundle,
+            {model.inputs[0]: (1, 3, *model.input_size(spec.width, spec.height))},
+            model.outputs,
+        )
         if spec.layout != "NCHW":
             raise ModelError(f"its manifest says {spec.layout}, an ncnn file is NCHW")
         _check_heads(model, bundle.manifest, spec.width, spec.height)
@@ -129,14 +146,17 @@ def _check(bundle: Bundle, param: bytes, weights: bytes) -> NcnnModel:
 
 
 def _check_heads(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
-    """Raise ModelError unless all layers fit each other, and the outputs the head layout, at this size of image."""
+    """Raise ModelError unless all layers fit each other, and the outputs the head layout, at this
+    size of image."""
     layout, shapes = manifest.head_layout, model.shapes(width, height)
     for stride in layout.strides:
         for kind, channels in layout.channels.items():
             wanted = (channels, -(-height // stride), -(-width // stride))
             found = shapes[manifest.outputs[f"{kind}_{stride}"]]
             if found != wanted:
-                raise ModelError(f"output {kind}_{stride} has the shape {found}, the head layout says {wanted}")
+                raise ModelError(
+                    f"output {kind}_{stride} has the shape {found}, the head layout says {wanted}"
+                )
 
 
 def _reader(ncnn: Any, content: bytes) -> Any:
@@ -147,7 +167,8 @@ def _reader(ncnn: Any, content: bytes) -> Any:
 
     class BytesReader(ncnn.DataReader):  # type: ignore[misc]
         def read(self, buffer: Any, size: int) -> int:
-            """Copy the next ``size`` bytes to ``buffer``, a capsule around a pointer; how many there were."""
+            """Copy the next ``size`` bytes to ``buffer``, a capsule around a pointer; how many
+            there were."""
             nonlocal at
             part = content[at : at + size]
             ctypes.memmove(pointer(buffer, None), part, len(part))

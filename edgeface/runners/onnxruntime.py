@@ -19,12 +19,18 @@ class OnnxRuntimeRunner(Runner):
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         ort = import_runtime(get_backend("onnx"))
-        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), f"onnxruntime {ort.__version__}",
-                         threads)
+        super().__init__(
+            manifest.model,
+            manifest.head_layout,
+            fixed_size(manifest),
+            f"onnxruntime {ort.__version__}",
+            threads,
+        )
         content = bundle.read()
         try:
-            self._session = ort.InferenceSession(content, session_options(ort, threads),
-                                                 providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                content, session_options(ort, threads), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # its exceptions share no base class but this
             raise load_failed(bundle, error) from None
         shapes = {i.name: i.shape for i in self._session.get_inputs()}
@@ -36,7 +42,9 @@ class OnnxRuntimeRunner(Runner):
         names = self.layout.output_names
         tensor = to_tensor(batch, self._layout)
         values = self._session.run([self._outputs[name] for name in names], {self._input: tensor})
-        return {name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)}
+        return {
+            name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)
+        }
 
     def delegates(self) -> dict[str, Any]:
         return {"providers": list(self._session.get_providers())}
@@ -51,6 +59,7 @@ def session_options(ort: Any, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what fails is told by our one line
-    # Idle workers that spin slow down whatever else the device does, and collapse when cores are shared.
+    # Idle workers that spin slow down whatever else the device does, and collapse when cores are
+    # shared.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -20,14 +20,17 @@ from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, t
 class OpenVinoRunner(Runner):
     """Runs a Bundle of target ``openvino``, made for one image at a time.
 
-    fast: leave the arithmetic to OpenVINO, which takes bfloat16 on CPUs with AMX and float16 on ARM.
+    fast: leave the arithmetic to OpenVINO, which takes bfloat16 on CPUs with AMX and float16 on
+    ARM.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         openvino = import_runtime(get_backend("openvino"))
         runtime = f"openvino {openvino.__version__.partition('-')[0]}" + (" (fast)" if fast else "")
-        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads)
+        super().__init__(
+            manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads
+        )
         core, model = read_model(bundle)
         try:
             compiled = core.compile_model(model, "CPU", settings(threads, fast))
@@ -35,7 +38,9 @@ class OpenVinoRunner(Runner):
         except Exception as error:
             raise load_failed(bundle, error) from None
         self._layout = manifest.input.layout
-        self._outputs = [(name, compiled.output(manifest.outputs[name])) for name in self.layout.output_names]
+        self._outputs = [
+            (name, compiled.output(manifest.outputs[name])) for name in self.layout.output_names
+        ]
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         found = self._request.infer([to_tensor(batch, self._layout)], share_outputs=True)
@@ -47,25 +52,38 @@ class OpenVinoRunner(Runner):
         return {"INFERENCE_PRECISION_HINT": hint.get_type_name()}
 
     def delegates(self) -> dict[str, Any]:
-        """How many operators of the compiled graph each kernel runs, such as ``brgconv_avx512_amx_i8``."""
-        kernels = Counter(node.get_rt_info()["primitiveType"].astype(str)
-                          for node in self._compiled.get_runtime_model().get_ops())
-        return {"kernels": {name: count for name, count in sorted(kernels.items()) if not name.startswith("unknown")}}
+        """How many operators of the compiled graph each kernel runs, such as
+        ``brgconv_avx512_amx_i8``."""
+        kernels = Counter(
+            node.get_rt_info()["primitiveType"].astype(str)
+            for node in self._compiled.get_runtime_model().get_ops()
+        )
+        return {
+            "kernels": {
+                name: count
+                for name, count in sorted(kernels.items())
+                if not name.startswith("unknown")
+            }
+        }
 
     def _close(self) -> None:
         del self._compiled, self._request, self._outputs
 
 
 def settings(threads: int, fast: bool = False) -> dict[str, Any]:
-    """How the CPU plugin compiles a model. Without ``fast`` it must not trade precision for speed by itself."""
+    """How the CPU plugin compiles a model. Without ``fast`` it must not trade precision for speed
+    by itself."""
     chosen: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
     }
     return chosen if fast else chosen | {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def read_model(bundle: Bundle) -> tuple[Any, Any]:
-    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest. Raises BundleError."""
+    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest. Raises
+    BundleError."""
     openvino = import_runtime(get_backend("openvino"))
     description = bundle.read()
     weights = bundle.read(_weights_name(bundle))
@@ -88,9 +106,11 @@ def layer_name(node: Any) -> str:
 
 
 def check_ir(description: bytes, weight_bytes: int) -> None:
-    """Raise ValueError unless ``description`` is an OpenVINO .xml whose constants all lie in ``weight_bytes`` of .bin.
+    """Raise ValueError unless ``description`` is an OpenVINO .xml whose constants all lie in
+    ``weight_bytes`` of .bin.
 
-    OpenVINO trusts part of what it reads: a padding of 2^64 - 1, for one, makes it crash on the first image.
+    OpenVINO trusts part of what it reads: a padding of 2^64 - 1, for one, makes it crash on the
+    first image.
     """
     text = description.decode("utf-8")
     if "<!" in text:  # document types, entities, CDATA: nothing that OpenVINO writes
@@ -112,7 +132,9 @@ def check_ir(description: bytes, weight_bytes: int) -> None:
 def _check_numbers(name: str | None, data: ElementTree.Element) -> None:
     for key, value in data.items():
         if key not in ("offset", "size", "shape") and any(
-                re.fullmatch(r"\s*-?\d+\s*", part) and abs(int(part)) > MAX_SIDE_PX for part in value.split(",")):
+            re.fullmatch(r"\s*-?\d+\s*", part) and abs(int(part)) > MAX_SIDE_PX
+            for part in value.split(",")
+        ):
             raise ValueError(f"{key} of layer {name!r} is out of range")
 
 
@@ -122,8 +144,10 @@ def _check_constant(name: str | None, data: ElementTree.Element, weight_bytes: i
     except ValueError:
         raise ValueError(f"the .xml says nowhere where in the .bin constant {name!r} is") from None
     if offset < 0 or size < 0 or offset + size > weight_bytes:
-        raise ValueError(f"the .bin holds {weight_bytes} bytes, constant {name!r} ends at {offset + size}: "
-                         "the .bin is truncated or of another model")
+        raise ValueError(
+            f"the .bin holds {weight_bytes} bytes, constant {name!r} ends at {offset + size}: "
+            "the .bin is truncated or of another model"
+        )
 
 
 def _weights_name(bundle: Bundle) -> str:
@@ -131,8 +155,10 @@ def _weights_name(bundle: Bundle) -> str:
     manifest = bundle.manifest
     names = [name for name in manifest.files if name.endswith(".bin")]
     if len(names) != 1:
-        raise BundleError(f"{bundle.path}: an openvino model has one .bin file, its manifest lists {len(names)}: "
-                          "export the model again")
+        raise BundleError(
+            f"{bundle.path}: an openvino model has one .bin file, its manifest lists {len(names)}: "
+            "export the model again"
+        )
     return names[0]
 
 

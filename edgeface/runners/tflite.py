@@ -1,4 +1,5 @@
-"""TFLite on the CPU, through whichever runtime a device has: ai-edge-litert, tflite-runtime or TensorFlow."""
+"""TFLite on the CPU, through whichever runtime a device has: ai-edge-litert, tflite-runtime or
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
 
 INPUT_QUANTIZATION = (1.0, -128)
-"""(scale, zero point) of an int8 input: q = pixel - 128, which is a flipped top bit and loses nothing"""
+"""(scale, zero point) of an int8 input: q = pixel - 128, which is a flipped top bit and loses
+nothing"""
 
 Details = dict[str, dict[str, Any]]
 """tensor name -> what the interpreter says of it: index, shape, dtype, quantization"""
@@ -26,32 +28,42 @@ Details = dict[str, dict[str, Any]]
 class TFLiteRunner(Runner):
     """Runs a Bundle of target ``tflite`` with XNNPACK.
 
-    The manifest's names are those of the file's signature, which survive conversion; a file without a signature is
-    addressed by tensor names. An int8 input takes pixel - 128, int8 outputs are dequantised.
+    The manifest's names are those of the file's signature, which survive conversion; a file without
+    a signature is addressed by tensor names. An int8 input takes pixel - 128, int8 outputs are
+    dequantised.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         runtime = load_runtime()
-        super().__init__(manifest.model, manifest.head_layout, fixed_size(manifest), runtime.label, threads)
+        super().__init__(
+            manifest.model, manifest.head_layout, fixed_size(manifest), runtime.label, threads
+        )
         self._interpreter, inputs, outputs = open_interpreter(bundle, runtime, num_threads=threads)
         self._input = int(inputs[manifest.input.name]["index"])
-        self._outputs = {ours: int(outputs[theirs]["index"]) for ours, theirs in manifest.outputs.items()}
+        self._outputs = {
+            ours: int(outputs[theirs]["index"]) for ours, theirs in manifest.outputs.items()
+        }
         self._layout, self._dtype = manifest.input.layout, manifest.input.dtype
         self._scales = manifest.output_quantization
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         self._interpreter.set_tensor(self._input, to_input(batch, self._layout, self._dtype))
         self._interpreter.invoke()
-        return {name: to_nhwc(self._output(name), self._layout) for name in self.layout.output_names}
+        return {
+            name: to_nhwc(self._output(name), self._layout) for name in self.layout.output_names
+        }
 
     def _output(self, name: str) -> NDArray[np.float32]:
         value: NDArray[Any] = self._interpreter.get_tensor(self._outputs[name])
         return value if self._scales is None else dequantize(value, *self._scales[name])
 
     def delegates(self) -> dict[str, Any] | None:
-        """How many operators the file has and in how many partitions a delegate took them; 0: none did."""
-        list_operators = getattr(self._interpreter, "_get_ops_details", None)  # not public: it may go
+        """How many operators the file has and in how many partitions a delegate took them; 0: none
+        did."""
+        list_operators = getattr(
+            self._interpreter, "_get_ops_details", None
+        )  # not public: it may go
         if list_operators is None:
             return None
         names = [operator["op_name"] for operator in list_operators()]
@@ -82,17 +94,24 @@ def load_runtime() -> Runtime:
     if package.__name__ == "tensorflow":
         return Runtime(package.lite.Interpreter, package.lite.experimental.OpResolverType, label)
     module = importlib.import_module(f"{package.__name__}.interpreter")
-    return Runtime(module.Interpreter, getattr(module, "OpResolverType", None), label)  # only a probe needs it
+    return Runtime(
+        module.Interpreter, getattr(module, "OpResolverType", None), label
+    )  # only a probe needs it
 
 
-def open_interpreter(bundle: Bundle, runtime: Runtime, **options: Any) -> tuple[Any, Details, Details]:
-    """(interpreter with its tensors allocated, inputs, outputs), checked against the manifest. Raises BundleError.
+def open_interpreter(
+    bundle: Bundle, runtime: Runtime, **options: Any
+) -> tuple[Any, Details, Details]:
+    """(interpreter with its tensors allocated, inputs, outputs), checked against the manifest.
+    Raises BundleError.
 
     ``options``: of the class Interpreter.
     """
     manifest = bundle.manifest
     if manifest.input.dynamic:
-        raise BundleError(f"{bundle.path}: a tflite file has one fixed size, its manifest says dynamic")
+        raise BundleError(
+            f"{bundle.path}: a tflite file has one fixed size, its manifest says dynamic"
+        )
     content = bundle.read()
     try:
         with quiet():
@@ -101,8 +120,12 @@ def open_interpreter(bundle: Bundle, runtime: Runtime, **options: Any) -> tuple[
         inputs, outputs = _details(interpreter)
     except Exception as error:  # ValueError and RuntimeError, by version
         raise load_failed(bundle, error) from None
-    check_io(bundle, {name: [int(side) for side in d["shape"]] for name, d in inputs.items()}, outputs,
-             ("float32", "int8"))
+    check_io(
+        bundle,
+        {name: [int(side) for side in d["shape"]] for name, d in inputs.items()},
+        outputs,
+        ("float32", "int8"),
+    )
     _check_types(bundle, inputs, outputs)
     return interpreter, inputs, outputs
 
@@ -126,25 +149,38 @@ def _details(interpreter: Any) -> tuple[Details, Details]:
     if signatures:
         runner = interpreter.get_signature_runner(next(iter(signatures)))
         return dict(runner.get_input_details()), dict(runner.get_output_details())
-    by_name = [{d["name"]: d for d in details}
-               for details in (interpreter.get_input_details(), interpreter.get_output_details())]
+    by_name = [
+        {d["name"]: d for d in details}
+        for details in (interpreter.get_input_details(), interpreter.get_output_details())
+    ]
     return by_name[0], by_name[1]
 
 
-def _check_types(bundle: Bundle, inputs: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]) -> None:
-    """Raise BundleError unless types, scales and zero points of the file are those that the manifest promises."""
+def _check_types(
+    bundle: Bundle, inputs: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]
+) -> None:
+    """Raise BundleError unless types, scales and zero points of the file are those that the
+    manifest promises."""
     manifest = bundle.manifest
     scales = manifest.output_quantization
     where = bundle.path / manifest.primary
     wanted: dict[str, tuple[float, ...] | None] = {
-        manifest.input.name: INPUT_QUANTIZATION if manifest.input.dtype == "int8" else None}
-    wanted |= {theirs: scales[ours] if scales else None for ours, theirs in manifest.outputs.items()}
+        manifest.input.name: INPUT_QUANTIZATION if manifest.input.dtype == "int8" else None
+    }
+    wanted |= {
+        theirs: scales[ours] if scales else None for ours, theirs in manifest.outputs.items()
+    }
     for name, expected in wanted.items():
         detail = inputs[name] if name == manifest.input.name else outputs[name]
         found, said = np.dtype(detail["dtype"]).name, "float32" if expected is None else "int8"
         if found != said:
-            raise BundleError(f"{where}: tensor {name!r} is {found}, its manifest says {said}: export the model again")
+            raise BundleError(
+                f"{where}: tensor {name!r} is {found}, its manifest says {said}: export the model"
+                " again"
+            )
         scale, zero_point = (float(number) for number in detail["quantization"])
         if expected is not None and (scale, zero_point) != (float(expected[0]), float(expected[1])):
-            raise BundleError(f"{where}: int8 tensor {name!r} has scale {scale:g} and zero point {zero_point:g}, its "
-                              f"manifest says {expected[0]:g} and {expected[1]:g}: quantise the model again")
+            raise BundleError(
+                f"{where}: int8 tensor {name!r} has scale {scale:g} and zero point {zero_point:g},"
+                f" its manifest says {expected[0]:g} and {expected[1]:g}: quantise the model again"
+            )

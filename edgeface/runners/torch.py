@@ -26,18 +26,28 @@ class TorchRunner(Runner):
         from edgeface.models.detector import deployable
 
         architecture = network.architecture
-        super().__init__(architecture.name, head_layout(architecture), None, f"torch {torch.__version__}", threads)
+        super().__init__(
+            architecture.name,
+            head_layout(architecture),
+            None,
+            f"torch {torch.__version__}",
+            threads,
+        )
         self._network = deployable(network).to(device)
         self._device = device
 
     @classmethod
     def open(
-        cls, model: Path | str, threads: int = 1, device: str = "cpu", weights: Path | str | None = None
+        cls,
+        model: Path | str,
+        threads: int = 1,
+        device: str = "cpu",
+        weights: Path | str | None = None,
     ) -> TorchRunner:
         """Load what ``model`` and ``weights`` mean to :func:`edgeface.zoo.resolve`.
 
-        Raises ModelError for an unknown name, one that ships without weights, or a file that is damaged or does not
-        fit; OptionError for two files; MissingExtraError without torch.
+        Raises ModelError for an unknown name, one that ships without weights, or a file that is
+        damaged or does not fit; OptionError for two files; MissingExtraError without torch.
         """
         from edgeface.zoo import get_entry, load_network, resolve
 
@@ -45,7 +55,9 @@ class TorchRunner(Runner):
         if choice.weights is None:
             get_entry(choice.architecture.name)
         if not has_module("torch"):
-            raise MissingExtraError("torch", "zoo", f"running {model} by name instead of an exported Bundle")
+            raise MissingExtraError(
+                "torch", "zoo", f"running {model} by name instead of an exported Bundle"
+            )
         return cls(load_network(model, weights), threads, device)
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
@@ -62,7 +74,8 @@ class TorchRunner(Runner):
         import torch
 
         with torch.inference_mode():
-            # A copy: the array may be read-only or have negative strides, which torch does not take.
+            # A copy: the array may be read-only or have negative strides, which torch does not
+            # take.
             image = torch.from_numpy(batch.copy()).to(self._device).permute(0, 3, 1, 2).float()
             values = self._network(image)
         return {
@@ -72,4 +85,3 @@ class TorchRunner(Runner):
 
     def _close(self) -> None:
         del self._network
-

@@ -1,7 +1,9 @@
-"""Evolution of candidates: pymoo's genetic algorithms over the draws, mutations and crossings of a space.
+"""Evolution of candidates: pymoo's genetic algorithms over the draws, mutations and crossings of a
+space.
 
-One objective is a genetic algorithm with elitism, two are NSGA-II (Deb et al., IEEE TEC 2002); limits are constraints,
-and whatever breaks one is worse than whatever keeps it. All random choices come from the seed.
+One objective is a genetic algorithm with elitism, two are NSGA-II (Deb et al., IEEE TEC 2002);
+limits are constraints, and whatever breaks one is worse than whatever keeps it. All random choices
+come from the seed.
 """
 
 from __future__ import annotations
@@ -58,12 +60,15 @@ class Pool:
         return Candidate(self.space.sample(seed), random.Random(seed).choice(self.sizes))
 
     def first(self, seed: int, count: int, target: str) -> list[Candidate]:
-        """``count`` networks for each size, because each size has a latency model of its own; of random ones those
-        that teach most of the others' latency."""
+        """``count`` networks for each size, because each size has a latency model of its own; of
+        random ones those that teach most of the others' latency."""
         found, each = [], CHOICE * count
         for place, size in enumerate(self.sizes):
             drawn = [self.space.sample(seed + place * each + i) for i in range(each)]
-            found += [Candidate(drawn[i], size) for i in sorted(first_networks(drawn, parse_size(size), target, count))]
+            found += [
+                Candidate(drawn[i], size)
+                for i in sorted(first_networks(drawn, parse_size(size), target, count))
+            ]
         return found
 
     def mutate(self, candidate: Candidate, draw: random.Random) -> Candidate:
@@ -79,27 +84,45 @@ class Pool:
         return Candidate(child, draw.choice((first.size, second.size)))
 
 
-def evolve(pool: Pool, judge: Judge, objective: Objective, start: Sequence[Candidate], population: int,
-           generations: int, seed: int, progress: Progress = unseen, what: str = "evolving"
-           ) -> dict[Key, ScoredNetwork]:
+def evolve(
+    pool: Pool,
+    judge: Judge,
+    objective: Objective,
+    start: Sequence[Candidate],
+    population: int,
+    generations: int,
+    seed: int,
+    progress: Progress = unseen,
+    what: str = "evolving",
+) -> dict[Key, ScoredNetwork]:
     """All candidates that were judged, by :attr:`Candidate.key`, in the order they came.
 
-    start: members of the first generation; random ones fill it up. what: is being done, for ``progress``.
+    start: members of the first generation; random ones fill it up. what: is being done, for
+    ``progress``.
     """
     draw = random.Random(seed)
     problem = _Problem(judge, objective, partial(progress, what), generations)
     several = len(objective(judge([pool.sample(seed)])[0])[0]) > 1
     problem.n_obj = 2 if several else 1
     algorithm = (NSGA2 if several else GA)(
-        pop_size=population, sampling=_Start(pool, start, seed), crossover=_Cross(pool, draw),
-        mutation=_Mutate(pool, draw), eliminate_duplicates=_Same())
+        pop_size=population,
+        sampling=_Start(pool, start, seed),
+        crossover=_Cross(pool, draw),
+        mutation=_Mutate(pool, draw),
+        eliminate_duplicates=_Same(),
+    )
     minimize(problem, algorithm, ("n_gen", generations), seed=seed % 2**32, verbose=False)
     return problem.seen
 
 
 class _Problem(Problem):  # type: ignore[misc]
-    def __init__(self, judge: Judge, objective: Objective, progress: Callable[[int, int], None],
-                 generations: int) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        objective: Objective,
+        progress: Callable[[int, int], None],
+        generations: int,
+    ) -> None:
         super().__init__(n_var=1, n_obj=1, n_ieq_constr=1)
         self.judge, self.objective, self.progress = judge, objective, progress
         self.seen: dict[Key, ScoredNetwork] = {}
@@ -123,7 +146,9 @@ class _Start(Sampling):  # type: ignore[misc]
 
     def _do(self, problem: Any, n_samples: int, **_: Any) -> Any:
         members = list(self.start[:n_samples])
-        members += [self.pool.sample(FRESH * (self.seed + 1) + i) for i in range(n_samples - len(members))]
+        members += [
+            self.pool.sample(FRESH * (self.seed + 1) + i) for i in range(n_samples - len(members))
+        ]
         return _column(members)
 
 

@@ -63,13 +63,20 @@ class Findings:
     @cached_property
     def measured(self) -> list[Measured]:
         """Every network that was measured, in order."""
-        shares = {(size, anonymous(r.architecture)): (r.low / r.ratio, r.high / r.ratio)
-                  for size, found in self.tables.items() for r in found.records}
+        shares = {
+            (size, anonymous(r.architecture)): (r.low / r.ratio, r.high / r.ratio)
+            for size, found in self.tables.items()
+            for r in found.records
+        }
         networks = []
         for place, one in enumerate(self.rounds):
             for evaluation, ms in zip(one.picked, one.measured_ms, strict=True):
                 share = shares.get((evaluation.size, anonymous(evaluation.architecture)))
-                networks.append(Measured(evaluation, ms, place, (share[0] * ms, share[1] * ms) if share else None))
+                networks.append(
+                    Measured(
+                        evaluation, ms, place, (share[0] * ms, share[1] * ms) if share else None
+                    )
+                )
         return networks
 
     @property
@@ -79,12 +86,26 @@ class Findings:
 
     @property
     def winners(self) -> list[Measured]:
-        """The front, as far as predicted. Its figures are the last ones, and its predictions those of a model that
-        never saw it."""
+        """The front, as far as predicted. Its figures are the last ones, and its predictions those
+        of a model that never saw it."""
         places = {one.number: place for place, one in enumerate(self.rounds)}
-        found = [Measured(ScoredNetwork(net.architecture, net.size, net.score, 0.0, net.predicted_ms,
-                                     net.predicted_interval_ms), net.measured_ms, places[net.round], net.interval_ms)
-                 for net in self.front if net.round in places]
+        found = [
+            Measured(
+                ScoredNetwork(
+                    net.architecture,
+                    net.size,
+                    net.score,
+                    0.0,
+                    net.predicted_ms,
+                    net.predicted_interval_ms,
+                ),
+                net.measured_ms,
+                places[net.round],
+                net.interval_ms,
+            )
+            for net in self.front
+            if net.round in places
+        ]
         return [m for m in found if m.predicted]
 
     @property
@@ -96,7 +117,11 @@ class Findings:
     def others(self) -> list[Measured]:
         """Those measured that are not of the front."""
         kept = {(net.size, anonymous(net.architecture)) for net in self.front}
-        return [m for m in self.measured if (m.evaluation.size, anonymous(m.evaluation.architecture)) not in kept]
+        return [
+            m
+            for m in self.measured
+            if (m.evaluation.size, anonymous(m.evaluation.architecture)) not in kept
+        ]
 
     def smaller(self, size: str) -> bool:
         """Is ``size`` below the largest input?"""
@@ -131,7 +156,11 @@ def prediction_text(value: float, interval: tuple[float, float]) -> str:
 
 def two_lines(value: float, interval: tuple[float, float]) -> Html:
     """For a cell, which ought to be narrow."""
-    return join([number(value), tag("div", range_text(interval), class_="soft")]) if value > 0 else Html("-")
+    return (
+        join([number(value), tag("div", range_text(interval), class_="soft")])
+        if value > 0
+        else Html("-")
+    )
 
 
 def mean_of(values: Iterable[float]) -> float:

@@ -1,10 +1,11 @@
 """What networks take, in a search: asked of a model, or of the device.
 
-One latency table and one model for each input size. Whatever the device answers goes into the table, which is saved
-after every group of networks, and the model is fitted anew when it is next asked.
+One latency table and one model for each input size. Whatever the device answers goes into the
+table, which is saved after every group of networks, and the model is fitted anew when it is next
+asked.
 
-On a Ray cluster, groups go to the machines that have the device: those started with
-``ray start --resources='{"edgeface_device": 1}'``. They make the files and measure them; the table is the same.
+On a Ray cluster, groups go to the machines that have the device: those started with ``ray start
+--resources='{"edgeface_device": 1}'``. They make the files and measure them; the table is the same.
 """
 
 from __future__ import annotations
@@ -47,13 +48,37 @@ TRIES = 2
 class LatencyOracle:
     """Latency tables of a run folder, and the device that fills them."""
 
-    def __init__(self, options: StudyOptions, folder: Path, progress: Progress, note: Note,
-                 ray: str | None = None) -> None:
-        self.device, self.folder, self.progress, self.note, self.ray = options.device, folder, progress, note, ray
+    def __init__(
+        self,
+        options: StudyOptions,
+        folder: Path,
+        progress: Progress,
+        note: Note,
+        ray: str | None = None,
+    ) -> None:
+        self.device, self.folder, self.progress, self.note, self.ray = (
+            options.device,
+            folder,
+            progress,
+            note,
+            ray,
+        )
         self.protocol = dataclasses.replace(PROTOCOL, max_load=options.max_load)
-        self.settings = {size: Setting(options.device, options.target, options.precision, *parse_size(size),
-                                       options.threads) for size in options.sizes}
-        self.tables = {size: LatencyTable.load(self.path(size)) for size in options.sizes if self.path(size).is_file()}
+        self.settings = {
+            size: Setting(
+                options.device,
+                options.target,
+                options.precision,
+                *parse_size(size),
+                options.threads,
+            )
+            for size in options.sizes
+        }
+        self.tables = {
+            size: LatencyTable.load(self.path(size))
+            for size in options.sizes
+            if self.path(size).is_file()
+        }
         self._models: dict[str, LatencyModel] = {}
 
     def path(self, size: str) -> Path:
@@ -70,8 +95,8 @@ class LatencyOracle:
             self._keep(sizes[0], table)
 
     def check(self) -> None:
-        """Raise DeviceError for a device that cannot be reached, OptionError where no files can be made for it: before
-        anything is chosen, not after."""
+        """Raise DeviceError for a device that cannot be reached, OptionError where no files can be
+        made for it: before anything is chosen, not after."""
         if not self.ray:
             load_candidate_maker()
         if self.device != LOCAL and not self.ray:
@@ -95,15 +120,21 @@ class LatencyOracle:
         return self._models[size]
 
     def measure(self, candidates: Sequence[Candidate], again: bool = False) -> None:
-        """Ask the device for what has no valid record; ``again``: for all, averaging. A network that cannot be made
-        or measured is noted and left out. Raises DeviceError, and DataError for another device than before."""
+        """Ask the device for what has no valid record; ``again``: for all, averaging. A network
+        that cannot be made or measured is noted and left out. Raises DeviceError, and DataError for
+        another device than before.
+        """
         for size, setting in self.settings.items():
             wanted = [c.architecture for c in candidates if c.size == size]
             for attempt in range(1 if again else TRIES):
                 if wanted:
-                    self._measure(size, setting, wanted, again, self.note if attempt == 0 else lambda _: None)
+                    self._measure(
+                        size, setting, wanted, again, self.note if attempt == 0 else lambda _: None
+                    )
 
-    def _measure(self, size: str, setting: Setting, wanted: Sequence[Architecture], again: bool, note: Note) -> None:
+    def _measure(
+        self, size: str, setting: Setting, wanted: Sequence[Architecture], again: bool, note: Note
+    ) -> None:
         table = self.tables.get(size)
         todo = [a for a in wanted if again or table is None or table.find(a) is None]
         if not todo:
@@ -112,16 +143,31 @@ class LatencyOracle:
             self._measure_on_cluster(self.ray, size, setting, todo, note)
             return
         with open_device(self.device) as device:
-            measure(setting, wanted, device, self.folder / "candidates", table, again, self.progress,
-                    grown=lambda t: self._keep(size, t), dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
-                    protocol=self.protocol)
+            measure(
+                setting,
+                wanted,
+                device,
+                self.folder / "candidates",
+                table,
+                again,
+                self.progress,
+                grown=lambda t: self._keep(size, t),
+                dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
+                protocol=self.protocol,
+            )
 
-    def _measure_on_cluster(self, address: str, size: str, setting: Setting, todo: Sequence[Architecture], note: Note
-                            ) -> None:
+    def _measure_on_cluster(
+        self, address: str, size: str, setting: Setting, todo: Sequence[Architecture], note: Note
+    ) -> None:
         step = self.protocol.together - 1
-        items = [{"setting": dataclasses.asdict(setting), "protocol": dataclasses.asdict(self.protocol),
-                  "architectures": [a.to_json() for a in todo[start : start + step]]}
-                 for start in range(0, len(todo), step)]
+        items = [
+            {
+                "setting": dataclasses.asdict(setting),
+                "protocol": dataclasses.asdict(self.protocol),
+                "architectures": [a.to_json() for a in todo[start : start + step]],
+            }
+            for start in range(0, len(todo), step)
+        ]
         finished = 0
 
         def keep(_: int, group: dict[str, Any]) -> None:
@@ -136,7 +182,8 @@ class LatencyOracle:
             raise none_measured(setting, len(todo))
 
     def take(self, size: str, group: dict[str, Any], note: Note) -> None:
-        """Add what :func:`measure_group` returned to the table of ``size``. Raises DataError for another device."""
+        """Add what :func:`measure_group` returned to the table of ``size``. Raises DataError for
+        another device."""
         for name, why in group["left_out"].items():
             note(f"left out: {name}: {why}")
         if group["table"]:
@@ -162,13 +209,15 @@ class LatencyOracle:
         return record.ratio * scale, record.low * scale, record.high * scale
 
     def unseen(self, candidates: Sequence[Candidate]) -> list[Prediction]:
-        """What a model says of each of ``candidates`` that was fitted to all others; too few networks left: the model
-        as it is."""
+        """What a model says of each of ``candidates`` that was fitted to all others; too few
+        networks left: the model as it is."""
         found = []
         for done, candidate in enumerate(candidates):
             self.progress("predicting the front", done, len(candidates))
             table = self.tables[candidate.size]
-            others = tuple(r for r in table.records if anonymous(r.architecture) != candidate.key[0])
+            others = tuple(
+                r for r in table.records if anonymous(r.architecture) != candidate.key[0]
+            )
             try:
                 model = LatencyModel(dataclasses.replace(table, records=others))
             except DataError:
@@ -186,10 +235,19 @@ def measure_group(item: dict[str, Any]) -> dict[str, Any]:
     protocol = from_fields(Protocol, item["protocol"], "protocol")
     architectures = [Architecture.from_json(data) for data in item["architectures"]]
     left_out: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="edgeface-") as folder, open_device(setting.device) as device:
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeface-") as folder,
+        open_device(setting.device) as device,
+    ):
         try:
-            table = measure(setting, architectures, device, Path(folder), protocol=protocol,
-                            dropped=lambda a, why: left_out.update({a.name: why}))
+            table = measure(
+                setting,
+                architectures,
+                device,
+                Path(folder),
+                protocol=protocol,
+                dropped=lambda a, why: left_out.update({a.name: why}),
+            )
         except DeviceError:
             if any(a.name not in left_out for a in architectures):
                 raise

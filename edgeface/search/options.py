@@ -1,11 +1,11 @@
 """What a search is asked, and the files of its run folder.
 
-    study.json            :class:`StudyOptions`
-    round-N.json          what round N sends to the device, written before anything of it is measured
-    evaluations-N.jsonl   every network that was scored in round N, one a line
-    latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
-    front.json            networks of the front, cheapest first: measured figures only
-    report.html           plots of the front and of how it came about
+study.json            :class:`StudyOptions`
+round-N.json          what round N sends to the device, written before anything of it is measured
+evaluations-N.jsonl   every network that was scored in round N, one a line
+latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
+front.json            networks of the front, cheapest first: measured figures only
+report.html           plots of the front and of how it came about
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ class StudyOptions:
     space: str = "edge"
     """edge, idw, xx or resnet, or a .json file of a space"""
     objective: str = ""
-    """budget (best score within --budget-ms, the default where one is given), pareto (score against --cost, the default
-    otherwise), or weighted (score minus --exchange times the logarithm of the cost)"""
+    """budget (best score within --budget-ms, the default where one is given), pareto (score against
+    --cost, the default otherwise), or weighted (score minus --exchange times the logarithm of the
+    cost)"""
     cost: str = "latency"
-    """what the front of pareto and weighted is against: latency, size (of the file) or memory (of the largest layer)"""
+    """what the front of pareto and weighted is against: latency, size (of the file) or memory (of
+    the largest layer)"""
     budget_ms: float = 0.0
     """most milliseconds a network may take; 0: no limit"""
     budget_mmacs: float = 0.0
@@ -52,9 +54,10 @@ class StudyOptions:
     exchange: float = 1.0
     """score that one e-fold of the cost must bring (weighted)"""
     score: str = "trainable"
-    """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what hinders training),
-    ddsar (as published), corrected (true widths, without the stem), detector (corrected with neck and head), levels,
-    outputs, stage-macs, plain, or a baseline: params, macs, depth, entropy, zen, random"""
+    """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what
+    hinders training), ddsar (as published), corrected (true widths, without the stem), detector
+    (corrected with neck and head), levels, outputs, stage-macs, plain, or a baseline: params, macs,
+    depth, entropy, zen, random"""
     alpha: float = ALPHA
     """weight of the kernel sizes in the score"""
     weights: tuple[float, ...] = WEIGHTS
@@ -62,7 +65,8 @@ class StudyOptions:
     seed: int = 0
     """seed of everything drawn"""
     first: int = 66
-    """networks of each input size measured before the first round, to learn latency from; chosen to cover the space"""
+    """networks of each input size measured before the first round, to learn latency from; chosen to
+    cover the space"""
     rounds: int = 4
     """rounds of evolution, each of which ends on the device"""
     picks: int = 11
@@ -77,13 +81,19 @@ class StudyOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", FORMER.get(self.score, self.score))
         if not self.objective:
-            object.__setattr__(self, "objective", "budget" if self.budget_ms or self.budget_mmacs else "pareto")
+            object.__setattr__(
+                self, "objective", "budget" if self.budget_ms or self.budget_mmacs else "pareto"
+            )
         for name, known in (("objective", OBJECTIVES), ("cost", tuple(COSTS))):
             if getattr(self, name) not in known:
-                raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {', '.join(known)}")
+                raise OptionError(
+                    f"--{name} {getattr(self, name)!r} is not one of: {', '.join(known)}"
+                )
         if self.objective == "budget" and not self.budget_ms and not self.budget_mmacs:
-            raise OptionError("--objective budget needs --budget-ms, the milliseconds a network may take, or "
-                              "--budget-mmacs; --objective pareto does without")
+            raise OptionError(
+                "--objective budget needs --budget-ms, the milliseconds a network may take, or "
+                "--budget-mmacs; --objective pareto does without"
+            )
         self._check_numbers()
         if not self.sizes or len(set(self.sizes)) < len(self.sizes):
             raise OptionError("--size: give one or more input sizes, each once, such as 640x480")
@@ -91,8 +101,21 @@ class StudyOptions:
             parse_size(size)
 
     def _check_numbers(self) -> None:
-        least = {"first": LEAST_NETWORKS, "rounds": 1, "picks": 1, "population": 2, "generations": 1, "threads": 1,
-                 "budget_ms": 0, "budget_mmacs": 0, "exchange": 0, "alpha": 0, "max_load": 0}
+        least = {
+            "first": LEAST_NETWORKS,
+            "rounds": 1,
+            "picks": 1,
+            "population": 2,
+            "generations": 1,
+            "threads": 1,
+            "budget_ms": 0,
+            "budget_mmacs": 0,
+            "exchange": 0,
+            "alpha": 0,
+            "max_load": 0,
+        }
         for name, bound in least.items():
             if not bound <= getattr(self, name) < math.inf:
-                raise OptionError(f"--{name.replace('_', '-')} must be {bound} or more, got {getattr(self, name)}")
+                raise OptionError(
+                    f"--{name.replace('_', '-')} must be {bound} or more, got {getattr(self, name)}"
+                )

@@ -31,8 +31,10 @@ class Candidate:
     @property
     def memory(self) -> int:
         """Values that the largest layer reads and writes."""
-        return max(layer.values_read + layer.values_written
-                   for layer in layers_of(self.architecture, *parse_size(self.size)))
+        return max(
+            layer.values_read + layer.values_written
+            for layer in layers_of(self.architecture, *parse_size(self.size))
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Round:
     """of those expected to keep the limits"""
     picked: tuple[ScoredNetwork, ...]
     measured_ms: tuple[float, ...]
-    """of :attr:`picked`, in that order; NaN is never written: what could not be measured is not listed"""
+    """of :attr:`picked`, in that order; NaN is never written: what could not be measured is not
+    listed"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class Cost:
 
 COSTS = {
     "latency": Cost("measured ms", "measured_ms", lambda candidate, ms: ms),
-    "size": Cost("parameters", "params", lambda candidate, ms: float(params_of(candidate.architecture))),
-    "memory": Cost("values of the largest layer", "memory", lambda candidate, ms: float(candidate.memory)),
+    "size": Cost(
+        "parameters", "params", lambda candidate, ms: float(params_of(candidate.architecture))
+    ),
+    "memory": Cost(
+        "values of the largest layer", "memory", lambda candidate, ms: float(candidate.memory)
+    ),
 }

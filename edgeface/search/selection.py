@@ -1,4 +1,5 @@
-"""Which networks of a search are better than which: pure functions of what was scored and what was measured."""
+"""Which networks of a search are better than which: pure functions of what was scored and what was
+measured."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from edgeface.search.pareto import nondominated, spread
 from edgeface.search.results import FrontNet, ScoredNetwork
 
 LEAST_DIFFERENT = 2
-"""parts (blocks, neck, head) in which two networks of one round differ, as long as there are such"""
+"""parts (blocks, neck, head) in which two networks of one round differ, as long as there are
+such"""
 FRONT_SHARE = 2
-"""of a search within a latency budget, one network in so many is sought and measured for the front below the budget:
-the best of each latency, where there would else be networks of round 0, unsought and known least"""
+"""of a search within a latency budget, one network in so many is sought and measured for the front
+below the budget: the best of each latency, where there would else be networks of round 0, unsought
+and known least"""
 
 Goal = tuple[tuple[float, ...], float]
 """what is made small, and by how much the limits are broken (at most 0: they are kept)"""
@@ -25,8 +28,11 @@ Goal = tuple[tuple[float, ...], float]
 def objective(options: StudyOptions, network: ScoredNetwork) -> Goal:
     """What the search asks for."""
     cost = math.log(max(network.cost, 1e-9))
-    values = {"budget": (-network.score,), "pareto": (-network.score, cost),
-              "weighted": (options.exchange * cost - network.score,)}[options.objective]
+    values = {
+        "budget": (-network.score,),
+        "pareto": (-network.score, cost),
+        "weighted": (options.exchange * cost - network.score,),
+    }[options.objective]
     return values, broken(options, network)
 
 
@@ -60,7 +66,9 @@ def pick(options: StudyOptions, seen: Sequence[ScoredNetwork], count: int) -> li
     costs = [(-network.score, network.cost) for network in good]
     if options.objective == "pareto":
         return [good[i] for i in unlike(good, spread(costs, count), count)]
-    ranked = sorted(range(len(good)), key=lambda i: (objective(options, good[i])[0], good[i].architecture.name))
+    ranked = sorted(
+        range(len(good)), key=lambda i: (objective(options, good[i])[0], good[i].architecture.name)
+    )
     share = count // FRONT_SHARE if seeks_front_below(options) else 0
     picked = unlike(good, ranked, count - share)
     if share:
@@ -84,15 +92,23 @@ def differences(a: ScoredNetwork, b: ScoredNetwork) -> int:
     """Parts in which two networks differ, blocks aligned at c5."""
     ours, theirs = (network.architecture.structure.split(")")[:-1][::-1] for network in (a, b))
     blocks = sum(x != y for x, y in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
-    return (blocks + (a.architecture.neck != b.architecture.neck) + (a.architecture.head != b.architecture.head)
-            + (a.size != b.size))
+    return (
+        blocks
+        + (a.architecture.neck != b.architecture.neck)
+        + (a.architecture.head != b.architecture.head)
+        + (a.size != b.size)
+    )
 
 
-def unlike(good: Sequence[ScoredNetwork], ranked: Sequence[int], count: int, picked: Sequence[int] = ()) -> list[int]:
-    """``picked`` and the first of ``ranked`` that are unlike all before them, ``count`` in all; for want of such ones,
-    any."""
+def unlike(
+    good: Sequence[ScoredNetwork], ranked: Sequence[int], count: int, picked: Sequence[int] = ()
+) -> list[int]:
+    """``picked`` and the first of ``ranked`` that are unlike all before them, ``count`` in all; for
+    want of such ones, any."""
     found = list(picked)
     for i in ranked:
-        if len(found) < count and all(differences(good[i], good[other]) >= LEAST_DIFFERENT for other in found):
+        if len(found) < count and all(
+            differences(good[i], good[other]) >= LEAST_DIFFERENT for other in found
+        ):
             found.append(i)
     return found + [i for i in ranked if i not in found][: count - len(found)]

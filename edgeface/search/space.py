@@ -1,19 +1,22 @@
 """Spaces: which Architectures a search may consider.
 
-======= ============================================================================================================
+=======
+============================================================================================================
 idw     DamoFD's space for 0.5 GFLOPs: inverted depthwise residuals, kernels 3 to 7 (Liu et al., ICLR 2023)
 xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottleneck residuals, kernels 3 to 7
 resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in EResFD
 edge    our own: the blocks of resnet and depthwise separable ones, behind a stem of stride 2 or straight to stride 4
-======= ============================================================================================================
+=======
+============================================================================================================
 
-A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down pyramid and a plain
-head, of widths that are searched too: batch normalisation that folds away, ReLU, bilinear resize, widths that are
-multiples of 8, so that every network drawn has a fast form in every runtime, INT8 included.
+A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down
+pyramid and a plain head, of widths that are searched too: batch normalisation that folds away,
+ReLU, bilinear resize, widths that are multiples of 8, so that every network drawn has a fast form
+in every runtime, INT8 included.
 
-Limits beside the published ones keep out what no clock would choose (thin, deep, all kernels 7): a stage is at least
-as wide as the one before and at most four times, inner widths are at least a tenth of the output, kernel 7 does not
-occur at stride 4, and at most 5 inner layers make a block.
+Limits beside the published ones keep out what no clock would choose (thin, deep, all kernels 7): a
+stage is at least as wide as the one before and at most four times, inner widths are at least a
+tenth of the output, kernel 7 does not occur at stride 4, and at most 5 inner layers make a block.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of
 from edgeface.architecture.specs import Head, Neck, PlainHeadSpec, PlainNetSpec, PyramidSpec
-from edgeface.architecture.structure import PLAIN, STEM_KERNEL, SuperBlock, format_structure, parse, round8
+from edgeface.architecture.structure import (
+    PLAIN,
+    STEM_KERNEL,
+    SuperBlock,
+    format_structure,
+    parse,
+    round8,
+)
 from edgeface.errors import EdgefaceError, OptionError
 from edgeface.schema import from_fields
 
@@ -52,7 +62,8 @@ class Space:
     blocks: tuple[tuple[str, int, int], ...]
     """(kind, kernel, expansion) that a stage may have"""
     stems: tuple[int, ...]
-    """widths of the stem, a 3x3 convolution of stride 2, or a 6x6 one of stride 4 that stands for c2, too"""
+    """widths of the stem, a 3x3 convolution of stride 2, or a 6x6 one of stride 4 that stands for
+    c2, too"""
     stem_layers: int
     """convolutions of the stem at most"""
     max_width: int
@@ -74,12 +85,24 @@ class Space:
         widths = (*self.stems, *self.necks, *self.heads, self.max_width, self.max_inner)
         limits = {
             "blocks": (bool(self.blocks), "at least one"),
-            "stems, necks and heads": (bool(self.stems and self.necks and self.heads), "at least one width each"),
+            "stems, necks and heads": (
+                bool(self.stems and self.necks and self.heads),
+                "at least one width each",
+            ),
             "widths": (all(w >= 8 and w % 8 == 0 for w in widths), "multiples of 8"),
-            "stem_strides": (bool(self.stem_strides) and set(self.stem_strides) <= {2, 4}, "2, 4 or both"),
+            "stem_strides": (
+                bool(self.stem_strides) and set(self.stem_strides) <= {2, 4},
+                "2, 4 or both",
+            ),
             "depth": (min(self.depth, self.stem_layers) >= 1, "1 or more, and so is stem_layers"),
-            "max_width": (self.max_width >= min(self.stems, default=8), "as wide as the narrowest stem at least"),
-            "max_layers": (self.max_layers > STAGES, f"more than {STAGES}: one a stage and the stem"),
+            "max_width": (
+                self.max_width >= min(self.stems, default=8),
+                "as wide as the narrowest stem at least",
+            ),
+            "max_layers": (
+                self.max_layers > STAGES,
+                f"more than {STAGES}: one a stage and the stem",
+            ),
             "macs": (0 < self.macs[0] < self.macs[1], "two numbers, of which the second is larger"),
         }
         for name, (kept, accepted) in limits.items():
@@ -97,12 +120,14 @@ class Space:
             near = drawn is not None and abs(macs_of(drawn, *COUNTED_AT) / wanted - 1) < 0.1
             if drawn is not None and near and self.contains(drawn):
                 return drawn
-        raise OptionError(f"space {self.name}: nothing drawn has about {wanted / 1e6:.0f} million multiply-accumulates "
-                          f"in {MAX_TRIES} tries")
+        raise OptionError(
+            f"space {self.name}: nothing drawn has about {wanted / 1e6:.0f} million"
+            f" multiply-accumulates in {MAX_TRIES} tries"
+        )
 
     def mutate(self, parent: Architecture, draw: random.Random) -> Architecture:
-        """A neighbour of ``parent``: one block, the stem, or neck and head, drawn anew or a step away; the widths
-        around it follow."""
+        """A neighbour of ``parent``: one block, the stem, or neck and head, drawn anew or a step
+        away; the widths around it follow."""
         for _ in range(MAX_TRIES):
             blocks, neck, head = list(parse(parent.structure)), parent.neck, parent.head
             place = draw.randint(0, len(blocks))
@@ -111,8 +136,13 @@ class Space:
             elif place == 0:
                 blocks = self._other_stem(draw, blocks)
             else:
-                fresh = (self._step(draw, blocks[place]) if draw.random() < 0.5 else
-                         self._block(draw, blocks[place - 1].out_channels, place - len(blocks) + STAGES))
+                fresh = (
+                    self._step(draw, blocks[place])
+                    if draw.random() < 0.5
+                    else self._block(
+                        draw, blocks[place - 1].out_channels, place - len(blocks) + STAGES
+                    )
+                )
                 if fresh is None:
                     continue
                 blocks[place] = fresh
@@ -122,22 +152,29 @@ class Space:
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
 
     def cross(self, first: Architecture, second: Architecture, draw: random.Random) -> Architecture:
-        """A child with the stem and the stages before a random one of ``first``, the rest of ``second``, and neck and
-        head of either; ``first`` itself where that breaks a limit."""
+        """A child with the stem and the stages before a random one of ``first``, the rest of
+        ``second``, and neck and head of either; ``first`` itself where that breaks a limit."""
         ours, theirs = parse(first.structure), parse(second.structure)
         kept = draw.randrange(STAGES)  # stages of the second
         blocks = [*ours[: len(ours) - kept], *theirs[len(theirs) - kept :]]
         ends = draw.choice((first, second))
         return self._child(first, blocks, ends.neck, ends.head) or first
 
-    def _child(self, parent: Architecture, blocks: Sequence[SuperBlock], neck: Neck, head: Head
-               ) -> Architecture | None:
+    def _child(
+        self, parent: Architecture, blocks: Sequence[SuperBlock], neck: Neck, head: Head
+    ) -> Architecture | None:
         """A network of these parts, widths chained; None where it breaks a limit."""
         chained = [blocks[0]]
         for block in blocks[1:]:
             before = chained[-1].out_channels
-            chained.append(block if block.in_channels == before else dataclasses.replace(block, in_channels=before))
-        child = dataclasses.replace(parent, backbone=PlainNetSpec(format_structure(chained)), neck=neck, head=head)
+            chained.append(
+                block
+                if block.in_channels == before
+                else dataclasses.replace(block, in_channels=before)
+            )
+        child = dataclasses.replace(
+            parent, backbone=PlainNetSpec(format_structure(chained)), neck=neck, head=head
+        )
         return child.named_by_content(self.name) if self.contains(child) else None
 
     def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
@@ -149,23 +186,39 @@ class Space:
         return [stem, *behind]
 
     def _step(self, draw: random.Random, block: SuperBlock) -> SuperBlock | None:
-        """``block``, a little wider, narrower, deeper or less deep; None where it breaks a limit."""
-        name = draw.choice(("out_channels", "layers") if block.kind in PLAIN else
-                           ("out_channels", "layers", "bottleneck"))
-        step, most = (draw.choice((-1, 1)), self.depth) if name == "layers" else (
-            draw.choice(STEPS), self.max_inner if name == "bottleneck" else self.max_width)
+        """``block``, a little wider, narrower, deeper or less deep; None where it breaks a
+        limit."""
+        name = draw.choice(
+            ("out_channels", "layers")
+            if block.kind in PLAIN
+            else ("out_channels", "layers", "bottleneck")
+        )
+        step, most = (
+            (draw.choice((-1, 1)), self.depth)
+            if name == "layers"
+            else (draw.choice(STEPS), self.max_inner if name == "bottleneck" else self.max_width)
+        )
         value = getattr(block, name) + step
         return dataclasses.replace(block, **{name: value}) if 1 <= value <= most else None
 
     def contains(self, architecture: Architecture) -> bool:
         """Does it keep the limits? Asked of networks made of this space's blocks."""
         blocks = parse(architecture.structure)
-        widths_fit = all(before.out_channels <= block.out_channels <= min(MAX_GROWTH * before.out_channels,
-                                                                          self.max_width)
-                         for before, block in pairwise(blocks))
-        inner_fit = all(10 * block.bottleneck >= block.out_channels for block in blocks if block.bottleneck)
-        return (widths_fit and inner_fit and sum(block.layers for block in blocks) <= self.max_layers
-                and self.macs[0] <= macs_of(architecture, *COUNTED_AT) <= self.macs[1])
+        widths_fit = all(
+            before.out_channels
+            <= block.out_channels
+            <= min(MAX_GROWTH * before.out_channels, self.max_width)
+            for before, block in pairwise(blocks)
+        )
+        inner_fit = all(
+            10 * block.bottleneck >= block.out_channels for block in blocks if block.bottleneck
+        )
+        return (
+            widths_fit
+            and inner_fit
+            and sum(block.layers for block in blocks) <= self.max_layers
+            and self.macs[0] <= macs_of(architecture, *COUNTED_AT) <= self.macs[1]
+        )
 
     def _draw(self, draw: random.Random, name: str) -> Architecture | None:
         """Uniform choices, inner widths log-uniform; None where they break a limit."""
@@ -180,7 +233,9 @@ class Space:
         return Architecture(name, PlainNetSpec(format_structure(blocks)), *self._ends(draw))
 
     def _stem(self, draw: random.Random) -> SuperBlock:
-        stride = self.stem_strides[0] if len(self.stem_strides) == 1 else draw.choice(self.stem_strides)
+        stride = (
+            self.stem_strides[0] if len(self.stem_strides) == 1 else draw.choice(self.stem_strides)
+        )
         width = draw.choice(self.stems)
         if stride == 4:
             return SuperBlock("conv", STEM_KERNEL, 3, width, 4, 1)
@@ -193,8 +248,14 @@ class Space:
         if kernel == 7 and stage == 0:
             return None
         least = 8 * math.ceil(out / 80)
-        inner = 0 if kind in PLAIN else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
-        return SuperBlock(kind, kernel, before, out, 2, draw.randint(1, self.depth), inner, expansion)
+        inner = (
+            0
+            if kind in PLAIN
+            else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
+        )
+        return SuperBlock(
+            kind, kernel, before, out, 2, draw.randint(1, self.depth), inner, expansion
+        )
 
     def _ends(self, draw: random.Random) -> tuple[Neck, Head]:
         has_depthwise = any(kind in ("inverted", "separable") for kind, _, _ in self.blocks)
@@ -206,14 +267,56 @@ class Space:
 _KERNELS = (3, 5, 7)
 
 SPACES: dict[str, Space] = {
-    space.name: space for space in (
-        Space("idw", tuple(("inverted", k, e) for k in _KERNELS for e in (1, 2, 4, 6)), (16, 24, 32), 1, 160, 128,
-              2, 14),
-        Space("xx", tuple((kind, k, 0) for kind in ("basic", "bottleneck") for k in _KERNELS), (8, 16, 24, 32), 1, 128,
-              64, 3, 14),
-        Space("resnet", (("conv", 3, 0), ("basic", 3, 0), ("bottleneck", 3, 0)), (8, 16, 24, 32), 1, 128, 128, 3, 14),
-        Space("edge", (("conv", 3, 0), ("separable", 3, 0), ("separable", 5, 0), ("basic", 3, 0), ("bottleneck", 3, 0)),
-              (8, 16, 24, 32), 1, 160, 128, 3, 14, macs=(0.04e9, 2e9), stem_strides=(2, 4)),
+    space.name: space
+    for space in (
+        Space(
+            "idw",
+            tuple(("inverted", k, e) for k in _KERNELS for e in (1, 2, 4, 6)),
+            (16, 24, 32),
+            1,
+            160,
+            128,
+            2,
+            14,
+        ),
+        Space(
+            "xx",
+            tuple((kind, k, 0) for kind in ("basic", "bottleneck") for k in _KERNELS),
+            (8, 16, 24, 32),
+            1,
+            128,
+            64,
+            3,
+            14,
+        ),
+        Space(
+            "resnet",
+            (("conv", 3, 0), ("basic", 3, 0), ("bottleneck", 3, 0)),
+            (8, 16, 24, 32),
+            1,
+            128,
+            128,
+            3,
+            14,
+        ),
+        Space(
+            "edge",
+            (
+                ("conv", 3, 0),
+                ("separable", 3, 0),
+                ("separable", 5, 0),
+                ("basic", 3, 0),
+                ("bottleneck", 3, 0),
+            ),
+            (8, 16, 24, 32),
+            1,
+            160,
+            128,
+            3,
+            14,
+            macs=(0.04e9, 2e9),
+            stem_strides=(2, 4),
+        ),
     )
 }
 
@@ -231,7 +334,9 @@ def _read(path: Path) -> Space:
     try:
         return from_fields(Space, json.loads(path.read_text(encoding="utf-8")), f"space {path}")
     except (OSError, ValueError, RecursionError) as error:
-        raise OptionError(f"cannot read the space {path} ({type(error).__name__}): give a .json file with the fields "
-                          f"{', '.join(f.name for f in dataclasses.fields(Space))}") from None
+        raise OptionError(
+            f"cannot read the space {path} ({type(error).__name__}): give a .json file with the"
+            f" fields {', '.join(f.name for f in dataclasses.fields(Space))}"
+        ) from None
     except EdgefaceError as error:
         raise OptionError(str(error)) from None

@@ -1,11 +1,13 @@
-"""Search on the device's clock: evolution on the score, latency from a model, and the best of each round measured.
+"""Search on the device's clock: evolution on the score, latency from a model, and the best of each
+round measured.
 
-Round 0 measures networks chosen to cover the space, which is what latency is learned from. Every later round evolves
-candidates on score and predicted latency, sends the most promising ones to the device, in the runtime and precision
-that they will run in, and learns from what comes back. The final front holds measured figures only.
+Round 0 measures networks chosen to cover the space, which is what latency is learned from. Every
+later round evolves candidates on score and predicted latency, sends the most promising ones to the
+device, in the runtime and precision that they will run in, and learns from what comes back. The
+final front holds measured figures only.
 
-A study is a function of its options and of what the device answered. Both lie in its folder, with what each round sent
-to the device, so that a study that was stopped goes on exactly where it was.
+A study is a function of its options and of what the device answered. Both lie in its folder, with
+what each round sent to the device, so that a study that was stopped goes on exactly where it was.
 """
 
 from __future__ import annotations
@@ -44,25 +46,36 @@ OnRound = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one, OutputError where it cannot be
-    written."""
+    """One search, in its folder. Raises OptionError where the folder holds another one, OutputError
+    where it cannot be written."""
 
-    def __init__(self, options: StudyOptions, folder: Path, progress: Progress, note: Note,
-                 ray: str | None = None) -> None:
+    def __init__(
+        self,
+        options: StudyOptions,
+        folder: Path,
+        progress: Progress,
+        note: Note,
+        ray: str | None = None,
+    ) -> None:
         self.options, self.folder, self.progress, self.note = options, folder, progress, note
         self.pool = Pool(get_space(options.space), options.sizes)
         path = folder / STUDY
         if path.is_file() and load_options(folder) != options:
-            raise OptionError(f"{folder} holds a search with other options: go on with edgeface search --resume "
-                              f"{folder}, or choose another --out folder")
-        self.score(self.pool.sample(0).architecture)  # an unknown score is refused before anything is written
+            raise OptionError(
+                f"{folder} holds a search with other options: go on with edgeface search --resume "
+                f"{folder}, or choose another --out folder"
+            )
+        self.score(
+            self.pool.sample(0).architecture
+        )  # an unknown score is refused before anything is written
         _write(path, json.dumps(dataclasses.asdict(options), indent=1))
         self.oracle = LatencyOracle(options, folder, progress, note, ray)
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
 
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
-        """All rounds that are not over yet, and the front, which is also written; ``known``: tables to begin with.
+        """All rounds that are not over yet, and the front, which is also written; ``known``: tables
+        to begin with.
 
         Of a search that is over, nothing is measured again.
         """
@@ -97,8 +110,10 @@ class Study:
         try:
             return from_fields(Round, json.loads(path.read_text(encoding="utf-8")), str(path))
         except (OSError, ValueError, RecursionError, EdgefaceError) as error:
-            raise DataError(f"{path} is not a round of a search ({error}): delete it, and that round is searched "
-                            "again") from None
+            raise DataError(
+                f"{path} is not a round of a search ({error}): delete it, and that round is"
+                " searched again"
+            ) from None
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number}.json"
@@ -107,7 +122,9 @@ class Study:
         """What to measure, written down before anything is."""
         if number == 0:
             self.progress("round 0: choosing networks", 0, len(self.options.sizes))
-            first = self.pool.first(FRESH * self.options.seed, self.options.first, self.options.target)
+            first = self.pool.first(
+                FRESH * self.options.seed, self.options.first, self.options.target
+            )
             seen = [self._scored(c, 0.0, (0.0, 0.0)) for c in first]
             self.archive.update((e.candidate.key, e) for e in seen)
             picked: Sequence[ScoredNetwork] = seen
@@ -127,32 +144,59 @@ class Study:
             lines = path.read_text(encoding="utf-8").splitlines()
             return [from_fields(ScoredNetwork, json.loads(line), str(path)) for line in lines]
         except (OSError, ValueError, RecursionError, EdgefaceError) as error:
-            raise DataError(f"{path} cannot be read ({error}): delete it and {self._path(number).name}, and that "
-                            "round is searched again") from None
+            raise DataError(
+                f"{path} cannot be read ({error}): delete it and {self._path(number).name}, and"
+                " that round is searched again"
+            ) from None
 
     def _evolve(self, number: int) -> dict[Key, ScoredNetwork]:
-        """Networks judged in this round. Those of earlier rounds are judged anew, by what was learned since."""
+        """Networks judged in this round. Those of earlier rounds are judged anew, by what was
+        learned since."""
         o, seen = self.options, dict[Key, ScoredNetwork]()
         old = self._judge([e.candidate for e in self.archive.values()]) if self.archive else []
         best = [e.candidate for e in selection.pick(o, old, o.population // SEED_SHARE)]
         tasks = [(f"round {number}: evolving", selection.objective, o.generations)]
         if selection.seeks_front_below(o):
-            tasks.append((f"round {number}: evolving the front", selection.front_objective,
-                          -(-o.generations // FRONT_SHARE)))
+            tasks.append(
+                (
+                    f"round {number}: evolving the front",
+                    selection.front_objective,
+                    -(-o.generations // FRONT_SHARE),
+                )
+            )
         for what, objective, generations in tasks:
-            seen |= evolve(self.pool, self._judge, partial(objective, o), best, o.population, generations,
-                           o.seed + number, self.progress, what)
+            seen |= evolve(
+                self.pool,
+                self._judge,
+                partial(objective, o),
+                best,
+                o.population,
+                generations,
+                o.seed + number,
+                self.progress,
+                what,
+            )
         self.archive.update(seen)
         return seen
 
     def _judge(self, candidates: Sequence[Candidate]) -> list[ScoredNetwork]:
-        return [self._scored(candidate, p.ms, (p.low_ms, p.high_ms))
-                for candidate, p in zip(candidates, self.oracle.predict(candidates), strict=True)]
+        return [
+            self._scored(candidate, p.ms, (p.low_ms, p.high_ms))
+            for candidate, p in zip(candidates, self.oracle.predict(candidates), strict=True)
+        ]
 
-    def _scored(self, candidate: Candidate, ms: float, interval: tuple[float, float]) -> ScoredNetwork:
+    def _scored(
+        self, candidate: Candidate, ms: float, interval: tuple[float, float]
+    ) -> ScoredNetwork:
         cost = COSTS[self.options.cost].of(candidate, ms)
-        return ScoredNetwork(candidate.architecture, candidate.size, self.score(candidate.architecture), cost, ms,
-                             interval)
+        return ScoredNetwork(
+            candidate.architecture,
+            candidate.size,
+            self.score(candidate.architecture),
+            cost,
+            ms,
+            interval,
+        )
 
     def score(self, architecture: Architecture) -> float:
         """What stands for its accuracy in this search."""
@@ -160,14 +204,20 @@ class Study:
 
     def _pick(self, seen: Sequence[ScoredNetwork]) -> list[ScoredNetwork]:
         """What to measure of ``seen``: nothing that was measured."""
-        return selection.pick(self.options, [e for e in seen if self.oracle.record(e.candidate) is None],
-                              self.options.picks)
+        return selection.pick(
+            self.options,
+            [e for e in seen if self.oracle.record(e.candidate) is None],
+            self.options.picks,
+        )
 
     def _with_measurements(self, chosen: Round) -> Round:
         """Without those that could not be measured."""
         measured = [(e, found[0]) for e in chosen.picked if (found := self.oracle.ms(e.candidate))]
-        return dataclasses.replace(chosen, picked=tuple(e for e, _ in measured),
-                                   measured_ms=tuple(ms for _, ms in measured))
+        return dataclasses.replace(
+            chosen,
+            picked=tuple(e for e, _ in measured),
+            measured_ms=tuple(ms for _, ms in measured),
+        )
 
     # Limits and result
 
@@ -179,24 +229,43 @@ class Study:
         fastest, slowest = self._extreme(1.0), self._extreme(-1.0)
         if fastest.predicted_ms > budget:
             self.oracle.measure([fastest.candidate])
-            found = self.oracle.ms(fastest.candidate) or (fastest.predicted_ms, *fastest.interval_ms)
+            found = self.oracle.ms(fastest.candidate) or (
+                fastest.predicted_ms,
+                *fastest.interval_ms,
+            )
             if found[0] > budget:
-                raise OptionError(f"--budget-ms {budget:g} is below the fastest network of space {self.options.space} "
-                                  f"here, which takes {found[0]:.2f} ms ({fastest.architecture.structure}): "
-                                  "give a larger budget, a smaller --size or another --space")
+                raise OptionError(
+                    f"--budget-ms {budget:g} is below the fastest network of space"
+                    f" {self.options.space} here, which takes {found[0]:.2f} ms"
+                    f" ({fastest.architecture.structure}): give a larger budget, a smaller --size"
+                    " or another --space"
+                )
         if slowest.predicted_ms < budget:
-            self.note(f"--budget-ms {budget:g} excludes nothing: the slowest network of space {self.options.space} "
-                      f"takes about {slowest.predicted_ms:.2f} ms")
+            self.note(
+                f"--budget-ms {budget:g} excludes nothing: the slowest network of space"
+                f" {self.options.space} takes about {slowest.predicted_ms:.2f} ms"
+            )
 
     def _extreme(self, sign: float) -> ScoredNetwork:
         """The fastest (1) or slowest (-1) network that a short search finds."""
-        seen = evolve(self.pool, self._judge, lambda e: ((sign * e.predicted_ms,), 0.0), [], *ENDS,
-                      self.options.seed, self.progress, "the ends of the space")
+        seen = evolve(
+            self.pool,
+            self._judge,
+            lambda e: ((sign * e.predicted_ms,), 0.0),
+            [],
+            *ENDS,
+            self.options.seed,
+            self.progress,
+            "the ends of the space",
+        )
         return min(seen.values(), key=lambda e: sign * e.predicted_ms)
 
     def _front(self, rounds: Sequence[Round]) -> list[FrontNet]:
-        """The measured networks that keep the limits and that no other one beats, cheapest first."""
-        kept: dict[Key, FrontNet] = {}  # one that was too uncertain may be chosen again, when more is known of it
+        """The measured networks that keep the limits and that no other one beats, cheapest
+        first."""
+        kept: dict[
+            Key, FrontNet
+        ] = {}  # one that was too uncertain may be chosen again, when more is known of it
         for r in rounds:
             for e in r.picked:
                 found = self.oracle.ms(e.candidate)
@@ -205,15 +274,31 @@ class Study:
         return selection.front(self.options, kept.values())
 
     def _predicted_unseen(self, front: Sequence[FrontNet]) -> list[FrontNet]:
-        """What was known when a network was chosen says how the search began; this says how good its model is."""
-        return [dataclasses.replace(net, predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
-                for net, p in zip(front, self.oracle.unseen([net.candidate for net in front]), strict=True)]
+        """What was known when a network was chosen says how the search began; this says how good
+        its model is."""
+        return [
+            dataclasses.replace(net, predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
+            for net, p in zip(
+                front, self.oracle.unseen([net.candidate for net in front]), strict=True
+            )
+        ]
 
     @staticmethod
     def _net(e: ScoredNetwork, found: tuple[float, float, float], number: int) -> FrontNet:
         a = e.architecture
-        return FrontNet(a, e.size, e.score, e.predicted_ms, e.interval_ms, found[0], found[1:], number, params_of(a),
-                        macs_of(a, *parse_size(e.size)), e.candidate.memory)
+        return FrontNet(
+            a,
+            e.size,
+            e.score,
+            e.predicted_ms,
+            e.interval_ms,
+            found[0],
+            found[1:],
+            number,
+            params_of(a),
+            macs_of(a, *parse_size(e.size)),
+            e.candidate.memory,
+        )
 
 
 def load_options(folder: Path) -> StudyOptions:
@@ -222,10 +307,14 @@ def load_options(folder: Path) -> StudyOptions:
     try:
         return from_fields(StudyOptions, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise OptionError(f"--resume {folder}: no search to go on with, {path} cannot be read "
-                          f"({type(error).__name__}); begin one with edgeface search --out {folder}") from None
+        raise OptionError(
+            f"--resume {folder}: no search to go on with, {path} cannot be read "
+            f"({type(error).__name__}); begin one with edgeface search --out {folder}"
+        ) from None
     except EdgefaceError as error:
-        raise OptionError(f"--resume {folder}: {error}; it was not written by this version of edgeface") from None
+        raise OptionError(
+            f"--resume {folder}: {error}; it was not written by this version of edgeface"
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:

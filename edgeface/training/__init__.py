@@ -18,38 +18,57 @@ if TYPE_CHECKING:
     from edgeface.images.annotations import AnnotatedImage
     from edgeface.training.dataset import Cache
 
-__all__ = ["AugmentOptions", "TrainOptions", "open_photos", "prepare_torch", "read_photos", "train_model"]
+__all__ = [
+    "AugmentOptions",
+    "TrainOptions",
+    "open_photos",
+    "prepare_torch",
+    "read_photos",
+    "train_model",
+]
 
 WIDER_LIST = Path("wider_face_split/wider_face_train_bbx_gt.txt")
 WIDER_IMAGES = Path("WIDER_train/images")
 
 
-def open_photos(data: Path, annotations: Path | None, cache: Path, in_memory: bool = False,
-                landmarks: Path | None = None, progress: Progress = unseen) -> Cache:
-    """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the folder ``cache``.
+def open_photos(
+    data: Path,
+    annotations: Path | None,
+    cache: Path,
+    in_memory: bool = False,
+    landmarks: Path | None = None,
+    progress: Progress = unseen,
+) -> Cache:
+    """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the
+    folder ``cache``.
 
-    landmarks: a file with landmarks of these faces, where the annotations have none. Raises DataError for annotations
-    or photos that cannot be used.
+    landmarks: a file with landmarks of these faces, where the annotations have none. Raises
+    DataError for annotations or photos that cannot be used.
     """
     from edgeface.training.dataset import open_cache
 
     return open_cache(cache, *read_photos(data, annotations, landmarks), in_memory, progress)
 
 
-def read_photos(data: Path, annotations: Path | None, landmarks: Path | None) -> tuple[Path, list[AnnotatedImage]]:
+def read_photos(
+    data: Path, annotations: Path | None, landmarks: Path | None
+) -> tuple[Path, list[AnnotatedImage]]:
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
     from edgeface.images.annotations import read_annotations, with_landmarks
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
     if not boxes.is_file():
-        raise DataError(f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE")
+        raise DataError(
+            f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE"
+        )
     annotated = read_annotations(boxes)
     return images, with_landmarks(annotated, landmarks) if landmarks else annotated
 
 
 def prepare_torch(threads: int, device: str) -> None:
-    """Give torch its threads (0: its own choice). Raises OptionError for a device that is not there."""
+    """Give torch its threads (0: its own choice). Raises OptionError for a device that is not
+    there."""
     import torch
 
     try:
@@ -60,17 +79,32 @@ def prepare_torch(threads: int, device: str) -> None:
         torch.set_num_threads(threads)
 
 
-def train_model(architecture: Architecture, options: TrainOptions, data: Path, run: Path, annotations: Path | None,
-                cache: Path, in_memory: bool = False, threads: int = 0, device: str = "cpu", *,
-                landmarks: Path | None = None, init: str | None = None, branch: Path | None = None,
-                progress: Progress = unseen) -> bool:
-    """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see :class:`Trainer`.
+def train_model(
+    architecture: Architecture,
+    options: TrainOptions,
+    data: Path,
+    run: Path,
+    annotations: Path | None,
+    cache: Path,
+    in_memory: bool = False,
+    threads: int = 0,
+    device: str = "cpu",
+    *,
+    landmarks: Path | None = None,
+    init: str | None = None,
+    branch: Path | None = None,
+    progress: Progress = unseen,
+) -> bool:
+    """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see
+    :class:`Trainer`.
 
-    landmarks: a file with those of the annotated faces. init: name or file of weights to start from; branch: folder of
-    a run to start from. Returns False when it was stopped before the last step.
+    landmarks: a file with those of the annotated faces. init: name or file of weights to start
+    from; branch: folder of a run to start from. Returns False when it was stopped before the last
+    step.
 
-    Raises DataError for annotations or photos that cannot be used, OptionError for a device that is not there,
-    ModelError for an ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite.
+    Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
+    not there, ModelError for an ``init`` or ``branch`` that does not fit, TrainingError for a loss
+    that is not finite.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.loop import Trainer, distributed
@@ -82,7 +116,9 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
         if first:  # the others then find the cache made
             open_cache(cache, folder, images, progress=progress)
     with distributed() as first:
-        trainer = Trainer(architecture, options, open_cache(cache, folder, images, in_memory), run, device)
+        trainer = Trainer(
+            architecture, options, open_cache(cache, folder, images, in_memory), run, device
+        )
         fit = trainer.begin(init, branch)
         if first and fit:
             print(f"note: {init}: {fit}", file=sys.stderr)
@@ -92,9 +128,16 @@ def train_model(architecture: Architecture, options: TrainOptions, data: Path, r
 def _check_landmarks(architecture: Architecture, images: list[AnnotatedImage]) -> None:
     """Data without what the network learns is an error; data with more is worth a note."""
     layout = head_layout(architecture)
-    known = any(image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images)
+    known = any(
+        image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images
+    )
     if layout.landmarks and not known:
-        raise DataError(f"{architecture.name} learns landmarks and no annotated face has any: pass --landmarks FILE "
-                        "(RetinaFace's labels or CSV), or train a network without landmarks")
+        raise DataError(
+            f"{architecture.name} learns landmarks and no annotated face has any: pass --landmarks"
+            " FILE (RetinaFace's labels or CSV), or train a network without landmarks"
+        )
     if known and not layout.landmarks:
-        print(f"note: {architecture.name} has no landmarks: those of the annotations are not used", file=sys.stderr)
+        print(
+            f"note: {architecture.name} has no landmarks: those of the annotations are not used",
+            file=sys.stderr,
+        )

@@ -1,7 +1,9 @@
-"""Which cells learn which face: cells, their boxes, and the assigners of this project's own networks.
+"""Which cells learn which face: cells, their boxes, and the assigners of this project's own
+networks.
 
-Both assigners work on one flat list of faces of the whole batch, so there is no loop over images. Cells are numbered
-level by level, row by row, anchor by anchor, exactly as :func:`flatten` lays out the network's outputs.
+Both assigners work on one flat list of faces of the whole batch, so there is no loop over images.
+Cells are numbered level by level, row by row, anchor by anchor, exactly as :func:`flatten` lays out
+the network's outputs.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ import edgeface.models.first_calls  # noqa: F401
 from edgeface.decode import HeadLayout
 
 ANCHOR_SCALE = 2.0
-"""Side of anchor a of a cell, in strides: 2 * 2^a (SCRFD: 16 and 32 px at stride 8); a single anchor takes 4."""
+"""Side of anchor a of a cell, in strides: 2 * 2^a (SCRFD: 16 and 32 px at stride 8); a single
+anchor takes 4."""
 LARGEST_GROWTH = 6.0
-"""of the logarithm of a box side over the prior's, in training: exp of what a bad step gives would overflow"""
+"""of the logarithm of a box side over the prior's, in training: exp of what a bad step gives would
+overflow"""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """point float32 [A, 2] px, stride float32 [A], size float32 [A, 2] px (w, h of the prior), level int64 [A].
+    """point float32 [A, 2] px, stride float32 [A], size float32 [A, 2] px (w, h of the prior),
+    level int64 [A].
 
     Networks without prior boxes have square ones here: the anchors of ATSS.
     """
@@ -44,7 +49,8 @@ class Cells:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Positive cells: image int64 [P], cell int64 [P], face int64 [P]; ignored bool [B, A]: not background either."""
+    """Positive cells: image int64 [P], cell int64 [P], face int64 [P]; ignored bool [B, A]: not
+    background either."""
 
     image: Tensor
     cell: Tensor
@@ -53,16 +59,22 @@ class Assignment:
 
 
 def make_cells(layout: HeadLayout, height: int, width: int, device: torch.device) -> Cells:
-    """Cells of an input of ``height`` x ``width`` px: ceil(height / stride) rows of them on each level."""
+    """Cells of an input of ``height`` x ``width`` px: ceil(height / stride) rows of them on each
+    level."""
     points, strides, sizes, levels = [], [], [], []
     for level, s in enumerate(layout.strides):
-        y, x = torch.meshgrid(torch.arange(-(-height // s), device=device), torch.arange(-(-width // s), device=device),
-                              indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(-(-height // s), device=device),
+            torch.arange(-(-width // s), device=device),
+            indexing="ij",
+        )
         point = (torch.stack([x, y], -1).reshape(-1, 1, 2) + layout.offset) * s
         points.append(point.expand(-1, layout.anchors, 2).reshape(-1, 2).float())
         n = len(points[-1])
         strides.append(torch.full((n,), float(s), device=device))
-        sizes.append(torch.tensor(_prior_sizes(layout), device=device).mul(s).repeat(n // layout.anchors, 1))
+        sizes.append(
+            torch.tensor(_prior_sizes(layout), device=device).mul(s).repeat(n // layout.anchors, 1)
+        )
         levels.append(torch.full((n,), level, device=device))
     return Cells(torch.cat(points), torch.cat(strides), torch.cat(sizes), torch.cat(levels))
 
@@ -71,31 +83,51 @@ def _prior_sizes(layout: HeadLayout) -> list[tuple[float, ...]]:
     """Width and height of each anchor of a cell, in strides."""
     if layout.coding == "ssd":
         return [layout.prior] * layout.anchors
-    return [(4.0, 4.0)] if layout.anchors == 1 else [(ANCHOR_SCALE * 2**a,) * 2 for a in range(layout.anchors)]
+    return (
+        [(4.0, 4.0)]
+        if layout.anchors == 1
+        else [(ANCHOR_SCALE * 2**a,) * 2 for a in range(layout.anchors)]
+    )
 
 
 def flatten(outputs: tuple[Tensor, ...], layout: HeadLayout) -> tuple[Tensor, ...]:
-    """Network outputs -> one float32 [B, A, values of an anchor] for each kind of output; of ``cls`` [B, A]."""
+    """Network outputs -> one float32 [B, A, values of an anchor] for each kind of output; of
+    ``cls`` [B, A]."""
     kinds = {kind: channels // layout.anchors for kind, channels in layout.channels.items()}
-    flat = [torch.cat([o.permute(0, 2, 3, 1).reshape(len(o), -1, values) for o in outputs[first :: len(kinds)]], 1)
-            for first, values in enumerate(kinds.values())]
+    flat = [
+        torch.cat(
+            [
+                o.permute(0, 2, 3, 1).reshape(len(o), -1, values)
+                for o in outputs[first :: len(kinds)]
+            ],
+            1,
+        )
+        for first, values in enumerate(kinds.values())
+    ]
     return flat[0].squeeze(2).float(), *(values.float() for values in flat[1:])
 
 
 def to_boxes(cells: Cells, coded: Tensor, layout: HeadLayout) -> Tensor:
-    """Box outputs [..., A, 4] -> boxes [..., A, 4] x1 y1 x2 y2 in px; the same as :mod:`edgeface.decode` gives."""
-    return offsets_to_boxes(cells, coded) if layout.coding == "ssd" else distances_to_boxes(cells, coded)
+    """Box outputs [..., A, 4] -> boxes [..., A, 4] x1 y1 x2 y2 in px; the same as
+    :mod:`edgeface.decode` gives."""
+    return (
+        offsets_to_boxes(cells, coded)
+        if layout.coding == "ssd"
+        else distances_to_boxes(cells, coded)
+    )
 
 
 def offsets_to_boxes(cells: Cells, offsets: Tensor) -> Tensor:
-    """SSD coding [..., A, 4] (shift of the centre in prior sizes, logarithm of size over prior size) -> boxes in px."""
+    """SSD coding [..., A, 4] (shift of the centre in prior sizes, logarithm of size over prior
+    size) -> boxes in px."""
     centre = cells.point + offsets[..., :2] * cells.size
     half = offsets[..., 2:].clamp(max=LARGEST_GROWTH).exp() * cells.size / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
 def boxes_to_offsets(point: Tensor, size: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes [K, 4] px -> SSD coding [K, 4] to priors of ``size`` [K, 2] px around ``point`` [K, 2] px."""
+    """Boxes [K, 4] px -> SSD coding [K, 4] to priors of ``size`` [K, 2] px around ``point`` [K, 2]
+    px."""
     centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     return torch.cat([(centre - point) / size, (extent.clamp(min=1e-3) / size).log()], 1)
 
@@ -108,16 +140,24 @@ def distances_to_boxes(cells: Cells, distances: Tensor) -> Tensor:
 
 def pair_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of boxes [..., 4] pair by pair."""
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    areas = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1) + (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)
+    overlap = (
+        (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2]))
+        .clamp(min=0)
+        .prod(-1)
+    )
+    areas = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1) + (b[..., 2:] - b[..., :2]).clamp(
+        min=0
+    ).prod(-1)
     return overlap / (areas - overlap).clamp(min=1e-6)
 
 
 def atss(cells: Cells, boxes: Tensor, image: Tensor, top: int = 9) -> tuple[Tensor, Tensor]:
-    """Adaptive training sample selection (Zhang et al., CVPR 2020, algorithm 1): (face [K], cell [K]) pairs.
+    """Adaptive training sample selection (Zhang et al., CVPR 2020, algorithm 1): (face [K], cell
+    [K]) pairs.
 
-    Per level the ``top`` anchors nearest to the face's centre; of these, those whose IoU with the face reaches mean +
-    standard deviation of all candidates, and whose point lies inside the face (nearest side over sqrt(area) > 0.001).
+    Per level the ``top`` anchors nearest to the face's centre; of these, those whose IoU with the
+    face reaches mean + standard deviation of all candidates, and whose point lies inside the face
+    (nearest side over sqrt(area) > 0.001).
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     candidates = []
@@ -129,24 +169,35 @@ def atss(cells: Cells, boxes: Tensor, image: Tensor, top: int = 9) -> tuple[Tens
     cell = torch.cat(candidates, 1)
     iou = pair_iou(cells.priors[cell], boxes[:, None])
     threshold = iou.mean(1) + iou.std(1)
-    sides = torch.cat([cells.point[cell] - boxes[:, None, :2], boxes[:, None, 2:] - cells.point[cell]], -1)
+    sides = torch.cat(
+        [cells.point[cell] - boxes[:, None, :2], boxes[:, None, 2:] - cells.point[cell]], -1
+    )
     size = (boxes[:, 2:] - boxes[:, :2]).prod(-1).clamp(min=1e-6).sqrt()
     chosen = (iou >= threshold[:, None]) & (sides.amin(-1) / size[:, None] > 0.001)
     face = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(cell)
     return _best_face(cells, image, face[chosen], cell[chosen], iou[chosen])
 
 
-def dynamic(cells: Cells, boxes: Tensor, image: Tensor, logits: Tensor, predicted: Tensor,
-            layout: HeadLayout) -> tuple[Tensor, Tensor]:
+def dynamic(
+    cells: Cells,
+    boxes: Tensor,
+    image: Tensor,
+    logits: Tensor,
+    predicted: Tensor,
+    layout: HeadLayout,
+) -> tuple[Tensor, Tensor]:
     """Cost-based one-to-many assignment, after SimOTA (YOLOX, Ge et al. 2021, section 2.1).
 
-    Candidates of a face are the 3 x 3 cells around its centre on each level, so that a face smaller than a cell gets
-    its share too. Cost = -log(score) - 3 log(IoU); a face takes the k cheapest, k being the sum of its IoUs.
-    logits [B, A] and predicted boxes [B, A, 4] px carry no gradient here.
+    Candidates of a face are the 3 x 3 cells around its centre on each level, so that a face smaller
+    than a cell gets its share too. Cost = -log(score) - 3 log(IoU); a face takes the k cheapest, k
+    being the sum of its IoUs. logits [B, A] and predicted boxes [B, A, 4] px carry no gradient
+    here.
     """
     cell, valid = _around(cells, boxes, layout)
     iou = pair_iou(predicted[image[:, None], cell], boxes[:, None]) * valid
-    cost = -F.logsigmoid(logits[image[:, None], cell]) - 3 * iou.clamp(min=1e-6).log() + 1e6 * ~valid
+    cost = (
+        -F.logsigmoid(logits[image[:, None], cell]) - 3 * iou.clamp(min=1e-6).log() + 1e6 * ~valid
+    )
     k = iou.topk(min(10, iou.shape[1])).values.sum(1).long().clamp(min=1)
     rank = cost.argsort(1).argsort(1)
     chosen = (rank < k[:, None]) & valid
@@ -155,7 +206,8 @@ def dynamic(cells: Cells, boxes: Tensor, image: Tensor, logits: Tensor, predicte
 
 
 def _around(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Tensor]:
-    """The 3 x 3 cells around each face's centre on every level: numbers [F, K] and whether each exists."""
+    """The 3 x 3 cells around each face's centre on every level: numbers [F, K] and whether each
+    exists."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     ring = torch.tensor([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)], device=boxes.device)
     anchor = torch.arange(layout.anchors, device=boxes.device)
@@ -173,13 +225,16 @@ def _around(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Te
     return torch.cat(numbers, 1), torch.cat(valid, 1)
 
 
-def _best_face(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor) -> tuple[Tensor, Tensor]:
+def _best_face(
+    cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor
+) -> tuple[Tensor, Tensor]:
     keep = best_of_cell(cells, image, face, cell, merit)
     return face[keep], cell[keep]
 
 
 def best_of_cell(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor) -> Tensor:
-    """Give a cell that several faces chose to the one with the highest merit; equal merits go to the earlier face.
+    """Give a cell that several faces chose to the one with the highest merit; equal merits go to
+    the earlier face.
 
     Returns which of the pairs (face [K], cell [K]) to keep, in the order of images, then cells.
     """
@@ -193,12 +248,17 @@ def best_of_cell(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit:
 
 
 def ignored_cells(cells: Cells, boxes: Tensor, image: Tensor, batch: int) -> Tensor:
-    """bool [batch, A]: cells whose point, or a point within half a stride of it, lies in one of these boxes."""
+    """bool [batch, A]: cells whose point, or a point within half a stride of it, lies in one of
+    these boxes."""
     ignored = torch.zeros(batch, len(cells), dtype=torch.bool, device=boxes.device)
     margin = cells.stride[:, None] / 2
-    for part in torch.split(torch.arange(len(boxes), device=boxes.device), 512):  # bounds the memory of a crowd
+    for part in torch.split(
+        torch.arange(len(boxes), device=boxes.device), 512
+    ):  # bounds the memory of a crowd
         b = boxes[part][:, None]
-        inside = (cells.point > b[..., :2] - margin).all(-1) & (cells.point < b[..., 2:] + margin).all(-1)
+        inside = (cells.point > b[..., :2] - margin).all(-1) & (
+            cells.point < b[..., 2:] + margin
+        ).all(-1)
         which, cell = torch.nonzero(inside, as_tuple=True)
         ignored[image[part][which], cell] = True
     return ignored

@@ -1,6 +1,8 @@
-"""Random square crop, turn, resize, flip and colour change, as batched tensor operations without a loop over images.
+"""Random square crop, turn, resize, flip and colour change, as batched tensor operations without a
+loop over images.
 
-A batch is a pure function of (seed, step): the same on every run, on one process or several, and after a resume.
+A batch is a pure function of (seed, step): the same on every run, on one process or several, and
+after a resume.
 
 Geometry of one sample (all in px of the cached image):
 
@@ -11,8 +13,8 @@ Geometry of one sample (all in px of the cached image):
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
-What a camera does to the pixels comes last (:mod:`edgeface.training.degrade`). For the S3FD family crops are as
-:mod:`edgeface.training.crops` says.
+What a camera does to the pixels comes last (:mod:`edgeface.training.degrade`). For the S3FD family
+crops are as :mod:`edgeface.training.crops` says.
 """
 
 from __future__ import annotations
@@ -35,14 +37,15 @@ MIRRORED = [1, 0, 2, 4, 3]
 MORE_DRAWS = 11 + DRAWS
 """Random numbers of a sample for large faces, roll, light, and what a camera does"""
 PIECE = 8
-"""Images sampled at a time: what they need in between then stays in the allocator's pool and near the cache."""
+"""Images sampled at a time: what they need in between then stays in the allocator's pool and near
+the cache."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 [B, 3, S, S] raw 0-255 RGB (channels last in memory); boxes float32 [F, 4] px, landmarks float32
-    [F, 5, 2] px, NaN where there is nothing to learn; ignore bool [F] and image int64 [F] say which image each face is
-    in."""
+    """images float32 [B, 3, S, S] raw 0-255 RGB (channels last in memory); boxes float32 [F, 4] px,
+    landmarks float32 [F, 5, 2] px, NaN where there is nothing to learn; ignore bool [F] and image
+    int64 [F] say which image each face is in."""
 
     images: Tensor
     boxes: Tensor
@@ -52,16 +55,29 @@ class Batch:
 
 
 def batch_indices(length: int, batch: int, step: int, seed: int) -> Tensor:
-    """Image numbers int64 [batch] of batch ``step``: consecutive pieces of one seeded permutation per epoch."""
+    """Image numbers int64 [batch] of batch ``step``: consecutive pieces of one seeded permutation
+    per epoch."""
     positions = torch.arange(step * batch, (step + 1) * batch)
     epochs = positions // length
-    order = {int(e): torch.randperm(length, generator=_generator(seed, 2 * int(e))) for e in torch.unique(epochs)}
+    order = {
+        int(e): torch.randperm(length, generator=_generator(seed, 2 * int(e)))
+        for e in torch.unique(epochs)
+    }
     return torch.stack([order[int(p) // length][int(p) % length] for p in positions])
 
 
-def make_batch(cache: Cache, options: AugmentOptions, size: int, batch: int, step: int, seed: int,
-               part: slice | None = None, compiled: bool = False) -> Batch:
-    """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px; ``part`` keeps only those samples of it."""
+def make_batch(
+    cache: Cache,
+    options: AugmentOptions,
+    size: int,
+    batch: int,
+    step: int,
+    seed: int,
+    part: slice | None = None,
+    compiled: bool = False,
+) -> Batch:
+    """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px; ``part`` keeps only those
+    samples of it."""
     part = part or slice(0, batch)
     device = cache.count.device
     generator = _generator(seed, 2 * step + 1)
@@ -84,8 +100,10 @@ def make_batch(cache: Cache, options: AugmentOptions, size: int, batch: int, ste
 
 @dataclass(frozen=True)
 class View:
-    """How each crop lies in its image: scale [B] crop px per photo px, origin [B, 2] of the unturned crop in px of the
-    photo, roll [B] (radians, clockwise, of the content about the centre of the crop), flip bool [B]."""
+    """How each crop lies in its image: scale [B] crop px per photo px, origin [B, 2] of the
+    unturned crop in px of the photo, roll [B] (radians, clockwise, of the content about the centre
+    of the crop), flip bool [B].
+    """
 
     size: int
     scale: Tensor
@@ -103,25 +121,41 @@ class View:
         return matrix, centre - matrix.sum(2) * half
 
     def points(self, points: Tensor, image: Tensor) -> Tensor:
-        """Points [F, K, 2] px of the photos ``image`` [F] -> px of the crops, mirrored where the crop is."""
+        """Points [F, K, 2] px of the photos ``image`` [F] -> px of the crops, mirrored where the
+        crop is."""
         half = self.size / 2
-        x, y = ((points - self.origin[image, None]) * self.scale[image, None, None] - half).unbind(2)
+        x, y = ((points - self.origin[image, None]) * self.scale[image, None, None] - half).unbind(
+            2
+        )
         cos, sin = self.roll[image, None].cos(), self.roll[image, None].sin()
         mirror = torch.where(self.flip, -1.0, 1.0)[image, None]
         return torch.stack([(x * cos - y * sin) * mirror, x * sin + y * cos], 2) + half
 
     def boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
-        """Boxes [F, 4] px of the photos -> px of the crops: of a turned face the box of its inscribed ellipse."""
+        """Boxes [F, 4] px of the photos -> px of the crops: of a turned face the box of its
+        inscribed ellipse."""
         centre = self.points((boxes[:, None, :2] + boxes[:, None, 2:]) / 2, image)[:, 0]
         half = (boxes[:, 2:] - boxes[:, :2]) * (self.scale[image, None] / 2)
         cos, sin = self.roll[image].cos(), self.roll[image].sin()
-        reach = torch.stack([torch.hypot(half[:, 0] * cos, half[:, 1] * sin),
-                             torch.hypot(half[:, 0] * sin, half[:, 1] * cos)], 1)
+        reach = torch.stack(
+            [
+                torch.hypot(half[:, 0] * cos, half[:, 1] * sin),
+                torch.hypot(half[:, 0] * sin, half[:, 1] * cos),
+            ],
+            1,
+        )
         return torch.cat([centre - reach, centre + reach], 1)
 
 
-def _images(cache: Cache, options: AugmentOptions, index: Tensor, view: View, rand: tuple[Tensor, ...], light: Tensor,
-            compiled: bool) -> Tensor:
+def _images(
+    cache: Cache,
+    options: AugmentOptions,
+    index: Tensor,
+    view: View,
+    rand: tuple[Tensor, ...],
+    light: Tensor,
+    compiled: bool,
+) -> Tensor:
     """float32 [B, S, S, 3]."""
     size = view.size
     render = _compiled_render() if compiled else _render
@@ -136,7 +170,9 @@ def _images(cache: Cache, options: AugmentOptions, index: Tensor, view: View, ra
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) % 2**63)
+    return torch.Generator().manual_seed(
+        (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) % 2**63
+    )
 
 
 def _log_uniform(low: Tensor | float, high: Tensor | float, u: Tensor) -> Tensor:
@@ -144,7 +180,9 @@ def _log_uniform(low: Tensor | float, high: Tensor | float, u: Tensor) -> Tensor
     return torch.exp(torch.log(low) + (torch.log(high) - torch.log(low)) * u)
 
 
-def _crop(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _crop(
+    cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
     """Return scale [B] and crop origin [B, 2] (x, y)."""
     box, extent = chosen_face(cache, index, rand[0])
     face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
@@ -156,31 +194,49 @@ def _crop(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple
     side = (size / scale)[:, None]
     centre = (box[:, :2] + box[:, 2:]) / 2
     origin = centre - torch.stack(rand[3:5], 1) * side
-    slack = extent - side  # negative where the crop is larger than the image: the image then lies inside the crop
+    slack = (
+        extent - side
+    )  # negative where the crop is larger than the image: the image then lies inside the crop
     return scale, torch.maximum(torch.minimum(origin, slack.clamp(min=0)), slack.clamp(max=0))
 
 
-def _large(cache: Cache, o: AugmentOptions, size: int, index: Tensor, rand: tuple[Tensor, ...], scale: Tensor,
-           origin: Tensor) -> tuple[Tensor, Tensor]:
-    """``scale`` and ``origin``, replaced where the image's largest face is to fill the crop or to reach beyond it."""
+def _large(
+    cache: Cache,
+    o: AugmentOptions,
+    size: int,
+    index: Tensor,
+    rand: tuple[Tensor, ...],
+    scale: Tensor,
+    origin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """``scale`` and ``origin``, replaced where the image's largest face is to fill the crop or to
+    reach beyond it."""
     box, _ = largest_face(cache, index)
     face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
     wanted = _log_uniform(o.large_low, o.large_high, rand[1]) * size / face_px
     chosen = (rand[0] < o.large_share) & (wanted <= o.large_scale) & (cache.count[index] > 0)
-    shift = torch.stack([rand[2], rand[3]], 1) / 2 + 0.25  # its centre lies in the middle half of the crop
+    shift = (
+        torch.stack([rand[2], rand[3]], 1) / 2 + 0.25
+    )  # its centre lies in the middle half of the crop
     centre = (box[:, :2] + box[:, 2:]) / 2
-    return (torch.where(chosen, wanted, scale),
-            torch.where(chosen[:, None], centre - shift * (size / wanted)[:, None], origin))
+    return (
+        torch.where(chosen, wanted, scale),
+        torch.where(chosen[:, None], centre - shift * (size / wanted)[:, None], origin),
+    )
 
 
 def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
-    """Angles [B] in radians; small ones are as likely as they are among people, so that the draw is squared."""
+    """Angles [B] in radians; small ones are as likely as they are among people, so that the draw is
+    squared."""
     draw = 2 * rand[1] - 1
-    return torch.where(rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0)
+    return torch.where(
+        rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0
+    )
 
 
 def _light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
-    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y of a crop px.
+    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y
+    of a crop px.
 
     The gain falls from one side of the crop to the other, from 1 to 1.5 down to .15 to 1.
     """
@@ -188,29 +244,50 @@ def _light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
     slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]
     middle = (strong + weak)[:, None] / 2 - slope.sum(1, True) * size / 2
     changed = torch.cat([(2 * rand[4] - 1)[:, None], middle, slope], 1)
-    return torch.where((rand[0] < o.light_share)[:, None], changed, changed.new_tensor([0, 1, 0, 0]))
+    return torch.where(
+        (rand[0] < o.light_share)[:, None], changed, changed.new_tensor([0, 1, 0, 0])
+    )
 
 
 def _where(cache: Cache, index: Tensor, view: View, blur: Tensor) -> tuple[Tensor, ...]:
     """What :func:`_render` samples, on the pyramid level that fits each scale.
 
-    Returns base (number of the level's first pixel), height and width [B], and the map from crop px to level px:
-    matrix [B, 2, 2] and offset [B, 2].
+    Returns base (number of the level's first pixel), height and width [B], and the map from crop px
+    to level px: matrix [B, 2, 2] and offset [B, 2].
     """
     level = (-torch.log2(view.scale) + 0.25).floor().long() + blur
     level = level.clamp(0, LEVELS - 1)
     height, width = cache.level_height[index, level], cache.level_width[index, level]
-    shrink = torch.stack([width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1)
+    shrink = torch.stack(
+        [width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1
+    )
     matrix, offset = view.to_photo()
-    return cache.level_offset[index, level], height, width, matrix * shrink[:, :, None], offset * shrink - 0.5
+    return (
+        cache.level_offset[index, level],
+        height,
+        width,
+        matrix * shrink[:, :, None],
+        offset * shrink - 0.5,
+    )
 
 
-def _render(pixels: Tensor, grid: Tensor, base: Tensor, height: Tensor, width: Tensor, matrix: Tensor, offset: Tensor,
-            colour: Tensor, brightness: Tensor, light: Tensor) -> Tensor:
-    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image stays black.
+def _render(
+    pixels: Tensor,
+    grid: Tensor,
+    base: Tensor,
+    height: Tensor,
+    width: Tensor,
+    matrix: Tensor,
+    offset: Tensor,
+    colour: Tensor,
+    brightness: Tensor,
+    light: Tensor,
+) -> Tensor:
+    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image
+    stays black.
 
-    Written channel by channel, so that a compiler can make one loop of it: nothing between the packed pixels and the
-    result is then ever stored.
+    Written channel by channel, so that a compiler can make one loop of it: nothing between the
+    packed pixels and the result is then ever stored.
     """
     x, y = grid[None, None, :], grid[None, :, None]
     (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[:, :, :, None, None].unbind(1))
@@ -233,7 +310,10 @@ def _render(pixels: Tensor, grid: Tensor, base: Tensor, height: Tensor, width: T
 
     red, green, blue = channel(0), channel(8), channel(16)
     weights = colour[:, :, :, None, None]
-    mixed = (red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + brightness for k in range(3))
+    mixed = (
+        red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + brightness
+        for k in range(3)
+    )
     bend, *gain = light[:, :, None, None].unbind(1)
     gained = (gain[0] + gain[1] * x + gain[2] * y).clamp(min=0) * inside
     tones = (value.clamp(0, 255) for value in mixed)
@@ -246,18 +326,25 @@ def _compiled_render() -> Callable[..., Tensor]:
     return torch.compile(_render, dynamic=False)
 
 
-def _changes(share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What :func:`_colour` draws from, with .5 (no change) in samples that are not changed in that respect."""
+def _changes(
+    share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """What :func:`_colour` draws from, with .5 (no change) in samples that are not changed in that
+    respect."""
     hue, saturation, grey, contrast, brightness = draws
-    hue, saturation, contrast, brightness = (torch.where(switch < share, draw, 0.5) for switch, draw in zip(
-        switches, (hue, saturation, contrast, brightness), strict=True))
+    hue, saturation, contrast, brightness = (
+        torch.where(switch < share, draw, 0.5)
+        for switch, draw in zip(switches, (hue, saturation, contrast, brightness), strict=True)
+    )
     return hue, saturation, grey, contrast, brightness
 
 
 def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1, 1] per image.
+    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1,
+    1] per image.
 
-    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix + offset.
+    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix +
+    offset.
     """
     batch, device = len(rand[0]), rand[0].device
 
@@ -265,7 +352,9 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
         return (2 * u - 1) * reach
 
     luma = torch.tensor([0.299, 0.587, 0.114], device=device)
-    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device)
+    to_yiq = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device
+    )
     angle = symmetric(rand[0], math.radians(o.hue_degrees))
     turn = torch.zeros(batch, 3, 3, device=device)
     turn[:, 0, 0] = 1
@@ -273,17 +362,23 @@ def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor
     turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
     matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq
     saturation = 1 + symmetric(rand[1], o.saturation)
-    saturation = torch.where(rand[2] < o.grey_share, torch.zeros_like(saturation), saturation)[:, None, None]
+    saturation = torch.where(rand[2] < o.grey_share, torch.zeros_like(saturation), saturation)[
+        :, None, None
+    ]
     matrix = (saturation * torch.eye(3, device=device) + (1 - saturation) * luma) @ matrix
     matrix = matrix * (1 + symmetric(rand[3], o.contrast))[:, None, None]
     offset = symmetric(rand[4], o.brightness)[:, None, None]
     return matrix.transpose(1, 2), offset
 
 
-def _faces(cache: Cache, o: AugmentOptions, index: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes in px of the crop, clipped to it, and landmarks, NaN where they lie outside; ignore and image of each face.
+def _faces(
+    cache: Cache, o: AugmentOptions, index: Tensor, view: View
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes in px of the crop, clipped to it, and landmarks, NaN where they lie outside; ignore and
+    image of each face.
 
-    Learned: centre in the crop and not tiny; other visible ones are ignored. A flip swaps left and right landmarks.
+    Learned: centre in the crop and not tiny; other visible ones are ignored. A flip swaps left and
+    right landmarks.
     """
     face, image = faces_of(cache, index)
     size = view.size

@@ -16,16 +16,27 @@ from edgeface.files import atomic_write
 from edgeface.training.ema import EMA
 
 
-def save_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer],
-                    meta: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    ema: EMA | None,
+    optimizers: list[torch.optim.Optimizer],
+    meta: dict[str, Any],
+) -> None:
     """Write model, average (if there is one), optimiser state and ``meta`` (JSON) in one file."""
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.shadow.state_dict().items()} if ema else {}
     for i, optimizer in enumerate(optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{parameter}.{k}": torch.as_tensor(v) for k, v in state.items()}
+            tensors |= {
+                f"optimizer.{i}.{parameter}.{k}": torch.as_tensor(v) for k, v in state.items()
+            }
     with atomic_write(path) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"meta": json.dumps(meta)})
+        save_file(
+            {k: v.contiguous() for k, v in tensors.items()},
+            temporary,
+            metadata={"meta": json.dumps(meta)},
+        )
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -38,8 +49,11 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a training checkpoint ({error})") from None
 
 
-def load_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Restore what :func:`save_checkpoint` wrote. Raises ModelError when it does not fit the network."""
+def load_checkpoint(
+    path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer]
+) -> None:
+    """Restore what :func:`save_checkpoint` wrote. Raises ModelError when it does not fit the
+    network."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
     with safe_open(str(path), framework="pt") as file:
         for key in file.keys():  # noqa: SIM118  (safe_open is no mapping)
@@ -50,10 +64,14 @@ def load_checkpoint(path: Path, model: nn.Module, ema: EMA | None, optimizers: l
         if ema:
             ema.shadow.load_state_dict(groups["ema"])
     except RuntimeError as error:
-        raise ModelError(f"{path} is of another network: {str(error).splitlines()[-1].strip()}") from None
+        raise ModelError(
+            f"{path} is of another network: {str(error).splitlines()[-1].strip()}"
+        ) from None
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for name, tensor in groups["optimizer"].items():
         i, parameter, key = name.split(".", 2)
         states[int(i)].setdefault(int(parameter), {})[key] = tensor
     for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )

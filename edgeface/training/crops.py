@@ -1,15 +1,17 @@
-"""Crops of the S3FD family, as its released code takes them (EXTD, after S3FD and PyramidBox), and the faces of images.
+"""Crops of the S3FD family, as its released code takes them (EXTD, after S3FD and PyramidBox), and
+the faces of images.
 
     data-anchor sampling   a face of the image is brought to the size of a prior, chosen among those up to the one after
                            its own size, times 2^U(-1, 1); the crop then lies anywhere around it
     square parts           five squares, one as large as the image allows, four of .3 to 1 of that; each is drawn until
                            it holds a face, 50 times at most; one of those that do is taken
 
-What is ours: crops come from photos of at most LONG_SIDE_PX. A face never becomes larger than the crop (theirs may, and
-the crop is then drawn up to 50 times in the hope of other faces). Where no square part holds a face, the whole photo is
-taken as the detector's letterbox takes it, not stretched. Outside the photo a crop is black, not mean grey, and goes on
-as far on all sides. All resizing is bilinear, not with a filter drawn at random. Colours change as on all our crops:
-the same four changes by as much, but in one fixed order.
+What is ours: crops come from photos of at most LONG_SIDE_PX. A face never becomes larger than the
+crop (theirs may, and the crop is then drawn up to 50 times in the hope of other faces). Where no
+square part holds a face, the whole photo is taken as the detector's letterbox takes it, not
+stretched. Outside the photo a crop is black, not mean grey, and goes on as far on all sides. All
+resizing is bilinear, not with a filter drawn at random. Colours change as on all our crops: the
+same four changes by as much, but in one fixed order.
 """
 
 from __future__ import annotations
@@ -29,24 +31,32 @@ TRIAL_DRAWS = 2 + 3 * PARTS * TRIALS
 
 
 def faces_of(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
-    """All faces of the images ``index`` [B]: face int64 [F], numbered as in the cache, and image int64 [F], 0 to B."""
+    """All faces of the images ``index`` [B]: face int64 [F], numbered as in the cache, and image
+    int64 [F], 0 to B."""
     count = cache.count[index]
     image = torch.repeat_interleave(torch.arange(len(index), device=count.device), count)
     start = count.cumsum(0) - count
-    return cache.first[index][image] + torch.arange(len(image), device=count.device) - start[image], image
+    return (
+        cache.first[index][image] + torch.arange(len(image), device=count.device) - start[image],
+        image,
+    )
 
 
 def chosen_face(cache: Cache, index: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """One face of each image, or the whole image where there is none: box [B, 4] px; and extent [B, 2] (w, h) px."""
+    """One face of each image, or the whole image where there is none: box [B, 4] px; and extent [B,
+    2] (w, h) px."""
     count = cache.count[index]
     face = (cache.first[index] + (draw * count).long()).clamp(max=max(len(cache.boxes) - 1, 0))
     extent = torch.stack([cache.level_width[index, 0], cache.level_height[index, 0]], 1).float()
     whole = torch.cat([0 * extent, extent], 1)
-    return torch.where(count[:, None] > 0, cache.boxes[face], whole) if len(cache.boxes) else whole, extent
+    return (
+        torch.where(count[:, None] > 0, cache.boxes[face], whole) if len(cache.boxes) else whole
+    ), extent
 
 
 def largest_face(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest face of each image that is not to be ignored: box [B, 4] px, and its number in the cache [B].
+    """The largest face of each image that is not to be ignored: box [B, 4] px, and its number in
+    the cache [B].
 
     Where an image has none, an empty box.
     """
@@ -55,19 +65,32 @@ def largest_face(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(index), 4, device=index.device), torch.zeros_like(index)
     boxes = cache.boxes[face]
     area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) * ~cache.ignore[face]).double()
-    area = area * len(face) + torch.arange(len(face), device=face.device)  # of equals the later one, always
-    most = torch.zeros(len(index), dtype=area.dtype, device=face.device).scatter_reduce(0, image, area, "amax")
+    area = area * len(face) + torch.arange(
+        len(face), device=face.device
+    )  # of equals the later one, always
+    most = torch.zeros(len(index), dtype=area.dtype, device=face.device).scatter_reduce(
+        0, image, area, "amax"
+    )
     leads = area == most[image]
     number = torch.zeros_like(index).scatter(0, image[leads], face[leads])
-    found = torch.zeros(len(index), dtype=torch.bool, device=face.device).scatter(0, image[leads], True)
+    found = torch.zeros(len(index), dtype=torch.bool, device=face.device).scatter(
+        0, image[leads], True
+    )
     return torch.where(found[:, None], cache.boxes[number], 0), number
 
 
-def s3fd_crop(cache: Cache, anchor_share: float, size: int, index: Tensor, rand: tuple[Tensor, ...],
-              trials: Tensor) -> tuple[Tensor, Tensor]:
+def s3fd_crop(
+    cache: Cache,
+    anchor_share: float,
+    size: int,
+    index: Tensor,
+    rand: tuple[Tensor, ...],
+    trials: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Scale [B] (crop px per photo px) and crop origin [B, 2] (x, y in px of the photo).
 
-    anchor_share: share of data-anchor sampling. rand: five draws [B]; trials: TRIAL_DRAWS more [B, TRIAL_DRAWS].
+    anchor_share: share of data-anchor sampling. rand: five draws [B]; trials: TRIAL_DRAWS more [B,
+    TRIAL_DRAWS].
     """
     box, extent = chosen_face(cache, index, rand[0])
     anchored = (rand[2] < anchor_share) & (cache.count[index] > 0)
@@ -78,11 +101,14 @@ def s3fd_crop(cache: Cache, anchor_share: float, size: int, index: Tensor, rand:
     high = torch.where(whole, 0.0, box[:, :2])
     origin = low + (high - low) * torch.stack(rand[3:5], 1)
     part_side, part_origin = _square_part(cache, index, extent, trials[:, 1:])
-    return torch.where(anchored, scale, size / part_side), torch.where(anchored[:, None], origin, part_origin)
+    return torch.where(anchored, scale, size / part_side), torch.where(
+        anchored[:, None], origin, part_origin
+    )
 
 
 def _anchor_scale(box: Tensor, extent: Tensor, size: int, spread: Tensor, choice: Tensor) -> Tensor:
-    """Scale [B] of data-anchor sampling. Side of a face: root of its area, with a px more across and down."""
+    """Scale [B] of data-anchor sampling. Side of a face: root of its area, with a px more across
+    and down."""
     sides = box[:, 2:] - box[:, :2]
     side = (sides + 1).prod(1).sqrt()
     anchors = torch.tensor(ANCHORS_PX, device=box.device)
@@ -90,11 +116,16 @@ def _anchor_scale(box: Tensor, extent: Tensor, size: int, spread: Tensor, choice
     choices = (own + 1).clamp(max=len(anchors) - 1) + 1
     target = anchors[torch.minimum((choice * choices).long(), choices - 1)]
     scale = target / side * torch.exp2(2 * spread - 1)
-    return scale.minimum(LARGEST_PX / extent.prod(1).sqrt()).minimum(size / sides.amax(1).clamp(min=1))
+    return scale.minimum(LARGEST_PX / extent.prod(1).sqrt()).minimum(
+        size / sides.amax(1).clamp(min=1)
+    )
 
 
-def _square_part(cache: Cache, index: Tensor, extent: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Side [B] and origin [B, 2], px, of a square part of each photo that holds a face that is learned."""
+def _square_part(
+    cache: Cache, index: Tensor, extent: Tensor, draws: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Side [B] and origin [B, 2], px, of a square part of each photo that holds a face that is
+    learned."""
     draw = draws[:, 1:].reshape(-1, PARTS, TRIALS, 3)
     share = SMALLEST_PART + (1 - SMALLEST_PART) * draw[..., 0]
     share[:, 0] = 1.0
@@ -104,7 +135,9 @@ def _square_part(cache: Cache, index: Tensor, extent: Tensor, draws: Tensor) -> 
     face, image = face[~cache.ignore[face]], image[~cache.ignore[face]]
     box = cache.boxes[face][:, None]
     held = ((box[..., :2] >= origin[image]) & (box[..., 2:] <= (origin + side)[image])).all(-1)
-    holds = torch.zeros(side.shape[:2], dtype=torch.long, device=side.device).index_add(0, image, held.long())
+    holds = torch.zeros(side.shape[:2], dtype=torch.long, device=side.device).index_add(
+        0, image, held.long()
+    )
     trial = torch.arange(TRIALS, device=side.device)
     first = torch.where(holds.reshape(-1, PARTS, TRIALS) > 0, trial, TRIALS).amin(2)
     good = first < TRIALS
@@ -114,5 +147,7 @@ def _square_part(cache: Cache, index: Tensor, extent: Tensor, draws: Tensor) -> 
     at = part * TRIALS + first[row, part].clamp(max=TRIALS - 1)
     any_good = good.any(1)
     whole = extent.amax(1)
-    return (torch.where(any_good, side[row, at, 0], whole),
-            torch.where(any_good[:, None], origin[row, at], torch.zeros_like(extent)))
+    return (
+        torch.where(any_good, side[row, at, 0], whole),
+        torch.where(any_good[:, None], origin[row, at], torch.zeros_like(extent)),
+    )

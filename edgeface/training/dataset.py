@@ -1,12 +1,13 @@
-"""Training images, decoded once into a memory-mapped cache, and batches that are pure functions of (seed, step).
+"""Training images, decoded once into a memory-mapped cache, and batches that are pure functions of
+(seed, step).
 
 Cache folder:
     pixels.u32           every image as packed RGB0 pixels (4 bytes), then its 1/2 and 1/4 reductions; row-major
     index.safetensors    offset, height, width of each level of each image; boxes, landmarks and face ranges
     source.json          what it was made from: a cache made from other data is refused, not reused
 
-Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per tap instead of
-three; the reductions let a strongly shrunk crop be sampled without aliasing.
+Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per
+tap instead of three; the reductions let a strongly shrunk crop be sampled without aliasing.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ CACHE_VERSION = 2
 class Cache:
     """Decoded images on one device.
 
-    pixels: int32 [P] packed pixels; level_offset, level_height, level_width: int64 [N, 3];
-    boxes: float32 [F, 4] x1 y1 x2 y2 in px of level 0; landmarks: float32 [F, 5, 2] in the same px, NaN where a face
-    has none; ignore: bool [F]; first, count: int64 [N] face ranges.
+    pixels: int32 [P] packed pixels; level_offset, level_height, level_width: int64 [N, 3]; boxes:
+    float32 [F, 4] x1 y1 x2 y2 in px of level 0; landmarks: float32 [F, 5, 2] in the same px, NaN
+    where a face has none; ignore: bool [F]; first, count: int64 [N] face ranges.
     """
 
     pixels: Tensor
@@ -59,17 +60,23 @@ class Cache:
         return len(self.count)
 
     def to(self, device: torch.device) -> Cache:
-        """Move everything, pixels included, to ``device``: on an accelerator nothing is copied per batch."""
+        """Move everything, pixels included, to ``device``: on an accelerator nothing is copied per
+        batch."""
         return Cache(**{k: v.to(device) for k, v in vars(self).items()})
 
 
-def open_cache(folder: Path, image_root: Path, images: list[AnnotatedImage], in_memory: bool = False,
-               progress: Progress = unseen) -> Cache:
+def open_cache(
+    folder: Path,
+    image_root: Path,
+    images: list[AnnotatedImage],
+    in_memory: bool = False,
+    progress: Progress = unseen,
+) -> Cache:
     """Open the cache of these images in ``folder``, decoding them into it first if it is absent.
 
-    The pixels are mapped from the file, or with ``in_memory`` read into memory: where the system gives mapped pages
-    back to others, crops would otherwise wait for the disk.
-    Raises DataError for an image that cannot be read, or when the folder holds a cache of other data.
+    The pixels are mapped from the file, or with ``in_memory`` read into memory: where the system
+    gives mapped pages back to others, crops would otherwise wait for the disk. Raises DataError for
+    an image that cannot be read, or when the folder holds a cache of other data.
     """
     source = _source(images)
     if not folder.exists():
@@ -77,12 +84,18 @@ def open_cache(folder: Path, image_root: Path, images: list[AnnotatedImage], in_
     try:
         found = json.loads((folder / "source.json").read_text())
         if found != source:
-            raise DataError(f"{folder} caches other images or boxes: delete it or pass another --cache folder")
+            raise DataError(
+                f"{folder} caches other images or boxes: delete it or pass another --cache folder"
+            )
         index = load_file(str(folder / "index.safetensors"))
         path = folder / "pixels.u32"
-        pixels = np.fromfile(path, np.int32) if in_memory else np.memmap(path, dtype=np.int32, mode="c")
+        pixels = (
+            np.fromfile(path, np.int32) if in_memory else np.memmap(path, dtype=np.int32, mode="c")
+        )
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder} is not a usable image cache ({error}): delete it and run again") from None
+        raise DataError(
+            f"{folder} is not a usable image cache ({error}): delete it and run again"
+        ) from None
     if len(pixels) != source_pixels(index):
         raise DataError(f"{folder}/pixels.u32 is truncated: delete the folder and run again")
     return Cache(pixels=torch.from_numpy(pixels), **index)
@@ -99,7 +112,12 @@ def _source(images: list[AnnotatedImage]) -> dict[str, object]:
         digest.update(image.path.encode() + image.boxes.tobytes() + image.invalid.tobytes())
         if image.landmarks is not None:
             digest.update(image.landmarks.tobytes())
-    return {"version": CACHE_VERSION, "images": len(images), "sha256": digest.hexdigest(), "long_side_px": LONG_SIDE_PX}
+    return {
+        "version": CACHE_VERSION,
+        "images": len(images),
+        "sha256": digest.hexdigest(),
+        "long_side_px": LONG_SIDE_PX,
+    }
 
 
 def _decode(root: Path, image: AnnotatedImage) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -107,7 +125,11 @@ def _decode(root: Path, image: AnnotatedImage) -> tuple[list[np.ndarray], np.nda
     pixels: np.ndarray = read_image(root / image.path)
     height, width = pixels.shape[:2]
     boxes = check_boxes(image, width, height).boxes
-    points = np.full((len(boxes), LANDMARKS, 2), np.nan, np.float32) if image.landmarks is None else image.landmarks
+    points = (
+        np.full((len(boxes), LANDMARKS, 2), np.nan, np.float32)
+        if image.landmarks is None
+        else image.landmarks
+    )
     factor = LONG_SIDE_PX / max(height, width)
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -129,8 +151,13 @@ def _pack(pixels: np.ndarray) -> np.ndarray:
     return packed.view("<i4")[..., 0]
 
 
-def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[str, object],
-           progress: Progress) -> None:
+def _build(
+    folder: Path,
+    root: Path,
+    images: list[AnnotatedImage],
+    source: dict[str, object],
+    progress: Progress,
+) -> None:
     if not images:
         raise DataError("no annotated image to train on")
     sizes: list[list[tuple[int, ...]]] = []
@@ -141,7 +168,9 @@ def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[
         with (temporary / "pixels.u32").open("wb") as out, ThreadPoolExecutor() as pool:
             for done, chunk in enumerate(chunks):
                 progress("decoding images", 32 * done, len(images))
-                for levels, image_boxes, image_points in pool.map(lambda image: _decode(root, image), chunk):
+                for levels, image_boxes, image_points in pool.map(
+                    lambda image: _decode(root, image), chunk
+                ):
                     for level in levels:
                         out.write(level.tobytes())
                     sizes.append([level.shape for level in levels])
@@ -152,8 +181,12 @@ def _build(folder: Path, root: Path, images: list[AnnotatedImage], source: dict[
         (temporary / "source.json").write_text(json.dumps(source, indent=1))
 
 
-def _index(sizes: list[list[tuple[int, ...]]], boxes: list[np.ndarray], points: list[np.ndarray],
-           images: list[AnnotatedImage]) -> dict[str, Tensor]:
+def _index(
+    sizes: list[list[tuple[int, ...]]],
+    boxes: list[np.ndarray],
+    points: list[np.ndarray],
+    images: list[AnnotatedImage],
+) -> dict[str, Tensor]:
     hw = torch.tensor(sizes, dtype=torch.int64)
     area = hw.prod(2).flatten()
     count = torch.tensor([len(b) for b in boxes])

@@ -1,7 +1,9 @@
-"""What happens to a photo on its way: covered faces, motion, noise, compression. In place, on some samples.
+"""What happens to a photo on its way: covered faces, motion, noise, compression. In place, on some
+samples.
 
-Each change touches a few samples only, and those alone are copied: on all of them together it costs a few percent of
-a training step. Every number comes from draws of the sample's own, so that a batch made in parts is the same batch.
+Each change touches a few samples only, and those alone are copied: on all of them together it costs
+a few percent of a training step. Every number comes from draws of the sample's own, so that a batch
+made in parts is the same batch.
 """
 
 from __future__ import annotations
@@ -28,22 +30,31 @@ TAPS = 7
 """copies that make a motion blur"""
 
 
-def degrade(images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, o: AugmentOptions, rand: Tensor) -> Tensor:
-    """Change ``images`` float32 [B, S, S, 3] of 0 to 255 in place; returns bool [F], faces that are now hidden.
+def degrade(
+    images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, o: AugmentOptions, rand: Tensor
+) -> Tensor:
+    """Change ``images`` float32 [B, S, S, 3] of 0 to 255 in place; returns bool [F], faces that are
+    now hidden.
 
-    boxes [F, 4] px and image [F] as in a Batch, ignore [F] (such faces are not covered); rand [B, DRAWS].
+    boxes [F, 4] px and image [F] as in a Batch, ignore [F] (such faces are not covered); rand [B,
+    DRAWS].
     """
     draws = rand.view(len(rand), -1, 6).unbind(1)
     hidden = _cover(images, boxes, image, ignore, draws[0], o.occlusion_share)
     changes: tuple[tuple[float, Change], ...] = (
-        (o.motion_share, motion_blur), (o.noise_share, noise), (o.compression_share, compress))
+        (o.motion_share, motion_blur),
+        (o.noise_share, noise),
+        (o.compression_share, compress),
+    )
     for (share, change), draw in zip(changes, draws[1:], strict=True):
         for sample in torch.nonzero(draw[:, 0] < share).squeeze(1).tolist():
             images[sample] = change(images[sample], *draw[sample, 1:3].tolist())
     return hidden
 
 
-def _cover(images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, draw: Tensor, share: float) -> Tensor:
+def _cover(
+    images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, draw: Tensor, share: float
+) -> Tensor:
     """A rectangle of one colour over a part of one face of some samples."""
     hidden = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for sample in torch.nonzero(draw[:, 0] < share).squeeze(1).tolist():
@@ -54,17 +65,25 @@ def _cover(images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, draw: T
         box = _part(boxes[faces[int(which * len(faces))]].tolist(), 0.25 + 0.35 * part, side)
         x1, y1, x2, y2 = (round(value) for value in box)
         area = images[sample, y1:y2, x1:x2]
-        colours = torch.tensor([math.modf(tone * k)[0] for k in (1.0, 61.0, 3539.0)], device=images.device) * 255
+        colours = (
+            torch.tensor(
+                [math.modf(tone * k)[0] for k in (1.0, 61.0, 3539.0)], device=images.device
+            )
+            * 255
+        )
         area.copy_(colours if texture < 0.5 else area.flip(1) * 0.3 + colours * 0.7)
         every = boxes[image == sample]
-        overlap = (every[:, 2:].minimum(every.new_tensor(box[2:])) - every[:, :2].maximum(every.new_tensor(box[:2])))
+        overlap = every[:, 2:].minimum(every.new_tensor(box[2:])) - every[:, :2].maximum(
+            every.new_tensor(box[:2])
+        )
         whole = (every[:, 2:] - every[:, :2]).prod(1).clamp(min=1e-6)
         hidden[image == sample] = overlap.clamp(min=0).prod(1) / whole > HIDDEN
     return hidden
 
 
 def _part(box: list[float], share: float, side: float) -> list[float]:
-    """The left, upper, right or lower ``share`` of a box, and a tenth more all round; ``side``, 0 to 1, chooses."""
+    """The left, upper, right or lower ``share`` of a box, and a tenth more all round; ``side``, 0
+    to 1, chooses."""
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     more = 0.1
@@ -78,7 +97,8 @@ def _part(box: list[float], share: float, side: float) -> list[float]:
 
 
 def motion_blur(image: Tensor, length: float, turn: float) -> Tensor:
-    """The mean of TAPS copies along a line of 3 to 11 px in any direction; a margin as wide stays as it was."""
+    """The mean of TAPS copies along a line of 3 to 11 px in any direction; a margin as wide stays
+    as it was."""
     reach, angle = 1.5 + 4 * length, turn * math.pi
     margin, side = math.ceil(reach), len(image)
     total = torch.zeros_like(image[margin:-margin, margin:-margin])

@@ -7,9 +7,9 @@ Run folder:
     snapshots/               the same at regular steps, for a curve of accuracy
     log.csv, curves.png      losses, learning rate, images per second, share of time spent waiting for data
 
-Batches are made where they are used, between two steps: a thread that made them ahead would take from the network the
-very cores it runs on (measured on two: 54 images/s with such a thread, 85 without), and on an accelerator the cache
-lies there and a crop costs next to nothing.
+Batches are made where they are used, between two steps: a thread that made them ahead would take
+from the network the very cores it runs on (measured on two: 54 images/s with such a thread, 85
+without), and on an accelerator the cache lies there and a crop costs next to nothing.
 """
 
 from __future__ import annotations
@@ -54,8 +54,19 @@ from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_s
 from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
 
-LOG_FIELDS = ("step", "samples", "epoch", "size", "lr", "cls_loss", "box_loss", "landmark_loss", "positives",
-              "images_per_s", "wait_share")
+LOG_FIELDS = (
+    "step",
+    "samples",
+    "epoch",
+    "size",
+    "lr",
+    "cls_loss",
+    "box_loss",
+    "landmark_loss",
+    "positives",
+    "images_per_s",
+    "wait_share",
+)
 FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
 """What is known of a step; the gradient's norm is not logged"""
 LOG_EVERY = 25
@@ -66,33 +77,55 @@ FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every",
 
 
 class Trainer:
-    """One process of a training run. ``torchrun`` starts several, each taking its part of every batch."""
+    """One process of a training run. ``torchrun`` starts several, each taking its part of every
+    batch."""
 
-    def __init__(self, architecture: Architecture, options: TrainOptions, cache: Cache, run: Path,
-                 device: str = "cpu") -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        options: TrainOptions,
+        cache: Cache,
+        run: Path,
+        device: str = "cpu",
+    ) -> None:
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if options.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
-            raise OptionError("--compile needs a C++ compiler (g++, or what CXX names): or pass --no-compile")
+            raise OptionError(
+                "--compile needs a C++ compiler (g++, or what CXX names): or pass --no-compile"
+            )
         if options.batch % self.world:
-            raise OptionError(f"--batch {options.batch} cannot be shared equally by {self.world} processes")
+            raise OptionError(
+                f"--batch {options.batch} cannot be shared equally by {self.world} processes"
+            )
         self.architecture, self.layout = architecture, head_layout(architecture)
         self.run, self.device = run, torch.device(device)
         self.options = _with_precision(options.completed(self.layout), self.checkpoint, self.device)
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
         self.model = build(architecture, self.options.seed).to(self.device).train()
-        self.network: torch.nn.Module = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.network: torch.nn.Module = (
+            DistributedDataParallel(self.model) if self.world > 1 else self.model
+        )
         self.ema = EMA(self.model, self.options.ema)
         if options.compile and self.device.type == "cpu":
-            self.model.normalise.compile(dynamic=False)  # one pass over the largest tensor of a step instead of two
-        self.optimizers = make_optimizers(self.model, self.options.optimizer, self.options.lr,
-                                          self.options.weight_decay)
+            self.model.normalise.compile(
+                dynamic=False
+            )  # one pass over the largest tensor of a step instead of two
+        self.optimizers = make_optimizers(
+            self.model, self.options.optimizer, self.options.lr, self.options.weight_decay
+        )
         self.parameters = list(self.model.parameters())
         self.step = 0
         self._cells: dict[int, Cells] = {}
         points = int(cache.landmarks.isfinite().all((1, 2)).sum()) if self.layout.landmarks else 0
         self._config: dict[str, Any] = {
-            "architecture": architecture.to_json(), "options": dataclasses.asdict(self.options), "images": len(cache),
-            "faces": len(cache.boxes), "landmarks": points, "init": None, "branch": None}
+            "architecture": architecture.to_json(),
+            "options": dataclasses.asdict(self.options),
+            "images": len(cache),
+            "faces": len(cache.boxes),
+            "landmarks": points,
+            "init": None,
+            "branch": None,
+        }
 
     @property
     def checkpoint(self) -> Path:
@@ -100,10 +133,11 @@ class Trainer:
         return self.run / CHECKPOINT
 
     def begin(self, init: str | None = None, branch: Path | None = None) -> Fit | None:
-        """Continue this run; or else start it with the weights ``init``, or from the state of the run ``branch``.
+        """Continue this run; or else start it with the weights ``init``, or from the state of the
+        run ``branch``.
 
-        init: name of the zoo, or a file, of which all that fits is taken: returns what did. Raises OptionError,
-        ModelError.
+        init: name of the zoo, or a file, of which all that fits is taken: returns what did. Raises
+        OptionError, ModelError.
         """
         if self.checkpoint.exists():
             self._resume(init, branch)
@@ -119,55 +153,73 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the run's checkpoint if it has one.
 
-        Only ``samples``, ``decay_share`` and the late phase may differ from the checkpoint's options, which makes a run
-        longer; anything else would not be the same run. Raises OptionError for that. What the checkpoint of an earlier
-        version does not say had today's default.
+        Only ``samples``, ``decay_share`` and the late phase may differ from the checkpoint's
+        options, which makes a run longer; anything else would not be the same run. Raises
+        OptionError for that. What the checkpoint of an earlier version does not say had today's
+        default.
         """
         self.begin()
 
     def _resume(self, init: str | None, branch: Path | None) -> None:
         meta = read_meta(self.checkpoint)
         config = meta["config"]
-        same = {"architecture": Architecture.from_json(config["architecture"]) == self.architecture,
-                "images": config["images"] == self._config["images"], "faces": config["faces"] == self._config["faces"],
-                "landmarks": config.get("landmarks", 0) == self._config["landmarks"],
-                "--init weights": init is None or init_sha256(init) == config.get("init"),
-                "state: it is no branch": branch is None or config.get("branch") is not None}
+        same = {
+            "architecture": Architecture.from_json(config["architecture"]) == self.architecture,
+            "images": config["images"] == self._config["images"],
+            "faces": config["faces"] == self._config["faces"],
+            "landmarks": config.get("landmarks", 0) == self._config["landmarks"],
+            "--init weights": init is None or init_sha256(init) == config.get("init"),
+            "state: it is no branch": branch is None or config.get("branch") is not None,
+        }
         for name in (name for name, equal in same.items() if not equal):
-            raise OptionError(f"{self.run} was started with other {name}: choose another --out folder")
+            raise OptionError(
+                f"{self.run} was started with other {name}: choose another --out folder"
+            )
         before = from_fields(TrainOptions, config["options"], "options").completed(self.layout)
         for name in (f.name for f in dataclasses.fields(before) if f.name not in FREE):
             if getattr(before, name) != getattr(self.options, name):
-                raise OptionError(f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the same "
-                                  "options or choose another --out folder")
+                raise OptionError(
+                    f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the"
+                    " same options or choose another --out folder"
+                )
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
         self.step = int(meta["step"])
         self._config |= {name: config.get(name) for name in ("init", "branch")}
 
     def _branch(self, checkpoint: Path) -> None:
-        """Take model, average and optimiser from ``checkpoint``: this run's first step follows that run's last."""
+        """Take model, average and optimiser from ``checkpoint``: this run's first step follows that
+        run's last."""
         meta = read_meta(checkpoint)
         config = meta["config"]
         if Architecture.from_json(config["architecture"]) != self.architecture:
-            raise OptionError(f"--from {checkpoint} is of another network than --model: leave --model out")
+            raise OptionError(
+                f"--from {checkpoint} is of another network than --model: leave --model out"
+            )
         if config["options"]["optimizer"] != self.options.optimizer:
-            raise OptionError(f"--from {checkpoint} goes on with the optimiser of that run, "
-                              f"{config['options']['optimizer']}: leave --optimizer out")
+            raise OptionError(
+                f"--from {checkpoint} goes on with the optimiser of that run, "
+                f"{config['options']['optimizer']}: leave --optimizer out"
+            )
         load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
         passed = int(meta["step"]) + ((config.get("branch") or {}).get("step") or 0)
         with checkpoint.open("rb") as file:
-            self._config["branch"] = {"step": passed, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            self._config["branch"] = {
+                "step": passed,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
 
     @property
     def passed(self) -> int:
-        """Steps before this run's first: those of the run that it branches off. Their crops are not drawn again."""
+        """Steps before this run's first: those of the run that it branches off. Their crops are not
+        drawn again."""
         return int((self._config["branch"] or {}).get("step", 0))
 
     def fit(self, progress: Progress = unseen) -> bool:
         """Train to the last step, writing the run folder as it goes; True when it got there.
 
-        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one stops at once.
-        Raises TrainingError at a loss that is not finite; what was saved before stays.
+        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one
+        stops at once. Raises TrainingError at a loss that is not finite; what was saved before
+        stays.
         """
         make_deterministic()
         hold_freed_memory()
@@ -197,39 +249,66 @@ class Trainer:
         return self.step == self.options.steps or any(self.step % n == 0 for n in every)
 
     def _finite(self, figures: list[Tensor]) -> Tensor:
-        """The figures [steps, 5] of the steps up to this one. Raises TrainingError for one that is not finite.
+        """The figures [steps, 5] of the steps up to this one. Raises TrainingError for one that is
+        not finite.
 
-        Called before anything is saved and every few steps, so that an accelerator is not waited for in each.
+        Called before anything is saved and every few steps, so that an accelerator is not waited
+        for in each.
         """
         rows = torch.stack(figures).cpu() if figures else torch.zeros(0, len(FIGURES))
         bad = torch.nonzero(~rows.isfinite().all(1)).flatten().tolist()
         if bad:
             step = self.step - len(rows) + bad[0]
-            kept = f"{self.checkpoint} is the last good state" if self.checkpoint.exists() else "nothing was saved yet"
-            raise TrainingError(f"the loss is not finite at step {step + 1}, learning rate "
-                                f"{self.options.lr_at(step):.3g}: train with a lower --lr or a longer --warmup; {kept}")
+            kept = (
+                f"{self.checkpoint} is the last good state"
+                if self.checkpoint.exists()
+                else "nothing was saved yet"
+            )
+            raise TrainingError(
+                f"the loss is not finite at step {step + 1}, learning rate"
+                f" {self.options.lr_at(step):.3g}: train with a lower --lr or a longer --warmup;"
+                f" {kept}"
+            )
         return rows
 
     def crops(self, step: int) -> Batch:
         """This process's part of batch ``step``."""
         o = self.options
         part = o.batch // self.world
-        return make_batch(self.cache, o.augment, o.size_at(step), o.batch, self.passed + step, o.seed,
-                          slice(self.rank * part, (self.rank + 1) * part), o.compile)
+        return make_batch(
+            self.cache,
+            o.augment,
+            o.size_at(step),
+            o.batch,
+            self.passed + step,
+            o.seed,
+            slice(self.rank * part, (self.rank + 1) * part),
+            o.compile,
+        )
 
     def optimise(self, batch: Batch) -> Tensor:
-        """One optimiser step; returns FIGURES over all processes, float32 [5], without waiting for them."""
+        """One optimiser step; returns FIGURES over all processes, float32 [5], without waiting for
+        them."""
         objective, total = self.loss(self.forward(batch), batch)
         norm = self.backward(objective)
         self.update()
         self.average()
         positives, weight = total.positives.clamp(min=1), total.weight.clamp(min=1e-3)
-        return torch.stack([total.cls / positives, total.box / weight, total.landmarks / weight, total.positives,
-                            norm.detach()])
+        return torch.stack(
+            [
+                total.cls / positives,
+                total.box / weight,
+                total.landmarks / weight,
+                total.positives,
+                norm.detach(),
+            ]
+        )
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """The network's outputs."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
+        ):
             outputs: tuple[Tensor, ...] = self.network(batch.images)
         return outputs
 
@@ -239,13 +318,22 @@ class Trainer:
         if size not in self._cells:
             self._cells[size] = make_cells(self.layout, size, size, self.device)
         shots = shot_losses(outputs, batch, self._cells[size], self.layout, o)
-        totals = [Loss(**{name: self._summed(value) for name, value in vars(shot).items()}) for shot in shots]
+        totals = [
+            Loss(**{name: self._summed(value) for name, value in vars(shot).items()})
+            for shot in shots
+        ]
         # DDP averages gradients over processes, so each one contributes its sum times their number
-        objective = self.world * torch.stack([
-            shot.cls / total.positives.clamp(min=1)
-            + (o.box_weight * shot.box + o.landmark_weight * shot.landmarks) / total.weight.clamp(min=1e-3)
-            for shot, total in zip(shots, totals, strict=True)
-        ]).sum()
+        objective = (
+            self.world
+            * torch.stack(
+                [
+                    shot.cls / total.positives.clamp(min=1)
+                    + (o.box_weight * shot.box + o.landmark_weight * shot.landmarks)
+                    / total.weight.clamp(min=1e-3)
+                    for shot, total in zip(shots, totals, strict=True)
+                ]
+            ).sum()
+        )
         return objective, totals[0]
 
     def backward(self, objective: Tensor) -> Tensor:
@@ -277,15 +365,22 @@ class Trainer:
         if self.rank != 0:
             return
         if self._due(self.options.snapshot_every):
-            save_weights(self.ema.shadow, self.run / "snapshots" / f"step-{self.step:07d}.safetensors")
+            save_weights(
+                self.ema.shadow, self.run / "snapshots" / f"step-{self.step:07d}.safetensors"
+            )
         if self._due(self.options.checkpoint_every):
             self._save_checkpoint()
             log.plot()
 
     def _save_checkpoint(self) -> None:
         save_weights(self.ema.shadow, self.run / "weights.safetensors")
-        save_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers,
-                        {"step": self.step, "config": self._config})
+        save_checkpoint(
+            self.checkpoint,
+            self.model,
+            self.ema,
+            self.optimizers,
+            {"step": self.step, "config": self._config},
+        )
 
     def _write_config(self) -> None:
         with atomic_write(self.run / "config.json") as temporary:
@@ -299,18 +394,24 @@ def _with_precision(options: TrainOptions, checkpoint: Path, device: torch.devic
     """
     fast = fast_bf16(device)
     if options.precision == "bf16" and not fast:
-        print("note: --precision bf16 is slow here, a processor without AMX: --precision auto takes what is faster",
-              file=sys.stderr)
+        print(
+            "note: --precision bf16 is slow here, a processor without AMX: --precision auto takes"
+            " what is faster",
+            file=sys.stderr,
+        )
     if options.precision != "auto":
         return options
     if checkpoint.exists():
-        return replace(options, precision=read_meta(checkpoint)["config"]["options"].get("precision", "fp32"))
+        return replace(
+            options, precision=read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
+        )
     return replace(options, precision="bf16" if fast else "fp32")
 
 
 @contextmanager
 def distributed() -> Iterator[bool]:
-    """Join the other processes of ``torchrun``, if there are any; yields whether this one is the first.
+    """Join the other processes of ``torchrun``, if there are any; yields whether this one is the
+    first.
 
     On leaving, everyone waits for everyone: what the first one wrote is there for all.
     """
@@ -350,11 +451,16 @@ def _stop_request(world: int) -> Iterator[Event]:
 
 
 class _Log:
-    """Appends a line every few steps; after a resume, lines past the checkpoint are dropped first."""
+    """Appends a line every few steps; after a resume, lines past the checkpoint are dropped
+    first."""
 
     def __init__(self, run: Path, step: int, images: int, enabled: bool) -> None:
         self.path, self.images, self.enabled, self.note = run / "log.csv", images, enabled, ""
-        self.figures, self.since, self.waited = torch.zeros(0, len(FIGURES)), time.perf_counter(), 0.0
+        self.figures, self.since, self.waited = (
+            torch.zeros(0, len(FIGURES)),
+            time.perf_counter(),
+            0.0,
+        )
         if not enabled:
             return
         kept: list[dict[str, str]] = []
@@ -367,7 +473,8 @@ class _Log:
             writer.writerows(kept)
 
     def add(self, step: int, o: TrainOptions, figures: Tensor) -> None:
-        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is due."""
+        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is
+        due."""
         if not self.enabled:
             return
         self.figures = torch.cat([self.figures, figures])
@@ -375,14 +482,26 @@ class _Log:
             return
         elapsed, steps = time.perf_counter() - self.since, len(self.figures)
         means = self.figures.double().mean(0).tolist()
-        row: dict[str, Any] = {k: f"{v:.5g}" for k, v in zip(FIGURES, means, strict=True) if k in LOG_FIELDS}
-        row |= {"step": step, "samples": step * o.batch, "epoch": f"{step * o.batch / self.images:.3f}",
-                "size": o.size_at(step - 1), "lr": f"{o.lr_at(step - 1):.4g}",
-                "images_per_s": f"{steps * o.batch / elapsed:.1f}", "wait_share": f"{self.waited / elapsed:.3f}"}
+        row: dict[str, Any] = {
+            k: f"{v:.5g}" for k, v in zip(FIGURES, means, strict=True) if k in LOG_FIELDS
+        }
+        row |= {
+            "step": step,
+            "samples": step * o.batch,
+            "epoch": f"{step * o.batch / self.images:.3f}",
+            "size": o.size_at(step - 1),
+            "lr": f"{o.lr_at(step - 1):.4g}",
+            "images_per_s": f"{steps * o.batch / elapsed:.1f}",
+            "wait_share": f"{self.waited / elapsed:.3f}",
+        }
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, LOG_FIELDS).writerow(row)
         self.note = f"{row['images_per_s']} img/s  cls {row['cls_loss']}  box {row['box_loss']}"
-        self.figures, self.since, self.waited = torch.zeros(0, len(FIGURES)), time.perf_counter(), 0.0
+        self.figures, self.since, self.waited = (
+            torch.zeros(0, len(FIGURES)),
+            time.perf_counter(),
+            0.0,
+        )
 
     def plot(self) -> None:
         """Draw the losses and the learning rate; without matplotlib the log alone has to do."""
@@ -396,7 +515,9 @@ class _Log:
             return
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
-            axis.plot([float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1)
+            axis.plot(
+                [float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1
+            )
             axis.set(xlabel="epoch", title=name)
         with atomic_write(self.path.with_name("curves.png")) as temporary:
             figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

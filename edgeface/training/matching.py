@@ -1,11 +1,12 @@
 """Which prior boxes learn which face, in the S3FD family: by overlap.
 
-Both matchers start alike: every prior looks at the face that it overlaps most, and every face is given its best prior,
-however small the overlap; of two faces with the same best prior the later one has it. They differ in how much overlap
-makes another prior positive.
+Both matchers start alike: every prior looks at the face that it overlaps most, and every face is
+given its best prior, however small the overlap; of two faces with the same best prior the later one
+has it. They differ in how much overlap makes another prior positive.
 
-As in :mod:`edgeface.training.assign`, the faces of a batch are one flat list. Only pairs of a face and a prior that
-touch are looked at: a few hundred for a face, of the 34 125 priors of an input of 640 x 640 px.
+As in :mod:`edgeface.training.assign`, the faces of a batch are one flat list. Only pairs of a face
+and a prior that touch are looked at: a few hundred for a face, of the 34 125 priors of an input of
+640 x 640 px.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ FORCED = 2.0
 """Merit of the best prior of the first face: above any overlap"""
 
 
-def overlap(cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout,
-            threshold: float = 0.4) -> tuple[Tensor, Tensor]:
-    """Priors with an IoU of at least ``threshold``, and the best of each face: (face [K], cell [K]) pairs.
+def overlap(
+    cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, threshold: float = 0.4
+) -> tuple[Tensor, Tensor]:
+    """Priors with an IoU of at least ``threshold``, and the best of each face: (face [K], cell [K])
+    pairs.
 
     SSD's matching (Liu et al., ECCV 2016, section 2.2) with the threshold of DSFD and ASFD.
     """
@@ -31,20 +34,31 @@ def overlap(cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout,
     return face[chosen], cell[chosen]
 
 
-def compensated(cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, low: float = 0.1,
-                middle: float = 0.35, high: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Scale compensation (Zhang et al., "S3FD", ICCV 2017, section 3.2): (face [K], cell [K]) pairs.
+def compensated(
+    cells: Cells,
+    boxes: Tensor,
+    image: Tensor,
+    layout: HeadLayout,
+    low: float = 0.1,
+    middle: float = 0.35,
+    high: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Scale compensation (Zhang et al., "S3FD", ICCV 2017, section 3.2): (face [K], cell [K])
+    pairs.
 
-    As :func:`overlap` with ``middle``. Then N further priors of the image, those with the largest IoU between ``low``
-    and ``middle``, so that faces between two prior sizes have enough. The paper has N per face, the mean number of
-    priors that faces got; the released code has it per image, as here: half of the number of faces whose best IoU
-    reaches ``middle`` plus the number of those that reach ``high``, rounded down.
+    As :func:`overlap` with ``middle``. Then N further priors of the image, those with the largest
+    IoU between ``low`` and ``middle``, so that faces between two prior sizes have enough. The paper
+    has N per face, the mean number of priors that faces got; the released code has it per image, as
+    here: half of the number of faces whose best IoU reaches ``middle`` plus the number of those
+    that reach ``high``, rounded down.
     """
     face, cell, merit, best = _matches(cells, boxes, image, layout, low)
     chosen = merit >= middle
     reached = (best >= middle).long() + (best >= high).long()
     images = int(image.max()) + 1 if len(image) else 0
-    wanted = torch.zeros(images, dtype=torch.long, device=image.device).index_add(0, image, reached) // 2
+    wanted = (
+        torch.zeros(images, dtype=torch.long, device=image.device).index_add(0, image, reached) // 2
+    )
     between = torch.nonzero((merit > low) & (merit < middle)).squeeze(1)
     between = between[merit[between].argsort(descending=True, stable=True)]
     of = image[face[between]]
@@ -53,7 +67,8 @@ def compensated(cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, 
 
 
 def touching(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Tensor]:
-    """Every face with every prior that it touches, and some that it does not: face int64 [P], cell int64 [P].
+    """Every face with every prior that it touches, and some that it does not: face int64 [P], cell
+    int64 [P].
 
     On each level they lie in a rectangle of rows and columns::
 
@@ -65,11 +80,28 @@ def touching(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, T
         last = (points.amax(0) / s - layout.offset).round().long()
         for anchor in range(layout.anchors):
             reach = cells.size[first + anchor] / 2
-            low = ((boxes[:, :2] - reach) / s - layout.offset).floor().long().clamp(min=0).minimum(last)
-            high = ((boxes[:, 2:] + reach) / s - layout.offset).ceil().long().clamp(min=0).minimum(last)
+            low = (
+                ((boxes[:, :2] - reach) / s - layout.offset)
+                .floor()
+                .long()
+                .clamp(min=0)
+                .minimum(last)
+            )
+            high = (
+                ((boxes[:, 2:] + reach) / s - layout.offset)
+                .ceil()
+                .long()
+                .clamp(min=0)
+                .minimum(last)
+            )
             across, down = (high - low + 1).unbind(1)
-            face = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), across * down)
-            at = torch.arange(len(face), device=boxes.device) - ((across * down).cumsum(0) - across * down)[face]
+            face = torch.repeat_interleave(
+                torch.arange(len(boxes), device=boxes.device), across * down
+            )
+            at = (
+                torch.arange(len(face), device=boxes.device)
+                - ((across * down).cumsum(0) - across * down)[face]
+            )
             column, row = low[face, 0] + at % across[face], low[face, 1] + at // across[face]
             faces.append(face)
             numbers.append(first + (row * (last[0] + 1) + column) * layout.anchors + anchor)
@@ -77,19 +109,22 @@ def touching(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, T
     return torch.cat(faces), torch.cat(numbers)
 
 
-def _matches(cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout,
-             least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Priors with an IoU of ``least`` or forced, each with its face: face [M], cell [M], merit [M]; best IoU [F].
+def _matches(
+    cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, least: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Priors with an IoU of ``least`` or forced, each with its face: face [M], cell [M], merit [M];
+    best IoU [F].
 
-    The merit is the IoU, or more than any IoU for the best prior of a face. Equal overlaps go to the earlier face, and
-    of a face's priors to the earlier one. In the order of images, then cells.
+    The merit is the IoU, or more than any IoU for the best prior of a face. Equal overlaps go to
+    the earlier face, and of a face's priors to the earlier one. In the order of images, then cells.
     """
     face, cell = touching(cells, boxes, layout)
     iou = pair_iou(cells.priors[cell], boxes[face])
     best = torch.zeros(len(boxes), device=boxes.device).scatter_reduce(0, face, iou, "amax")
     candidates = torch.where(iou == best[face], cell, len(cells))
     own = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device).scatter_reduce(
-        0, face, candidates, "amin", include_self=False)
+        0, face, candidates, "amin", include_self=False
+    )
     merit = torch.where(cell == own[face], FORCED + face, iou)
     likely = torch.nonzero(merit >= least).squeeze(1)
     keep = likely[best_of_cell(cells, image, face[likely], cell[likely], merit[likely])]
@@ -101,5 +136,7 @@ def _rank(group: Tensor, groups: int) -> Tensor:
     order = group.argsort(stable=True)
     count = torch.bincount(group, minlength=groups)
     rank = torch.empty_like(group)
-    rank[order] = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[group[order]]
+    rank[order] = (
+        torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[group[order]]
+    )
     return rank

@@ -1,4 +1,5 @@
-"""Parameter groups and the optimisers: AdamW for everything, Muon for the convolutions, or plain SGD."""
+"""Parameter groups and the optimisers: AdamW for everything, Muon for the convolutions, or plain
+SGD."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration (Jordan et al. 2024).
+    """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration
+    (Jordan et al. 2024).
 
     The coefficients trade exactness for speed: singular values end between about 0.7 and 1.2.
     """
@@ -25,13 +27,20 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then an orthogonalised update, for convolution weights seen as [out, in * k * k] matrices.
+    """Momentum, then an orthogonalised update, for convolution weights seen as [out, in * k * k]
+    matrices.
 
-    The update has the root mean square of an AdamW step (Liu et al. 2025, section 2.2): both share one learning rate.
+    The update has the root mean square of an AdamW step (Liu et al. 2025, section 2.2): both share
+    one learning rate.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -42,7 +51,8 @@ class Muon(torch.optim.Optimizer):
             self._update([p for p in group["params"] if p.grad is not None], group)
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape are orthogonalised together: a network has few shapes and many convolutions."""
+        """Matrices of one shape are orthogonalised together: a network has few shapes and many
+        convolutions."""
         grads = [p.grad for p in params if p.grad is not None]
         for p in params:
             if not self.state[p]:
@@ -57,19 +67,28 @@ class Muon(torch.optim.Optimizer):
         for shape, members in by_shape.items():
             updates = orthogonalise(torch.stack([nesterov[i].flatten(1) for i in members]))
             chosen = [params[i] for i in members]
-            torch._foreach_add_(chosen, [u.view_as(p) for u, p in zip(updates, chosen, strict=True)],
-                                alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+            torch._foreach_add_(
+                chosen,
+                [u.view_as(p) for u, p in zip(updates, chosen, strict=True)],
+                alpha=-group["lr"] * 0.2 * max(shape) ** 0.5,
+            )
 
 
-def make_optimizers(model: nn.Module, name: str, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """``adamw``: AdamW for all. ``muon``: Muon for dense convolutions, AdamW for the rest. Only matrices decay.
+def make_optimizers(
+    model: nn.Module, name: str, lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """``adamw``: AdamW for all. ``muon``: Muon for dense convolutions, AdamW for the rest. Only
+    matrices decay.
 
-    ``sgd``: momentum .9, and everything decays, as in the code that the S3FD family was trained with.
+    ``sgd``: momentum .9, and everything decays, as in the code that the S3FD family was trained
+    with.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     if name == "sgd":
         return [torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)]
-    dense = [p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 4]
+    dense = [
+        p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 4
+    ]
     taken = {id(p) for p in dense}
     rest = [p for p in params if id(p) not in taken]
     groups = [

@@ -1,4 +1,5 @@
-"""What a training run depends on, and the recipes of the published networks. Each field's text is its --help."""
+"""What a training run depends on, and the recipes of the published networks. Each field's text is
+its --help."""
 
 from __future__ import annotations
 
@@ -38,17 +39,32 @@ class Range:
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'above' if self.open else 'at least'} {self.low}"
-        return f"{'between' if self.open else 'from'} {self.low} {'and' if self.open else 'to'} {self.high}"
+        return (
+            f"{'between' if self.open else 'from'} {self.low} {'and' if self.open else 'to'}"
+            f" {self.high}"
+        )
 
 
 RANGES = {
-    "samples": Range(1), "batch": Range(1), "late_share": Range(0, 1), "lr": Range(0, open=True),
-    "weight_decay": Range(0, 1), "warmup": Range(0), "warmup_lr": Range(0), "decay_share": Range(0, 1),
-    "ema": Range(0, 1), "box_weight": Range(0), "landmark_weight": Range(0), "margin": Range(0),
-    "margin_scale": Range(0, open=True), "seed": Range(0, 2**31 - 1), "checkpoint_every": Range(1),
+    "samples": Range(1),
+    "batch": Range(1),
+    "late_share": Range(0, 1),
+    "lr": Range(0, open=True),
+    "weight_decay": Range(0, 1),
+    "warmup": Range(0),
+    "warmup_lr": Range(0),
+    "decay_share": Range(0, 1),
+    "ema": Range(0, 1),
+    "box_weight": Range(0),
+    "landmark_weight": Range(0),
+    "margin": Range(0),
+    "margin_scale": Range(0, open=True),
+    "seed": Range(0, 2**31 - 1),
+    "checkpoint_every": Range(1),
     "snapshot_every": Range(1),
 }
-"""What the numbers of :class:`TrainOptions` may be; sizes have a rule of their own. --help says the same."""
+"""What the numbers of :class:`TrainOptions` may be; sizes have a rule of their own. --help says the
+same."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +72,15 @@ class AugmentOptions:
     """What the random crop and the colour change draw from."""
 
     crop: str = "zoom"
-    """zoom (from scale_low to scale_high, or by the size of a face), or s3fd (data-anchor sampling, or square parts
-    that hold a face; scales and face sizes below are not used)"""
+    """zoom (from scale_low to scale_high, or by the size of a face), or s3fd (data-anchor sampling,
+    or square parts that hold a face; scales and face sizes below are not used)"""
     scale_low: float = 0.45
     """smallest output px per source px"""
     scale_high: float = 2.0
     """largest output px per source px"""
     anchor_share: float = 0.35
-    """share of samples whose scale brings the chosen face to a random size (data-anchor sampling)"""
+    """share of samples whose scale brings the chosen face to a random size (data-anchor
+    sampling)"""
     face_low_px: float = 10.0
     """smallest face size that data-anchor sampling asks for"""
     face_high: float = 0.9
@@ -80,7 +97,8 @@ class AugmentOptions:
     hue_degrees: float = 18.0
     grey_share: float = 0.05
     large_share: float = 0.1
-    """share of samples in which the image's largest face takes large_low to large_high of the crop's side"""
+    """share of samples in which the image's largest face takes large_low to large_high of the
+    crop's side"""
     large_low: float = 0.6
     large_high: float = 1.4
     """above 1 the face reaches beyond the crop"""
@@ -125,17 +143,19 @@ class TrainOptions:
     lr: float = 3e-3
     """peak learning rate, above 0"""
     weight_decay: float = 0.02
-    """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the gradient; from
-    0 to 1"""
+    """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the
+    gradient; from 0 to 1"""
     warmup: int = 300
     """optimiser steps of linear warm-up, at least 0"""
     warmup_lr: float = 0.0
     """learning rate that the warm-up starts from, at least 0"""
     decay_share: float = 0.35
-    """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is constant;
-    from 0 to 1. With 0 it never falls: such a run can be made longer at will, and --from takes weights from it"""
+    """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is
+    constant; from 0 to 1. With 0 it never falls: such a run can be made longer at will, and --from
+    takes weights from it"""
     drops: str = ""
-    """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead of decay_share"""
+    """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead
+    of decay_share"""
     ema: float = 0.998
     """decay of the moving average of the weights, per step, from 0 to 1"""
     box_weight: float = 2.0
@@ -143,21 +163,21 @@ class TrainOptions:
     landmark_weight: float = 0.1
     """weight of the landmark loss, for networks with landmarks, at least 0"""
     assigner: str = ""
-    """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of .4, ASFD); nothing:
-    dynamic, with prior boxes compensated"""
+    """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of
+    .4, ASFD); nothing: dynamic, with prior boxes compensated"""
     loss: str = ""
-    """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality, with prior boxes
-    multibox"""
+    """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality,
+    with prior boxes multibox"""
     margin: float = 0.2
     """taken from the logit of what is right, with drmc, at least 0"""
     margin_scale: float = 1.0
     """factor of the logits, with drmc, above 0"""
     precision: str = "auto"
-    """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX, GPUs), else fp32. A run
-    that is resumed keeps what it has"""
+    """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX,
+    GPUs), else fp32. A run that is resumed keeps what it has"""
     compile: bool = True
-    """compile the sampling of crops and the normalisation of their pixels: several times as fast, needs a C++
-    compiler"""
+    """compile the sampling of crops and the normalisation of their pixels: several times as fast,
+    needs a C++ compiler"""
     seed: int = 0
     """seed of the initial weights, the order of the images and every crop, from 0 to 2147483647"""
     checkpoint_every: int = 250
@@ -167,8 +187,12 @@ class TrainOptions:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "assigner": ("", *ASSIGNERS), "loss": ("", *LOSSES),
-                   "precision": PRECISIONS}
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "assigner": ("", *ASSIGNERS),
+            "loss": ("", *LOSSES),
+            "precision": PRECISIONS,
+        }
         for name, accepted in choices.items():
             if getattr(self, name) not in accepted:
                 known = ", ".join(filter(None, accepted))
@@ -179,9 +203,13 @@ class TrainOptions:
         for name in ("size", "late_size"):
             side = getattr(self, name)
             if side % 32 or not 64 <= side <= MAX_SIZE_PX:
-                raise OptionError(f"{_flag(name)} must be a multiple of 32 from 64 to {MAX_SIZE_PX}, not {side}")
+                raise OptionError(
+                    f"{_flag(name)} must be a multiple of 32 from 64 to {MAX_SIZE_PX}, not {side}"
+                )
         if not all(a < b for a, b in pairwise((0.0, *self.drop_shares, 1.0))):
-            raise OptionError(f"--drops {self.drops!r} is not a list of increasing shares between 0 and 1")
+            raise OptionError(
+                f"--drops {self.drops!r} is not a list of increasing shares between 0 and 1"
+            )
 
     @property
     def steps(self) -> int:
@@ -198,10 +226,13 @@ class TrainOptions:
         try:
             return tuple(float(share) for share in self.drops.split(",") if self.drops)
         except ValueError:
-            raise OptionError(f"--drops {self.drops!r} is not a list of numbers such as 0.5,0.75") from None
+            raise OptionError(
+                f"--drops {self.drops!r} is not a list of numbers such as 0.5,0.75"
+            ) from None
 
     def lr_at(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, constant, then linear to 0, or a tenth after each drop."""
+        """Learning rate at a step: linear warm-up, constant, then linear to 0, or a tenth after
+        each drop."""
         done = step if self.warmup_lr else step + 1  # a first step with a rate of 0 would be wasted
         rate = self.warmup_lr + (self.lr - self.warmup_lr) * min(1.0, done / max(1, self.warmup))
         if self.drops:
@@ -209,13 +240,16 @@ class TrainOptions:
         return min(rate, self.lr * ((self.steps - step) / max(1.0, self.steps * self.decay_share)))
 
     def completed(self, layout: HeadLayout) -> TrainOptions:
-        """These options with the assigner and the loss of a network with ``layout``, where they say nothing.
+        """These options with the assigner and the loss of a network with ``layout``, where they say
+        nothing.
 
         Raises OptionError for a loss that the network cannot have.
         """
         if self.loss == "multibox" and layout.coding != "ssd":
-            raise OptionError("--loss multibox is for networks with prior boxes (extd, eresfd, asfd): pass quality or "
-                              "drmc")
+            raise OptionError(
+                "--loss multibox is for networks with prior boxes (extd, eresfd, asfd): pass"
+                " quality or drmc"
+            )
         assigner, loss = OWN[layout.coding]
         return replace(self, assigner=self.assigner or assigner, loss=self.loss or loss)
 
@@ -225,11 +259,33 @@ def _flag(name: str) -> str:
 
 
 _S3FD = TrainOptions(
-    samples=480_000 * 16, batch=16, size=640, late_size=640, late_share=0.0, optimizer="sgd", lr=1e-3,
-    weight_decay=5e-4, warmup=0, drops="0.5,0.75", ema=0.0, box_weight=1.0,
-    augment=AugmentOptions(crop="s3fd", anchor_share=0.5, min_face_px=6.0, blur_share=0.0, colour_share=0.5,
-                           grey_share=0.0, large_share=0.0, roll_share=0.0, occlusion_share=0.0, light_share=0.0,
-                           noise_share=0.0, compression_share=0.0, motion_share=0.0),
+    samples=480_000 * 16,
+    batch=16,
+    size=640,
+    late_size=640,
+    late_share=0.0,
+    optimizer="sgd",
+    lr=1e-3,
+    weight_decay=5e-4,
+    warmup=0,
+    drops="0.5,0.75",
+    ema=0.0,
+    box_weight=1.0,
+    augment=AugmentOptions(
+        crop="s3fd",
+        anchor_share=0.5,
+        min_face_px=6.0,
+        blur_share=0.0,
+        colour_share=0.5,
+        grey_share=0.0,
+        large_share=0.0,
+        roll_share=0.0,
+        occlusion_share=0.0,
+        light_share=0.0,
+        noise_share=0.0,
+        compression_share=0.0,
+        motion_share=0.0,
+    ),
 )
 
 RECIPES: dict[str, TrainOptions] = {
@@ -238,14 +294,26 @@ RECIPES: dict[str, TrainOptions] = {
     # Published: steps, drops and crops. Optimiser and learning rate are not: those of EXTD.
     "eresfd": replace(_S3FD, samples=280_000 * 16, drops="0.536,0.643,0.714"),
     # Published: optimiser, schedule, epochs. Crops are not: those of DSFD, from which it comes.
-    "asfd": replace(_S3FD, samples=50 * 12_880, batch=48, lr=0.015, warmup=500, warmup_lr=1e-6, drops="0.5,0.8",
-                    assigner="overlap", loss="drmc", augment=replace(_S3FD.augment, anchor_share=0.4)),
+    "asfd": replace(
+        _S3FD,
+        samples=50 * 12_880,
+        batch=48,
+        lr=0.015,
+        warmup=500,
+        warmup_lr=1e-6,
+        drops="0.5,0.8",
+        assigner="overlap",
+        loss="drmc",
+        augment=replace(_S3FD.augment, anchor_share=0.4),
+    ),
 }
-"""How the authors of each family trained it, as far as they say; ``edgeface`` for all other networks."""
+"""How the authors of each family trained it, as far as they say; ``edgeface`` for all other
+networks."""
 
 
 def get_recipe(name: str | None, architecture: Architecture) -> TrainOptions:
-    """The recipe called ``name``, or that of the network's family. Raises OptionError that lists the known names."""
+    """The recipe called ``name``, or that of the network's family. Raises OptionError that lists
+    the known names."""
     if name is None:
         name = architecture.backbone.kind if architecture.backbone.kind in RECIPES else "edgeface"
     if name not in RECIPES:

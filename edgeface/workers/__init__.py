@@ -1,21 +1,27 @@
-"""Independent tasks, several at once: in processes of this machine, or on the machines of a Ray cluster.
+"""Independent tasks, several at once: in processes of this machine, or on the machines of a Ray
+cluster.
 
     with open_workers(processes=4) as workers:                      # or open_workers("auto")
         results = workers.run(train_candidate, items, journal)
 
-A task is a top-level function of one argument in an importable module; argument and result are JSON-ready data or
-bytes. A worker that dies is replaced and its item tried again, so a task may run more than once, but each item is
-finished once. One task has one processor to itself: OMP_NUM_THREADS tells the usual libraries.
+A task is a top-level function of one argument in an importable module; argument and result are
+JSON-ready data or bytes. A worker that dies is replaced and its item tried again, so a task may run
+more than once, but each item is finished once. One task has one processor to itself:
+OMP_NUM_THREADS tells the usual libraries.
 
 On a cluster:
 
-- This machine must be part of it: ``ray start --address=HOST:6379 --num-cpus=0`` joins without giving processors.
-- Every machine needs the same versions of Python, Ray and the packages that the tasks import. Our own code need not be
-  there: a copy of the package ``edgeface`` and, from a checkout, of the packages beside it is sent along and comes
-  before anything installed, so all run the code of the caller.
-- Tasks start in a folder of Ray's: a path in an item has to be absolute, and on storage that all machines share.
-- A device belongs to the machines that say so: ``ray start --address=HOST:6379 --num-cpus=1 --resources='{"pi": 1}'``.
-  One processor there means that nothing else of ours runs while it measures.
+- This machine must be part of it: ``ray start --address=HOST:6379 --num-cpus=0`` joins without
+  giving processors.
+- Every machine needs the same versions of Python, Ray and the packages that the tasks import. Our
+  own code need not be there: a copy of the package ``edgeface`` and, from a checkout, of the
+  packages beside it is sent along and comes before anything installed, so all run the code of the
+  caller.
+- Tasks start in a folder of Ray's: a path in an item has to be absolute, and on storage that all
+  machines share.
+- A device belongs to the machines that say so: ``ray start --address=HOST:6379 --num-cpus=1
+  --resources='{"pi": 1}'``. One processor there means that nothing else of ours runs while it
+  measures.
 """
 
 from __future__ import annotations
@@ -30,16 +36,19 @@ __all__ = ["Finished", "Task", "Workers", "open_workers"]
 
 
 @contextmanager
-def open_workers(address: str | None = None, processes: int = 1, resource: str | None = None) -> Iterator[Workers]:
+def open_workers(
+    address: str | None = None, processes: int = 1, resource: str | None = None
+) -> Iterator[Workers]:
     """Open what tasks can be run on; at the end of the block nothing of it is left.
 
-    address: HOST:PORT of a Ray cluster, or ``auto`` for the one that this machine is in; None: this machine.
-    processes: how many tasks run at once here; 1 runs them in this very process, more in fresh ones. A cluster has as
-    many as its processors. resource: name of what a task needs to itself, such as a device: on a cluster, a machine
-    must have been started with it; here, tasks run one at a time. Blocks inside one another share the connection.
+    address: HOST:PORT of a Ray cluster, or ``auto`` for the one that this machine is in; None: this
+    machine. processes: how many tasks run at once here; 1 runs them in this very process, more in
+    fresh ones. A cluster has as many as its processors. resource: name of what a task needs to
+    itself, such as a device: on a cluster, a machine must have been started with it; here, tasks
+    run one at a time. Blocks inside one another share the connection.
 
-    Raises OptionError for a ``processes`` below 1, MissingExtraError without Ray, WorkerError when the cluster cannot
-    be joined or none of its machines has ``resource``.
+    Raises OptionError for a ``processes`` below 1, MissingExtraError without Ray, WorkerError when
+    the cluster cannot be joined or none of its machines has ``resource``.
     """
     if processes < 1:
         raise OptionError(f"processes must be 1 or more, got {processes}")

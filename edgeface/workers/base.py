@@ -52,9 +52,10 @@ class Workers(ABC):
 
         finished: called with index and result of each, once, in this process, as they come in.
 
-        An EdgefaceError of a task, an error of ``finished`` and Ctrl-C stop what runs and are raised. Another error of
-        a task, which is a mistake in its code, comes as RuntimeError with its traceback, or as it is where tasks run in
-        this process. Raises WorkerError if workers die again and again at an item, or nothing is left to run it on.
+        An EdgefaceError of a task, an error of ``finished`` and Ctrl-C stop what runs and are
+        raised. Another error of a task, which is a mistake in its code, comes as RuntimeError with
+        its traceback, or as it is where tasks run in this process. Raises WorkerError if workers
+        die again and again at an item, or nothing is left to run it on.
         """
         task_name(task)
         results: list[Any] = [None] * len(items)
@@ -83,18 +84,25 @@ def attempt(name: str, item: Any) -> Outcome:
     try:
         return Outcome(load(name)(item))
     except EdgefaceError as error:
-        return Outcome(error=f"{type(error).__module__}:{type(error).__qualname__}", text=str(error))
+        return Outcome(
+            error=f"{type(error).__module__}:{type(error).__qualname__}", text=str(error)
+        )
     except Exception:
-        return Outcome(error=RuntimeError.__name__, text=f"{name} failed:\n{traceback.format_exc()}")
+        return Outcome(
+            error=RuntimeError.__name__, text=f"{name} failed:\n{traceback.format_exc()}"
+        )
 
 
 def task_name(task: Task) -> str:
-    """``module:function`` of a task. Raises TypeError if another process could not find it by that."""
+    """``module:function`` of a task. Raises TypeError if another process could not find it by
+    that."""
     module = getattr(task, "__module__", None)
     if module == "__main__":
         module = getattr(sys.modules["__main__"].__spec__, "name", None)  # of python -m MODULE
     if not (isinstance(task, FunctionType) and task.__qualname__.isidentifier() and module):
-        raise TypeError(f"{task!r} is not a top-level function of a module that other processes can import")
+        raise TypeError(
+            f"{task!r} is not a top-level function of a module that other processes can import"
+        )
     return f"{module}:{task.__qualname__}"
 
 
@@ -106,4 +114,7 @@ def load(name: str) -> Any:
 
 def worker_died(name: str, index: int, item: Any, cause: str) -> WorkerError:
     """The error after :data:`RETRIES`."""
-    return WorkerError(f"item {index} of {name} ({reprlib.repr(item)}) ended its worker {RETRIES + 1} times: {cause}")
+    return WorkerError(
+        f"item {index} of {name} ({reprlib.repr(item)}) ended its worker {RETRIES + 1} times:"
+        f" {cause}"
+    )

@@ -24,7 +24,17 @@ from typing import Any
 import edgeface
 from edgeface.errors import MissingExtraError, WorkerError
 from edgeface.quiet import quiet
-from edgeface.workers.base import RETRIES, TASKS, Outcome, Outcomes, Task, Workers, attempt, task_name, worker_died
+from edgeface.workers.base import (
+    RETRIES,
+    TASKS,
+    Outcome,
+    Outcomes,
+    Task,
+    Workers,
+    attempt,
+    task_name,
+    worker_died,
+)
 
 CONNECT_S = 5.0
 """for a TCP connection"""
@@ -34,19 +44,28 @@ LOOK_S = 5.0
 """between looks at whether what could do the tasks is still there"""
 ABSENCE_S = 60.0
 """that it may be away before the tasks are given up"""
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_task_oom_retries": str(RETRIES),
-               "RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
-"""what Ray is told unless the user says otherwise: report nothing, keep quiet, do not retry for ever, and do not end
-this process when the head of the cluster has been away for a minute, which :data:`ABSENCE_S` is for"""
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_task_oom_retries": str(RETRIES),
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+"""what Ray is told unless the user says otherwise: report nothing, keep quiet, do not retry for
+ever, and do not end this process when the head of the cluster has been away for a minute, which
+:data:`ABSENCE_S` is for"""
 JOIN = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
-HELP = ("start one with: ray start --head --disable-usage-stats --include-dashboard=false; "
-        "this machine, if it is another, and each further one joins with: ray start --address=HOST:6379")
+HELP = (
+    "start one with: ray start --head --disable-usage-stats --include-dashboard=false; "
+    "this machine, if it is another, and each further one joins with: ray start --address=HOST:6379"
+)
 _JOINED: set[str] = set()
-"""what the cluster that this process is connected to was called: Ray knows it by the address of an interface"""
+"""what the cluster that this process is connected to was called: Ray knows it by the address of an
+interface"""
 
 
 class Cluster(Workers):
-    """Of the module ``ray``, which is connected; ``resource`` as in :func:`edgeface.workers.open_workers`."""
+    """Of the module ``ray``, which is connected; ``resource`` as in
+    :func:`edgeface.workers.open_workers`."""
 
     def __init__(self, ray: ModuleType, resource: str | None) -> None:
         self._ray = ray
@@ -55,11 +74,18 @@ class Cluster(Workers):
         self._start = f"ray start --address=HOST:6379 --num-cpus=1{given}"
         self._needed = "a processor to give" + f" and {resource!r}" * bool(resource)
         if not self._is_able():
-            raise WorkerError(f"no machine of the cluster has {self._needed}: on one that has, run: {self._start}")
+            raise WorkerError(
+                f"no machine of the cluster has {self._needed}: on one that has, run: {self._start}"
+            )
 
     def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
         name = task_name(task)
-        options = {"num_cpus": 1, "resources": self._resources, "max_retries": RETRIES, "max_calls": TASKS}
+        options = {
+            "num_cpus": 1,
+            "resources": self._resources,
+            "max_retries": RETRIES,
+            "max_calls": TASKS,
+        }
         remote = self._ray.remote(**options)(attempt)
         running = {remote.remote(name, item): index for index, item in enumerate(items)}
         able = time.monotonic()
@@ -72,8 +98,11 @@ class Cluster(Workers):
                 if ready or self._is_able():
                     able = time.monotonic()
                 elif time.monotonic() > able + ABSENCE_S:
-                    raise WorkerError(f"the head of the cluster, or all that had {self._needed}, are gone, with "
-                                      f"{len(running)} of {len(items)} tasks undone; join again with: {self._start}")
+                    raise WorkerError(
+                        f"the head of the cluster, or all that had {self._needed}, are gone, with"
+                        f" {len(running)} of {len(items)} tasks undone; join again with:"
+                        f" {self._start}"
+                    )
         finally:
             for reference in running:
                 self._ray.cancel(reference, force=True)
@@ -82,9 +111,13 @@ class Cluster(Workers):
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # before the task began
-            raise WorkerError(f"a machine of the cluster cannot run {name}: {_last_line(str(error))}") from None
+            raise WorkerError(
+                f"a machine of the cluster cannot run {name}: {_last_line(str(error))}"
+            ) from None
         except self._ray.exceptions.LocalRayletDiedError:
-            raise WorkerError(f"this machine has left the cluster; join again with: {self._start}") from None
+            raise WorkerError(
+                f"this machine has left the cluster; join again with: {self._start}"
+            ) from None
         except self._ray.exceptions.RayError as error:
             raise worker_died(name, index, item, str(error).partition("\n")[0]) from None
         return outcome
@@ -96,13 +129,16 @@ class Cluster(Workers):
         except OSError:
             return False
         needed = {"CPU", *self._resources}
-        return any(node["Alive"] and all(node["Resources"].get(name, 0) >= 1 for name in needed)
-                   for node in self._ray.nodes())
+        return any(
+            node["Alive"] and all(node["Resources"].get(name, 0) >= 1 for name in needed)
+            for node in self._ray.nodes()
+        )
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
-    """The module ``ray``, connected to the cluster at ``address``; a connection that exists to it is shared.
+    """The module ``ray``, connected to the cluster at ``address``; a connection that exists to it
+    is shared.
 
     Raises MissingExtraError and WorkerError.
     """
@@ -115,13 +151,17 @@ def connected(address: str) -> Iterator[ModuleType]:
     if ray.is_initialized():
         other = ray.get_runtime_context().gcs_address
         if address not in {"auto", other, *_JOINED}:
-            raise WorkerError(f"this process is connected to the Ray cluster at {other}: accepted is that address, or "
-                              f"{address} after the end of that connection")
+            raise WorkerError(
+                f"this process is connected to the Ray cluster at {other}: accepted is that"
+                f" address, or {address} after the end of that connection"
+            )
         yield ray
         return
     _check_answers(address)
     handler, driver = signal.getsignal(signal.SIGTERM), vars(sys.modules[ray.init.__module__])
-    driver["_worker_logs_enabled"] = False  # what becomes of machines is printed on our stdout otherwise
+    driver["_worker_logs_enabled"] = (
+        False  # what becomes of machines is printed on our stdout otherwise
+    )
     try:
         _join(ray, address)
         if threading.current_thread() is threading.main_thread():
@@ -136,25 +176,40 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 
 def _check_answers(address: str) -> None:
-    """Raise WorkerError, in bounded time, if ``address`` is not that of a cluster that this machine is in.
+    """Raise WorkerError, in bounded time, if ``address`` is not that of a cluster that this machine
+    is in.
 
     Ray itself tries for many minutes, writes to stderr meanwhile, and may end the process.
     """
     if address != "auto":
         if not re.fullmatch(r"[^/]+:\d{1,5}", address):
-            raise WorkerError(f"{address!r} is not the address of a Ray cluster: accepted are HOST:PORT, as ray start "
-                              f"prints it, and auto; {HELP}")
+            raise WorkerError(
+                f"{address!r} is not the address of a Ray cluster: accepted are HOST:PORT, as ray"
+                f" start prints it, and auto; {HELP}"
+            )
         try:
             _connect(address)
         except OSError as error:
-            raise WorkerError(f"no Ray cluster answers at {address}: {error.strerror or error}; {HELP}") from None
+            raise WorkerError(
+                f"no Ray cluster answers at {address}: {error.strerror or error}; {HELP}"
+            ) from None
     try:
-        done = subprocess.run([sys.executable, "-c", JOIN, address], stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, errors="replace", timeout=JOIN_S)
+        done = subprocess.run(
+            [sys.executable, "-c", JOIN, address],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=JOIN_S,
+        )
     except subprocess.TimeoutExpired:
-        raise WorkerError(f"no Ray cluster answers this machine at {address} within {JOIN_S:g} s; {HELP}") from None
+        raise WorkerError(
+            f"no Ray cluster answers this machine at {address} within {JOIN_S:g} s; {HELP}"
+        ) from None
     if done.returncode != 0:
-        raise WorkerError(f"cannot join the Ray cluster at {address}: {_last_line(done.stderr)}; {HELP}")
+        raise WorkerError(
+            f"cannot join the Ray cluster at {address}: {_last_line(done.stderr)}; {HELP}"
+        )
 
 
 def _connect(address: str) -> None:
@@ -170,14 +225,23 @@ def _join(ray: ModuleType, address: str) -> None:
     with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch, quiet():
         code = Path(scratch) / "code"
         for package in _packages():
-            shutil.copytree(package, code / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                package, code / package.name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         try:
-            # As the working_dir, the code comes before what a machine has installed. Without one, the folder that this
-            # process was started in would come first on all machines, and another may have other code at that place.
-            ray.init(address, runtime_env={"working_dir": str(code)}, log_to_driver=False,
-                     logging_level=logging.CRITICAL)
+            # As the working_dir, the code comes before what a machine has installed. Without one,
+            # the folder that this process was started in would come first on all machines, and
+            # another may have other code at that place.
+            ray.init(
+                address,
+                runtime_env={"working_dir": str(code)},
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise WorkerError(f"cannot join the Ray cluster at {address}: {_last_line(str(error))}; {HELP}") from None
+            raise WorkerError(
+                f"cannot join the Ray cluster at {address}: {_last_line(str(error))}; {HELP}"
+            ) from None
 
 
 def _packages() -> list[Path]:

@@ -12,7 +12,17 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from edgeface.workers.base import RETRIES, TASKS, Outcome, Outcomes, Task, Workers, attempt, task_name, worker_died
+from edgeface.workers.base import (
+    RETRIES,
+    TASKS,
+    Outcome,
+    Outcomes,
+    Task,
+    Workers,
+    attempt,
+    task_name,
+    worker_died,
+)
 
 
 class Processes(Workers):
@@ -107,7 +117,8 @@ def _done(running: dict[_Process, int]) -> list[_Process]:
 
 def _serve(connection: Connection[Outcome, tuple[str, Any]]) -> None:
     """What a process does: answer until nobody asks any more."""
-    # A session of its own: Ctrl-C reaches the parent alone, which then ends its processes in good order.
+    # A session of its own: Ctrl-C reaches the parent alone, which then ends its processes in good
+    # order.
     os.setsid()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,9 +1,17 @@
-"""The zoo: weights that ship with the package, each with a model card; and weights files of users."""
+"""The zoo: weights that ship with the package, each with a model card; and weights files of
+users."""
 
 from __future__ import annotations
 
 from edgeface.zoo.index import FOLDER, ZooEntry, get_entry, names, read_index
-from edgeface.zoo.resolve import MAX_BLOCKS, Choice, is_network, load_network, read_architecture, resolve
+from edgeface.zoo.resolve import (
+    MAX_BLOCKS,
+    Choice,
+    is_network,
+    load_network,
+    read_architecture,
+    resolve,
+)
 from edgeface.zoo.weights import (
     ARCHITECTURE_KEY,
     COUNTER,
@@ -17,7 +25,24 @@ from edgeface.zoo.weights import (
 )
 
 __all__ = [
-    "ARCHITECTURE_KEY", "COUNTER", "FOLDER", "MAX_BLOCKS", "Choice", "Shapes", "Weights", "ZooEntry", "get_entry",
-    "is_network", "load_network", "load_weights", "load_weights_file", "names", "network_with", "read_architecture",
-    "read_index", "resolve", "save_weights", "tensor_shapes",
+    "ARCHITECTURE_KEY",
+    "COUNTER",
+    "FOLDER",
+    "MAX_BLOCKS",
+    "Choice",
+    "Shapes",
+    "Weights",
+    "ZooEntry",
+    "get_entry",
+    "is_network",
+    "load_network",
+    "load_weights",
+    "load_weights_file",
+    "names",
+    "network_with",
+    "read_architecture",
+    "read_index",
+    "resolve",
+    "save_weights",
+    "tensor_shapes",
 ]

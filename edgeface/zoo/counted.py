@@ -1,7 +1,9 @@
-"""Parameters and multiply-accumulates of every listed network: counted once, because building them all takes long.
+"""Parameters and multiply-accumulates of every listed network: counted once, because building them
+all takes long.
 
-``complexity.json`` holds what ``python -m edgeface.zoo.counted`` writes: figures at 640x480 beside the content of the
-Architecture that they are of, so that figures of a network that has changed since are not used.
+``complexity.json`` holds what ``python -m edgeface.zoo.counted`` writes: figures at 640x480 beside
+the content of the Architecture that they are of, so that figures of a network that has changed
+since are not used.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def content_of(name: str) -> str:
 
 
 def counts(width: int, height: int, progress: Progress = unseen) -> dict[str, Counted]:
-    """Every listed network at one input size, px: those of the file at 640x480, the others counted with torch.
+    """Every listed network at one input size, px: those of the file at 640x480, the others counted
+    with torch.
 
     Raises MissingExtraError without torch, where something is left to count.
     """

@@ -1,16 +1,18 @@
-"""Weights that other projects have published: their files and tensor names in, a file for ``--model`` out.
+"""Weights that other projects have published: their files and tensor names in, a file for
+``--model`` out.
 
 A family of published networks says in its own module what its authors call our tensors::
 
     def original_key(our_key: str) -> str
 
-``our_key`` is a key of our network's state dict; what is returned is the one key of the authors' checkpoint that holds
-the same tensor in the same shape. It is not asked about ``num_batches_tracked``, which nothing computes with.
-:data:`FAMILIES` says which module that is, by the kind of the backbone. A checkpoint in several files
-(``x.base.pth``, ``x.loc.pth``) has each part's name in front of its keys (``base.``, ``loc.``).
+``our_key`` is a key of our network's state dict; what is returned is the one key of the authors'
+checkpoint that holds the same tensor in the same shape. It is not asked about
+``num_batches_tracked``, which nothing computes with. :data:`FAMILIES` says which module that is, by
+the kind of the backbone. A checkpoint in several files (``x.base.pth``, ``x.loc.pth``) has each
+part's name in front of its keys (``base.``, ``loc.``).
 
-A PyTorch checkpoint is a pickle, a program that can do anything. It is read by torch's restricted reader alone, which
-makes tensors, numbers, strings, lists and dicts and nothing else.
+A PyTorch checkpoint is a pickle, a program that can do anything. It is read by torch's restricted
+reader alone, which makes tensors, numbers, strings, lists and dicts and nothing else.
 """
 
 from __future__ import annotations
@@ -53,11 +55,13 @@ class Imported:
 
 
 def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
-    """Write the weights in ``files``, one checkpoint of ``model`` under its authors' names, to ``out`` under ours.
+    """Write the weights in ``files``, one checkpoint of ``model`` under its authors' names, to
+    ``out`` under ours.
 
-    Accepted are safetensors files and PyTorch checkpoints, new (zip) and old; a state dict may lie under one of
-    WRAPPERS and have ``module.`` in front of its keys. Raises ModelError for files that are none, that hold anything
-    but tensors, or that are not of this network, and OptionError where ``out`` is one of ``files``.
+    Accepted are safetensors files and PyTorch checkpoints, new (zip) and old; a state dict may lie
+    under one of WRAPPERS and have ``module.`` in front of its keys. Raises ModelError for files
+    that are none, that hold anything but tensors, or that are not of this network, and OptionError
+    where ``out`` is one of ``files``.
     """
     architecture = get_architecture(model)
     wanted = _original_shapes(architecture)
@@ -78,8 +82,10 @@ def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
 def _original_key(architecture: Architecture) -> Callable[[str], str]:
     kind = architecture.backbone.kind
     if kind not in FAMILIES:
-        raise ModelError(f"{architecture.name}: its authors' names of the weights are not known (accepted: the "
-                         f"networks of {' and '.join(FAMILIES)}, see edgeface models)")
+        raise ModelError(
+            f"{architecture.name}: its authors' names of the weights are not known (accepted: the "
+            f"networks of {' and '.join(FAMILIES)}, see edgeface models)"
+        )
     rename: Callable[[str], str] = importlib.import_module(FAMILIES[kind]).original_key
     return rename
 
@@ -96,12 +102,16 @@ def _read_all(files: Sequence[Path]) -> dict[str, Tensor]:
     for file in files:
         part = Path(file.stem).suffix[1:] if len(files) > 1 else ""
         if len(files) > 1 and not part:
-            raise ModelError(f"{file}: of a checkpoint in several files each has its part's name before the suffix, "
-                             "such as x.base.pth: give those files, or one alone")
+            raise ModelError(
+                f"{file}: of a checkpoint in several files each has its part's name before the"
+                " suffix, such as x.base.pth: give those files, or one alone"
+            )
         for key, value in _read(file).items():
             key = f"{part}.{key}" if part else key
             if key in found:
-                raise ModelError(f"{file}: {short(key)} is in another of the files, too: give each part once")
+                raise ModelError(
+                    f"{file}: {short(key)} is in another of the files, too: give each part once"
+                )
             found[key] = value
     return found
 
@@ -116,11 +126,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     if head[8:] == b"{":
         import torch
 
-        found: Any = {key: torch.from_numpy(value) for key, value in zoo.load_weights_file(path).items()}
+        found: Any = {
+            key: torch.from_numpy(value) for key, value in zoo.load_weights_file(path).items()
+        }
     elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         found = _read_checkpoint(path)
     else:
-        raise ModelError(f"{path} is neither a safetensors file nor a PyTorch checkpoint: give one of these")
+        raise ModelError(
+            f"{path} is neither a safetensors file nor a PyTorch checkpoint: give one of these"
+        )
     return _tensors(found, path)
 
 
@@ -130,7 +144,9 @@ def _read_checkpoint(path: Path) -> Any:
 
     try:
         with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a TorchScript archive is one, before it is refused
+            warnings.simplefilter(
+                "ignore"
+            )  # that a TorchScript archive is one, before it is refused
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile stream makes its reader raise anything
         raise ModelError(f"{path} {_refusal(str(error))}") from None
@@ -139,13 +155,17 @@ def _read_checkpoint(path: Path) -> Any:
 def _refusal(message: str) -> str:
     """Why torch refused a file, in our words."""
     if "TorchScript" in message:
-        return ("is a TorchScript archive, which holds a program: refused; save the network's state_dict() with "
-                "torch.save and give that")
+        return (
+            "is a TorchScript archive, which holds a program: refused; save the network's"
+            " state_dict() with torch.save and give that"
+        )
     asked = re.search(r"GLOBAL (\S+)", message)
     if asked or "Can only" in message:
         what = f" (it asks for {short(asked[1])})" if asked else ""
-        return (f"holds objects other than tensors{what}, which can run any program: refused, nothing in it was run; "
-                "save the network's state_dict() alone and give that")
+        return (
+            f"holds objects other than tensors{what}, which can run any program: refused, nothing"
+            " in it was run; save the network's state_dict() alone and give that"
+        )
     return "is not a whole PyTorch checkpoint: get the file again"
 
 
@@ -156,33 +176,51 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(found, dict):
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict):
-        raise ModelError(f"{path} holds a {type(found).__name__}, not tensors by name: give a state dict")
+        raise ModelError(
+            f"{path} holds a {type(found).__name__}, not tensors by name: give a state dict"
+        )
     prefix = "module." if found and all(str(key).startswith("module.") for key in found) else ""
     tensors: dict[str, Tensor] = {}
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise ModelError(f"{path} holds objects other than tensors ({short(key)} is a {type(value).__name__}): "
-                             "give the state dict alone")
+            raise ModelError(
+                f"{path} holds objects other than tensors ({short(key)} is a"
+                f" {type(value).__name__}): give the state dict alone"
+            )
         if key.endswith(zoo.COUNTER):
             continue
         plain = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
         if not plain or not value.is_floating_point():
-            raise ModelError(f"{path}: {short(key)} is {value.dtype} on {value.device}, accepted: plain tensors of "
-                             "floating point numbers")
+            raise ModelError(
+                f"{path}: {short(key)} is {value.dtype} on {value.device}, accepted: plain tensors"
+                " of floating point numbers"
+            )
         tensors[key.removeprefix(prefix)] = value.detach()
     return tensors
 
 
 def _mismatch(given: zoo.Shapes, wanted: zoo.Shapes, architecture: Architecture) -> str:
     """Which other network would fit; else what is missing, unexpected or of another shape."""
-    fitting = [name for name, other in ARCHITECTURES.items()
-               if other.backbone.kind in FAMILIES and _original_shapes(other) == given]
+    fitting = [
+        name
+        for name, other in ARCHITECTURES.items()
+        if other.backbone.kind in FAMILIES and _original_shapes(other) == given
+    ]
     if fitting:
         return f"not weights of {architecture.name}: run again with --model {' or '.join(fitting)}"
     wrong = []
-    for text, keys in (("missing", wanted.keys() - given.keys()), ("unexpected", given.keys() - wanted.keys())):
+    for text, keys in (
+        ("missing", wanted.keys() - given.keys()),
+        ("unexpected", given.keys() - wanted.keys()),
+    ):
         if keys:
-            wrong.append(f"{text}: {short(min(keys))}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}")
+            wrong.append(
+                f"{text}: {short(min(keys))}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}"
+            )
     reshaped = sorted(key for key in given.keys() & wanted.keys() if given[key] != wanted[key])
-    wrong += [f"{short(key)} is {list(given[key])}, expected {list(wanted[key])}" for key in reshaped[:1]]
-    return f"not weights of {architecture.name}, nor of another network known here; {'; '.join(wrong)}"
+    wrong += [
+        f"{short(key)} is {list(given[key])}, expected {list(wanted[key])}" for key in reshaped[:1]
+    ]
+    return (
+        f"not weights of {architecture.name}, nor of another network known here; {'; '.join(wrong)}"
+    )

@@ -37,7 +37,9 @@ def read_index(folder: Path = FOLDER) -> dict[str, ZooEntry]:
     """Name -> entry of every model with weights. Raises ModelError for an index that is damaged."""
     path = folder / "index.json"
     entries: dict[str, object] = read_packaged(path, dict)
-    return {name: from_fields(ZooEntry, entry, f"{path}: {name}") for name, entry in entries.items()}
+    return {
+        name: from_fields(ZooEntry, entry, f"{path}: {name}") for name, entry in entries.items()
+    }
 
 
 @cache
@@ -51,10 +53,13 @@ def names() -> tuple[str, ...]:
 
 
 def get_entry(name: str) -> ZooEntry:
-    """The entry of ``name``. Raises ModelError for an unknown name, and for one whose architecture alone is known."""
+    """The entry of ``name``. Raises ModelError for an unknown name, and for one whose architecture
+    alone is known."""
     shipped = _shipped()
     if name in shipped:
         return shipped[name]
     get_architecture(name)
-    raise ModelError(f"{name!r} ships without weights (with weights: {', '.join(shipped) or 'none yet'}): train it "
-                     "with edgeface train, or name one that has them")
+    raise ModelError(
+        f"{name!r} ships without weights (with weights: {', '.join(shipped) or 'none yet'}): train"
+        " it with edgeface train, or name one that has them"
+    )

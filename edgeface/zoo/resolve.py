@@ -1,4 +1,5 @@
-"""Which network, and which weights, a user names: a name of ours, a name and a file, or a file alone."""
+"""Which network, and which weights, a user names: a name of ours, a name and a file, or a file
+alone."""
 
 from __future__ import annotations
 
@@ -7,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.architecture import ARCHITECTURES, Architecture, AutoFEMSpec, PlainNetSpec, get_architecture
+from edgeface.architecture import (
+    ARCHITECTURES,
+    Architecture,
+    AutoFEMSpec,
+    PlainNetSpec,
+    get_architecture,
+)
 from edgeface.architecture.structure import parse
 from edgeface.bundle import PLAIN_NAME
 from edgeface.decode import head_layout
@@ -47,16 +54,19 @@ def is_network(model: Path | str) -> bool:
 
 
 def resolve(model: Path | str, weights: Path | str | None = None) -> Choice:
-    """What ``--model`` and ``--weights`` mean, in every command: a name, a name and a file, or a file alone.
+    """What ``--model`` and ``--weights`` mean, in every command: a name, a name and a file, or a
+    file alone.
 
-    Raises ModelError for an unknown name, and for a file that does not say, in its metadata, which network it is of;
-    OptionError for two files; MissingExtraError.
+    Raises ModelError for an unknown name, and for a file that does not say, in its metadata, which
+    network it is of; OptionError for two files; MissingExtraError.
     """
     if not _is_weights_file(model):
         return Choice(get_architecture(str(model)), None if weights is None else Path(weights))
     if weights is not None:
-        raise OptionError(f"--model {model} is a file of weights: leave --weights out, or name the network with "
-                          "--model")
+        raise OptionError(
+            f"--model {model} is a file of weights: leave --weights out, or name the network with "
+            "--model"
+        )
     return Choice(read_architecture(Path(model)), Path(model))
 
 
@@ -91,7 +101,8 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _check(architecture: Architecture, where: str) -> None:
-    """What the types of the fields do not say. Files are named after a network, and building one takes time."""
+    """What the types of the fields do not say. Files are named after a network, and building one
+    takes time."""
     name, backbone, neck = architecture.name, architecture.backbone, architecture.neck
     if not PLAIN_NAME.fullmatch(name):
         raise ModelError(f"{where}: {short(name)} is not a plain name")
@@ -104,7 +115,9 @@ def _check(architecture: Architecture, where: str) -> None:
         nodes = sum(map(len, neck.genotype.context)) if neck.genotype else 0
         counts += [nodes * neck.repeats, neck.repeats]
     if not all(0 <= count <= MAX_BLOCKS for count in counts):
-        raise ModelError(f"{where}: a part has {short(max(counts, key=abs))} blocks, accepted: 0 to {MAX_BLOCKS}")
+        raise ModelError(
+            f"{where}: a part has {short(max(counts, key=abs))} blocks, accepted: 0 to {MAX_BLOCKS}"
+        )
     try:
         head_layout(architecture)
     except ValueError as error:
@@ -114,7 +127,8 @@ def _check(architecture: Architecture, where: str) -> None:
 def load_network(model: Path | str, weights: Path | str | None = None) -> FaceNet:
     """The network that :func:`resolve` finds, with its weights, in evaluation mode.
 
-    Needs torch. Raises what resolve raises, and ModelError for weights that are not there, damaged or do not fit.
+    Needs torch. Raises what resolve raises, and ModelError for weights that are not there, damaged
+    or do not fit.
     """
     choice = resolve(model, weights)
     if choice.weights is None:

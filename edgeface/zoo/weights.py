@@ -1,7 +1,8 @@
-"""Weights files: ``.safetensors``, by the names in a network's state dict; which network, their metadata say.
+"""Weights files: ``.safetensors``, by the names in a network's state dict; which network, their
+metadata say.
 
-Weights that ship are used only if their SHA-256 is the one in the index. Reading needs safetensors and NumPy; building
-a network of them needs torch.
+Weights that ship are used only if their SHA-256 is the one in the index. Reading needs safetensors
+and NumPy; building a network of them needs torch.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def load_weights(name: str) -> Weights:
 
 
 def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
-    """Tensors of a safetensors file, checked against ``sha256`` if given. Raises ModelError, MissingExtraError."""
+    """Tensors of a safetensors file, checked against ``sha256`` if given. Raises ModelError,
+    MissingExtraError."""
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -49,12 +51,16 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
     except OSError as error:
         raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise ModelError(f"{path} is truncated or altered: its SHA-256 is not the one in the zoo's index: install "
-                         "edgeface again")
+        raise ModelError(
+            f"{path} is truncated or altered: its SHA-256 is not the one in the zoo's index:"
+            " install edgeface again"
+        )
     try:
         return dict(load(content))
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
+        raise ModelError(
+            f"{path} is not a whole safetensors file: {' '.join(str(error).split())}"
+        ) from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -69,11 +75,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {' '.join(str(error).split())}") from None
+        raise ModelError(
+            f"{path} is not a whole safetensors file: {' '.join(str(error).split())}"
+        ) from None
 
 
 def save_weights(model: FaceNet, path: Path) -> None:
-    """Write the network's weights, contiguous float32, as safetensors whose metadata say which network it is.
+    """Write the network's weights, contiguous float32, as safetensors whose metadata say which
+    network it is.
 
     Needs torch. Raises OutputError.
     """
@@ -96,13 +105,18 @@ def tensor_shapes(architecture: Architecture) -> Shapes:
     try:
         with torch.device("meta"):
             state = build(architecture).state_dict()
-    except (RuntimeError, TypeError, OverflowError) as error:  # torch has all of these for sizes that are too large
+    except (
+        RuntimeError,
+        TypeError,
+        OverflowError,
+    ) as error:  # torch has all of these for sizes that are too large
         raise ModelError(f"{architecture.name} cannot be built: {short(str(error))}") from None
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTER)}
 
 
 def network_with(architecture: Architecture, weights: Weights) -> FaceNet:
-    """Build ``architecture`` and fill it with ``weights``, all of them; ModelError if they do not fit."""
+    """Build ``architecture`` and fill it with ``weights``, all of them; ModelError if they do not
+    fit."""
     import torch
 
     from edgeface.models import build
@@ -111,12 +125,18 @@ def network_with(architecture: Architecture, weights: Weights) -> FaceNet:
     given = {k: tuple(v.shape) for k, v in weights.items() if not k.endswith(COUNTER)}
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key):
-            raise ModelError(f"the weights do not fit {architecture.name}: {key} is {_shape(given.get(key))}, "
-                             f"expected {_shape(wanted.get(key))}")
+            raise ModelError(
+                f"the weights do not fit {architecture.name}: {key} is {_shape(given.get(key))}, "
+                f"expected {_shape(wanted.get(key))}"
+            )
         if not np.isfinite(np.asarray(weights[key], np.float32)).all():
-            raise ModelError(f"the weights of {architecture.name} hold values that are not finite: {key}")
+            raise ModelError(
+                f"the weights of {architecture.name} hold values that are not finite: {key}"
+            )
     network = build(architecture)
-    network.load_state_dict({k: torch.from_numpy(np.array(weights[k], np.float32)) for k in given}, strict=False)
+    network.load_state_dict(
+        {k: torch.from_numpy(np.array(weights[k], np.float32)) for k in given}, strict=False
+    )
     return network.eval()
 
 

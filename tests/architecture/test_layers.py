@@ -17,8 +17,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def convolutions(architecture, width, height):
-    """(kind, kernel, stride, in, out, width, height, is it a shortcut) of every convolution of the deployed module, as
-    torch runs it."""
+    """(kind, kernel, stride, in, out, width, height, is it a shortcut) of every convolution of the
+    deployed module, as torch runs it."""
     from edgeface.models import build
     from edgeface.models.detector import deployable
 
@@ -27,8 +27,18 @@ def convolutions(architecture, width, height):
 
     def hook(shortcut, module, inputs, output):
         kind = "depthwise" if module.groups > 1 else "conv"
-        found.append((kind, module.kernel_size[0], module.stride[0], module.in_channels, module.out_channels,
-                      output.shape[3], output.shape[2], shortcut))
+        found.append(
+            (
+                kind,
+                module.kernel_size[0],
+                module.stride[0],
+                module.in_channels,
+                module.out_channels,
+                output.shape[3],
+                output.shape[2],
+                shortcut,
+            )
+        )
 
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -66,7 +76,9 @@ def test_layers_of_the_shipped_network():
 
     architecture = get_architecture("edgeface-n")
     expected, params = convolutions(architecture, 64, 64)
-    assert sorted(tuple(layer) for layer in layers_of(architecture, 64, 64) if layer.kernel) == sorted(expected)
+    assert sorted(
+        tuple(layer) for layer in layers_of(architecture, 64, 64) if layer.kernel
+    ) == sorted(expected)
     assert params_of(architecture) == params
     assert macs_of(architecture, 640, 480) == count(architecture, 640, 480).macs
 
@@ -83,7 +95,8 @@ def test_macs_equal_the_traced_count(name):
 
 
 def test_additions_and_resizes():
-    """edgeface-n: one addition a residual (1 + 1 + 2) and one a level of the pyramid, each behind a resize."""
+    """edgeface-n: one addition a residual (1 + 1 + 2) and one a level of the pyramid, each behind a
+    resize."""
     kinds = [layer.kind for layer in layers_of(get_architecture("edgeface-n"), 64, 64)]
     assert (kinds.count("add"), kinds.count("resize")) == (6, 2)
 
@@ -116,6 +129,8 @@ def test_size_is_a_multiple_of_32():
 @pytest.mark.parametrize("change", [{"widths": ()}, {"depths": (1,)}, {"widths": (8, 8, 0, 8)}])
 def test_malformed_networks_are_one_line(change):
     architecture = get_architecture("edgeface-n")
-    broken = dataclasses.replace(architecture, backbone=dataclasses.replace(architecture.backbone, **change))
+    broken = dataclasses.replace(
+        architecture, backbone=dataclasses.replace(architecture.backbone, **change)
+    )
     with pytest.raises(ModelError, match=r"takes 4 widths and 3 depths|at least 1"):
         layers_of(broken, 64, 64)

@@ -1,4 +1,5 @@
-"""What a search of ours found and ships: damaged files are told, good ones are networks that the registry knows."""
+"""What a search of ours found and ships: damaged files are told, good ones are networks that the
+registry knows."""
 
 from __future__ import annotations
 
@@ -20,14 +21,19 @@ def test_every_searched_network_is_listed_with_its_record() -> None:
         assert s.search.interval_ms[0] <= s.search.measured_ms <= s.search.interval_ms[1]
         assert s.search.measured_ms <= s.search.budget_ms
         # The name is a promise: within a tenth of its multiple of YuNet_n's latency, or below it.
-        assert s.search.of_yardstick <= 1.1 * float(s.architecture.name.removeprefix("edgeface-").removesuffix("x"))
+        assert s.search.of_yardstick <= 1.1 * float(
+            s.architecture.name.removeprefix("edgeface-").removesuffix("x")
+        )
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("{", "cannot be read: install edgeface again"),
-    ("{}", "is not a JSON list"),
-    ('[{"architecture": 1}]', "field 'search' is missing"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot be read: install edgeface again"),
+        ("{}", "is not a JSON list"),
+        ('[{"architecture": 1}]', "field 'search' is missing"),
+    ],
+)
 def test_damaged_list(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "searched.json").write_text(text)
     with pytest.raises(ModelError) as caught:

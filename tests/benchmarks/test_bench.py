@@ -22,8 +22,22 @@ from export.source import load_source
 if TYPE_CHECKING:
     from edgeface.latency.protocol import Job
 
-QUICK = ["--sizes", "160x100", "--targets", "onnx", "--rounds", "5", "--per-round", "2", "--warm-up-s", "0",
-         "--photo-width", "160", "--photo-height", "128"]
+QUICK = [
+    "--sizes",
+    "160x100",
+    "--targets",
+    "onnx",
+    "--rounds",
+    "5",
+    "--per-round",
+    "2",
+    "--warm-up-s",
+    "0",
+    "--photo-width",
+    "160",
+    "--photo-height",
+    "128",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +67,26 @@ def run(out: Path, *flags: str) -> int:
     return bench.main([*QUICK, "--out", str(out), *flags])
 
 
-def test_measures_once_and_reports(out: Path, portraits: Path, exported: Callable[..., Bundle], tmp_path: Path,
-                                   sessions: list[list[Job]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_measures_once_and_reports(
+    out: Path,
+    portraits: Path,
+    exported: Callable[..., Bundle],
+    tmp_path: Path,
+    sessions: list[list[Job]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "copy_160x128.onnx").write_bytes(exported("onnx").read())
     (tmp_path / "large_640x480.onnx").write_bytes(b"of another size, never opened")
-    flags = ["--threads", "1", "--calibration", str(portraits), "--images", "2", "--peers", str(tmp_path)]
+    flags = [
+        "--threads",
+        "1",
+        "--calibration",
+        str(portraits),
+        "--images",
+        "2",
+        "--peers",
+        str(tmp_path),
+    ]
     assert run(out, *flags, "--format", "json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[0]["ratio"]["verdict"] == "reference" and {r["threads"] for r in printed} == {1}
@@ -76,8 +105,12 @@ def test_measures_once_and_reports(out: Path, portraits: Path, exported: Callabl
     assert len(sessions) == 2 and (out / "bench" / "latency.json").read_bytes() != kept
 
 
-def test_stopped_and_gone_on(out: Path, sessions: list[list[Job]], monkeypatch: pytest.MonkeyPatch,
-                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_stopped_and_gone_on(
+    out: Path,
+    sessions: list[list[Job]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Stopped before the second session: the first one is kept, and not repeated."""
     flags = ["--precisions", "fp32", "--results", str(out / "stopped")]
     whole = LocalDevice.measure
@@ -97,27 +130,35 @@ def test_stopped_and_gone_on(out: Path, sessions: list[list[Job]], monkeypatch: 
     assert [r.threads for r in load_measurements(out / "stopped" / "latency.json")] == [1, 2]
 
 
-def test_int8_without_photos_is_left_out(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_without_photos_is_left_out(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fp32 = tmp_path / "edgeface-n-onnx-fp32-160x128"
     original = Bundle.open(out / fp32.name)
-    write_bundle(fp32, original.manifest, {name: original.read(name) for name in original.manifest.files})
+    write_bundle(
+        fp32, original.manifest, {name: original.read(name) for name in original.manifest.files}
+    )
     assert run(tmp_path, "--threads", "1") == 0
     assert "onnx int8 160x128: INT8 needs photos" in capsys.readouterr().err
     assert len(load_measurements(tmp_path / "bench" / "latency.json")) == 1
 
 
-def test_a_bundle_of_other_weights_is_made_anew(out: Path, lively_size: tuple[int, int],
-                                                exported: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_a_bundle_of_other_weights_is_made_anew(
+    out: Path, lively_size: tuple[int, int], exported: Callable[..., Bundle], tmp_path: Path
+) -> None:
     """``exported`` has random weights under the name of the shipped model."""
     other = exported("onnx")
-    write_bundle(tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files})
+    write_bundle(
+        tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files}
+    )
     o = bench.Options(out=tmp_path)
     made = bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
     assert made.manifest == Bundle.open(out / made.path.name).manifest != other.manifest
 
 
-def test_a_file_of_weights_is_a_model(lively_size: tuple[int, int], tmp_path: Path,
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_weights_is_a_model(
+    lively_size: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_weights(load_source("edgeface-0.5x", seed=0).network, tmp_path / "mine.safetensors")
     o = bench.Options(out=tmp_path, model=str(tmp_path / "mine.safetensors"))
     made = [bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size) for _ in range(2)]
@@ -125,14 +166,27 @@ def test_a_file_of_weights_is_a_model(lively_size: tuple[int, int], tmp_path: Pa
     assert capsys.readouterr().err.count("exporting") == 1, "the second time, it is there"
 
 
-@pytest.mark.parametrize("flags", [["--sizes", "wide"], ["--threads", "0"], ["--rounds", "0"], ["--device", "tcp://x"],
-                                   ["--model", "nothing"], ["--results", "/proc/none"]])
-def test_a_mistake_is_one_line(out: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--sizes", "wide"],
+        ["--threads", "0"],
+        ["--rounds", "0"],
+        ["--device", "tcp://x"],
+        ["--model", "nothing"],
+        ["--results", "/proc/none"],
+    ],
+)
+def test_a_mistake_is_one_line(
+    out: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(out, "--precisions", "fp32", *flags) == 2
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize(("text", "size"), [("320x240", (320, 256)), ("640x480", (640, 480)), ("1x1", (32, 32))])
+@pytest.mark.parametrize(
+    ("text", "size"), [("320x240", (320, 256)), ("640x480", (640, 480)), ("1x1", (32, 32))]
+)
 def test_sizes_are_rounded_up(text: str, size: tuple[int, int]) -> None:
     assert bench.fit_size(text)[0] == size
 
@@ -145,31 +199,50 @@ def test_sizes_that_are_none() -> None:
 
 def test_devices_have_folders_of_their_own() -> None:
     assert bench.results_folder(Path("dist"), "local") == Path("dist/bench")
-    assert bench.results_folder(Path("dist"), "ssh://pi@host:22/../..") == Path("dist/bench/ssh-pi@host-22-..-..")
+    assert bench.results_folder(Path("dist"), "ssh://pi@host:22/../..") == Path(
+        "dist/bench/ssh-pi@host-22-..-.."
+    )
 
 
 def test_accuracy_is_of_the_very_files(exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    """From make bench-export if the hashes are the same, else from the INT8 manifest, for both precisions."""
+    """From make bench-export if the hashes are the same, else from the INT8 manifest, for both
+    precisions."""
     fp32, int8 = exported("onnx"), exported("onnx", "int8")
-    figures = {"float": {"easy": 0.8, "medium": 0.7, "hard": 0.5}, "int8": {"easy": 0.8, "medium": 0.7, "hard": 0.4},
-               "images": 9, "protocol": "640 px"}
+    figures = {
+        "float": {"easy": 0.8, "medium": 0.7, "hard": 0.5},
+        "int8": {"easy": 0.8, "medium": 0.7, "hard": 0.4},
+        "images": 9,
+        "protocol": "640 px",
+    }
     int8 = dataclasses.replace(int8, manifest=dataclasses.replace(int8.manifest, accuracy=figures))
     exports = tmp_path / "exports.json"
     found = find_accuracy([fp32, int8], exports)
     assert (found[fp32.path.name].hard, found[int8.path.name].hard) == (0.5, 0.4)
     row = {"easy": 0.1, "medium": 0.1, "hard": 0.1, "images": 3, "protocol": "x"}
-    exports.write_text(json.dumps({fp32.path.name: {**row, "files": fp32.manifest.files},
-                                   int8.path.name: {**row, "files": {"other": "0" * 64}}}))
+    exports.write_text(
+        json.dumps(
+            {
+                fp32.path.name: {**row, "files": fp32.manifest.files},
+                int8.path.name: {**row, "files": {"other": "0" * 64}},
+            }
+        )
+    )
     found = find_accuracy([fp32, int8], exports)
     assert (found[fp32.path.name].hard, found[int8.path.name].hard) == (0.1, 0.4)
     assert find_accuracy([fp32], tmp_path / "none") == {}
-    for text in ("[]", "{", json.dumps({fp32.path.name: {"files": fp32.manifest.files, "images": "many"}})):
+    for text in (
+        "[]",
+        "{",
+        json.dumps({fp32.path.name: {"files": fp32.manifest.files, "images": "many"}}),
+    ):
         exports.write_text(text)
         with pytest.raises(DataError):
             find_accuracy([fp32], exports)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"peers": [{}]}', '{"accuracy": {"x": 1}}', '{"left_out": [1]}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"peers": [{}]}', '{"accuracy": {"x": 1}}', '{"left_out": [1]}']
+)
 def test_a_damaged_context_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "context.json").write_text(text)
     with pytest.raises(DataError, match=r"context\.json") as error:

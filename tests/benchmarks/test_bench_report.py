@@ -28,7 +28,10 @@ QUICK = Protocol(rounds=5, per_round=2, warm_up_s=0, photo_width=160, photo_heig
 @pytest.fixture(scope="session")
 def records(exported: Callable[..., Bundle]) -> list[Measurement]:
     """Of three real files, five rounds each: too few samples, so none is valid."""
-    jobs = [Job(str(exported(*which).path)) for which in (("onnx", "fp32"), ("onnx", "int8"), ("tflite", "fp32"))]
+    jobs = [
+        Job(str(exported(*which).path))
+        for which in (("onnx", "fp32"), ("onnx", "int8"), ("tflite", "fp32"))
+    ]
     with open_device("local") as device:
         return device.measure(jobs, QUICK, 0)
 
@@ -37,13 +40,19 @@ def records(exported: Callable[..., Bundle]) -> list[Measurement]:
 def judged(records: list[Measurement]) -> list[Measurement]:
     """The same, the first two taken for valid."""
     good = [dataclasses.replace(r, valid=True, invalid_reasons=()) for r in records[:2]]
-    return [*good, dataclasses.replace(records[2], valid=False, invalid_reasons=("throttled: by hand",))]
+    return [
+        *good,
+        dataclasses.replace(records[2], valid=False, invalid_reasons=("throttled: by hand",)),
+    ]
 
 
 @pytest.fixture(scope="session")
 def context(records: list[Measurement]) -> Context:
     """AP of all three."""
-    known = {r.bundle: Accuracy(r.files, 0.8, 0.7, 0.5 + 0.01 * i, 400, "640 px") for i, r in enumerate(records)}
+    known = {
+        r.bundle: Accuracy(r.files, 0.8, 0.7, 0.5 + 0.01 * i, 400, "640 px")
+        for i, r in enumerate(records)
+    }
     return Context(known, left_out=("ncnn int8: not made",))
 
 
@@ -57,34 +66,71 @@ def test_says_what_was_measured(judged: list[Measurement], context: Context) -> 
     assert sum(attributes.get("class") == "dots t0" for _, attributes in page.tags) == 2
 
 
-def test_an_invalid_figure_has_its_reason_beside_it(judged: list[Measurement], context: Context) -> None:
+def test_an_invalid_figure_has_its_reason_beside_it(
+    judged: list[Measurement], context: Context
+) -> None:
     page = report.document(judged, context)
     rows = re.findall(r'<div class="label">.*?</div>', page) + re.findall(r"<tr>.*?</tr>", page)
     about = [row for row in rows if judged[2].bundle in row or "TFLite" in row]
     assert len(about) >= 4 and all("by hand" in row for row in about if "ai-edge-litert" not in row)
-    assert not any("by hand" in title for title in re.findall(r"<li>.*?</li>", page)), "invalid, and on the frontier"
+    assert not any("by hand" in title for title in re.findall(r"<li>.*?</li>", page)), (
+        "invalid, and on the frontier"
+    )
 
 
 def test_reasons_of_real_records(records: list[Measurement]) -> None:
     page = Reader(report.document(records, Context()))
-    assert "0 of 3 records are valid" in page.text and "too few samples: 10 in 5 rounds" in page.text
+    assert (
+        "0 of 3 records are valid" in page.text and "too few samples: 10 in 5 rounds" in page.text
+    )
     assert "No accuracy is known" in page.text
 
 
 def test_hostile_strings_stay_text(judged: list[Measurement], context: Context) -> None:
-    machine = dataclasses.replace(judged[0].environment.machine, cpu=HOSTILE, governor=HOSTILE, flags=(HOSTILE,))
-    environment = dataclasses.replace(judged[0].environment, machine=machine, runtimes={HOSTILE: HOSTILE},
-                                      precision_hints={HOSTILE: [HOSTILE]}, delegates={HOSTILE: HOSTILE})
-    evil = [dataclasses.replace(r, bundle=HOSTILE, model=HOSTILE, runtime=HOSTILE, device=HOSTILE, target=HOSTILE,
-                                valid=False, invalid_reasons=(HOSTILE,), environment=environment) for r in judged]
-    evil += [dataclasses.replace(r, model=HOSTILE, precision=HOSTILE, environment=environment) for r in judged]
+    machine = dataclasses.replace(
+        judged[0].environment.machine, cpu=HOSTILE, governor=HOSTILE, flags=(HOSTILE,)
+    )
+    environment = dataclasses.replace(
+        judged[0].environment,
+        machine=machine,
+        runtimes={HOSTILE: HOSTILE},
+        precision_hints={HOSTILE: [HOSTILE]},
+        delegates={HOSTILE: HOSTILE},
+    )
+    evil = [
+        dataclasses.replace(
+            r,
+            bundle=HOSTILE,
+            model=HOSTILE,
+            runtime=HOSTILE,
+            device=HOSTILE,
+            target=HOSTILE,
+            valid=False,
+            invalid_reasons=(HOSTILE,),
+            environment=environment,
+        )
+        for r in judged
+    ]
+    evil += [
+        dataclasses.replace(r, model=HOSTILE, precision=HOSTILE, environment=environment)
+        for r in judged
+    ]
     known = Context({HOSTILE: Accuracy(evil[0].files, 0, 0, 0.5, 1, HOSTILE)}, left_out=(HOSTILE,))
     plain = Reader(report.document(judged, context))
     page = report.document(evil, known)
     page.encode("utf-8")
     read = Reader(page)
-    assert {name for name, _ in read.tags} <= {name for name, _ in plain.tags} | {"ul", "li", "p", "ol"}
-    assert not any(key.startswith("on") or key in ("href", "src", "xlink:href") for _, a in read.tags for key in a)
+    assert {name for name, _ in read.tags} <= {name for name, _ in plain.tags} | {
+        "ul",
+        "li",
+        "p",
+        "ol",
+    }
+    assert not any(
+        key.startswith("on") or key in ("href", "src", "xlink:href")
+        for _, a in read.tags
+        for key in a
+    )
     assert "<script>alert(1)" in read.text, "the name itself is shown"
 
 
@@ -94,7 +140,9 @@ def test_refers_to_nothing_outside(judged: list[Measurement], context: Context) 
     assert "default-src 'none'" in page
 
 
-def test_equal_input_gives_equal_bytes(judged: list[Measurement], context: Context, tmp_path: Path) -> None:
+def test_equal_input_gives_equal_bytes(
+    judged: list[Measurement], context: Context, tmp_path: Path
+) -> None:
     """Also through the files, whatever the order of the records in them."""
     report.write_report(tmp_path / "a.html", judged, context)
     results = Results(tmp_path)
@@ -115,9 +163,15 @@ def test_odd_records(judged: list[Measurement], context: Context, change: str) -
         found = [dataclasses.replace(r, samples={}) for r in judged]
     else:
         value = 0.0 if change == "zeros" else 1e299
-        flat = dataclasses.replace(judged[0].network_ms, min=value, median=value, p90=value, p99=value)
-        found = [dataclasses.replace(r, network_ms=flat, end_to_end_ms=flat, preprocess_ms=flat, postprocess_ms=flat)
-                 for r in judged]
+        flat = dataclasses.replace(
+            judged[0].network_ms, min=value, median=value, p90=value, p99=value
+        )
+        found = [
+            dataclasses.replace(
+                r, network_ms=flat, end_to_end_ms=flat, preprocess_ms=flat, postprocess_ms=flat
+            )
+            for r in judged
+        ]
     page = report.document(found, context)
     assert not re.search(r"\b(nan|inf)\b", page) and page.endswith("</html>\n")
 
@@ -133,14 +187,29 @@ def test_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_frontier() -> None:
     """Slower and no better, or not taking part: no rank. Of equal ones the first."""
     assert report.frontier([(3, 0.5), (1, 0.4), (2, 0.4), None, (2, 0.6), (3, 0.5), (4, 0.6)]) == [
-        None, 1, None, None, 2, None, None]
+        None,
+        1,
+        None,
+        None,
+        2,
+        None,
+        None,
+    ]
     assert report.frontier([]) == []
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([1.2, 7.9], (0, 8, 2)), ([], (0, 1, 0.2)), ([0.0], (0, 1, 0.2)), ([5.0, 5.0], (0, 5, 1)),
-])
-def test_axis_is_round_and_holds_all(values: list[float], expected: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.2, 7.9], (0, 8, 2)),
+        ([], (0, 1, 0.2)),
+        ([0.0], (0, 1, 0.2)),
+        ([5.0, 5.0], (0, 5, 1)),
+    ],
+)
+def test_axis_is_round_and_holds_all(
+    values: list[float], expected: tuple[float, float, float]
+) -> None:
     axis = Axis.around(values, zero=True)
     assert (axis.low, axis.high, axis.step) == pytest.approx(expected)
     assert axis.marks()[-1] == pytest.approx(axis.high)
@@ -150,17 +219,22 @@ def test_axis_is_round_and_holds_all(values: list[float], expected: tuple[float,
 def test_markup_escapes_all_but_markup() -> None:
     inner = tag("b", "a < b & c")
     assert inner == "<b>a &lt; b &amp; c</b>"
-    assert tag("p", inner, 3, class_="x\"'", stroke_width=1) == (
-        '<p class="x&quot;&#x27;" stroke-width="1"><b>a &lt; b &amp; c</b>3</p>')
-    assert text("a\x00\ud800\u202eb é") == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}" \
-                                           "\N{REPLACEMENT CHARACTER}b é"
+    assert (
+        tag("p", inner, 3, class_="x\"'", stroke_width=1)
+        == '<p class="x&quot;&#x27;" stroke-width="1"><b>a &lt; b &amp; c</b>3</p>'
+    )
+    assert (
+        text("a\x00\ud800\u202eb é")
+        == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b é"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 @pytest.mark.parametrize("width_px", [1280, 390])
-def test_opens_in_a_browser_without_network(judged: list[Measurement], context: Context, tmp_path: Path,
-                                            width_px: int) -> None:
+def test_opens_in_a_browser_without_network(
+    judged: list[Measurement], context: Context, tmp_path: Path, width_px: int
+) -> None:
     page = tmp_path / "report.html"
     report.write_report(page, judged, context)
     check_in_chromium(page, width_px)

@@ -12,8 +12,12 @@ from edgeface.architecture.structure import parse
 from edgeface.errors import OptionError
 from edgeface.search.scores.ddsar import score
 
-FLOPS = {"damofd-0.5g": 63_135_422, "damofd-2.5g": 326_830_000, "damofd-10g": 1_341_946_928,
-         "damofd-34g": 4_147_297_476}
+FLOPS = {
+    "damofd-0.5g": 63_135_422,
+    "damofd-2.5g": 326_830_000,
+    "damofd-10g": 1_341_946_928,
+    "damofd-34g": 4_147_297_476,
+}
 """of the published backbones at 224x224, by the authors' count"""
 
 
@@ -21,7 +25,11 @@ FLOPS = {"damofd-0.5g": 63_135_422, "damofd-2.5g": 326_830_000, "damofd-10g": 1_
 def test_flops_as_the_authors_count_them(name: str) -> None:
     blocks = parse(get_architecture(name).backbone.structure)
     assert flops(blocks) == FLOPS[name]
-    assert 0.94 < FLOPS[name] / REGIMES[name.removeprefix("damofd-").replace("0.5g", "500m")].budget < 0.98
+    assert (
+        0.94
+        < FLOPS[name] / REGIMES[name.removeprefix("damofd-").replace("0.5g", "500m")].budget
+        < 0.98
+    )
 
 
 @pytest.mark.parametrize("name", FLOPS)
@@ -50,7 +58,8 @@ def test_a_short_search(name: str) -> None:
 
 
 def test_the_whole_search_ends_in_trivial_nets() -> None:
-    """96,000 iterations find twice the published score's gain over the start, in thin, deep nets of large kernels."""
+    """96,000 iterations find twice the published score's gain over the start, in thin, deep nets of
+    large kernels."""
     best = search(REGIMES["500m"], seed=0)[0]
     blocks = parse(best.structure)
     assert best.ddsar > 17.5  # published: 13.18

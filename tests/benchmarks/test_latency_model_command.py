@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency_model import HELD_OUT_FROM, KINDS, LEARNED, TABLES, evaluate, main, table_path
+from benchmarks.latency_model import (
+    HELD_OUT_FROM,
+    KINDS,
+    LEARNED,
+    TABLES,
+    evaluate,
+    main,
+    table_path,
+)
 from edgeface.architecture.layers import macs_of
 from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
@@ -16,7 +24,8 @@ from edgeface.search.space import SPACES
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One table of a device on which a multiply-accumulate takes 20 ps and a network 1 ms on top."""
+    """One table of a device on which a multiply-accumulate takes 20 ps and a network 1 ms on
+    top."""
     records = []
     for space in (SPACES[name] for name in LEARNED):
         for seed in (*range(20), *range(HELD_OUT_FROM, HELD_OUT_FROM + 10)):
@@ -26,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tables")
     setting = Setting(target="onnx")
     LatencyTable(setting, "made up", "onnxruntime 0", tuple(records), (10.0, 11.0), 300.0).save(
-        table_path(path, setting))
+        table_path(path, setting)
+    )
     return path
 
 
@@ -36,7 +46,12 @@ def test_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     arguments = ["--tables", str(folder), "--kinds", "onnx-fp32"]
     assert main([*arguments, "--plot", str(plot), "--format", "json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
-    assert (result["target"], result["precision"], result["learned"], result["held_out"]) == ("onnx", "fp32", 60, 30)
+    assert (result["target"], result["precision"], result["learned"], result["held_out"]) == (
+        "onnx",
+        "fp32",
+        60,
+        30,
+    )
     assert result["within_10"] == 1.0 and result["spearman"] > 0.98
     assert result["flops"] == {"within_10": 1.0, "spearman": 1.0}
     assert result["params"]["within_10"] < 0.7
@@ -50,8 +65,14 @@ def test_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_what_is_held_out_is_not_learned(folder: Path) -> None:
     """Spoiling every network held out changes no prediction."""
     table = LatencyTable.load(table_path(folder, Setting(target="onnx")))
-    spoilt = tuple(dataclasses.replace(r, ratio=5 * r.ratio, low=4.9 * r.ratio, high=5.1 * r.ratio)
-                   if int(r.architecture.name.rpartition("-")[2]) >= HELD_OUT_FROM else r for r in table.records)
+    spoilt = tuple(
+        (
+            dataclasses.replace(r, ratio=5 * r.ratio, low=4.9 * r.ratio, high=5.1 * r.ratio)
+            if int(r.architecture.name.rpartition("-")[2]) >= HELD_OUT_FROM
+            else r
+        )
+        for r in table.records
+    )
     before, after = evaluate(table), evaluate(dataclasses.replace(table, records=spoilt))
     assert before.predictions == after.predictions
     assert after.model.within_10 == 0.0
@@ -65,9 +86,12 @@ def test_a_missing_table_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tables_of_the_checkout(kind: str) -> None:
-    """What the README says of them holds: nine in ten within 10 %, far more than MACs or parameters manage."""
+    """What the README says of them holds: nine in ten within 10 %, far more than MACs or parameters
+    manage."""
     target, _, precision = kind.partition("-")
-    result = evaluate(LatencyTable.load(table_path(TABLES, Setting(target=target, precision=precision))))
+    result = evaluate(
+        LatencyTable.load(table_path(TABLES, Setting(target=target, precision=precision)))
+    )
     assert result.model.within_10 >= 0.88 and result.model.spearman >= 0.98
     assert result.model.within_10 >= max(result.flops.within_10, result.params.within_10) + 0.3
     assert result.learning_s <= 30 * 60

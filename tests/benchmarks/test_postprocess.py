@@ -1,4 +1,5 @@
-"""The decode + NMS benchmark runs, counts what the decoder counts, and says whether its limit holds."""
+"""The decode + NMS benchmark runs, counts what the decoder counts, and says whether its limit
+holds."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {(row["anchors"], row["landmarks"]) for row in data["rows"]} == {(1, 0), (2, 0), (1, 5)}
     assert code == int(data["worst_median_ms"] >= data["limit_ms"])
     for row in data["rows"]:
-        assert row["minimum_ms"] <= row["median_ms"] <= row["p90_ms"] and row["kept"] <= row["candidates"]
+        assert (
+            row["minimum_ms"] <= row["median_ms"] <= row["p90_ms"]
+            and row["kept"] <= row["candidates"]
+        )
 
 
 def test_table_and_bad_size(capsys: pytest.CaptureFixture[str]) -> None:

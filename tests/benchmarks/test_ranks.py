@@ -1,4 +1,5 @@
-"""Rank correlations and ridge regression, against SciPy, scikit-learn and cases worked out by hand."""
+"""Rank correlations and ridge regression, against SciPy, scikit-learn and cases worked out by
+hand."""
 
 from __future__ import annotations
 
@@ -23,8 +24,12 @@ def test_by_hand() -> None:
 def test_ties_against_scipy() -> None:
     draw = np.random.default_rng(1)
     x, y = draw.integers(0, 6, (20, 15)).astype(float), draw.integers(0, 9, (20, 15)).astype(float)
-    assert kendall(x, y) == pytest.approx([stats.kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)])
-    assert spearman(x, y) == pytest.approx([stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)])
+    assert kendall(x, y) == pytest.approx(
+        [stats.kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)]
+    )
+    assert spearman(x, y) == pytest.approx(
+        [stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    )
 
 
 def test_a_constant_has_no_correlation() -> None:
@@ -34,11 +39,14 @@ def test_a_constant_has_no_correlation() -> None:
 
 
 def test_intervals_are_seeded_and_cover() -> None:
-    """Of normal pairs of correlation .7, Kendall's tau is 2 / pi arcsin .7; 95 % of intervals should hold it."""
+    """Of normal pairs of correlation .7, Kendall's tau is 2 / pi arcsin .7; 95 % of intervals
+    should hold it."""
     draw, truth, held = np.random.default_rng(2), 2 / math.pi * math.asin(0.7), 0
     for _ in range(60):
         x = draw.standard_normal(24)
-        found = correlate(x, 0.7 * x + math.sqrt(1 - 0.49) * draw.standard_normal(24), resamples=300)
+        found = correlate(
+            x, 0.7 * x + math.sqrt(1 - 0.49) * draw.standard_normal(24), resamples=300
+        )
         low, high = found.kendall_interval
         assert low <= found.kendall <= high
         held += low <= truth <= high
@@ -48,7 +56,9 @@ def test_intervals_are_seeded_and_cover() -> None:
 
 
 def test_ridge_against_scikit_learn() -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    linear_model = pytest.importorskip(
+        "sklearn.linear_model", reason="scikit-learn is not installed"
+    )
     from sklearn.model_selection import LeaveOneOut, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -59,7 +69,8 @@ def test_ridge_against_scikit_learn() -> None:
     model = make_pipeline(StandardScaler(), linear_model.Ridge(alpha=1.0))
     assert ridge(features, target) == pytest.approx(model.fit(features, target)[-1].coef_)
     assert leave_one_out(features, target) == pytest.approx(
-        cross_val_predict(model, features, target, cv=LeaveOneOut()))
+        cross_val_predict(model, features, target, cv=LeaveOneOut())
+    )
 
 
 def test_what_is_left_out_is_not_seen() -> None:
@@ -82,4 +93,6 @@ def test_a_feature_that_is_the_same_everywhere_counts_nothing() -> None:
 def test_nothing_learned_runs_against_the_target() -> None:
     """As its text says: the mean of the others."""
     target = np.arange(10.0)
-    assert kendall(leave_one_out(np.ones((10, 2)), target)[None], target[None]) == pytest.approx([-1])
+    assert kendall(leave_one_out(np.ones((10, 2)), target)[None], target[None]) == pytest.approx(
+        [-1]
+    )

@@ -1,4 +1,5 @@
-"""What a comparison of searches picks and prints; the searches themselves are tested in tests/search/test_study.py."""
+"""What a comparison of searches picks and prints; the searches themselves are tested in
+tests/search/test_study.py."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from edgeface.search.space import SPACES
 
 def front_net(seed: int, score: float, ms: float) -> FrontNet:
     a = SPACES["edge"].sample(seed)
-    return FrontNet(a, "640x480", score, ms, (ms, ms), ms, (ms, ms), 1, params_of(a), macs_of(a, *COUNTED_AT), 1)
+    return FrontNet(
+        a, "640x480", score, ms, (ms, ms), ms, (ms, ms), 1, params_of(a), macs_of(a, *COUNTED_AT), 1
+    )
 
 
 def test_the_rival_is_damofds_backbone() -> None:
@@ -42,20 +45,37 @@ def test_the_best_score_that_keeps_the_latency_wins() -> None:
 
 @pytest.fixture()
 def comparison(tmp_path: Path) -> Path:
-    rivals = [Rival(role, SPACES["edge"].sample(i), 10.0 + i, 5.0 + i, 4.9 + i, 5.1 + i)
-              for i, role in enumerate(("clock", "macs"))]
+    rivals = [
+        Rival(role, SPACES["edge"].sample(i), 10.0 + i, 5.0 + i, 4.9 + i, 5.1 + i)
+        for i, role in enumerate(("clock", "macs"))
+    ]
     (tmp_path / "rivals.json").write_text(json.dumps([dataclasses.asdict(r) for r in rivals]))
     save_networks(tmp_path / "networks.json", [r.architecture for r in rivals])
-    row: dict[str, Any] = {"easy": "0.5", "medium": "0.4", "hard": "0.25", "cls_loss": "1", "box_loss": "1",
-                           "samples": "10", "seed": "0"}
-    write_rows(tmp_path / "trainings.csv", [network_fields(rivals[0].architecture) | row], ["command: none"])
+    row: dict[str, Any] = {
+        "easy": "0.5",
+        "medium": "0.4",
+        "hard": "0.25",
+        "cls_loss": "1",
+        "box_loss": "1",
+        "samples": "10",
+        "seed": "0",
+    }
+    write_rows(
+        tmp_path / "trainings.csv",
+        [network_fields(rivals[0].architecture) | row],
+        ["command: none"],
+    )
     return tmp_path
 
 
 def test_table(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["table", "--out", str(comparison), "--csv", str(comparison / "trainings.csv")]) == 0
+    assert (
+        main(["table", "--out", str(comparison), "--csv", str(comparison / "trainings.csv")]) == 0
+    )
     lines = capsys.readouterr().out.splitlines()
-    clock, macs = (next(line for line in lines if line.startswith(role)) for role in ("clock", "macs"))
+    clock, macs = (
+        next(line for line in lines if line.startswith(role)) for role in ("clock", "macs")
+    )
     assert "5.000" in clock
     assert "0.5 0.4 0.25" in clock
     assert "not trained" in macs
@@ -63,7 +83,9 @@ def test_table(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", '[{"role": "clock"}]'])
-def test_damaged_files(comparison: Path, content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files(
+    comparison: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     (comparison / "rivals.json").unlink()
     if content is not None:
         (comparison / "rivals.json").write_text(content)

@@ -29,10 +29,18 @@ def rows() -> list[systems.System]:
 def test_every_system_has_a_row(rows: list[systems.System]) -> None:
     names = [row.name for row in rows]
     assert names == list(listed())
-    families = {family: sum(name.startswith(family) for name in names)
-                for family in ("damofd", "scrfd", "extd", "asfd", "eresfd-16", "edgeface")}
+    families = {
+        family: sum(name.startswith(family) for name in names)
+        for family in ("damofd", "scrfd", "extd", "asfd", "eresfd-16", "edgeface")
+    }
     assert families | {"edgeface": 1} == {
-        "damofd": 8, "scrfd": 8, "extd": 18, "asfd": 7, "eresfd-16": 1, "edgeface": 1}
+        "damofd": 8,
+        "scrfd": 8,
+        "extd": 18,
+        "asfd": 7,
+        "eresfd-16": 1,
+        "edgeface": 1,
+    }
     assert families["edgeface"] >= 1
 
 
@@ -46,13 +54,19 @@ def test_sizes_and_published_figures(rows: list[systems.System]) -> None:
     assert by_name["eresfd-16"].params == 92_208
     assert set(systems.PUBLISHED) <= set(by_name)
     assert {row.name for row in rows if row.published is None} == {
-        name for name in by_name if name.startswith("edgeface") or name == "eresfd-32"}
+        name for name in by_name if name.startswith("edgeface") or name == "eresfd-32"
+    }
     for row in rows:
         assert (row.macs_as_published is not None) == row.name.startswith("extd-")
-        assert row.published is None or row.published.easy >= row.published.medium >= row.published.hard
+        assert (
+            row.published is None
+            or row.published.easy >= row.published.medium >= row.published.hard
+        )
 
 
-def test_nothing_is_measured_without_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_measured_without_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--format", "json", "--results", str(tmp_path / "none.json")]
     assert systems.main(arguments) == 0
     result = json.loads(capsys.readouterr().out)
@@ -61,8 +75,12 @@ def test_nothing_is_measured_without_records(tmp_path: Path, capsys: pytest.Capt
         assert (row["ap"], row["latency_ms"], row["export"], row["int8"]) == ({}, {}, {}, {})
 
 
-def test_measured_ap_is_kept(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path],
-                             capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_ap_is_kept(
+    tmp_path: Path,
+    write_mat: Callable[[Path, Mapping[str, Any]], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     root, weights, results = tmp_path / "wider", tmp_path / "weights", tmp_path / "systems.json"
     write_mat(root, {"event/a": ([[10, 10, 40, 50]], {"easy": [0], "medium": [0], "hard": [0]})})
     folder = root / "WIDER_val" / "images" / "event"
@@ -71,7 +89,16 @@ def test_measured_ap_is_kept(tmp_path: Path, write_mat: Callable[[Path, Mapping[
     save_weights(build("eresfd-16", seed=0), weights / "eresfd-16.safetensors")
     monkeypatch.setattr(zoo, "names", lambda: ())  # what ships is left out: it takes seconds
     arguments = ["--format", "json", "--results", str(results)]
-    measuring = [*arguments, "--measure", "--data", str(root), "--weights", str(weights), "--scales", "original"]
+    measuring = [
+        *arguments,
+        "--measure",
+        "--data",
+        str(root),
+        "--weights",
+        str(weights),
+        "--scales",
+        "original",
+    ]
     assert systems.main(measuring) == 0
     (row,) = (r for r in json.loads(capsys.readouterr().out)["systems"] if r["ap"])
     assert row["name"] == "eresfd-16" and row["ap"]["original"]["images"] == 1
@@ -82,11 +109,15 @@ def test_measured_ap_is_kept(tmp_path: Path, write_mat: Callable[[Path, Mapping[
     results.write_text("[]")
     assert systems.main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "is not what benchmarks.systems --measure writes" in error
+    assert (
+        error.startswith("error: ") and "is not what benchmarks.systems --measure writes" in error
+    )
     assert error.count("\n") == 1
 
 
-def test_records_fill_the_row(exported: Callable[..., Any], tmp_path: Path, rows: list[systems.System]) -> None:
+def test_records_fill_the_row(
+    exported: Callable[..., Any], tmp_path: Path, rows: list[systems.System]
+) -> None:
     """A Bundle in the folder, float and INT8, shows up in the row of its network."""
     for precision in ("fp32", "int8"):
         bundle = exported("ncnn", precision)
@@ -95,16 +126,28 @@ def test_records_fill_the_row(exported: Callable[..., Any], tmp_path: Path, rows
     row = next(r for r in rows if r.name == "edgeface-n")
     assert list(row.export) == ["ncnn fp32 160x128"] and 0 < row.export["ncnn fp32 160x128"] <= 1e-4
     assert list(row.int8) == ["ncnn 160x128"] and row.int8["ncnn 160x128"]["snr_db"]
-    line = next(text for text in systems.as_table(rows, ["640"]).splitlines() if text.startswith("edgeface-n "))
+    line = next(
+        text
+        for text in systems.as_table(rows, ["640"]).splitlines()
+        if text.startswith("edgeface-n ")
+    )
     assert "ncnn" in line and " dB" in line
 
 
-def test_exports_what_the_folder_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_exports_what_the_folder_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """On one target, small: a Bundle that is there stays, and each valid record has its column."""
     monkeypatch.setattr(systems, "SIZE", (160, 128))
     monkeypatch.setattr(systems, "export_targets", lambda: ("onnx",))
-    arguments = ["--records", str(tmp_path), "--results", str(tmp_path / "none.json"), "--only", "eresfd-16"]
+    arguments = [
+        "--records",
+        str(tmp_path),
+        "--results",
+        str(tmp_path / "none.json"),
+        "--only",
+        "eresfd-16",
+    ]
     assert systems.main([*arguments, "--export"]) == 0
     (bundle,) = tmp_path.iterdir()
     assert bundle.name == "eresfd-16-onnx-fp32-160x128"
@@ -118,19 +161,34 @@ def test_exports_what_the_folder_lacks(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_latency_of_each_runtime(rows: list[systems.System]) -> None:
     row = next(r for r in rows if r.name == "eresfd-16")
-    timed = dataclasses.replace(row, latency_ms={"ncnn fp32 640x480 1 local": 15.62, "ncnn int8 640x480 1 local": 9.07,
-                                                 "onnx fp32 640x480 2 local": 8.0, "onnx fp32 320x240 1 local": 4.0})
+    timed = dataclasses.replace(
+        row,
+        latency_ms={
+            "ncnn fp32 640x480 1 local": 15.62,
+            "ncnn int8 640x480 1 local": 9.07,
+            "onnx fp32 640x480 2 local": 8.0,
+            "onnx fp32 320x240 1 local": 4.0,
+        },
+    )
     text = systems.as_table([timed], ["640"])
     assert "15.6/9.1" in text and "8.0" not in text and "4.0" not in text
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--records", "missing"], "missing is not a folder"),
-    (["--export"], "--export needs --records FOLDER"),
-    (["--weights", "missing"], "--weights missing is not a folder"),
-])
-def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
-                  monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--records", "missing"], "missing is not a folder"),
+        (["--export"], "--export needs --records FOLDER"),
+        (["--weights", "missing"], "--weights missing is not a folder"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert systems.main(arguments) == 2
     error = capsys.readouterr().err

@@ -36,38 +36,61 @@ def finished(tmp_path: Path) -> Path:
     """The folder of a run of edgeface-n, as the training loop leaves it, with random weights."""
     run = tmp_path / "run"
     for step in (10, 20):
-        save_weights(build("edgeface-n", seed=step), run / "snapshots" / f"step-{step:07d}.safetensors")
+        save_weights(
+            build("edgeface-n", seed=step), run / "snapshots" / f"step-{step:07d}.safetensors"
+        )
     save_weights(build("edgeface-n", seed=20), run / "weights.safetensors")
     options = {k: v for k, v in vars(TrainOptions(samples=640)).items() if k != "augment"}
-    (run / "config.json").write_text(json.dumps({"architecture": get_architecture("edgeface-n").to_json(),
-                                                 "options": options, "images": 100, "faces": 300}))
+    (run / "config.json").write_text(
+        json.dumps(
+            {
+                "architecture": get_architecture("edgeface-n").to_json(),
+                "options": options,
+                "images": 100,
+                "faces": 300,
+            }
+        )
+    )
     return run
 
 
-def test_learning_curve_then_card(finished: Path, wider: Path, tmp_path: Path,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_learning_curve_then_card(
+    finished: Path, wider: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [str(finished), "--data", str(wider), "--format", "json"]
     assert learning_curve.main(arguments) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [(r["step"], r["samples"], r["epoch"]) for r in rows] == [(10, 320, 3.2), (20, 640, 6.4)]
     assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
-    (finished / "snapshots" / "step-0000010.safetensors").write_bytes(b"evaluated already, not read again")
+    (finished / "snapshots" / "step-0000010.safetensors").write_bytes(
+        b"evaluated already, not read again"
+    )
     assert learning_curve.main(arguments) == 0
     capsys.readouterr()
 
     shelf = tmp_path / "zoo"
     shelf.mkdir()
     (shelf / "index.json").write_text("{}")
-    assert model_card.main([str(finished), "--data", str(wider), "--note", "Two photos.", "--zoo", str(shelf)]) == 0
+    assert (
+        model_card.main(
+            [str(finished), "--data", str(wider), "--note", "Two photos.", "--zoo", str(shelf)]
+        )
+        == 0
+    )
     entry = zoo.read_index(shelf)["edgeface-n"]
-    network = zoo.network_with(entry.architecture, zoo.load_weights_file(shelf / entry.weights, entry.sha256))
+    network = zoo.network_with(
+        entry.architecture, zoo.load_weights_file(shelf / entry.weights, entry.sha256)
+    )
     assert network.state_dict()["backbone.stem.conv.weight"].equal(
-        build("edgeface-n", seed=20).state_dict()["backbone.stem.conv.weight"])
+        build("edgeface-n", seed=20).state_dict()["backbone.stem.conv.weight"]
+    )
     card = (shelf / entry.card).read_text()
     assert entry.sha256 in card and "Two photos." in card and "640 crops (6.4 epochs" in card
 
 
 @pytest.mark.parametrize("command", [learning_curve, model_card])
-def test_no_run_is_one_line(command: Any, tmp_path: Path, wider: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_run_is_one_line(
+    command: Any, tmp_path: Path, wider: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main([str(tmp_path / "nowhere"), "--data", str(wider)]) == 2
     assert capsys.readouterr().err.startswith("error: ")

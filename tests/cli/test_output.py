@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from edgeface.cli.output import LONGEST, NARROWEST, cells_wide, middle, print_table, printable, table
+from edgeface.cli.output import (
+    LONGEST,
+    NARROWEST,
+    cells_wide,
+    middle,
+    print_table,
+    printable,
+    table,
+)
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("plain.jpg", "plain.jpg"),
-    ("\x1b[31mred\x1b[0m\x07", r"\x1b[31mred\x1b[0m\x07"),
-    ("two\nlines\r", r"two\nlines\r"),
-    ("\u202egpj.exe", r"\u202egpj.exe"),
-    ("caf\u00e9 \u5199\u771f.jpg", "caf\u00e9 \u5199\u771f.jpg"),
-    ("\udcff.jpg", r"\udcff.jpg"),
-    ("[bold]no markup[/bold]", "[bold]no markup[/bold]"),
-])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain.jpg", "plain.jpg"),
+        ("\x1b[31mred\x1b[0m\x07", r"\x1b[31mred\x1b[0m\x07"),
+        ("two\nlines\r", r"two\nlines\r"),
+        ("\u202egpj.exe", r"\u202egpj.exe"),
+        ("caf\u00e9 \u5199\u771f.jpg", "caf\u00e9 \u5199\u771f.jpg"),
+        ("\udcff.jpg", r"\udcff.jpg"),
+        ("[bold]no markup[/bold]", "[bold]no markup[/bold]"),
+    ],
+)
 def test_what_a_terminal_obeys_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
@@ -25,18 +36,30 @@ def test_a_message_is_bounded() -> None:
     assert len(text) == LONGEST and text.startswith("ax") and text.endswith("xz") and "..." in text
 
 
-@pytest.mark.parametrize(("text", "width", "cut"), [
-    ("abcdefghij", 10, "abcdefghij"), ("abcdefghij", 9, "abc...hij"), ("abcdefghij", 8, "abc...ij"),
-    ("\u5199\u771f\u5199\u771f", 7, "\u5199...\u771f"),
-])
+@pytest.mark.parametrize(
+    ("text", "width", "cut"),
+    [
+        ("abcdefghij", 10, "abcdefghij"),
+        ("abcdefghij", 9, "abc...hij"),
+        ("abcdefghij", 8, "abc...ij"),
+        ("\u5199\u771f\u5199\u771f", 7, "\u5199...\u771f"),
+    ],
+)
 def test_names_are_cut_in_the_middle(text: str, width: int, cut: str) -> None:
     assert middle(text, width) == cut and cells_wide(cut) <= width
 
 
 def test_a_table_is_aligned() -> None:
     assert table(("name", "ms"), [("a", 10), ("longer", 2.5), ("none", None)]).splitlines() == [
-        "name     ms", "a        10", "longer  2.5", "none      -"]
-    assert table(("a", "b"), [("x", "y")], right=("a",), indent=3).splitlines() == ["   a  b", "   x  y"]
+        "name     ms",
+        "a        10",
+        "longer  2.5",
+        "none      -",
+    ]
+    assert table(("a", "b"), [("x", "y")], right=("a",), indent=3).splitlines() == [
+        "   a  b",
+        "   x  y",
+    ]
 
 
 def test_wide_characters_are_two_columns() -> None:
@@ -55,7 +78,9 @@ def test_a_narrow_terminal_costs_names_never_figures() -> None:
     assert lines[1].count(figure) == 2 and cells_wide(lines[1].split()[0]) == NARROWEST
 
 
-def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_gets_everything(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     print_table(("name", "ms"), [("n" * 300, 1)], right=("ms",))
     assert "n" * 300 in capsys.readouterr().out

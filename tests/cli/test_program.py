@@ -22,6 +22,7 @@ HEAVY = ("torch", "scipy", "cv2", "onnxruntime", "sklearn", "matplotlib", "rich"
 
 def ending(error: BaseException | int | None) -> int:
     """Exit code of a command that ends so."""
+
     def command() -> int | None:
         if isinstance(error, BaseException):
             raise error
@@ -30,18 +31,32 @@ def ending(error: BaseException | int | None) -> int:
     return run(as_command(command, "Does nothing."), "test", [])
 
 
-@pytest.mark.parametrize(("error", "code", "line"), [
-    (None, 0, ""), (1, 1, ""),
-    (DataError("no such\x1b table"), 2, "error: no such\\x1b table\n"),
-    (MissingExtraError("torch", "zoo", "this"), 2, "error: this needs the package 'torch': run: pip install"),
-    (PermissionError(13, "denied", "x"), 2, "error: [Errno 13] denied: 'x'"),
-    (MemoryError(), 2, "error: there is not enough memory for this: "),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), 2, "error: there is not enough"),
-    (KeyboardInterrupt(), 130, "stopped\n"),
-    (Stopped("go on with x"), 130, "stopped: go on with x\n"),
-    (BrokenPipeError(), 0, ""),
-])
-def test_endings(error: BaseException | int | None, code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (None, 0, ""),
+        (1, 1, ""),
+        (DataError("no such\x1b table"), 2, "error: no such\\x1b table\n"),
+        (
+            MissingExtraError("torch", "zoo", "this"),
+            2,
+            "error: this needs the package 'torch': run: pip install",
+        ),
+        (PermissionError(13, "denied", "x"), 2, "error: [Errno 13] denied: 'x'"),
+        (MemoryError(), 2, "error: there is not enough memory for this: "),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+            2,
+            "error: there is not enough",
+        ),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+        (Stopped("go on with x"), 130, "stopped: go on with x\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_endings(
+    error: BaseException | int | None, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ending(error) == code
     err = capsys.readouterr().err
     assert err.startswith(line) and err.count("\n") == bool(line)
@@ -57,12 +72,17 @@ def test_what_is_kept_is_said_after_ctrl_c() -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("arguments", "line"), [
-    (["--colour"], "error: No such option: --colour"), ([], "error: Missing argument 'N'"),
-    (["x"], "error: Invalid value for 'N'"),
-])
-def test_a_refused_option_is_one_line_that_names_the_help(arguments: list[str], line: str,
-                                                          capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--colour"], "error: No such option: --colour"),
+        ([], "error: Missing argument 'N'"),
+        (["x"], "error: Invalid value for 'N'"),
+    ],
+)
+def test_a_refused_option_is_one_line_that_names_the_help(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command(n: Annotated[int, typer.Argument(metavar="N")]) -> None:
         raise AssertionError("never called")
 
@@ -72,29 +92,46 @@ def test_a_refused_option_is_one_line_that_names_the_help(arguments: list[str], 
 
 
 REFUSED = (
-    ("models", "--size", "641x480"), ("detect", "x.jpg", "--format", "xml"), ("bench", "nowhere"),
-    ("export", "--target", "coreml"), ("export", "--target", "onnx", "--size", "big"),
-    ("quantize", "--target", "onnx", "--max-drop", "-1"), ("search", "--out", "x", "--objective", "luck"),
+    ("models", "--size", "641x480"),
+    ("detect", "x.jpg", "--format", "xml"),
+    ("bench", "nowhere"),
+    ("export", "--target", "coreml"),
+    ("export", "--target", "onnx", "--size", "big"),
+    ("quantize", "--target", "onnx", "--max-drop", "-1"),
+    ("search", "--out", "x", "--objective", "luck"),
     ("train", "--data", "x", "--out", "y", "--model", "nonsense"),
     ("train", "--data", "x", "--out", "y", "--size", "1"),
-    ("compare", "a", "b"), ("eval", "--data", "x", "--scale", "3"), ("eval", "--data", "nowhere"),
-    ("autofem", "--data", "x", "--out", "y", "--steps", "0"), ("weights", "import", "x.pth", "--model", "nonsense"),
-    ("no-such-verb",), ("--version",), ("--help",), ("models",), ("doctor",),
+    ("compare", "a", "b"),
+    ("eval", "--data", "x", "--scale", "3"),
+    ("eval", "--data", "nowhere"),
+    ("autofem", "--data", "x", "--out", "y", "--steps", "0"),
+    ("weights", "import", "x.pth", "--model", "nonsense"),
+    ("no-such-verb",),
+    ("--version",),
+    ("--help",),
+    ("models",),
+    ("doctor",),
 )
 
 
 @pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
 def test_nothing_heavy_is_imported_for_what_needs_none(arguments: tuple[str, ...]) -> None:
     """What makes such an answer slow; how slow depends on the machine."""
-    code = (f"import sys; from edgeface.cli import main; code = main({list(arguments)!r});\n"
-            f"print(code, [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)")
+    code = (
+        f"import sys; from edgeface.cli import main; code = main({list(arguments)!r});\n"
+        f"print(code, [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    expected = 0 if arguments[0] in ("--version", "--help", "doctor") or arguments == ("models",) else 2
+    expected = (
+        0 if arguments[0] in ("--version", "--help", "doctor") or arguments == ("models",) else 2
+    )
     assert done.stderr.splitlines()[-1] == f"{expected} []", done.stderr
 
 
 def test_help_imports_no_numpy() -> None:
-    code = "import sys; from edgeface.cli import main; main(['--help']); print('numpy' in sys.modules)"
+    code = (
+        "import sys; from edgeface.cli import main; main(['--help']); print('numpy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.endswith("False\n")
 
@@ -111,15 +148,23 @@ sys.meta_path.insert(0, Interrupt())
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "edgeface.cli.app", "edgeface.cli.models", "edgeface.zoo"])
+@pytest.mark.parametrize(
+    "module", ["typer", "edgeface.cli.app", "edgeface.cli.models", "edgeface.zoo"]
+)
 def test_ctrl_c_while_it_imports_leaves_no_traceback(module: str) -> None:
-    code = INTERRUPT.format(module=module) + "from edgeface.cli import main; sys.exit(main(['models']))"
+    code = (
+        INTERRUPT.format(module=module)
+        + "from edgeface.cli import main; sys.exit(main(['models']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_ctrl_c_while_a_benchmark_imports_leaves_no_traceback() -> None:
-    code = INTERRUPT.format(module="numpy") + "sys.argv = ['-m']; import benchmarks, benchmarks.postprocess"
+    code = (
+        INTERRUPT.format(module="numpy")
+        + "sys.argv = ['-m']; import benchmarks, benchmarks.postprocess"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode in (130, -signal.SIGINT) and done.stderr == "stopped\n"
 
@@ -127,14 +172,22 @@ def test_ctrl_c_while_a_benchmark_imports_leaves_no_traceback() -> None:
 @pytest.mark.parametrize("locale", ["C", "en_US.ISO-8859-1"])
 def test_stdout_that_cannot_encode_a_name_loses_nothing(locale: str, tmp_path: Path) -> None:
     (tmp_path / "写真.jpg").write_text("not an image")
-    done = subprocess.run([*RUN, "detect", str(tmp_path / "写真.jpg")], capture_output=True, cwd=ROOT,
-                          env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": locale, "PYTHONUTF8": "0"})
-    assert done.returncode == 2 and b"Traceback" not in done.stderr and b"not an image" in done.stderr
+    done = subprocess.run(
+        [*RUN, "detect", str(tmp_path / "写真.jpg")],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": locale, "PYTHONUTF8": "0"},
+    )
+    assert (
+        done.returncode == 2 and b"Traceback" not in done.stderr and b"not an image" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
 def test_a_closed_stream_does_not_end_a_command(closed: str) -> None:
-    done = subprocess.run(["sh", "-c", f"{' '.join(RUN)} models {closed}"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(RUN)} models {closed}"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert ("edgeface-n" in done.stdout) == ("1>&-" not in closed)
 
@@ -142,25 +195,42 @@ def test_a_closed_stream_does_not_end_a_command(closed: str) -> None:
 def test_a_full_disk_is_one_line() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    done = subprocess.run(["sh", "-c", f"{' '.join(RUN)} models > /dev/full"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(RUN)} models > /dev/full"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("export", "edgeface export"), ("quantize", "edgeface quantize"),
-    ("benchmarks.search_evidence", "python -m benchmarks.research.evidence"),
-])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("export", "edgeface export"),
+        ("quantize", "edgeface quantize"),
+        ("benchmarks.search_evidence", "python -m benchmarks.research.evidence"),
+    ],
+)
 def test_old_names_still_run_and_name_the_new(old: str, new: str) -> None:
-    done = subprocess.run([sys.executable, "-m", old, "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", old, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0 and done.stdout.startswith(f"Usage: {new} ")
     assert done.stderr == f"note: python -m {old} is now: {new}\n"
 
 
-def test_verbs_of_a_checkout_say_so_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-                                              ) -> None:
+def test_verbs_of_a_checkout_say_so_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgeface.cli import main
 
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
     assert main(["export", "--target", "onnx"]) == 2
-    assert capsys.readouterr().err == (
-        "error: this runs from a checkout of the project: clone it and run: make export TARGET=tflite\n")
+    assert (
+        capsys.readouterr().err
+        == "error: this runs from a checkout of the project: clone it and run: make export"
+        " TARGET=tflite\n"
+    )

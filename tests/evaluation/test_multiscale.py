@@ -1,4 +1,5 @@
-"""Several sizes and a flip: views, filters and vote against a slow reading of the papers' protocol, and refusals."""
+"""Several sizes and a flip: views, filters and vote against a slow reading of the papers' protocol,
+and refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +15,13 @@ from edgeface.decode import HeadLayout
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import OptionError
-from edgeface.evaluation.multiscale import MultiScaleDetector, ScaledView, box_vote, detect_views, views
+from edgeface.evaluation.multiscale import (
+    MultiScaleDetector,
+    ScaledView,
+    box_vote,
+    detect_views,
+    views,
+)
 from edgeface.images import Image
 from edgeface.runners import Heads, Runner
 
@@ -23,7 +30,8 @@ Row = list[float]
 
 
 def bright(image: Image) -> Detections:
-    """A detector that needs no network: each bright blob, with a score that depends on its size as it sees it."""
+    """A detector that needs no network: each bright blob, with a score that depends on its size as
+    it sees it."""
     _, _, blobs, _ = cv2.connectedComponentsWithStats((image[:, :, 0] > 127).astype(np.uint8))
     x, y, w, h, _ = blobs[1:].T.astype(np.float32)
     scores = (1 - 1 / (1 + w / 50)).astype(np.float32)
@@ -56,7 +64,9 @@ def literal_vote(rows: list[Row], agreed_only: bool) -> list[Row]:
             (group if w * h / (sum(areas) - w * h) >= 0.3 else rest).append(row)
         if len(group) > 1 or not agreed_only:
             total = sum(row[4] for row in group)
-            merged.append([*(sum(row[i] * row[4] for row in group) / total for i in range(4)), best[4]])
+            merged.append(
+                [*(sum(row[i] * row[4] for row in group) / total for i in range(4)), best[4]]
+            )
         rows = rest
     return merged
 
@@ -65,14 +75,20 @@ def literal_rows(image: Image, scale: float) -> list[Row]:
     if scale != 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
     found = bright(image)
-    return [[*(box / scale).tolist(), score] for box, score in zip(found.boxes, found.scores.tolist(), strict=True)]
+    return [
+        [*(box / scale).tolist(), score]
+        for box, score in zip(found.boxes, found.scores.tolist(), strict=True)
+    ]
 
 
 def literal_test(image: Image, agreed_only: bool) -> list[Row]:
     height, width = image.shape[:2]
     s = (1700 * 1200 / (height * width)) ** 0.5
     plain = literal_rows(image, min(1, s))
-    flipped = [[width - r[2], r[1], width - r[0], r[3], r[4]] for r in literal_rows(image[:, ::-1].copy(), min(1, s))]
+    flipped = [
+        [width - r[2], r[1], width - r[0], r[3], r[4]]
+        for r in literal_rows(image[:, ::-1].copy(), min(1, s))
+    ]
     st = 0.5 if s >= 0.75 else 0.5 * s
     small = [r for r in literal_rows(image, st) if max(r[2] - r[0], r[3] - r[1]) + 1 > 30]
     bt = min(2, s) if s > 1 else (st + s) / 2
@@ -90,7 +106,9 @@ def literal_test(image: Image, agreed_only: bool) -> list[Row]:
     return literal_vote(plain + flipped + small + large, agreed_only)
 
 
-def random_boxes(seed: int, count: int, faces: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def random_boxes(
+    seed: int, count: int, faces: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Boxes around a few faces, each off by some px, and scores of which some are equal."""
     random = np.random.default_rng(seed)
     centres, sides = random.uniform(0, 300, (faces, 2)), random.uniform(4, 80, (faces, 2))
@@ -101,12 +119,16 @@ def random_boxes(seed: int, count: int, faces: int) -> tuple[NDArray[np.float64]
 
 
 @pytest.mark.parametrize("agreed_only", [False, True])
-@pytest.mark.parametrize(("seed", "count", "faces"), [(0, 0, 1), (1, 1, 1), (2, 40, 3), (3, 200, 12), (4, 300, 80),
-                                                      (5, 100, 100)])
+@pytest.mark.parametrize(
+    ("seed", "count", "faces"),
+    [(0, 0, 1), (1, 1, 1), (2, 40, 3), (3, 200, 12), (4, 300, 80), (5, 100, 100)],
+)
 def test_vote_is_that_of_the_papers(seed: int, count: int, faces: int, agreed_only: bool) -> None:
     boxes, scores = random_boxes(seed, count, faces)
     found, best = box_vote(boxes, scores, agreed_only)
-    expected = np.array(literal_vote(np.column_stack([boxes, scores]).tolist(), agreed_only)).reshape(-1, 5)
+    expected = np.array(
+        literal_vote(np.column_stack([boxes, scores]).tolist(), agreed_only)
+    ).reshape(-1, 5)
     assert found.shape == (len(expected), 4) and best.shape == (len(expected),)
     np.testing.assert_allclose(np.column_stack([found, best]), expected, rtol=1e-9, atol=1e-9)
     assert np.all(np.diff(best) <= 0)
@@ -117,7 +139,10 @@ def test_vote_by_hand() -> None:
     boxes = np.array([[10.0, 10, 30, 30], [200, 200, 230, 240], [14, 10, 34, 30]])
     scores = np.array([0.25, 0.5, 0.75])
     found, best = box_vote(boxes, scores)
-    assert found.tolist() == [[13, 10, 33, 30], [200, 200, 230, 240]] and best.tolist() == [0.75, 0.5]
+    assert found.tolist() == [[13, 10, 33, 30], [200, 200, 230, 240]] and best.tolist() == [
+        0.75,
+        0.5,
+    ]
     found, best = box_vote(boxes, scores, agreed_only=True)
     assert found.tolist() == [[13, 10, 33, 30]] and best.tolist() == [0.75]
     found, best = box_vote(boxes[:0], scores[:0])
@@ -125,9 +150,18 @@ def test_vote_by_hand() -> None:
     assert np.isfinite(box_vote(boxes, np.zeros(3))[0]).all(), "scores of 0"
 
 
-SQUARES = ((20, 30, 12), (60, 35, 20), (100, 20, 50), (170, 30, 90), (20, 130, 8), (80, 130, 130), (300, 100, 64))
+SQUARES = (
+    (20, 30, 12),
+    (60, 35, 20),
+    (100, 20, 50),
+    (170, 30, 90),
+    (20, 130, 8),
+    (80, 130, 130),
+    (300, 100, 64),
+)
 SIZES = [(400, 300), (700, 500), (850, 600), (1024, 683), (1700, 1200), (2000, 1500), (3000, 1900)]
-"""width and height whose views enlarge three times, twice, to just 2, to less; keep; shrink a little; shrink a lot"""
+"""width and height whose views enlarge three times, twice, to just 2, to less; keep; shrink a
+little; shrink a lot"""
 
 
 @pytest.mark.parametrize("agreed_only", [False, True])
@@ -137,26 +171,36 @@ def test_all_views_together_are_the_papers_test(size: tuple[int, int], agreed_on
     found = detect_views(image, bright, agreed_only)
     expected = np.array(literal_test(image, agreed_only))
     assert len(found) == len(expected) >= 5
-    # Their factor is not that between two whole numbers of px, by which a square can be seen a pixel wider.
+    # Their factor is not that between two whole numbers of px, by which a square can be seen a
+    # pixel wider.
     order, theirs = np.lexsort(found.boxes[:, :2].T.round()), np.lexsort(expected[:, :2].T.round())
     np.testing.assert_allclose(found.boxes[order], expected[theirs, :4], atol=0.75)
     np.testing.assert_allclose(found.scores[order], expected[theirs, 4], atol=0.01)
 
 
-@pytest.mark.parametrize(("size", "scales"), [
-    ((400, 300), [1, 1, 0.5, 2, 4, 4.1231]), ((1024, 683), [1, 1, 0.5, 1.7079]), ((850, 600), [1, 1, 0.5, 2.0]),
-    ((1700, 1200), [1, 1, 0.5, 0.75]), ((3400, 2400), [0.5, 0.5, 0.25, 0.375]),
-    ((2000, 1600), [0.7984, 0.7984, 0.5, 0.6492]),
-    ((100, 100), [1, 1, 1.28, 2, 4, 8, 14.2829]), ((1600, 100), [1, 1, 1.28, 2, 3.5707]),
-    ((50000, 100), [1.0, 1.0, 1.0, 1.0]), ((20000, 20), [1, 1, 2.2583, 2.2583, 2.2583]),
-])
+@pytest.mark.parametrize(
+    ("size", "scales"),
+    [
+        ((400, 300), [1, 1, 0.5, 2, 4, 4.1231]),
+        ((1024, 683), [1, 1, 0.5, 1.7079]),
+        ((850, 600), [1, 1, 0.5, 2.0]),
+        ((1700, 1200), [1, 1, 0.5, 0.75]),
+        ((3400, 2400), [0.5, 0.5, 0.25, 0.375]),
+        ((2000, 1600), [0.7984, 0.7984, 0.5, 0.6492]),
+        ((100, 100), [1, 1, 1.28, 2, 4, 8, 14.2829]),
+        ((1600, 100), [1, 1, 1.28, 2, 3.5707]),
+        ((50000, 100), [1.0, 1.0, 1.0, 1.0]),
+        ((20000, 20), [1, 1, 2.2583, 2.2583, 2.2583]),
+    ],
+)
 def test_scales(size: tuple[int, int], scales: list[float]) -> None:
     found = list(views(*size))
     assert [view.scale for view in found] == pytest.approx(scales, abs=1e-4)
     assert [view.mirrored for view in found] == [False, True] + [False] * (len(found) - 2)
     enlarged = size[0] * size[1] < 1700 * 1200
-    assert [view.counts for view in found] == ["all", "all", "large"] + ["small" if enlarged else "large"] * (
-        len(found) - 3)
+    assert [view.counts for view in found] == ["all", "all", "large"] + [
+        "small" if enlarged else "large"
+    ] * (len(found) - 3)
 
 
 @pytest.mark.parametrize("size", [(1600, 100), (100, 1600), (1999, 77), (333, 777), (2531, 1999)])
@@ -172,12 +216,24 @@ def test_every_view_puts_the_square_where_it_is(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.37, 1.7])
-@pytest.mark.parametrize(("side", "counts", "kept"), [
-    ((29, 29), "large", 0), ((30, 12), "large", 1), ((12, 30), "large", 1), ((98, 150), "small", 1),
-    ((150, 98), "small", 1), ((99, 150), "small", 0), ((10, 10), "all", 1), ((150, 150), "all", 1),
-])
-def test_views_are_trusted_with_sizes(side: tuple[int, int], counts: str, kept: int, scale: float) -> None:
-    """Sides, plus one, are those in the photo; boxes are exact however the view's size was rounded."""
+@pytest.mark.parametrize(
+    ("side", "counts", "kept"),
+    [
+        ((29, 29), "large", 0),
+        ((30, 12), "large", 1),
+        ((12, 30), "large", 1),
+        ((98, 150), "small", 1),
+        ((150, 98), "small", 1),
+        ((99, 150), "small", 0),
+        ((10, 10), "all", 1),
+        ((150, 150), "all", 1),
+    ],
+)
+def test_views_are_trusted_with_sizes(
+    side: tuple[int, int], counts: str, kept: int, scale: float
+) -> None:
+    """Sides, plus one, are those in the photo; boxes are exact however the view's size was
+    rounded."""
     corners = np.array([50, 40, 50 + side[0], 40 + side[1]], np.float32)
 
     def exact(view: Image) -> Detections:
@@ -229,9 +285,18 @@ def test_detector_in_several_sizes() -> None:
         found = MultiScaleDetector(detector).detect(image)
         runner = detector.runner
         assert isinstance(runner, BlobRunner)
-        assert runner.seen == [(416, 320), (416, 320), (224, 160), (800, 608), (1600, 1216), (1664, 1248)]
+        assert runner.seen == [
+            (416, 320),
+            (416, 320),
+            (224, 160),
+            (800, 608),
+            (1600, 1216),
+            (1664, 1248),
+        ]
         again = MultiScaleDetector(detector, agreed_only=True).detect(image)
-    np.testing.assert_allclose(sorted(found.boxes.tolist()), [[50, 40, 70, 60], [200, 100, 260, 160]], atol=1)
+    np.testing.assert_allclose(
+        sorted(found.boxes.tolist()), [[50, 40, 70, 60], [200, 100, 260, 160]], atol=1
+    )
     assert again == found, "more than one view sees each"
 
 
@@ -244,14 +309,21 @@ def test_extreme_images_are_looked_at(shape: tuple[int, int]) -> None:
 def test_fixed_size_is_refused() -> None:
     with Detector(BlobRunner((640, 480))) as detector, pytest.raises(OptionError) as caught:
         MultiScaleDetector(detector)
-    assert str(caught.value) == ("blobs is fixed at 640x480 px and cannot look at a photo in several sizes: use a zoo "
-                                 "name or a file exported with --dynamic")
+    assert (
+        str(caught.value)
+        == "blobs is fixed at 640x480 px and cannot look at a photo in several sizes: use a zoo "
+        "name or a file exported with --dynamic"
+    )
 
 
-def test_a_dynamic_export_looks_in_several_sizes(exported: Callable[..., Any], astronaut: Any) -> None:
+def test_a_dynamic_export_looks_in_several_sizes(
+    exported: Callable[..., Any], astronaut: Any
+) -> None:
     """The smallest of the views are 64 px: a 32nd of that still is a cell."""
     image = np.ascontiguousarray(cv2.resize(astronaut, (96, 96)), np.uint8)
-    with Detector.open(exported("onnx", dynamic=True).path, score_threshold=0.3, nms_iou=0.3) as detector:
+    with Detector.open(
+        exported("onnx", dynamic=True).path, score_threshold=0.3, nms_iou=0.3
+    ) as detector:
         single = Detector(detector.runner, 0.3, 0.3, "original").detect(image)
         found = MultiScaleDetector(detector).detect(image)
     assert len(single) > 0 and len(found) > 0

@@ -56,7 +56,8 @@ class WhiteSquareRunner(Runner):
 
 @pytest.fixture
 def root(tmp_path: Path, write_mat: Callable[..., Path]) -> Path:
-    """The images above with their faces; one annotated image is absent, one file is not annotated."""
+    """The images above with their faces; one annotated image is absent, one file is not
+    annotated."""
     folder = tmp_path / "WIDER_val" / "images"
     faces = {}
     for key, (width, height, (x1, y1, x2, y2)) in FACES.items():
@@ -74,11 +75,18 @@ def root(tmp_path: Path, write_mat: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, WhiteSquareRunner]:
-    """Let Detector.open give a fake of the size that the model's name tells; the runner it opened is in here."""
+    """Let Detector.open give a fake of the size that the model's name tells; the runner it opened
+    is in here."""
     runners: dict[str, WhiteSquareRunner] = {}
 
     def open_fake(
-        model: Any, threads: int, score: float, iou: float, size: int | str | None, fast: bool, weights: Any
+        model: Any,
+        threads: int,
+        score: float,
+        iou: float,
+        size: int | str | None,
+        fast: bool,
+        weights: Any,
     ) -> Detector:
         fixed = {"fixed": (640, 480), "small": (320, 256)}.get(Path(model).name)
         runners[str(model)] = WhiteSquareRunner(fixed)
@@ -90,7 +98,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, WhiteSquareRunner]:
 
 SIZES = {
     ("any", "640"): ("640", [(640, 416), (224, 640), (640, 384)], "padded to multiples of 32"),
-    ("any", "original"): ("original", [(320, 224), (320, 928), (1280, 736)], "padded to multiples of 32"),
+    ("any", "original"): (
+        "original",
+        [(320, 224), (320, 928), (1280, 736)],
+        "padded to multiples of 32",
+    ),
     ("fixed", "640"): ("640", [(640, 480)] * 3, "letterboxed into 640x480"),
     ("small", "640"): ("320", [(320, 256)] * 3, "letterboxed into 320x256"),
 }
@@ -134,15 +146,28 @@ def test_several_sizes_and_a_flip(
 ) -> None:
     evaluation = evaluate_model("any", root, "multi", heights="evaluated", agreed_only=agreed_only)
     # 320x200: as it is, mirrored, small (205x128, not 160x100), twice, four and 5.6 times as large.
-    assert opened["any"].canvases[:6] == [(320, 224)] * 2 + [(224, 128), (640, 416), (1280, 800), (1824, 1152)]
+    assert opened["any"].canvases[:6] == [(320, 224)] * 2 + [
+        (224, 128),
+        (640, 416),
+        (1280, 800),
+        (1824, 1152),
+    ]
     report = evaluation.report
     assert (report.easy, report.medium, report.hard) == (1.0, 1.0, 1.0)
-    assert (report.protocol.scale, report.protocol.score_threshold, report.protocol.nms) == (stated, 0.05, 0.3)
+    assert (report.protocol.scale, report.protocol.score_threshold, report.protocol.nms) == (
+        stated,
+        0.05,
+        0.3,
+    )
     assert str(report.protocol).startswith("several sizes and a flip, boxes ")
-    assert set(evaluation.predictions.scales.values()) == {1.0}, "heights are those of the plain view"
+    assert set(evaluation.predictions.scales.values()) == {1.0}, (
+        "heights are those of the plain view"
+    )
 
 
-def test_thresholds_are_passed_on_and_reported(root: Path, opened: dict[str, WhiteSquareRunner]) -> None:
+def test_thresholds_are_passed_on_and_reported(
+    root: Path, opened: dict[str, WhiteSquareRunner]
+) -> None:
     report = evaluate_model("any", root, score_threshold=0.95, nms_iou=0.3).report
     assert (report.protocol.score_threshold, report.protocol.nms) == (0.95, 0.3)
     assert report.hard == 0.0, "the fake's scores of .88 are below the threshold"
@@ -160,17 +185,23 @@ def test_progress_is_told_from_the_first_image_to_the_last(root: Path) -> None:
     told: list[tuple[str, int, int]] = []
     images = present_images(root, load_ground_truth(root))
     with Detector(WhiteSquareRunner(), 0.02) as detector:
-        watched = predict(detector, images, lambda what, done, total, note="": told.append((what, done, total)))
+        watched = predict(
+            detector, images, lambda what, done, total, note="": told.append((what, done, total))
+        )
         assert watched == predict(detector, images)
     assert told == [("evaluating", done, len(images)) for done in range(len(images) + 1)]
 
 
 def test_refusals(root: Path, opened: dict[str, WhiteSquareRunner], tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="scale '320' is not known; accepted: 640, original, multi"):
+    with pytest.raises(
+        OptionError, match="scale '320' is not known; accepted: 640, original, multi"
+    ):
         evaluate_model("any", root, "320")
     with pytest.raises(OptionError, match="fixed at 640x480"):
         evaluate_model("fixed", root, "original")
-    with pytest.raises(OptionError, match="fixed at 640x480 px and cannot look at a photo in several sizes"):
+    with pytest.raises(
+        OptionError, match="fixed at 640x480 px and cannot look at a photo in several sizes"
+    ):
         evaluate_model("fixed", root, "multi")
     with pytest.raises(OptionError, match="--agreed-only is for --scale multi"):
         evaluate_model("any", root, agreed_only=True)
@@ -178,7 +209,10 @@ def test_refusals(root: Path, opened: dict[str, WhiteSquareRunner], tmp_path: Pa
         evaluate_model("any", root, heights="px")
     with pytest.raises(DataError, match="no ground truth"):
         evaluate_model("any", tmp_path / "nowhere")
-    with Detector(WhiteSquareRunner()) as detector, pytest.raises(DataError, match="not in the ground truth"):
+    with (
+        Detector(WhiteSquareRunner()) as detector,
+        pytest.raises(DataError, match="not in the ground truth"),
+    ):
         evaluate_detector(detector, "x", load_ground_truth(root), {"0--A/unknown": root})
 
 
@@ -194,8 +228,10 @@ def test_no_images_and_damaged_images(root: Path, opened: dict[str, WhiteSquareR
 
 def test_importing_costs_neither_torch_nor_scipy_nor_matplotlib() -> None:
     code = (
-        "import sys, edgeface.evaluation, edgeface.images.annotations;"
-        "print([name for name in ('torch', 'scipy', 'matplotlib', 'rich', 'onnxruntime') if name in sys.modules])"
+        "import sys, edgeface.evaluation, edgeface.images.annotations;print([name for name in"
+        " ('torch', 'scipy', 'matplotlib', 'rich', 'onnxruntime') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

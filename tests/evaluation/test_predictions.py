@@ -1,4 +1,5 @@
-"""Predictions in the folder layout of the official tool: every digit comes back, every breach is one line."""
+"""Predictions in the folder layout of the official tool: every digit comes back, every breach is
+one line."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def test_every_digit_comes_back_by_falling_score(tmp_path: Path) -> None:
 
 def test_the_layout_is_the_official_one(tmp_path: Path) -> None:
     save_predictions(tmp_path, {"0--A/x": np.array([[1, 2, 3.5, 4, 0.25], [5, 6, 7, 8, 0.75]])})
-    assert (tmp_path / "0--A" / "x.txt").read_text() == "0--A/x.jpg\n2\n5.0 6.0 7.0 8.0 0.75\n1.0 2.0 3.5 4.0 0.25\n"
+    assert (
+        tmp_path / "0--A" / "x.txt"
+    ).read_text() == "0--A/x.jpg\n2\n5.0 6.0 7.0 8.0 0.75\n1.0 2.0 3.5 4.0 0.25\n"
 
 
 def test_files_of_other_tools_are_read(tmp_path: Path) -> None:
@@ -78,7 +81,11 @@ def test_broken_files_are_refused(tmp_path: Path, text: str, message: str) -> No
     (tmp_path / "a" / "x.txt").write_text(text)
     with pytest.raises(DataError) as caught:
         load_predictions(tmp_path)
-    assert "x.txt" in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        "x.txt" in str(caught.value)
+        and message in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 def test_missing_and_undecodable(tmp_path: Path) -> None:

@@ -20,13 +20,17 @@ PROTOCOL = EvaluationProtocol("640", "padded to multiples of 32", 0.02, 0.45, "t
 def result() -> WiderResult:
     """One face of 50 px that only counts as hard, found behind a false positive."""
     none, one = np.array([False]), np.array([True])
-    faces = ImageFaces(np.array([[100.0, 100, 40, 50]]), {"easy": none, "medium": none, "hard": one})
+    faces = ImageFaces(
+        np.array([[100.0, 100, 40, 50]]), {"easy": none, "medium": none, "hard": one}
+    )
     rows = np.array([[500, 500, 40, 50, 0.9], [100, 100, 40, 50, 0.5]])
     return evaluate({"e/a": rows}, GroundTruth({"e/a": faces}))
 
 
 def test_json_has_the_promised_keys(result: WiderResult) -> None:
-    data = json.loads(json.dumps(Report.of("edgeface-n", PROTOCOL, result).to_json(), allow_nan=False))
+    data = json.loads(
+        json.dumps(Report.of("edgeface-n", PROTOCOL, result).to_json(), allow_nan=False)
+    )
     assert data == {
         "model": "edgeface-n",
         "scale": "640",
@@ -64,7 +68,15 @@ def test_the_figure_states_protocol_and_figures(result: WiderResult) -> None:
 
     figure = draw_curves(Report.of("edgeface-n", PROTOCOL, result), result)
     title = figure.get_suptitle()
-    for part in ("edgeface-n", "1 images", "long side 640", "score >= 0.02", "NMS IoU 0.45", "torch 2", EVALUATOR):
+    for part in (
+        "edgeface-n",
+        "1 images",
+        "long side 640",
+        "score >= 0.02",
+        "NMS IoU 0.45",
+        "torch 2",
+        EVALUATOR,
+    ):
         assert part in title
     labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
     assert labels == [["hard: AP 0.500 (1 faces)"], ["32-96: AP 0.500 (1 faces)"]]
@@ -91,12 +103,19 @@ def test_curves_without_any_face(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from edgeface.evaluation.plots import plot_curves
 
-    empty = evaluate({}, GroundTruth({"e/a": ImageFaces(np.zeros((0, 4)), dict.fromkeys(SETTINGS, np.zeros(0, bool)))}))
+    empty = evaluate(
+        {},
+        GroundTruth(
+            {"e/a": ImageFaces(np.zeros((0, 4)), dict.fromkeys(SETTINGS, np.zeros(0, bool)))}
+        ),
+    )
     plot_curves(tmp_path / "a.png", Report.of("edgeface-n", PROTOCOL, empty), empty)
     assert (tmp_path / "a.png").exists()
 
 
-def test_without_matplotlib_one_line_says_what_to_install(result: WiderResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_one_line_says_what_to_install(
+    result: WiderResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgeface.evaluation.plots import draw_curves
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -104,7 +123,9 @@ def test_without_matplotlib_one_line_says_what_to_install(result: WiderResult, m
         draw_curves(Report.of("edgeface-n", PROTOCOL, result), result)
 
 
-def test_without_scipy_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scipy_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgeface.evaluation.wider import load_ground_truth
 
     monkeypatch.setitem(sys.modules, "scipy.io", None)

@@ -51,7 +51,9 @@ def test_the_golden_predictions_over_all_val_images(shared: Path) -> None:
     keys = {key.split("/")[1]: key for key in faces.images}
     assert len(keys) == 3226
     parts = np.split(golden["xywhs"].astype(float), np.cumsum(golden["counts"])[:-1])
-    result = evaluate({keys[name]: part for name, part in zip(golden["names"], parts, strict=True)}, faces)
+    result = evaluate(
+        {keys[name]: part for name, part in zip(golden["names"], parts, strict=True)}, faces
+    )
     assert result.images == 3226
     assert [result.faces[s] for s in SETTINGS] == [7211, 13319, 31958]
     assert sum(result.faces[name] for name in HEIGHT_BINS_PX) == 31958
@@ -59,7 +61,8 @@ def test_the_golden_predictions_over_all_val_images(shared: Path) -> None:
         assert getattr(result, setting) == pytest.approx(expected[setting], abs=1e-12)
 
 
-# The protocol as specs and the original script tell it: one loop a step, nothing shared with the code under test.
+# The protocol as specs and the original script tell it: one loop a step, nothing shared with the
+# code under test.
 
 
 def literal_iou(p: list[float], g: list[float]) -> float:
@@ -70,7 +73,9 @@ def literal_iou(p: list[float], g: list[float]) -> float:
     return iw * ih / ((p[2] + 1) * (p[3] + 1) + (g[2] + 1) * (g[3] + 1) - iw * ih)
 
 
-def literal_ap(images: dict[str, tuple[list[list[float]], set[int]]], predictions: dict[str, list[list[float]]]) -> Any:
+def literal_ap(
+    images: dict[str, tuple[list[list[float]], set[int]]], predictions: dict[str, list[list[float]]]
+) -> Any:
     scores = [row[4] for rows in predictions.values() for row in rows]
     low, high = min([1.0, *scores]), max([0.0, *scores])
     kept, true, total = [0] * 1000, [0] * 1000, 0
@@ -93,7 +98,11 @@ def literal_ap(images: dict[str, tuple[list[list[float]], set[int]]], prediction
             recall_after.append(len(recalled))
         for k in range(1000):
             threshold = 1 - (k + 1) / 1000
-            reached = [i for i, row in enumerate(rows) if high == low or (row[4] - low) / (high - low) >= threshold]
+            reached = [
+                i
+                for i, row in enumerate(rows)
+                if high == low or (row[4] - low) / (high - low) >= threshold
+            ]
             if reached:
                 kept[k] += proposal[: reached[-1] + 1].count(1)
                 true[k] += recall_after[reached[-1]]
@@ -113,7 +122,9 @@ SCORES = st.integers(0, 20).map(lambda score: score / 20) | st.floats(0, 1)
 
 
 @st.composite
-def data_sets(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, list[list[float]]], dict[str, float]]:
+def data_sets(
+    draw: st.DrawFn,
+) -> tuple[dict[str, Any], dict[str, list[list[float]]], dict[str, float]]:
     """Crowded images, so that duplicates, ties and overlaps with ignored faces are the rule."""
     images: dict[str, Any] = {}
     predictions: dict[str, list[list[float]]] = {}
@@ -146,8 +157,15 @@ def test_equal_to_the_literal_protocol(
     assert result.images == len(images)
     for setting in SETTINGS:
         literal = {key: (boxes, set(counts[setting])) for key, (boxes, counts) in images.items()}
-        assert getattr(result, setting) == pytest.approx(literal_ap(literal, predictions), abs=1e-12)
-    for name, (low, high) in {"0-16": (0, 16), "16-32": (16, 32), "32-96": (32, 96), "96+": (96, 1e9)}.items():
+        assert getattr(result, setting) == pytest.approx(
+            literal_ap(literal, predictions), abs=1e-12
+        )
+    for name, (low, high) in {
+        "0-16": (0, 16),
+        "16-32": (16, 32),
+        "32-96": (32, 96),
+        "96+": (96, 1e9),
+    }.items():
         literal = {
             key: (boxes, {n for n in counts["hard"] if low <= boxes[n][3] * scales[key] < high})
             for key, (boxes, counts) in images.items()
@@ -165,17 +183,22 @@ def test_perfect_predictions() -> None:
 
 def test_a_second_box_on_a_face_is_a_false_positive() -> None:
     faces = ground_truth([FACE, OTHER])
-    assert hard(faces, [*FACE, 0.9], [*FACE, 0.8], [*OTHER, 0.1]) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert hard(faces, [*FACE, 0.9], [*FACE, 0.8], [*OTHER, 0.1]) == pytest.approx(
+        0.5 + 0.5 * 2 / 3
+    )
 
 
 def test_a_box_on_a_face_outside_the_setting_is_ignored_however_often() -> None:
     faces = ground_truth([FACE, OTHER], [True, False])
     assert hard(faces, [*OTHER, 0.9], [*OTHER, 0.8], [*FACE, 0.7]) == 1.0
-    assert hard(faces, [*FAR, 0.9], [*OTHER, 0.8], [*FACE, 0.7]) == 0.5, "one beside every face still counts"
+    assert hard(faces, [*FAR, 0.9], [*OTHER, 0.8], [*FACE, 0.7]) == 0.5, (
+        "one beside every face still counts"
+    )
 
 
 def test_the_best_face_decides_even_if_it_is_outside_the_setting() -> None:
-    """The box overlaps both enough; the ignored face overlaps more, and no second-best face is tried."""
+    """The box overlaps both enough; the ignored face overlaps more, and no second-best face is
+    tried."""
     faces = ground_truth([[100, 100, 40, 40], [106, 100, 40, 40]], [True, False])
     assert hard(faces, [105, 100, 40, 40, 0.9]) == 0.0
     assert hard(faces, [101, 100, 40, 40, 0.9]) == 1.0
@@ -199,7 +222,10 @@ def test_missed_faces_lower_the_recall_also_in_images_without_predictions() -> N
 def test_predictions_on_an_image_without_faces_do_not_count() -> None:
     """As in the original: such an image is skipped."""
     faces = GroundTruth({**ground_truth([FACE]).images, **ground_truth([], key="e/none").images})
-    assert evaluate({"e/a": np.array([[*FACE, 0.5]]), "e/none": np.array([[*FAR, 0.9]])}, faces).hard == 1.0
+    assert (
+        evaluate({"e/a": np.array([[*FACE, 0.5]]), "e/none": np.array([[*FAR, 0.9]])}, faces).hard
+        == 1.0
+    )
 
 
 def test_no_prediction_at_all_is_zero_and_no_face_is_none() -> None:
@@ -229,9 +255,17 @@ def test_scores_closer_than_a_thousandth_of_the_range_may_tie() -> None:
 
 def test_height_bins_follow_the_scale() -> None:
     faces = ground_truth([FACE])  # 50 px
-    for scale, name in [(0.3, "0-16"), (0.32, "16-32"), (0.64, "32-96"), (1.91, "32-96"), (1.92, "96+")]:
+    for scale, name in [
+        (0.3, "0-16"),
+        (0.32, "16-32"),
+        (0.64, "32-96"),
+        (1.91, "32-96"),
+        (1.92, "96+"),
+    ]:
         result = evaluate({"e/a": np.array([[*FACE, 0.9]])}, faces, {"e/a": scale})
-        assert result.by_height == {other: 1.0 if other == name else None for other in HEIGHT_BINS_PX}
+        assert result.by_height == {
+            other: 1.0 if other == name else None for other in HEIGHT_BINS_PX
+        }
 
 
 def test_detections_measure_from_edge_to_edge() -> None:
@@ -248,11 +282,14 @@ def test_detections_measure_from_edge_to_edge() -> None:
 
 
 def test_average_precision_of_a_known_curve() -> None:
-    assert average_precision(np.array([1, 0.5, 0.6]), np.array([0.25, 0.5, 0.75])) == pytest.approx(0.25 + 0.5 * 0.6)
+    assert average_precision(np.array([1, 0.5, 0.6]), np.array([0.25, 0.5, 0.75])) == pytest.approx(
+        0.25 + 0.5 * 0.6
+    )
 
 
 @pytest.mark.parametrize(
-    "rows", [np.zeros((2, 4)), np.zeros(5), np.full((1, 5), np.nan), np.array([[0, 0, 1, 1, np.inf]])]
+    "rows",
+    [np.zeros((2, 4)), np.zeros(5), np.full((1, 5), np.nan), np.array([[0, 0, 1, 1, np.inf]])],
 )
 def test_malformed_predictions_are_refused(rows: Any) -> None:
     with pytest.raises(DataError, match=r"predictions of e/a: .*; accepted: finite \[n, 5\]"):
@@ -260,14 +297,21 @@ def test_malformed_predictions_are_refused(rows: Any) -> None:
 
 
 def test_unknown_images_are_refused() -> None:
-    with pytest.raises(DataError, match=r"image e/b \(1 such\) is not in the ground truth; accepted: like e/a"):
+    with pytest.raises(
+        DataError, match=r"image e/b \(1 such\) is not in the ground truth; accepted: like e/a"
+    ):
         evaluate({"e/b": np.zeros((0, 5))}, ground_truth([FACE]))
     with pytest.raises(DataError, match="is not in the ground truth"):
         ground_truth([FACE]).restrict(["e/c.jpg"])
 
 
 def test_keys_and_restriction() -> None:
-    assert [image_key(name) for name in ("e/a.jpg", "e/a.WEBP", "e/a", "e/a.b.png")] == ["e/a", "e/a", "e/a", "e/a.b"]
+    assert [image_key(name) for name in ("e/a.jpg", "e/a.WEBP", "e/a", "e/a.b.png")] == [
+        "e/a",
+        "e/a",
+        "e/a",
+        "e/a.b",
+    ]
     one = ground_truth([FACE]).images["e/a"]
     faces = GroundTruth({"e/a": one, "e/b": one, "e/c": one})
     assert list(faces.restrict(["e/c.jpg", "e/a"]).images) == ["e/a", "e/c"]
@@ -292,7 +336,9 @@ def test_mat_files_are_read(tmp_path: Path, write_mat: WriteMat) -> None:
         for setting in SETTINGS:
             assert np.flatnonzero(faces.images[key].counts[setting]).tolist() == counts[setting]
     direct = load_ground_truth(tmp_path / "eval_tools" / "ground_truth")
-    assert list(direct.images) == list(faces.images), "the folder of the .mat files itself is accepted too"
+    assert list(direct.images) == list(faces.images), (
+        "the folder of the .mat files itself is accepted too"
+    )
 
 
 @pytest.mark.parametrize("name", ["wider_face_val.mat", "wider_medium_val.mat"])

@@ -1,4 +1,5 @@
-"""Open mutated .xml files of a Bundle: ``python mutate_openvino.py BUNDLE COUNT`` counts what was refused and what ran.
+"""Open mutated .xml files of a Bundle: ``python mutate_openvino.py BUNDLE COUNT`` counts what was
+refused and what ran.
 
 In a process of its own, since what it looks for is a crash or a hang of OpenVINO.
 """
@@ -18,7 +19,17 @@ from edgeface.bundle import Bundle
 from edgeface.errors import EdgefaceError
 from edgeface.runners.openvino import OpenVinoRunner
 
-NUMBERS = ("0", "1", "-1", "99999999999", "4294967296", "18446744073709551615", "2147483648", "", "3")
+NUMBERS = (
+    "0",
+    "1",
+    "-1",
+    "99999999999",
+    "4294967296",
+    "18446744073709551615",
+    "2147483648",
+    "",
+    "3",
+)
 
 
 class Mutated:
@@ -44,10 +55,18 @@ def mutate(xml: bytes, rng: random.Random) -> bytes:
     if kind < 0.7:
         for _ in range(rng.randint(1, 3)):
             number = rng.choice(list(re.finditer(r"\d+", text)))
-            text = text[: number.start()] + rng.choice((*NUMBERS, str(rng.randrange(200)))) + text[number.end() :]
+            text = (
+                text[: number.start()]
+                + rng.choice((*NUMBERS, str(rng.randrange(200))))
+                + text[number.end() :]
+            )
     elif kind < 0.9:
         end = rng.choice(list(re.finditer(r'(from|to)-(layer|port)="(\d+)"', text)))
-        text = text[: end.start(3)] + str(rng.randrange(135 if end[2] == "layer" else 4)) + text[end.end(3) :]
+        text = (
+            text[: end.start(3)]
+            + str(rng.randrange(135 if end[2] == "layer" else 4))
+            + text[end.end(3) :]
+        )
     else:
         start = rng.randrange(len(text))
         stop = min(len(text), start + rng.randrange(400))

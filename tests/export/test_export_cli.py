@@ -46,19 +46,31 @@ def fails(cli: CommandInto, *arguments: str | Path) -> str:
 
 
 class TestMistakes:
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (("--target", "coreml"), r"unknown target 'coreml' (known: onnx, tflite"),
-        (("--target", "onnx", "--precision", "fp8"), "unknown precision 'fp8' (known: fp32, fp16, int8)"),
-        (("--target", "tflite", "--precision", "int8"), "int8 files are made from float ones and photos: "),
-        (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
-        (("--target", "onnx", "--size", "0x0"), "width and height must be multiples of 32"),
-        (("--target", "onnx", "--size", "big"), "is not WIDTHxHEIGHT, for example 640x480"),
-        (("--target", "tflite", "--dynamic"), "--dynamic: a tflite file has one fixed size"),
-        (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
-        (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
-        (("--target", "onnx", "--seed", "-1"), "--seed -1: a seed is a whole number from 0"),
-        (("--target", "onnx", "--weights", "a", "--seed", "1"), "--weights and --seed exclude each other"),
-    ])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--target", "coreml"), r"unknown target 'coreml' (known: onnx, tflite"),
+            (
+                ("--target", "onnx", "--precision", "fp8"),
+                "unknown precision 'fp8' (known: fp32, fp16, int8)",
+            ),
+            (
+                ("--target", "tflite", "--precision", "int8"),
+                "int8 files are made from float ones and photos: ",
+            ),
+            (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
+            (("--target", "onnx", "--size", "0x0"), "width and height must be multiples of 32"),
+            (("--target", "onnx", "--size", "big"), "is not WIDTHxHEIGHT, for example 640x480"),
+            (("--target", "tflite", "--dynamic"), "--dynamic: a tflite file has one fixed size"),
+            (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
+            (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
+            (("--target", "onnx", "--seed", "-1"), "--seed -1: a seed is a whole number from 0"),
+            (
+                ("--target", "onnx", "--weights", "a", "--seed", "1"),
+                "--weights and --seed exclude each other",
+            ),
+        ],
+    )
     def test_options(self, cli: CommandInto, arguments: tuple[str, ...], message: str) -> None:
         assert message in fails(cli, *arguments)
 
@@ -67,10 +79,14 @@ class TestMistakes:
         assert f"cannot read weights {path}" in fails(cli, "--target", "onnx", "--weights", path)
 
     @pytest.mark.parametrize("kept", [0, 7, 5000, -1])
-    def test_truncated_weights(self, cli: CommandInto, weights: Path, tmp_path: Path, kept: int) -> None:
+    def test_truncated_weights(
+        self, cli: CommandInto, weights: Path, tmp_path: Path, kept: int
+    ) -> None:
         path = tmp_path / "cut.safetensors"
         path.write_bytes(weights.read_bytes()[:kept])
-        assert f"{path} is not a whole safetensors file" in fails(cli, "--target", "onnx", "--weights", path)
+        assert f"{path} is not a whole safetensors file" in fails(
+            cli, "--target", "onnx", "--weights", path
+        )
 
     def test_foreign_weights(self, cli: CommandInto, weights: Path) -> None:
         line = fails(cli, "--target", "onnx", "--weights", weights, "--model", "scrfd-0.5g")
@@ -90,7 +106,9 @@ class TestMistakes:
         assert "is not a folder" in fails(cli, "--target", "onnx", *SMALL)
         assert cli.out.read_text() == "mine"
 
-    @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
+    @pytest.mark.skipif(
+        not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write"
+    )
     def test_output_without_permission(self, cli: CommandInto) -> None:
         cli.out = Path("/proc/self/dist")
         line = fails(cli, "--target", "onnx", *SMALL)
@@ -109,11 +127,21 @@ class TestMistakes:
         monkeypatch.setattr(Path, "write_bytes", full)
         assert "No space left on device" in fails(cli, "--target", "onnx", *SMALL)
 
-    @pytest.mark.parametrize(("target", "package", "name"), [
-        ("onnx", "torch", "torch"), ("onnx", "onnxsim", "onnxsim"), ("tflite", "litert_torch", "litert-torch"),
-    ])
+    @pytest.mark.parametrize(
+        ("target", "package", "name"),
+        [
+            ("onnx", "torch", "torch"),
+            ("onnx", "onnxsim", "onnxsim"),
+            ("tflite", "litert_torch", "litert-torch"),
+        ],
+    )
     def test_missing_extra(
-        self, cli: CommandInto, monkeypatch: pytest.MonkeyPatch, target: str, package: str, name: str
+        self,
+        cli: CommandInto,
+        monkeypatch: pytest.MonkeyPatch,
+        target: str,
+        package: str,
+        name: str,
     ) -> None:
         monkeypatch.setitem(sys.modules, package, None)
         line = fails(cli, "--target", target, *SMALL)
@@ -162,8 +190,15 @@ class TestResult:
         assert code == 0 and "random" not in err, err
         manifest = Bundle.open(cli.out / "extd-ssd-32-relu-onnx-fp32-64x64").manifest
         assert (manifest.model, manifest.architecture) == ("extd-ssd-32-relu", network.architecture)
-        line = fails(CommandInto(cli.command, "export", tmp_path / "no"), "--target", "onnx", "--model",
-                     tmp_path / "mine.safetensors", "--seed", "1")
+        line = fails(
+            CommandInto(cli.command, "export", tmp_path / "no"),
+            "--target",
+            "onnx",
+            "--model",
+            tmp_path / "mine.safetensors",
+            "--seed",
+            "1",
+        )
         assert "--weights and --seed exclude each other" in line
 
     def test_random_weights_say_so(self, cli: CommandInto) -> None:
@@ -177,22 +212,36 @@ class TestResult:
     def test_converters_are_silent_unless_verbose(self, cli: CommandInto) -> None:
         code, out, err = cli("--target", "onnx", *SMALL, "--format", "json")
         assert code == 0
-        assert all(line.endswith(" ...") or line.startswith("note: ") for line in err.splitlines()), err
+        assert all(
+            line.endswith(" ...") or line.startswith("note: ") for line in err.splitlines()
+        ), err
         assert out.startswith("{")
 
 
 def test_help_teaches(cli: CommandInto) -> None:
     code, out, _ = cli("--help")
     assert code == 0
-    for word in (*export_targets(), *PRECISIONS, "--dynamic", "--weights", "--seed", "Examples:", "manifest.json"):
+    for word in (
+        *export_targets(),
+        *PRECISIONS,
+        "--dynamic",
+        "--weights",
+        "--seed",
+        "Examples:",
+        "manifest.json",
+    ):
         assert word in out
 
 
 def test_help_needs_no_torch_and_no_converter() -> None:
-    code = ("import runpy, sys\n"
-            "sys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxsim', 'litert_torch', 'safetensors'])\n"
-            "sys.argv = ['edgeface', 'export', '--help']; runpy.run_module('edgeface', run_name='__main__')")
-    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    code = (
+        "import runpy, sys\nsys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxsim',"
+        " 'litert_torch', 'safetensors'])\nsys.argv = ['edgeface', 'export', '--help'];"
+        " runpy.run_module('edgeface', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert "--target" in result.stdout
 

@@ -19,21 +19,48 @@ from export import Source
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("target", "precision"), [
-    pytest.param(target, precision, marks=[pytest.mark.slow] if (target, precision) == ("tflite", "fp16") else [])
-    for target, precision in combinations("fp32", "fp16")
-])
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [
+        pytest.param(
+            target,
+            precision,
+            marks=[pytest.mark.slow] if (target, precision) == ("tflite", "fp16") else [],
+        )
+        for target, precision in combinations("fp32", "fp16")
+    ],
+)
 def test_identical_bytes(
     target: str, precision: str, exported: Callable[..., Bundle], lively: Source, tmp_path: Path
 ) -> None:
-    """tflite fp16 is made from the float32 file in milliseconds, so that one is compared in the slow suite only."""
+    """tflite fp16 is made from the float32 file in milliseconds, so that one is compared in the
+    slow suite only."""
     first = exported(target, precision)
     weights = tmp_path / "weights.safetensors"
     save_file(lively.network.state_dict(), weights)
-    command = [sys.executable, "-m", "export", "--target", target, "--precision", precision, "--size", "160x128",
-               "--weights", str(weights), "--out", str(tmp_path / "another place")]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "1234", "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "export",
+        "--target",
+        target,
+        "--precision",
+        precision,
+        "--size",
+        "160x128",
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "another place"),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONHASHSEED": "1234",
+        "OMP_NUM_THREADS": "1",
+    }
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     second = Bundle.open(tmp_path / "another place" / first.path.name)
     assert all(second.read(name) == first.read(name) for name in first.manifest.files)
-    assert replace(second.manifest, weights=first.manifest.weights) == first.manifest  # a file has a hash of its own
+    assert (
+        replace(second.manifest, weights=first.manifest.weights) == first.manifest
+    )  # a file has a hash of its own

@@ -31,10 +31,13 @@ GROUPED = Architecture(
     name="grouped",
     backbone=ConvNetSpec(widths=(8, 8, 16, 16), depths=(0, 1, 0)),
     neck=PyramidSpec("pafpn", 16),
-    head=SCRFDHeadSpec(channels=24, stack=1, norm="group", groups=8, depthwise=True, anchors=2, offset=0.0),
+    head=SCRFDHeadSpec(
+        channels=24, stack=1, norm="group", groups=8, depthwise=True, anchors=2, offset=0.0
+    ),
     input=InputNorm(mean=127.5, std=128.0),
 )
-"""All that the published networks have and ours has not, in a small network: group norm, nearest resize, mean."""
+"""All that the published networks have and ours has not, in a small network: group norm, nearest
+resize, mean."""
 
 
 @pytest.mark.parametrize("target", export_targets())
@@ -74,7 +77,9 @@ class TestTFLite:
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
     def test_operators(self, precision: str, exported: Callable[..., Bundle]) -> None:
         operators = count_operators(exported("tflite", precision).read())
-        allowed = {"CONV_2D", "ADD", "PAD", "RESIZE_BILINEAR"} | ({"DEQUANTIZE"} if precision == "fp16" else set())
+        allowed = {"CONV_2D", "ADD", "PAD", "RESIZE_BILINEAR"} | (
+            {"DEQUANTIZE"} if precision == "fp16" else set()
+        )
         assert set(operators) == allowed
         assert operators["RESIZE_BILINEAR"] == 2
 
@@ -96,13 +101,20 @@ class TestTFLite:
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
 
-        model = flatbuffer_utils.read_model_from_bytearray(bytearray(exported("tflite", "fp32").read()))
-        resizes = [op.builtinOptions for op in model.subgraphs[0].operators
-                   if isinstance(op.builtinOptions, schema.ResizeBilinearOptionsT)]
+        model = flatbuffer_utils.read_model_from_bytearray(
+            bytearray(exported("tflite", "fp32").read())
+        )
+        resizes = [
+            op.builtinOptions
+            for op in model.subgraphs[0].operators
+            if isinstance(op.builtinOptions, schema.ResizeBilinearOptionsT)
+        ]
         assert [(r.halfPixelCenters, r.alignCorners) for r in resizes] == [(True, False)] * 2
 
     def test_group_norm_and_nearest_resize_need_no_transpose(self, tmp_path: Path) -> None:
-        exported = export_model(random_source(GROUPED, 3), ExportRequest("tflite", "fp32", 96, 64), tmp_path)
+        exported = export_model(
+            random_source(GROUPED, 3), ExportRequest("tflite", "fp32", 96, 64), tmp_path
+        )
         assert not {"TRANSPOSE", "RESHAPE", "BROADCAST_TO"} & set(exported.operators)
         assert exported.operators["RESIZE_NEAREST_NEIGHBOR"] == 2
 
@@ -120,7 +132,13 @@ class TestOnnx:
         model = onnx.load_from_string(exported("onnx", "fp32").read())
         onnx.checker.check_model(model, full_check=True)
         assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
-        assert {n.op_type for n in model.graph.node} == {"Conv", "Relu", "Add", "Resize", "Constant"}
+        assert {n.op_type for n in model.graph.node} == {
+            "Conv",
+            "Relu",
+            "Add",
+            "Resize",
+            "Constant",
+        }
         assert _shapes(model.graph.input) == {"input": [1, 3, 128, 160]}
         assert list(_shapes(model.graph.output)) == list(HEADS)
         for name, shape in _shapes(model.graph.output).items():
@@ -135,7 +153,9 @@ class TestOnnx:
 
     @pytest.mark.parametrize("model", ["edgeface-n", GROUPED], ids=["edgeface-n", "grouped"])
     def test_dynamic_size(self, model: str | Architecture, tmp_path: Path) -> None:
-        exported = export_model(random_source(model, 0), ExportRequest("onnx", "fp32", 96, 64, True), tmp_path)
+        exported = export_model(
+            random_source(model, 0), ExportRequest("onnx", "fp32", 96, 64, True), tmp_path
+        )
         assert exported.bundle.path.name.endswith("-onnx-fp32-96x64-dynamic")
         assert exported.bundle.manifest.input.dynamic
         assert "noise_other_size" in exported.parity.cases
@@ -146,8 +166,11 @@ class TestOnnx:
         assert _shapes(graph.output)["cls_16"][2:] == ["height_16", "width_16"]
 
     def test_normalisation_is_folded_into_the_first_convolution(self) -> None:
-        """With a mean, the zero padding of the first convolution meant mean pixels: one Pad says so."""
-        converted = export_onnx(deployable(random_source(GROUPED, 0).network), ExportRequest("onnx", "fp32", 96, 64))
+        """With a mean, the zero padding of the first convolution meant mean pixels: one Pad says
+        so."""
+        converted = export_onnx(
+            deployable(random_source(GROUPED, 0).network), ExportRequest("onnx", "fp32", 96, 64)
+        )
         assert converted.operators["Pad"] == 1
         assert not {"Sub", "Div", "BatchNormalization"} & set(converted.operators)
 
@@ -163,7 +186,9 @@ def test_channel_sums_equal_group_norm(channels: int, groups: int) -> None:
 
 
 def _shapes(values: Any) -> dict[str, list[int | str]]:
-    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    return {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values
+    }
 
 
 def _interpreter(bundle: Bundle) -> Any:

@@ -1,4 +1,5 @@
-"""What only the ncnn exporter does: calling pnnx, and writing names, sizes and float16 weights itself."""
+"""What only the ncnn exporter does: calling pnnx, and writing names, sizes and float16 weights
+itself."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ def test_activations_are_fused(exported: Callable[..., Bundle]) -> None:
     """What is left of ReLU follows an addition."""
     model = read(exported("ncnn"))
     writers = {name: layer for layer in model.layers for name in layer.tops}
-    assert all(writers[layer.bottoms[0]].type == "BinaryOp" for layer in model.layers if layer.type == "ReLU")
+    assert all(
+        writers[layer.bottoms[0]].type == "BinaryOp"
+        for layer in model.layers
+        if layer.type == "ReLU"
+    )
     assert "BatchNorm" not in {layer.type for layer in model.layers}
 
 
@@ -63,14 +68,22 @@ def test_float16_rounds_to_nearest(exported: Callable[..., Bundle]) -> None:
 
 
 def test_group_norm_at_any_size(tmp_path: Path) -> None:
-    """It stays one layer, and the file takes other sizes than it was traced at: the parity check runs another one."""
-    done = export_model(random_source("damofd-0.5g", 0), ExportRequest("ncnn", "fp32", 96, 64, dynamic=True), tmp_path)
+    """It stays one layer, and the file takes other sizes than it was traced at: the parity check
+    runs another one."""
+    done = export_model(
+        random_source("damofd-0.5g", 0),
+        ExportRequest("ncnn", "fp32", 96, 64, dynamic=True),
+        tmp_path,
+    )
     assert done.operators["GroupNorm"] == 12 and "Reshape" not in done.operators
     assert "noise_other_size" in done.parity.cases
 
 
-def test_nothing_is_left_behind(lively: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pnnx writes where the process stands unless every output has a path; and temporary folders are removed."""
+def test_nothing_is_left_behind(
+    lively: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pnnx writes where the process stands unless every output has a path; and temporary folders
+    are removed."""
     (tmp_path / "here").mkdir()
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -94,11 +107,17 @@ def test_without_pnnx(monkeypatch: pytest.MonkeyPatch) -> None:
         pnnx_program()
 
 
-@pytest.mark.parametrize(("script", "message"), [
-    ("exit 3", r"pnnx failed on edgeface-n \(exit code 3\): run again with --verbose"),
-    ("exit 0", "pnnx failed on edgeface-n: .*No such file"),
-    ("printf 7767517 > ncnnparam; : > ncnnbin", "pnnx wrote what this edgeface cannot read: .*starts with 7767517"),
-])
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", r"pnnx failed on edgeface-n \(exit code 3\): run again with --verbose"),
+        ("exit 0", "pnnx failed on edgeface-n: .*No such file"),
+        (
+            "printf 7767517 > ncnnparam; : > ncnnbin",
+            "pnnx wrote what this edgeface cannot read: .*starts with 7767517",
+        ),
+    ],
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for pnnx is a shell script")
 def test_pnnx_that_fails(
     script: str, message: str, lively: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,15 +35,24 @@ def test_manifest_holds_the_figures(target: str, precision: str, exported: Expor
         assert set(parity[case]) == heads
         assert all(0 <= value <= parity["tolerance"] for value in parity[case].values())
     assert all(parity["max_abs"][h] == max(parity["noise"][h], parity["photo"][h]) for h in heads)
-    assert max(parity["max_abs"].values()) > 0, "equal to the last bit: was torch compared with torch?"
+    assert max(parity["max_abs"].values()) > 0, (
+        "equal to the last bit: was torch compared with torch?"
+    )
 
 
-@pytest.mark.parametrize(("target", "precision", "landmarks"), [
-    *((target, precision, False) for target, precision in combinations("fp32", "fp16")),
-    *((target, precision, True) for target, precision in combinations("fp32")),
-])
+@pytest.mark.parametrize(
+    ("target", "precision", "landmarks"),
+    [
+        *((target, precision, False) for target, precision in combinations("fp32", "fp16")),
+        *((target, precision, True) for target, precision in combinations("fp32")),
+    ],
+)
 def test_runner_equals_torch_on_other_inputs(
-    target: str, precision: str, landmarks: bool, exported: Exported, lively: Source,
+    target: str,
+    precision: str,
+    landmarks: bool,
+    exported: Exported,
+    lively: Source,
     pointed: Source,
 ) -> None:
     network = (pointed if landmarks else lively).network
@@ -57,11 +66,14 @@ def test_runner_equals_torch_on_other_inputs(
             assert list(found) == list(expected)
             assert ("kps_32" in found) == landmarks
             for head, value in found.items():
-                np.testing.assert_allclose(value, expected[head], rtol=0, atol=TOLERANCES[precision], err_msg=head)
+                np.testing.assert_allclose(
+                    value, expected[head], rtol=0, atol=TOLERANCES[precision], err_msg=head
+                )
 
 
-@pytest.mark.parametrize("name", ["edgeface-n", "damofd-0.5g", "scrfd-2.5g-bn", "damofd-0.5g-kps",
-                                  "scrfd-0.5g-kps"])
+@pytest.mark.parametrize(
+    "name", ["edgeface-n", "damofd-0.5g", "scrfd-2.5g-bn", "damofd-0.5g-kps", "scrfd-0.5g-kps"]
+)
 def test_random_weights_exercise_the_network(name: str) -> None:
     """Parity on outputs that are constant would prove little."""
     network = random_source(name, 0).network
@@ -69,7 +81,9 @@ def test_random_weights_exercise_the_network(name: str) -> None:
     assert all(value.std() > 0.05 for value in torch_heads(network, photo).values())
 
 
-def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The exporter is given other weights than the check."""
     from export.onnx import export_onnx
 
@@ -77,12 +91,18 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
         return export_onnx(deployable(random_source("edgeface-n", 1).network), request)
 
     _replace_exporter(monkeypatch, broken)
-    with pytest.raises(ExportError, match=r"onnx fp32 of edgeface-n differs from torch: cls_8 .* > 0\.0001"):
-        export_model(random_source("edgeface-n", 0), ExportRequest("onnx", "fp32", 64, 64), tmp_path)
+    with pytest.raises(
+        ExportError, match=r"onnx fp32 of edgeface-n differs from torch: cls_8 .* > 0\.0001"
+    ):
+        export_model(
+            random_source("edgeface-n", 0), ExportRequest("onnx", "fp32", 64, 64), tmp_path
+        )
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_export_leaves_the_previous_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, request = random_source("edgeface-n", 0), ExportRequest("onnx", "fp32", 64, 64)
     before = export_model(source, request, tmp_path).bundle
 
@@ -90,7 +110,9 @@ def test_a_failed_export_leaves_the_previous_one(tmp_path: Path, monkeypatch: py
         raise RuntimeError("no kernel\nfor this")
 
     _replace_exporter(monkeypatch, broken)
-    with pytest.raises(ExportError, match=r"^converting edgeface-n to onnx failed: no kernel for this \(run again"):
+    with pytest.raises(
+        ExportError, match=r"^converting edgeface-n to onnx failed: no kernel for this \(run again"
+    ):
         export_model(source, request, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [before.path.name]
     assert Bundle.open(before.path).manifest == before.manifest
@@ -99,8 +121,12 @@ def test_a_failed_export_leaves_the_previous_one(tmp_path: Path, monkeypatch: py
 def test_rounded_weights_are_held_to_the_float32_bound() -> None:
     good = {"noise": {"cls_8": 1e-5}}
     assert not Parity(TOLERANCE_FP16, {"noise": {"cls_8": 0.04}}, good).failures
-    assert Parity(TOLERANCE_FP16, {"noise": {"cls_8": 0.06}}, good).failures == ["cls_8 0.06 > 0.05"]
-    assert Parity(TOLERANCE_FP16, good, {"noise": {"cls_8": 1e-3}}).failures == ["cls_8 0.001 > 0.0001"]
+    assert Parity(TOLERANCE_FP16, {"noise": {"cls_8": 0.06}}, good).failures == [
+        "cls_8 0.06 > 0.05"
+    ]
+    assert Parity(TOLERANCE_FP16, good, {"noise": {"cls_8": 1e-3}}).failures == [
+        "cls_8 0.001 > 0.0001"
+    ]
 
 
 def test_nan_is_a_difference() -> None:
@@ -124,7 +150,9 @@ def test_photo_is_a_photo() -> None:
 @pytest.mark.parametrize(("target", "precision"), combinations("fp32", "fp16"))
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_full_matrix(name: str, target: str, precision: str, tmp_path: Path) -> None:
-    exported = export_model(random_source(name, 0), ExportRequest(target, precision, 160, 128), tmp_path)
+    exported = export_model(
+        random_source(name, 0), ExportRequest(target, precision, 160, 128), tmp_path
+    )
     assert not exported.parity.failures
     assert "TRANSPOSE" not in exported.operators
 
@@ -132,4 +160,6 @@ def test_full_matrix(name: str, target: str, precision: str, tmp_path: Path) -> 
 def _replace_exporter(monkeypatch: pytest.MonkeyPatch, exporter: Callable[..., Any]) -> None:
     row = BACKENDS["onnx"]
     monkeypatch.setattr("export.onnx.export_onnx", exporter)
-    monkeypatch.setitem(BACKENDS, "onnx", dataclasses.replace(row, exporter="export.onnx:export_onnx"))
+    monkeypatch.setitem(
+        BACKENDS, "onnx", dataclasses.replace(row, exporter="export.onnx:export_onnx")
+    )

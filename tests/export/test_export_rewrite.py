@@ -30,7 +30,9 @@ def network(name: str) -> FaceNet:
     net = deployable(random_source(name, 1).network)
     slopes = torch.linspace(-0.5, 1.5, max(1, sum(isinstance(m, nn.PReLU) for m in net.modules())))
     with torch.no_grad():
-        for module, slope in zip((m for m in net.modules() if isinstance(m, nn.PReLU)), slopes, strict=False):
+        for module, slope in zip(
+            (m for m in net.modules() if isinstance(m, nn.PReLU)), slopes, strict=False
+        ):
             module.weight.fill_(slope)
     return net
 
@@ -38,7 +40,10 @@ def network(name: str) -> FaceNet:
 def differences(one: FaceNet, other: FaceNet) -> list[float]:
     image = torch.rand((1, 3, *SIZE), generator=torch.Generator().manual_seed(0)) * 255
     with torch.inference_mode():
-        return [float((a - b).abs().max() / b.abs().max()) for a, b in zip(one(image), other(image), strict=True)]
+        return [
+            float((a - b).abs().max() / b.abs().max())
+            for a, b in zip(one(image), other(image), strict=True)
+        ]
 
 
 def kinds(net: nn.Module) -> set[type[nn.Module]]:

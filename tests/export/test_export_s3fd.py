@@ -1,4 +1,5 @@
-"""EXTD, EResFD and ASFD through every exporter: six levels, sizes that do not halve, shared weights."""
+"""EXTD, EResFD and ASFD through every exporter: six levels, sizes that do not halve, shared
+weights."""
 
 from __future__ import annotations
 
@@ -28,8 +29,15 @@ Export = Callable[[str, str], Bundle]
 NAMES = ("asfd-d0", "eresfd-16", "extd-fpn-32-prelu")
 SIZE = (160, 128)
 """at strides 64 and 128: 3x2 and 2x1 cells"""
-PAIRS = [pytest.param(name, target, marks=[] if target == "onnx" and name != "extd-fpn-32-prelu" else pytest.mark.slow)
-         for target in export_targets() for name in NAMES]
+PAIRS = [
+    pytest.param(
+        name,
+        target,
+        marks=[] if target == "onnx" and name != "extd-fpn-32-prelu" else pytest.mark.slow,
+    )
+    for target in export_targets()
+    for name in NAMES
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,31 +46,40 @@ def sources() -> dict[str, Source]:
 
 
 @pytest.fixture(scope="module")
-def export(sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
+def export(
+    sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Export]:
     made: dict[tuple[str, str], Bundle] = {}
 
     def make(name: str, target: str) -> Bundle:
         if (name, target) not in made:
             out = tmp_path_factory.mktemp("dist")
-            made[name, target] = export_model(sources[name], ExportRequest(target, "fp32", *SIZE), out).bundle
+            made[name, target] = export_model(
+                sources[name], ExportRequest(target, "fp32", *SIZE), out
+            ).bundle
         return made[name, target]
 
     yield make
 
 
 @pytest.mark.parametrize(("name", "target"), PAIRS)
-def test_parity_and_manifest(name: str, target: str, export: Export, sources: dict[str, Source]) -> None:
+def test_parity_and_manifest(
+    name: str, target: str, export: Export, sources: dict[str, Source]
+) -> None:
     manifest = export(name, target).manifest
     layout = manifest.head_layout
     assert layout.strides == (4, 8, 16, 32, 64, 128) and layout.coding == "ssd"
     assert layout.prior == sources[name].network.architecture.head.prior
-    assert manifest.parity is not None and set(manifest.parity["max_abs"]) == set(layout.output_names)
+    assert manifest.parity is not None and set(manifest.parity["max_abs"]) == set(
+        layout.output_names
+    )
     assert 0 < max(manifest.parity["max_abs"].values()) <= TOLERANCE == manifest.parity["tolerance"]
 
 
 @pytest.mark.parametrize(("name", "target"), PAIRS)
-def test_detections_are_those_of_torch(name: str, target: str, export: Export, sources: dict[str, Source],
-                                       astronaut: Photo) -> None:
+def test_detections_are_those_of_torch(
+    name: str, target: str, export: Export, sources: dict[str, Source], astronaut: Photo
+) -> None:
     """Random weights find faces everywhere: the best 200 boxes are compared."""
     with open_runner(export(name, target)) as runner:
         found = _detect(runner, astronaut)
@@ -71,14 +88,21 @@ def test_detections_are_those_of_torch(name: str, target: str, export: Export, s
     expected = _detect(torch_runner, astronaut)
     assert len(found[0]) == len(expected[0]) > 50
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-4)
-    distance = np.abs(found[0][:, None] - expected[0][None]).max(2).min(1)  # scores that tie may change places
+    distance = (
+        np.abs(found[0][:, None] - expected[0][None]).max(2).min(1)
+    )  # scores that tie may change places
     assert np.quantile(distance, 0.98) < 0.05
 
 
-@pytest.mark.parametrize("target", [pytest.param(t, marks=[] if t == "onnx" else pytest.mark.slow)
-                                    for t in export_targets()])
-def test_iterated_weights_are_stored_once_where_the_format_allows_it(target: str, export: Export) -> None:
-    """EXTD-32 has 63 k parameters, 236 kB; a copy for each use makes 1.0 MB, and its graph takes up to 300 kB."""
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(t, marks=[] if t == "onnx" else pytest.mark.slow) for t in export_targets()],
+)
+def test_iterated_weights_are_stored_once_where_the_format_allows_it(
+    target: str, export: Export
+) -> None:
+    """EXTD-32 has 63 k parameters, 236 kB; a copy for each use makes 1.0 MB, and its graph takes up
+    to 300 kB."""
     size = export("extd-fpn-32-prelu", target).size_bytes
     assert size > 1_000_000 if target == "ncnn" else size < 600_000
 
@@ -91,7 +115,9 @@ def _detect(runner: object, photo: Photo) -> tuple[NDArray[np.float32], NDArray[
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_a_file_of_any_size(name: str, sources: dict[str, Source], tmp_path: Path) -> None:
-    bundle = export_model(sources[name], ExportRequest("onnx", "fp32", *SIZE, dynamic=True), tmp_path).bundle
+    bundle = export_model(
+        sources[name], ExportRequest("onnx", "fp32", *SIZE, dynamic=True), tmp_path
+    ).bundle
     batch = np.random.default_rng(1).integers(0, 256, (1, 96, 352, 3), dtype=np.uint8)
     expected = torch_heads(sources[name].network, batch)
     with open_runner(bundle) as runner:

@@ -40,8 +40,14 @@ def write(folder: Path, text: str, name: str = "faces.txt") -> Path:
 
 def test_wider_format(tmp_path: Path) -> None:
     images = read_annotations(write(tmp_path, WIDER))
-    assert [image.path for image in images] == ["0--Parade/a.jpg", "1--Shake/none.jpg", "1--Shake/b.jpg"]
-    np.testing.assert_array_equal(images[0].boxes, np.array([[10, 20, 40, 60], [50.5, 60, 55.5, 66]], np.float32))
+    assert [image.path for image in images] == [
+        "0--Parade/a.jpg",
+        "1--Shake/none.jpg",
+        "1--Shake/b.jpg",
+    ]
+    np.testing.assert_array_equal(
+        images[0].boxes, np.array([[10, 20, 40, 60], [50.5, 60, 55.5, 66]], np.float32)
+    )
     assert images[0].boxes.dtype == np.float32
     assert images[0].invalid.tolist() == [False, True]
     assert images[1].boxes.shape == (0, 4) and images[1].invalid.shape == (0,)
@@ -52,12 +58,21 @@ def test_wider_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [("\n", "\r\n"), ("0 0 0 0 0 0 0 0 0 0 \n", ""), ("1--Shake", "\n1--Shake"), ("0--P", "\ufeff0--P")]
+    "change",
+    [
+        ("\n", "\r\n"),
+        ("0 0 0 0 0 0 0 0 0 0 \n", ""),
+        ("1--Shake", "\n1--Shake"),
+        ("0--P", "\ufeff0--P"),
+    ],
 )
 def test_wider_variants_read_the_same(tmp_path: Path, change: tuple[str, str]) -> None:
-    """Windows line ends; no all-zero line after count 0, as some tools write it; blank lines; a byte order mark."""
+    """Windows line ends; no all-zero line after count 0, as some tools write it; blank lines; a
+    byte order mark."""
     assert change[0] in WIDER
-    plain, changed = (read_annotations(write(tmp_path, text)) for text in (WIDER, WIDER.replace(*change)))
+    plain, changed = (
+        read_annotations(write(tmp_path, text)) for text in (WIDER, WIDER.replace(*change))
+    )
     assert [image.path for image in plain] == [image.path for image in changed]
     assert [image.boxes.tolist() for image in plain] == [image.boxes.tolist() for image in changed]
 
@@ -72,7 +87,10 @@ def test_wider_faces_of_no_positive_size_are_invalid(tmp_path: Path) -> None:
 
 
 def test_plain_format(tmp_path: Path) -> None:
-    text = 'image,x1,y1,x2,y2\nd/a.jpg,1,2,3.5,4\nempty.png,,,,\nalone.png\nd/a.jpg,5,6,7,8\n"a, b.jpg",1,1,2,2\n'
+    text = (
+        'image,x1,y1,x2,y2\nd/a.jpg,1,2,3.5,4\nempty.png,,,,\nalone.png\nd/a.jpg,5,6,7,8\n"a,'
+        ' b.jpg",1,1,2,2\n'
+    )
     images = read_annotations(write(tmp_path, text, "faces.csv"))
     assert [image.path for image in images] == ["d/a.jpg", "empty.png", "alone.png", "a, b.jpg"]
     assert images[0].boxes.tolist() == [[1, 2, 3.5, 4], [5, 6, 7, 8]]
@@ -143,7 +161,9 @@ def check_refusal(path: Path, where: str, what: str) -> None:
 
 def test_missing_and_undecodable_files(tmp_path: Path) -> None:
     for read in (read_annotations, read_wider, read_plain):
-        with pytest.raises(DataError, match=r"cannot read annotation file .*none\.txt: No such file"):
+        with pytest.raises(
+            DataError, match=r"cannot read annotation file .*none\.txt: No such file"
+        ):
             read(tmp_path / "none.txt")
     with pytest.raises(DataError, match="cannot read annotation file"):
         read_annotations(tmp_path)
@@ -169,9 +189,13 @@ def test_boxes_partly_outside_are_clipped() -> None:
 
 @pytest.mark.parametrize("box", [[100, 0, 110, 9], [0, 50, 9, 60], [-9, 0, 0, 9], [0, -9, 9, 0]])
 def test_a_box_wholly_outside_is_refused(box: list[float]) -> None:
-    with pytest.raises(DataError, match=r"event/a\.jpg: box .* outside the image of 100x50 px; accepted"):
+    with pytest.raises(
+        DataError, match=r"event/a\.jpg: box .* outside the image of 100x50 px; accepted"
+    ):
         check_boxes(annotated([1, 1, 2, 2], box), 100, 50)
-    assert len(check_boxes(annotated(box, invalid=True), 100, 50).boxes) == 1, "invalid faces are not looked at"
+    assert len(check_boxes(annotated(box, invalid=True), 100, 50).boxes) == 1, (
+        "invalid faces are not looked at"
+    )
 
 
 def test_the_given_files(shared: Path) -> None:
@@ -184,8 +208,8 @@ def test_the_given_files(shared: Path) -> None:
 
 POINTS = [[12, 15], [22, 15], [17, 21], [13, 26], [21, 26]]
 LABELS = f"""# 0--Parade/a.jpg
-10 20 30 40 {' '.join(f'{x} {y} 1' for x, y in POINTS)} 0.6
-50.5 60 5 6 {'-1 ' * 15}-1
+10 20 30 40 {" ".join(f"{x} {y} 1" for x, y in POINTS)} 0.6
+50.5 60 5 6 {"-1 " * 15}-1
 # 1--Shake/none.jpg
 """
 TABLE = f"""image,x1,y1,x2,y2,{",".join(POINT_COLUMNS)}
@@ -198,7 +222,9 @@ TABLE = f"""image,x1,y1,x2,y2,{",".join(POINT_COLUMNS)}
 @pytest.mark.parametrize(("text", "name"), [(LABELS, "labels.txt"), (TABLE, "faces.csv")])
 def test_landmarks_in_either_format(tmp_path: Path, text: str, name: str) -> None:
     first, none = read_annotations(write(tmp_path, text, name))
-    assert first.boxes.tolist() == [[10, 20, 40, 60], [50.5, 60, 55.5, 66]] and not first.invalid.any()
+    assert (
+        first.boxes.tolist() == [[10, 20, 40, 60], [50.5, 60, 55.5, 66]] and not first.invalid.any()
+    )
     assert first.landmarks is not None and first.landmarks.dtype == np.float32
     assert first.landmarks[0].tolist() == POINTS and np.isnan(first.landmarks[1]).all()
     assert len(none.boxes) == 0
@@ -213,15 +239,26 @@ def test_landmarks_join_the_boxes_they_belong_to(tmp_path: Path) -> None:
     assert joined[0].invalid.tolist() == [False, True], "what the annotations say of a face stays"
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (("10 20 30 40", "10 20 33 40"),
-     r"1 of 2 boxes are not among the annotations, the first: 0--Parade/a.jpg 10,20,43,60"),
-    (("0--Parade", "9--Press"), r"2 of 2 boxes are not among the annotations, the first: 9--Press/a.jpg 10,20,40,60"),
-    ((" 0.6", ""), r"labels.txt, line 2: .* has 19 numbers; accepted: 20"),
-    (("12 15 1", "12 x 1"), r"line 2: 'x' is not a number"),
-    (("# 0--Parade/a.jpg\n", ""), r"line 1: "),
-    (("1--Shake/none.jpg", "0--Parade/a.jpg"), r"line 4: image 0--Parade/a.jpg appears a second time"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            ("10 20 30 40", "10 20 33 40"),
+            r"1 of 2 boxes are not among the annotations, the first: 0--Parade/a.jpg 10,20,43,60",
+        ),
+        (
+            ("0--Parade", "9--Press"),
+            r"2 of 2 boxes are not among the annotations, the first: 9--Press/a.jpg 10,20,40,60",
+        ),
+        ((" 0.6", ""), r"labels.txt, line 2: .* has 19 numbers; accepted: 20"),
+        (("12 15 1", "12 x 1"), r"line 2: 'x' is not a number"),
+        (("# 0--Parade/a.jpg\n", ""), r"line 1: "),
+        (
+            ("1--Shake/none.jpg", "0--Parade/a.jpg"),
+            r"line 4: image 0--Parade/a.jpg appears a second time",
+        ),
+    ],
+)
 def test_labels_that_do_not_fit(tmp_path: Path, change: tuple[str, str], says: str) -> None:
     images = read_annotations(write(tmp_path, WIDER))
     assert change[0] in LABELS
@@ -232,14 +269,18 @@ def test_labels_that_do_not_fit(tmp_path: Path, change: tuple[str, str], says: s
 
 def test_a_file_without_landmarks_is_no_landmark_file(tmp_path: Path) -> None:
     path = write(tmp_path, WIDER)
-    with pytest.raises(DataError, match="holds no landmarks; accepted: RetinaFace's labels, or a CSV with image,x1"):
+    with pytest.raises(
+        DataError, match="holds no landmarks; accepted: RetinaFace's labels, or a CSV with image,x1"
+    ):
         with_landmarks(read_annotations(path), path)
 
 
 @pytest.mark.parametrize("count", [9, 11])
 def test_landmarks_are_ten_numbers(tmp_path: Path, count: int) -> None:
     text = f"a.jpg,1,2,30,40,{','.join(['5'] * count)}\n"
-    with pytest.raises(DataError, match=rf"line 1: {count + 5} fields; accepted: .* five landmarks \(15 fields\)"):
+    with pytest.raises(
+        DataError, match=rf"line 1: {count + 5} fields; accepted: .* five landmarks \(15 fields\)"
+    ):
         read_annotations(write(tmp_path, text, "faces.csv"))
 
 
@@ -248,13 +289,20 @@ def test_landmarks_far_outside_the_image_are_refused(tmp_path: Path) -> None:
     image.landmarks[0, 0] = (-15, 15)  # a face cut by the edge
     check_boxes(image, 100, 80)
     image.landmarks[0, 0] = (-21, 15)
-    with pytest.raises(DataError, match=r"landmarks of the face 10,20,40,60 lie outside the image of 100x80 px; accep"):
+    with pytest.raises(
+        DataError,
+        match=r"landmarks of the face 10,20,40,60 lie outside the image of 100x80 px; accep",
+    ):
         check_boxes(image, 100, 80)
 
 
 def test_the_given_landmarks(shared: Path) -> None:
     wider = shared / "wider"
-    images = with_landmarks(read_annotations(wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"),
-                            wider / "landmarks" / "landmarks_train.txt")
+    images = with_landmarks(
+        read_annotations(wider / "wider_face_split" / "wider_face_train_bbx_gt.txt"),
+        wider / "landmarks" / "landmarks_train.txt",
+    )
     points = np.concatenate([image.landmarks for image in images if image.landmarks is not None])
-    assert int(np.isfinite(points).all((1, 2)).sum()) == 25484  # 25,485 rows, two of them of one box
+    assert (
+        int(np.isfinite(points).all((1, 2)).sum()) == 25484
+    )  # 25,485 rows, two of them of one box

@@ -1,4 +1,5 @@
-"""Every kind of image that a user may hold: decoded as a viewer shows it, or refused in one line."""
+"""Every kind of image that a user may hold: decoded as a viewer shows it, or refused in one
+line."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def photo(astronaut: Any) -> Pillow.Image:
         ("WEBP", "RGB", {"quality": 95}, 3),
     ],
 )
-def test_decodes_as_shown(photo: Pillow.Image, kind: str, mode: str, options: dict[str, Any], tolerance: float) -> None:
+def test_decodes_as_shown(
+    photo: Pillow.Image, kind: str, mode: str, options: dict[str, Any], tolerance: float
+) -> None:
     stored = photo.convert(mode)
     shown = np.asarray(stored.convert("RGB"))
     assert difference(decode_image(encode(stored, kind, **options)), shown) <= tolerance
@@ -85,7 +88,9 @@ def test_16_bit_png_is_scaled(astronaut: Any) -> None:
     assert difference(decode_image(grey), np.repeat(astronaut[..., :1], 3, axis=2)) == 0
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})]
+)
 def test_transparency_shows_white(astronaut: Any, kind: str, options: dict[str, Any]) -> None:
     alpha = np.zeros((512, 512), np.uint8)
     alpha[:, 256:] = 255
@@ -115,11 +120,16 @@ def test_palette_with_a_transparent_colour(photo: Pillow.Image) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGB"),
-                                            ("WEBP", "RGBA")])
-def test_exif_orientation_is_applied(astronaut: Any, kind: str, mode: str, orientation: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGB"), ("WEBP", "RGBA")],
+)
+def test_exif_orientation_is_applied(
+    astronaut: Any, kind: str, mode: str, orientation: int
+) -> None:
     upright = astronaut[:400, :300]
-    # The stored pixels are those that the orientation turns into the upright ones: 6 and 8 undo each other.
+    # The stored pixels are those that the orientation turns into the upright ones: 6 and 8 undo
+    # each other.
     stored = oriented(upright, {6: 8, 8: 6}.get(orientation, orientation))
     exif = Pillow.Exif()
     exif[ORIENTATION] = orientation
@@ -144,11 +154,16 @@ def test_exif_block_that_lies() -> None:
 
 
 def test_end_of_a_jpeg(photo: Pillow.Image) -> None:
-    """A thumbnail's end is not the photo's, and what cameras append behind the end does not matter."""
+    """A thumbnail's end is not the photo's, and what cameras append behind the end does not
+    matter."""
     small, app = encode(photo.resize((16, 16)), "JPEG"), b"\xff\xe1"
     content = encode(photo, "JPEG")
     content = content[:2] + app + (len(small) + 2).to_bytes(2, "big") + small + content[2:]
-    assert decode_image(content).shape == decode_image(content + b"motion photo").shape == (512, 512, 3)
+    assert (
+        decode_image(content).shape
+        == decode_image(content + b"motion photo").shape
+        == (512, 512, 3)
+    )
     for length in (len(small) + 8, len(content) // 2, len(content) - 2):
         with pytest.raises(ImageError, match="truncated"):
             decode_image(content[:length])
@@ -170,15 +185,23 @@ def test_100_megapixels() -> None:
 
 
 def test_more_than_opencv_takes() -> None:
-    """A few kilobytes that say they are 40000 x 40000: refused from the header, before any memory is taken."""
+    """A few kilobytes that say they are 40000 x 40000: refused from the header, before any memory
+    is taken."""
     import struct
     import zlib
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
     with pytest.raises(ImageError, match=r"2\^30 px"):
         decode_image(content)
 
@@ -232,7 +255,9 @@ def test_nothing_but_our_line_on_stderr(tmp_path: Path, photo: Pillow.Image) -> 
         "assert not list(sources(sys.argv[1:], errors.append))\n"
         "print(len(errors))"
     )
-    result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "7"
     if VERSION >= (4, 11):  # older ones write past their own log
         assert result.stderr == ""
@@ -261,13 +286,17 @@ def test_mutated_files_decode_or_raise_image_error(data: st.DataObject) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 30000), st.integers(1, 30000), st.integers(1, 64), st.integers(1, 64))
-def test_fit_size_stays_inside_and_touches(width: int, height: int, columns: int, rows: int) -> None:
+def test_fit_size_stays_inside_and_touches(
+    width: int, height: int, columns: int, rows: int
+) -> None:
     fitted = fit_size(width, height, columns * 32, rows * 32)
     assert 1 <= fitted[0] <= columns * 32 and 1 <= fitted[1] <= rows * 32
     assert fitted[0] == columns * 32 or fitted[1] == rows * 32
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (20000, 20), (480, 640), (300, 400), (961, 640)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (20, 20000), (20000, 20), (480, 640), (300, 400), (961, 640)]
+)
 def test_letterbox(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 200, np.uint8)
     canvas, scale = letterbox(image, 640, 480)
@@ -280,7 +309,9 @@ def test_letterbox(shape: tuple[int, int]) -> None:
 
 def test_letterbox_of_equal_size_copies(astronaut: Any) -> None:
     canvas, scale = letterbox(astronaut, 512, 512)
-    assert scale == 1 and np.array_equal(canvas, astronaut) and not np.shares_memory(canvas, astronaut)
+    assert (
+        scale == 1 and np.array_equal(canvas, astronaut) and not np.shares_memory(canvas, astronaut)
+    )
 
 
 def test_letterbox_averages_when_shrinking() -> None:
@@ -301,9 +332,15 @@ def test_as_rgb() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8),
-        np.zeros((0, 4, 3), np.uint8), np.zeros((4,), np.uint8), np.zeros((1, 4, 4, 3), np.uint8),
-        np.zeros((4, 4), np.uint16), [[1, 2], [3, 4]], None,
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4,), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((4, 4), np.uint16),
+        [[1, 2], [3, 4]],
+        None,
     ],
 )
 def test_as_rgb_refuses(bad: Any) -> None:
@@ -318,7 +355,9 @@ def test_sources_of_files_and_folders(tmp_path: Path, photo: Pillow.Image) -> No
     (tmp_path / "b" / "notes.txt").write_text("no image")
     frames = sources([str(tmp_path / "b"), str(tmp_path / "a.bmp")])
     names = [name for name, frame in frames if frame.shape == (6, 8, 3)]
-    assert names == [str(tmp_path / name) for name in ("b/10.PNG", "b/2.jpg", "b/deep/1.webp", "a.bmp")]
+    assert names == [
+        str(tmp_path / name) for name in ("b/10.PNG", "b/2.jpg", "b/deep/1.webp", "a.bmp")
+    ]
 
 
 def test_sources_report_and_go_on(tmp_path: Path, photo: Pillow.Image) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from edgeface.latency.environment import Machine, Moment
-from edgeface.latency.measurement import STAGES, Environment, Measurement, Relative, Stage, invalid_reasons
+from edgeface.latency.measurement import (
+    STAGES,
+    Environment,
+    Measurement,
+    Relative,
+    Stage,
+    invalid_reasons,
+)
 from edgeface.latency.session import Protocol
 
 MACHINE = Machine("Test CPU", "x86_64", ("avx2",), 4, "performance", 1 << 30, "Linux 6.1", "3.11.7")
@@ -23,10 +30,16 @@ def calm(**changes: Any) -> Moment:
     return dataclasses.replace(CALM, **changes)
 
 
-def environment(*during: Moment, before: Moment = CALM, after: Moment = CALM, **changes: Any) -> Environment:
+def environment(
+    *during: Moment, before: Moment = CALM, after: Moment = CALM, **changes: Any
+) -> Environment:
     """Of a calm machine with 4 cores, one of them used."""
-    return dataclasses.replace(Environment(MACHINE, before, during or (CALM,) * 20, after, 0.1,
-                                           {"onnxruntime": "1.0"}, (3,), {}), **changes)
+    return dataclasses.replace(
+        Environment(
+            MACHINE, before, during or (CALM,) * 20, after, 0.1, {"onnxruntime": "1.0"}, (3,), {}
+        ),
+        **changes,
+    )
 
 
 def stages(rounds_ms: Sequence[Sequence[float]]) -> dict[str, Stage]:
@@ -35,26 +48,53 @@ def stages(rounds_ms: Sequence[Sequence[float]]) -> dict[str, Stage]:
     return dict.fromkeys(STAGES, Stage(samples, samples))
 
 
-def steady(median_ms: float = 10.0, rounds: int = 20, per_round: int = 10, spread: float = 0.02) -> list[list[float]]:
+def steady(
+    median_ms: float = 10.0, rounds: int = 20, per_round: int = 10, spread: float = 0.02
+) -> list[list[float]]:
     """Samples around a median, without an outlier."""
     random = np.random.default_rng(1)
-    return [[round(median_ms * (1 + spread * v), 4) for v in random.standard_normal(per_round)] for _ in range(rounds)]
+    return [
+        [round(median_ms * (1 + spread * v), 4) for v in random.standard_normal(per_round)]
+        for _ in range(rounds)
+    ]
 
 
-def record(median_ms: float = 10.0, where: Environment | None = None, protocol: Protocol | None = None,
-           samples: dict[str, Stage] | None = None, **fields: Any) -> Measurement:
+def record(
+    median_ms: float = 10.0,
+    where: Environment | None = None,
+    protocol: Protocol | None = None,
+    samples: dict[str, Stage] | None = None,
+    **fields: Any,
+) -> Measurement:
     """With fields as given, judged as a real one is."""
     where, protocol = where or environment(), protocol or Protocol()
     samples = samples or stages(steady(median_ms))
     reasons = invalid_reasons(protocol, where, samples, fields.get("threads", 1))
     summary = samples["network"].summary()
     values: dict[str, Any] = {
-        "bundle": "net-onnx-fp32-64x64", "files": {"net.onnx": "0" * 64}, "model": "net", "device": "local",
-        "target": "onnx", "precision": "fp32", "runtime": "onnxruntime 1.0", "threads": 1, "fast": False,
-        "width": 64, "height": 64, **dict.fromkeys((f"{name}_ms" for name in (*STAGES, "network_cpu")), summary),
-        "load_ms": 5.0, "import_ms": 100.0, "peak_memory_bytes": 1 << 27, "faces": 6,
-        "ratio": Relative("other", 1, 0.5, 0.4, 0.6, "faster"), "protocol": protocol, "environment": where,
-        "valid": not reasons, "invalid_reasons": reasons, "samples": samples}
+        "bundle": "net-onnx-fp32-64x64",
+        "files": {"net.onnx": "0" * 64},
+        "model": "net",
+        "device": "local",
+        "target": "onnx",
+        "precision": "fp32",
+        "runtime": "onnxruntime 1.0",
+        "threads": 1,
+        "fast": False,
+        "width": 64,
+        "height": 64,
+        **dict.fromkeys((f"{name}_ms" for name in (*STAGES, "network_cpu")), summary),
+        "load_ms": 5.0,
+        "import_ms": 100.0,
+        "peak_memory_bytes": 1 << 27,
+        "faces": 6,
+        "ratio": Relative("other", 1, 0.5, 0.4, 0.6, "faster"),
+        "protocol": protocol,
+        "environment": where,
+        "valid": not reasons,
+        "invalid_reasons": reasons,
+        "samples": samples,
+    }
     return Measurement(**{**values, **fields})
 
 
@@ -67,7 +107,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy machine needs."""
+    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy
+    machine needs."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"
@@ -78,7 +119,10 @@ def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
 def children(pid: int) -> list[int]:
     """Processes that ``pid`` started."""
     try:
-        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
-                for child in (task / "children").read_text().split()]
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
     except (FileNotFoundError, ProcessLookupError):
         return []

@@ -1,4 +1,5 @@
-"""Debian packages unpacked into a folder: no root, nothing installed, the system's own apt state untouched."""
+"""Debian packages unpacked into a folder: no root, nothing installed, the system's own apt state
+untouched."""
 
 from __future__ import annotations
 
@@ -15,13 +16,15 @@ MIRROR = "http://deb.debian.org/debian"
 
 
 def cache_folder(name: str) -> Path:
-    """Where what was unpacked is kept from one test run to the next: EDGEFACE_TEST_CACHE, or the user's cache."""
+    """Where what was unpacked is kept from one test run to the next: EDGEFACE_TEST_CACHE, or the
+    user's cache."""
     base = os.environ.get("EDGEFACE_TEST_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "edgeface-tests" / name
 
 
 def unpack(packages: Sequence[str], suite: str, architecture: str, root: Path) -> None:
-    """Unpack ``packages`` and all that they depend on below ``root``. Skips the test without apt or a network."""
+    """Unpack ``packages`` and all that they depend on below ``root``. Skips the test without apt or
+    a network."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: this needs Debian's packages")
@@ -32,17 +35,40 @@ def unpack(packages: Sequence[str], suite: str, architecture: str, root: Path) -
         (state / folder).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     (state / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n")
-    (state / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in {
-        "Dir::State": f"{state}/state", "Dir::State::Lists": f"{state}/lists", "Dir::State::Status": f"{state}/status",
-        "Dir::Cache": f"{state}/cache", "Dir::Etc::SourceList": f"{state}/sources.list", "Dir::Etc::SourceParts": "-",
-        "Dir::Etc::Parts": f"{state}/parts", "Dir::Etc::PreferencesParts": f"{state}/parts",
-        "APT::Architecture": architecture, "APT::Architectures": architecture, "APT::Sandbox::User": "",
-        "Debug::NoLocking": "true"}.items()))
-    for command in (("update", "-qq"), ("install", "-qq", "-y", "-d", "--no-install-recommends", *packages)):
-        done = subprocess.run(["apt-get", *command], env={**os.environ, "APT_CONFIG": f"{state}/apt.conf"},
-                              capture_output=True, text=True)
+    (state / "apt.conf").write_text(
+        "".join(
+            f'{name} "{value}";\n'
+            for name, value in {
+                "Dir::State": f"{state}/state",
+                "Dir::State::Lists": f"{state}/lists",
+                "Dir::State::Status": f"{state}/status",
+                "Dir::Cache": f"{state}/cache",
+                "Dir::Etc::SourceList": f"{state}/sources.list",
+                "Dir::Etc::SourceParts": "-",
+                "Dir::Etc::Parts": f"{state}/parts",
+                "Dir::Etc::PreferencesParts": f"{state}/parts",
+                "APT::Architecture": architecture,
+                "APT::Architectures": architecture,
+                "APT::Sandbox::User": "",
+                "Debug::NoLocking": "true",
+            }.items()
+        )
+    )
+    for command in (
+        ("update", "-qq"),
+        ("install", "-qq", "-y", "-d", "--no-install-recommends", *packages),
+    ):
+        done = subprocess.run(
+            ["apt-get", *command],
+            env={**os.environ, "APT_CONFIG": f"{state}/apt.conf"},
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
-            pytest.skip(f"Debian's packages cannot be had: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
+            pytest.skip(
+                "Debian's packages cannot be had:"
+                f" {(done.stderr.strip().splitlines() or ['no reason'])[-1]}"
+            )
     for package in sorted((state / "cache/archives").glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
     shutil.rmtree(state)

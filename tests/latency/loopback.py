@@ -1,4 +1,5 @@
-"""A real OpenSSH server on loopback as the device: with its own port, keys, configuration and home folder."""
+"""A real OpenSSH server on loopback as the device: with its own port, keys, configuration and home
+folder."""
 
 from __future__ import annotations
 
@@ -25,11 +26,15 @@ def need_sshd() -> None:
     """Skip where there is no server to start."""
     missing = [name for name in (SERVER, "ssh", "ssh-keygen") if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)} is not installed (Debian: apt-get install openssh-server openssh-client)")
+        pytest.skip(
+            f"{', '.join(missing)} is not installed (Debian: apt-get install openssh-server"
+            " openssh-client)"
+        )
 
 
 def processes_about(folder: Path) -> dict[int, str]:
-    """Process -> command line of all that name ``folder``, other than those at the near end of a line."""
+    """Process -> command line of all that name ``folder``, other than those at the near end of a
+    line."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -48,21 +53,28 @@ class Loopback:
         """``path``: where the device finds its programs."""
         self.folder, self.home, self.config = folder, folder / "home", folder / "ssh_config"
         self.home.mkdir(parents=True)
-        (self.home / ".bashrc").write_text("echo 'Welcome to the device {'\n")  # what a talkative login adds
+        (self.home / ".bashrc").write_text(
+            "echo 'Welcome to the device {'\n"
+        )  # what a talkative login adds
         for key in ("host_key", "user_key", "other_key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True
+            )
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         (folder / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
-            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
-            f"KbdInteractiveAuthentication no\nSetEnv HOME={self.home} PATH={path}\n"
-            'ForceCommand cd "$HOME" && eval "$SSH_ORIGINAL_COMMAND"\n')  # a login begins at home, and this is another
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile"
+            f" none\nUsePAM no\nAuthorizedKeysFile {folder}/authorized_keys\nStrictModes"
+            " no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv"
+            f' HOME={self.home} PATH={path}\nForceCommand cd "$HOME" && eval'
+            ' "$SSH_ORIGINAL_COMMAND"\n'
+        )  # a login begins at home, and this is another
         self.config.write_text(
             f"IdentityFile {folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
-            f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\n")
+            f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\n"
+        )
         self.trust("host_key")
 
     @property
@@ -99,8 +111,12 @@ class Loopback:
 
     def sessions(self) -> list[int]:
         """The server's processes at the end of every connection."""
-        found = [process for child in children(self._server.pid) for process in (*children(child), child)]
-        return [process for process in found if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes()]
+        found = [
+            process for child in children(self._server.pid) for process in (*children(child), child)
+        ]
+        return [
+            process for process in found if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes()
+        ]
 
     def cut(self) -> None:
         """Kill the server's end of every connection, as if the power went: no good-bye is said."""
@@ -111,12 +127,17 @@ class Loopback:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # the server insists on it
         with (self.folder / "sshd.log").open("wb") as log:
-            self._server = subprocess.Popen([SERVER, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log)
+            self._server = subprocess.Popen(
+                [SERVER, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log
+            )
         wait_for(self._listens)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.terminate()
         self._server.wait()

@@ -1,4 +1,5 @@
-"""The real ``adb`` client against Debian's own ``adbd`` on loopback, and the layers that need neither."""
+"""The real ``adb`` client against Debian's own ``adbd`` on loopback, and the layers that need
+neither."""
 
 from __future__ import annotations
 
@@ -22,39 +23,67 @@ from edgeface.latency.devices.adb import AdbDevice
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 
-QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
+QUICK = Protocol(
+    rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120
+)
 SERIAL = "127.0.0.1:5555"
 IP = shutil.which("ip") or shutil.which("/usr/sbin/ip")
 
-# -- without a device --------------------------------------------------------------------------------------------------
+# -- without a device
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("serial", ["emulator-5554", "R58M12ABCDE", "10.0.0.7:5555", "adb-ab12._adb-tls-connect._tcp"])
+@pytest.mark.parametrize(
+    "serial", ["emulator-5554", "R58M12ABCDE", "10.0.0.7:5555", "adb-ab12._adb-tls-connect._tcp"]
+)
 def test_serials(serial: str) -> None:
     device = open_device(f"adb://{serial}")
-    assert isinstance(device, AdbDevice) and device.serial == serial and device.url == f"adb://{serial}"
+    assert (
+        isinstance(device, AdbDevice)
+        and device.serial == serial
+        and device.url == f"adb://{serial}"
+    )
     assert device.arguments("true") == ["adb", "-s", serial, "shell", "-T", "true"]
 
 
-@pytest.mark.parametrize("url", ["adb://", "adb://-e", "adb://a b", "adb://a;id", "adb://$(id)", "adb://a/b", "adb://a#b",
-                                 "adb://a?python=", "adb://a?config=x", "adb://a\nb", "adb://a?python=-c"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "adb://",
+        "adb://-e",
+        "adb://a b",
+        "adb://a;id",
+        "adb://$(id)",
+        "adb://a/b",
+        "adb://a#b",
+        "adb://a?python=",
+        "adb://a?config=x",
+        "adb://a\nb",
+        "adb://a?python=-c",
+    ],
+)
 def test_what_is_no_serial_is_refused(url: str) -> None:
     with pytest.raises(DeviceError) as caught:
         open_device(url)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("said", "part"), [
-    ("error: device 'R58' not found", "run: adb devices -l"),
-    ("adb: device 'R58' not found", "run: adb devices -l"),
-    ("error: no devices/emulators found", "run: adb devices -l"),
-    ("error: device unauthorized.", "accept the question on its screen"),
-    ("error: device offline", "adb -s R58 reconnect"),
-    ("error: target doesn't support PTY args -Tt", "Android 7"),
-    ("error: closed", "the line was cut"),
-])
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ("error: device 'R58' not found", "run: adb devices -l"),
+        ("adb: device 'R58' not found", "run: adb devices -l"),
+        ("error: no devices/emulators found", "run: adb devices -l"),
+        ("error: device unauthorized.", "accept the question on its screen"),
+        ("error: device offline", "adb -s R58 reconnect"),
+        ("error: target doesn't support PTY args -Tt", "Android 7"),
+        ("error: closed", "the line was cut"),
+    ],
+)
 def test_what_adb_says(said: str, part: str) -> None:
-    assert part in (AdbDevice("adb://R58").explain(1, ["* daemon started successfully", said]) or "")
+    assert part in (
+        AdbDevice("adb://R58").explain(1, ["* daemon started successfully", said]) or ""
+    )
 
 
 def test_what_the_device_says_is_not_taken_for_adb() -> None:
@@ -66,29 +95,42 @@ def test_what_the_device_says_is_not_taken_for_adb() -> None:
 
 def test_files_lie_where_android_lets_its_shell_write() -> None:
     command = AdbDevice("adb://R58").arguments(AdbDevice("adb://R58")._command("-V"))[-1]
-    assert "TMPDIR=/data/local/tmp" in command and "/data/local/tmp/edgeface/venv/bin/python" in command
+    assert (
+        "TMPDIR=/data/local/tmp" in command
+        and "/data/local/tmp/edgeface/venv/bin/python" in command
+    )
 
 
 def test_adb_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(DeviceError, match="adb is not installed here: run: sudo apt-get install adb"):
+    with pytest.raises(
+        DeviceError, match="adb is not installed here: run: sudo apt-get install adb"
+    ):
         AdbDevice("adb://R58").check()
 
 
 def test_advice_for_a_phone_without_python() -> None:
     advice = AdbDevice("adb://R58").python_advice()
     assert "Termux" in advice
-    assert advice.endswith("adb -s R58 forward tcp:8022 tcp:8022 && edgeface device check ssh://root@localhost:8022")
+    assert advice.endswith(
+        "adb -s R58 forward tcp:8022 tcp:8022 && edgeface device check ssh://root@localhost:8022"
+    )
 
 
-# -- with adbd ---------------------------------------------------------------------------------------------------------
+# -- with adbd
+# ---------------------------------------------------------------------------------------------------------
 
 
 def programs() -> Path:
     """Folder with ``adb`` and ``adbd``, unpacked from Debian's packages once and kept."""
     folder = cache_folder("adb")
     if not (folder / "bin").is_dir():
-        if subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip() != "amd64":
+        if (
+            subprocess.run(
+                ["dpkg", "--print-architecture"], capture_output=True, text=True
+            ).stdout.strip()
+            != "amd64"
+        ):
             pytest.skip("the packages of this test are those for amd64")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -98,8 +140,10 @@ def programs() -> Path:
         tools = folder / "root/usr/lib/android-sdk/platform-tools"
         for name in ("adb", "adbd"):  # with the C library that they were built for
             script = folder / "draft" / name
-            script.write_text(f"#!/bin/sh\nexec {libraries}/ld-linux-x86-64.so.2 --argv0 {name} --library-path "
-                              f'{libraries}:{libraries}/android {tools}/{name} "$@"\n')
+            script.write_text(
+                f"#!/bin/sh\nexec {libraries}/ld-linux-x86-64.so.2 --argv0 {name} --library-path "
+                f'{libraries}:{libraries}/android {tools}/{name} "$@"\n'
+            )
             script.chmod(0o755)
         (folder / "draft").rename(folder / "bin")
     return folder / "bin"
@@ -112,7 +156,11 @@ class Phone:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir()
         environment = {**os.environ, "HOME": str(self.home), "ADBD_PORT": SERIAL.rpartition(":")[2]}
-        self._start = {"env": environment, "stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        self._start = {
+            "env": environment,
+            "stderr": subprocess.DEVNULL,
+            "stdout": subprocess.DEVNULL,
+        }
         serve = f"{IP} link set lo up && exec adb server nodaemon"
         self._server = subprocess.Popen(["unshare", "-rn", "sh", "-c", serve], **self._start)
         self._adbd: subprocess.Popen[bytes] | None = None
@@ -120,7 +168,13 @@ class Phone:
     def boot(self) -> None:
         """Until adb sees it."""
         enter = ["nsenter", "-t", str(self._server.pid), "-U", "-n", "--preserve-credentials"]
-        wait_for(lambda: subprocess.run([*enter, IP, "link", "show", "up", "dev", "lo"], capture_output=True).stdout)
+        wait_for(
+            lambda: (
+                subprocess.run(
+                    [*enter, IP, "link", "show", "up", "dev", "lo"], capture_output=True
+                ).stdout
+            )
+        )
         self._adbd = subprocess.Popen([*enter, "adbd"], **self._start)
         wait_for(self._online)
 
@@ -147,10 +201,19 @@ class Phone:
 
 @pytest.fixture
 def phone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    if IP is None or subprocess.run(["unshare", "-rn", "nsenter", "--version"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody make a network of their own (unshare -rn, nsenter, ip)")
+    if (
+        IP is None
+        or subprocess.run(
+            ["unshare", "-rn", "nsenter", "--version"], capture_output=True
+        ).returncode
+    ):
+        pytest.skip(
+            "this system lets nobody make a network of their own (unshare -rn, nsenter, ip)"
+        )
     monkeypatch.setenv("PATH", f"{programs()}:{os.environ['PATH']}")
-    with tempfile.TemporaryDirectory(prefix="adb-") as short:  # the name of a socket has room for 100 letters
+    with tempfile.TemporaryDirectory(
+        prefix="adb-"
+    ) as short:  # the name of a socket has room for 100 letters
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{short}/socket")
         device = Phone(Path(short))
         monkeypatch.setattr(AdbDevice, "root", f"{device.home}/edgeface")
@@ -194,14 +257,18 @@ def test_lost_in_mid_run_and_resumed(phone: Phone, exported: Callable[..., Bundl
         if len(first) == 2:
             phone.lose()
 
-    with pytest.raises(DeviceError, match=r"connection was lost.*2 of 3 models were measured and are kept"):
+    with pytest.raises(
+        DeviceError, match=r"connection was lost.*2 of 3 models were measured and are kept"
+    ):
         device(phone).measure(jobs, protocol, progress=pull, finished=first.append)
     wait_for(lambda: not phone.running())
     with pytest.raises(DeviceError, match=r"offline|no such device"):
         device(phone).check()
     phone.boot()
     seen: list[str] = []
-    found = device(phone).measure(jobs, protocol, progress=lambda what, done, total: seen.append(what))
+    found = device(phone).measure(
+        jobs, protocol, progress=lambda what, done, total: seen.append(what)
+    )
     assert found[:2] == first and len(found) == 3
     assert seen.count("loading") == 1
 

@@ -1,6 +1,8 @@
-"""A 64-bit ARM device without a board: Debian's arm64 Python and the aarch64 wheels under qemu, behind a real sshd.
+"""A 64-bit ARM device without a board: Debian's arm64 Python and the aarch64 wheels under qemu,
+behind a real sshd.
 
-What is proven is that everything works there and that the faces are the same; emulated times mean nothing.
+What is proven is that everything works there and that the faces are the same; emulated times mean
+nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +35,18 @@ CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 FILES = (("ncnn", "fp32"), ("tflite", "fp32"), ("tflite", "int8"), ("openvino", "fp32"))
 PACKAGES = ("numpy", "opencv-python-headless", "ncnn", "ai-edge-litert", "openvino")
 PYTHON_DEBS = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++6", "zlib1g")
-PLATFORMS = ("manylinux_2_35_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-FEATURES = ("fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp")
-"""those of the emulated Cortex-A76, as its kernel would show them: litert reads them and must not be told x86's"""
+PLATFORMS = (
+    "manylinux_2_35_aarch64",
+    "manylinux_2_28_aarch64",
+    "manylinux_2_27_aarch64",
+    "manylinux2014_aarch64",
+)
+FEATURES = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
+    " asimddp"
+)
+"""those of the emulated Cortex-A76, as its kernel would show them: litert reads them and must not
+be told x86's"""
 QUICK = Protocol(rounds=1, per_round=1, warm_up_s=0, photo_width=640, photo_height=480)
 Photo = NDArray[np.uint8]
 
@@ -43,7 +54,9 @@ Photo = NDArray[np.uint8]
 @pytest.fixture(scope="session")
 def arm_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of an aarch64 Python with the runtimes. Made once and kept, about 0.8 GB."""
-    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in PACKAGES]
+    pins = [
+        line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in PACKAGES
+    ]
     home = cache_folder("arm64-" + hashlib.sha256("\n".join(pins).encode()).hexdigest()[:8])
     python = home / "venv" / "bin" / "python"
     if not python.exists():
@@ -57,14 +70,31 @@ def arm_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _own_architecture() -> str:
-    return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def _wheels(target: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", target,
-               "--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp",
-               *(word for name in PLATFORMS for word in ("--platform", name)),
-               "-c", CONSTRAINTS, *PACKAGES]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--target",
+        target,
+        "--only-binary=:all:",
+        "--python-version",
+        "3.11",
+        "--implementation",
+        "cp",
+        *(word for name in PLATFORMS for word in ("--platform", name)),
+        "-c",
+        CONSTRAINTS,
+        *PACKAGES,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "connection" in done.stderr.lower():
         pytest.skip("the aarch64 wheels cannot be had: no package index can be reached")
@@ -76,14 +106,19 @@ def _as_environment(home: Path, python: Path) -> None:
 
     ``-0`` tells Python the script's name, so that what it starts by its own name is emulated too.
     """
-    cpu = f"processor\t: 0\nFeatures\t: {FEATURES}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd0b\n\n"
+    cpu = (
+        f"processor\t: 0\nFeatures\t: {FEATURES}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU"
+        " part\t: 0xd0b\n\n"
+    )
     (home / "rootfs" / "proc").mkdir(exist_ok=True)
     (home / "rootfs" / "proc" / "cpuinfo").write_text(cpu + cpu.replace(": 0\n", ": 1\n", 1))
     (home / "venv" / "pyvenv.cfg").write_text(f"home = {home}/rootfs/usr/bin\nversion = 3.11\n")
     python.parent.mkdir()
     draft = python.with_name("draft")
-    draft.write_text(f'#!/bin/sh\nexec {home}/qemu/usr/bin/qemu-aarch64-static -0 "$0" -cpu cortex-a76 '
-                     f'-L {home}/rootfs {home}/rootfs/usr/bin/python3.11 "$@"\n')
+    draft.write_text(
+        f'#!/bin/sh\nexec {home}/qemu/usr/bin/qemu-aarch64-static -0 "$0" -cpu cortex-a76 '
+        f'-L {home}/rootfs {home}/rootfs/usr/bin/python3.11 "$@"\n'
+    )
     draft.chmod(0o755)
     draft.rename(python)
 
@@ -97,7 +132,9 @@ def board(arm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def records(board: Loopback, arm_python: Path, exported: Callable[..., Bundle]) -> dict[str, Measurement]:
+def records(
+    board: Loopback, arm_python: Path, exported: Callable[..., Bundle]
+) -> dict[str, Measurement]:
     jobs = [Job(str(exported(*file).path)) for file in FILES]
     return {record.bundle: record for record in board.device(str(arm_python)).measure(jobs, QUICK)}
 
@@ -111,7 +148,9 @@ def test_check(board: Loopback, arm_python: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_measures(file: tuple[str, str], records: dict[str, Measurement], exported: Callable[..., Bundle]) -> None:
+def test_measures(
+    file: tuple[str, str], records: dict[str, Measurement], exported: Callable[..., Bundle]
+) -> None:
     record = records[exported(*file).path.name]
     machine = record.environment.machine
     assert machine.architecture == "aarch64" and "asimddp" in machine.flags
@@ -135,8 +174,14 @@ TOLERANCE_PX, TOLERANCE_SCORE = 2e-3, 1e-5
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_same_faces_as_here(file: tuple[str, str], board: Loopback, arm_python: Path, records: dict[str, Measurement],
-                            exported: Callable[..., Bundle], astronaut: Photo) -> None:
+def test_same_faces_as_here(
+    file: tuple[str, str],
+    board: Loopback,
+    arm_python: Path,
+    records: dict[str, Measurement],
+    exported: Callable[..., Bundle],
+    astronaut: Photo,
+) -> None:
     """With the very files that measuring has put there: the zip of light modules and the Bundle."""
     bundle = exported(*file)
     (agent,) = board.cache.glob("edgeface-*.pyz")
@@ -144,7 +189,9 @@ def test_same_faces_as_here(file: tuple[str, str], board: Loopback, arm_python: 
     photo = io.BytesIO()
     np.save(photo, astronaut)
     command = shlex.join([str(arm_python), "-c", DETECT, str(agent), str(there)])
-    done = subprocess.run(board.device().arguments(command), input=photo.getvalue(), capture_output=True, check=True)
+    done = subprocess.run(
+        board.device().arguments(command), input=photo.getvalue(), capture_output=True, check=True
+    )
     theirs = Detections.from_json(json.loads(done.stdout.splitlines()[-1])["faces"])
     with Detector.open(bundle.path, score_threshold=0.3) as detector:
         ours = detector.detect(astronaut)

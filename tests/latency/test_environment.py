@@ -56,8 +56,14 @@ def test_frequency_is_that_of_the_cores_asked_about(system: Path) -> None:
 
 
 def test_hottest_zone(system: Path) -> None:
-    write(system, {"thermal/thermal_zone0/temp": "41000", "thermal/thermal_zone1/temp": "62500",
-                   "thermal/thermal_zone2/temp": "nonsense"})
+    write(
+        system,
+        {
+            "thermal/thermal_zone0/temp": "41000",
+            "thermal/thermal_zone1/temp": "62500",
+            "thermal/thermal_zone2/temp": "nonsense",
+        },
+    )
     assert Moment.read().temperature_c == 62.5
 
 
@@ -66,10 +72,17 @@ def test_x86_throttle_events_add_up(system: Path) -> None:
     assert (Moment.read().throttled, Moment.read().throttle_count) == (None, 6)
 
 
-@pytest.mark.parametrize(("bits", "now", "count"), [
-    ("0", False, 0), ("50000", False, 1), ("50005", True, 1), ("80008", True, 1), ("e0000", False, 3),
-    ("10001", False, 0),  # under-voltage alone slows nothing
-])
+@pytest.mark.parametrize(
+    ("bits", "now", "count"),
+    [
+        ("0", False, 0),
+        ("50000", False, 1),
+        ("50005", True, 1),
+        ("80008", True, 1),
+        ("e0000", False, 3),
+        ("10001", False, 0),  # under-voltage alone slows nothing
+    ],
+)
 def test_raspberry_firmware(system: Path, bits: str, now: bool, count: int) -> None:
     write(system, {"get_throttled": bits})
     assert (Moment.read().throttled, Moment.read().throttle_count) == (now, count)
@@ -78,11 +91,22 @@ def test_raspberry_firmware(system: Path, bits: str, now: bool, count: int) -> N
 def test_cores_are_fast_physical_and_high(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "allowed", lambda: (0, 1, 2, 3))
     assert cores.pick(1) == (3,) and cores.pick(2) == (2, 3) and cores.pick(9) == (0, 1, 2, 3)
-    write(system, {f"cpu{i}/topology/thread_siblings_list": f"{i % 2},{i % 2 + 2}" for i in range(4)})
+    write(
+        system, {f"cpu{i}/topology/thread_siblings_list": f"{i % 2},{i % 2 + 2}" for i in range(4)}
+    )
     assert cores.pick(2) == (2, 3)  # 0 and 2 share a physical core, so do 1 and 3
-    write(system, {f"cpu{i}/topology/thread_siblings_list": f"{i // 2 * 2}-{i // 2 * 2 + 1}" for i in range(4)})
+    write(
+        system,
+        {
+            f"cpu{i}/topology/thread_siblings_list": f"{i // 2 * 2}-{i // 2 * 2 + 1}"
+            for i in range(4)
+        },
+    )
     assert cores.pick(2) == (1, 3)
-    write(system, {f"cpu{i}/cpufreq/cpuinfo_max_freq": "2400000" if i < 2 else "1800000" for i in range(4)})
+    write(
+        system,
+        {f"cpu{i}/cpufreq/cpuinfo_max_freq": "2400000" if i < 2 else "1800000" for i in range(4)},
+    )
     assert cores.pick(1) == (1,) and cores.pick(2) == (0, 1)
 
 
@@ -91,10 +115,19 @@ def test_no_more_cores_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cores.pick(2) == ()
 
 
-@pytest.mark.parametrize(("first_s", "last_s", "own_s", "load"), [
-    (100, 130, 20, 1.0), (100, 120, 20, 0.0), (100, 119, 20, 0.0), (100, 100, 20, None), (None, 130, 20, None),
-    (100, None, 20, None),
-])
-def test_other_load(first_s: float | None, last_s: float | None, own_s: float, load: float | None) -> None:
+@pytest.mark.parametrize(
+    ("first_s", "last_s", "own_s", "load"),
+    [
+        (100, 130, 20, 1.0),
+        (100, 120, 20, 0.0),
+        (100, 119, 20, 0.0),
+        (100, 100, 20, None),
+        (None, 130, 20, None),
+        (100, None, 20, None),
+    ],
+)
+def test_other_load(
+    first_s: float | None, last_s: float | None, own_s: float, load: float | None
+) -> None:
     first, last = (Moment(None, None, None, None, None, busy_s) for busy_s in (first_s, last_s))
     assert environment.other_load(first, last, own_s, 10.0) == load

@@ -22,17 +22,26 @@ from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
 from edgeface.latency.protocol import Protocol
 
-# -- stage.py, as a device runs it -------------------------------------------------------------------------------------
+# -- stage.py, as a device runs it
+# -------------------------------------------------------------------------------------
 
 
-def stage(root: Path, files: dict[str, bytes], sent: bytes, promised: dict[str, bytes] | None = None
-          ) -> list[dict[str, Any]]:
-    """Lines of stage.py that is asked for ``files`` below ``root`` and then gets the bytes ``sent``."""
-    entries = [remote.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
-               for path, content in files.items()]
+def stage(
+    root: Path, files: dict[str, bytes], sent: bytes, promised: dict[str, bytes] | None = None
+) -> list[dict[str, Any]]:
+    """Lines of stage.py that is asked for ``files`` below ``root`` and then gets the bytes
+    ``sent``."""
+    entries = [
+        remote.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
+        for path, content in files.items()
+    ]
     request = json.dumps({"root": str(root), "files": entries}).encode() + b"\n"
-    done = subprocess.run([sys.executable, "-I", "-c", remote.STAGE.read_text(), sys.executable],
-                          input=request + sent, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", remote.STAGE.read_text(), sys.executable],
+        input=request + sent,
+        capture_output=True,
+        check=True,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -44,7 +53,11 @@ def test_files_arrive_once(tmp_path: Path) -> None:
     files = {"a/one.bin": b"x" * 200_000, "b/empty": b"", "two": b"two"}
     here, *stored, end = stage(tmp_path, files, b"".join(files.values()))
     assert here["missing"] == [0, 1, 2] and [line["index"] for line in stored] == [0, 1, 2]
-    assert end == {"stage": "end"} and here["root"] == str(tmp_path) and here["executable"] == sys.executable
+    assert (
+        end == {"stage": "end"}
+        and here["root"] == str(tmp_path)
+        and here["executable"] == sys.executable
+    )
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
     here, end = stage(tmp_path, files, b"")
     assert here["missing"] == []
@@ -55,7 +68,9 @@ def test_only_what_changed_is_asked_for(tmp_path: Path) -> None:
     stage(tmp_path, files, b"12")
     (tmp_path / "two").write_bytes(b"!")
     here, stored, _end = stage(tmp_path, files, b"2")
-    assert here["missing"] == [1] and stored["index"] == 1 and (tmp_path / "two").read_bytes() == b"2"
+    assert (
+        here["missing"] == [1] and stored["index"] == 1 and (tmp_path / "two").read_bytes() == b"2"
+    )
 
 
 def test_damage_on_the_way_is_noticed(tmp_path: Path) -> None:
@@ -82,7 +97,8 @@ def test_the_text_that_is_sent_has_no_quotes_for_a_shell_to_trip_over() -> None:
     assert "'" not in remote.STAGE.read_text() and len(remote.STAGE.read_bytes()) < 8000
 
 
-# -- journal -----------------------------------------------------------------------------------------------------------
+# -- journal
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_journal_keeps_records(tmp_path: Path) -> None:
@@ -119,11 +135,15 @@ def test_journal_without_a_place(tmp_path: Path) -> None:
     assert journal.read() == [] and not journal.exists
 
 
-# -- session -----------------------------------------------------------------------------------------------------------
+# -- session
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_lines_that_are_not_ours_are_passed_over() -> None:
-    talk = "import sys; print('Welcome {'); print('[1]'); print('{\"a\": 1}'); sys.stderr.write('oh\\n'); sys.exit(7)"
+    talk = (
+        "import sys; print('Welcome {'); print('[1]'); print('{\"a\": 1}');"
+        " sys.stderr.write('oh\\n'); sys.exit(7)"
+    )
     with Session([sys.executable, "-c", talk], 60) as session:
         assert list(session.lines()) == [{"a": 1}] and session.heard
         assert session.close() == 7
@@ -136,7 +156,10 @@ def test_a_command_that_says_nothing_is_given_up() -> None:
 
 
 def test_the_end_of_a_session_ends_its_command() -> None:
-    code = "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read(); print('x' * 10_000_000)"
+    code = (
+        "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read();"
+        " print('x' * 10_000_000)"
+    )
     with Session([sys.executable, "-c", code], 60) as session:
         pid = next(session.lines())["pid"]
         assert alive(pid)
@@ -148,7 +171,8 @@ def test_a_program_that_is_not_there() -> None:
         Session(["/no/such/program"], 1)
 
 
-# -- judging a device --------------------------------------------------------------------------------------------------
+# -- judging a device
+# --------------------------------------------------------------------------------------------------
 
 
 class Board(remote.RemoteDevice):
@@ -171,8 +195,12 @@ class Board(remote.RemoteDevice):
 
 def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 32-bit Raspberry Pi: only ncnn has wheels there."""
-    facts = {"system": "Linux", "machine": "armv7l", "packages": {"numpy": "1", "cv2": "1"},
-             "runtimes": dict.fromkeys(("onnx", "tflite", "openvino", "ncnn"))}
+    facts = {
+        "system": "Linux",
+        "machine": "armv7l",
+        "packages": {"numpy": "1", "cv2": "1"},
+        "runtimes": dict.fromkeys(("onnx", "tflite", "openvino", "ncnn")),
+    }
     told: list[str] = []
     run = Run([], Protocol(), None, None, None, lambda index, why: told.append(why))
 
@@ -184,17 +212,23 @@ def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run.jobs, run.bundles = ["a job"], {0: Bundle}
     Board("board://x")._check_packages(run, facts, "pip install")
-    assert told[0].startswith("a job: there is no TFLite (LiteRT) for Linux armv7l (only for Linux x86_64")
+    assert told[0].startswith(
+        "a job: there is no TFLite (LiteRT) for Linux armv7l (only for Linux x86_64"
+    )
 
 
-@pytest.mark.parametrize(("python", "virtual", "executable", "expected"), [
-    (None, False, "/usr/bin/python3", ".cache/edgeface/venv/bin/python"),
-    (None, True, "/home/pi/.cache/edgeface/venv/bin/python", ".cache/edgeface/venv/bin/python"),
-    (None, True, "/opt/conda/bin/python3", "/opt/conda/bin/python3"),
-    ("~/my env/bin/python", True, "/home/pi/my env/bin/python", "~/'my env/bin/python'"),
-])
-def test_packages_go_where_the_python_that_is_used_looks(python: str | None, virtual: bool, executable: str,
-                                                         expected: str) -> None:
+@pytest.mark.parametrize(
+    ("python", "virtual", "executable", "expected"),
+    [
+        (None, False, "/usr/bin/python3", ".cache/edgeface/venv/bin/python"),
+        (None, True, "/home/pi/.cache/edgeface/venv/bin/python", ".cache/edgeface/venv/bin/python"),
+        (None, True, "/opt/conda/bin/python3", "/opt/conda/bin/python3"),
+        ("~/my env/bin/python", True, "/home/pi/my env/bin/python", "~/'my env/bin/python'"),
+    ],
+)
+def test_packages_go_where_the_python_that_is_used_looks(
+    python: str | None, virtual: bool, executable: str, expected: str
+) -> None:
     staged = remote.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
     assert Board("board://x", python)._install(staged) == f"board {expected} -m pip install"
 
@@ -207,16 +241,25 @@ def test_advice_for_a_python_that_cannot_make_environments() -> None:
 
 def test_a_command_for_the_devices_shell_is_put_to_it() -> None:
     board = Board("board://x")
-    assert board._typed_here(Finding(True, "governor", "echo a | tee b"), "board pip").fix == "board 'echo a | tee b'"
+    assert (
+        board._typed_here(Finding(True, "governor", "echo a | tee b"), "board pip").fix
+        == "board 'echo a | tee b'"
+    )
     assert board._typed_here(Finding(True, "onnx", "board pip x"), "board pip").fix == "board pip x"
-    assert board._typed_here(Finding(False, "disk", "free 200 MB"), "board pip").fix == "free 200 MB"
+    assert (
+        board._typed_here(Finding(False, "disk", "free 200 MB"), "board pip").fix == "free 200 MB"
+    )
 
 
 def test_hash_in_the_name_of_the_agent() -> None:
-    assert remote.agent_path() == f"edgeface-{hashlib.sha256(remote.zipapp.pack()).hexdigest()[:16]}.pyz"
+    assert (
+        remote.agent_path()
+        == f"edgeface-{hashlib.sha256(remote.zipapp.pack()).hexdigest()[:16]}.pyz"
+    )
 
 
-# -- a device that answers something else ------------------------------------------------------------------------------
+# -- a device that answers something else
+# ------------------------------------------------------------------------------
 
 
 class Strange(remote.RemoteDevice):
@@ -241,18 +284,31 @@ class Strange(remote.RemoteDevice):
         return "install one"
 
 
-@pytest.mark.parametrize("answer", [
-    '{"stage": "here"}', '{"stage": "here", "missing": [99], "root": "/"}', '{"stage": "here", "missing": 5}',
-    '{"stage": "here", "missing": [], "surprise": 1}',
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"stage": "here"}',
+        '{"stage": "here", "missing": [99], "root": "/"}',
+        '{"stage": "here", "missing": 5}',
+        '{"stage": "here", "missing": [], "surprise": 1}',
+    ],
+)
 def test_a_strange_answer_is_one_line(answer: str) -> None:
     with pytest.raises(DeviceError, match="answered something else than edgeface would") as caught:
         Strange(answer).check()
     assert "\n" not in str(caught.value) and str(caught.value).startswith("ssh://strange: ")
 
 
-@pytest.mark.parametrize("line", [{"progress": 5}, {"progress": {"what": "x"}}, {"measurement": []},
-                                  {"failed": {"job": 7, "message": "x"}}, {"failed": None}])
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"progress": 5},
+        {"progress": {"what": "x"}},
+        {"measurement": []},
+        {"failed": {"job": 7, "message": "x"}},
+        {"failed": None},
+    ],
+)
 def test_a_strange_line_of_the_agent_is_one_line(line: dict[str, Any]) -> None:
     run = Run([], Protocol(), None, None, None, None)
     device = Strange("")

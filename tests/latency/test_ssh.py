@@ -1,4 +1,5 @@
-"""Measuring behind a real OpenSSH server on loopback, and everything that can go wrong on the way."""
+"""Measuring behind a real OpenSSH server on loopback, and everything that can go wrong on the
+way."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
 
-QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120)
+QUICK = Protocol(
+    rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120
+)
 
 
 @pytest.fixture
@@ -69,27 +72,55 @@ class Steps:
         return [what.removeprefix("sent ") for what in self.seen if what.startswith("sent ")]
 
 
-# -- addresses ---------------------------------------------------------------------------------------------------------
+# -- addresses
+# ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("url", "expected"), [
-    ("ssh://raspberrypi.local", SshAddress("raspberrypi.local")),
-    ("ssh://pi@raspberrypi.local:2222/", SshAddress("raspberrypi.local", "pi", 2222)),
-    ("ssh://My-Alias", SshAddress("My-Alias")),
-    ("ssh://a.b@[fe80::1%eth0]:22", SshAddress("fe80::1%eth0", "a.b", 22)),
-    ("ssh://pi@10.0.0.7?python=~/venv/bin/python&config=/a%20b", SshAddress("10.0.0.7", "pi", None,
-                                                                            "~/venv/bin/python", "/a b")),
-])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ssh://raspberrypi.local", SshAddress("raspberrypi.local")),
+        ("ssh://pi@raspberrypi.local:2222/", SshAddress("raspberrypi.local", "pi", 2222)),
+        ("ssh://My-Alias", SshAddress("My-Alias")),
+        ("ssh://a.b@[fe80::1%eth0]:22", SshAddress("fe80::1%eth0", "a.b", 22)),
+        (
+            "ssh://pi@10.0.0.7?python=~/venv/bin/python&config=/a%20b",
+            SshAddress("10.0.0.7", "pi", None, "~/venv/bin/python", "/a b"),
+        ),
+    ],
+)
 def test_addresses(url: str, expected: SshAddress) -> None:
     assert SshAddress.parse(url) == expected
 
 
-@pytest.mark.parametrize("url", [
-    "ssh://", "ssh://-oProxyCommand=id", "ssh://-l@host", "ssh://pi@-host", "ssh://pi@host:0", "ssh://pi@host:99999",
-    "ssh://pi@host:x", "ssh://pi@host/path", "ssh://host name", "ssh://host;id", "ssh://$(id)", "ssh://`id`",
-    "ssh://pi@ho\nst", "ssh://p i@host", "ssh://@host", "ssh://[not-ipv6]", "ssh://[::1", "ssh://host#x",
-    "ssh://host?shell=sh", "ssh://host?python=", "ssh://host?python=-c", "ssh://host?config=-x", "ssh://[fe80::1%;id]",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ssh://",
+        "ssh://-oProxyCommand=id",
+        "ssh://-l@host",
+        "ssh://pi@-host",
+        "ssh://pi@host:0",
+        "ssh://pi@host:99999",
+        "ssh://pi@host:x",
+        "ssh://pi@host/path",
+        "ssh://host name",
+        "ssh://host;id",
+        "ssh://$(id)",
+        "ssh://`id`",
+        "ssh://pi@ho\nst",
+        "ssh://p i@host",
+        "ssh://@host",
+        "ssh://[not-ipv6]",
+        "ssh://[::1",
+        "ssh://host#x",
+        "ssh://host?shell=sh",
+        "ssh://host?python=",
+        "ssh://host?python=-c",
+        "ssh://host?config=-x",
+        "ssh://[fe80::1%;id]",
+    ],
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(DeviceError) as caught:
         open_device(url)
@@ -113,7 +144,8 @@ def test_records_name_the_device_without_what_belongs_to_this_machine() -> None:
     assert open_device("ssh://pi@[::1]:22?python=/p&config=/c").url == "ssh://pi@[::1]:22"
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
+# -- measuring
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_measures_as_local_does(loopback: Loopback, jobs: list[Job]) -> None:
@@ -124,8 +156,20 @@ def test_measures_as_local_does(loopback: Loopback, jobs: list[Job]) -> None:
         ours, theirs = here.to_json(), there.to_json()
         assert theirs["device"] == loopback.url
         assert list(ours) == list(theirs)
-        same = ("bundle", "files", "model", "target", "precision", "runtime", "threads", "fast", "width", "height",
-                "faces", "protocol")
+        same = (
+            "bundle",
+            "files",
+            "model",
+            "target",
+            "precision",
+            "runtime",
+            "threads",
+            "fast",
+            "width",
+            "height",
+            "faces",
+            "protocol",
+        )
         assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
         assert ours["environment"]["runtimes"] == theirs["environment"]["runtimes"]
         assert ours["ratio"]["to"] == theirs["ratio"]["to"] == jobs[0].name
@@ -140,17 +184,38 @@ def test_from_the_command_line(loopback: Loopback, jobs: list[Job]) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(loopback.folder)}
 
     def edgeface(*words: str) -> Any:
-        done = subprocess.run([sys.executable, "-m", "edgeface", *words, "--format", "json"], capture_output=True,
-                              text=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeface", *words, "--format", "json"],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     assert edgeface("device", "check", url)[0]["what"].startswith("Python 3.")
-    (row,) = edgeface("bench", jobs[0].bundle, "--device", url, "--rounds", "2", "--per-round", "2", "--warm-up-s", "0")
-    assert row["device"] == loopback.url and row["ratio"]["verdict"] == "reference" and not row["valid"]
+    (row,) = edgeface(
+        "bench",
+        jobs[0].bundle,
+        "--device",
+        url,
+        "--rounds",
+        "2",
+        "--per-round",
+        "2",
+        "--warm-up-s",
+        "0",
+    )
+    assert (
+        row["device"] == loopback.url
+        and row["ratio"]["verdict"] == "reference"
+        and not row["valid"]
+    )
 
 
-def test_a_second_run_sends_nothing_and_a_damaged_file_is_sent_again(loopback: Loopback, jobs: list[Job]) -> None:
+def test_a_second_run_sends_nothing_and_a_damaged_file_is_sent_again(
+    loopback: Loopback, jobs: list[Job]
+) -> None:
     device = loopback.device()
     device.measure(jobs, QUICK)
     steps = Steps()
@@ -180,7 +245,9 @@ def test_resumes_after_a_cut_connection(loopback: Loopback, jobs: list[Job]) -> 
         if len(first) == 2 and loopback.running():
             loopback.cut()
 
-    with pytest.raises(DeviceError, match=r"connection was lost.*2 of 4 models were measured and are kept") as caught:
+    with pytest.raises(
+        DeviceError, match=r"connection was lost.*2 of 4 models were measured and are kept"
+    ) as caught:
         device.measure(four, protocol, progress=cut_in_the_middle, finished=first.append)
     assert "\n" not in str(caught.value)
     wait_for(lambda: not loopback.running())
@@ -192,7 +259,9 @@ def test_resumes_after_a_cut_connection(loopback: Loopback, jobs: list[Job]) -> 
     assert not list((loopback.folder / "journals").glob("*"))
 
 
-def test_a_reference_is_measured_again_beside_what_was_missing(loopback: Loopback, jobs: list[Job]) -> None:
+def test_a_reference_is_measured_again_beside_what_was_missing(
+    loopback: Loopback, jobs: list[Job]
+) -> None:
     three = [*jobs, Job(jobs[0].bundle, 2)]
     protocol = dataclasses.replace(QUICK, together=2)
     first = list[Measurement]()
@@ -222,12 +291,18 @@ def test_what_stops_the_caller_stops_the_device(loopback: Loopback, jobs: list[J
     wait_for(lambda: not loopback.running())
 
 
-def test_a_caller_that_was_killed_leaves_nothing_running(loopback: Loopback, jobs: list[Job]) -> None:
-    code = ("import sys; from edgeface.latency.devices.ssh import SshDevice\n"
-            "from edgeface.latency.protocol import Job\n"
-            "SshDevice(*sys.argv[1:4]).measure([Job(sys.argv[4])])")
-    caller = subprocess.Popen([sys.executable, "-c", code, loopback.url, sys.executable, loopback.config,
-                               jobs[0].bundle], env={**os.environ, "XDG_CACHE_HOME": str(loopback.folder)})
+def test_a_caller_that_was_killed_leaves_nothing_running(
+    loopback: Loopback, jobs: list[Job]
+) -> None:
+    code = (
+        "import sys; from edgeface.latency.devices.ssh import SshDevice\n"
+        "from edgeface.latency.protocol import Job\n"
+        "SshDevice(*sys.argv[1:4]).measure([Job(sys.argv[4])])"
+    )
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code, loopback.url, sys.executable, loopback.config, jobs[0].bundle],
+        env={**os.environ, "XDG_CACHE_HOME": str(loopback.folder)},
+    )
     try:
         wait_for(loopback.running)
     finally:
@@ -236,23 +311,36 @@ def test_a_caller_that_was_killed_leaves_nothing_running(loopback: Loopback, job
     wait_for(lambda: not loopback.running())
 
 
-# -- what can go wrong -------------------------------------------------------------------------------------------------
+# -- what can go wrong
+# -------------------------------------------------------------------------------------------------
 
 
 def test_nobody_answers(loopback: Loopback) -> None:
-    refused(loopback.device(url="ssh://pi@127.0.0.1:1"), "connection refused", "is an ssh server running")
-    refused(loopback.device(url="ssh://pi@no-such-host.invalid"), "no such host 'no-such-host.invalid'")
+    refused(
+        loopback.device(url="ssh://pi@127.0.0.1:1"),
+        "connection refused",
+        "is an ssh server running",
+    )
+    refused(
+        loopback.device(url="ssh://pi@no-such-host.invalid"), "no such host 'no-such-host.invalid'"
+    )
 
 
 def test_unknown_host_key(loopback: Loopback) -> None:
     (loopback.folder / "known_hosts").write_text("")
-    text = refused(loopback.device(), "its host key is not in known_hosts", "accept it once with: ssh -F ")
+    text = refused(
+        loopback.device(), "its host key is not in known_hosts", "accept it once with: ssh -F "
+    )
     assert text.endswith("127.0.0.1 true")
 
 
 def test_changed_host_key(loopback: Loopback) -> None:
     loopback.trust("other_key")
-    refused(loopback.device(), "not the one in known_hosts", f"ssh-keygen -R '[127.0.0.1]:{loopback.port}'")
+    refused(
+        loopback.device(),
+        "not the one in known_hosts",
+        f"ssh-keygen -R '[127.0.0.1]:{loopback.port}'",
+    )
 
 
 def test_wrong_key(loopback: Loopback) -> None:
@@ -262,7 +350,10 @@ def test_wrong_key(loopback: Loopback) -> None:
 
 def test_ssh_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    refused(SshDevice("ssh://host"), "ssh is not installed here: run: sudo apt-get install openssh-client")
+    refused(
+        SshDevice("ssh://host"),
+        "ssh is not installed here: run: sudo apt-get install openssh-client",
+    )
 
 
 def test_no_python(tmp_path: Path, jobs: list[Job]) -> None:
@@ -272,8 +363,10 @@ def test_no_python(tmp_path: Path, jobs: list[Job]) -> None:
     with Loopback(tmp_path / "device", path=str(tmp_path / "bin")) as bare:
         (finding,) = bare.device(python=None).check()
         assert not finding.ok and "no Python on the device" in finding.what
-        assert re.fullmatch(r"ssh -t -F \S+ -p \d+ \S+@127\.0\.0\.1 sudo apt-get install -y python3 python3-venv",
-                            finding.fix or "")
+        assert re.fullmatch(
+            r"ssh -t -F \S+ -p \d+ \S+@127\.0\.0\.1 sudo apt-get install -y python3 python3-venv",
+            finding.fix or "",
+        )
         with pytest.raises(DeviceError, match=r"no Python on the device.*: run: ssh"):
             bare.device(python=None).measure(jobs, QUICK)
 
@@ -283,19 +376,24 @@ def test_the_python_that_was_named_is_none(loopback: Loopback) -> None:
     foreign = loopback.folder / "foreign"
     foreign.write_bytes(b"\x7fELF\x01\x02\x01" + bytes(60))
     foreign.chmod(0o755)
-    refused(loopback.device(str(foreign)), "is no Python that the device can run", "xec format error")
+    refused(
+        loopback.device(str(foreign)), "is no Python that the device can run", "xec format error"
+    )
 
 
 def test_old_python(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     old = loopback.folder / "stage.py"
-    old.write_text(remote.STAGE.read_text().replace("sys.version_info < (3, 10)", "sys.version_info < (3, 99)"))
+    old.write_text(
+        remote.STAGE.read_text().replace("sys.version_info < (3, 10)", "sys.version_info < (3, 99)")
+    )
     monkeypatch.setattr(remote, "STAGE", old)
     (finding,) = loopback.device().check()
     assert not finding.ok and "is too old, 3.10 is the oldest" in finding.what
 
 
 def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> None:
-    """A system Python without packages, as a fresh board has it; then the virtual environment that is advised."""
+    """A system Python without packages, as a fresh board has it; then the virtual environment that
+    is advised."""
     need_sshd()
     device_path = tmp_path / "bin"
     device_path.mkdir()
@@ -311,11 +409,16 @@ def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> 
         assert not numpy.ok and numpy.fix == f"{pip} numpy"
         assert not opencv.ok and opencv.fix == f"{pip} opencv-python-headless"
         assert {runtime.fix for runtime in runtimes} == {
-            f"{pip} {name}" for name in ("onnxruntime", "ai-edge-litert", "openvino", "ncnn")}
+            f"{pip} {name}" for name in ("onnxruntime", "ai-edge-litert", "openvino", "ncnn")
+        }
         subprocess.run(venv.fix.split(), check=True, stdout=subprocess.DEVNULL)
         again = device.check()
-        assert [finding.fix for finding in again if not finding.ok] == [f.fix for f in (numpy, opencv, *runtimes)]
-        help_text = subprocess.run([*pip.split(), "--help"], check=True, capture_output=True, text=True).stdout
+        assert [finding.fix for finding in again if not finding.ok] == [
+            f.fix for f in (numpy, opencv, *runtimes)
+        ]
+        help_text = subprocess.run(
+            [*pip.split(), "--help"], check=True, capture_output=True, text=True
+        ).stdout
         assert "pip install" in help_text
 
 
@@ -332,7 +435,8 @@ def test_missing_runtime_fails_alone(loopback: Loopback, jobs: list[Job]) -> Non
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         "import sys\nclass Hide:\n  def find_spec(self, name, path=None, target=None):\n"
-        "    if name == 'ncnn': raise ModuleNotFoundError(name)\nsys.meta_path.insert(0, Hide())\n")
+        "    if name == 'ncnn': raise ModuleNotFoundError(name)\nsys.meta_path.insert(0, Hide())\n"
+    )
     python = loopback.script("python", f'PYTHONPATH={folder} exec {sys.executable} "$@"')
     device, failed = loopback.device(python), list[tuple[int, str]]()
     found = device.measure(jobs, QUICK, failed=lambda index, why: failed.append((index, why)))
@@ -341,7 +445,9 @@ def test_missing_runtime_fails_alone(loopback: Loopback, jobs: list[Job]) -> Non
     assert index == 1 and why.startswith(f"{jobs[1]}: ncnn is missing on the device: run: ssh -F ")
     assert why.endswith(f"{python} -m pip install ncnn")
     steps = Steps()
-    with pytest.raises(DeviceError, match="ncnn is missing on the device"):  # and what was measured is not repeated
+    with pytest.raises(
+        DeviceError, match="ncnn is missing on the device"
+    ):  # and what was measured is not repeated
         device.measure(jobs, QUICK, progress=steps)
     assert "loading" not in steps.seen
 
@@ -353,13 +459,19 @@ def test_runtime_of_another_architecture(loopback: Loopback, jobs: list[Job]) ->
     with pytest.raises(DeviceError) as caught:
         loopback.device(python).measure(jobs[1:], QUICK)
     text = str(caught.value)
-    assert "wrong ELF class" in text and "ncnn was built for another processor" in text and "\n" not in text
+    assert (
+        "wrong ELF class" in text
+        and "ncnn was built for another processor" in text
+        and "\n" not in text
+    )
     assert text.endswith("-m pip install --force-reinstall ncnn")
 
 
 def test_no_numpy(loopback: Loopback, jobs: list[Job]) -> None:
     python = hidden(loopback, "numpy", "raise ImportError('no')")
-    with pytest.raises(DeviceError, match=r"numpy is missing on the device: run: ssh .* -m pip install numpy"):
+    with pytest.raises(
+        DeviceError, match=r"numpy is missing on the device: run: ssh .* -m pip install numpy"
+    ):
         loopback.device(python).measure(jobs, QUICK)
 
 
@@ -369,11 +481,15 @@ def small_disk(loopback: Loopback, kilobytes: int) -> str:
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {loopback.cache}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a small disk (unshare -rm)")
-    return loopback.script("python", f"exec unshare -rm sh -c '{mount} && exec {sys.executable} \"$@\"' - \"$@\"")
+    return loopback.script(
+        "python", f'exec unshare -rm sh -c \'{mount} && exec {sys.executable} "$@"\' - "$@"'
+    )
 
 
 def test_full_disk_is_told_before_anything_is_sent(loopback: Loopback, jobs: list[Job]) -> None:
-    with pytest.raises(DeviceError, match=r"disk is full.* bytes to send, .* free.*rm -r \.cache/edgeface/bundles"):
+    with pytest.raises(
+        DeviceError, match=r"disk is full.* bytes to send, .* free.*rm -r \.cache/edgeface/bundles"
+    ):
         loopback.device(small_disk(loopback, 64)).measure(jobs, QUICK)
 
 
@@ -381,7 +497,11 @@ def test_disk_that_fills_up(loopback: Loopback, monkeypatch: pytest.MonkeyPatch)
     lying = loopback.folder / "stage.py"
     lying.write_text(remote.STAGE.read_text().replace("shutil.disk_usage(root).free", "1 << 50"))
     monkeypatch.setattr(remote, "STAGE", lying)
-    refused(loopback.device(small_disk(loopback, 64)), "the device's disk is full", "No space left on device")
+    refused(
+        loopback.device(small_disk(loopback, 64)),
+        "the device's disk is full",
+        "No space left on device",
+    )
 
 
 def test_folder_that_cannot_be_written(loopback: Loopback) -> None:
@@ -391,10 +511,15 @@ def test_folder_that_cannot_be_written(loopback: Loopback) -> None:
 
 def test_device_that_hangs(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "ANSWER_S", 1.5)
-    refused(loopback.device(loopback.script("python", "exec cat > /dev/null")), "nothing was heard for too long")
+    refused(
+        loopback.device(loopback.script("python", "exec cat > /dev/null")),
+        "nothing was heard for too long",
+    )
 
 
-def test_agent_that_hangs_in_mid_run(loopback: Loopback, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_that_hangs_in_mid_run(
+    loopback: Loopback, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped: list[int] = []
 
     class Impatient(Session):
@@ -408,21 +533,30 @@ def test_agent_that_hangs_in_mid_run(loopback: Loopback, jobs: list[Job], monkey
 
     def stop(what: str, done: int, total: int) -> None:
         if what == "measuring" and not stopped:
-            stopped.extend(pid for pid, words in loopback.running().items() if ".pyz" in words.split()[2])
+            stopped.extend(
+                pid for pid, words in loopback.running().items() if ".pyz" in words.split()[2]
+            )
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
 
     monkeypatch.setattr(remote, "Session", Impatient)
-    with pytest.raises(DeviceError, match=r"nothing was heard for too long.*0 of 2 models were measured"):
+    with pytest.raises(
+        DeviceError, match=r"nothing was heard for too long.*0 of 2 models were measured"
+    ):
         loopback.device().measure(jobs, QUICK, progress=stop)
     assert len(stopped) == 1
     os.kill(stopped[0], signal.SIGCONT)
     wait_for(lambda: not loopback.running())
 
 
-def test_line_that_dies_without_a_word(loopback: Loopback, jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_that_dies_without_a_word(
+    loopback: Loopback, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither side hears of the other any more: both notice, and the device ends by itself."""
-    dead = [option.replace("Interval=10", "Interval=1").replace("Max=3", "Max=2") for option in ssh.FIXED]
+    dead = [
+        option.replace("Interval=10", "Interval=1").replace("Max=3", "Max=2")
+        for option in ssh.FIXED
+    ]
     monkeypatch.setattr(ssh, "FIXED", tuple(dead))
     monkeypatch.setattr(remote, "SILENCE_S", 3.0)
     monkeypatch.setattr(session_module, "BEAT_S", 0.2)
@@ -436,7 +570,9 @@ def test_line_that_dies_without_a_word(loopback: Loopback, jobs: list[Job], monk
 
     try:
         with pytest.raises(DeviceError, match=r"connection was lost \(no answer in time"):
-            loopback.device().measure(jobs, dataclasses.replace(QUICK, rounds=1000), progress=freeze)
+            loopback.device().measure(
+                jobs, dataclasses.replace(QUICK, rounds=1000), progress=freeze
+            )
         assert stopped
         wait_for(lambda: not loopback.running())
     finally:

@@ -8,11 +8,15 @@ import pytest
 from edgeface.latency.statistics import Ratio, Summary, ratio, ratio_of_sessions, relative_interval
 
 
-def rounds(median_ms: float, noise: float = 0.02, drift: np.ndarray | None = None, seed: int = 0) -> list[np.ndarray]:
+def rounds(
+    median_ms: float, noise: float = 0.02, drift: np.ndarray | None = None, seed: int = 0
+) -> list[np.ndarray]:
     """Twenty rounds of ten samples; ``drift`` slows each round by its factor."""
     random = np.random.default_rng(seed)
-    return [median_ms * factor * (1 + noise * random.standard_normal(10))
-            for factor in (np.ones(20) if drift is None else drift)]
+    return [
+        median_ms * factor * (1 + noise * random.standard_normal(10))
+        for factor in (np.ones(20) if drift is None else drift)
+    ]
 
 
 def test_summary_of_unsorted_samples() -> None:
@@ -29,17 +33,30 @@ def test_no_samples_no_summary() -> None:
         Summary.of(np.array([]))
 
 
-@pytest.mark.parametrize(("low", "high", "verdict"), [
-    (0.95, 1.05, "tie"), (0.5, 0.95, "tie"), (0.5, 0.89, "faster"), (1.05, 3.0, "tie"), (1.11, 1.2, "slower"),
-    (0.91, 0.92, "tie"), (1.01, 1.09, "tie"), (0.2, 5.0, "tie"),
-])
-def test_a_tie_unless_the_whole_interval_is_far_from_one(low: float, high: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.95, 1.05, "tie"),
+        (0.5, 0.95, "tie"),
+        (0.5, 0.89, "faster"),
+        (1.05, 3.0, "tie"),
+        (1.11, 1.2, "slower"),
+        (0.91, 0.92, "tie"),
+        (1.01, 1.09, "tie"),
+        (0.2, 5.0, "tie"),
+    ],
+)
+def test_a_tie_unless_the_whole_interval_is_far_from_one(
+    low: float, high: float, verdict: str
+) -> None:
     assert Ratio((low + high) / 2, low, high).verdict == verdict
 
 
 def test_ratio_finds_the_truth_within_its_interval() -> None:
     found = ratio(rounds(15, seed=1), rounds(10, seed=2))
-    assert found.low < 1.5 < found.high and found.high - found.low < 0.1 and found.verdict == "slower"
+    assert (
+        found.low < 1.5 < found.high and found.high - found.low < 0.1 and found.verdict == "slower"
+    )
 
 
 def test_what_slows_both_models_of_a_round_widens_no_ratio() -> None:
@@ -52,7 +69,9 @@ def test_what_slows_both_models_of_a_round_widens_no_ratio() -> None:
 
 def test_equal_arguments_give_equal_intervals() -> None:
     assert ratio(rounds(15), rounds(10)) == ratio(rounds(15), rounds(10))
-    assert ratio_of_sessions(rounds(15), rounds(10)[:7]) == ratio_of_sessions(rounds(15), rounds(10)[:7])
+    assert ratio_of_sessions(rounds(15), rounds(10)[:7]) == ratio_of_sessions(
+        rounds(15), rounds(10)[:7]
+    )
 
 
 def test_a_ratio_needs_the_same_rounds() -> None:

@@ -28,8 +28,18 @@ ROOT = str(Path(__file__).parents[2])
 
 
 def open_it(worker: WorkerProcess, bundle: Bundle, /, **changes: Any) -> dict[str, Any]:
-    return worker.ask("open", **{"bundle": str(bundle.path), "threads": 1, "fast": False, "cores": [], "photo": PHOTO,
-                                 "seed": 0, **changes})
+    return worker.ask(
+        "open",
+        **{
+            "bundle": str(bundle.path),
+            "threads": 1,
+            "fast": False,
+            "cores": [],
+            "photo": PHOTO,
+            "seed": 0,
+            **changes,
+        },
+    )
 
 
 @pytest.fixture
@@ -57,11 +67,17 @@ def test_answers(worker: WorkerProcess, exported: Callable[..., Bundle], target:
         assert len(stage["wall_ms"]) == len(stage["cpu_ms"]) == 3 and min(stage["wall_ms"]) > 0
     with Detector.open(bundle.path) as detector:
         assert found["faces"] == len(detector.detect(synthetic_photo(*PHOTO)))
-    assert found["peak_memory_bytes"] > 1 << 20 and found["cpu_s"] > 0 and found["moment"]["load"] is not None
+    assert (
+        found["peak_memory_bytes"] > 1 << 20
+        and found["cpu_s"] > 0
+        and found["moment"]["load"] is not None
+    )
     assert worker.ask("close") == {}
 
 
-def test_precision_hints_follow_fast_mode(worker: WorkerProcess, exported: Callable[..., Bundle]) -> None:
+def test_precision_hints_follow_fast_mode(
+    worker: WorkerProcess, exported: Callable[..., Bundle]
+) -> None:
     facts = open_it(worker, exported("ncnn"), fast=True)
     assert any(facts["precision_hints"].values()) and facts["runtime"].endswith("(fast)")
 
@@ -78,33 +94,47 @@ def test_end_to_end_is_the_three_stages_of_the_same_image(exported: Callable[...
 def test_photo_is_made_from_its_seed() -> None:
     photo = synthetic_photo(320, 240, 1)
     assert photo.shape == (240, 320, 3) and photo.dtype == np.uint8
-    assert np.array_equal(photo, synthetic_photo(320, 240, 1)) and not np.array_equal(photo, synthetic_photo(320, 240))
+    assert np.array_equal(photo, synthetic_photo(320, 240, 1)) and not np.array_equal(
+        photo, synthetic_photo(320, 240)
+    )
     assert synthetic_photo(16, 2000).shape == (2000, 16, 3)
     steps = np.abs(np.diff(photo.astype(int), axis=1))
     assert np.mean(steps < 16) > 0.95  # smooth, and yet not empty
     assert photo.std() > 30
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"bundle": "/nowhere"}, "no Bundle at /nowhere"), ({"threads": 0}, "threads must be"),
-])
-def test_mistakes_are_told(worker: WorkerProcess, exported: Callable[..., Bundle], changes: dict[str, Any],
-                           words: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bundle": "/nowhere"}, "no Bundle at /nowhere"),
+        ({"threads": 0}, "threads must be"),
+    ],
+)
+def test_mistakes_are_told(
+    worker: WorkerProcess, exported: Callable[..., Bundle], changes: dict[str, Any], words: str
+) -> None:
     with pytest.raises(DeviceError, match=words) as error:
         open_it(worker, exported("onnx"), **changes)
     assert str(error.value).startswith("net: ") and not alive(worker.pid)
 
 
 def wrapped(folder: Path, code: str) -> tuple[str, str]:
-    """A command that starts a worker in which ``code`` has run: what only a misbehaving runtime would do."""
+    """A command that starts a worker in which ``code`` has run: what only a misbehaving runtime
+    would do."""
     path = folder / "wrapped.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {ROOT!r})\nimport edgeface.latency.worker as worker\n"
-                    f"{textwrap.dedent(code)}\nsys.argv = sys.argv[2:]\nexec(sys.argv[0])\n")
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {ROOT!r})\nimport edgeface.latency.worker as worker\n"
+        f"{textwrap.dedent(code)}\nsys.argv = sys.argv[2:]\nexec(sys.argv[0])\n"
+    )
     return sys.executable, str(path)
 
 
-def test_chatter_on_standard_output_harms_nothing(exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    python = wrapped(tmp_path, """
+def test_chatter_on_standard_output_harms_nothing(
+    exported: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    python = wrapped(
+        tmp_path,
+        """
         import os
         real = worker.Worker.run
         def run(self, images):
@@ -112,21 +142,35 @@ def test_chatter_on_standard_output_harms_nothing(exported: Callable[..., Bundle
             print("and so on")
             return real(self, images)
         worker.Worker.run = run
-    """)
+    """,
+    )
     with WorkerProcess("net", 120, python) as process:
         open_it(process, exported("onnx"))
         assert len(process.ask("run", images=2)["stages"]["network"]["wall_ms"]) == 2
 
 
-@pytest.mark.parametrize(("code", "words"), [
-    ("worker.Worker.open = lambda self, **_: __import__('os').abort()", "ended by SIGABRT"),
-    ("worker.Worker.open = lambda self, **_: __import__('os').kill(__import__('os').getpid(), 9)",
-     "SIGKILL: not enough memory"),
-    ("worker.Worker.open = lambda self, **_: __import__('os')._exit(7)", "ended with code 7"),
-    ("worker.Worker.open = lambda self, **_: 1 / 0", "ended with code 1: ZeroDivisionError: division by zero"),
-    ("print('noise', flush=True)", "answered nonsense"),
-])
-def test_death_is_told_in_one_line(exported: Callable[..., Bundle], tmp_path: Path, code: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("worker.Worker.open = lambda self, **_: __import__('os').abort()", "ended by SIGABRT"),
+        (
+            (
+                "worker.Worker.open = lambda self, **_:"
+                " __import__('os').kill(__import__('os').getpid(), 9)"
+            ),
+            "SIGKILL: not enough memory",
+        ),
+        ("worker.Worker.open = lambda self, **_: __import__('os')._exit(7)", "ended with code 7"),
+        (
+            "worker.Worker.open = lambda self, **_: 1 / 0",
+            "ended with code 1: ZeroDivisionError: division by zero",
+        ),
+        ("print('noise', flush=True)", "answered nonsense"),
+    ],
+)
+def test_death_is_told_in_one_line(
+    exported: Callable[..., Bundle], tmp_path: Path, code: str, words: str
+) -> None:
     with WorkerProcess("net", 120, wrapped(tmp_path, code)) as process:
         with pytest.raises(DeviceError, match=words) as error:
             open_it(process, exported("onnx"))
@@ -148,17 +192,34 @@ def test_no_such_python() -> None:
 
 def start(python: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[bytes]:
     """A worker without its near side."""
-    return subprocess.Popen([*python, "-c", START, ROOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*python, "-c", START, ROOT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
-def test_it_ends_when_its_parent_is_gone_even_while_it_works(exported: Callable[..., Bundle]) -> None:
+def test_it_ends_when_its_parent_is_gone_even_while_it_works(
+    exported: Callable[..., Bundle],
+) -> None:
     import json
 
     process = start()
     assert process.stdin and process.stdout
-    for request in ({"do": "open", "limit_s": 999, "bundle": str(exported("onnx").path), "threads": 1, "fast": False,
-                     "cores": [], "photo": PHOTO, "seed": 0}, {"do": "run", "limit_s": 999, "images": 10**9}):
+    for request in (
+        {
+            "do": "open",
+            "limit_s": 999,
+            "bundle": str(exported("onnx").path),
+            "threads": 1,
+            "fast": False,
+            "cores": [],
+            "photo": PHOTO,
+            "seed": 0,
+        },
+        {"do": "run", "limit_s": 999, "images": 10**9},
+    ):
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
     assert b"ok" in process.stdout.readline()
@@ -168,10 +229,15 @@ def test_it_ends_when_its_parent_is_gone_even_while_it_works(exported: Callable[
 
 
 def test_it_ends_by_itself_while_a_runtime_hangs_with_the_interpreters_lock(tmp_path: Path) -> None:
-    process = start(wrapped(tmp_path, """
+    process = start(
+        wrapped(
+            tmp_path,
+            """
         import ctypes
         worker.Worker.answer = lambda self, request: ctypes.PyDLL(None).sleep(600)
-    """))
+    """,
+        )
+    )
     assert process.stdin and process.stdout
     process.stdin.write(b'{"do": "run", "limit_s": 1}\n')
     process.stdin.close()

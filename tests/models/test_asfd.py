@@ -1,4 +1,5 @@
-"""ASFD: the family's figures, its backbones, the wiring of its neck, both shots, genotypes as data."""
+"""ASFD: the family's figures, its backbones, the wiring of its neck, both shots, genotypes as
+data."""
 
 from __future__ import annotations
 
@@ -33,15 +34,25 @@ from edgeface.models.detector import FaceNet, build_backbone, deployable
 
 DOCS = Path(__file__).parents[2] / "docs" / "asfd.md"
 PUBLISHED = {
-    "asfd-d0": (0.62, 0.73), "asfd-d1": (3.90, 4.27), "asfd-d2": (13.56, 20.48), "asfd-d3": (26.56, 46.32),
-    "asfd-d4": (36.76, 70.45), "asfd-d5": (67.73, 147.40), "asfd-d6": (86.10, 183.11),
+    "asfd-d0": (0.62, 0.73),
+    "asfd-d1": (3.90, 4.27),
+    "asfd-d2": (13.56, 20.48),
+    "asfd-d3": (26.56, 46.32),
+    "asfd-d4": (36.76, 70.45),
+    "asfd-d5": (67.73, 147.40),
+    "asfd-d6": (86.10, 183.11),
 }
 """Table 4 of the paper: M parameters, G multiply-accumulates at 640x480"""
 BACKBONES = {
-    "asfd-d1": 3_206_976, "asfd-d2": 11_176_512, "asfd-d3": 21_284_672, "asfd-d4": 23_508_032, "asfd-d5": 42_500_160,
+    "asfd-d1": 3_206_976,
+    "asfd-d2": 11_176_512,
+    "asfd-d3": 21_284_672,
+    "asfd-d4": 23_508_032,
+    "asfd-d5": 42_500_160,
     "asfd-d6": 58_143_808,
 }
-"""parameters of MobileNetV1 and of ResNet-18, 34, 50, 101 and 152 without their classifiers, as everyone has them"""
+"""parameters of MobileNetV1 and of ResNet-18, 34, 50, 101 and 152 without their classifiers, as
+everyone has them"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,10 @@ def test_figures_against_the_published_ones(name: str) -> None:
     ours = (counted.params / 1e6, counted.macs / 1e9)
     off = (100 * (ours[0] / params - 1), 100 * (ours[1] / macs - 1))
     assert max(map(abs, off)) < 6
-    row = f"| {name} | {params:.2f} | {ours[0]:.2f} | {off[0]:+.1f} % | {macs:.2f} | {ours[1]:.2f} | {off[1]:+.1f} % |"
+    row = (
+        f"| {name} | {params:.2f} | {ours[0]:.2f} | {off[0]:+.1f} % | {macs:.2f} | {ours[1]:.2f} |"
+        f" {off[1]:+.1f} % |"
+    )
     assert row in DOCS.read_text(encoding="utf-8").splitlines(), f"docs/asfd.md should say: {row}"
 
 
@@ -93,7 +107,9 @@ def test_resnet_of_any_size() -> None:
     with torch.device("meta"):
         maps = build_backbone(get_architecture("asfd-d4").backbone)(torch.zeros(1, 3, 75, 129))
     assert [tuple(m.shape[1:]) for m in maps] == [
-        (c, -(-75 // s), -(-129 // s)) for c, s in zip((256, 512, 1024, 2048, 512, 256), S3FD_STRIDES, strict=True)]
+        (c, -(-75 // s), -(-129 // s))
+        for c, s in zip((256, 512, 1024, 2048, 512, 256), S3FD_STRIDES, strict=True)
+    ]
 
 
 def test_fusion_is_wired_as_its_formulas(small: FaceNet) -> None:
@@ -101,7 +117,9 @@ def test_fusion_is_wired_as_its_formulas(small: FaceNet) -> None:
     f = [torch.randn(1, 16, -(-50 // 2**i), -(-37 // 2**i), generator=random) for i in range(6)]
     t: dict[int, Tensor] = {5: f[5]}
     for i in (4, 3, 2, 1, 0):
-        up = F.interpolate(t[i + 1], size=tuple(f[i].shape[2:]), mode="bilinear", align_corners=True)
+        up = F.interpolate(
+            t[i + 1], size=tuple(f[i].shape[2:]), mode="bilinear", align_corners=True
+        )
         t[i] = fusion.top_down[i](up * f[i])
     d = {0: f[0]}
     for i in (1, 2, 3, 4, 5):
@@ -114,8 +132,13 @@ def test_fusion_is_wired_as_its_formulas(small: FaceNet) -> None:
             convolution: Any = fusion.output[i]
             conv = convolution.conv
             mixed = torch.einsum("k,knchw->nchw", shares, torch.stack(parts))
-            expected = torch.einsum("oc,nchw->nohw", conv.weight[:, :, 0, 0], mixed) + conv.bias[:, None, None]
-            torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=1e-4)  # float32, another order of sums
+            expected = (
+                torch.einsum("oc,nchw->nohw", conv.weight[:, :, 0, 0], mixed)
+                + conv.bias[:, None, None]
+            )
+            torch.testing.assert_close(
+                found[i], expected, rtol=1e-4, atol=1e-4
+            )  # float32, another order of sums
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -131,7 +154,8 @@ def test_operation_reaches_as_far_as_its_name_says(name: str) -> None:
         assert not op(-image).any(), "ReLU comes first"
     assert len(taps) == kernel**2
     assert (taps.amax(0) - taps.amin(0)).tolist() == [dilation * (kernel - 1)] * 2
-    # Published: a depthwise convolution without bias (none in conv_1x1), a 1x1 without bias, batch norm.
+    # Published: a depthwise convolution without bias (none in conv_1x1), a 1x1 without bias, batch
+    # norm.
     depthwise = 4 * kernel**2 if kernel > 1 else 0
     assert sum(p.numel() for p in op.parameters()) == depthwise + 4 * 4 + 2 * 4
 
@@ -166,7 +190,10 @@ def test_both_shots_in_training_and_one_in_evaluation(small: FaceNet) -> None:
     net = small.train()
     assert isinstance(net.neck, AutoFEM)
     outputs = net(image)
-    first = tuple(lateral(c) for lateral, c in zip(net.neck.lateral, net.backbone(net.normalise(image)), strict=True))
+    first = tuple(
+        lateral(c)
+        for lateral, c in zip(net.neck.lateral, net.backbone(net.normalise(image)), strict=True)
+    )
     expected = (*net.head(net.neck.enhance(first)), *net.head(first))
     assert len(outputs) == 24
     for found, wanted in zip(outputs, expected, strict=True):
@@ -174,7 +201,9 @@ def test_both_shots_in_training_and_one_in_evaluation(small: FaceNet) -> None:
     sum(output.square().sum() for output in outputs[12:]).backward()
     lateral: Any = net.neck.lateral[0]
     assert lateral.conv.weight.grad.abs().sum() > 0
-    assert all(p.grad is None for p in net.neck.enhance.parameters()), "the first shot is taken before AutoFEM"
+    assert all(p.grad is None for p in net.neck.enhance.parameters()), (
+        "the first shot is taken before AutoFEM"
+    )
     net.zero_grad()
     assert len(net.eval()(image)) == 12
 
@@ -191,9 +220,13 @@ def test_deployable_has_constants_for_shares(small: FaceNet) -> None:
 
 def test_repeats_are_networks_of_their_own() -> None:
     architecture = get_architecture("asfd-d0")
-    twice = dataclasses.replace(architecture, neck=dataclasses.replace(architecture.neck, repeats=2))
+    twice = dataclasses.replace(
+        architecture, neck=dataclasses.replace(architecture.neck, repeats=2)
+    )
     once, more = count(architecture, 640, 480), count(twice, 640, 480)
-    assert more.parts["head"] == once.parts["head"] and more.parts["neck"] > 1.8 * once.parts["neck"]
+    assert (
+        more.parts["head"] == once.parts["head"] and more.parts["neck"] > 1.8 * once.parts["neck"]
+    )
 
 
 def test_genotype_survives_json(tmp_path: Path) -> None:
@@ -201,26 +234,40 @@ def test_genotype_survives_json(tmp_path: Path) -> None:
     write_genotype(tmp_path / "genotype.json", found)
     assert read_genotype(tmp_path / "genotype.json") == found
     architecture = get_architecture("asfd-d0")
-    changed = dataclasses.replace(architecture, neck=dataclasses.replace(architecture.neck, genotype=found))
+    changed = dataclasses.replace(
+        architecture, neck=dataclasses.replace(architecture.neck, genotype=found)
+    )
     again = Architecture.from_json(json.loads(changed.dumps()))
     assert again == changed != architecture
     assert build(again, 1).state_dict().keys() == build(changed, 1).state_dict().keys()
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"top_down": ["conv_1x1"]}, "top_down has 1 entries, accepted: 5"),
-    ({"same": ["conv_1x1"] * 7}, "same has 7 entries, accepted: 6"),
-    ({"bottom_up": ["max_pool"] * 5}, "unknown operation 'max_pool' (known: conv_1x1, sep_conv_3x3"),
-    ({"context": []}, "context has 0 entries, accepted: 6"),
-    ({"context": [[]] * 6}, "context[0] has no node"),
-    ({"context": [[{"inputs": [1], "op": "conv_1x1"}]] * 6}, "node 1 reads [1], accepted: 0 (the cell's input) to 0"),
-    ({"context": [[{"inputs": [-1], "op": "conv_1x1"}]] * 6}, "node 1 reads [-1]"),
-    ({"context": [[{"inputs": [], "op": "conv_1x1"}]] * 6}, "node 1 reads [], accepted: one or more, each once"),
-    ({"context": [[{"inputs": [0, 0], "op": "conv_1x1"}]] * 6}, "node 1 reads [0, 0]"),
-    ({"context": [[{"inputs": [0], "op": "skip"}]] * 6}, "unknown operation 'skip'"),
-    ({"context": [[{"inputs": 0, "op": "conv_1x1"}]] * 6}, "expected a list, got 0"),
-    ({"edges": []}, "unknown field 'edges'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"top_down": ["conv_1x1"]}, "top_down has 1 entries, accepted: 5"),
+        ({"same": ["conv_1x1"] * 7}, "same has 7 entries, accepted: 6"),
+        (
+            {"bottom_up": ["max_pool"] * 5},
+            "unknown operation 'max_pool' (known: conv_1x1, sep_conv_3x3",
+        ),
+        ({"context": []}, "context has 0 entries, accepted: 6"),
+        ({"context": [[]] * 6}, "context[0] has no node"),
+        (
+            {"context": [[{"inputs": [1], "op": "conv_1x1"}]] * 6},
+            "node 1 reads [1], accepted: 0 (the cell's input) to 0",
+        ),
+        ({"context": [[{"inputs": [-1], "op": "conv_1x1"}]] * 6}, "node 1 reads [-1]"),
+        (
+            {"context": [[{"inputs": [], "op": "conv_1x1"}]] * 6},
+            "node 1 reads [], accepted: one or more, each once",
+        ),
+        ({"context": [[{"inputs": [0, 0], "op": "conv_1x1"}]] * 6}, "node 1 reads [0, 0]"),
+        ({"context": [[{"inputs": [0], "op": "skip"}]] * 6}, "unknown operation 'skip'"),
+        ({"context": [[{"inputs": 0, "op": "conv_1x1"}]] * 6}, "expected a list, got 0"),
+        ({"edges": []}, "unknown field 'edges'"),
+    ],
+)
 def test_malformed_genotype_is_one_line(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     path = tmp_path / "genotype.json"
     path.write_text(json.dumps({**dataclasses.asdict(DEFAULT_GENOTYPE), **changes}))
@@ -239,18 +286,34 @@ def test_file_that_is_no_genotype(tmp_path: Path, text: str) -> None:
         read_genotype(tmp_path / "absent.json")
 
 
-@pytest.mark.parametrize(("name", "parts", "said"), [
-    ("asfd-d0", {"neck": {"genotype": None}}, "genotype is missing"),
-    ("asfd-d0", {"neck": {"repeats": 0}}, "repeats is 0, accepted: a whole number of at least 1"),
-    ("asfd-d0", {"backbone": {"block": "inverted"}}, "unknown block 'inverted' (known: depthwise, basic, bottleneck)"),
-    ("asfd-d0", {"head": {"stack": -1}}, "stack is -1"),
-    ("edgeface-n", {"neck": {"kind": "autofem", "genotype": dataclasses.asdict(DEFAULT_GENOTYPE)}},
-     "maps are 3, accepted: a genotype and"),
-    ("edgeface-n", {"neck": {"repeats": 2}}, "neck fpn: repeats is for autofem only"),
-    ("edgeface-n", {"head": {"dual": True}}, "head plain: dual is for s3fd only"),
-    ("eresfd-16", {"head": {"dual": True}}, "head s3fd: dual is for neck autofem only"),
-])
-def test_networks_that_cannot_be_built(name: str, parts: dict[str, dict[str, Any]], said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parts", "said"),
+    [
+        ("asfd-d0", {"neck": {"genotype": None}}, "genotype is missing"),
+        (
+            "asfd-d0",
+            {"neck": {"repeats": 0}},
+            "repeats is 0, accepted: a whole number of at least 1",
+        ),
+        (
+            "asfd-d0",
+            {"backbone": {"block": "inverted"}},
+            "unknown block 'inverted' (known: depthwise, basic, bottleneck)",
+        ),
+        ("asfd-d0", {"head": {"stack": -1}}, "stack is -1"),
+        (
+            "edgeface-n",
+            {"neck": {"kind": "autofem", "genotype": dataclasses.asdict(DEFAULT_GENOTYPE)}},
+            "maps are 3, accepted: a genotype and",
+        ),
+        ("edgeface-n", {"neck": {"repeats": 2}}, "neck fpn: repeats is for autofem only"),
+        ("edgeface-n", {"head": {"dual": True}}, "head plain: dual is for s3fd only"),
+        ("eresfd-16", {"head": {"dual": True}}, "head s3fd: dual is for neck autofem only"),
+    ],
+)
+def test_networks_that_cannot_be_built(
+    name: str, parts: dict[str, dict[str, Any]], said: str
+) -> None:
     data = get_architecture(name).to_json()
     for part, fields in parts.items():
         data[part] |= fields
@@ -262,11 +325,16 @@ def test_networks_that_cannot_be_built(name: str, parts: dict[str, dict[str, Any
 def test_another_genotype_makes_another_network() -> None:
     base = get_architecture("asfd-d0")
     assert with_genotype(base, DEFAULT_GENOTYPE) is base
-    wide, dilated = (with_genotype(base, dataclasses.replace(DEFAULT_GENOTYPE, same=(op,) * 6))
-                     for op in ("sep_conv_7x7", "dil_conv_5x5"))
+    wide, dilated = (
+        with_genotype(base, dataclasses.replace(DEFAULT_GENOTYPE, same=(op,) * 6))
+        for op in ("sep_conv_7x7", "dil_conv_5x5")
+    )
     assert len({base.name, wide.name, dilated.name}) == 3
     assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", wide.name)
-    assert wide.name != with_genotype(get_architecture("asfd-d1"), wide.neck.genotype or DEFAULT_GENOTYPE).name
+    assert (
+        wide.name
+        != with_genotype(get_architecture("asfd-d1"), wide.neck.genotype or DEFAULT_GENOTYPE).name
+    )
     assert with_genotype(base, wide.neck.genotype or DEFAULT_GENOTYPE) == wide
 
 

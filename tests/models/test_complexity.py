@@ -18,7 +18,8 @@ from edgeface.zoo.counted import COUNTED_AT, content_of, counts, read_counts
 
 
 class Shared(nn.Module):
-    """One convolution run three times, one transposed, one linear; registered twice, so it also has two names."""
+    """One convolution run three times, one transposed, one linear; registered twice, so it also has
+    two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +47,9 @@ def test_shared_modules_count_each_time_they_run() -> None:
 
 
 def test_strides_groups_and_dilation() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 12, 3, stride=2, padding=1, groups=3), nn.Conv2d(12, 4, 3, dilation=2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3, stride=2, padding=1, groups=3), nn.Conv2d(12, 4, 3, dilation=2)
+    )
     assert count(net, 32, 32).macs == 16 * 16 * 12 * 9 + 12 * 12 * 4 * 12 * 9
 
 
@@ -84,19 +87,26 @@ class NeedsValues(nn.Module):
 
 
 def test_a_module_that_needs_values_is_counted_too() -> None:
-    assert count(NeedsValues(), 8, 4) == Complexity(params=8, macs=8 * 4 * 6, parts={"conv": 8 * 4 * 6})
+    assert count(NeedsValues(), 8, 4) == Complexity(
+        params=8, macs=8 * 4 * 6, parts={"conv": 8 * 4 * 6}
+    )
 
 
 def test_complexity_is_json_ready() -> None:
     counted = count("damofd-0.5g", 32, 32)
     assert json.loads(json.dumps(counted.to_json())) == {
-        "params": counted.params, "macs": counted.macs, "parts": counted.parts}
+        "params": counted.params,
+        "macs": counted.macs,
+        "parts": counted.parts,
+    }
 
 
 def test_every_listed_network_has_been_counted() -> None:
     """After a change of networks: ``python -m edgeface.zoo.counted``."""
     known = read_counts()
-    assert {name: counted.content for name, counted in known.items()} == {name: content_of(name) for name in listed()}
+    assert {name: counted.content for name, counted in known.items()} == {
+        name: content_of(name) for name in listed()
+    }
 
 
 @pytest.mark.parametrize("name", listed()[::7])
@@ -105,7 +115,9 @@ def test_what_was_counted_is_so(name: str) -> None:
     assert (found.params, found.macs) == (known.params, known.macs)
 
 
-def test_figures_of_a_network_that_has_changed_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_a_network_that_has_changed_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     other = dataclasses.replace(get_architecture("edgeface-0.5x"), name="edgeface-n")
     monkeypatch.setitem(ARCHITECTURES, "edgeface-n", other)
     told: list[str] = []

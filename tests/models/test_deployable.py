@@ -20,7 +20,8 @@ NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n i
 
 
 def noise(network: FaceNet, count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3, H, W] of 2x3 cells on the coarsest level: 64x96 px, or 256x384 with strides up to 128."""
+    """[count, 3, H, W] of 2x3 cells on the coarsest level: 64x96 px, or 256x384 with strides up to
+    128."""
     stride = head_layout(network.architecture).strides[-1]
     return torch.rand(count, 3, 2 * stride, 3 * stride, generator=generator) * 255
 
@@ -28,15 +29,22 @@ def noise(network: FaceNet, count: int, generator: torch.Generator) -> torch.Ten
 def branch_scales(network: FaceNet) -> list[torch.Tensor]:
     """The last scale of each residual branch."""
     blocks = [m for m in network.modules() if isinstance(m, (Residual, InvertedResidual))]
-    return [[m for m in (b.branch if isinstance(b, Residual) else b.layers).modules()
-             if isinstance(m, nn.BatchNorm2d)][-1].weight for b in blocks]
+    return [
+        [
+            m
+            for m in (b.branch if isinstance(b, Residual) else b.layers).modules()
+            if isinstance(m, nn.BatchNorm2d)
+        ][-1].weight
+        for b in blocks
+    ]
 
 
 def trained_like(name: str) -> FaceNet:
-    """Build ``name`` with every number that folding touches drawn at random, activations kept near 1.
+    """Build ``name`` with every number that folding touches drawn at random, activations kept near
+    1.
 
-    Statistics are measured on noise, then moved: with the initial ones (mean 0, variance 1, scale 1 or 0) a wrong fold
-    would go unseen.
+    Statistics are measured on noise, then moved: with the initial ones (mean 0, variance 1, scale 1
+    or 0) a wrong fold would go unseen.
     """
     model = build(name, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -62,7 +70,9 @@ def trained_like(name: str) -> FaceNet:
         for norm in norms:
             if isinstance(norm, nn.BatchNorm2d):
                 assert norm.running_mean is not None and norm.running_var is not None
-                norm.running_mean.add_(norm.running_var.sqrt() * uniform(norm.running_mean, -0.3, 0.3))
+                norm.running_mean.add_(
+                    norm.running_var.sqrt() * uniform(norm.running_mean, -0.3, 0.3)
+                )
                 norm.running_var.mul_(uniform(norm.running_var, 0.7, 1.5))
     return model.eval()
 
@@ -78,7 +88,9 @@ def test_deployable_equals_the_network_in_evaluation(name: str) -> None:
     for e, g in zip(expected, got, strict=True):
         assert e.std() > 0.01, "an output this flat would hide a wrong fold"
         torch.testing.assert_close(g, e, rtol=0, atol=1e-4)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "model was changed"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), (
+        "model was changed"
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -92,19 +104,24 @@ def test_only_group_normalisation_is_left(name: str) -> None:
 
 
 def test_batch_norm_head_runs_with_the_statistics_it_was_trained_with() -> None:
-    """Levels of different brightness: one normalisation for all of them would mix their statistics."""
+    """Levels of different brightness: one normalisation for all of them would mix their
+    statistics."""
     head = build("scrfd-0.5g-bn").head
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
     generator = torch.Generator().manual_seed(0)
-    maps = tuple(gain * torch.randn(4, 16, side, side, generator=generator) for gain, side in
-                 ((1, 16), (9, 8), (30, 4)))
+    maps = tuple(
+        gain * torch.randn(4, 16, side, side, generator=generator)
+        for gain, side in ((1, 16), (9, 8), (30, 4))
+    )
     with torch.no_grad():
         in_training = head.train()(maps)
         in_evaluation = head.eval()(maps)
     for a, b in zip(in_training, in_evaluation, strict=True):
-        assert (a - b).std() < 0.05 * a.std(), "unbiased variance of few values is all that may differ"
+        assert (a - b).std() < 0.05 * a.std(), (
+            "unbiased variance of few values is all that may differ"
+        )
 
 
 def test_strided_1x1_convolutions_compute_the_same_while_they_train() -> None:

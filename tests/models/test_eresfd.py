@@ -1,4 +1,5 @@
-"""EResFD: sizes as published, the separated pyramid against a slow reading of its formula, folding, start, refusals."""
+"""EResFD: sizes as published, the separated pyramid against a slow reading of its formula, folding,
+start, refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeface.architecture import Backbone, ConvNetSpec, EResNetSpec, Neck, PyramidSpec, get_architecture
+from edgeface.architecture import (
+    Backbone,
+    ConvNetSpec,
+    EResNetSpec,
+    Neck,
+    PyramidSpec,
+    get_architecture,
+)
 from edgeface.architecture.registry import eresfd, listed
 from edgeface.decode import S3FD_STRIDES
 from edgeface.errors import ModelError
@@ -56,7 +64,9 @@ def test_upsampling_takes_each_value_twice(size: int) -> None:
     twice = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     for rows in (2 * size, 2 * size - 1):
         for columns in (2 * size + 6, 2 * size + 5):
-            assert torch.equal(upsample(x, torch.empty(1, 2, rows, columns)), twice[:, :, :rows, :columns])
+            assert torch.equal(
+                upsample(x, torch.empty(1, 2, rows, columns)), twice[:, :, :rows, :columns]
+            )
 
 
 def _neck(seed: int) -> tuple[SepFPN, tuple[Tensor, ...]]:
@@ -72,13 +82,17 @@ def _neck(seed: int) -> tuple[SepFPN, tuple[Tensor, ...]]:
             if parameter.ndim == 1:
                 parameter.copy_(torch.rand(parameter.shape, generator=random) + 0.2)
         neck.weights.copy_(torch.randn(2, 9, generator=random))
-    maps = tuple(torch.randn(1, 16, -(-200 // s), -(-150 // s), generator=random).double() for s in S3FD_STRIDES)
+    maps = tuple(
+        torch.randn(1, 16, -(-200 // s), -(-150 // s), generator=random).double()
+        for s in S3FD_STRIDES
+    )
     return neck.double().eval(), maps
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pyramid_against_its_formula(seed: int) -> None:
-    """w = relu(w1) / (sum + eps); (w0 a + w1 b) / (w0 + w1 + eps); cut at level 4; c_i mixed in last."""
+    """w = relu(w1) / (sum + eps); (w0 a + w1 b) / (w0 + w1 + eps); cut at level 4; c_i mixed in
+    last."""
     neck, c = _neck(seed)
     assert (neck.weights < 0).any(), "a negative weight counts as 0"
     w = neck.weights.clamp(min=0)
@@ -100,8 +114,12 @@ def test_pyramid_against_its_formula(seed: int) -> None:
         p2 = mix(lateral[2], up(p3, c[2]), 2)
         p1 = mix(lateral[1], up(p2, c[1]), 1)
         p0 = mix(lateral[0], up(p1, c[0]), 0)
-        p1, p2, p3, p4 = (mix(neck.smooth[i - 1](p), c[i], i + 4) for i, p in enumerate((p1, p2, p3, p4), 1))
-        expected = [context(p) for context, p in zip(neck.context, (p0, p1, p2, p3, p4, p5), strict=True)]
+        p1, p2, p3, p4 = (
+            mix(neck.smooth[i - 1](p), c[i], i + 4) for i, p in enumerate((p1, p2, p3, p4), 1)
+        )
+        expected = [
+            context(p) for context, p in zip(neck.context, (p0, p1, p2, p3, p4, p5), strict=True)
+        ]
         for found, wanted in zip(neck(c), expected, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
@@ -127,7 +145,9 @@ def test_folded_pyramid_has_constants_and_computes_the_same(seed: int) -> None:
 def test_deployable_network_has_convolutions_and_constants_only() -> None:
     net = deployable(build("eresfd-16"))
     assert isinstance(net.neck, FoldedSepFPN)
-    owners = {type(net.get_submodule(name.rpartition(".")[0])) for name, _ in net.named_parameters()}
+    owners = {
+        type(net.get_submodule(name.rpartition(".")[0])) for name, _ in net.named_parameters()
+    }
     assert owners == {nn.Conv2d}
 
 
@@ -141,7 +161,8 @@ def test_mixing_weights_learn() -> None:
 
 
 def test_starts_as_the_authors_do() -> None:
-    """Normal by outputs, scales of a half, shares of a half; the head is Xavier-uniform, as in the S3FD family."""
+    """Normal by outputs, scales of a half, shares of a half; the head is Xavier-uniform, as in the
+    S3FD family."""
     net = build(eresfd(64), seed=2)
     assert isinstance(net.neck, SepFPN)
     assert net.neck.weights.eq(0.5).all()
@@ -153,7 +174,9 @@ def test_starts_as_the_authors_do() -> None:
                 wanted = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
                 assert module.weight.std().item() == pytest.approx(wanted, rel=0.1)
                 assert module.bias is None
-                assert abs(module.weight.mean().item()) < 4 * wanted / math.sqrt(module.weight.numel())
+                assert abs(module.weight.mean().item()) < 4 * wanted / math.sqrt(
+                    module.weight.numel()
+                )
 
 
 def test_blocks_end_without_activation() -> None:
@@ -166,16 +189,32 @@ def test_blocks_end_without_activation() -> None:
         assert all(bool((x < 0).any()) for x in (first, *backbone(image)))
 
 
-@pytest.mark.parametrize(("parts", "said"), [
-    ({"backbone": EResNetSpec(widths=(16,), depths=(3, 3, 3, 2, 2))}, "accepted: 2 whole numbers"),
-    ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3))}, "accepted: 5 whole numbers"),
-    ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3, 2, 0))}, r"depths\[4\] is 0"),
-    ({"neck": PyramidSpec("sepfpn", 32)}, "neck sepfpn: channels is 32, accepted: .*, which is 16"),
-    ({"backbone": EResNetSpec(widths=(9, 18), depths=(3, 3, 3, 2, 2)), "neck": PyramidSpec("sepfpn", 18)},
-     "channels is 18 on 6 maps, accepted: a multiple of 4 on 6 maps"),
-    ({"backbone": ConvNetSpec(widths=(16, 16, 16, 16), depths=(1, 1, 1))},
-     "channels is 16 on 3 maps, accepted: a multiple of 4 on 6 maps"),
-])
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (
+            {"backbone": EResNetSpec(widths=(16,), depths=(3, 3, 3, 2, 2))},
+            "accepted: 2 whole numbers",
+        ),
+        ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3))}, "accepted: 5 whole numbers"),
+        ({"backbone": EResNetSpec(widths=(8, 16), depths=(3, 3, 3, 2, 0))}, r"depths\[4\] is 0"),
+        (
+            {"neck": PyramidSpec("sepfpn", 32)},
+            "neck sepfpn: channels is 32, accepted: .*, which is 16",
+        ),
+        (
+            {
+                "backbone": EResNetSpec(widths=(9, 18), depths=(3, 3, 3, 2, 2)),
+                "neck": PyramidSpec("sepfpn", 18),
+            },
+            "channels is 18 on 6 maps, accepted: a multiple of 4 on 6 maps",
+        ),
+        (
+            {"backbone": ConvNetSpec(widths=(16, 16, 16, 16), depths=(1, 1, 1))},
+            "channels is 16 on 3 maps, accepted: a multiple of 4 on 6 maps",
+        ),
+    ],
+)
 def test_what_cannot_be_built(parts: dict[str, Backbone | Neck], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         build(replace(get_architecture("eresfd-16"), **parts))  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""EResFD with its released weights against outputs of the authors' own program, on noise, odd sizes and photos."""
+"""EResFD with its released weights against outputs of the authors' own program, on noise, odd sizes
+and photos."""
 
 from __future__ import annotations
 
@@ -59,11 +60,14 @@ def test_priors(case: str, shared: Path, network: FaceNet) -> None:
         rows, columns = np.mgrid[: -(-height // s), : -(-width // s)].astype(np.float64)
         centres = np.stack([columns.ravel(), rows.ravel()], 1) + layout.offset
         ours.append(np.column_stack([centres, np.tile(layout.prior, (len(centres), 1))]) * s)
-    np.testing.assert_allclose(np.concatenate(ours) / np.array((width, height) * 2), theirs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate(ours) / np.array((width, height) * 2), theirs, rtol=0, atol=1e-6
+    )
 
 
 def test_black_has_no_face_and_photos_have(shared: Path, network: FaceNet) -> None:
-    """The released network gives some cells of a black image .09, so that the papers' threshold has none empty."""
+    """The released network gives some cells of a black image .09, so that the papers' threshold has
+    none empty."""
     black = np.zeros((1, 3, 250, 317), np.float32)
     assert len(detections(network, black, 0.2)) == 0
     assert len(detections(network, black)) > 0

@@ -1,4 +1,5 @@
-"""EXTD: sizes as published, one set of weights for six passes, and training as the authors train."""
+"""EXTD: sizes as published, one set of weights for six passes, and training as the authors
+train."""
 
 from __future__ import annotations
 
@@ -19,15 +20,28 @@ from edgeface.models.detector import deployable
 from edgeface.models.extd import EXTD, InvertedResidual
 
 FORMS, WIDTHS, ACTIVATIONS = ("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")
-NAMES = tuple(f"extd-{form}-{width}-{activation}"
-              for form, width, activation in itertools.product(FORMS, WIDTHS, ACTIVATIONS))
+NAMES = tuple(
+    f"extd-{form}-{width}-{activation}"
+    for form, width, activation in itertools.product(FORMS, WIDTHS, ACTIVATIONS)
+)
 
-# Parameters with PReLU; executed multiply-accumulates at 640x640, in 10^9; the same as the paper's program counts them.
+# Parameters with PReLU; executed multiply-accumulates at 640x640, in 10^9; the same as the paper's
+# program counts them.
 SIZES = {
-    "fpn-32": (62_939, 5.397, 4.5195), "fpn-48": (100_160, 7.889, 6.6736), "fpn-64": (162_352, 13.411, 11.1526),
-    "ssd-32": (56_059, 5.352, 4.3516), "ssd-48": (86_000, 7.796, 6.3234), "ssd-64": (138_352, 13.252, 10.5546),
+    "fpn-32": (62_939, 5.397, 4.5195),
+    "fpn-48": (100_160, 7.889, 6.6736),
+    "fpn-64": (162_352, 13.411, 11.1526),
+    "ssd-32": (56_059, 5.352, 4.3516),
+    "ssd-48": (86_000, 7.796, 6.3234),
+    "ssd-64": (138_352, 13.252, 10.5546),
 }
-PUBLISHED = {"fpn-32": "4.52", "fpn-48": "6.67", "fpn-64": "11.2", "ssd-32": "4.35", "ssd-64": "10.6"}
+PUBLISHED = {
+    "fpn-32": "4.52",
+    "fpn-48": "6.67",
+    "fpn-64": "11.2",
+    "ssd-32": "4.35",
+    "ssd-64": "10.6",
+}
 """the paper's table; of ssd-48 it says 6.63, where its program gives 6.32"""
 
 
@@ -49,7 +63,9 @@ def test_parameters_and_macs(form: str) -> None:
         assert f"{as_paper:.{len(PUBLISHED[form].partition('.')[2])}f}" == PUBLISHED[form]
 
 
-@pytest.mark.parametrize(("form", "macs"), [("fpn-32", 4.048), ("fpn-48", 5.918), ("fpn-64", 10.059)])
+@pytest.mark.parametrize(
+    ("form", "macs"), [("fpn-32", 4.048), ("fpn-48", 5.918), ("fpn-64", 10.059)]
+)
 def test_macs_at_640x480(form: str, macs: float) -> None:
     assert count(f"extd-{form}-prelu", 640, 480).macs / 1e9 == pytest.approx(macs, abs=0.001)
 
@@ -57,15 +73,21 @@ def test_macs_at_640x480(form: str, macs: float) -> None:
 @pytest.mark.parametrize("form", SIZES)
 def test_activations_change_the_slopes_alone(form: str) -> None:
     slopes = sum(isinstance(m, nn.PReLU) for m in build(f"extd-{form}-prelu").modules())
-    # Stem; depthwise of the first block; two in each other one; with 32 channels one more in every block.
+    # Stem; depthwise of the first block; two in each other one; with 32 channels one more in every
+    # block.
     assert slopes == (1 + 2 + 3 * 6 if form.endswith("32") else 1 + 1 + 2 * 4)
     for activation in ("lrelu", "relu"):
-        assert sum(p.numel() for p in build(f"extd-{form}-{activation}").parameters()) == SIZES[form][0] - slopes
+        assert (
+            sum(p.numel() for p in build(f"extd-{form}-{activation}").parameters())
+            == SIZES[form][0] - slopes
+        )
 
 
 def test_a_leaky_relu_is_where_prelu_starts() -> None:
     """The same function until the slopes are trained."""
-    prelu, leaky, relu = (build(f"extd-fpn-32-{activation}", seed=1).eval() for activation in ACTIVATIONS)
+    prelu, leaky, relu = (
+        build(f"extd-fpn-32-{activation}", seed=1).eval() for activation in ACTIVATIONS
+    )
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
     with torch.no_grad():
         outputs = [torch.cat([o.flatten() for o in net(image)]) for net in (prelu, leaky, relu)]
@@ -117,7 +139,11 @@ def test_a_step_moves_the_shared_statistics_six_times(name: str) -> None:
     optimizer.step()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
     assert not [key for key, value in net.named_parameters() if torch.equal(value, before[key])]
-    passes = {key: int(value) for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
+    passes = {
+        key: int(value)
+        for key, value in net.state_dict().items()
+        if key.endswith("num_batches_tracked")
+    }
     assert {count for key, count in passes.items() if ".blocks." in key} == {len(S3FD_STRIDES)}
     assert {count for key, count in passes.items() if ".blocks." not in key} == {1}
 
@@ -128,17 +154,22 @@ def test_starts_as_the_authors_do() -> None:
         if name.endswith("conv.bias"):
             assert not parameter.any()
         elif name.endswith("conv.weight"):
-            fans = parameter[0].numel() + parameter[:, 0].numel()  # Xavier-uniform: bound sqrt(6 / (in + out))
+            fans = (
+                parameter[0].numel() + parameter[:, 0].numel()
+            )  # Xavier-uniform: bound sqrt(6 / (in + out))
             assert 0.7 * (6 / fans) ** 0.5 < parameter.abs().max() <= (6 / fans) ** 0.5 * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"widths": [40]}, r"widths\[0\] is 40, accepted: 32, 48, 64"),
-    ({"widths": [32, 32]}, "accepted: 1 whole numbers"),
-    ({"activation": ""}, "activation is '', accepted: prelu, lrelu, relu"),
-    ({"depths": [1]}, "depths is for convnet and"),
-    ({"structure": "x"}, "structure is for plainnet only"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"widths": [40]}, r"widths\[0\] is 40, accepted: 32, 48, 64"),
+        ({"widths": [32, 32]}, "accepted: 1 whole numbers"),
+        ({"activation": ""}, "activation is '', accepted: prelu, lrelu, relu"),
+        ({"depths": [1]}, "depths is for convnet and"),
+        ({"structure": "x"}, "structure is for plainnet only"),
+    ],
+)
 def test_backbones_that_cannot_be_built(fields: dict[str, object], message: str) -> None:
     data = get_architecture("extd-fpn-32-prelu").to_json()
     data["backbone"] |= fields

@@ -1,4 +1,5 @@
-"""EXTD with its released weights against outputs of the authors' own program, on noise, odd sizes and photos."""
+"""EXTD with its released weights against outputs of the authors' own program, on noise, odd sizes
+and photos."""
 
 from __future__ import annotations
 
@@ -33,14 +34,23 @@ def test_raw_heads(name: str, case: str, shared: Path, network: Callable[[str], 
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
-def test_detections(name: str, case: str, folded: bool, shared: Path, network: Callable[[str], FaceNet]) -> None:
+def test_detections(
+    name: str, case: str, folded: bool, shared: Path, network: Callable[[str], FaceNet]
+) -> None:
     image, arrays = golden(name, case, shared)
     expected = arrays["det"]
-    assert len(expected) or (name == "extd-fpn-48-prelu" and case.startswith("synth")), "only this case is empty"
+    assert len(expected) or (name == "extd-fpn-48-prelu" and case.startswith("synth")), (
+        "only this case is empty"
+    )
     theirs = expected[:, 1:] * np.array(image.shape[:1:-1] * 2, np.float32)
     net = network(name)
-    assert_same_detections(detections(deployable(net) if folded else net, image), theirs, expected[:, 0],
-                           BOXES_ATOL_PX, SCORES_ATOL)
+    assert_same_detections(
+        detections(deployable(net) if folded else net, image),
+        theirs,
+        expected[:, 0],
+        BOXES_ATOL_PX,
+        SCORES_ATOL,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,5 @@
-"""Weights that SCRFD's authors trained, put into our SCRFD-0.5G, must compute what their own graph computes.
+"""Weights that SCRFD's authors trained, put into our SCRFD-0.5G, must compute what their own graph
+computes.
 
 This is what counting cannot show: order of layers, paddings, where the pyramid adds. Their file has
 towers and output convolutions of its own for each level, and landmarks: that is our network with
@@ -34,7 +35,9 @@ def peer(shared: Path) -> Path:
 def weights(peer: Path) -> Weights:
     """Name of a convolution's weight in their file -> that and its bias."""
     graph = onnx.load(str(peer)).graph
-    values = {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer}
+    values = {
+        i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer
+    }
     convolutions = (n.input for n in graph.node if n.op_type == "Conv")
     return {weight: (values[weight], values[bias]) for _, weight, bias in convolutions}
 
@@ -101,17 +104,25 @@ def same(ours: torch.Tensor, their: torch.Tensor) -> None:
 
 def fill(net: FaceNet, towers: list[torch.nn.Module], weights: Weights) -> None:
     """Put these weights into a folded SCRFD-0.5G; the output convolutions are left out."""
-    # The exporter numbered folded layers in the order of the modules: 29 of the backbone, then 4 for each level.
+    # The exporter numbered folded layers in the order of the modules: 29 of the backbone, then 4
+    # for each level.
     numbered = iter(weights[name] for name in sorted((n for n in weights if n.isdigit()), key=int))
     convs = [m for m in net.backbone.modules() if isinstance(m, ConvNorm)]
     for conv in convs:
         put(conv, *next(numbered))
     first = convs[0].conv
     assert first.bias is not None
-    with torch.no_grad():  # their input is normalised outside the graph, ours inside the first convolution
+    with (
+        torch.no_grad()
+    ):  # their input is normalised outside the graph, ours inside the first convolution
         first.bias.sub_(first.weight.sum((1, 2, 3)) * (127.5 / 128))
         first.weight.div_(128)
-    names = {"lateral": "lateral_convs", "smooth": "fpn_convs", "down": "downsample_convs", "output": "pafpn_convs"}
+    names = {
+        "lateral": "lateral_convs",
+        "smooth": "fpn_convs",
+        "down": "downsample_convs",
+        "output": "pafpn_convs",
+    }
     for ours, their in names.items():
         for level, layer in enumerate(getattr(net.neck, ours)):
             put(layer, *weights[f"neck.{their}.{level}.conv.weight"])

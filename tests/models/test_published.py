@@ -21,19 +21,27 @@ from edgeface.models.detector import deployable
 
 PARTS = ("stem", "c2", "c3", "c4", "c5", "backbone", "neck", "head")
 
-# Parameters in millions; convolution multiply-accumulates at 640x480 in millions, in the order of PARTS, then in all.
-# The authors' own tables give parameters to two digits only, and operations by another rule of counting.
+# Parameters in millions; convolution multiply-accumulates at 640x480 in millions, in the order of
+# PARTS, then in all. The authors' own tables give parameters to two digits only, and operations by
+# another rule of counting.
 FIGURES: dict[str, tuple[float, tuple[float, ...]]] = {
     "damofd-0.5g": (0.2582, (66.4, 62.2, 107.1, 107.1, 47.2, 390.0, 29.4, 73.1, 492.5)),
     "damofd-2.5g": (0.4427, (447.9, 1043.3, 301.7, 209.4, 12.7, 2014.9, 58.1, 355.6, 2428.7)),
     "damofd-10g": (1.2693, (2283.7, 4190.2, 1647.8, 101.7, 62.8, 8286.2, 308.2, 1025.1, 9619.5)),
-    "damofd-34g": (6.2387, (2283.7, 18181.3, 3681.2, 1790.7, 286.2, 26223.1, 1798.3, 5719.0, 33740.4)),
+    "damofd-34g": (
+        6.2387,
+        (2283.7, 18181.3, 3681.2, 1790.7, 286.2, 26223.1, 1798.3, 5719.0, 33740.4),
+    ),
     "scrfd-0.5g": (0.5727, (63.9, 52.7, 71.5, 43.3, 141.8, 373.2, 31.3, 73.1, 477.6)),
-    # The stem is 240 * 320 * (27 * 32 + 9 * 32 + 32 * 48) = 206.438 M; our reference table prints 206.5.
+    # The stem is 240 * 320 * (27 * 32 + 9 * 32 + 32 * 48) = 206.438 M; our reference table prints
+    # 206.5.
     "scrfd-1g": (0.6356, (206.4, 157.6, 168.7, 43.2, 141.0, 716.9, 75.1, 133.8, 925.9)),
     "scrfd-2.5g": (0.6718, (323.5, 597.2, 951.1, 152.1, 63.4, 2087.2, 55.7, 355.6, 2498.5)),
     "scrfd-10g": (3.8602, (1683.8, 3251.4, 2578.3, 343.8, 736.5, 8593.8, 295.8, 1025.1, 9914.8)),
-    "scrfd-34g": (9.8027, (1683.8, 17461.2, 4515.8, 1056.2, 1595.1, 26312.1, 1625.7, 5719.0, 33656.8)),
+    "scrfd-34g": (
+        9.8027,
+        (1683.8, 17461.2, 4515.8, 1056.2, 1595.1, 26312.1, 1625.7, 5719.0, 33656.8),
+    ),
 }
 
 
@@ -75,19 +83,31 @@ def test_scrfd_with_landmarks_has_the_size_of_the_released_file() -> None:
     assert sum(p.numel() for p in deployable(build("scrfd-0.5g-kps")).parameters()) == 626_354
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED,
-                                  *(n for n in WITH_LANDMARKS if n.startswith("damofd"))])
+@pytest.mark.parametrize(
+    "name", [*PUBLISHED, *(n for n in WITH_LANDMARKS if n.startswith("damofd"))]
+)
 def test_deployable_variant_costs_the_same(name: str) -> None:
     faithful, variant = count(name, 640, 480), count(f"{name}-bn", 640, 480)
     assert variant.parts == faithful.parts
-    assert faithful.params < variant.params < 1.004 * faithful.params, "a scale and shift per level, nothing more"
+    assert faithful.params < variant.params < 1.004 * faithful.params, (
+        "a scale and shift per level, nothing more"
+    )
 
 
 def test_listing_shows_each_network_once() -> None:
-    assert listed()[:20] == ("edgeface-n", "edgeface-0.5x", "edgeface-1x", "edgeface-2x",
-                             *PUBLISHED, *WITH_LANDMARKS)
-    variants = {f"{name}-bn" for name in (*PUBLISHED, *WITH_LANDMARKS)
-                if get_architecture(name).head.norm == "group"}
+    assert listed()[:20] == (
+        "edgeface-n",
+        "edgeface-0.5x",
+        "edgeface-1x",
+        "edgeface-2x",
+        *PUBLISHED,
+        *WITH_LANDMARKS,
+    )
+    variants = {
+        f"{name}-bn"
+        for name in (*PUBLISHED, *WITH_LANDMARKS)
+        if get_architecture(name).head.norm == "group"
+    }
     assert set(ARCHITECTURES) == {*listed(), *variants} and len(variants) == 13
     assert len(ARCHITECTURES) == len(listed()) + len(variants)
     assert set(WITH_LANDMARKS) == {n for n in listed() if get_architecture(n).head.landmarks}
@@ -98,15 +118,19 @@ def test_networks_without_landmarks_are_what_they_were() -> None:
     names = [name for name in ARCHITECTURES if not get_architecture(name).head.landmarks]
     text = "".join(get_architecture(name).dumps() for name in names)
     assert len(names) == 49
-    assert hashlib.sha256(text.encode()).hexdigest() == (
-        "c14b78139b6b9c6eb0023092b7d98a504c793596dc870717bfb131fab33966a4")
+    assert (
+        hashlib.sha256(text.encode()).hexdigest()
+        == "c14b78139b6b9c6eb0023092b7d98a504c793596dc870717bfb131fab33966a4"
+    )
 
 
 def test_what_tests_leave_out_is_huge() -> None:
     """Names in tests/networks.py; the size is that of building without weights."""
     with torch.device("meta"):
         params = {name: sum(p.numel() for p in build(name).parameters()) for name in ARCHITECTURES}
-    assert {name for name, count in params.items() if count > 10e6} == set(ARCHITECTURES) - set(NAMES)
+    assert {name for name, count in params.items() if count > 10e6} == set(ARCHITECTURES) - set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -125,45 +149,61 @@ def test_equal_architectures_build_equal_graphs(name: str) -> None:
     assert list(first) == list(second)
     assert all(torch.equal(first[key], second[key]) for key in first)
     pointers = [value.data_ptr() for value in first.values() if value.numel()]
-    assert len(set(pointers)) == len(pointers), "tensors shared in a state dict cannot be saved as safetensors"
+    assert len(set(pointers)) == len(pointers), (
+        "tensors shared in a state dict cannot be saved as safetensors"
+    )
 
 
 def test_seed_decides_the_weights_and_nothing_else_is_touched() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, second = build("damofd-0.5g", seed=0).state_dict(), build("damofd-0.5g", seed=1).state_dict()
+    first, second = (
+        build("damofd-0.5g", seed=0).state_dict(),
+        build("damofd-0.5g", seed=1).state_dict(),
+    )
     assert torch.equal(before, torch.random.get_rng_state())
-    assert not torch.equal(first["backbone.stem.0.conv.weight"], second["backbone.stem.0.conv.weight"])
+    assert not torch.equal(
+        first["backbone.stem.0.conv.weight"], second["backbone.stem.0.conv.weight"]
+    )
 
 
 def test_weights_are_the_same_in_another_process() -> None:
     code = (
-        "import hashlib; from edgeface.models import build; h = hashlib.sha256();\n"
-        "for k, v in build('damofd-0.5g', seed=7).state_dict().items(): h.update(k.encode() + v.numpy().tobytes())\n"
-        "print(h.hexdigest())"
+        "import hashlib; from edgeface.models import build; h = hashlib.sha256();\nfor k, v in"
+        " build('damofd-0.5g', seed=7).state_dict().items(): h.update(k.encode() +"
+        " v.numpy().tobytes())\nprint(h.hexdigest())"
     )
     digest = hashlib.sha256()
     for key, value in build("damofd-0.5g", seed=7).state_dict().items():
         digest.update(key.encode() + value.numpy().tobytes())
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     assert printed.strip() == digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", [*(n for n in NAMES if n not in LARGE),
-                                  *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(n for n in NAMES if n not in LARGE),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE),
+    ],
+)
 def test_outputs_have_the_documented_shapes(name: str) -> None:
     with torch.device("meta"):  # shapes without the arithmetic
         model = build(name).eval()
         outputs = model(torch.empty(2, 3, 64, 96))
     layout = head_layout(model.architecture)
     kinds = (1, 4, 10) if "-kps" in name else (1, 4)
-    expected = [(2, c * layout.anchors, -(-64 // s), -(-96 // s))
-                for s in layout.strides for c in kinds]
+    expected = [
+        (2, c * layout.anchors, -(-64 // s), -(-96 // s)) for s in layout.strides for c in kinds
+    ]
     assert [tuple(o.shape) for o in outputs] == expected
 
 
-@pytest.mark.parametrize("name", ["damofd-0.5g", "scrfd-1g-bn", "scrfd-0.5g-kps", "edgeface-n",
-                                  "extd-fpn-32-prelu"])
+@pytest.mark.parametrize(
+    "name", ["damofd-0.5g", "scrfd-1g-bn", "scrfd-0.5g-kps", "edgeface-n", "extd-fpn-32-prelu"]
+)
 def test_the_smallest_input_gives_finite_outputs(name: str) -> None:
     with torch.no_grad():
         outputs = build(name).eval()(torch.full((1, 3, 32, 32), 255.0))

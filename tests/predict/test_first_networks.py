@@ -15,7 +15,9 @@ COUNT = 44
 
 
 @pytest.mark.parametrize("kind", ["ncnn-fp32", "tflite-int8"])
-def test_the_rest_is_predicted_better_than_from_random_ones(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rest_is_predicted_better_than_from_random_ones(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--kinds", kind, "--count", str(COUNT), "--draws", "3", "--format", "json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["chosen"]["within_10"] > max(each["within_10"] for each in result["random"])

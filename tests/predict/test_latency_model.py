@@ -1,4 +1,5 @@
-"""The latency model on a made-up device, whose clock is known exactly and is none that the model contains."""
+"""The latency model on a made-up device, whose clock is known exactly and is none that the model
+contains."""
 
 from __future__ import annotations
 
@@ -36,13 +37,22 @@ def clock(architecture, size=SIZE):
 
 def record(architecture, noise=0.0, draw=None, **changes):
     ratio = clock(architecture) / 10 * (1 + noise * (draw.gauss(0, 1) if draw else 0))
-    return Record(architecture, ratio, ratio * (1 - 1.96 * noise), ratio * (1 + 1.96 * noise), 10 * ratio, **changes)
+    return Record(
+        architecture,
+        ratio,
+        ratio * (1 - 1.96 * noise),
+        ratio * (1 + 1.96 * noise),
+        10 * ratio,
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
 def table():
     draw = random.Random(0)
-    records = [record(SPACES[name].sample(seed), 0.01, draw) for name in LEARNED for seed in range(40)]
+    records = [
+        record(SPACES[name].sample(seed), 0.01, draw) for name in LEARNED for seed in range(40)
+    ]
     return LatencyTable(Setting(), "made up", "none 1", tuple(records), reference_ms=(10.0,))
 
 
@@ -57,7 +67,8 @@ def asked():
 
 
 def test_predicts_networks_not_seen(model, asked):
-    """1 % of noise went in, so nearly all should come out within 10 %; a straight line over MACs manages few."""
+    """1 % of noise went in, so nearly all should come out within 10 %; a straight line over MACs
+    manages few."""
     ms = np.array([clock(a) for a in asked])
     predicted = np.array([p.ms for p in model.predict(asked)])
     assert np.mean(np.abs(predicted / ms - 1) <= 0.1) >= 0.95
@@ -67,8 +78,12 @@ def test_predicts_networks_not_seen(model, asked):
 
 
 def test_interval_holds_what_it_says(model, asked):
-    inside = [p.low_ms <= clock(a) <= p.high_ms for p, a in zip(model.predict(asked), asked, strict=True)]
-    assert np.mean(inside) >= 0.85  # 95 % is meant; 102 networks leave 2 % of chance, and the clock is not smooth
+    inside = [
+        p.low_ms <= clock(a) <= p.high_ms for p, a in zip(model.predict(asked), asked, strict=True)
+    ]
+    assert (
+        np.mean(inside) >= 0.85
+    )  # 95 % is meant; 102 networks leave 2 % of chance, and the clock is not smooth
 
 
 def test_same_table_same_model(table, model, asked):
@@ -78,38 +93,59 @@ def test_same_table_same_model(table, model, asked):
 
 def test_prediction_does_not_depend_on_what_else_is_asked(model, asked):
     together = model.predict(asked)
-    assert [model.predict([a])[0].ms for a in asked[:5]] == pytest.approx([p.ms for p in together[:5]], rel=1e-12)
+    assert [model.predict([a])[0].ms for a in asked[:5]] == pytest.approx(
+        [p.ms for p in together[:5]], rel=1e-12
+    )
 
 
 def test_agrees_with_the_regression_as_scikit_learn_computes_it(model, asked):
-    """Prediction and spread from the features' weights are those of GaussianProcessRegressor, from the networks."""
+    """Prediction and spread from the features' weights are those of GaussianProcessRegressor, from
+    the networks."""
     features = model._features([parts_of(a, *SIZE) for a in asked])[0] / model._scale
     found = model.predict(asked)
     ms = np.array([p.ms for p in found])
     one, deviation = model._process.predict(features / ms[:, None], return_std=True)
-    # terms of a variance below 1e-8 are left out: 1e-4 of a prediction that is right to some per cent
+    # terms of a variance below 1e-8 are left out: 1e-4 of a prediction that is right to some per
+    # cent
     assert one == pytest.approx(np.ones(len(asked)), rel=1e-4)
     spread = [(p.high_ms / p.ms - 1) / (CONFIDENT * model._widen) for p in found]
     assert spread == pytest.approx(list(deviation), rel=1e-3, abs=1e-4)
 
 
 def narrow(layer):
-    return layer.kind == "conv" and layer.kernel > 1 and max(layer.in_channels, layer.out_channels) <= 16
+    return (
+        layer.kind == "conv"
+        and layer.kernel > 1
+        and max(layer.in_channels, layer.out_channels) <= 16
+    )
 
 
 def test_narrow_convolutions_of_ncnn_are_learned_apart(asked):
-    """A clock on which they take four times as long: a function of the channels that is smooth does not follow."""
+    """A clock on which they take four times as long: a function of the channels that is smooth does
+    not follow."""
+
     def slow(architecture):
         layers = layers_of(architecture, *SIZE)
         return clock(architecture) + 3 * sum(layer.macs / 80e6 for layer in layers if narrow(layer))
 
     def made_up(target):
-        records = [Record(a, slow(a) / 10, slow(a) / 10.1, slow(a) / 9.9, slow(a))
-                   for a in (SPACES[name].sample(seed) for name in LEARNED for seed in range(40))]
-        return LatencyTable(Setting(target=target), "made up", "none 1", tuple(records), reference_ms=(10.0,))
+        records = [
+            Record(a, slow(a) / 10, slow(a) / 10.1, slow(a) / 9.9, slow(a))
+            for a in (SPACES[name].sample(seed) for name in LEARNED for seed in range(40))
+        ]
+        return LatencyTable(
+            Setting(target=target), "made up", "none 1", tuple(records), reference_ms=(10.0,)
+        )
 
-    error = {target: np.mean([abs(p.ms / slow(a) - 1) for p, a in zip(
-        LatencyModel(made_up(target)).predict(asked), asked, strict=True)]) for target in ("ncnn", "openvino")}
+    error = {
+        target: np.mean(
+            [
+                abs(p.ms / slow(a) - 1)
+                for p, a in zip(LatencyModel(made_up(target)).predict(asked), asked, strict=True)
+            ]
+        )
+        for target in ("ncnn", "openvino")
+    }
     assert error["ncnn"] < 0.75 * error["openvino"]
 
 
@@ -142,8 +178,10 @@ def test_outsiders_are_measured(model, asked):
 
 
 def test_records_that_are_wrong_do_not_count(table, asked):
-    spoilt = [dataclasses.replace(r, ratio=9.0, high=9.1, low=8.9, wrong=("load too high",))
-              for r in table.records[::3]]
+    spoilt = [
+        dataclasses.replace(r, ratio=9.0, high=9.1, low=8.9, wrong=("load too high",))
+        for r in table.records[::3]
+    ]
     kept = [r for i, r in enumerate(table.records) if i % 3]
     clean = LatencyModel(dataclasses.replace(table, records=tuple(kept)))
     mixed = LatencyModel(dataclasses.replace(table, records=(*kept, *spoilt)))
@@ -151,13 +189,27 @@ def test_records_that_are_wrong_do_not_count(table, asked):
 
 
 def test_uncertain_records_count_for_less(table, asked):
-    """A third of the records is 20 % too high: nearly as many networks are predicted well if their intervals say so."""
+    """A third of the records is 20 % too high: nearly as many networks are predicted well if their
+    intervals say so."""
+
     def error(width):
-        doubtful = [dataclasses.replace(r, ratio=1.2 * r.ratio, low=1.2 * r.ratio * (1 - width / 2),
-                                        high=1.2 * r.ratio * (1 + width / 2)) if i % 3 == 0 else r
-                    for i, r in enumerate(table.records)]
+        doubtful = [
+            (
+                dataclasses.replace(
+                    r,
+                    ratio=1.2 * r.ratio,
+                    low=1.2 * r.ratio * (1 - width / 2),
+                    high=1.2 * r.ratio * (1 + width / 2),
+                )
+                if i % 3 == 0
+                else r
+            )
+            for i, r in enumerate(table.records)
+        ]
         predicted = LatencyModel(dataclasses.replace(table, records=tuple(doubtful))).predict(asked)
-        return float(np.mean([abs(p.ms / clock(a) - 1) for p, a in zip(predicted, asked, strict=True)]))
+        return float(
+            np.mean([abs(p.ms / clock(a) - 1) for p, a in zip(predicted, asked, strict=True)])
+        )
 
     assert error(0.29) < 0.8 * error(0.04)
 

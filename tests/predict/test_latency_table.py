@@ -19,13 +19,25 @@ from edgeface.predict.table import LatencyTable, Record, Setting, _records, meas
 from edgeface.search.space import SPACES
 
 SETTING = Setting(target="onnx", width=160, height=128)
-QUICK = Protocol(rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_height=128, max_load=64)
+QUICK = Protocol(
+    rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_height=128, max_load=64
+)
 
 
 @pytest.fixture()
 def table():
-    records = tuple(Record(SPACES["resnet"].sample(i), 0.5 + i, 0.49 + i, 0.52 + i, 2.0 + 4 * i) for i in range(3))
-    return LatencyTable(SETTING, "a processor", "onnxruntime 1", records, reference_ms=(4.4, 4.0, 5.0), device_s=12.5)
+    records = tuple(
+        Record(SPACES["resnet"].sample(i), 0.5 + i, 0.49 + i, 0.52 + i, 2.0 + 4 * i)
+        for i in range(3)
+    )
+    return LatencyTable(
+        SETTING,
+        "a processor",
+        "onnxruntime 1",
+        records,
+        reference_ms=(4.4, 4.0, 5.0),
+        device_s=12.5,
+    )
 
 
 def test_written_and_read_back(table, tmp_path):
@@ -50,7 +62,8 @@ def test_two_sessions_are_averaged_by_their_precision(table):
     assert math.log(both.high / both.low) == pytest.approx(2 * (1 / 0.01 + 1 / 0.04) ** -0.5)
     renamed = dataclasses.replace(first.architecture, name="other")
     grown = dataclasses.replace(table, records=(first,)).with_records(
-        [dataclasses.replace(second, architecture=renamed)])
+        [dataclasses.replace(second, architecture=renamed)]
+    )
     assert [r.ratio for r in grown.records] == [both.ratio]
 
 
@@ -63,7 +76,8 @@ def test_a_session_that_is_wrong_is_not_averaged(table):
 
 
 def test_polish_takes_disturbances_out():
-    """Two columns in five are slower by half: plain means would be off, the polish finds the rows exactly."""
+    """Two columns in five are slower by half: plain means would be off, the polish finds the rows
+    exactly."""
     own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
     rows, columns = polish(own[:, None] + slow)
     assert np.exp(rows) == pytest.approx([10.0, 12.0, 7.0, 30.0])
@@ -71,13 +85,20 @@ def test_polish_takes_disturbances_out():
 
 
 def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
-    """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is slower by a fifth."""
+    """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is
+    slower by a fifth."""
     random = np.random.default_rng(seed)
     slow, measured = random.uniform(1.0, 1.5, rounds), {}
     for index, ms in enumerate(truth):
-        wall = tuple((float(v), float(v) * 1.2) for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds)))
-        measured[index] = SimpleNamespace(samples={"network": Stage(wall, wall)}, invalid_reasons=("too few samples",),
-                                          network_ms=Summary(1.0, 1.0, 1.0, 1.0))
+        wall = tuple(
+            (float(v), float(v) * 1.2)
+            for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds))
+        )
+        measured[index] = SimpleNamespace(
+            samples={"network": Stage(wall, wall)},
+            invalid_reasons=("too few samples",),
+            network_ms=Summary(1.0, 1.0, 1.0, 1.0),
+        )
     networks = [SPACES["resnet"].sample(i) for i in range(len(truth))]
     found = _records(networks, measured)
     assert [r.architecture for r in found] == networks[1:]
@@ -85,7 +106,8 @@ def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
 
 
 def test_ratios_of_made_up_sessions():
-    """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about as often."""
+    """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about
+    as often."""
     inside = []
     for seed in range(40):
         found, truth = made_up_session(seed)
@@ -95,17 +117,20 @@ def test_ratios_of_made_up_sessions():
     assert np.mean(inside) >= 0.85
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda d: d.update(format_version=2), "format_version 2 is not one"),
-    (lambda d: d.pop("cpu"), "field 'cpu' is missing"),
-    (lambda d: d.update(extra=1), "unknown field 'extra'"),
-    (lambda d: d["setting"].update(target="coreml"), "unknown target 'coreml'"),
-    (lambda d: d["setting"].update(width=100), "multiples of 32"),
-    (lambda d: d["records"][0].update(ratio=-1.0), "does not lie between its bounds"),
-    (lambda d: d["records"][0].update(low=0.0), "is not positive"),
-    (lambda d: d["records"][0].update(median_ms="2"), "expected a number"),
-    (lambda d: d["records"][0]["architecture"].pop("neck"), "field 'neck' is missing"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.update(format_version=2), "format_version 2 is not one"),
+        (lambda d: d.pop("cpu"), "field 'cpu' is missing"),
+        (lambda d: d.update(extra=1), "unknown field 'extra'"),
+        (lambda d: d["setting"].update(target="coreml"), "unknown target 'coreml'"),
+        (lambda d: d["setting"].update(width=100), "multiples of 32"),
+        (lambda d: d["records"][0].update(ratio=-1.0), "does not lie between its bounds"),
+        (lambda d: d["records"][0].update(low=0.0), "is not positive"),
+        (lambda d: d["records"][0].update(median_ms="2"), "expected a number"),
+        (lambda d: d["records"][0]["architecture"].pop("neck"), "field 'neck' is missing"),
+    ],
+)
 def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
     path = tmp_path / "table.json"
     table.save(path)
@@ -121,7 +146,9 @@ def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
 def test_not_a_table(tmp_path, content):
     path = tmp_path / "table.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"measure it with: python -m benchmarks\.latency_model --measure"):
+    with pytest.raises(
+        DataError, match=r"measure it with: python -m benchmarks\.latency_model --measure"
+    ):
         LatencyTable.load(path)
     with pytest.raises(DataError, match="cannot read"):
         LatencyTable.load(tmp_path / "none.json")
@@ -129,16 +156,26 @@ def test_not_a_table(tmp_path, content):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Three networks through real conversion and the real protocol, the third one of no backbone that exists."""
+    """Three networks through real conversion and the real protocol, the third one of no backbone
+    that exists."""
     pytest.importorskip("onnx", reason="the export extra is not installed")
     folder = tmp_path_factory.mktemp("candidates")
     networks = [SPACES["resnet"].sample(0), SPACES["idw"].sample(1)]
     broken = dataclasses.replace(SPACES["xx"].sample(0), name="broken")
-    broken = dataclasses.replace(broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)"))
+    broken = dataclasses.replace(
+        broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)")
+    )
     saved, dropped = [], []
     with open_device("local") as device:
-        found = measure(SETTING, [*networks, broken], device, folder, grown=saved.append,
-                        dropped=lambda a, why: dropped.append((a.name, why)), protocol=QUICK)
+        found = measure(
+            SETTING,
+            [*networks, broken],
+            device,
+            folder,
+            grown=saved.append,
+            dropped=lambda a, why: dropped.append((a.name, why)),
+            protocol=QUICK,
+        )
     return found, networks, saved, dropped, folder
 
 
@@ -157,8 +194,12 @@ def test_real_measurement(measured):
 
 def test_what_is_known_is_not_measured_again(measured):
     found, networks, _, _, folder = measured
-    valid = dataclasses.replace(found, records=tuple(dataclasses.replace(r, low=r.ratio, high=r.ratio, wrong=())
-                                                     for r in found.records))
+    valid = dataclasses.replace(
+        found,
+        records=tuple(
+            dataclasses.replace(r, low=r.ratio, high=r.ratio, wrong=()) for r in found.records
+        ),
+    )
 
     class Gone:
         def measure(self, *a, **k):
@@ -176,6 +217,8 @@ def test_another_machine_is_refused(measured):
 
 def test_what_cannot_be_made_is_an_error_when_nobody_listens(tmp_path):
     broken = SPACES["xx"].sample(0)
-    broken = dataclasses.replace(broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)"))
+    broken = dataclasses.replace(
+        broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)")
+    )
     with open_device("local") as device, pytest.raises(DeviceError, match=r"xx-0: .*malformed"):
         measure(SETTING, [broken], device, tmp_path, protocol=QUICK)

@@ -41,14 +41,19 @@ def int8(bundle: Bundle, image: Any, tmp_path_factory: pytest.TempPathFactory) -
     from quantize.ncnn import NcnnQuantizer
 
     files = NcnnQuantizer(bundle, list(image), "max").quantize().files
-    return write_bundle(tmp_path_factory.mktemp("int8") / "b", replace(bundle.manifest, precision="int8"),
-                        {f"edgeface-n{suffix}": content for suffix, content in files.items()})
+    return write_bundle(
+        tmp_path_factory.mktemp("int8") / "b",
+        replace(bundle.manifest, precision="int8"),
+        {f"edgeface-n{suffix}": content for suffix, content in files.items()},
+    )
 
 
 def test_every_activation_in_order(bundle: Bundle, model: NcnnModel, image: Any) -> None:
     with open_probe(bundle) as probe:
         tensors = probe.run(image)
-        assert [t.layer for t in probe.tensors] == [one.name for one in model.layers if one.type != "Split"]
+        assert [t.layer for t in probe.tensors] == [
+            one.name for one in model.layers if one.type != "Split"
+        ]
         assert (probe.tensors[0].name, probe.tensors[0].operator) == ("input", "Input")
         assert list(tensors) == [t.name for t in probe.tensors]
     shapes = model.shapes(160, 128)
@@ -71,7 +76,8 @@ def test_outputs_are_the_runners(which: str, request: pytest.FixtureRequest, ima
 def test_each_is_what_a_file_that_ends_there_gives(
     bundle: Bundle, model: NcnnModel, image: Any, tmp_path: Path
 ) -> None:
-    """Layers that work in place (ReLU) neither spoil what they read nor are skipped: ncnn, left to itself, agrees."""
+    """Layers that work in place (ReLU) neither spoil what they read nor are skipped: ncnn, left to
+    itself, agrees."""
     import ncnn
 
     with open_probe(bundle) as probe:
@@ -82,7 +88,11 @@ def test_each_is_what_a_file_that_ends_there_gives(
         (tmp_path / "m.bin").write_bytes(dump_bin(part))
         net = ncnn.Net()
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        assert net.load_param(str(tmp_path / "m.param")) == net.load_model(str(tmp_path / "m.bin")) == 0
+        assert (
+            net.load_param(str(tmp_path / "m.param"))
+            == net.load_model(str(tmp_path / "m.bin"))
+            == 0
+        )
         extractor = net.create_extractor()
         pixels = np.ascontiguousarray(image[0].transpose(2, 0, 1), np.float32)
         extractor.input("input", ncnn.Mat(pixels).clone())

@@ -38,7 +38,9 @@ def _tensors(bundle: Bundle, image: Any) -> Tensors:
 
 @each_target
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_heads_are_those_of_the_runner(target: str, precision: str, exported: Make, image: Any) -> None:
+def test_heads_are_those_of_the_runner(
+    target: str, precision: str, exported: Make, image: Any
+) -> None:
     bundle = exported(target, precision)
     values = _tensors(bundle, image)
     with open_runner(bundle) as runner:
@@ -55,10 +57,16 @@ def test_every_activation_in_order(target: str, exported: Make, image: Any) -> N
     np.testing.assert_array_equal(values["input"], image)
     operators = [tensor.operator for tensor in tensors]
     assert sum("Conv" in operator for operator in operators) == 24
-    assert {"Relu", "Add"} < set(operators) and len({tensor.name for tensor in tensors}) == len(tensors) == 51
+    assert {"Relu", "Add"} < set(operators) and len({tensor.name for tensor in tensors}) == len(
+        tensors
+    ) == 51
     assert not {"Constant", "Result", "Cast", "Convert"} & set(operators)
     for value in values.values():
-        assert value.dtype == np.float32 and value.ndim == 4 and value.shape[1] % 4 == value.shape[2] % 5 == 0
+        assert (
+            value.dtype == np.float32
+            and value.ndim == 4
+            and value.shape[1] % 4 == value.shape[2] % 5 == 0
+        )
     assert set(HEADS) < set(values)
 
 
@@ -66,8 +74,10 @@ def test_every_activation_in_order(target: str, exported: Make, image: Any) -> N
 def test_both_have_the_same_names_and_values(model: str, image: Any, tmp_path: Any) -> None:
     """Group normalisation, which OpenVINO takes apart, included."""
     source = random_source(model, 0)
-    bundles = [export_model(source, ExportRequest(target, "fp32", 160, 128), tmp_path).bundle
-               for target in ("onnx", "openvino")]
+    bundles = [
+        export_model(source, ExportRequest(target, "fp32", 160, 128), tmp_path).bundle
+        for target in ("onnx", "openvino")
+    ]
     one, other = (_tensors(bundle, image) for bundle in bundles)
     assert set(one) == set(other)
     for name, value in one.items():
@@ -76,7 +86,9 @@ def test_both_have_the_same_names_and_values(model: str, image: Any, tmp_path: A
     layers = []
     for bundle in bundles:
         with open_probe(bundle) as probe:
-            layers.append({tensor.name: tensor.layer for tensor in probe.tensors if "Conv" in tensor.operator})
+            layers.append(
+                {tensor.name: tensor.layer for tensor in probe.tensors if "Conv" in tensor.operator}
+            )
     assert layers[0] == layers[1]
 
 
@@ -127,5 +139,7 @@ def test_a_damaged_file(target: str, exported: Make, tmp_path: Any) -> None:
 def test_without_the_onnx_package(exported: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = exported("onnx")
     monkeypatch.setattr("edgeface.probes.onnxruntime.has_module", lambda name: False)
-    with pytest.raises(MissingExtraError, match=r"looking inside an onnx file needs the package 'onnx'"):
+    with pytest.raises(
+        MissingExtraError, match=r"looking inside an onnx file needs the package 'onnx'"
+    ):
         open_probe(bundle)

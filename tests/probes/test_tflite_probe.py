@@ -1,4 +1,5 @@
-"""The TFLite probe and the torch probe: every activation, as the runner and the network compute it."""
+"""The TFLite probe and the torch probe: every activation, as the runner and the network compute
+it."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def int8(exported: Make, image: Any, tmp_path_factory: pytest.TempPathFactory) -
     floats = exported("tflite")
     quantized = TFLiteQuantizer(floats, [image[0]], "max").quantize(["neck.1"])
     manifest = int8_manifest(floats.manifest, quantized)
-    return write_bundle(tmp_path_factory.mktemp("int8") / "b", manifest, named_files(manifest, quantized))
+    return write_bundle(
+        tmp_path_factory.mktemp("int8") / "b", manifest, named_files(manifest, quantized)
+    )
 
 
 @pytest.fixture(params=["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
@@ -68,7 +71,9 @@ def test_every_activation_in_order(bundle: Bundle, image: Any) -> None:
     assert np.array_equal(values[tensors[0].name], image)
     layers = [tensor.layer for tensor in tensors]
     inserted = [layer for layer in layers if "quantize" in layer]
-    assert len(layers) == len(set(layers)) == 36 + len(inserted)  # 24 convolutions, 6 sums, 3 pads, 2 resizes, input
+    assert (
+        len(layers) == len(set(layers)) == 36 + len(inserted)
+    )  # 24 convolutions, 6 sums, 3 pads, 2 resizes, input
     assert layers.index("backbone.stem") == 1 and layers.index("cls_8") < layers.index("box_8")
     assert len(inserted) == (2 if bundle.manifest.precision == "int8" else 0)
     for value in values.values():
@@ -90,8 +95,11 @@ def test_arrays_are_the_callers_to_keep(bundle: Bundle, image: Any) -> None:
         assert all(np.array_equal(first[name], value) for name, value in kept.items())
 
 
-def test_a_runtime_that_cannot_split_partitions(bundle: Bundle, image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without XNNPACK float results differ by rounding, and int8 results by a few of their 255 steps."""
+def test_a_runtime_that_cannot_split_partitions(
+    bundle: Bundle, image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without XNNPACK float results differ by rounding, and int8 results by a few of their 255
+    steps."""
     with open_probe(bundle) as probe:
         expected = by_layer(probe, image)
     monkeypatch.setattr("edgeface.probes.tflite._SINGLE", "no_such_option")
@@ -113,7 +121,9 @@ def test_closed(bundle: Bundle, image: Any) -> None:
 
 def test_a_damaged_file(exported: Make, tmp_path: Path) -> None:
     floats = exported("tflite")
-    bundle = write_bundle(tmp_path / "b", floats.manifest, {floats.manifest.primary: floats.read()[:5000]})
+    bundle = write_bundle(
+        tmp_path / "b", floats.manifest, {floats.manifest.primary: floats.read()[:5000]}
+    )
     with pytest.raises(BundleError, match="cannot be loaded"):
         open_probe(bundle)
 
@@ -122,7 +132,10 @@ def test_as_the_network_in_torch_computes_it(exported: Make, lively: Source, ima
     """Modules have the same names in both, but for lists, which torch never calls."""
     from edgeface.probes.torch import TorchProbe
 
-    with TorchProbe(TorchRunner(lively.network)) as torch_probe, open_probe(exported("tflite")) as probe:
+    with (
+        TorchProbe(TorchRunner(lively.network)) as torch_probe,
+        open_probe(exported("tflite")) as probe,
+    ):
         reference, found = by_layer(torch_probe, image), by_layer(probe, image)
     compared = 0
     for layer, value in reference.items():
@@ -130,7 +143,9 @@ def test_as_the_network_in_torch_computes_it(exported: Make, lively: Source, ima
         if short in found and found[short].shape == value.shape:
             np.testing.assert_allclose(found[short], value, atol=1e-4, err_msg=layer)
             compared += 1
-    assert compared == 1 + 12 + 3 + 3 + 6  # the input, the convolutions of backbone, neck and towers, the outputs
+    assert (
+        compared == 1 + 12 + 3 + 3 + 6
+    )  # the input, the convolutions of backbone, neck and towers, the outputs
 
 
 def test_torch_probe(lively: Source, image: Any) -> None:
@@ -153,7 +168,9 @@ def test_torch_probe_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeface.probes.torch import TorchProbe
 
     monkeypatch.setattr("edgeface.probes.torch.has_module", lambda name: False)
-    with pytest.raises(MissingExtraError, match=r"looking into edgeface-n by name .*edgeface\[zoo\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"looking into edgeface-n by name .*edgeface\[zoo\]"
+    ):
         TorchProbe.open("edgeface-n")
 
 
@@ -161,20 +178,41 @@ def test_layer_names() -> None:
     top = "export.NamedHeads/edgeface.models.detector.FaceNet_wrapped/edgeface.models.convnet.ConvNet_backbone/"
     block = top + "torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0"
     conv = "/torch.nn.modules.conv.Conv2d_conv;1"
-    named = layer_names([
-        (block + conv, "PAD"), (f"{block};;{block}{conv}", "CONV_2D"), (f"{block};;{top}other;", "DEPTHWISE_CONV_2D"),
-        ("serving_default_cls_8_output", "CONV_2D"), ("serving_default_cls_8_output_dequant", "DEQUANTIZE"),
-        ("strange", "CONV_2D"), ("strange", "CONV_2D"), ("a/b.c_d", "RESHAPE"),
-    ])
-    assert named == ("backbone.0.0.pad", "backbone.0.0", "backbone.0.0:2", "cls_8", "cls_8.dequantize", "strange",
-                     "strange:2", "a.d.reshape")
+    named = layer_names(
+        [
+            (block + conv, "PAD"),
+            (f"{block};;{block}{conv}", "CONV_2D"),
+            (f"{block};;{top}other;", "DEPTHWISE_CONV_2D"),
+            ("serving_default_cls_8_output", "CONV_2D"),
+            ("serving_default_cls_8_output_dequant", "DEQUANTIZE"),
+            ("strange", "CONV_2D"),
+            ("strange", "CONV_2D"),
+            ("a/b.c_d", "RESHAPE"),
+        ]
+    )
+    assert named == (
+        "backbone.0.0.pad",
+        "backbone.0.0",
+        "backbone.0.0:2",
+        "cls_8",
+        "cls_8.dequantize",
+        "strange",
+        "strange:2",
+        "a.d.reshape",
+    )
 
 
 def test_nothing_is_said_on_stderr(exported: Make) -> None:
     """LiteRT greets from C++ whenever it loads for the first time in a process."""
-    code = ("import sys\nfrom edgeface.bundle import Bundle\nfrom edgeface.probes import open_probe\n"
-            "from edgeface.runners import open_runner\nbundle = Bundle.open(sys.argv[1])\n"
-            "open_runner(bundle).close()\nopen_probe(bundle).close()")
-    run = subprocess.run([sys.executable, "-c", code, str(exported("tflite").path)], cwd=ROOT, capture_output=True,
-                         text=True)
+    code = (
+        "import sys\nfrom edgeface.bundle import Bundle\nfrom edgeface.probes import open_probe\n"
+        "from edgeface.runners import open_runner\nbundle = Bundle.open(sys.argv[1])\n"
+        "open_runner(bundle).close()\nopen_probe(bundle).close()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(exported("tflite").path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

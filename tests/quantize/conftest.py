@@ -1,4 +1,5 @@
-"""A trained network of a small size, and a WIDER FACE folder of a few photos that installed packages bring along."""
+"""A trained network of a small size, and a WIDER FACE folder of a few photos that installed
+packages bring along."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SMALL = (160, 128)
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """``trained(target)`` -> fp32 Bundle of edgeface-n with its shipped weights, made once a session."""
+    """``trained(target)`` -> fp32 Bundle of edgeface-n with its shipped weights, made once a
+    session."""
     pytest.importorskip("torch", reason="torch is not installed")
     from export import ExportRequest, export_model, load_source
 
@@ -27,8 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
     def make(target: str) -> Bundle:
         if target not in made:
             source = load_source("edgeface-n")
-            made[target] = export_model(source, ExportRequest(target, "fp32", *SMALL),
-                                        tmp_path_factory.mktemp("float")).bundle
+            made[target] = export_model(
+                source, ExportRequest(target, "fp32", *SMALL), tmp_path_factory.mktemp("float")
+            ).bundle
         return made[target]
 
     return make
@@ -36,10 +39,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
 
 @pytest.fixture(scope="session")
 def mini_wider(
-    tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8], hopper_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    astronaut: NDArray[np.uint8],
+    hopper_path: Path,
     write_mat: Callable[..., Path],
 ) -> Path:
-    """Two portraits at several places and sizes: 12 training photos, 8 validation photos with the face annotated."""
+    """Two portraits at several places and sizes: 12 training photos, 8 validation photos with the
+    face annotated."""
     root = tmp_path_factory.mktemp("wider")
     random = np.random.default_rng(5)
     # Face as x, y, w, h in px of the photo, read off by eye.
@@ -50,7 +56,9 @@ def mini_wider(
         scale = float(random.uniform(0.25, 0.6))
         small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         left, top = (int(v) for v in random.integers(0, 60, 2))
-        canvas = np.full((small.shape[0] + 80, small.shape[1] + 120, 3), int(random.integers(0, 256)), np.uint8)
+        canvas = np.full(
+            (small.shape[0] + 80, small.shape[1] + 120, 3), int(random.integers(0, 256)), np.uint8
+        )
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         split = "WIDER_train" if i < 12 else "WIDER_val"
         path = root / split / "images" / "0--Portraits" / f"{i}.png"

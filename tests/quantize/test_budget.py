@@ -1,4 +1,5 @@
-"""The budget's logic on a synthetic network: every layer does a known damage, and accuracy follows from it."""
+"""The budget's logic on a synthetic network: every layer does a known damage, and accuracy follows
+from it."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ class Synthetic(Quantizer):
 
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
         self.quantizations += 1
-        assert list(reverted) == [name for name in self.damage if name in reverted], "in order of execution"
+        assert list(reverted) == [name for name in self.damage if name in reverted], (
+            "in order of execution"
+        )
         return Quantized({".txt": ",".join(reverted).encode()})
 
 
@@ -53,7 +56,9 @@ FLOAT = ap(0.9, 0.8, 0.7)
 class Bench:
     """Measures synthetic files, and counts."""
 
-    def __init__(self, damage: dict[str, float] | None = None, journal: QuantizeJournal | None = None) -> None:
+    def __init__(
+        self, damage: dict[str, float] | None = None, journal: QuantizeJournal | None = None
+    ) -> None:
         self.damage = DAMAGE if damage is None else damage
         self.measured: list[tuple[str, ...]] = []
         self.noises = 0
@@ -82,14 +87,22 @@ class TestHold:
         assert bench.measured == [()]
         assert bench.noises == 0
 
-    @pytest.mark.parametrize(("max_drop", "count"), [(5.47, 0), (5.46, 1), (1.47, 1), (1.46, 2), (0.47, 2), (0.17, 3)])
+    @pytest.mark.parametrize(
+        ("max_drop", "count"), [(5.47, 0), (5.46, 1), (1.47, 1), (1.46, 2), (0.47, 2), (0.17, 3)]
+    )
     def test_the_fewest_and_the_worst_layers(self, max_drop: float, count: int) -> None:
         bench = Bench()
         assert bench.budget.hold(FLOAT, max_drop) == ("conv1", "neck", "head8")[:count]
         assert len(set(bench.measured)) == len(bench.measured), "measured once each"
 
     def test_share(self) -> None:
-        assert Bench().budget.hold(FLOAT, 0.02, share=1.0) == ("conv1", "neck", "head8", "stem", "head16")
+        assert Bench().budget.hold(FLOAT, 0.02, share=1.0) == (
+            "conv1",
+            "neck",
+            "head8",
+            "stem",
+            "head16",
+        )
         with pytest.raises(QuantizeError, match="with 1 of 6 layers in float"):
             Bench().budget.hold(FLOAT, 0.5, share=0.2)
         with pytest.raises(QuantizeError, match="with 0 of 6 layers in float"):
@@ -98,9 +111,12 @@ class TestHold:
     def test_cannot_be_held(self) -> None:
         with pytest.raises(QuantizeError) as caught:
             Bench().budget.hold(FLOAT, 0.1)
-        assert str(caught.value) == (
-            "the budget of 0.1 AP points cannot be held: best drop 0.17 points with 3 of 6 layers in float: accept it "
-            "with --max-drop 0.17, or give more calibration photos (--images), or another --scale (mse, max)")
+        assert (
+            str(caught.value)
+            == "the budget of 0.1 AP points cannot be held: best drop 0.17 points with 3 of 6"
+            " layers in float: accept it with --max-drop 0.17, or give more calibration photos"
+            " (--images), or another --scale (mse, max)"
+        )
 
     def test_what_the_error_offers_holds_without_measuring_again(self) -> None:
         journal = QuantizeJournal(None, "")
@@ -111,7 +127,9 @@ class TestHold:
         assert not again.measured and not again.noises
 
     def test_where_one_ranking_fails_the_other_is_tried(self) -> None:
-        """What happens to the candidates says nothing here, so that the order is that of execution; the heads do."""
+        """What happens to the candidates says nothing here, so that the order is that of execution;
+        the heads do."""
+
         class Misled(Bench):
             def noise(self, quantized: Quantized) -> HeadNoise:
                 return HeadNoise({"cls_8": 1.0, "box_8": super().noise(quantized).damage}, 0.5)
@@ -119,7 +137,9 @@ class TestHold:
         bench = Misled({"a": 0.1, "b": 0.1, "c": 0.1, "d": 4.0, "e": 0.2, "f": 3.0})
         assert bench.budget.hold(FLOAT, 0.6) == ("d", "f")
         assert len(set(bench.measured)) == len(bench.measured), "measured once each"
-        with pytest.raises(QuantizeError, match=r"best drop 0\.3 points with 3 of 6 layers in float"):
+        with pytest.raises(
+            QuantizeError, match=r"best drop 0\.3 points with 3 of 6 layers in float"
+        ):
             bench.budget.hold(FLOAT, 0.2)
 
     def test_a_layer_that_int8_improves_is_reverted_last(self) -> None:
@@ -191,9 +211,14 @@ class TestWorstDrop:
 class TestHeadNoise:
     layout = HeadLayout((32,))
 
-    def heads(self, face: float = 2.0, background: float = -6.0, side: float = 1.0) -> dict[str, np.ndarray]:
+    def heads(
+        self, face: float = 2.0, background: float = -6.0, side: float = 1.0
+    ) -> dict[str, np.ndarray]:
         """40x40 cells; the first is a face, whose box is ``side`` strides long."""
-        cls, box = np.full((1, 40, 40, 1), background, np.float32), np.full((1, 40, 40, 4), 0.5, np.float32)
+        cls, box = (
+            np.full((1, 40, 40, 1), background, np.float32),
+            np.full((1, 40, 40, 4), 0.5, np.float32),
+        )
         cls[0, 0, 0, 0] = face
         box[0, 0, 0] = side / 2
         return {"cls_32": cls, "box_32": box}
@@ -206,17 +231,25 @@ class TestHeadNoise:
         noise = self.compare(reference | {"cls_32": reference["cls_32"] + np.float32(0.02)})
         power = 0.02**2 / reference["cls_32"].var()
         assert noise.power == {"cls_32": pytest.approx(power, rel=1e-3), "box_32": 0}
-        assert noise.snr_db == {"cls_32": pytest.approx(-10 * np.log10(power), abs=0.01), "box_32": 200}
+        assert noise.snr_db == {
+            "cls_32": pytest.approx(-10 * np.log10(power), abs=0.01),
+            "box_32": 200,
+        }
 
     def test_damage_is_the_change_of_the_best_candidates(self) -> None:
         assert self.compare(self.heads()).damage == 0
         score, less = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))
-        assert self.compare(self.heads(face=1)).damage == pytest.approx((score - less) ** 2 / CANDIDATES, rel=1e-4)
+        assert self.compare(self.heads(face=1)).damage == pytest.approx(
+            (score - less) ** 2 / CANDIDATES, rel=1e-4
+        )
         # A box of half the side covers a quarter.
-        assert self.compare(self.heads(side=0.5)).damage == pytest.approx((0.75 * score) ** 2 / CANDIDATES, rel=1e-4)
+        assert self.compare(self.heads(side=0.5)).damage == pytest.approx(
+            (0.75 * score) ** 2 / CANDIDATES, rel=1e-4
+        )
 
     def test_damage_leaves_the_background_out(self) -> None:
-        """One of the 1599 others off by as much as the face: the heads' noise is the same, the damage is not."""
+        """One of the 1599 others off by as much as the face: the heads' noise is the same, the
+        damage is not."""
         found = self.heads()
         found["cls_32"][0, 39, 39, 0] -= 1
         noise, face = self.compare(found), self.compare(self.heads(face=1))

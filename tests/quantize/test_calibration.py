@@ -1,4 +1,5 @@
-"""The calibration photos: the same ones whatever the file system, and one line for every folder that will not do."""
+"""The calibration photos: the same ones whatever the file system, and one line for every folder
+that will not do."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ def write_photos(folder: Path, names: list[str], seed: int = 0) -> list[Path]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
-    write_photos(folder, [f"{album}/{i}.{suffix}" for album in "ab" for i in range(6) for suffix in ("png", "JPG")])
+    write_photos(
+        folder,
+        [f"{album}/{i}.{suffix}" for album in "ab" for i in range(6) for suffix in ("png", "JPG")],
+    )
     (folder / "notes.txt").write_text("not an image")
     return folder
 
@@ -54,7 +58,9 @@ class TestSelection:
             expected, _ = letterbox(read_image(files[digest]), *SIZE)
             assert np.array_equal(image, expected)
 
-    def test_does_not_depend_on_the_file_system(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_not_depend_on_the_file_system(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Another order of listing, and a copy elsewhere made in another order."""
         expected = read_calibration(folder, 7, *SIZE).sha256
         copy = folder.parent / "elsewhere" / "copy"
@@ -64,18 +70,26 @@ class TestSelection:
             shutil.copy(path, target)
         assert read_calibration(copy, 7, *SIZE).sha256 == expected
         original: Callable[..., object] = Path.rglob
-        monkeypatch.setattr(Path, "rglob", lambda self, pattern: reversed(list(original(self, pattern))))  # type: ignore[call-overload]
+        monkeypatch.setattr(
+            Path, "rglob", lambda self, pattern: reversed(list(original(self, pattern)))
+        )  # type: ignore[call-overload]
         assert read_calibration(folder, 7, *SIZE).sha256 == expected
 
     def test_is_spread_and_depends_on_the_seed(self, folder: Path) -> None:
         first, second = (read_calibration(folder, 12, *SIZE, seed=seed) for seed in (0, 1))
         assert set(first.sha256) != set(second.sha256)
-        albums = [p.parent.name for p in folder.rglob("*.*")
-                  if hashlib.sha256(p.read_bytes()).hexdigest() in first.sha256]
+        albums = [
+            p.parent.name
+            for p in folder.rglob("*.*")
+            if hashlib.sha256(p.read_bytes()).hexdigest() in first.sha256
+        ]
         assert {"a", "b"} == set(albums)
 
     def test_fewer_are_the_first_of_more(self, folder: Path) -> None:
-        assert read_calibration(folder, 9, *SIZE).sha256[:4] == read_calibration(folder, 4, *SIZE).sha256
+        assert (
+            read_calibration(folder, 9, *SIZE).sha256[:4]
+            == read_calibration(folder, 4, *SIZE).sha256
+        )
 
     def test_same_content_counts_once(self, folder: Path) -> None:
         for path in list(folder.rglob("*.png")):
@@ -87,26 +101,36 @@ class TestSelection:
         """What :func:`edgeface.images.read_image` understands, calibration understands."""
         photo = cv2.imread(str(hopper_path))
         cv2.imwrite(str(tmp_path / "grey.png"), cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY))
-        cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([photo, np.full(photo.shape[:2], 90, np.uint8)]))
+        cv2.imwrite(
+            str(tmp_path / "alpha.png"), np.dstack([photo, np.full(photo.shape[:2], 90, np.uint8)])
+        )
         cv2.imwrite(str(tmp_path / "deep.tiff"), photo.astype(np.uint16) * 257)
-        assert all(image.shape == (64, 96, 3) for image in read_calibration(tmp_path, 3, *SIZE).images)
+        assert all(
+            image.shape == (64, 96, 3) for image in read_calibration(tmp_path, 3, *SIZE).images
+        )
 
     def test_wider_root_gives_its_training_photos(self, tmp_path: Path) -> None:
         training = write_photos(tmp_path, [f"WIDER_train/images/0--A/{i}.png" for i in range(3)])
         write_photos(tmp_path, [f"WIDER_val/images/0--A/{i}.png" for i in range(3)], seed=1)
         expected = {hashlib.sha256(path.read_bytes()).hexdigest() for path in training}
         assert set(read_calibration(tmp_path, 3, *SIZE).sha256) == expected
-        assert set(read_calibration(tmp_path / "WIDER_train" / "images", 3, *SIZE).sha256) == expected
+        assert (
+            set(read_calibration(tmp_path / "WIDER_train" / "images", 3, *SIZE).sha256) == expected
+        )
 
     def test_progress(self, folder: Path) -> None:
         ticks: list[tuple[int, int]] = []
-        read_calibration(folder, 2, *SIZE, progress=lambda what, done, total: ticks.append((done, total)))
+        read_calibration(
+            folder, 2, *SIZE, progress=lambda what, done, total: ticks.append((done, total))
+        )
         assert ticks == [(0, 2), (1, 2), (2, 2)]
 
 
 class TestMistakes:
     def test_missing(self, tmp_path: Path) -> None:
-        assert failure(tmp_path / "none").startswith(f"calibration folder {tmp_path / 'none'} does not exist: give a ")
+        assert failure(tmp_path / "none").startswith(
+            f"calibration folder {tmp_path / 'none'} does not exist: give a "
+        )
 
     def test_a_file(self, hopper_path: Path) -> None:
         assert f"{hopper_path} is not a folder" in failure(hopper_path)
@@ -124,7 +148,9 @@ class TestMistakes:
     def test_a_damaged_photo_is_named(self, tmp_path: Path, content: bytes) -> None:
         write_photos(tmp_path, ["0.png"])
         (tmp_path / "bad.png").write_bytes(content)
-        with pytest.raises(ImageError, match=r"calibration photo .*bad\.png: .*: repair or remove it$"):
+        with pytest.raises(
+            ImageError, match=r"calibration photo .*bad\.png: .*: repair or remove it$"
+        ):
             read_calibration(tmp_path, 2, *SIZE)
 
     def test_a_truncated_photo_is_named(self, tmp_path: Path, hopper_path: Path) -> None:
@@ -133,12 +159,18 @@ class TestMistakes:
 
     def test_too_few(self, folder: Path) -> None:
         line = failure(folder, 30)
-        assert line == (f"{folder} has 24 different photos, 30 were asked for: add some, or ask for fewer with "
-                        "--images 24")
+        assert (
+            line
+            == f"{folder} has 24 different photos, 30 were asked for: add some, or ask for fewer"
+            " with "
+            "--images 24"
+        )
 
     @pytest.mark.parametrize("count", [0, -1, MAX_PHOTOS + 1])
     def test_count(self, folder: Path, count: int) -> None:
-        with pytest.raises(OptionError, match=f"--images {count}: give a number of photos from 1 to {MAX_PHOTOS}"):
+        with pytest.raises(
+            OptionError, match=f"--images {count}: give a number of photos from 1 to {MAX_PHOTOS}"
+        ):
             read_calibration(folder, count, *SIZE)
 
     @pytest.mark.parametrize("place", [".", "WIDER_val", "WIDER_val/images/0--A"])
@@ -147,7 +179,9 @@ class TestMistakes:
         with pytest.raises(DataError, match="which accuracy is measured on"):
             read_calibration(tmp_path / place, 1, *SIZE)
 
-    @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+    @pytest.mark.skipif(
+        os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind"
+    )
     def test_unreadable(self, folder: Path) -> None:
         for path in folder.rglob("*.*"):
             path.chmod(0)

@@ -1,4 +1,5 @@
-"""Files of networks that nobody has trained: made in other processes, each once, and what goes wrong in them."""
+"""Files of networks that nobody has trained: made in other processes, each once, and what goes
+wrong in them."""
 
 from __future__ import annotations
 
@@ -26,15 +27,23 @@ GOOD = SPACES["resnet"].sample(0)
 
 def broken() -> Architecture:
     """A network of no backbone that exists."""
-    return dataclasses.replace(GOOD, name="broken", backbone=dataclasses.replace(
-        GOOD.backbone, structure="SuperConv(1)"))
+    return dataclasses.replace(
+        GOOD, name="broken", backbone=dataclasses.replace(GOOD.backbone, structure="SuperConv(1)")
+    )
 
 
 def test_made_once_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: list[tuple[str, int, int]] = []
     monkeypatch.chdir(tmp_path)  # a process begins elsewhere
-    wrong, made = candidate_bundles([broken(), GOOD], KINDS, 96, 64, Path("out"),
-                                    lambda *values: ticks.append(values), processes=2)
+    wrong, made = candidate_bundles(
+        [broken(), GOOD],
+        KINDS,
+        96,
+        64,
+        Path("out"),
+        lambda *values: ticks.append(values),
+        processes=2,
+    )
     assert isinstance(wrong, str) and "malformed" in wrong and "\n" not in wrong
     assert not isinstance(made, str)
     assert [path.name for path in made] == [f"{GOOD.name}-onnx-{p}-96x64" for p in ("int8", "fp32")]
@@ -43,8 +52,12 @@ def test_made_once_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert [m.precision for m in manifests] == ["int8", "fp32"]
     assert ticks == [("making files for onnx int8, onnx fp32", done, 2) for done in (1, 2)]
     before = [(path / "manifest.json").stat().st_mtime_ns for path in made]
-    assert candidate_bundles([GOOD], KINDS, 96, 64, Path("out"), lambda *values: ticks.append(values)) == [made]
-    assert [(path / "manifest.json").stat().st_mtime_ns for path in made] == before and len(ticks) == 2
+    assert candidate_bundles(
+        [GOOD], KINDS, 96, 64, Path("out"), lambda *values: ticks.append(values)
+    ) == [made]
+    assert [(path / "manifest.json").stat().st_mtime_ns for path in made] == before and len(
+        ticks
+    ) == 2
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -58,7 +71,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_converter_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every new process finds no onnxsim."""
-    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent("""
+    (tmp_path / "sitecustomize.py").write_text(
+        textwrap.dedent("""
         import sys
 
         class Blocker:
@@ -67,12 +81,17 @@ def test_a_converter_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
                     raise ModuleNotFoundError("blocked by the test", name=name)
 
         sys.meta_path.insert(0, Blocker())
-    """))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    """)
+    )
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
     with pytest.raises(MissingExtraError, match=r"onnxsim.*pip install"):
         candidate_bundles([GOOD], FP32, 96, 64, tmp_path / "out")
 
 
 def test_two_networks_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="two networks here have one name"):
-        candidate_bundles([GOOD, dataclasses.replace(broken(), name=GOOD.name)], FP32, 96, 64, tmp_path)
+        candidate_bundles(
+            [GOOD, dataclasses.replace(broken(), name=GOOD.name)], FP32, 96, 64, tmp_path
+        )

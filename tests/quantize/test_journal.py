@@ -59,16 +59,28 @@ def test_a_failing_measurement_leaves_the_others(written: Path) -> None:
 def test_other_inputs(written: Path) -> None:
     journal, notes = notes_of(written, fingerprint(model="a", scale="max"))
     assert len(journal) == 0
-    assert notes == [f"{written} is of other inputs or versions: what was measured before is measured again"]
+    assert notes == [
+        f"{written} is of other inputs or versions: what was measured before is measured again"
+    ]
     journal.remember("other", Figure, lambda: FIGURE)
     assert len(QuantizeJournal(written, INPUTS)) == 0
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"fingerprint": 3}', b'{"records": {}}', b"[" * 100_000,
-    json.dumps({"fingerprint": INPUTS, "records": []}).encode(),
-    json.dumps({"fingerprint": INPUTS, "records": {}, "more": 1}).encode(),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"fingerprint": 3}',
+        b'{"records": {}}',
+        b"[" * 100_000,
+        json.dumps({"fingerprint": INPUTS, "records": []}).encode(),
+        json.dumps({"fingerprint": INPUTS, "records": {}, "more": 1}).encode(),
+    ],
+)
 def test_damaged(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
@@ -84,7 +96,9 @@ def test_a_folder_in_its_place_is_left_out_of_account(path: Path) -> None:
     assert "is damaged" in notes[0]
 
 
-@pytest.mark.parametrize("record", [None, {}, {"value": "x", "heads": {}}, {"value": 1.0, "heads": {}, "more": 1}])
+@pytest.mark.parametrize(
+    "record", [None, {}, {"value": "x", "heads": {}}, {"value": 1.0, "heads": {}, "more": 1}]
+)
 def test_a_damaged_record_is_measured_again(written: Path, record: object) -> None:
     data = json.loads(written.read_bytes())
     data["records"]["first"] = record

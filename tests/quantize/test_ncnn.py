@@ -1,4 +1,5 @@
-"""INT8 for ncnn: each layer computes what the format says, and the whole finds what the float file finds."""
+"""INT8 for ncnn: each layer computes what the format says, and the whole finds what the float file
+finds."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, write_bundle
-from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param, parse_model
+from edgeface.formats.ncnn import (
+    CONVOLUTIONS,
+    WEIGHTED,
+    NcnnLayer,
+    NcnnModel,
+    dump_bin,
+    dump_param,
+    parse_model,
+)
 from edgeface.images import letterbox, read_image
 from edgeface.runners import open_runner
 from edgeface.types import Doubles
@@ -46,17 +55,43 @@ def run(model: NcnnModel, image: Doubles, blob: str, folder: Path) -> NDArray[An
     return np.array(value)
 
 
-def layer(kind: str = "Convolution", *, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1,
-          relu: bool = False, bias: bool = True, pad: float | None = None) -> NcnnLayer:
-    """A float layer with random weights; ``pad``: the value of its padding, which keeps the size."""
+def layer(
+    kind: str = "Convolution",
+    *,
+    inputs: int,
+    outputs: int,
+    kernel: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    relu: bool = False,
+    bias: bool = True,
+    pad: float | None = None,
+) -> NcnnLayer:
+    """A float layer with random weights; ``pad``: the value of its padding, which keeps the
+    size."""
     group = inputs if kind == "ConvolutionDepthWise" else 1
     count = outputs * (inputs // group) * kernel * kernel
     weights = {"weight": RANDOM.normal(size=count).astype("<f4")}
     if bias:
         weights["bias"] = RANDOM.normal(size=outputs).astype("<f4")
     if kind == "InnerProduct":
-        return NcnnLayer(kind, "layer", ("input",), ("1",), {0: outputs, 1: int(bias), 2: count, 9: int(relu)}, weights)
-    params: dict[int, Any] = {0: outputs, 1: kernel, 2: dilation, 3: stride, 5: int(bias), 6: count, 9: int(relu)}
+        return NcnnLayer(
+            kind,
+            "layer",
+            ("input",),
+            ("1",),
+            {0: outputs, 1: int(bias), 2: count, 9: int(relu)},
+            weights,
+        )
+    params: dict[int, Any] = {
+        0: outputs,
+        1: kernel,
+        2: dilation,
+        3: stride,
+        5: int(bias),
+        6: count,
+        9: int(relu),
+    }
     if group > 1:
         params[7] = group
     if pad is not None:
@@ -67,7 +102,9 @@ def layer(kind: str = "Convolution", *, inputs: int, outputs: int, kernel: int =
 def levels(values: NDArray[Any], scale: float) -> Integers:
     """Round half away from zero, 127 levels on each side."""
     scaled = values.astype(np.float32) * np.float32(scale)
-    found: Integers = np.clip(np.trunc(scaled + np.copysign(np.float32(0.5), scaled)), -127, 127).astype(np.int64)
+    found: Integers = np.clip(
+        np.trunc(scaled + np.copysign(np.float32(0.5), scaled)), -127, 127
+    ).astype(np.int64)
     return found
 
 
@@ -83,7 +120,9 @@ def integer_sums(eight: NcnnLayer, image: Integers) -> Integers:
     fill = int(eight.number(18, 0.0))
     image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), constant_values=fill)
     extent = dilation * (kernel - 1) + 1
-    windows = sliding_window_view(image, (extent, extent), axis=(1, 2))[:, ::stride, ::stride, ::dilation, ::dilation]
+    windows = sliding_window_view(image, (extent, extent), axis=(1, 2))[
+        :, ::stride, ::stride, ::dilation, ::dilation
+    ]
     if eight.type == "ConvolutionDepthWise":
         found = np.einsum("chwij,cij->chw", windows, weight.reshape(-1, kernel, kernel))
     else:
@@ -95,17 +134,23 @@ def dequantised(eight: NcnnLayer, sums: Integers) -> NDArray[np.float64]:
     """Float values that the layer stands for: scales, bias, activation."""
     shape = (-1, *(1,) * (sums.ndim - 1))
     scale = eight.weights["bottom_scale"].astype(np.float64) * eight.weights["weight_scales"]
-    value: NDArray[np.float64] = sums / scale.reshape(shape) + eight.weights.get("bias", np.zeros(1)).reshape(shape)
+    value: NDArray[np.float64] = sums / scale.reshape(shape) + eight.weights.get(
+        "bias", np.zeros(1)
+    ).reshape(shape)
     return np.maximum(value, 0) if eight.integer(9) else value
 
 
 def assert_same(found: NDArray[Any], eight: NcnnLayer, sums: Integers) -> None:
-    """Integers are exact in any kernel; what is left is the rounding of one float32 multiplication and addition.
+    """Integers are exact in any kernel; what is left is the rounding of one float32 multiplication
+    and addition.
 
-    Depthwise kernels for x86 divide by scales with the reciprocal instruction, of which 12 bits are right.
+    Depthwise kernels for x86 divide by scales with the reciprocal instruction, of which 12 bits are
+    right.
     """
     expected = dequantised(eight, sums)
-    largest = np.abs(dequantised(replace(eight, weights={**eight.weights, "bias": np.zeros(1)}), sums)).max()
+    largest = np.abs(
+        dequantised(replace(eight, weights={**eight.weights, "bias": np.zeros(1)}), sums)
+    ).max()
     assert largest > 1
     error = 2**-11 if eight.type == "ConvolutionDepthWise" else 1e-6
     np.testing.assert_allclose(found, expected, rtol=0, atol=error * largest)
@@ -120,8 +165,14 @@ LAYERS: dict[str, tuple[int, NcnnLayer]] = {
     "6x6 stride 4 on an image": (3, layer(inputs=3, outputs=32, kernel=6, stride=4, relu=True)),
     "padded with a value": (8, layer(inputs=8, outputs=8, kernel=3, pad=1.25)),
     "pixels padded with a negative value": (3, layer(inputs=3, outputs=8, kernel=3, pad=-1.25)),
-    "depthwise 3x3": (16, layer("ConvolutionDepthWise", inputs=16, outputs=16, kernel=3, pad=0.0, relu=True)),
-    "depthwise 5x5 stride 2": (6, layer("ConvolutionDepthWise", inputs=6, outputs=6, kernel=5, stride=2, pad=0.5)),
+    "depthwise 3x3": (
+        16,
+        layer("ConvolutionDepthWise", inputs=16, outputs=16, kernel=3, pad=0.0, relu=True),
+    ),
+    "depthwise 5x5 stride 2": (
+        6,
+        layer("ConvolutionDepthWise", inputs=6, outputs=6, kernel=5, stride=2, pad=0.5),
+    ),
     "inner product": (16, layer("InnerProduct", inputs=16 * 12 * 20, outputs=10, relu=True)),
 }
 """name -> channels of the input, float layer"""
@@ -138,11 +189,17 @@ class TestArithmetic:
 
     @pytest.mark.parametrize("second", ["1x1", "depthwise"])
     def test_chain(self, second: str, tmp_path: Path) -> None:
-        """int8 handed from layer to layer: the same levels, but for a value that float32 rounds across a boundary."""
+        """int8 handed from layer to layer: the same levels, but for a value that float32 rounds
+        across a boundary."""
         first = quantize_layer(LAYERS["3x3, the winograd form"][1], np.float32(40), np.float32(6))
-        after = layer(inputs=32, outputs=16) if second == "1x1" else layer(
-            "ConvolutionDepthWise", inputs=32, outputs=32, kernel=3, pad=0.0)
-        last = replace(quantize_layer(after, np.float32(6)), name="last", bottoms=("1",), tops=("2",))
+        after = (
+            layer(inputs=32, outputs=16)
+            if second == "1x1"
+            else layer("ConvolutionDepthWise", inputs=32, outputs=32, kernel=3, pad=0.0)
+        )
+        last = replace(
+            quantize_layer(after, np.float32(6)), name="last", bottoms=("1",), tops=("2",)
+        )
         model = NcnnModel((INPUT, first, last))
         image = RANDOM.normal(size=(32, 12, 20)).astype(np.float32)
         expected = levels(dequantised(first, integer_sums(first, levels(image, 40))), 6)
@@ -152,8 +209,13 @@ class TestArithmetic:
         assert_same(run(model, image, "2", tmp_path), last, integer_sums(last, between))
 
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
-    @given(hn.arrays(np.float32, hn.array_shapes(min_dims=2, max_dims=2, max_side=40),
-                     elements=st.floats(-1e6, 1e6, width=32) | st.floats(-(2.0**-80), 2.0**-80, width=32)))
+    @given(
+        hn.arrays(
+            np.float32,
+            hn.array_shapes(min_dims=2, max_dims=2, max_side=40),
+            elements=st.floats(-1e6, 1e6, width=32) | st.floats(-(2.0**-80), 2.0**-80, width=32),
+        )
+    )
     def test_weights_are_rounded_to_the_nearest_level(self, weight: Doubles) -> None:
         found, scales = round_weights(weight)
         assert found.dtype == np.int8 and np.abs(found.astype(int)).max() <= 127
@@ -163,12 +225,17 @@ class TestArithmetic:
         assert (np.abs(found.astype(int)).max(axis=1) == np.where(used, 127, 0)).all()
 
     def test_weights_that_read_pixels_are_diffused(self) -> None:
-        """Each plane of a kernel keeps its sum; by nearest levels 108 weights drift by 3 levels and more."""
+        """Each plane of a kernel keeps its sum; by nearest levels 108 weights drift by 3 levels and
+        more."""
         one = LAYERS["6x6 stride 4 on an image"][1]
         eight = quantize_layer(one, np.float32(1), of_pixels=True)
-        exact = one.weights["weight"].reshape(32, -1) * eight.weights["weight_scales"][:, None].astype(np.float64)
+        exact = one.weights["weight"].reshape(32, -1) * eight.weights["weight_scales"][
+            :, None
+        ].astype(np.float64)
         error = (eight.weights["weight"].reshape(32, -1) - exact).reshape(32, 3, 36).sum(axis=2)
-        assert np.abs(error).max() < 1  # half a level; one where the largest weight is clipped on the way
+        assert (
+            np.abs(error).max() < 1
+        )  # half a level; one where the largest weight is clipped on the way
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +259,9 @@ def quantizer(float_bundle: Bundle, photos: list[Any]) -> NcnnQuantizer:
 def as_bundle(float_bundle: Bundle, quantized: Quantized, folder: Path) -> Bundle:
     manifest = replace(float_bundle.manifest, precision="int8")
     stem = Path(manifest.primary).stem
-    return write_bundle(folder / "int8", manifest, {stem + suffix: data for suffix, data in quantized.files.items()})
+    return write_bundle(
+        folder / "int8", manifest, {stem + suffix: data for suffix, data in quantized.files.items()}
+    )
 
 
 def signal_to_noise(reference: Bundle, other: Bundle, images: list[Any]) -> dict[str, float]:
@@ -200,8 +269,13 @@ def signal_to_noise(reference: Bundle, other: Bundle, images: list[Any]) -> dict
     with open_runner(reference) as one, open_runner(other) as two:
         pairs = [(one.run(image[None]), two.run(image[None])) for image in images]
     return {
-        name: float(10 * np.log10(np.var([a[name] for a, _ in pairs])
-                                  / max(np.mean([(a[name] - b[name]) ** 2 for a, b in pairs]), 1e-20)))
+        name: float(
+            10
+            * np.log10(
+                np.var([a[name] for a, _ in pairs])
+                / max(np.mean([(a[name] - b[name]) ** 2 for a, b in pairs]), 1e-20)
+            )
+        )
         for name in pairs[0][0]
     }
 
@@ -209,12 +283,15 @@ def signal_to_noise(reference: Bundle, other: Bundle, images: list[Any]) -> dict
 class TestWholeModel:
     def test_it_names_its_layers(self, quantizer: NcnnQuantizer, float_bundle: Bundle) -> None:
         model = parse_model(float_bundle.read(), float_bundle.read("edgeface-n.bin"))
-        assert quantizer.layers == tuple(layer.name for layer in model.layers if layer.type in WEIGHTED)
+        assert quantizer.layers == tuple(
+            layer.name for layer in model.layers if layer.type in WEIGHTED
+        )
         kinds = {layer.name: layer.type for layer in model.layers}
         assert {kinds[name] for name in quantizer.float_layers} == {"BinaryOp", "ReLU", "Interp"}
 
     def test_what_hands_over_int8(self, quantizer: NcnnQuantizer) -> None:
-        """A layer requantises exactly if all that read it, through any Split, are int8 convolutions."""
+        """A layer requantises exactly if all that read it, through any Split, are int8
+        convolutions."""
         kept_in_float = quantizer.layers[4]
         model = self._parsed(quantizer.quantize([kept_in_float]))
         sources: dict[str, str] = {}
@@ -227,8 +304,10 @@ class TestWholeModel:
                     readers.setdefault(sources[blob], []).append(one)
         found = {one.name for one in model.layers if one.requantises}
         assert found == {
-            one.name for one in model.layers
-            if one.int8 and one.tops[0] in readers
+            one.name
+            for one in model.layers
+            if one.int8
+            and one.tops[0] in readers
             and all(reader.int8 and reader.type in CONVOLUTIONS for reader in readers[one.tops[0]])
         }
         assert len(found) > 4 and kept_in_float not in found
@@ -247,11 +326,16 @@ class TestWholeModel:
         layers = list(model.layers)
         layers[at] = replace(layers[at], params={**layers[at].params, 18: -0.5})
         changed = NcnnModel(tuple(layers))
-        bundle = write_bundle(tmp_path / "b", float_bundle.manifest, {
-            "edgeface-n.param": dump_param(changed), "edgeface-n.bin": dump_bin(changed)})
+        bundle = write_bundle(
+            tmp_path / "b",
+            float_bundle.manifest,
+            {"edgeface-n.param": dump_param(changed), "edgeface-n.bin": dump_bin(changed)},
+        )
         quantizer = NcnnQuantizer(bundle, photos[:1], "max")
         assert "convrelu_1" in quantizer.float_layers and "convrelu_1" not in quantizer.layers
-        one = parse_model(*quantizer.quantize().files.values()).layers[at + 1]  # after the subtraction
+        one = parse_model(*quantizer.quantize().files.values()).layers[
+            at + 1
+        ]  # after the subtraction
         assert one.name == "convrelu_1" and not one.int8
 
     def test_same_arguments_same_bytes(
@@ -261,26 +345,38 @@ class TestWholeModel:
         assert quantizer.quantize(list(quantizer.layers[4:2:-1])) == first
         assert NcnnQuantizer(float_bundle, photos, "mse").quantize(quantizer.layers[3:5]) == first
 
-    def test_all_reverted_is_the_float_file(self, quantizer: NcnnQuantizer, float_bundle: Bundle) -> None:
+    def test_all_reverted_is_the_float_file(
+        self, quantizer: NcnnQuantizer, float_bundle: Bundle
+    ) -> None:
         files = quantizer.quantize(quantizer.layers).files
-        assert files[".param"] == float_bundle.read() and files[".bin"] == float_bundle.read("edgeface-n.bin")
+        assert files[".param"] == float_bundle.read() and files[".bin"] == float_bundle.read(
+            "edgeface-n.bin"
+        )
 
     def test_reverted_layers_are_float(self, quantizer: NcnnQuantizer) -> None:
         reverted = quantizer.layers[::3]
         model = self._parsed(quantizer.quantize(reverted))
-        assert {one.name for one in model.layers if one.type in WEIGHTED and not one.int8} == set(reverted)
+        assert {one.name for one in model.layers if one.type in WEIGHTED and not one.int8} == set(
+            reverted
+        )
 
     @pytest.mark.parametrize("scale", NcnnQuantizer.scales)
-    def test_heads(self, scale: str, float_bundle: Bundle, photos: list[Any], tmp_path: Path) -> None:
-        """The worst head has 17 dB (percentile) to 22 dB (mse) on these photos; a wrong scale leaves below 10."""
-        eight = as_bundle(float_bundle, NcnnQuantizer(float_bundle, photos, scale).quantize(), tmp_path)
+    def test_heads(
+        self, scale: str, float_bundle: Bundle, photos: list[Any], tmp_path: Path
+    ) -> None:
+        """The worst head has 17 dB (percentile) to 22 dB (mse) on these photos; a wrong scale
+        leaves below 10."""
+        eight = as_bundle(
+            float_bundle, NcnnQuantizer(float_bundle, photos, scale).quantize(), tmp_path
+        )
         found = signal_to_noise(float_bundle, eight, photos)
         assert min(found.values()) > 14, found
 
     def test_pixels_lose_nothing_in_the_first_layer(
         self, quantizer: NcnnQuantizer, float_bundle: Bundle, photos: list[Any], tmp_path: Path
     ) -> None:
-        """Only its weights are rounded, and so that errors of neighbours cancel: 38 dB, without that 25."""
+        """Only its weights are rounded, and so that errors of neighbours cancel: 38 dB, without
+        that 25."""
         eight = as_bundle(float_bundle, quantizer.quantize(quantizer.layers[1:]), tmp_path)
         found = signal_to_noise(float_bundle, eight, photos)
         assert np.mean(list(found.values())) > 34, found
@@ -301,31 +397,51 @@ def read(bundle: Bundle) -> NcnnModel:
     return parse_model(bundle.read(), bundle.read(f"{bundle.manifest.model}.bin"))
 
 
-@pytest.mark.parametrize("name", [
-    "damofd-0.5g-bn", *(pytest.param(name, marks=pytest.mark.slow) for name in (
-        "damofd-0.5g", "damofd-2.5g", "damofd-2.5g-bn", "scrfd-0.5g", "scrfd-0.5g-bn", "scrfd-2.5g", "scrfd-2.5g-bn")),
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "damofd-0.5g-bn",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "damofd-0.5g",
+                "damofd-2.5g",
+                "damofd-2.5g-bn",
+                "scrfd-0.5g",
+                "scrfd-0.5g-bn",
+                "scrfd-2.5g",
+                "scrfd-2.5g-bn",
+            )
+        ),
+    ],
+)
 def test_published_networks(name: str, photos: list[Any], tmp_path: Path) -> None:
-    """Depthwise layers, group norm, and pixels padded with their mean, which int8 has to pad with too.
+    """Depthwise layers, group norm, and pixels padded with their mean, which int8 has to pad with
+    too.
 
-    The weights are random: group norm then blows up the error of layers that a trained network would not have.
+    The weights are random: group norm then blows up the error of layers that a trained network
+    would not have.
     """
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("pnnx", reason="pnnx is not installed")
     from export import ExportRequest, export_model
     from export.source import random_source
 
-    float_bundle = export_model(random_source(name, 0), ExportRequest("ncnn", "fp32", 160, 128), tmp_path).bundle
+    float_bundle = export_model(
+        random_source(name, 0), ExportRequest("ncnn", "fp32", 160, 128), tmp_path
+    ).bundle
     quantizer = NcnnQuantizer(float_bundle, photos, "mse")
     assert {"Pooling", "GroupNorm", "BinaryOp", "ReLU", "Interp"} >= {
-        one.type for one in read(float_bundle).layers if one.name in quantizer.float_layers}
+        one.type for one in read(float_bundle).layers if one.name in quantizer.float_layers
+    }
     eight = as_bundle(float_bundle, quantizer.quantize(), tmp_path)
     found = signal_to_noise(float_bundle, eight, photos)
     assert min(found.values()) > 10, found
 
 
 def test_padding_moves_with_the_pixels(tmp_path: Path) -> None:
-    """Pixels of the mean all over, borders included: the first layer gives the same everywhere, in int8 as in float."""
+    """Pixels of the mean all over, borders included: the first layer gives the same everywhere, in
+    int8 as in float."""
     from quantize.ncnn import _centre
 
     one = layer(inputs=3, outputs=8, kernel=3, stride=2, pad=128.0)

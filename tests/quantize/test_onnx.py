@@ -47,7 +47,11 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def photos(astronaut: Image, lively_size: tuple[int, int]) -> list[Image]:
     whole = letterbox(astronaut, *lively_size)[0]
-    return [whole, letterbox(np.ascontiguousarray(astronaut[:300, 100:400]), *lively_size)[0], 255 - whole]
+    return [
+        whole,
+        letterbox(np.ascontiguousarray(astronaut[:300, 100:400]), *lively_size)[0],
+        255 - whole,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +65,16 @@ class Graph:
     def __init__(self, content: bytes) -> None:
         self.model: Any = onnx.load_from_string(content)
         graph = self.model.graph
-        self.weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.weights = {
+            tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer
+        }
         self.makers = {name: node for node in graph.node for name in node.output}
         self.convolutions = {node.name: node for node in graph.node if node.op_type == "Conv"}
         self.kinds = Counter(node.op_type for node in graph.node)
 
     def dequantized(self, tensor: str) -> list[Any] | None:
-        """[integers or the QuantizeLinear in front, scale, zero point] of a tensor that is dequantised."""
+        """[integers or the QuantizeLinear in front, scale, zero point] of a tensor that is
+        dequantised."""
         node = self.makers.get(tensor)
         if node is None or node.op_type != "DequantizeLinear":
             return None
@@ -82,7 +89,11 @@ def test_every_layer_is_int8(quantizer: OnnxQuantizer) -> None:
         activation, weight, bias = (graph.dequantized(name) for name in node.input)
         assert activation is not None and weight is not None and bias is not None
         assert activation[2].dtype == np.uint8 and activation[0].op_type == "QuantizeLinear"
-        assert weight[0].dtype == np.int8 and weight[1].shape == weight[0].shape[:1] and not weight[2].any()
+        assert (
+            weight[0].dtype == np.int8
+            and weight[1].shape == weight[0].shape[:1]
+            and not weight[2].any()
+        )
         assert bias[0].dtype == np.int32
     assert "Relu" not in graph.kinds  # they became the lower end of a range
 
@@ -135,15 +146,20 @@ def test_reverted_layers_are_float(quantizer: OnnxQuantizer) -> None:
 
 
 def test_an_activation_behind_int8_stays_a_part_of_it(quantizer: OnnxQuantizer) -> None:
-    """Also when all that reads it is in float: levels for negative values that are cut off would be lost."""
+    """Also when all that reads it is in float: levels for negative values that are cut off would be
+    lost."""
     kept = quantizer.layers[1]
     graph = Graph(quantizer.quantize([kept]).files[".onnx"])
     activation = graph.dequantized(graph.convolutions[kept].input[0])
     assert activation is not None and activation[2] == 0
 
 
-def test_group_normalisation_stays_in_float_and_is_named(photos: list[Image], tmp_path: Path) -> None:
-    bundle = export_model(random_source("damofd-0.5g", 0), ExportRequest("onnx", "fp32", 160, 128), tmp_path).bundle
+def test_group_normalisation_stays_in_float_and_is_named(
+    photos: list[Image], tmp_path: Path
+) -> None:
+    bundle = export_model(
+        random_source("damofd-0.5g", 0), ExportRequest("onnx", "fp32", 160, 128), tmp_path
+    ).bundle
     quantizer = OnnxQuantizer(bundle, photos, "max")
     kinds = {name.rpartition(" ")[2] for name in quantizer.float_layers}
     assert kinds == {"(InstanceNormalization)", "(Mul)", "(Add)"}
@@ -156,7 +172,10 @@ def test_group_normalisation_stays_in_float_and_is_named(photos: list[Image], tm
 
 
 def test_leaves_no_files_and_says_nothing(
-    quantizer: OnnxQuantizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    quantizer: OnnxQuantizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -169,21 +188,32 @@ def test_leaves_no_files_and_says_nothing(
 def test_same_bytes_in_another_process(
     target: str, exported: Callable[..., Bundle], photos: list[Image], tmp_path: Path
 ) -> None:
-    """Another order of hashes, another number of threads, another place; and nothing is left in the home folder."""
+    """Another order of hashes, another number of threads, another place; and nothing is left in the
+    home folder."""
     from edgeface.backends import get_backend
 
     bundle = exported(target)
     kind = get_backend(target).load_quantizer()
     quantizer = kind(bundle, photos, kind.scales[0])  # type: ignore[attr-defined]
-    expected = [hashlib.sha256(content).hexdigest() for reverted in ((), quantizer.layers[3:5])
-                for content in quantizer.quantize(reverted).files.values()]
+    expected = [
+        hashlib.sha256(content).hexdigest()
+        for reverted in ((), quantizer.layers[3:5])
+        for content in quantizer.quantize(reverted).files.values()
+    ]
     np.save(tmp_path / "photos.npy", np.stack(photos))
     (tmp_path / "hashes.py").write_text(HASHES)
     home = tmp_path / "home"
     home.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "99", "OMP_NUM_THREADS": "1",
-                                "HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONHASHSEED": "99",
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(home),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [sys.executable, "hashes.py", str(bundle.path), "photos.npy"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == expected
     assert not [path for path in home.rglob("*") if "intel" in str(path).lower()]

@@ -29,7 +29,10 @@ from quantize.rounding import LEVELS
 @pytest.fixture(scope="module")
 def photos(astronaut: Image, lively_size: tuple[int, int]) -> list[Image]:
     whole = letterbox(astronaut, *lively_size)[0]
-    return [whole // 2 + 20, letterbox(np.ascontiguousarray(astronaut[:300, 100:400]), *lively_size)[0] // 2 + 20]
+    return [
+        whole // 2 + 20,
+        letterbox(np.ascontiguousarray(astronaut[:300, 100:400]), *lively_size)[0] // 2 + 20,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,10 @@ class Graph:
     def __init__(self, quantized: Quantized) -> None:
         self.root = ElementTree.fromstring(quantized.files[".xml"])
         self.layers = {layer.get("id"): layer for layer in self.root.iterfind("layers/layer")}
-        self.feeds = {(e.get("to-layer"), int(e.get("to-port") or 0)): e.get("from-layer")
-                      for e in self.root.iterfind("edges/edge")}
+        self.feeds = {
+            (e.get("to-layer"), int(e.get("to-port") or 0)): e.get("from-layer")
+            for e in self.root.iterfind("edges/edge")
+        }
         self.content = quantized.files[".bin"]
         self.kinds = Counter(layer.get("type") for layer in self.layers.values())
 
@@ -53,8 +58,11 @@ class Graph:
 
     def convolutions(self) -> dict[str, ElementTree.Element]:
         """By the name that quantizers give them."""
-        return {(layer.get("name") or "").removesuffix("/WithoutBiases"): layer for layer in self.layers.values()
-                if layer.get("type") in ("Convolution", "GroupConvolution")}
+        return {
+            (layer.get("name") or "").removesuffix("/WithoutBiases"): layer
+            for layer in self.layers.values()
+            if layer.get("type") in ("Convolution", "GroupConvolution")
+        }
 
     def constant(self, layer: ElementTree.Element) -> np.ndarray:
         data = layer.find("data")
@@ -78,7 +86,9 @@ def test_every_layer_is_int8(quantizer: OpenVinoQuantizer) -> None:
     convolutions = graph.convolutions()
     assert set(convolutions) == set(quantizer.layers)
     assert all(graph.weight_kind(layer) == "i8" for layer in convolutions.values())
-    assert all(graph.before(layer, 0).get("type") == "FakeQuantize" for layer in convolutions.values())
+    assert all(
+        graph.before(layer, 0).get("type") == "FakeQuantize" for layer in convolutions.values()
+    )
 
 
 def test_reverted_layers_are_float(quantizer: OpenVinoQuantizer) -> None:
@@ -101,7 +111,12 @@ def test_pixels_are_exact_and_their_weights_fit_in_16_bits(quantizer: OpenVinoQu
     stem = graph.convolutions()[quantizer.layers[0]]
     pixels = graph.before(stem, 0)
     assert graph.before(pixels, 0).get("type") == "Parameter"
-    assert [float(graph.constant(graph.before(pixels, port))[0]) for port in (1, 2, 3, 4)] == [0, 255, 0, 255]
+    assert [float(graph.constant(graph.before(pixels, port))[0]) for port in (1, 2, 3, 4)] == [
+        0,
+        255,
+        0,
+        255,
+    ]
     weights = graph.constant(graph.before(graph.before(graph.before(stem, 1), 0), 0))
     assert weights.dtype == np.int8 and np.abs(weights.astype(int)).max() == LEVELS
 
@@ -118,8 +133,12 @@ def test_lean(quantizer: OpenVinoQuantizer, exported: Callable[..., Bundle]) -> 
     assert len({layer.get("name") for layer in graph.layers.values()}) == len(graph.layers)
 
 
-def test_group_normalisation_stays_in_float_and_is_named(photos: list[Image], tmp_path: Path) -> None:
-    bundle = export_model(random_source("damofd-0.5g", 0), ExportRequest("openvino", "fp32", 160, 128), tmp_path).bundle
+def test_group_normalisation_stays_in_float_and_is_named(
+    photos: list[Image], tmp_path: Path
+) -> None:
+    bundle = export_model(
+        random_source("damofd-0.5g", 0), ExportRequest("openvino", "fp32", 160, 128), tmp_path
+    ).bundle
     quantizer = OpenVinoQuantizer(bundle, photos, "max")
     assert len(quantizer.float_layers) == 12
     assert all(name.endswith("InstanceNormalization (MVN)") for name in quantizer.float_layers)
@@ -127,19 +146,29 @@ def test_group_normalisation_stays_in_float_and_is_named(photos: list[Image], tm
     assert all(graph.weight_kind(layer) == "i8" for layer in graph.convolutions().values())
 
 
-def test_weights_that_are_not_numbers(exported: Callable[..., Bundle], photos: list[Image], tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers(
+    exported: Callable[..., Bundle], photos: list[Image], tmp_path: Path
+) -> None:
     bundle = exported("openvino")
     weights = np.frombuffer(bundle.read("edgeface-n.bin"), np.float32).copy()
     weights[:100] = np.nan
-    files = {name: bundle.read(name) for name in bundle.manifest.files} | {"edgeface-n.bin": weights.tobytes()}
-    with pytest.raises(QuantizeError, match=r"holds NaN or infinity in backbone.stem.conv.weight: check its weights"):
+    files = {name: bundle.read(name) for name in bundle.manifest.files} | {
+        "edgeface-n.bin": weights.tobytes()
+    }
+    with pytest.raises(
+        QuantizeError,
+        match=r"holds NaN or infinity in backbone.stem.conv.weight: check its weights",
+    ):
         OpenVinoQuantizer(write_bundle(tmp_path / "nan", bundle.manifest, files), photos, "max")
 
 
 def test_says_nothing_and_reports_to_nobody(
     exported: Callable[..., Bundle], photos: list[Image], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a progress bar nor a log. That no report is sent is seen in test_same_bytes_in_another_process."""
+    """Neither a progress bar nor a log. That no report is sent is seen in
+    test_same_bytes_in_another_process."""
     OpenVinoQuantizer(exported("openvino"), photos, "max")
     assert capfd.readouterr() == ("", "")
-    assert sys.modules.get("openvino_telemetry", True) is not None  # put back, for those who want it
+    assert (
+        sys.modules.get("openvino_telemetry", True) is not None
+    )  # put back, for those who want it

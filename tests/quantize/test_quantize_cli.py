@@ -49,32 +49,61 @@ def fails(cli: CommandInto, *arguments: str | Path | int) -> str:
 
 
 class TestMistakes:
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (("--target", "coreml"), "unknown target 'coreml' (known: onnx, tflite"),
-        (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
-        (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
-        (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
-        (("--target", "onnx", "--max-drop", -1), "--max-drop -1.0: give AP points from 0 to 100, such as 0.5"),
-        (("--target", "onnx", "--max-drop", "nan"), "--max-drop nan: give AP points"),
-        (("--target", "onnx", "--max-reverted", 2), "--max-reverted 2.0: give a share of the layers from 0 to 1"),
-        (("--target", "onnx", "--scale", "best"), "--scale best: onnx takes "),
-        (("--target", "onnx", "--bundle", "x", "--seed", 1), "--bundle excludes --weights and --seed"),
-        (("--target", "onnx", "--bundle", "x", "--size", "64x64"), "--bundle excludes --model and --size"),
-        (("--target", "onnx", "--bundle", "none"), "no Bundle at none: expected a folder with manifest.json"),
-    ])
-    def test_options(self, cli: CommandInto, arguments: tuple[str | int, ...], message: str) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--target", "coreml"), "unknown target 'coreml' (known: onnx, tflite"),
+            (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
+            (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
+            (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
+            (
+                ("--target", "onnx", "--max-drop", -1),
+                "--max-drop -1.0: give AP points from 0 to 100, such as 0.5",
+            ),
+            (("--target", "onnx", "--max-drop", "nan"), "--max-drop nan: give AP points"),
+            (
+                ("--target", "onnx", "--max-reverted", 2),
+                "--max-reverted 2.0: give a share of the layers from 0 to 1",
+            ),
+            (("--target", "onnx", "--scale", "best"), "--scale best: onnx takes "),
+            (
+                ("--target", "onnx", "--bundle", "x", "--seed", 1),
+                "--bundle excludes --weights and --seed",
+            ),
+            (
+                ("--target", "onnx", "--bundle", "x", "--size", "64x64"),
+                "--bundle excludes --model and --size",
+            ),
+            (
+                ("--target", "onnx", "--bundle", "none"),
+                "no Bundle at none: expected a folder with manifest.json",
+            ),
+        ],
+    )
+    def test_options(
+        self, cli: CommandInto, arguments: tuple[str | int, ...], message: str
+    ) -> None:
         assert message in fails(cli, *arguments)
 
-    def test_neither_data_nor_no_accuracy(self, cli: CommandInto, float_bundle: Bundle, mini_wider: Path) -> None:
-        line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--calibration", mini_wider)
-        assert "give their root with --data, or quantise without a budget with --no-accuracy" in line
+    def test_neither_data_nor_no_accuracy(
+        self, cli: CommandInto, float_bundle: Bundle, mini_wider: Path
+    ) -> None:
+        line = fails(
+            cli, "--target", "onnx", "--bundle", float_bundle.path, "--calibration", mini_wider
+        )
+        assert (
+            "give their root with --data, or quantise without a budget with --no-accuracy" in line
+        )
 
     def test_a_weights_file_alone(self, cli: CommandInto, mini_wider: Path, tmp_path: Path) -> None:
-        """It is read before anything long begins, and its weights are not random: they need a budget."""
+        """It is read before anything long begins, and its weights are not random: they need a
+        budget."""
         network = zoo.load_network("edgeface-n")
         save_weights(network, path := tmp_path / "mine.safetensors")
         arguments = ("--target", "onnx", "--model", path, "--calibration", mini_wider)
-        assert "the accuracy budget needs the WIDER FACE validation photos" in fails(cli, *arguments)
+        assert "the accuracy budget needs the WIDER FACE validation photos" in fails(
+            cli, *arguments
+        )
         assert "leave --weights out" in fails(cli, *arguments, "--weights", path)
         path.write_bytes(path.read_bytes()[:999])
         assert "mine.safetensors is not a whole safetensors file" in fails(cli, *arguments)
@@ -83,57 +112,120 @@ class TestMistakes:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--no-accuracy")
         assert "give a folder with --calibration, or a WIDER FACE root with --data" in line
 
-    def test_data_is_not_wider(self, cli: CommandInto, float_bundle: Bundle, tmp_path: Path) -> None:
+    def test_data_is_not_wider(
+        self, cli: CommandInto, float_bundle: Bundle, tmp_path: Path
+    ) -> None:
         line = fails(cli, "--target", "onnx", "--bundle", float_bundle.path, "--data", tmp_path)
         assert "wider_face_val.mat" in line
 
-    def test_calibration_folder(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_calibration_folder(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
+    ) -> None:
         folder = tmp_path / "photos"
         assert "does not exist" in fails(cli, *usual, "--calibration", folder)
         folder.mkdir()
-        assert f"calibration folder {folder} is empty" in fails(cli, *usual, "--calibration", folder)
+        assert f"calibration folder {folder} is empty" in fails(
+            cli, *usual, "--calibration", folder
+        )
         (folder / "notes.txt").write_text("text")
-        assert "has no photos: 1 file, such as notes.txt" in fails(cli, *usual, "--calibration", folder)
+        assert "has no photos: 1 file, such as notes.txt" in fails(
+            cli, *usual, "--calibration", folder
+        )
         cv2.imwrite(str(folder / "1.png"), np.zeros((9, 9, 3), np.uint8))
         line = fails(cli, *usual, "--calibration", folder)
-        assert "has 1 different photo, 6 were asked for: add some, or ask for fewer with --images 1" in line
+        assert (
+            "has 1 different photo, 6 were asked for: add some, or ask for fewer with --images 1"
+            in line
+        )
         (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:-20])
-        assert "2.png: the image is truncated or damaged" in fails(cli, *usual, "--calibration", folder)
+        assert "2.png: the image is truncated or damaged" in fails(
+            cli, *usual, "--calibration", folder
+        )
         assert "--images 0: give a number of photos" in fails(cli, *usual, "--images", 0)
 
-    def test_bundle_of_another_target(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
+    def test_bundle_of_another_target(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...]
+    ) -> None:
         pytest.importorskip("quantize.tflite")
         line = fails(cli, *usual, "--target", "tflite")
-        assert "is made for onnx, --target says tflite: give one made for tflite, or --target onnx" in line
+        assert (
+            "is made for onnx, --target says tflite: give one made for tflite, or --target onnx"
+            in line
+        )
 
-    @pytest.mark.parametrize(("precision", "dynamic", "message"), [
-        ("fp16", False, "is fp16, INT8 is made from fp32: run: edgeface export --target onnx --model edgeface-n"),
-        ("fp32", True, "takes images of any size, INT8 needs one size: run: edgeface export --target onnx"),
-    ])
-    def test_bundle_of_another_kind(self, cli: CommandInto, usual: tuple[str | Path | int, ...], precision: str,
-                                    dynamic: bool, message: str, exported: Callable[..., Bundle]) -> None:
+    @pytest.mark.parametrize(
+        ("precision", "dynamic", "message"),
+        [
+            (
+                "fp16",
+                False,
+                (
+                    "is fp16, INT8 is made from fp32: run: edgeface export --target onnx --model"
+                    " edgeface-n"
+                ),
+            ),
+            (
+                "fp32",
+                True,
+                "takes images of any size, INT8 needs one size: run: edgeface export --target onnx",
+            ),
+        ],
+    )
+    def test_bundle_of_another_kind(
+        self,
+        cli: CommandInto,
+        usual: tuple[str | Path | int, ...],
+        precision: str,
+        dynamic: bool,
+        message: str,
+        exported: Callable[..., Bundle],
+    ) -> None:
         assert message in fails(cli, *usual, "--bundle", exported("onnx", precision, dynamic).path)
 
-    def test_already_int8(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_already_int8(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
+    ) -> None:
         assert cli(*usual, "--no-accuracy")[0] == 0
         made = cli.out / "edgeface-n-onnx-int8-160x128"
         cli.out = tmp_path / "again"
         line = fails(cli, *usual, "--bundle", made)
-        assert f"{made} is already INT8: give the fp32 Bundle that it was made from, or run: edgeface export" in line
+        assert (
+            f"{made} is already INT8: give the fp32 Bundle that it was made from, or run: edgeface"
+            " export" in line
+        )
 
-    def test_damaged_bundle(self, cli: CommandInto, usual: tuple[str | Path | int, ...], float_bundle: Bundle,
-                            tmp_path: Path) -> None:
+    def test_damaged_bundle(
+        self,
+        cli: CommandInto,
+        usual: tuple[str | Path | int, ...],
+        float_bundle: Bundle,
+        tmp_path: Path,
+    ) -> None:
         copy = tmp_path / "copy"
         copy.mkdir()
         for path in float_bundle.path.iterdir():
-            (copy / path.name).write_bytes(path.read_bytes()[: 1000 if path.suffix == ".onnx" else None])
+            (copy / path.name).write_bytes(
+                path.read_bytes()[: 1000 if path.suffix == ".onnx" else None]
+            )
         assert "is truncated or altered" in fails(cli, *usual, "--bundle", copy)
 
-    def test_budget_that_cannot_be_met(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
-                                       tmp_path: Path) -> None:
+    def test_budget_that_cannot_be_met(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
+    ) -> None:
         for i in range(2):
             cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((9, 9 + i, 3), np.uint8))
-        line = fails(cli, *usual, "--calibration", tmp_path, "--images", 2, "--scale", "kl", "--max-reverted", 0)
+        line = fails(
+            cli,
+            *usual,
+            "--calibration",
+            tmp_path,
+            "--images",
+            2,
+            "--scale",
+            "kl",
+            "--max-reverted",
+            0,
+        )
         assert "the budget of 0.5 AP points cannot be held: best drop " in line
 
     def test_output_is_a_file(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
@@ -141,25 +233,35 @@ class TestMistakes:
         assert "is not a folder" in fails(cli, *usual)
         assert cli.out.read_text() == "mine"
 
-    @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
-    def test_output_without_permission(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
+    @pytest.mark.skipif(
+        not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write"
+    )
+    def test_output_without_permission(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...]
+    ) -> None:
         cli.out = Path("/proc/self/dist")
         assert "choose another folder with --out" in fails(cli, *usual)
 
-    def test_missing_runtime(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
-                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_runtime(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
         assert "pip install 'edgeface[onnx]'" in fails(cli, *usual)
 
 
 class TestResult:
-    def test_json(self, cli: CommandInto, usual: tuple[str | Path | int, ...], float_bundle: Bundle) -> None:
+    def test_json(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], float_bundle: Bundle
+    ) -> None:
         code, out, err = cli(*usual, "--format", "json")
         assert code == 0, err
         result: dict[str, Any] = json.loads(out)
         bundle = Bundle.open(result["path"])
         assert bundle.path == cli.out / "edgeface-n-onnx-int8-160x128"
-        assert (result["bytes"], result["float_bytes"]) == (bundle.size_bytes, float_bundle.size_bytes)
+        assert (result["bytes"], result["float_bytes"]) == (
+            bundle.size_bytes,
+            float_bundle.size_bytes,
+        )
         assert result["ratio"] == round(bundle.size_bytes / float_bundle.size_bytes, 4) < 0.35
         assert result["accuracy"] == bundle.manifest.accuracy
         assert set(result["drop"]) == {"easy", "medium", "hard"}
@@ -168,37 +270,75 @@ class TestResult:
         assert "on this CPU" in result["speed"]
         steps = [line for line in err.splitlines() if not line.endswith(" ...")]
         assert not steps, err
-        for step in ("reading the calibration photos", "observing the photos", "measuring float", "measuring INT8"):
+        for step in (
+            "reading the calibration photos",
+            "observing the photos",
+            "measuring float",
+            "measuring INT8",
+        ):
             assert f"{step} ..." in err
 
-    def test_table_and_picture(self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path) -> None:
+    def test_table_and_picture(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
+    ) -> None:
         plot = tmp_path / "report.png"
         code, out, err = cli(*usual, "--plot", plot)
         assert code == 0, err
-        assert f"edgeface detect photo.jpg --model {cli.out / 'edgeface-n-onnx-int8-160x128'}" in out
-        for word in ("cls_8", "box_32", "easy", "medium", "hard", "96+", "budget 0.5 points in the worst of easy",
-                     "over 6 photos", "of fp32 (", "minimum", "on this CPU"):
+        assert (
+            f"edgeface detect photo.jpg --model {cli.out / 'edgeface-n-onnx-int8-160x128'}" in out
+        )
+        for word in (
+            "cls_8",
+            "box_32",
+            "easy",
+            "medium",
+            "hard",
+            "96+",
+            "budget 0.5 points in the worst of easy",
+            "over 6 photos",
+            "of fp32 (",
+            "minimum",
+            "on this CPU",
+        ):
             assert word in out, word
         picture = cv2.imread(str(plot))
         assert picture is not None and picture.shape[1] > 800
 
-    def test_without_accuracy_it_is_clearly_said(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
-                                                 tmp_path: Path) -> None:
+    def test_without_accuracy_it_is_clearly_said(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
+    ) -> None:
         code, out, err = cli(*usual, "--no-accuracy", "--plot", tmp_path / "report.png")
         assert code == 0, err
         assert "accuracy was not measured: left out with --no-accuracy" in out
-        assert "note: accuracy is not measured and no budget is held: left out with --no-accuracy" in err
+        assert (
+            "note: accuracy is not measured and no budget is held: left out with --no-accuracy"
+            in err
+        )
 
     def test_exports_random_weights(self, cli: CommandInto, mini_wider: Path) -> None:
-        code, out, err = cli("--target", "onnx", "--size", "64x64", "--seed", 4, "--images", 2, "--calibration",
-                             mini_wider)
+        code, out, err = cli(
+            "--target",
+            "onnx",
+            "--size",
+            "64x64",
+            "--seed",
+            4,
+            "--images",
+            2,
+            "--calibration",
+            mini_wider,
+        )
         assert code == 0, err
         assert "accuracy was not measured: the weights are random, so AP says nothing" in out
         assert "converting to onnx ..." in err
-        assert {p.name for p in cli.out.iterdir()} == {"edgeface-n-onnx-fp32-64x64", "edgeface-n-onnx-int8-64x64"}
+        assert {p.name for p in cli.out.iterdir()} == {
+            "edgeface-n-onnx-fp32-64x64",
+            "edgeface-n-onnx-int8-64x64",
+        }
 
-    def test_stopped(self, cli: CommandInto, usual: tuple[str | Path | int, ...],
-                     monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_stopped(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         original = Terminal.tick
 
         def stop(self: Terminal, what: str, done: int, total: int) -> None:
@@ -219,15 +359,28 @@ class TestResult:
 def test_help_teaches(cli: CommandInto) -> None:
     code, out, _ = cli("--help")
     assert code == 0
-    for word in (*TARGETS, *SCALES, "--max-drop", "--calibration", "--no-accuracy", "--bundle", "Examples:",
-                 "AP points", "SHA-256"):
+    for word in (
+        *TARGETS,
+        *SCALES,
+        "--max-drop",
+        "--calibration",
+        "--no-accuracy",
+        "--bundle",
+        "Examples:",
+        "AP points",
+        "SHA-256",
+    ):
         assert word in out, word
 
 
 def test_help_needs_no_torch_and_no_converter() -> None:
-    code = ("import runpy, sys\n"
-            "sys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'ai_edge_quantizer', 'nncf', 'ncnn'])\n"
-            "sys.argv = ['edgeface', 'quantize', '--help']; runpy.run_module('edgeface', run_name='__main__')")
-    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    code = (
+        "import runpy, sys\nsys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxruntime',"
+        " 'ai_edge_quantizer', 'nncf', 'ncnn'])\nsys.argv = ['edgeface', 'quantize', '--help'];"
+        " runpy.run_module('edgeface', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert "--max-drop" in result.stdout

@@ -1,6 +1,8 @@
-"""From request to INT8 Bundle with a real runtime, on portraits: what is written, what is not, going on after a kill.
+"""From request to INT8 Bundle with a real runtime, on portraits: what is written, what is not,
+going on after a kill.
 
-ONNX Runtime stands for all targets here: its export is the quickest, and the pipeline knows nothing of the runtime.
+ONNX Runtime stands for all targets here: its export is the quickest, and the pipeline knows nothing
+of the runtime.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def content(bundle: Bundle) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def done(float_bundle: Bundle, mini_wider: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantization:
+def done(
+    float_bundle: Bundle, mini_wider: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Quantization:
     return quantize_model(request(float_bundle), tmp_path_factory.mktemp("dist"), data=mini_wider)
 
 
@@ -84,13 +88,20 @@ def reverted(
     """What :func:`hard_request` gives, and its steps."""
     steps = Steps()
     out = tmp_path_factory.mktemp("reverted")
-    return quantize_model(hard_request(float_bundle), out, data=mini_wider, calibration=black, progress=steps), steps
+    return (
+        quantize_model(
+            hard_request(float_bundle), out, data=mini_wider, calibration=black, progress=steps
+        ),
+        steps,
+    )
 
 
 class TestBundle:
     def test_name_and_files(self, done: Quantization, float_bundle: Bundle) -> None:
         assert done.bundle.path.name == "edgeface-n-onnx-int8-160x128"
-        assert [p.name for p in done.bundle.path.parent.iterdir()] == [done.bundle.path.name], "no journal is left"
+        assert [p.name for p in done.bundle.path.parent.iterdir()] == [done.bundle.path.name], (
+            "no journal is left"
+        )
         assert done.bundle.size_bytes < 0.35 * float_bundle.size_bytes
         assert done.float_bundle == float_bundle
 
@@ -99,20 +110,34 @@ class TestBundle:
         assert (manifest.precision, manifest.parity) == ("int8", None)
         assert (manifest.weights, manifest.architecture) == (exact.weights, exact.architecture)
         assert exact.tools.items() <= manifest.tools.items()
-        assert manifest.calibration == {"method": OnnxQuantizer.scales[0], "images": IMAGES, "seed": 0,
-                                        "sha256": manifest.calibration and manifest.calibration["sha256"]}
+        assert manifest.calibration == {
+            "method": OnnxQuantizer.scales[0],
+            "images": IMAGES,
+            "seed": 0,
+            "sha256": manifest.calibration and manifest.calibration["sha256"],
+        }
         assert len(set(done.calibration["sha256"])) == IMAGES
 
-    def test_accuracy_is_what_the_evaluation_says(self, done: Quantization, mini_wider: Path) -> None:
+    def test_accuracy_is_what_the_evaluation_says(
+        self, done: Quantization, mini_wider: Path
+    ) -> None:
         accuracy = done.accuracy
         for name, bundle in (("float", done.float_bundle), ("int8", done.bundle)):
             report = evaluate_model(bundle.path, mini_wider).report
-            assert accuracy[name] == {s: pytest.approx(getattr(report, s), abs=1e-6) for s in accuracy[name]}
+            assert accuracy[name] == {
+                s: pytest.approx(getattr(report, s), abs=1e-6) for s in accuracy[name]
+            }
             assert set(accuracy[name]) == {"easy", "medium", "hard"}
-            assert accuracy["by_height"][name]["32-96"] == pytest.approx(report.by_height["32-96"], abs=1e-6)
+            assert accuracy["by_height"][name]["32-96"] == pytest.approx(
+                report.by_height["32-96"], abs=1e-6
+            )
             assert accuracy["by_height"][name]["0-16"] is None
             assert str(report.protocol) == accuracy["protocol"]
-        assert (accuracy["images"], accuracy["reverted_layers"], accuracy["max_drop"]) == (8, [], 0.5)
+        assert (accuracy["images"], accuracy["reverted_layers"], accuracy["max_drop"]) == (
+            8,
+            [],
+            0.5,
+        )
         assert accuracy["float"]["hard"] > 0.9, "the network finds these faces"
         assert set(accuracy["snr_db"]) == set(done.bundle.manifest.outputs)
         assert min(accuracy["snr_db"].values()) > 10
@@ -127,7 +152,9 @@ class TestBundle:
         again = quantize_model(request(float_bundle), tmp_path, data=mini_wider)
         assert content(again.bundle) == content(done.bundle)
 
-    def test_other_photos(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path, done: Quantization) -> None:
+    def test_other_photos(
+        self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path, done: Quantization
+    ) -> None:
         other = quantize_model(request(float_bundle, calibration_seed=1), tmp_path, data=mini_wider)
         assert other.calibration["seed"] == 1
         assert set(other.calibration["sha256"]) != set(done.calibration["sha256"])
@@ -137,8 +164,12 @@ class TestBundle:
             faces = detector.detect(astronaut)
         assert len(faces.boxes) == 1
 
-    def test_exports_anew_without_a_bundle(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path) -> None:
-        made = quantize_model(QuantizeRequest("onnx", width=160, height=128, images=IMAGES), tmp_path, data=mini_wider)
+    def test_exports_anew_without_a_bundle(
+        self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path
+    ) -> None:
+        made = quantize_model(
+            QuantizeRequest("onnx", width=160, height=128, images=IMAGES), tmp_path, data=mini_wider
+        )
         assert made.float_bundle.path.parent == tmp_path
         assert made.float_bundle.manifest.files == float_bundle.manifest.files
 
@@ -153,11 +184,19 @@ class TestUnmeasured:
         assert all(np.isfinite(list(accuracy["snr_db"].values())))
         assert Manifest.from_json(json.loads(made.bundle.manifest.dumps())) == made.bundle.manifest
 
-    def test_random_weights(self, exported: Callable[..., Bundle], float_bundle: Bundle, mini_wider: Path,
-                            tmp_path: Path) -> None:
-        """AP of random weights says nothing: with --data or without, it is left out and the manifest says why."""
+    def test_random_weights(
+        self,
+        exported: Callable[..., Bundle],
+        float_bundle: Bundle,
+        mini_wider: Path,
+        tmp_path: Path,
+    ) -> None:
+        """AP of random weights says nothing: with --data or without, it is left out and the
+        manifest says why."""
         notes: list[str] = []
-        made = quantize_model(request(exported("onnx")), tmp_path, data=mini_wider, note=notes.append)
+        made = quantize_model(
+            request(exported("onnx")), tmp_path, data=mini_wider, note=notes.append
+        )
         self.check(made, "the weights are random, so AP says nothing", notes)
 
     def test_landmarks(
@@ -174,18 +213,29 @@ class TestUnmeasured:
     def test_no_accuracy(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path) -> None:
         notes: list[str] = []
         photos = mini_wider / "WIDER_train" / "images"
-        made = quantize_model(request(float_bundle, accuracy=False), tmp_path, calibration=photos, note=notes.append)
+        made = quantize_model(
+            request(float_bundle, accuracy=False), tmp_path, calibration=photos, note=notes.append
+        )
         self.check(made, "left out with --no-accuracy", notes)
 
 
 class TestBudget:
-    def test_cannot_be_held(self, float_bundle: Bundle, mini_wider: Path, black: Path, tmp_path: Path) -> None:
+    def test_cannot_be_held(
+        self, float_bundle: Bundle, mini_wider: Path, black: Path, tmp_path: Path
+    ) -> None:
         options = {"images": 3, "scale": "kl", "max_reverted": 0.0}
-        message = (r"^the budget of 0\.5 AP points cannot be held: best drop ([0-9.]+) points with 0 of \d+ layers in "
-                   r"float: accept it with --max-drop \1, or .* another --scale \(mse, max, percentile\)$")
+        message = (
+            r"^the budget of 0\.5 AP points cannot be held: best drop ([0-9.]+) points with 0 of"
+            r" \d+ layers in "
+            r"float: accept it with --max-drop \1, or .* another --scale \(mse, max, percentile\)$"
+        )
         with pytest.raises(QuantizeError, match=message):
-            quantize_model(request(float_bundle, **options), tmp_path, data=mini_wider, calibration=black)
-        assert [p.name for p in tmp_path.iterdir()] == [".edgeface-n-onnx-int8-160x128.journal.json"]
+            quantize_model(
+                request(float_bundle, **options), tmp_path, data=mini_wider, calibration=black
+            )
+        assert [p.name for p in tmp_path.iterdir()] == [
+            ".edgeface-n-onnx-int8-160x128.journal.json"
+        ]
 
     def test_layers_are_kept_in_float_until_it_holds(
         self, reverted: tuple[Quantization, Steps], mini_wider: Path, done: Quantization
@@ -199,21 +249,36 @@ class TestBudget:
 
 class TestResume:
     def test_same_bytes_and_no_measurement_twice(
-        self, reverted: tuple[Quantization, Steps], float_bundle: Bundle, mini_wider: Path, black: Path, tmp_path: Path
+        self,
+        reverted: tuple[Quantization, Steps],
+        float_bundle: Bundle,
+        mini_wider: Path,
+        black: Path,
+        tmp_path: Path,
     ) -> None:
         """One run, killed while measuring float, while ranking, and while measuring a candidate."""
         whole, uninterrupted = reverted
         measured: list[str] = []
-        for kill_at in (("measuring float", 3), ("ranking the layers by damage", 5),
-                        ("measuring INT8 with 2 layers in float", 4)):
+        for kill_at in (
+            ("measuring float", 3),
+            ("ranking the layers by damage", 5),
+            ("measuring INT8 with 2 layers in float", 4),
+        ):
             steps = Steps(kill_at)
             with pytest.raises(KeyboardInterrupt):
-                quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black, progress=steps)
+                quantize_model(
+                    hard_request(float_bundle),
+                    tmp_path,
+                    data=mini_wider,
+                    calibration=black,
+                    progress=steps,
+                )
             assert not list(tmp_path.glob("edgeface*"))
             measured += steps.measured()
         steps = Steps()
-        resumed = quantize_model(hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black,
-                                 progress=steps)
+        resumed = quantize_model(
+            hard_request(float_bundle), tmp_path, data=mini_wider, calibration=black, progress=steps
+        )
         assert content(resumed.bundle) == content(whole.bundle)
         assert measured + steps.measured() == uninterrupted.measured()
         assert not list(tmp_path.glob(".*")), "neither journal nor half a file is left"
@@ -225,7 +290,9 @@ class TestResume:
         for text in ("{", json.dumps({"fingerprint": "0" * 64, "records": {"float": {}}})):
             journal.write_text(text)
             notes: list[str] = []
-            made = quantize_model(request(float_bundle), tmp_path, data=mini_wider, note=notes.append)
+            made = quantize_model(
+                request(float_bundle), tmp_path, data=mini_wider, note=notes.append
+            )
             assert len(notes) == 1 and notes[0].startswith(str(journal))
             assert content(made.bundle) == content(done.bundle)
             assert not journal.exists()
@@ -233,15 +300,20 @@ class TestResume:
 
 class TestMistakes:
     def test_scale(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path) -> None:
-        with pytest.raises(OptionError, match=f"--scale best: onnx takes {', '.join(OnnxQuantizer.scales)}"):
+        with pytest.raises(
+            OptionError, match=f"--scale best: onnx takes {', '.join(OnnxQuantizer.scales)}"
+        ):
             quantize_model(request(float_bundle, scale="best"), tmp_path, data=mini_wider)
 
     def test_missing_converter(self) -> None:
         class Needy(OnnxQuantizer):
             distributions: ClassVar[tuple[str, ...]] = ("onnx", "no-such-converter")
 
-        with pytest.raises(MissingExtraError, match=r"quantising for onnx needs the package 'no-such-converter': run: "
-                                                    r"pip install 'edgeface\[export\]'"):
+        with pytest.raises(
+            MissingExtraError,
+            match=r"quantising for onnx needs the package 'no-such-converter': run: "
+            r"pip install 'edgeface\[export\]'",
+        ):
             check_installed("onnx", Needy)
 
     def test_no_faces_to_measure_on(
@@ -252,11 +324,19 @@ class TestMistakes:
         cv2.imwrite(str(path), np.zeros((9, 9, 3), np.uint8))
         write_mat(tmp_path, {"0--A/1": ([], {s: [] for s in ("easy", "medium", "hard")})})
         with pytest.raises(DataError, match="no face counts in the 1 validation photos"):
-            quantize_model(request(float_bundle), tmp_path / "out", data=tmp_path, calibration=mini_wider)
+            quantize_model(
+                request(float_bundle), tmp_path / "out", data=tmp_path, calibration=mini_wider
+            )
 
-    def test_disk_full(self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path,
-                       monkeypatch: pytest.MonkeyPatch) -> None:
-        """The disk fills up while the Bundle is written: no half of one is left, and an older one stays whole."""
+    def test_disk_full(
+        self,
+        float_bundle: Bundle,
+        mini_wider: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The disk fills up while the Bundle is written: no half of one is left, and an older one
+        stays whole."""
         options = request(float_bundle, accuracy=False)
         older = content(quantize_model(options, tmp_path, calibration=mini_wider).bundle)
         original = Path.write_bytes
@@ -273,7 +353,9 @@ class TestMistakes:
         monkeypatch.undo()
         assert content(Bundle.open(tmp_path / "edgeface-n-onnx-int8-160x128")) == older
         assert sorted(p.name for p in tmp_path.iterdir()) == [
-            ".edgeface-n-onnx-int8-160x128.journal.json", "edgeface-n-onnx-int8-160x128"]
+            ".edgeface-n-onnx-int8-160x128.journal.json",
+            "edgeface-n-onnx-int8-160x128",
+        ]
 
 
 def quantizers() -> list[Any]:
@@ -283,11 +365,21 @@ def quantizers() -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", quantizers())
 class TestEveryTarget:
-    def test_small(self, trained: Callable[[str], Bundle], mini_wider: Path, black: Path, tmp_path: Path, target: str,
-                   astronaut: NDArray[np.uint8]) -> None:
-        """Within the budget with good photos; with black ones it takes layers in float, and takes them."""
+    def test_small(
+        self,
+        trained: Callable[[str], Bundle],
+        mini_wider: Path,
+        black: Path,
+        tmp_path: Path,
+        target: str,
+        astronaut: NDArray[np.uint8],
+    ) -> None:
+        """Within the budget with good photos; with black ones it takes layers in float, and takes
+        them."""
         bundle = trained(target)
-        made = quantize_model(QuantizeRequest(target, bundle=bundle.path, images=IMAGES), tmp_path, data=mini_wider)
+        made = quantize_model(
+            QuantizeRequest(target, bundle=bundle.path, images=IMAGES), tmp_path, data=mini_wider
+        )
         assert made.accuracy["reverted_layers"] == []
         with Detector.open(made.bundle.path) as detector:
             assert len(detector.detect(astronaut).boxes) == 1

@@ -38,8 +38,11 @@ def batch(astronaut: Image, lively_size: tuple[int, int]) -> NDArray[np.uint8]:
     return letterbox(astronaut, *lively_size)[0][None]
 
 
-@pytest.fixture(scope="module", ids=lambda param: param[0] + "-landmarks" * param[1],
-                params=[(target, landmarks) for landmarks in (False, True) for target in TARGETS])
+@pytest.fixture(
+    scope="module",
+    ids=lambda param: param[0] + "-landmarks" * param[1],
+    params=[(target, landmarks) for landmarks in (False, True) for target in TARGETS],
+)
 def bundle(request: pytest.FixtureRequest, exported: Callable[..., Bundle]) -> Bundle:
     target, landmarks = request.param
     found: Bundle = exported(target, landmarks=landmarks)
@@ -51,13 +54,17 @@ def quantizer(bundle: Bundle, photos: list[Image]) -> Quantizer:
     return _open(bundle, photos)
 
 
-def _open(bundle: Bundle, photos: Sequence[Image], scale: str | None = None, **more: Any) -> Quantizer:
+def _open(
+    bundle: Bundle, photos: Sequence[Image], scale: str | None = None, **more: Any
+) -> Quantizer:
     kind = get_backend(bundle.manifest.target).load_quantizer()
     made: Quantizer = kind(bundle, photos, scale or kind.scales[0], **more)  # type: ignore[attr-defined]
     return made
 
 
-def heads(bundle: Bundle, quantized: Quantized | None, batch: NDArray[np.uint8], folder: Path) -> Heads:
+def heads(
+    bundle: Bundle, quantized: Quantized | None, batch: NDArray[np.uint8], folder: Path
+) -> Heads:
     """Outputs of the INT8 files, or of the float ones."""
     if quantized is not None:
         manifest = int8_manifest(bundle.manifest, quantized)
@@ -68,10 +75,15 @@ def heads(bundle: Bundle, quantized: Quantized | None, batch: NDArray[np.uint8],
 
 def noise(found: Heads, expected: Heads) -> dict[str, float]:
     """Head -> mean squared difference / variance."""
-    return {name: float(np.mean((found[name] - value) ** 2) / value.var()) for name, value in expected.items()}
+    return {
+        name: float(np.mean((found[name] - value) ** 2) / value.var())
+        for name, value in expected.items()
+    }
 
 
-def test_heads_stay_close(quantizer: Quantizer, bundle: Bundle, batch: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_heads_stay_close(
+    quantizer: Quantizer, bundle: Bundle, batch: NDArray[np.uint8], tmp_path: Path
+) -> None:
     """8 bits a layer leave 15 to 35 dB with random weights; 10 dB is where something is broken."""
     expected = heads(bundle, None, batch, tmp_path)
     found = noise(heads(bundle, quantizer.quantize(), batch, tmp_path), expected)
@@ -84,7 +96,9 @@ def test_all_layers_in_float_is_the_float_file(
     expected = heads(bundle, None, batch, tmp_path)
     found = heads(bundle, quantizer.quantize(quantizer.layers), batch, tmp_path)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-5)  # the same float32 sums, in another order at most
+        np.testing.assert_allclose(
+            found[name], value, atol=1e-5
+        )  # the same float32 sums, in another order at most
 
 
 def test_layers_in_float_take_their_noise_away(
@@ -92,7 +106,9 @@ def test_layers_in_float_take_their_noise_away(
 ) -> None:
     expected = heads(bundle, None, batch, tmp_path)
     whole = noise(heads(bundle, quantizer.quantize(), batch, tmp_path), expected)
-    half = noise(heads(bundle, quantizer.quantize(quantizer.layers[::2]), batch, tmp_path), expected)
+    half = noise(
+        heads(bundle, quantizer.quantize(quantizer.layers[::2]), batch, tmp_path), expected
+    )
     assert sum(half.values()) < sum(whole.values())
 
 
@@ -103,7 +119,10 @@ def test_layers_are_the_convolutions(quantizer: Quantizer, bundle: Bundle) -> No
 
 
 def test_every_output_is_quantised(
-    quantizer: Quantizer, bundle: Bundle, batch: NDArray[np.uint8], photos: list[Image],
+    quantizer: Quantizer,
+    bundle: Bundle,
+    batch: NDArray[np.uint8],
+    photos: list[Image],
     tmp_path: Path,
 ) -> None:
     """An output that is exact is not in INT8. Where they are int8, each covers its own values."""
@@ -124,20 +143,33 @@ def test_a_layer_that_is_none(quantizer: Quantizer) -> None:
         quantizer.quantize(["stem"])
 
 
-def test_same_bytes_and_told_progress(quantizer: Quantizer, bundle: Bundle, photos: list[Image]) -> None:
+def test_same_bytes_and_told_progress(
+    quantizer: Quantizer, bundle: Bundle, photos: list[Image]
+) -> None:
     told: list[tuple[str, int, int]] = []
-    other = _open(bundle, photos, progress=lambda what, done, total: told.append((what, done, total)))
+    other = _open(
+        bundle, photos, progress=lambda what, done, total: told.append((what, done, total))
+    )
     assert told[0][1] == 0 and told[-1][1] == told[-1][2] >= len(photos)
     assert all(0 <= done <= total for _, done, total in told)
     for reverted in ((), quantizer.layers[:3]):
         assert other.quantize(reverted[::-1]) == quantizer.quantize(reverted)
 
 
-@pytest.mark.parametrize(("target", "scale"), [
-    (target, scale) for target in TARGETS for scale in get_backend(target).load_quantizer().scales[1:]  # type: ignore[attr-defined]
-])
+@pytest.mark.parametrize(
+    ("target", "scale"),
+    [
+        (target, scale)
+        for target in TARGETS
+        for scale in get_backend(target).load_quantizer().scales[1:]  # type: ignore[attr-defined]
+    ],
+)
 def test_every_scale(
-    target: str, scale: str, exported: Callable[..., Bundle], photos: list[Image], batch: NDArray[np.uint8],
+    target: str,
+    scale: str,
+    exported: Callable[..., Bundle],
+    photos: list[Image],
+    batch: NDArray[np.uint8],
     tmp_path: Path,
 ) -> None:
     bundle = exported(target)

@@ -1,4 +1,5 @@
-"""Observer: the histogram is exact in any order, and each scale finds what a brute-force search over values finds."""
+"""Observer: the histogram is exact in any order, and each scale finds what a brute-force search
+over values finds."""
 
 from __future__ import annotations
 
@@ -19,19 +20,31 @@ from quantize.ranges import BINS, PERCENTILE, SCALES, SMALLEST_SPAN, Observer, o
 
 Values = NDArray[np.float32]
 RANDOM = np.random.default_rng(7)
-SHAPES: dict[str, Values] = {name: values.astype(np.float32) for name, values in {
-    "after a ReLU": np.maximum(RANDOM.normal(0, 2, 20000), 0),
-    "two-sided": RANDOM.normal(1, 3, 20000),
-    "heavy tails": RANDOM.laplace(-1, 2, 20000),
-    "one outlier": np.append(RANDOM.normal(0, 1, 20000), 100),
-    "even": RANDOM.uniform(-1, 3, 20000),
-    "negative": -np.abs(RANDOM.normal(0, 5, 20000)),
-    "far from zero": RANDOM.uniform(1000, 1001, 5000),
-}.items()}
-SPECIAL: dict[str, Values] = {name: np.array(values, np.float32) for name, values in {
-    "zero": [0, 0, 0], "constant": [5, 5], "negative constant": [-3], "nothing": [], "tiny": [1e-35, -1e-35, 0],
-    "huge": [1e38, -3e38, 1], "wide": [1e-20, 1e20], "two values": [0, 0.5],
-}.items()}
+SHAPES: dict[str, Values] = {
+    name: values.astype(np.float32)
+    for name, values in {
+        "after a ReLU": np.maximum(RANDOM.normal(0, 2, 20000), 0),
+        "two-sided": RANDOM.normal(1, 3, 20000),
+        "heavy tails": RANDOM.laplace(-1, 2, 20000),
+        "one outlier": np.append(RANDOM.normal(0, 1, 20000), 100),
+        "even": RANDOM.uniform(-1, 3, 20000),
+        "negative": -np.abs(RANDOM.normal(0, 5, 20000)),
+        "far from zero": RANDOM.uniform(1000, 1001, 5000),
+    }.items()
+}
+SPECIAL: dict[str, Values] = {
+    name: np.array(values, np.float32)
+    for name, values in {
+        "zero": [0, 0, 0],
+        "constant": [5, 5],
+        "negative constant": [-3],
+        "nothing": [],
+        "tiny": [1e-35, -1e-35, 0],
+        "huge": [1e38, -3e38, 1],
+        "wide": [1e-20, 1e20],
+        "two values": [0, 0.5],
+    }.items()
+}
 ALL = SHAPES | SPECIAL
 
 
@@ -47,7 +60,9 @@ def squared_error(values: Values, low: float, high: float, symmetric: bool) -> f
     exact = values.astype(np.float64)
     step, bottom, top = (high / 127, -127, 127) if symmetric else ((high - low) / 255, 0, 255)
     zero = 0 if symmetric else np.rint(-low / step)
-    return float(((step * (np.clip(np.rint(exact / step) + zero, bottom, top) - zero) - exact) ** 2).sum())
+    return float(
+        ((step * (np.clip(np.rint(exact / step) + zero, bottom, top) - zero) - exact) ** 2).sum()
+    )
 
 
 class TestHistogram:
@@ -67,8 +82,14 @@ class TestHistogram:
             assert (observer.low, observer.high) == (values.min(), values.max())
 
     @settings(max_examples=25, deadline=None)
-    @given(st.lists(st.floats(-2.0**99, 2.0**99, width=32), max_size=40), st.integers(1, 8), st.randoms())
-    def test_order_and_division_do_not_matter(self, numbers: list[float], parts: int, random: Any) -> None:
+    @given(
+        st.lists(st.floats(-(2.0**99), 2.0**99, width=32), max_size=40),
+        st.integers(1, 8),
+        st.randoms(),
+    )
+    def test_order_and_division_do_not_matter(
+        self, numbers: list[float], parts: int, random: Any
+    ) -> None:
         whole = seen(np.array(numbers, np.float32))
         random.shuffle(numbers)
         split = seen(np.array(numbers, np.float32), parts)
@@ -96,8 +117,11 @@ class TestRange:
         if symmetric:
             assert low == -high
         if ALL[name].any() and np.abs(ALL[name]).max() > 1e-30:
-            # Never wider than what was seen, but for the half step by which zero is put on the grid.
-            most = np.abs(ALL[name]).max().astype(np.float64) if symmetric else max(observer.high, 0)
+            # Never wider than what was seen, but for the half step by which zero is put on the
+            # grid.
+            most = (
+                np.abs(ALL[name]).max().astype(np.float64) if symmetric else max(observer.high, 0)
+            )
             assert high <= most + (high - low) / 255 + 1e-12
 
     @pytest.mark.parametrize("name", SHAPES)
@@ -115,7 +139,11 @@ class TestRange:
         if symmetric:
             pairs = [(0.0, f * max(-low, high)) for f in parts]
         else:
-            pairs = [(f * low, g * high) for f in (parts[3::4] if low else [0]) for g in (parts[3::4] if high else [0])]
+            pairs = [
+                (f * low, g * high)
+                for f in (parts[3::4] if low else [0])
+                for g in (parts[3::4] if high else [0])
+            ]
         best = min(squared_error(values, a, b, symmetric) for a, b in pairs)
         # 5 %: the histogram knows values to 1/1024 of the span only, and these samples are small.
         assert squared_error(values, *observer.range("mse", symmetric), symmetric) <= 1.05 * best
@@ -127,8 +155,11 @@ class TestRange:
         width = float(np.diff(observer.histogram()[1][:2])[0])
         cut = 1 - PERCENTILE / 100
         one_sided = values.min() >= 0 or values.max() <= 0
-        exact = np.quantile(values, (cut, 1 - cut) if one_sided else (cut / 2, 1 - cut / 2), method="inverted_cdf")
-        # A whole bin more at most, and the quantile of few values may lie anywhere between two neighbours.
+        exact = np.quantile(
+            values, (cut, 1 - cut) if one_sided else (cut / 2, 1 - cut / 2), method="inverted_cdf"
+        )
+        # A whole bin more at most, and the quantile of few values may lie anywhere between two
+        # neighbours.
         assert ((values < low) | (values > high)).mean() <= cut
         assert high <= max(exact[1] + 2 * width, 0) or high == values.max()
         assert low >= min(exact[0] - 2 * width, 0) or low == values.min()
@@ -156,7 +187,9 @@ class TestRange:
         assert divergence_by_hand(counts, stop, 128) <= min(plain) + 1e-12
 
     def test_unknown_scale(self) -> None:
-        with pytest.raises(OptionError, match=r"unknown scale 'best' \(known: max, mse, percentile, kl\)"):
+        with pytest.raises(
+            OptionError, match=r"unknown scale 'best' \(known: max, mse, percentile, kl\)"
+        ):
             Observer().range("best")
 
 
@@ -181,7 +214,10 @@ class Doubling(Probe):
 
     def __init__(self, factor: float = 2.0) -> None:
         self.factor = np.float32(factor)
-        self.tensors = (TensorInfo("input", "input", "Input"), TensorInfo("double", "double", "Mul"))
+        self.tensors = (
+            TensorInfo("input", "input", "Input"),
+            TensorInfo("double", "double", "Mul"),
+        )
 
     def run(self, image: NDArray[np.uint8]) -> Tensors:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -196,19 +232,27 @@ class TestObserve:
 
     def test_every_tensor_of_every_photo(self) -> None:
         ticks: list[tuple[int, int]] = []
-        observers = observe(Doubling(), self.images, lambda what, done, total: ticks.append((done, total)))
+        observers = observe(
+            Doubling(), self.images, lambda what, done, total: ticks.append((done, total))
+        )
         assert {n: (o.low, o.high, o.count) for n, o in observers.items()} == {
-            "input": (10, 200, 144), "double": (20, 400, 144)}
+            "input": (10, 200, 144),
+            "double": (20, 400, 144),
+        }
         assert ticks == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
     def test_only_the_names_asked_for(self) -> None:
         assert list(observe(Doubling(), self.images, names={"double"})) == ["double"]
 
     def test_infinite_tensor_is_named(self) -> None:
-        with pytest.raises(QuantizeError, match="NaN or infinity in tensor 'double' on calibration photo 1 of 3"):
+        with pytest.raises(
+            QuantizeError, match="NaN or infinity in tensor 'double' on calibration photo 1 of 3"
+        ):
             observe(Doubling(float("inf")), self.images)
 
-    def test_real_model(self, exported: Callable[..., Bundle], astronaut: NDArray[np.uint8]) -> None:
+    def test_real_model(
+        self, exported: Callable[..., Bundle], astronaut: NDArray[np.uint8]
+    ) -> None:
         """The input tensor of a real file is seen as the pixels that went in."""
         pytest.importorskip("edgeface.probes.onnxruntime")
         from edgeface.images import letterbox

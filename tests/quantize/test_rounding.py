@@ -16,8 +16,12 @@ def test_errors_cancel_in_each_kernel_plane(shape: tuple[int, ...]) -> None:
     rounded, scale = pixel_weights(weight)
     assert rounded.dtype == np.int8 and scale.dtype == np.float32 and scale.shape == shape[:1]
     exact = weight / scale[:, None, None, None]
-    assert np.abs(rounded - exact).max() <= 1 + 1e-4  # half a step of its own, half a step handed on
-    assert np.abs((rounded - exact).sum(axis=(2, 3))).max() <= 0.5 + 1e-3  # only the last weight's error is left
+    assert (
+        np.abs(rounded - exact).max() <= 1 + 1e-4
+    )  # half a step of its own, half a step handed on
+    assert (
+        np.abs((rounded - exact).sum(axis=(2, 3))).max() <= 0.5 + 1e-3
+    )  # only the last weight's error is left
 
 
 def test_products_of_two_neighbours_fit_in_16_bits() -> None:
@@ -27,7 +31,8 @@ def test_products_of_two_neighbours_fit_in_16_bits() -> None:
 
 
 def test_a_serpentine() -> None:
-    """The error of the last weight of a row goes to the one below it, not to the start of the next row."""
+    """The error of the last weight of a row goes to the one below it, not to the start of the next
+    row."""
     weight = np.array([[LEVELS, 0.0, 0.4], [0.0, 0.0, 0.2]], np.float32)[None, None]
     rounded, scale = pixel_weights(weight)
     assert scale == [1.0]
@@ -40,7 +45,8 @@ def test_a_channel_of_zeros() -> None:
 
 
 def test_smooth_pictures_lose_least() -> None:
-    """On a ramp of bright pixels the error is far below that of rounding each weight to the nearest step."""
+    """On a ramp of bright pixels the error is far below that of rounding each weight to the nearest
+    step."""
     weight = RANDOM.normal(size=(64, 3, 6, 6)).astype(np.float32)
     rounded, scale = pixel_weights(weight)
     step = scale[:, None, None, None]

@@ -1,4 +1,5 @@
-"""INT8 for TFLite: what is in the file, how close it comes, and what keeping layers in float does."""
+"""INT8 for TFLite: what is in the file, how close it comes, and what keeping layers in float
+does."""
 
 from __future__ import annotations
 
@@ -29,9 +30,17 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def images(astronaut: Any, hopper_path: Path, lively_size: tuple[int, int]) -> list[Any]:
-    """Both portraits, whole and cut, upright and mirrored: eight photos of the size of the network."""
-    photos = [astronaut, astronaut[40:260, 120:340], read_image(hopper_path), read_image(hopper_path)[50:400]]
-    return [letterbox(np.ascontiguousarray(p[:, ::s]), *lively_size)[0] for p in photos for s in (1, -1)]
+    """Both portraits, whole and cut, upright and mirrored: eight photos of the size of the
+    network."""
+    photos = [
+        astronaut,
+        astronaut[40:260, 120:340],
+        read_image(hopper_path),
+        read_image(hopper_path)[50:400],
+    ]
+    return [
+        letterbox(np.ascontiguousarray(p[:, ::s]), *lively_size)[0] for p in photos for s in (1, -1)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,9 @@ def quantizer(floats: Bundle, images: list[Any]) -> TFLiteQuantizer:
 
 
 @pytest.fixture(scope="module")
-def made(quantizer: TFLiteQuantizer, floats: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def made(
+    quantizer: TFLiteQuantizer, floats: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Make:
     """``made(reverted=())`` -> int8 Bundle."""
     from quantize.measure import int8_manifest, named_files
 
@@ -58,8 +69,9 @@ def made(quantizer: TFLiteQuantizer, floats: Bundle, tmp_path_factory: pytest.Te
         if key not in known:
             quantized = quantizer.quantize(reverted)
             manifest = int8_manifest(floats.manifest, quantized)
-            known[key] = write_bundle(tmp_path_factory.mktemp("int8") / "b", manifest,
-                                      named_files(manifest, quantized))
+            known[key] = write_bundle(
+                tmp_path_factory.mktemp("int8") / "b", manifest, named_files(manifest, quantized)
+            )
         return known[key]
 
     return make
@@ -77,7 +89,8 @@ def heads(bundle: Bundle, images: list[Any]) -> list[dict[str, Any]]:
 
 
 def noise_db(reference: list[dict[str, Any]], found: list[dict[str, Any]], head: str) -> float:
-    """Signal-to-noise ratio of a head in dB, its mean taken off: a constant carries no information."""
+    """Signal-to-noise ratio of a head in dB, its mean taken off: a constant carries no
+    information."""
     exact = np.concatenate([heads[head].ravel() for heads in reference]).astype(np.float64)
     error = np.concatenate([heads[head].ravel() for heads in found]) - exact
     return float(10 * np.log10(exact.var() / np.mean(error**2)))
@@ -94,7 +107,9 @@ def test_int8_in_and_out(made: Make) -> None:
         assert found.scales[found.outputs[theirs]] == manifest.output_quantization[ours]
 
 
-def test_every_operator_is_int8_and_weights_have_a_scale_per_channel(made: Make, floats: Bundle) -> None:
+def test_every_operator_is_int8_and_weights_have_a_scale_per_channel(
+    made: Make, floats: Bundle
+) -> None:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -102,17 +117,31 @@ def test_every_operator_is_int8_and_weights_have_a_scale_per_channel(made: Make,
     assert [op.kind for op in after] == [op.kind for op in before]  # none inserted
     assert all(op.quantized for op in after) and not any(op.quantized for op in before)
     subgraph = flatbuffer_utils.read_model_from_bytearray(bytearray(made().read())).subgraphs[0]
-    weights = [t for t in subgraph.tensors if t.type == schema.TensorType.INT8 and t.quantization.scale is not None
-               and len(t.shape) == 4 and t.buffer and len(t.quantization.scale) == t.shape[0] > 1]
+    weights = [
+        t
+        for t in subgraph.tensors
+        if t.type == schema.TensorType.INT8
+        and t.quantization.scale is not None
+        and len(t.shape) == 4
+        and t.buffer
+        and len(t.quantization.scale) == t.shape[0] > 1
+    ]
     convolutions = [op for op in after if op.kind == "CONV_2D"]
-    single = sum(op.outputs[0].startswith("serving_default_cls") for op in convolutions)  # one channel, one scale
+    single = sum(
+        op.outputs[0].startswith("serving_default_cls") for op in convolutions
+    )  # one channel, one scale
     assert len(weights) == len(convolutions) - single and single == 3
     assert all(np.all(np.asarray(w.quantization.zeroPoint) == 0) for w in weights)
 
 
 def test_names_of_the_layers(quantizer: TFLiteQuantizer) -> None:
-    assert quantizer.layers[:5] == ("backbone.stem", "backbone.0.0", "backbone.0.1.first", "backbone.0.1.second",
-                                    "backbone.1.0")
+    assert quantizer.layers[:5] == (
+        "backbone.stem",
+        "backbone.0.0",
+        "backbone.0.1.first",
+        "backbone.0.1.second",
+        "backbone.1.0",
+    )
     assert quantizer.layers[-2:] == ("cls_32", "box_32") and len(set(quantizer.layers)) == 24
     assert quantizer.float_layers == ()
 
@@ -126,8 +155,8 @@ def test_smaller_than_float(made: Make, floats: Bundle) -> None:
 def test_noise_of_the_heads(scale: str, floats: Bundle, images: list[Any], tmp_path: Path) -> None:
     """At least 20 dB: of all four choices the worst head has 26.
 
-    One rounding to 256 levels over a range of six standard deviations leaves 43 dB, and some twenty in a row take 13
-    of them. A wrong zero point, scale or order of channels leaves less than 10.
+    One rounding to 256 levels over a range of six standard deviations leaves 43 dB, and some twenty
+    in a row take 13 of them. A wrong zero point, scale or order of channels leaves less than 10.
     """
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
@@ -141,11 +170,13 @@ def test_noise_of_the_heads(scale: str, floats: Bundle, images: list[Any], tmp_p
 
 
 def test_same_boxes_as_float(made: Make, floats: Bundle, astronaut: Any) -> None:
-    """Nine of ten boxes within half a px of the network's input, 2 px of the photo, and all scores within .03.
+    """Nine of ten boxes within half a px of the network's input, 2 px of the photo, and all scores
+    within .03.
 
-    The random network marks clusters of boxes of nearly equal scores, so rounding now and then lets another one of a
-    cluster win.
+    The random network marks clusters of boxes of nearly equal scores, so rounding now and then lets
+    another one of a cluster win.
     """
+
     def detect(bundle: Bundle, threshold: float) -> Any:
         with Detector(open_runner(bundle), score_threshold=threshold) as detector:
             return detector.detect(astronaut)
@@ -166,17 +197,28 @@ def test_keeping_a_layer_in_float(made: Make, quantizer: TFLiteQuantizer) -> Non
     kinds = [(op.kind, op.quantized) for op in found]
     at = kinds.index(("DEQUANTIZE", False))
     assert kinds[at : at + 3] == [("DEQUANTIZE", False), ("CONV_2D", False), ("QUANTIZE", True)]
-    assert [*kinds[:at], ("CONV_2D", True), *kinds[at + 3 :]] == [(op.kind, op.quantized) for op in before]
+    assert [*kinds[:at], ("CONV_2D", True), *kinds[at + 3 :]] == [
+        (op.kind, op.quantized) for op in before
+    ]
     assert quantizer.layers[6] == "backbone.1.1.second" and before[at + 1].kind == "CONV_2D"
     assert bundle.manifest.output_quantization is not None
 
 
 def test_keeping_neighbours_takes_along_what_is_between(made: Make) -> None:
     """PAD between two kept layers, and the sum of two: no detour through int8."""
-    found = graph(made(("backbone.stem", "backbone.0.0", "backbone.0.1.first", "backbone.0.1.second"))).operators
+    found = graph(
+        made(("backbone.stem", "backbone.0.0", "backbone.0.1.first", "backbone.0.1.second"))
+    ).operators
     kinds = [(op.kind, op.quantized) for op in found]
-    assert kinds[:7] == [("DEQUANTIZE", False), ("CONV_2D", False), ("PAD", False), ("CONV_2D", False),
-                         ("CONV_2D", False), ("CONV_2D", False), ("ADD", False)]
+    assert kinds[:7] == [
+        ("DEQUANTIZE", False),
+        ("CONV_2D", False),
+        ("PAD", False),
+        ("CONV_2D", False),
+        ("CONV_2D", False),
+        ("CONV_2D", False),
+        ("ADD", False),
+    ]
     assert all(quantized for kind, quantized in kinds[7:] if kind == "CONV_2D")
 
 
@@ -189,37 +231,55 @@ def test_keeping_an_output_makes_the_outputs_float(made: Make, images: list[Any]
             np.testing.assert_allclose(kept[head], rounded[head], rtol=1e-6)
 
 
-def test_keeping_everything_is_the_float_file(made: Make, quantizer: TFLiteQuantizer, floats: Bundle,
-                                              images: list[Any]) -> None:
+def test_keeping_everything_is_the_float_file(
+    made: Make, quantizer: TFLiteQuantizer, floats: Bundle, images: list[Any]
+) -> None:
     bundle = made(quantizer.layers)
     assert {(op.kind, op.quantized) for op in graph(bundle).operators if op.quantized} == set()
     for kept, reference in zip(heads(bundle, images), heads(floats, images), strict=True):
         for head, value in reference.items():
-            np.testing.assert_allclose(kept[head], value, atol=1e-5)  # XNNPACK may split the graph elsewhere
+            np.testing.assert_allclose(
+                kept[head], value, atol=1e-5
+            )  # XNNPACK may split the graph elsewhere
 
 
 def test_a_layer_that_is_none(quantizer: TFLiteQuantizer) -> None:
-    with pytest.raises(QuantizeError, match=r"no layer 'backbone.9' can be kept in float \(known: backbone.stem, "):
+    with pytest.raises(
+        QuantizeError, match=r"no layer 'backbone.9' can be kept in float \(known: backbone.stem, "
+    ):
         quantizer.quantize(("backbone.9",))
 
 
 def test_what_the_tool_refuses(quantizer: TFLiteQuantizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantizer, "_statistics", {})
-    with pytest.raises(QuantizeError, match="ai-edge-quantizer cannot quantise this file: ") as caught:
+    with pytest.raises(
+        QuantizeError, match="ai-edge-quantizer cannot quantise this file: "
+    ) as caught:
         quantizer.quantize()
     assert "\n" not in str(caught.value)
 
 
-def test_same_bytes_again_and_in_another_process(made: Make, floats: Bundle, images: list[Any], tmp_path: Path,
-                                                 ) -> None:
+def test_same_bytes_again_and_in_another_process(
+    made: Make,
+    floats: Bundle,
+    images: list[Any],
+    tmp_path: Path,
+) -> None:
     np.save(tmp_path / "images.npy", np.stack(images))
-    code = ("import sys, hashlib, numpy as np\n"
-            "from edgeface.bundle import Bundle\n"
-            "from quantize.tflite import TFLiteQuantizer\n"
-            "made = TFLiteQuantizer(Bundle.open(sys.argv[1]), list(np.load(sys.argv[2])), 'max').quantize(['neck.1'])\n"
-            "print(hashlib.sha256(made.files['.tflite']).hexdigest())")
-    run = subprocess.run([sys.executable, "-c", code, str(floats.path), str(tmp_path / "images.npy")], cwd=ROOT,
-                         capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    code = (
+        "import sys, hashlib, numpy as np\nfrom edgeface.bundle import Bundle\nfrom quantize.tflite"
+        " import TFLiteQuantizer\nmade = TFLiteQuantizer(Bundle.open(sys.argv[1]),"
+        " list(np.load(sys.argv[2])),"
+        " 'max').quantize(['neck.1'])\nprint(hashlib.sha256(made.files['.tflite']).hexdigest())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(floats.path), str(tmp_path / "images.npy")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7"},
+    )
     manifest = made(("neck.1",)).manifest
     assert run.stdout.strip() == manifest.files[manifest.primary]
     assert run.stderr == ""  # neither progress bars nor what the C++ side says
@@ -239,17 +299,24 @@ def test_progress_is_told(floats: Bundle, images: list[Any]) -> None:
         ({"input": "float32"}, "tensor 'input' is int8, its manifest says float32"),
         ({"output_quantization": None}, r"tensor '\w+_\d+' is int8, its manifest says float32"),
         ({"scale": 2.0}, "int8 tensor 'box_16' has scale .* and zero point .*, its manifest says"),
-        ({"zero_point": 1}, "int8 tensor 'box_16' has scale .* and zero point .*, its manifest says"),
+        (
+            {"zero_point": 1},
+            "int8 tensor 'box_16' has scale .* and zero point .*, its manifest says",
+        ),
     ],
 )
-def test_a_manifest_that_says_something_else(made: Make, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_manifest_that_says_something_else(
+    made: Make, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     manifest = made().manifest
     scales = dict(manifest.output_quantization or {})
     scale, zero_point = scales["box_16"]
     scales["box_16"] = (scale * change.get("scale", 1), zero_point + change.get("zero_point", 0))
     other = dataclasses.replace(
-        manifest, input=dataclasses.replace(manifest.input, dtype=change.get("input", "int8")),
-        output_quantization=change.get("output_quantization", scales))
+        manifest,
+        input=dataclasses.replace(manifest.input, dtype=change.get("input", "int8")),
+        output_quantization=change.get("output_quantization", scales),
+    )
     bundle = write_bundle(tmp_path / "b", other, {manifest.primary: made().read()})
     with pytest.raises(BundleError, match=message):
         open_runner(bundle)
@@ -257,12 +324,16 @@ def test_a_manifest_that_says_something_else(made: Make, tmp_path: Path, change:
 
 def test_a_float_file_that_claims_int8(floats: Bundle, made: Make, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "b", made().manifest, {floats.manifest.primary: floats.read()})
-    with pytest.raises(BundleError, match="tensor 'input' is float32, its manifest says int8: export the model again"):
+    with pytest.raises(
+        BundleError,
+        match="tensor 'input' is float32, its manifest says int8: export the model again",
+    ):
         open_runner(bundle)
 
 
-def test_an_input_that_is_not_pixel_minus_128(floats: Bundle, images: list[Any], tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_is_not_pixel_minus_128(
+    floats: Bundle, images: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from quantize import tflite
     from quantize.measure import int8_manifest, named_files
 
@@ -270,8 +341,11 @@ def test_an_input_that_is_not_pixel_minus_128(floats: Bundle, images: list[Any],
     quantized = tflite.TFLiteQuantizer(floats, images[:1], "max").quantize()
     manifest = int8_manifest(floats.manifest, quantized)
     bundle = write_bundle(tmp_path / "b", manifest, named_files(manifest, quantized))
-    with pytest.raises(BundleError, match=r"int8 tensor 'input' has scale 0\.784314 and zero point -128, its manifest "
-                                          "says 1 and -128: quantise the model again"):
+    with pytest.raises(
+        BundleError,
+        match=r"int8 tensor 'input' has scale 0\.784314 and zero point -128, its manifest "
+        "says 1 and -128: quantise the model again",
+    ):
         open_runner(bundle)
 
 
@@ -292,15 +366,20 @@ def test_the_int8_runner_keeps_its_hands_off(made: Make, images: list[Any]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["damofd-0.5g-bn", "scrfd-0.5g-bn", "damofd-2.5g-bn", "scrfd-2.5g-bn"])
+@pytest.mark.parametrize(
+    "model", ["damofd-0.5g-bn", "scrfd-0.5g-bn", "damofd-2.5g-bn", "scrfd-2.5g-bn"]
+)
 def test_published_networks(model: str, astronaut: Any, hopper_path: Path, tmp_path: Path) -> None:
-    """Nearest resize, pools, depthwise convolutions and the border of mean pixels: all of it has an int8 kernel."""
+    """Nearest resize, pools, depthwise convolutions and the border of mean pixels: all of it has an
+    int8 kernel."""
     from export import ExportRequest, export_model
     from export.source import random_source
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
 
-    floats = export_model(random_source(model, seed=0), ExportRequest("tflite", "fp32", 320, 256), tmp_path).bundle
+    floats = export_model(
+        random_source(model, seed=0), ExportRequest("tflite", "fp32", 320, 256), tmp_path
+    ).bundle
     photos = [letterbox(photo, 320, 256)[0] for photo in (astronaut, read_image(hopper_path))]
     quantizer = TFLiteQuantizer(floats, photos, "max")
     assert quantizer.float_layers == ()

@@ -1,4 +1,5 @@
-"""The search of an AutoFEM genotype: its gradient, that one operation runs in each place, runs that resume exactly."""
+"""The search of an AutoFEM genotype: its gradient, that one operation runs in each place, runs that
+resume exactly."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ from edgeface.search.autofem.supernet import (
 from edgeface.training import open_photos
 from edgeface.training.dataset import Cache
 
-OPTIONS = AutoFEMOptions(channels=8, steps=4, warmup_share=0.25, batch=2, size=64, checkpoint_every=1)
+OPTIONS = AutoFEMOptions(
+    channels=8, steps=4, warmup_share=0.25, batch=2, size=64, checkpoint_every=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,9 @@ def test_noise_is_gumbel_and_a_function_of_the_seed() -> None:
     choice.perturb(1e-3, torch.Generator().manual_seed(3))
     first = choice.noise.clone()
     # Mean and standard deviation of the Gumbel distribution: .5772 and pi / sqrt(6).
-    assert abs(float(first.mean()) - 0.5772e-3) < 2e-5 and abs(float(first.std()) - 1.2825e-3) < 2e-5
+    assert (
+        abs(float(first.mean()) - 0.5772e-3) < 2e-5 and abs(float(first.std()) - 1.2825e-3) < 2e-5
+    )
     choice.perturb(1e-3, torch.Generator().manual_seed(3))
     assert torch.equal(choice.noise, first)
     assert "noise" not in choice.state_dict()
@@ -91,12 +96,15 @@ def test_one_operation_runs_on_a_quarter_of_the_channels() -> None:
     x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     out = place(x)
     assert ran == [FUSION_CANDIDATES[2]] == [place.best]
-    # Shuffled in four groups: channel 4 i of the result is from the first quarter, the others passed by unchanged.
+    # Shuffled in four groups: channel 4 i of the result is from the first quarter, the others
+    # passed by unchanged.
     assert torch.equal(out[:, [1, 2, 3]], x[:, [4, 8, 12]]) and not torch.equal(out[:, 0], x[:, 0])
     out.square().sum().backward()
     assert place.choice.logits.grad is not None
     assert torch.nonzero(place.choice.logits.grad).flatten().tolist() == [2]
-    trained = [any(p.grad is not None for p in operation.parameters()) for operation in place.operations]
+    trained = [
+        any(p.grad is not None for p in operation.parameters()) for operation in place.operations
+    ]
     assert trained == [i == 2 for i in range(len(FUSION_CANDIDATES))]
 
 
@@ -136,9 +144,15 @@ def test_supernet_gives_a_genotype_that_builds() -> None:
         assert len(net.eval()(torch.zeros(1, 3, 64, 64))) == 12
     found = genotype_of(net)
     assert found == genotype_of(build_supernet(get_architecture("asfd-d0"), 8, seed=3))
-    assert found != genotype_of(build_supernet(get_architecture("asfd-d0"), 8, seed=4)) != DEFAULT_GENOTYPE
+    assert (
+        found
+        != genotype_of(build_supernet(get_architecture("asfd-d0"), 8, seed=4))
+        != DEFAULT_GENOTYPE
+    )
     architecture = get_architecture("asfd-d0")
-    changed = dataclasses.replace(architecture, neck=dataclasses.replace(architecture.neck, genotype=found))
+    changed = dataclasses.replace(
+        architecture, neck=dataclasses.replace(architecture.neck, genotype=found)
+    )
     with torch.inference_mode():
         assert len(build(changed).eval()(torch.zeros(1, 3, 64, 64))) == 12
 
@@ -146,19 +160,25 @@ def test_supernet_gives_a_genotype_that_builds() -> None:
 def test_halves_share_no_photo(cache: Cache) -> None:
     first, second = halves(cache, seed=1)
     offsets = [int(offset) for half in (first, second) for offset in half.level_offset[:, 0]]
-    assert sorted(offsets) == sorted(cache.level_offset[:, 0].tolist()) and len(first) == len(second) == 3
+    assert (
+        sorted(offsets) == sorted(cache.level_offset[:, 0].tolist())
+        and len(first) == len(second) == 3
+    )
     for half in (first, second):
         for offset, number in zip(half.level_offset[:, 0], half.first, strict=True):
             (image,) = torch.nonzero(cache.level_offset[:, 0] == offset).flatten()
             assert torch.equal(cache.boxes[number], cache.boxes[cache.first[image]])
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"channels": 10}, "--channels is 10, accepted: a multiple of 4"),
-    ({"size": 100}, "--size is 100, accepted: a multiple of 32"),
-    ({"warmup_share": 1.0}, "--warmup-share is 1.0"),
-    ({"steps": 0}, "--steps is 0"),
-])
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"channels": 10}, "--channels is 10, accepted: a multiple of 4"),
+        ({"size": 100}, "--size is 100, accepted: a multiple of 32"),
+        ({"warmup_share": 1.0}, "--warmup-share is 1.0"),
+        ({"steps": 0}, "--steps is 0"),
+    ],
+)
 def test_options_that_are_not_accepted(fields: dict[str, float], said: str) -> None:
     with pytest.raises(OptionError) as caught:
         AutoFEMOptions(**fields)  # type: ignore[arg-type]
@@ -179,9 +199,12 @@ def test_weights_and_choices_learn_in_turn(cache: Cache, tmp_path: Path) -> None
     before = {name: p.detach().clone() for name, p in run.net.named_parameters()}
     for what in (WEIGHTS, CHOICES):
         run._optimise(what)
-        changed = {name for name, p in run.net.named_parameters() if not torch.equal(p, before[name])}
-        assert changed and {name.endswith("choice.logits") or ".sources." in name for name in changed} == {
-            what == CHOICES}
+        changed = {
+            name for name, p in run.net.named_parameters() if not torch.equal(p, before[name])
+        }
+        assert changed and {
+            name.endswith("choice.logits") or ".sources." in name for name in changed
+        } == {what == CHOICES}
         before = {name: p.detach().clone() for name, p in run.net.named_parameters()}
 
 
@@ -197,31 +220,80 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         search(OPTIONS, cache, tmp_path / "parts", progress=stop)
-    found = search(OPTIONS, cache, tmp_path / "parts", progress=lambda what, done, total: steps.append(done))
-    assert steps == [1, 2, 3, 3, 4] and found == whole == read_genotype(tmp_path / "whole" / "genotype.json")
-    ours, theirs = (load_file(str(tmp_path / run / "checkpoint.safetensors")) for run in ("whole", "parts"))
-    assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    found = search(
+        OPTIONS, cache, tmp_path / "parts", progress=lambda what, done, total: steps.append(done)
+    )
+    assert steps == [1, 2, 3, 3, 4] and found == whole == read_genotype(
+        tmp_path / "whole" / "genotype.json"
+    )
+    ours, theirs = (
+        load_file(str(tmp_path / run / "checkpoint.safetensors")) for run in ("whole", "parts")
+    )
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[key]) for key, value in ours.items()
+    )
     with pytest.raises(OptionError, match="other options or photos"):
         search(dataclasses.replace(OPTIONS, seed=1), cache, tmp_path / "parts")
 
 
 @pytest.mark.slow
 def test_commands_search_a_neck_and_train_it(photos: Path, tmp_path: Path) -> None:
-    data = ["--data", str(photos), "--annotations", str(photos / "faces.csv"), "--cache", str(tmp_path / "cache"),
-            "--threads", "1"]
+    data = [
+        "--data",
+        str(photos),
+        "--annotations",
+        str(photos / "faces.csv"),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--threads",
+        "1",
+    ]
 
     def edgeface(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "edgeface", *words], capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            [sys.executable, "-m", "edgeface", *words], capture_output=True, text=True, timeout=600
+        )
 
-    found = edgeface("autofem", *data, "--out", str(tmp_path / "run"), "--channels", "8", "--steps", "3",
-                     "--batch", "2", "--size", "64", "--format", "json")
+    found = edgeface(
+        "autofem",
+        *data,
+        "--out",
+        str(tmp_path / "run"),
+        "--channels",
+        "8",
+        "--steps",
+        "3",
+        "--batch",
+        "2",
+        "--size",
+        "64",
+        "--format",
+        "json",
+    )
     assert found.returncode == 0, found.stderr
     path = tmp_path / "run" / "genotype.json"
     assert json.loads(found.stdout) == json.loads(path.read_text())
     again = edgeface("autofem", *data, "--out", str(tmp_path / "run"), "--channels", "16")
     assert again.returncode == 2 and "other options or photos" in again.stderr
-    trained = edgeface("train", *data, "--out", str(tmp_path / "net"), "--model", "asfd-d0", "--genotype", str(path),
-                       "--samples", "4", "--batch", "2", "--size", "64", "--late-size", "64", "--no-compile")
+    trained = edgeface(
+        "train",
+        *data,
+        "--out",
+        str(tmp_path / "net"),
+        "--model",
+        "asfd-d0",
+        "--genotype",
+        str(path),
+        "--samples",
+        "4",
+        "--batch",
+        "2",
+        "--size",
+        "64",
+        "--late-size",
+        "64",
+        "--no-compile",
+    )
     assert trained.returncode == 0, trained.stderr
     config = json.loads((tmp_path / "net" / "config.json").read_text())
     assert config["architecture"]["neck"]["genotype"] == json.loads(path.read_text())

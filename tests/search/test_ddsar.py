@@ -1,4 +1,5 @@
-"""DDSAR against the published scorer's figures, the theorem's own count, and the faces of WIDER FACE."""
+"""DDSAR against the published scorer's figures, the theorem's own count, and the faces of WIDER
+FACE."""
 
 from __future__ import annotations
 
@@ -13,13 +14,41 @@ import pytest
 
 from edgeface.architecture import MobileNetSpec, PlainNetSpec, ResNetSpec, get_architecture
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
-from edgeface.search.scores.ddsar import WEIGHTS, Conv, detector_score, expressivity, score, stage_weights, stages_of
+from edgeface.search.scores.ddsar import (
+    WEIGHTS,
+    Conv,
+    detector_score,
+    expressivity,
+    score,
+    stage_weights,
+    stages_of,
+)
 
 PUBLISHED = {
-    "damofd-0.5g": ((2.4784, 12.0010, 11.1707, 10.2811, 8.7816), (3, 10, 18, 36, 14), 9.335759, 13.177359),
-    "damofd-2.5g": ((11.2679, 12.3164, 10.9798, 9.7826, 9.0589), (6, 24, 24, 50, 56), 11.132108, 18.060708),
-    "damofd-10g": ((11.6096, 13.7628, 12.3698, 10.6872, 7.8310), (6, 50, 70, 40, 14), 12.041123, 22.037123),
-    "damofd-34g": ((11.6096, 13.9859, 12.7273, 11.1485, 9.3801), (6, 50, 60, 40, 54), 12.436183, 22.799683),
+    "damofd-0.5g": (
+        (2.4784, 12.0010, 11.1707, 10.2811, 8.7816),
+        (3, 10, 18, 36, 14),
+        9.335759,
+        13.177359,
+    ),
+    "damofd-2.5g": (
+        (11.2679, 12.3164, 10.9798, 9.7826, 9.0589),
+        (6, 24, 24, 50, 56),
+        11.132108,
+        18.060708,
+    ),
+    "damofd-10g": (
+        (11.6096, 13.7628, 12.3698, 10.6872, 7.8310),
+        (6, 50, 70, 40, 14),
+        12.041123,
+        22.037123,
+    ),
+    "damofd-34g": (
+        (11.6096, 13.9859, 12.7273, 11.1485, 9.3801),
+        (6, 50, 60, 40, 54),
+        12.436183,
+        22.799683,
+    ),
 }
 """SES and FSS of each stage, DDSAR at alpha .005 and .25, 224 px"""
 SCRFD = {
@@ -52,19 +81,29 @@ def test_scrfd_under_the_same_formula(name: str) -> None:
 
 @pytest.mark.parametrize("regime", MARGINS)
 def test_families_compared_without_the_stem(regime: str) -> None:
-    """The known margins took literal widths, true ones add to DamoFD-0.5G alone: the others have no inverted blocks."""
+    """The known margins took literal widths, true ones add to DamoFD-0.5G alone: the others have no
+    inverted blocks."""
     for alpha, margin in zip((0.0, 0.25), MARGINS[regime], strict=True):
-        damofd, scrfd = (score(get_architecture(f"{family}-{regime}").backbone, alpha).corrected
-                         for family in ("damofd", "scrfd"))
+        damofd, scrfd = (
+            score(get_architecture(f"{family}-{regime}").backbone, alpha).corrected
+            for family in ("damofd", "scrfd")
+        )
         added = 0.08 if regime == "0.5g" else 0.0
-        assert damofd - scrfd == pytest.approx(margin + added, abs=0.011 if regime != "0.5g" else 0.02)
+        assert damofd - scrfd == pytest.approx(
+            margin + added, abs=0.011 if regime != "0.5g" else 0.02
+        )
 
 
 def test_true_width_of_the_published_net() -> None:
     """Known: scoring DamoFD-0.5G with true widths changes DDSAR by +0.064."""
     backbone = get_architecture("damofd-0.5g").backbone
-    true, literal = (sum(w * expressivity(stage) for w, stage in zip(WEIGHTS, stages_of(backbone, 224, literal=how),
-                                                                     strict=True)) for how in (False, True))
+    true, literal = (
+        sum(
+            w * expressivity(stage)
+            for w, stage in zip(WEIGHTS, stages_of(backbone, 224, literal=how), strict=True)
+        )
+        for how in (False, True)
+    )
     assert true - literal == pytest.approx(0.064, abs=5e-4)
 
 
@@ -75,7 +114,8 @@ def test_expressivity_by_hand() -> None:
 
 
 def test_the_convolutions_are_those_of_the_module() -> None:
-    """Against torch: channels read and side of every convolution of DamoFD-0.5G but the shortcuts."""
+    """Against torch: channels read and side of every convolution of DamoFD-0.5G but the
+    shortcuts."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from edgeface.models.detector import build_backbone
 
@@ -84,7 +124,9 @@ def test_the_convolutions_are_those_of_the_module() -> None:
     found = []
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d) and "shortcut" not in name:
-            module.register_forward_hook(lambda m, i, o: found.append((i[0].shape[1], i[0].shape[2], m.kernel_size[0])))
+            module.register_forward_hook(
+                lambda m, i, o: found.append((i[0].shape[1], i[0].shape[2], m.kernel_size[0]))
+            )
     with torch.no_grad():
         network(torch.zeros(1, 3, 224, 224))
     ours = [(c.channels, c.side, c.kernel) for stage in stages_of(backbone, 224) for c in stage]
@@ -92,12 +134,15 @@ def test_the_convolutions_are_those_of_the_module() -> None:
 
 
 def test_stage_weights_of_wider(shared: Path) -> None:
-    """All 3,226 official validation photos give the published weights within .03, as the training photos do."""
+    """All 3,226 official validation photos give the published weights within .03, as the training
+    photos do."""
     if not (shared / "wider" / "eval_tools").is_dir():
         pytest.skip("the official WIDER FACE ground truth is not there")
     from edgeface.evaluation import load_ground_truth
 
-    boxes = np.concatenate([faces.boxes for faces in load_ground_truth(shared / "wider").images.values()])
+    boxes = np.concatenate(
+        [faces.boxes for faces in load_ground_truth(shared / "wider").images.values()]
+    )
     assert len(boxes) > 39_000
     sides = np.sqrt(np.maximum(0, boxes[:, 2]) * np.maximum(0, boxes[:, 3]))  # x, y, width, height
     assert stage_weights(sides.tolist()) == pytest.approx(WEIGHTS, abs=0.03)
@@ -109,7 +154,9 @@ def test_stage_weights_by_hand() -> None:
         stage_weights([])
 
 
-@pytest.mark.parametrize("weights", [(1, 1), (0.2, 0.2, 0.2, 0.2, -0.2), (1, 0, 0, 0, 0), (math.nan, 1, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "weights", [(1, 1), (0.2, 0.2, 0.2, 0.2, -0.2), (1, 0, 0, 0, 0), (math.nan, 1, 1, 1, 1)]
+)
 def test_bad_weights(weights: tuple[float, ...]) -> None:
     with pytest.raises(OptionError, match="give 5 numbers of at least 0"):
         score(get_architecture("damofd-0.5g").backbone, weights=weights)
@@ -121,27 +168,42 @@ def test_backbones_without_a_score() -> None:
     short = PlainNetSpec("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)")
     with pytest.raises(ModelError, match="this one has 2"):
         score(short)
-    thin = "SuperConvK3BNRELU(3,1,2,1)" + "".join(f"SuperResK3K3({i},{o},2,1,1)" for i, o in ((1, 1),) * 4)
+    thin = "SuperConvK3BNRELU(3,1,2,1)" + "".join(
+        f"SuperResK3K3({i},{o},2,1,1)" for i, o in ((1, 1),) * 4
+    )
     with pytest.raises(ModelError, match="widths are below 3"):
         score(PlainNetSpec(thin))
 
 
 def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
-    """edgeface-n: 6x6 on the image, then at 56, 28 and 14 px a strided 3x3 and the residuals behind it."""
+    """edgeface-n: 6x6 on the image, then at 56, 28 and 14 px a strided 3x3 and the residuals behind
+    it."""
     backbone = get_architecture("edgeface-n").backbone
     stem, c2, c3, c4, c5 = stages_of(backbone, 224)
     assert (stem, c2) == ([], [Conv(3, 224, 6)])
-    for stage, before, out, side, depth in zip((c3, c4, c5), backbone.widths, backbone.widths[1:], (56, 28, 14),
-                                               backbone.depths, strict=False):
+    for stage, before, out, side, depth in zip(
+        (c3, c4, c5),
+        backbone.widths,
+        backbone.widths[1:],
+        (56, 28, 14),
+        backbone.depths,
+        strict=False,
+    ):
         assert stage == [Conv(before, side, 3)] + 2 * depth * [Conv(out, side // 2, 3)]
     found = score(backbone, alpha=0.1)
     assert found.ses[:2] == (0.0, pytest.approx(math.log(math.log(224**2 * 3))))
-    assert found.ddsar == pytest.approx(sum(w * (s + 0.1 * f) for w, s, f in
-                                            zip(WEIGHTS, found.ses, found.fss, strict=True)))
-    same = ("SuperConvK6BNRELU(3,16,4,1)SuperDWK5BNRELU(16,24,2,2)SuperConvK3BNRELU(24,32,2,1)"
-            "SuperConvK3BNRELU(32,32,2,1)")
+    assert found.ddsar == pytest.approx(
+        sum(w * (s + 0.1 * f) for w, s, f in zip(WEIGHTS, found.ses, found.fss, strict=True))
+    )
+    same = (
+        "SuperConvK6BNRELU(3,16,4,1)SuperDWK5BNRELU(16,24,2,2)SuperConvK3BNRELU(24,32,2,1)"
+        "SuperConvK3BNRELU(32,32,2,1)"
+    )
     assert stages_of(PlainNetSpec(same), 224)[:3] == [
-        [], [Conv(3, 224, 6)], [Conv(16, 56, 5), Conv(16, 28, 1), Conv(24, 28, 5), Conv(24, 28, 1)]]
+        [],
+        [Conv(3, 224, 6)],
+        [Conv(16, 56, 5), Conv(16, 28, 1), Conv(24, 28, 5), Conv(24, 28, 1)],
+    ]
 
 
 def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
@@ -149,12 +211,19 @@ def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
     neck, head = architecture.neck.channels, architecture.head
     assert (head.stack, head.depthwise) == (1, False)
     expected = 0.0
-    for weight, stage, stride, channels in zip(WEIGHTS[2:], stages_of(architecture.backbone, 224)[2:], (8, 16, 32),
-                                               architecture.backbone.widths[1:], strict=True):
+    for weight, stage, stride, channels in zip(
+        WEIGHTS[2:],
+        stages_of(architecture.backbone, 224)[2:],
+        (8, 16, 32),
+        architecture.backbone.widths[1:],
+        strict=True,
+    ):
         side = 224 // stride
         more = 3 * side**2 * (math.log(channels / 3) + math.log(neck / 3))
-        expected += weight * (math.log(math.exp(expressivity(stage)) + more)
-                              + 0.05 * (sum(conv.kernel for conv in stage) + 1 + 3))
+        expected += weight * (
+            math.log(math.exp(expressivity(stage)) + more)
+            + 0.05 * (sum(conv.kernel for conv in stage) + 1 + 3)
+        )
     expected += WEIGHTS[1] * (expressivity([Conv(3, 224, 6)]) + 0.05 * 6)
     assert detector_score(architecture, alpha=0.05) == pytest.approx(expected / sum(WEIGHTS[1:]))
 
@@ -170,11 +239,15 @@ def test_a_depthwise_tower_is_two_convolutions_a_layer() -> None:
 
 def test_widths_of_a_stage_of_several_blocks() -> None:
     """The lateral convolution reads what the last block of a stage gives."""
-    one = ("SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,24,2,8,1)"
-           "SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)")
+    one = (
+        "SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,24,2,8,1)"
+        "SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)"
+    )
     shipped = get_architecture("edgeface-n")
-    wide, narrow = (dataclasses.replace(shipped, backbone=PlainNetSpec(text))
-                    for text in (one, one.replace("(32,48", "(32,40")))
+    wide, narrow = (
+        dataclasses.replace(shipped, backbone=PlainNetSpec(text))
+        for text in (one, one.replace("(32,48", "(32,40"))
+    )
     lateral = math.log(48 / 40) * 3 * 7**2
     c5 = [*stages_of(narrow.backbone, 224)[4], Conv(40, 7, 1), Conv(shipped.neck.channels, 7, 3)]
     before = math.exp(expressivity(c5))
@@ -182,17 +255,25 @@ def test_widths_of_a_stage_of_several_blocks() -> None:
     assert detector_score(wide, 0.0) - detector_score(narrow, 0.0) == pytest.approx(gain)
 
 
-@pytest.mark.parametrize("backbone", [
-    MobileNetSpec((), ()), MobileNetSpec(widths=(8,) * 6, depths=(1,)), ResNetSpec((8,), (), ""),
-    ResNetSpec(block="basic", widths=(8, 8, 8, 8, 0), depths=(1, 1, 1, 2)),
-])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        MobileNetSpec((), ()),
+        MobileNetSpec(widths=(8,) * 6, depths=(1,)),
+        ResNetSpec((8,), (), ""),
+        ResNetSpec(block="basic", widths=(8, 8, 8, 8, 0), depths=(1, 1, 1, 2)),
+    ],
+)
 def test_malformed_backbones_are_one_line(backbone: MobileNetSpec | ResNetSpec) -> None:
-    with pytest.raises(ModelError, match=r"do not describe five stages|width is below 1|this one has 1") as caught:
+    with pytest.raises(
+        ModelError, match=r"do not describe five stages|width is below 1|this one has 1"
+    ) as caught:
         score(backbone)
     assert "\n" not in str(caught.value)
 
 
-# -- edgeface score ----------------------------------------------------------------------------------------------------
+# -- edgeface score
+# ----------------------------------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> Any:
@@ -208,10 +289,15 @@ def test_command_prints_the_published_score(tmp_path: Path) -> None:
     architecture = get_architecture("damofd-0.5g")
     path = tmp_path / "net.json"
     path.write_text(architecture.dumps())
-    found = [json.loads(run(text, "--alpha", "0.005", "--format", "json").stdout)
-             for text in ("damofd-0.5g", architecture.backbone.structure, str(path))]
+    found = [
+        json.loads(run(text, "--alpha", "0.005", "--format", "json").stdout)
+        for text in ("damofd-0.5g", architecture.backbone.structure, str(path))
+    ]
     assert found[0] == found[1] == found[2]
-    assert found[0]["ddsar"] == pytest.approx(9.335759, abs=1e-6) and found[0]["corrected"] > found[0]["ddsar"]
+    assert (
+        found[0]["ddsar"] == pytest.approx(9.335759, abs=1e-6)
+        and found[0]["corrected"] > found[0]["ddsar"]
+    )
     assert list(found[0]["stages"]) == ["stem", "c2", "c3", "c4", "c5"]
     assert "DDSAR 13.177359 as published" in run("damofd-0.5g").stdout
 
@@ -220,19 +306,24 @@ def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
     """All faces are 100 px: only c5 counts, so the score is what its layers have."""
     path = tmp_path / "faces.csv"
     path.write_text("image,x1,y1,x2,y2\na.jpg,0,0,100,100\nb.jpg,5,5,105,105\n")
-    found = json.loads(run("damofd-0.5g", "--data", str(path), "--alpha", "0", "--format", "json").stdout)
+    found = json.loads(
+        run("damofd-0.5g", "--data", str(path), "--alpha", "0", "--format", "json").stdout
+    )
     assert found["weights"] == {"stem": 0, "c2": 0, "c3": 0, "c4": 0, "c5": 1}
     assert found["ddsar"] == pytest.approx(found["stages"]["c5"]["ses"])
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("nothing",), "unknown model 'nothing'"),
-    (("SuperX",), "malformed"),
-    (("none.json",), "cannot read none.json"),
-    (("{folder}/vgg.json",), "unknown backbone 'vgg' .known: convnet, plainnet"),
-    (("damofd-0.5g", "--alpha", "nan"), "--alpha nan"),
-    (("damofd-0.5g", "--data", "none.csv"), "none.csv"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "unknown model 'nothing'"),
+        (("SuperX",), "malformed"),
+        (("none.json",), "cannot read none.json"),
+        (("{folder}/vgg.json",), "unknown backbone 'vgg' .known: convnet, plainnet"),
+        (("damofd-0.5g", "--alpha", "nan"), "--alpha nan"),
+        (("damofd-0.5g", "--data", "none.csv"), "none.csv"),
+    ],
+)
 def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     text = get_architecture("edgeface-n").dumps()
     (tmp_path / "vgg.json").write_text(text.replace('"convnet"', '"vgg"'))

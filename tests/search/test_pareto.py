@@ -7,14 +7,19 @@ from hypothesis import strategies as st
 
 from edgeface.search.pareto import nondominated, spread
 
-costs = st.lists(st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30)
+costs = st.lists(
+    st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30
+)
 
 
 @given(costs)
 def test_nondominated_by_comparing_all_pairs(points):
     kept = nondominated(points)
     for i, mine in enumerate(points):
-        beaten = any(a <= mine[0] and b <= mine[1] and ((a, b) != mine or j < i) for j, (a, b) in enumerate(points))
+        beaten = any(
+            a <= mine[0] and b <= mine[1] and ((a, b) != mine or j < i)
+            for j, (a, b) in enumerate(points)
+        )
         assert beaten == (i not in kept)
 
 

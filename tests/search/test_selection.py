@@ -22,12 +22,28 @@ def scored(seed: int, score: float, ms: float) -> ScoredNetwork:
 
 def measured(found: ScoredNetwork) -> FrontNet:
     candidate = found.candidate
-    return FrontNet(found.architecture, SIZE, found.score, found.predicted_ms, found.interval_ms, found.predicted_ms,
-                    found.interval_ms, 1, params_of(found.architecture), macs_of(found.architecture, 320, 256),
-                    candidate.memory)
+    return FrontNet(
+        found.architecture,
+        SIZE,
+        found.score,
+        found.predicted_ms,
+        found.interval_ms,
+        found.predicted_ms,
+        found.interval_ms,
+        1,
+        params_of(found.architecture),
+        macs_of(found.architecture, 320, 256),
+        candidate.memory,
+    )
 
 
-SEEN = [scored(0, 1.0, 2.0), scored(1, 2.0, 4.0), scored(2, 1.5, 5.0), scored(3, 3.0, 8.0), scored(4, 0.5, 9.0)]
+SEEN = [
+    scored(0, 1.0, 2.0),
+    scored(1, 2.0, 4.0),
+    scored(2, 1.5, 5.0),
+    scored(3, 3.0, 8.0),
+    scored(4, 0.5, 9.0),
+]
 
 
 def test_objectives_by_hand() -> None:
@@ -68,7 +84,10 @@ def test_no_network_of_the_front_is_beaten(cost: str) -> None:
     kept = selection.front(StudyOptions(objective="pareto", cost=cost), nets)
     assert [net.cost(cost) for net in kept] == sorted(net.cost(cost) for net in kept)
     for net in nets:
-        beaten = any(other.score >= net.score and other.cost(cost) <= net.cost(cost) and other != net for other in nets)
+        beaten = any(
+            other.score >= net.score and other.cost(cost) <= net.cost(cost) and other != net
+            for other in nets
+        )
         assert beaten == (net not in kept)
 
 

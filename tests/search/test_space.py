@@ -28,15 +28,24 @@ def test_samples_keep_the_limits(name):
         assert [block.stride for block in blocks] in ([2] * 5, [4] + [2] * 3)
         assert blocks[0].stride in space.stem_strides
         assert all(block.out_channels % 8 == 0 and block.bottleneck % 8 == 0 for block in blocks)
-        assert all(a.out_channels <= b.out_channels <= 4 * a.out_channels for a, b in pairwise(blocks))
+        assert all(
+            a.out_channels <= b.out_channels <= 4 * a.out_channels for a, b in pairwise(blocks)
+        )
         assert blocks[-4].kernel < 7
-        assert all((block.kind, block.kernel, block.expansion) in space.blocks for block in blocks[1:])
+        assert all(
+            (block.kind, block.kernel, block.expansion) in space.blocks for block in blocks[1:]
+        )
 
 
 def test_the_edge_space_has_both_stems_and_all_kinds():
     drawn = [parse(SPACES["edge"].sample(seed).backbone.structure) for seed in range(30)]
     assert {blocks[0].stride for blocks in drawn} == {2, 4}
-    assert {block.kind for blocks in drawn for block in blocks} == {"conv", "separable", "basic", "bottleneck"}
+    assert {block.kind for blocks in drawn for block in blocks} == {
+        "conv",
+        "separable",
+        "basic",
+        "bottleneck",
+    }
 
 
 def test_same_seed_same_network():
@@ -118,9 +127,13 @@ def test_children_are_made_of_both_parents(name):
         first, second = draw.sample(parents, 2)
         child = space.cross(first, second, draw)
         assert space.contains(child)
-        own = {shape(block) for parent in (first, second) for block in parse(parent.backbone.structure)}
+        own = {
+            shape(block) for parent in (first, second) for block in parse(parent.backbone.structure)
+        }
         assert all(shape(block) in own for block in parse(child.backbone.structure))
-        assert (child.neck, child.head) in [(parent.neck, parent.head) for parent in (first, second)]
+        assert (child.neck, child.head) in [
+            (parent.neck, parent.head) for parent in (first, second)
+        ]
         mixed += child not in (first, second)
     assert mixed > 5
 
@@ -131,7 +144,9 @@ def shape(block):
 
 
 def test_unknown_space():
-    with pytest.raises(OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet, edge, or a .json file\)"):
+    with pytest.raises(
+        OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet, edge, or a .json file\)"
+    ):
         get_space("nas")
     assert get_space("xx").name == "xx"
 
@@ -143,17 +158,23 @@ def test_a_space_from_a_file(tmp_path):
     assert get_space(str(path)).sample(3) == SPACES["edge"].sample(3)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"macs": [2e9, 1e9]}, "macs contradict the rest of the space; accepted: two numbers, of which the second"),
-    ({"max_width": 8, "stems": [16]}, "max_width contradict"),
-    ({"max_layers": 3}, "max_layers contradict"),
-    ({"stems": [12]}, "multiples of 8"),
-    ({"stem_strides": [3]}, "2, 4 or both"),
-    ({"blocks": [["dense", 3, 0]]}, "dense block: kind is 'dense'"),
-    ({"blocks": []}, "at least one"),
-    ({"blocks": "conv"}, "expected a list"),
-    ({"colour": 1}, "unknown field 'colour'"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"macs": [2e9, 1e9]},
+            "macs contradict the rest of the space; accepted: two numbers, of which the second",
+        ),
+        ({"max_width": 8, "stems": [16]}, "max_width contradict"),
+        ({"max_layers": 3}, "max_layers contradict"),
+        ({"stems": [12]}, "multiples of 8"),
+        ({"stem_strides": [3]}, "2, 4 or both"),
+        ({"blocks": [["dense", 3, 0]]}, "dense block: kind is 'dense'"),
+        ({"blocks": []}, "at least one"),
+        ({"blocks": "conv"}, "expected a list"),
+        ({"colour": 1}, "unknown field 'colour'"),
+    ],
+)
 def test_a_space_that_contradicts_itself(tmp_path, change, said):
     path = tmp_path / "space.json"
     path.write_text(json.dumps(dataclasses.asdict(SPACES["edge"]) | change))

@@ -1,4 +1,5 @@
-"""Searches on a real clock: small networks, ONNX Runtime, this machine. No figure is asserted, only what must hold."""
+"""Searches on a real clock: small networks, ONNX Runtime, this machine. No figure is asserted, only
+what must hold."""
 
 from __future__ import annotations
 
@@ -30,8 +31,19 @@ from edgeface.search.results import Candidate
 from edgeface.search.study import Study, load_options
 
 SIZE = "160x128"
-OPTIONS = StudyOptions(target="onnx", precision="fp32", sizes=(SIZE,), first=20, rounds=1, picks=4, population=16,
-                       generations=4, max_load=64, objective="pareto", alpha=0.05)
+OPTIONS = StudyOptions(
+    target="onnx",
+    precision="fp32",
+    sizes=(SIZE,),
+    first=20,
+    rounds=1,
+    picks=4,
+    population=16,
+    generations=4,
+    max_load=64,
+    objective="pareto",
+    alpha=0.05,
+)
 
 
 def quiet_note(text):
@@ -46,8 +58,18 @@ def sound_progress(what, done, total):
 def small_space(tmp_path_factory):
     """The edge space, shrunk: its networks are made and measured quickly."""
     path = tmp_path_factory.mktemp("space") / "small.json"
-    small = dataclasses.replace(SPACES["edge"], name="small", stems=(8, 16), max_width=32, max_inner=16, depth=1,
-                                necks=(16,), heads=(16,), macs=(0.02e9, 0.1e9), max_layers=6)
+    small = dataclasses.replace(
+        SPACES["edge"],
+        name="small",
+        stems=(8, 16),
+        max_width=32,
+        max_inner=16,
+        depth=1,
+        necks=(16,),
+        heads=(16,),
+        macs=(0.02e9, 0.1e9),
+        max_layers=6,
+    )
     path.write_text(json.dumps(dataclasses.asdict(small)))
     return str(path)
 
@@ -55,7 +77,10 @@ def small_space(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(small_space, tmp_path_factory):
     """(folder of a finished search, a copy of it as it was after round 0, rounds, front)"""
-    folder, before = tmp_path_factory.mktemp("study") / "run", tmp_path_factory.mktemp("before") / "run"
+    folder, before = (
+        tmp_path_factory.mktemp("study") / "run",
+        tmp_path_factory.mktemp("before") / "run",
+    )
     rounds = []
 
     def told(finished):
@@ -63,7 +88,9 @@ def done(small_space, tmp_path_factory):
         if finished.number == 0:
             shutil.copytree(folder, before)
 
-    study = Study(dataclasses.replace(OPTIONS, space=small_space), folder, sound_progress, quiet_note)
+    study = Study(
+        dataclasses.replace(OPTIONS, space=small_space), folder, sound_progress, quiet_note
+    )
     return folder, before, rounds, study.run(told)
 
 
@@ -93,7 +120,9 @@ def test_the_front_is_measured_and_no_network_of_it_is_beaten(done):
     for e in (e for r in rounds for e in r.picked):
         record = table.find(e.architecture)
         if record:
-            assert any(net.score >= e.score and net.measured_ms <= table.ms(record) + 1e-9 for net in front)
+            assert any(
+                net.score >= e.score and net.measured_ms <= table.ms(record) + 1e-9 for net in front
+            )
 
 
 def test_every_evaluation_is_logged_once(done):
@@ -115,7 +144,9 @@ def test_equal_measurements_give_the_same_choice(done, tmp_path):
     assert study._stored(0) is not None
     study._choose(1)
     assert (again / "round-1.json").read_bytes() == (folder / "round-1.json").read_bytes()
-    assert (again / "evaluations-1.jsonl").read_bytes() == (folder / "evaluations-1.jsonl").read_bytes()
+    assert (again / "evaluations-1.jsonl").read_bytes() == (
+        folder / "evaluations-1.jsonl"
+    ).read_bytes()
 
 
 def test_a_finished_search_is_read_not_repeated(done):
@@ -151,7 +182,9 @@ def test_a_budget_nothing_keeps_names_the_fastest(done, small_space, tmp_path):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=0.001)
     study = Study(options, tmp_path / "run", sound_progress, quiet_note)
-    with pytest.raises(OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"):
+    with pytest.raises(
+        OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"
+    ):
         study.run(lambda r: None, [table])
 
 
@@ -166,9 +199,16 @@ def test_a_budget_everything_keeps_is_noted(done, small_space, tmp_path):
 
 
 def test_without_a_checkout_nothing_is_chosen(small_space, tmp_path, monkeypatch):
-    study = Study(dataclasses.replace(OPTIONS, space=small_space), tmp_path / "run", sound_progress, quiet_note)
+    study = Study(
+        dataclasses.replace(OPTIONS, space=small_space),
+        tmp_path / "run",
+        sound_progress,
+        quiet_note,
+    )
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
-    with pytest.raises(OptionError, match="runs from a checkout of the project: clone it and run: the same command"):
+    with pytest.raises(
+        OptionError, match="runs from a checkout of the project: clone it and run: the same command"
+    ):
         study.run(lambda r: None)
     assert not (tmp_path / "run" / "round-0.json").exists()
 
@@ -178,10 +218,13 @@ def test_a_budget_must_be_given():
         dataclasses.replace(OPTIONS, objective="budget", budget_ms=0.0)
 
 
-@pytest.mark.parametrize("change", [
-    {"objective": "weighted", "exchange": 2.0, "cost": "size"},
-    {"objective": "pareto", "cost": "memory"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": "weighted", "exchange": 2.0, "cost": "size"},
+        {"objective": "pareto", "cost": "memory"},
+    ],
+)
 def test_objectives(done, small_space, tmp_path, change):
     """What evolution sends to the device is the best it saw by its own objective."""
     options = dataclasses.replace(OPTIONS, space=small_space, **change)
@@ -194,20 +237,28 @@ def test_objectives(done, small_space, tmp_path, change):
         best = min(options.exchange * math.log(e.cost) - e.score for e in seen)
         assert options.exchange * math.log(picked[0].cost) - picked[0].score == pytest.approx(best)
     else:
-        assert not any(other.score > e.score and other.cost < e.cost for e in picked[:1] for other in seen)
+        assert not any(
+            other.score > e.score and other.cost < e.cost for e in picked[:1] for other in seen
+        )
 
 
 def test_budget_and_best_score(done, small_space, tmp_path):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     budget = sorted(table.ms(r) for r in table.valid)[len(table.valid) // 2]
-    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=budget, generations=6)
+    options = dataclasses.replace(
+        OPTIONS, space=small_space, objective="budget", budget_ms=budget, generations=6
+    )
     study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     study.oracle.adopt(table)
     seen = list(study._evolve(1).values())
     picked = study._pick(seen)
     assert all(e.predicted_ms <= budget for e in picked)
-    allowed = [e.score for e in seen if e.predicted_ms <= budget and study.oracle.record(
-        Candidate(e.architecture, e.size)) is None]
+    allowed = [
+        e.score
+        for e in seen
+        if e.predicted_ms <= budget
+        and study.oracle.record(Candidate(e.architecture, e.size)) is None
+    ]
     assert picked[0].score == max(allowed)
     cheapest = min(picked, key=lambda e: e.cost)  # of the front below the budget, to both its ends
     unmeasured = [e for e in seen if study.oracle.record(Candidate(e.architecture, e.size)) is None]
@@ -217,7 +268,9 @@ def test_budget_and_best_score(done, small_space, tmp_path):
 
 def test_another_search_in_the_folder(done):
     options = dataclasses.replace(load_options(done[0]), seed=5)
-    with pytest.raises(OptionError, match="holds a search with other options: go on with edgeface search --resume"):
+    with pytest.raises(
+        OptionError, match="holds a search with other options: go on with edgeface search --resume"
+    ):
         Study(options, done[0], sound_progress, quiet_note)
 
 
@@ -233,16 +286,24 @@ def test_a_table_of_another_setting(done, small_space, tmp_path):
 
 def test_tables_are_joined(done):
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
-    first, second = (dataclasses.replace(table, records=part, reference_ms=(ms,), device_s=1.5)
-                     for part, ms in ((table.records[:5], 2.0), (table.records[5:], 3.0)))
+    first, second = (
+        dataclasses.replace(table, records=part, reference_ms=(ms,), device_s=1.5)
+        for part, ms in ((table.records[:5], 2.0), (table.records[5:], 3.0))
+    )
     both = first.joined(second)
     assert both.records == table.records
     assert (both.reference_ms, both.device_s) == ((2.0, 3.0), 3.0)
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("study.json", "{"), ("study.json", '{"colour": 1}'), ("round-0.json", "[]"), ("evaluations-0.jsonl", "{}"),
-])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("study.json", "{"),
+        ("study.json", '{"colour": 1}'),
+        ("round-0.json", "[]"),
+        ("evaluations-0.jsonl", "{}"),
+    ],
+)
 def test_damaged_files_of_a_search(done, tmp_path, name, content):
     again = tmp_path / "run"
     shutil.copytree(done[0], again)
@@ -272,8 +333,11 @@ def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
     study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     chosen = study._choose(0)
     for size, setting in study.oracle.settings.items():
-        times = [(e.architecture, 1 + 2e-8 * macs_of(e.architecture, setting.width, setting.height))
-                 for e in chosen.picked if e.size == size]
+        times = [
+            (e.architecture, 1 + 2e-8 * macs_of(e.architecture, setting.width, setting.height))
+            for e in chosen.picked
+            if e.size == size
+        ]
         records = tuple(Record(a, ms / 10, 0.99 * ms / 10, 1.01 * ms / 10, ms) for a, ms in times)
         study.oracle.adopt(LatencyTable(setting, "made up", "onnxruntime 0", records, (10.0,)))
     front = study._front([study._with_measurements(chosen)])
@@ -287,14 +351,20 @@ def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
 @pytest.mark.slow
 def test_a_search_over_two_sizes(small_space, tmp_path):
     folder = tmp_path / "run"
-    study = Study(dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"), folder, sound_progress,
-                  quiet_note)
+    study = Study(
+        dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"),
+        folder,
+        sound_progress,
+        quiet_note,
+    )
     rounds = []
     front = study.run(rounds.append)
     assert [r.number for r in rounds] == [0, 1]
     tables = {size: folder / f"latency-{size}.json" for size in TWO_SIZES}
     assert all(len(LatencyTable.load(path).records) >= OPTIONS.first for path in tables.values())
-    measured = [(e, study.oracle.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked]
+    measured = [
+        (e, study.oracle.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked
+    ]
     assert {e.size for e, _ in measured} == set(TWO_SIZES)
     for e, ms in measured:
         assert ms is None or any(net.score >= e.score and net.params <= e.cost for net in front)
@@ -307,8 +377,9 @@ def test_a_search_over_two_sizes(small_space, tmp_path):
 def broken():
     """A network of no backbone that exists."""
     found = SPACES["xx"].sample(0)
-    return dataclasses.replace(found, name="broken", backbone=dataclasses.replace(
-        found.backbone, structure="SuperConv(1)"))
+    return dataclasses.replace(
+        found, name="broken", backbone=dataclasses.replace(found.backbone, structure="SuperConv(1)")
+    )
 
 
 def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
@@ -319,8 +390,13 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
     good = get_space(small_space).sample(0)
 
     def group(*networks):
-        return measure_group({"setting": dataclasses.asdict(oracle.settings[SIZE]), "architectures":
-                              [a.to_json() for a in networks], "protocol": dataclasses.asdict(quick)})
+        return measure_group(
+            {
+                "setting": dataclasses.asdict(oracle.settings[SIZE]),
+                "architectures": [a.to_json() for a in networks],
+                "protocol": dataclasses.asdict(quick),
+            }
+        )
 
     nothing = group(broken())
     assert nothing["table"] == ""
@@ -354,25 +430,39 @@ def run(*arguments):
     return CliRunner().invoke(app, ["search", *arguments])
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((), "give either --out"),
-    (("--out", "{folder}/a", "--resume", "{folder}/a"), "give either --out"),
-    (("--resume", "{folder}/none"), "no search to go on with"),
-    (("--out", "{folder}/a", "--space", "huge"), "unknown space 'huge'"),
-    (("--out", "{folder}/a", "--target", "tensorrt"), "tensorrt"),
-    (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
-    (("--out", "{folder}/a", "--size", "64x64", "--size", "64x64"), "each once"),
-    (("--out", "{folder}/a", "--score", "beauty"), "unknown score 'beauty'"),
-    (("--out", "{folder}/a", "--first", "3"), "--first must be 20 or more"),
-    (("--out", "{folder}/a", "--budget-ms", "nan"), "--budget-ms must be 0 or more"),
-    (("--out", "{folder}/a", "--objective", "luck"), "--objective 'luck' is not one of"),
-    (("--out", "{folder}/a", "--data", "{folder}/none.txt"), "there are no faces"),
-    (("--out", "{folder}/a", "--device", "telnet://pi"), "telnet"),
-    (("--out", "{folder}/a", "--table", "{folder}/none.json"), "none.json"),
-    (("--out", "{folder}/none.txt/a"), "cannot write"),
-    (("--out", "{folder}/a", "--device", "ssh://nobody@127.0.0.1:1", "--target", "onnx", "--precision", "fp32"),
-     "what was measured is kept: edgeface search --resume"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either --out"),
+        (("--out", "{folder}/a", "--resume", "{folder}/a"), "give either --out"),
+        (("--resume", "{folder}/none"), "no search to go on with"),
+        (("--out", "{folder}/a", "--space", "huge"), "unknown space 'huge'"),
+        (("--out", "{folder}/a", "--target", "tensorrt"), "tensorrt"),
+        (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
+        (("--out", "{folder}/a", "--size", "64x64", "--size", "64x64"), "each once"),
+        (("--out", "{folder}/a", "--score", "beauty"), "unknown score 'beauty'"),
+        (("--out", "{folder}/a", "--first", "3"), "--first must be 20 or more"),
+        (("--out", "{folder}/a", "--budget-ms", "nan"), "--budget-ms must be 0 or more"),
+        (("--out", "{folder}/a", "--objective", "luck"), "--objective 'luck' is not one of"),
+        (("--out", "{folder}/a", "--data", "{folder}/none.txt"), "there are no faces"),
+        (("--out", "{folder}/a", "--device", "telnet://pi"), "telnet"),
+        (("--out", "{folder}/a", "--table", "{folder}/none.json"), "none.json"),
+        (("--out", "{folder}/none.txt/a"), "cannot write"),
+        (
+            (
+                "--out",
+                "{folder}/a",
+                "--device",
+                "ssh://nobody@127.0.0.1:1",
+                "--target",
+                "onnx",
+                "--precision",
+                "fp32",
+            ),
+            "what was measured is kept: edgeface search --resume",
+        ),
+    ],
+)
 def test_command_refuses(arguments, message, tmp_path):
     (tmp_path / "none.txt").write_text("a.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
     result = run(*(argument.format(folder=tmp_path) for argument in arguments))
@@ -392,7 +482,7 @@ def test_resume_takes_no_other_options(done):
 def test_the_command_prints_the_front(done):
     result = run("--resume", str(done[0]), "--format", "json")
     assert result.exit_code == 0, result.output
-    assert {"architecture", "score", "predicted_ms", "measured_ms", "interval_ms"} <= set(json.loads(result.stdout)[0])
+    assert {"architecture", "score", "predicted_ms", "measured_ms", "interval_ms"} <= set(
+        json.loads(result.stdout)[0]
+    )
     assert "measured ms" in run("--resume", str(done[0])).stdout
-
-

@@ -40,8 +40,11 @@ class Example:
         return document(other.options, other.rounds, other.front, other.tables)
 
 
-def evaluation(architecture: Architecture, size: str, draw: random.Random, known: bool) -> tuple[ScoredNetwork, float]:
-    """A real network scored by its multiply-accumulates, about 10 ms each 500 million, and a prediction of that."""
+def evaluation(
+    architecture: Architecture, size: str, draw: random.Random, known: bool
+) -> tuple[ScoredNetwork, float]:
+    """A real network scored by its multiply-accumulates, about 10 ms each 500 million, and a
+    prediction of that."""
     width, height = map(int, size.split("x"))
     macs = macs_of(architecture, width, height)
     ms = round((1 + macs / 50e6) * draw.uniform(0.7, 1.3), 3)
@@ -53,10 +56,19 @@ def evaluation(architecture: Architecture, size: str, draw: random.Random, known
 def front_net(found: ScoredNetwork, ms: float, number: int) -> FrontNet:
     width, height = map(int, found.size.split("x"))
     layers = layers_of(found.architecture, width, height)
-    return FrontNet(found.architecture, found.size, found.score, found.predicted_ms, found.interval_ms, ms,
-                    (0.98 * ms, 1.02 * ms), number, params_of(found.architecture),
-                    macs_of(found.architecture, width, height),
-                    max(layer.values_read + layer.values_written for layer in layers))
+    return FrontNet(
+        found.architecture,
+        found.size,
+        found.score,
+        found.predicted_ms,
+        found.interval_ms,
+        ms,
+        (0.98 * ms, 1.02 * ms),
+        number,
+        params_of(found.architecture),
+        macs_of(found.architecture, width, height),
+        max(layer.values_read + layer.values_written for layer in layers),
+    )
 
 
 def make(space: str, sizes: tuple[str, ...] = ("640x480",)) -> Example:
@@ -64,10 +76,19 @@ def make(space: str, sizes: tuple[str, ...] = ("640x480",)) -> Example:
     draw, rounds, measured = random.Random(0), [], []
     for number, count in enumerate((16, 7, 7, 7, 7)):
         drawn = [SPACES[space].sample(100 * number + i) for i in range(count)]
-        picked = [evaluation(a, sizes[i % len(sizes)], draw, number > 0) for i, a in enumerate(drawn)]
+        picked = [
+            evaluation(a, sizes[i % len(sizes)], draw, number > 0) for i, a in enumerate(drawn)
+        ]
         measured += [(found, ms, number) for found, ms in picked]
-        rounds.append(Round(number, 5000 * number + count, max(found.score for found, _ in picked),
-                            tuple(found for found, _ in picked), tuple(ms for _, ms in picked)))
+        rounds.append(
+            Round(
+                number,
+                5000 * number + count,
+                max(found.score for found, _ in picked),
+                tuple(found for found, _ in picked),
+                tuple(ms for _, ms in picked),
+            )
+        )
     front: list[FrontNet] = []
     for found, ms, number in sorted(measured, key=lambda m: m[1]):
         if ms <= BUDGET_MS and (not front or found.score > front[-1].score):
@@ -75,10 +96,14 @@ def make(space: str, sizes: tuple[str, ...] = ("640x480",)) -> Example:
     tables = {}
     for size in sizes:
         width, height = map(int, size.split("x"))
-        records = tuple(Record(found.architecture, ms, 0.97 * ms, 1.03 * ms, ms) for found, ms, _ in measured
-                        if found.size == size)
-        tables[size] = LatencyTable(Setting(width=width, height=height), CPU, "openvino 2026.1", records, (1.0, 1.2),
-                                    754.0)
+        records = tuple(
+            Record(found.architecture, ms, 0.97 * ms, 1.03 * ms, ms)
+            for found, ms, _ in measured
+            if found.size == size
+        )
+        tables[size] = LatencyTable(
+            Setting(width=width, height=height), CPU, "openvino 2026.1", records, (1.0, 1.2), 754.0
+        )
     options = StudyOptions(space=space, sizes=sizes, budget_ms=BUDGET_MS, score="macs")
     return Example(options, tuple(rounds), tuple(front), tables)
 
@@ -90,9 +115,17 @@ def example() -> Example:
 
 def test_says_what_was_asked_and_found(example: Example) -> None:
     page = Reader(example.page())
-    for text in ("Search for OpenVINO int8 networks within 6 ms", CPU, "openvino 2026.1", "macs, alpha 0.25",
-                 "stem 0.2, c2 0.27, c3 0.25, c4 0.18, c5 0.1", "50,044 scored, 44 measured", "12 min 34 s",
-                 "up to 20% more than at its quietest", "66 networks measured first, then 4 rounds of 60 generations"):
+    for text in (
+        "Search for OpenVINO int8 networks within 6 ms",
+        CPU,
+        "openvino 2026.1",
+        "macs, alpha 0.25",
+        "stem 0.2, c2 0.27, c3 0.25, c4 0.18, c5 0.1",
+        "50,044 scored, 44 measured",
+        "12 min 34 s",
+        "up to 20% more than at its quietest",
+        "66 networks measured first, then 4 rounds of 60 generations",
+    ):
         assert text in page.text, text
     assert len(example.front) > 2
     for rank, net in enumerate(example.front, 1):
@@ -103,9 +136,13 @@ def test_says_what_was_asked_and_found(example: Example) -> None:
 
 
 def test_every_measured_network_is_drawn(example: Example) -> None:
-    """Once in the plot of the front, once in that of the fronts' history, and predicted ones in the two of errors."""
-    marks = [attributes.get("class") or "" for name, attributes in Reader(example.page()).tags
-             if name == "path" and (attributes.get("class") or "").startswith("mark")]
+    """Once in the plot of the front, once in that of the fronts' history, and predicted ones in the
+    two of errors."""
+    marks = [
+        attributes.get("class") or ""
+        for name, attributes in Reader(example.page()).tags
+        if name == "path" and (attributes.get("class") or "").startswith("mark")
+    ]
     measured = sum(len(one.picked) for one in example.rounds)
     outside_keys = sum(m == "mark t4 pale" for m in marks) - 2
     assert outside_keys == measured - len(example.front)
@@ -116,18 +153,34 @@ def test_every_measured_network_is_drawn(example: Example) -> None:
 
 def test_errors_of_predictions(example: Example) -> None:
     """Of three networks with known errors: within 10 %, and by how much in the mean."""
-    picked = tuple(dataclasses.replace(found, predicted_ms=ms * factor, interval_ms=(0.95 * ms, 1.05 * ms * factor))
-                   for (found, ms, factor) in zip(example.rounds[1].picked, example.rounds[1].measured_ms,
-                                                  (1.06, 0.97, 1.3), strict=False))
+    picked = tuple(
+        dataclasses.replace(
+            found, predicted_ms=ms * factor, interval_ms=(0.95 * ms, 1.05 * ms * factor)
+        )
+        for (found, ms, factor) in zip(
+            example.rounds[1].picked, example.rounds[1].measured_ms, (1.06, 0.97, 1.3), strict=False
+        )
+    )
     one = Round(1, 10, 12.0, picked, example.rounds[1].measured_ms[:3])
-    net = dataclasses.replace(example.front[0], measured_ms=2.0, predicted_ms=2.5, predicted_interval_ms=(2.1, 2.9),
-                              round=0)
-    table = re.search(r"<table><thead><tr><th[^>]*>networks of<.*?</table>",
-                      example.page(rounds=(example.rounds[0], one), front=(net,)))
+    net = dataclasses.replace(
+        example.front[0],
+        measured_ms=2.0,
+        predicted_ms=2.5,
+        predicted_interval_ms=(2.1, 2.9),
+        round=0,
+    )
+    table = re.search(
+        r"<table><thead><tr><th[^>]*>networks of<.*?</table>",
+        example.page(rounds=(example.rounds[0], one), front=(net,)),
+    )
     assert table
-    found = {name: re.findall(r">([^<]+)<", rest) for name, rest in
-             re.findall(r"<tr><td class=\"\">([^<]+)</td>(.*?)</tr>", table[0])}
-    assert found["round 1"] == found["all rounds"] == ["3", "2 (67%)", "3", "13.0%", "30.0%", "+11.0%"]
+    found = {
+        name: re.findall(r">([^<]+)<", rest)
+        for name, rest in re.findall(r"<tr><td class=\"\">([^<]+)</td>(.*?)</tr>", table[0])
+    }
+    assert (
+        found["round 1"] == found["all rounds"] == ["3", "2 (67%)", "3", "13.0%", "30.0%", "+11.0%"]
+    )
     assert found["the front"] == ["1", "0 (0%)", "0", "25.0%", "25.0%", "+25.0%"]
 
 
@@ -135,9 +188,14 @@ def test_errors_of_predictions(example: Example) -> None:
 def test_shares_of_each_winner_add_up(space: str) -> None:
     """Also where a stem of stride 4 takes the place of c2."""
     draw = random.Random(0)
-    nets = [front_net(*evaluation(SPACES[space].sample(seed), "640x480", draw, True), 1) for seed in range(2)]
-    labels = re.findall(r'aria-label="((?:stem|c2) [^"]*% of the MACs)"', document(StudyOptions(budget_ms=9), (), nets,
-                                                                                  {}))
+    nets = [
+        front_net(*evaluation(SPACES[space].sample(seed), "640x480", draw, True), 1)
+        for seed in range(2)
+    ]
+    labels = re.findall(
+        r'aria-label="((?:stem|c2) [^"]*% of the MACs)"',
+        document(StudyOptions(budget_ms=9), (), nets, {}),
+    )
     assert len(labels) == len(nets)
     for label in labels:
         shares = dict(re.findall(r"(\w+) ([\d.]+) % of", label))
@@ -145,8 +203,14 @@ def test_shares_of_each_winner_add_up(space: str) -> None:
         assert {"c2", "c3", "c4", "c5", "neck", "head"} <= set(shares)
 
 
-@pytest.mark.parametrize("change", [{"objective": "pareto", "cost": "size"}, {"objective": "pareto", "cost": "memory"},
-                                    {"objective": "weighted", "budget_ms": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": "pareto", "cost": "size"},
+        {"objective": "pareto", "cost": "memory"},
+        {"objective": "weighted", "budget_ms": 0.0},
+    ],
+)
 def test_other_objectives(example: Example, change: dict[str, object]) -> None:
     page = Reader(example.page(options=dataclasses.replace(example.options, **change)))  # type: ignore[arg-type]
     cost = change.get("cost", "latency")
@@ -166,37 +230,68 @@ def test_sizes_are_told_apart() -> None:
 def test_no_network_kept_the_limits(example: Example) -> None:
     options = dataclasses.replace(example.options, budget_ms=1.0)
     page = Reader(example.page(options=options, front=()))
-    nearest, ms = min(((found, ms) for one in example.rounds for found, ms in zip(one.picked, one.measured_ms,
-                                                                                  strict=True)), key=lambda m: m[1])
+    nearest, ms = min(
+        (
+            (found, ms)
+            for one in example.rounds
+            for found, ms in zip(one.picked, one.measured_ms, strict=True)
+        ),
+        key=lambda m: m[1],
+    )
     assert "No network that was measured kept the limits" in page.text
-    assert re.search(rf"{nearest.architecture.name}: score .* {ms - 1:.0%} above the budget of 1 ms", page.text)
+    assert re.search(
+        rf"{nearest.architecture.name}: score .* {ms - 1:.0%} above the budget of 1 ms", page.text
+    )
     assert "none keeps the budget" in page.text and "What the winners are made of" not in page.text
 
 
 def test_hostile_strings_stay_text(example: Example) -> None:
     evil = dataclasses.replace(example.front[0].architecture, name=HOSTILE)
-    strange = dataclasses.replace(evil, backbone=dataclasses.replace(evil.backbone, structure=HOSTILE),
-                                  neck=dataclasses.replace(evil.neck, kind=HOSTILE))
-    nets = (dataclasses.replace(example.front[0], architecture=evil, size=HOSTILE),
-            dataclasses.replace(example.front[1], architecture=strange))
+    strange = dataclasses.replace(
+        evil,
+        backbone=dataclasses.replace(evil.backbone, structure=HOSTILE),
+        neck=dataclasses.replace(evil.neck, kind=HOSTILE),
+    )
+    nets = (
+        dataclasses.replace(example.front[0], architecture=evil, size=HOSTILE),
+        dataclasses.replace(example.front[1], architecture=strange),
+    )
     one = example.rounds[1]
-    picked = tuple(dataclasses.replace(found, architecture=evil, size=HOSTILE) for found in one.picked)
+    picked = tuple(
+        dataclasses.replace(found, architecture=evil, size=HOSTILE) for found in one.picked
+    )
     tables = {HOSTILE: dataclasses.replace(example.tables["640x480"], cpu=HOSTILE, runtime=HOSTILE)}
-    options = dataclasses.replace(example.options, device=HOSTILE, target=HOSTILE, precision=HOSTILE, space=HOSTILE,
-                                  score=HOSTILE)
-    page = example.page(options=options, rounds=(dataclasses.replace(one, picked=picked), *example.rounds[2:]),
-                        front=nets, tables=tables)
+    options = dataclasses.replace(
+        example.options,
+        device=HOSTILE,
+        target=HOSTILE,
+        precision=HOSTILE,
+        space=HOSTILE,
+        score=HOSTILE,
+    )
+    page = example.page(
+        options=options,
+        rounds=(dataclasses.replace(one, picked=picked), *example.rounds[2:]),
+        front=nets,
+        tables=tables,
+    )
     page.encode("utf-8")
     read = Reader(page)
     assert {name for name, _ in read.tags} <= {name for name, _ in Reader(example.page()).tags}
-    assert not any(key.startswith("on") or key in ("href", "src", "xlink:href") for _, a in read.tags for key in a)
+    assert not any(
+        key.startswith("on") or key in ("href", "src", "xlink:href")
+        for _, a in read.tags
+        for key in a
+    )
     assert "<script>alert(1)" in read.text, "the name itself is shown"
     assert "its layers are not listed" in read.text
     assert not read.open and not read.crossed
 
 
 def test_refers_to_nothing_outside(example: Example) -> None:
-    page = example.page(options=dataclasses.replace(example.options, space="/home/someone/own.json"))
+    page = example.page(
+        options=dataclasses.replace(example.options, space="/home/someone/own.json")
+    )
     assert not re.search(r"https?:|//|url\(|@import|<script|<link|<iframe|data:", page)
     assert "default-src 'none'" in page
     assert "/home" not in page and "own.json" in page
@@ -205,15 +300,35 @@ def test_refers_to_nothing_outside(example: Example) -> None:
 def test_equal_input_gives_equal_bytes(example: Example, tmp_path: Path) -> None:
     for name in ("a.html", "b.html"):
         fresh = make("edge")
-        write_report(tmp_path / name, fresh.options, list(fresh.rounds), list(fresh.front), fresh.tables)
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes() == example.page().encode()
+        write_report(
+            tmp_path / name, fresh.options, list(fresh.rounds), list(fresh.front), fresh.tables
+        )
+    assert (
+        (tmp_path / "a.html").read_bytes()
+        == (tmp_path / "b.html").read_bytes()
+        == example.page().encode()
+    )
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_report(tmp_path / "file" / "report.html", example.options, example.rounds, example.front, {})
+        write_report(
+            tmp_path / "file" / "report.html", example.options, example.rounds, example.front, {}
+        )
 
 
-@pytest.mark.parametrize("change", ["nothing at all", "first round only", "no tables", "empty table", "zeros", "huge",
-                                    "one network", "zoo network", "no best"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "nothing at all",
+        "first round only",
+        "no tables",
+        "empty table",
+        "zeros",
+        "huge",
+        "one network",
+        "zoo network",
+        "no best",
+    ],
+)
 def test_odd_studies(example: Example, change: str) -> None:
     """What may come out of a run folder never stops the page, and every tag is closed."""
     found = example
@@ -229,8 +344,13 @@ def test_odd_studies(example: Example, change: str) -> None:
         found = dataclasses.replace(example, tables={"640x480": empty})
     elif change in ("zeros", "huge"):
         value = 0.0 if change == "zeros" else 1e299
-        flat = tuple(dataclasses.replace(r, measured_ms=len(r.picked) * (value,)) for r in example.rounds)
-        nets = tuple(dataclasses.replace(net, measured_ms=value, interval_ms=(value, value)) for net in example.front)
+        flat = tuple(
+            dataclasses.replace(r, measured_ms=len(r.picked) * (value,)) for r in example.rounds
+        )
+        nets = tuple(
+            dataclasses.replace(net, measured_ms=value, interval_ms=(value, value))
+            for net in example.front
+        )
         found = dataclasses.replace(example, rounds=flat, front=nets)
     elif change == "one network":
         alone = Round(0, 1, 1.0, first.picked[:1], first.measured_ms[:1])
@@ -239,8 +359,10 @@ def test_odd_studies(example: Example, change: str) -> None:
         net = dataclasses.replace(example.front[0], architecture=get_architecture("edgeface-n"))
         found = dataclasses.replace(example, front=(net, *example.front[1:]))
     else:
-        found = dataclasses.replace(example, rounds=tuple(dataclasses.replace(r, best_score=-math.inf)
-                                                          for r in example.rounds))
+        found = dataclasses.replace(
+            example,
+            rounds=tuple(dataclasses.replace(r, best_score=-math.inf) for r in example.rounds),
+        )
     page = found.page()
     read = Reader(page)
     assert not re.search(r"\b(nan|inf)\b", page) and page.endswith("</html>\n")
@@ -250,7 +372,9 @@ def test_odd_studies(example: Example, change: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
 @pytest.mark.parametrize("width_px", [1200, 400])
-def test_opens_in_a_browser_without_network(example: Example, tmp_path: Path, width_px: int) -> None:
+def test_opens_in_a_browser_without_network(
+    example: Example, tmp_path: Path, width_px: int
+) -> None:
     page = tmp_path / "report.html"
     write_report(page, example.options, example.rounds, example.front, example.tables)
     check_in_chromium(page, width_px)

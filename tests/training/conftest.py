@@ -15,7 +15,8 @@ ASTRONAUT_FACE = (172, 68, 274, 196)
 
 @pytest.fixture(scope="session")
 def photos(astronaut: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos and ``faces.csv``: portraits at several scales and a photo without faces."""
+    """A folder of photos and ``faces.csv``: portraits at several scales and a photo without
+    faces."""
     from skimage import data
 
     folder = tmp_path_factory.mktemp("photos")

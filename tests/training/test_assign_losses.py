@@ -67,7 +67,10 @@ def test_atss_equals_a_loop(layout: HeadLayout, seed: int) -> None:
         for level in range(3):
             on_level = [a for a in range(len(cells)) if int(cells.level[a]) == level]
             distance = torch.cdist(torch.tensor([[cx, cy]]), cells.point[on_level])[0]
-            candidates += [on_level[i] for i in distance.topk(min(9, len(on_level)), largest=False).indices.tolist()]
+            candidates += [
+                on_level[i]
+                for i in distance.topk(min(9, len(on_level)), largest=False).indices.tolist()
+            ]
         ious = []
         for a in candidates:
             (x, y), half = cells.point[a].tolist(), float(cells.size[a, 0]) / 2
@@ -81,13 +84,16 @@ def test_atss_equals_a_loop(layout: HeadLayout, seed: int) -> None:
             if value >= limit - 1e-7 and inside > 0.001 and value > best.get(a, (-1.0, 0))[0]:
                 best[a] = (value, f)
     face, cell = atss(cells, boxes, torch.zeros(6, dtype=torch.long))
-    assert {int(c): int(f) for f, c in zip(face, cell, strict=True)} == {a: f for a, (_, f) in best.items()}
+    assert {int(c): int(f) for f, c in zip(face, cell, strict=True)} == {
+        a: f for a, (_, f) in best.items()
+    }
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), layout=st.sampled_from(LAYOUTS), count=st.integers(1, 12))
 def test_dynamic_assignment_holds_its_promises(seed: int, layout: HeadLayout, count: int) -> None:
-    """Every cell serves one face, near that face's centre; a lone face always gets a cell, however small it is."""
+    """Every cell serves one face, near that face's centre; a lone face always gets a cell, however
+    small it is."""
     g = torch.Generator().manual_seed(seed)
     cells = make_cells(layout, 96, 96, CPU)
     boxes = random_faces(seed, count, 95)
@@ -105,13 +111,16 @@ def test_dynamic_assignment_holds_its_promises(seed: int, layout: HeadLayout, co
 
 
 def test_dynamic_assignment_prefers_cheap_cells() -> None:
-    """With perfect boxes on level 8 alone, a face takes its nine cells there, the sum of whose IoUs is nine."""
+    """With perfect boxes on level 8 alone, a face takes its nine cells there, the sum of whose IoUs
+    is nine."""
     layout = HeadLayout()
     cells = make_cells(layout, 96, 96, CPU)
     box = torch.tensor([[30.0, 30.0, 50.0, 54.0]])
     predicted = torch.zeros(1, len(cells), 4)
     predicted[0, cells.stride == 8] = box[0]
-    _, cell = dynamic(cells, box, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(cells)), predicted, layout)
+    _, cell = dynamic(
+        cells, box, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(cells)), predicted, layout
+    )
     assert len(cell) == 9 and (cells.stride[cell] == 8).all()
 
 
@@ -131,27 +140,42 @@ def test_quality_focal_loss_is_its_formula() -> None:
     torch.testing.assert_close(quality_focal_loss(logits, target), want)
 
 
-@pytest.mark.parametrize(("box", "loss"), [
-    ((0, 0, 10, 10), 0.0),  # the target itself
-    ((10, 0, 20, 10), 1 + 100 / 500),  # beside it: IoU 0, centres 10 apart, hull 20 x 10
-    ((0, 0, 10, 5), 1 - 0.5 + 6.25 / 200),  # its upper half: centres 2.5 apart, hull 10 x 10
-])
+@pytest.mark.parametrize(
+    ("box", "loss"),
+    [
+        ((0, 0, 10, 10), 0.0),  # the target itself
+        ((10, 0, 20, 10), 1 + 100 / 500),  # beside it: IoU 0, centres 10 apart, hull 20 x 10
+        ((0, 0, 10, 5), 1 - 0.5 + 6.25 / 200),  # its upper half: centres 2.5 apart, hull 10 x 10
+    ],
+)
 def test_diou_loss_by_hand(box: tuple[float, ...], loss: float) -> None:
-    got = diou_loss(torch.tensor([box], dtype=torch.float32), torch.tensor([[0.0, 0.0, 10.0, 10.0]]))
+    got = diou_loss(
+        torch.tensor([box], dtype=torch.float32), torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    )
     assert got.item() == pytest.approx(loss, abs=1e-6)
 
 
 def make_outputs(layout: HeadLayout, size: int, batch: int, seed: int) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(batch, layout.anchors * (1 if kind == "cls" else 4), size // s, size // s, generator=g)
-                 .requires_grad_() for s in layout.strides for kind in ("cls", "box"))
+    return tuple(
+        torch.randn(
+            batch, layout.anchors * (1 if kind == "cls" else 4), size // s, size // s, generator=g
+        ).requires_grad_()
+        for s in layout.strides
+        for kind in ("cls", "box")
+    )
 
 
 @pytest.mark.parametrize("assigner", ["dynamic", "atss"])
 def test_loss_of_a_batch_without_faces(assigner: str) -> None:
     layout = HeadLayout()
-    batch = Batch(torch.zeros(2, 3, 64, 64), torch.zeros(0, 4), torch.zeros(0, 5, 2), torch.zeros(0, dtype=torch.bool),
-                  torch.zeros(0, dtype=torch.long))
+    batch = Batch(
+        torch.zeros(2, 3, 64, 64),
+        torch.zeros(0, 4),
+        torch.zeros(0, 5, 2),
+        torch.zeros(0, dtype=torch.bool),
+        torch.zeros(0, dtype=torch.long),
+    )
     outputs = make_outputs(layout, 64, 2, 0)
     loss = detection_loss(outputs, batch, make_cells(layout, 64, 64, CPU), layout, assigner)
     assert loss.positives == 0 and loss.box == 0 and loss.cls > 0
@@ -160,15 +184,20 @@ def test_loss_of_a_batch_without_faces(assigner: str) -> None:
 
 
 def test_ignored_faces_take_no_part() -> None:
-    """Cells under an ignored face give no gradient; the same cells do once the face is not there."""
+    """Cells under an ignored face give no gradient; the same cells do once the face is not
+    there."""
     layout = HeadLayout()
     cells = make_cells(layout, 64, 64, CPU)
     grads = []
     for boxes in (torch.tensor([[8.0, 8.0, 40.0, 40.0]]), torch.zeros(0, 4)):
         outputs = make_outputs(layout, 64, 1, 0)
-        batch = Batch(torch.zeros(1, 3, 64, 64), boxes, torch.full((len(boxes), 5, 2), torch.nan),
-                      torch.ones(len(boxes), dtype=torch.bool),
-                      torch.zeros(len(boxes), dtype=torch.long))
+        batch = Batch(
+            torch.zeros(1, 3, 64, 64),
+            boxes,
+            torch.full((len(boxes), 5, 2), torch.nan),
+            torch.ones(len(boxes), dtype=torch.bool),
+            torch.zeros(len(boxes), dtype=torch.long),
+        )
         detection_loss(outputs, batch, cells, layout).cls.backward()
         grads.append(outputs[0].grad[0, 0])
     assert (grads[0][1:5, 1:5] == 0).all() and (grads[1][1:5, 1:5] != 0).all()

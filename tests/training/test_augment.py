@@ -1,4 +1,5 @@
-"""Crops: geometry against OpenCV, boxes that follow their pixels, batches that depend on (seed, step) alone."""
+"""Crops: geometry against OpenCV, boxes that follow their pixels, batches that depend on (seed,
+step) alone."""
 
 from __future__ import annotations
 
@@ -13,15 +14,32 @@ import pytest
 import torch
 
 from edgeface.images.annotations import AnnotatedImage, read_annotations
-from edgeface.training.augment import MIRRORED, View, _colour, _crop, _generator, batch_indices, make_batch
+from edgeface.training.augment import (
+    MIRRORED,
+    View,
+    _colour,
+    _crop,
+    _generator,
+    batch_indices,
+    make_batch,
+)
 from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.degrade import DRAWS, Change, compress, degrade, motion_blur, noise
 from edgeface.training.options import AugmentOptions
 
-STILL = AugmentOptions(large_share=0, roll_share=0, occlusion_share=0, light_share=0, noise_share=0,
-                       compression_share=0, motion_share=0)
+STILL = AugmentOptions(
+    large_share=0,
+    roll_share=0,
+    occlusion_share=0,
+    light_share=0,
+    noise_share=0,
+    compression_share=0,
+    motion_share=0,
+)
 """Crops and colours alone"""
-PLAIN = dataclasses.replace(STILL, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey_share=0, blur_share=0)
+PLAIN = dataclasses.replace(
+    STILL, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey_share=0, blur_share=0
+)
 SIZE = 128
 
 
@@ -40,30 +58,48 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
         photo = np.full((400, 500, 3), 10, np.uint8)
         photo[y : y + h, x : x + w] = 250
         cv2.imwrite(str(folder / f"{i}.png"), photo)
-        images.append(AnnotatedImage(f"{i}.png", np.array([[x, y, x + w, y + h]], np.float32), np.zeros(1, bool)))
+        images.append(
+            AnnotatedImage(
+                f"{i}.png", np.array([[x, y, x + w, y + h]], np.float32), np.zeros(1, bool)
+            )
+        )
     return open_cache(folder / "cache", folder, images)
 
 
 def test_pixels_equal_an_affine_warp(cache: Cache, photos: Path) -> None:
     """Enlarging crops, which read level 0, against OpenCV's warpAffine.
 
-    Tolerance 4 of 255: warpAffine rounds positions to 1/32 px, which moves a steep edge of the photo by a few grey
-    levels. The one-pixel border is left out, where the two treat the outside differently.
+    Tolerance 4 of 255: warpAffine rounds positions to 1/32 px, which moves a steep edge of the
+    photo by a few grey levels. The one-pixel border is left out, where the two treat the outside
+    differently.
     """
-    options = dataclasses.replace(PLAIN, scale_low=1.0, scale_high=2.0, anchor_share=0.0, face_high=10.0)
+    options = dataclasses.replace(
+        PLAIN, scale_low=1.0, scale_high=2.0, anchor_share=0.0, face_high=10.0
+    )
     for step in range(3):
         batch = make_batch(cache, options, SIZE, 8, step, seed=5)
         index = batch_indices(len(cache), 8, step, 5)
         rand = torch.rand(8, 16, generator=_generator(5, 2 * step + 1)).unbind(1)
         scale, origin = _crop(cache, options, SIZE, index, rand)
         for i in range(8):
-            height, width = (int(getattr(cache, f"level_{s}")[index[i], 0]) for s in ("height", "width"))
+            height, width = (
+                int(getattr(cache, f"level_{s}")[index[i], 0]) for s in ("height", "width")
+            )
             start = int(cache.level_offset[index[i], 0])
-            photo = cache.pixels[start : start + height * width].numpy().view(np.uint8).reshape(height, width, 4)
+            photo = (
+                cache.pixels[start : start + height * width]
+                .numpy()
+                .view(np.uint8)
+                .reshape(height, width, 4)
+            )
             s, (ox, oy) = float(scale[i]), origin[i].tolist()
             grid = np.array([[1 / s, 0, ox + 0.5 / s - 0.5], [0, 1 / s, oy + 0.5 / s - 0.5]])
-            want = cv2.warpAffine(photo[..., :3].copy(), grid, (SIZE, SIZE),
-                                  flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            want = cv2.warpAffine(
+                photo[..., :3].copy(),
+                grid,
+                (SIZE, SIZE),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            )
             if rand[5][i] < 0.5:
                 want = want[:, ::-1]
             got = batch.images[i].permute(1, 2, 0).numpy()
@@ -111,14 +147,17 @@ def test_batch_depends_on_seed_and_step_alone(cache: Cache) -> None:
 
 def test_parts_make_the_whole(cache: Cache) -> None:
     whole = make_batch(cache, AugmentOptions(), SIZE, 12, 2, 0)
-    parts = [make_batch(cache, AugmentOptions(), SIZE, 12, 2, 0, slice(a, a + 4)) for a in (0, 4, 8)]
+    parts = [
+        make_batch(cache, AugmentOptions(), SIZE, 12, 2, 0, slice(a, a + 4)) for a in (0, 4, 8)
+    ]
     assert torch.cat([p.images for p in parts]).equal(whole.images)
     assert torch.cat([p.boxes for p in parts]).equal(whole.boxes)
     assert torch.cat([p.image + 4 * i for i, p in enumerate(parts)]).equal(whole.image)
 
 
 def test_compiled_sampling_is_the_same(cache: Cache) -> None:
-    """Compiling reorders float32 sums of values up to 255: a few units in the last place, far below a grey level."""
+    """Compiling reorders float32 sums of values up to 255: a few units in the last place, far below
+    a grey level."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler")
     plain = make_batch(cache, AugmentOptions(), SIZE, 8, 1, 0).images
@@ -134,19 +173,26 @@ def test_every_epoch_sees_every_image_once() -> None:
 
 
 def test_outside_the_image_is_black_whatever_the_colour_change(marked: Cache) -> None:
-    options = dataclasses.replace(STILL, scale_low=0.2, scale_high=0.21, anchor_share=0, brightness=200)
+    options = dataclasses.replace(
+        STILL, scale_low=0.2, scale_high=0.21, anchor_share=0, brightness=200
+    )
     batch = make_batch(marked, options, SIZE, 16, 0, seed=0)
     black = (batch.images == 0).all(1).float().mean((1, 2))
     assert (black > 0.2).all()
 
 
 def test_colour_matrix_keeps_grey_grey_and_scales_contrast() -> None:
-    """Saturation, hue and grey leave grey pixels as they are: only contrast and brightness change them."""
+    """Saturation, hue and grey leave grey pixels as they are: only contrast and brightness change
+    them."""
     half = torch.full((4,), 0.5)
     options = AugmentOptions(grey_share=0)
-    matrix, offset = _colour(options, (torch.rand(4), torch.rand(4), half, torch.full((4,), 1.0), half))
+    matrix, offset = _colour(
+        options, (torch.rand(4), torch.rand(4), half, torch.full((4,), 1.0), half)
+    )
     grey = torch.full((4, 1, 3), 100.0)
-    torch.testing.assert_close(grey @ matrix + offset, torch.full((4, 1, 3), 150.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        grey @ matrix + offset, torch.full((4, 1, 3), 150.0), atol=0.05, rtol=0
+    )
 
 
 def test_tiny_and_cut_faces_are_ignored_not_learned(marked: Cache) -> None:
@@ -156,7 +202,8 @@ def test_tiny_and_cut_faces_are_ignored_not_learned(marked: Cache) -> None:
 
 
 def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> None:
-    """Five dots of different grey, 3 px to each side, on a dark photo: each crop has their grey at its landmarks.
+    """Five dots of different grey, 3 px to each side, on a dark photo: each crop has their grey at
+    its landmarks.
 
     In a mirrored crop the eye on the left is the one that was on the right.
     """
@@ -166,21 +213,35 @@ def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> 
     for (x, y), grey in zip(points.astype(int).tolist(), greys, strict=True):
         photo[y - 3 : y + 3, x - 3 : x + 3] = grey
     cv2.imwrite(str(tmp_path / "dots.png"), photo)
-    face = AnnotatedImage("dots.png", np.array([[150, 110, 270, 250]], np.float32), np.zeros(1, bool), points[None])
+    face = AnnotatedImage(
+        "dots.png", np.array([[150, 110, 270, 250]], np.float32), np.zeros(1, bool), points[None]
+    )
     cache = open_cache(tmp_path / "cache", tmp_path, [face])
-    options = dataclasses.replace(PLAIN, roll_share=1.0, scale_low=1.0, scale_high=1.4, anchor_share=0)
+    options = dataclasses.replace(
+        PLAIN, roll_share=1.0, scale_low=1.0, scale_high=1.4, anchor_share=0
+    )
     batch = make_batch(cache, options, 320, 24, 0, seed=4)
     mirrored = [greys[k] for k in MIRRORED]
     seen = {greys: 0, tuple(mirrored): 0}
     for points_px, image in zip(batch.landmarks.tolist(), batch.images, strict=True):
-        shown = [float(image[0, int(y), int(x)]) if 0 <= x < 320 else None for x, y in points_px]  # None: NaN
-        fits = [order for order in seen
-                if all(value is None or abs(value - grey) < 3 for value, grey in zip(shown, order, strict=True))]
+        shown = [
+            float(image[0, int(y), int(x)]) if 0 <= x < 320 else None for x, y in points_px
+        ]  # None: NaN
+        fits = [
+            order
+            for order in seen
+            if all(
+                value is None or abs(value - grey) < 3
+                for value, grey in zip(shown, order, strict=True)
+            )
+        ]
         assert fits
         seen[fits[0]] += 1
     assert min(seen.values()) >= 6
     sides = batch.landmarks[:, 0] - batch.landmarks[:, 1]
-    assert (sides[:, 0] < 0)[~sides.isnan().any(1)].float().mean() > 0.9  # the left eye stays left of the image
+    assert (sides[:, 0] < 0)[
+        ~sides.isnan().any(1)
+    ].float().mean() > 0.9  # the left eye stays left of the image
 
 
 def test_turned_boxes_hold_the_ellipse_of_the_face() -> None:
@@ -196,17 +257,29 @@ def test_large_faces_fill_the_crop_and_more(marked: Cache) -> None:
     options = dataclasses.replace(PLAIN, large_share=1.0, large_low=1.2, large_high=1.4)
     batch = make_batch(marked, options, SIZE, 32, 0, seed=0)
     filled = (batch.boxes[:, 2:] - batch.boxes[:, :2]).prod(1) / SIZE**2
-    assert len(filled) == 32 and not batch.ignore.any() and (filled > 0.45).all() and (filled == 1).any()
+    assert (
+        len(filled) == 32
+        and not batch.ignore.any()
+        and (filled > 0.45).all()
+        and (filled == 1).any()
+    )
 
 
 def test_covered_faces(marked: Cache) -> None:
-    """A cover lies on the face, leaves the rest of the crop alone, and hides a smaller face that lies below it."""
+    """A cover lies on the face, leaves the rest of the crop alone, and hides a smaller face that
+    lies below it."""
     images = torch.full((1, SIZE, SIZE, 3), 77.0)
     boxes = torch.tensor([[20.0, 20, 100, 120], [22, 22, 30, 32]])
     draws = torch.zeros(1, DRAWS)
     draws[0, 2] = 0.5  # which part: the left 42 %
-    hidden = degrade(images, boxes, torch.tensor([0, 0]), torch.tensor([False, True]),
-                     dataclasses.replace(PLAIN, occlusion_share=0.5), draws)
+    hidden = degrade(
+        images,
+        boxes,
+        torch.tensor([0, 0]),
+        torch.tensor([False, True]),
+        dataclasses.replace(PLAIN, occlusion_share=0.5),
+        draws,
+    )
     covered = (images != 77).any(3)[0]
     assert hidden.tolist() == [False, True]
     assert covered[60, 40] and not covered[60, 70] and 0.2 < float(covered.float().mean()) < 0.4
@@ -214,7 +287,8 @@ def test_covered_faces(marked: Cache) -> None:
 
 @pytest.mark.parametrize("change", [motion_blur, noise, compress])
 def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Change) -> None:
-    """Changed, by less than the photo's own contrast, without moving its brightness or leaving 0 to 255."""
+    """Changed, by less than the photo's own contrast, without moving its brightness or leaving 0 to
+    255."""
     photo = torch.from_numpy(astronaut[:256, :256].astype(np.float32))
     found = change(photo, 0.9, 0.3)
     error = found - photo

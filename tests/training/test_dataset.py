@@ -34,7 +34,9 @@ def test_cache_holds_the_photos(photos: Path, tmp_path: Path, in_memory: bool) -
         np.testing.assert_array_equal(unpack(cache, i, 0), photo)
         for level in range(1, LEVELS):
             height, width = unpack(cache, i, level - 1).shape[:2]
-            half = cv2.resize(unpack(cache, i, level - 1), (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            half = cv2.resize(
+                unpack(cache, i, level - 1), (width // 2, height // 2), interpolation=cv2.INTER_AREA
+            )
             np.testing.assert_array_equal(unpack(cache, i, level), half)
 
 
@@ -74,7 +76,11 @@ def test_damaged_cache_is_refused(photos: Path, tmp_path: Path, damage: str) -> 
 def test_failed_build_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     with pytest.raises(ImageError, match="no image"):
-        open_cache(tmp_path / "cache", photos, [*images, dataclasses.replace(images[0], path="missing.png")])
+        open_cache(
+            tmp_path / "cache",
+            photos,
+            [*images, dataclasses.replace(images[0], path="missing.png")],
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,5 @@
-"""Whole runs through the command line: resume is exact, two processes agree with one, options are checked."""
+"""Whole runs through the command line: resume is exact, two processes agree with one, options are
+checked."""
 
 from __future__ import annotations
 
@@ -25,13 +26,48 @@ from edgeface.training.ema import EMA
 from edgeface.training.optimizer import orthogonalise
 from edgeface.training.options import TrainOptions
 
-SMALL = ("--samples", "40", "--batch", "4", "--size", "64", "--late-size", "96", "--late-share", "0.3", "--warmup", "2",
-         "--checkpoint-every", "2", "--snapshot-every", "5", "--threads", "1", "--no-compile")
+SMALL = (
+    "--samples",
+    "40",
+    "--batch",
+    "4",
+    "--size",
+    "64",
+    "--late-size",
+    "96",
+    "--late-share",
+    "0.3",
+    "--warmup",
+    "2",
+    "--checkpoint-every",
+    "2",
+    "--snapshot-every",
+    "5",
+    "--threads",
+    "1",
+    "--no-compile",
+)
 
 
-def command(photos: Path, run: Path, *extra: str, start: tuple[str, ...] = (sys.executable,)) -> list[str]:
-    return [*start, "-m", "edgeface", "train", "--data", str(photos), "--annotations", str(photos / "faces.csv"),
-            "--out", str(run), "--cache", str(photos.parent / f"{photos.name}-cache"), *SMALL, *extra]
+def command(
+    photos: Path, run: Path, *extra: str, start: tuple[str, ...] = (sys.executable,)
+) -> list[str]:
+    return [
+        *start,
+        "-m",
+        "edgeface",
+        "train",
+        "--data",
+        str(photos),
+        "--annotations",
+        str(photos / "faces.csv"),
+        "--out",
+        str(run),
+        "--cache",
+        str(photos.parent / f"{photos.name}-cache"),
+        *SMALL,
+        *extra,
+    ]
 
 
 def train(photos: Path, run: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -57,14 +93,17 @@ def test_run_folder_holds_what_it_says(whole: Path) -> None:
     assert config["architecture"]["name"] == "edgeface-n"
     assert config["options"]["samples"] == 40
     assert sorted(p.name for p in (whole / "snapshots").iterdir()) == [
-        "step-0000005.safetensors", "step-0000010.safetensors"]
+        "step-0000005.safetensors",
+        "step-0000010.safetensors",
+    ]
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert rows(whole)[-1]["step"] == "10"
     assert not list(whole.rglob(".*"))
 
 
 def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """SIGKILL after the first checkpoint, then the same command again: every tensor is bit for bit the same."""
+    """SIGKILL after the first checkpoint, then the same command again: every tensor is bit for bit
+    the same."""
     run = tmp_path / "killed"
     process = subprocess.Popen(command(photos, run), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -83,9 +122,12 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_
 
 
 def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C between checkpoints: the step is finished and kept, and going on ends with the same weights."""
+    """Ctrl-C between checkpoints: the step is finished and kept, and going on ends with the same
+    weights."""
     run = tmp_path / "interrupted"
-    process = subprocess.Popen(command(photos, run, "--checkpoint-every", "1000"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(photos, run, "--checkpoint-every", "1000"), stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 240
     while not (run / "log.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -98,7 +140,9 @@ def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Pa
     assert [k for k in ours if not ours[k].equal(theirs[k])] == []
 
 
-def test_a_finished_run_can_be_made_longer_but_not_another(photos: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_made_longer_but_not_another(
+    photos: Path, whole: Path, tmp_path: Path
+) -> None:
     refused = train(photos, whole, "--lr", "0.001")
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1].startswith("error: ") and "lr" in refused.stderr
@@ -111,17 +155,23 @@ def test_a_finished_run_can_be_made_longer_but_not_another(photos: Path, whole: 
 def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Path) -> None:
     """torchrun with two gloo processes sees the same faces as one process.
 
-    ATSS depends on the faces alone, so the summed number of positive cells must be equal to the last one; the losses
-    are not, since each process normalises its own half of the batch.
+    ATSS depends on the faces alone, so the summed number of positive cells must be equal to the
+    last one; the losses are not, since each process normalises its own half of the batch.
     """
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(photos, one, "--assigner", "atss").returncode == 0
     start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(command(photos, two, "--assigner", "atss", start=start), capture_output=True, text=True,
-                          timeout=300)
+    done = subprocess.run(
+        command(photos, two, "--assigner", "atss", start=start),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert rows(two)[-1]["positives"] == rows(one)[-1]["positives"]
-    assert float(rows(two)[-1]["cls_loss"]) == pytest.approx(float(rows(one)[-1]["cls_loss"]), rel=0.3)
+    assert float(rows(two)[-1]["cls_loss"]) == pytest.approx(
+        float(rows(one)[-1]["cls_loss"]), rel=0.3
+    )
 
 
 def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
@@ -129,11 +179,26 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
     genotype = dataclasses.replace(DEFAULT_GENOTYPE, top_down=("conv_1x1",) * 5)
     write_genotype(tmp_path / "mine.json", genotype)
     run = tmp_path / "run"
-    done = train(photos, run, "--model", "asfd-d0", "--genotype", str(tmp_path / "mine.json"), "--samples", "4",
-                 "--late-size", "64")
+    done = train(
+        photos,
+        run,
+        "--model",
+        "asfd-d0",
+        "--genotype",
+        str(tmp_path / "mine.json"),
+        "--samples",
+        "4",
+        "--late-size",
+        "64",
+    )
     assert done.returncode == 0, done.stderr
-    architecture = Architecture.from_json(json.loads((run / "config.json").read_text())["architecture"])
-    assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name) and architecture.neck.genotype == genotype
+    architecture = Architecture.from_json(
+        json.loads((run / "config.json").read_text())["architecture"]
+    )
+    assert (
+        re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name)
+        and architecture.neck.genotype == genotype
+    )
     assert zoo.load_network(run / "weights.safetensors").architecture == architecture
 
 
@@ -147,13 +212,29 @@ def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
     from edgeface.zoo import load_weights_file, network_with
 
     run = tmp_path / "run"
-    args = ("--samples", "1920", "--batch", "8", "--size", "160", "--late-size", "256", "--warmup", "20",
-            "--ema", "0.95", "--checkpoint-every", "100")
+    args = (
+        "--samples",
+        "1920",
+        "--batch",
+        "8",
+        "--size",
+        "160",
+        "--late-size",
+        "256",
+        "--warmup",
+        "20",
+        "--ema",
+        "0.95",
+        "--checkpoint-every",
+        "100",
+    )
     done = train(photos, run, *args)
     assert done.returncode == 0, done.stderr
     log = rows(run)
     assert float(log[-1]["cls_loss"]) < 0.5 * float(log[0]["cls_loss"])
-    network = network_with(get_architecture("edgeface-n"), load_weights_file(run / "weights.safetensors"))
+    network = network_with(
+        get_architecture("edgeface-n"), load_weights_file(run / "weights.safetensors")
+    )
     with Detector(TorchRunner(network), size=512) as detector:
         faces = detector.detect(read_image(photos / "0.png"), score_threshold=0.3)
     assert len(faces) >= 1
@@ -171,8 +252,10 @@ def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()[-1:]) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("size", 100), ("optimizer", "lion"), ("samples", 0), ("precision", "fp8"), ("loss", "l2")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 100), ("optimizer", "lion"), ("samples", 0), ("precision", "fp8"), ("loss", "l2")],
+)
 def test_options_are_checked(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=name):
         TrainOptions(**{name: value})
@@ -201,9 +284,15 @@ def test_moving_average_is_its_formula() -> None:
 
 @pytest.mark.parametrize("shape", [(64, 576), (64, 32), (32, 32)])
 def test_orthogonalised_matrices_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
-    """The quintic iteration leaves singular values between about 0.7 and 1.2 (a little below for tiny ones)."""
+    """The quintic iteration leaves singular values between about 0.7 and 1.2 (a little below for
+    tiny ones)."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrix))
     assert values.max() < 1.3 and values.median() > 0.6
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    assert torch.nn.functional.cosine_similarity(orthogonalise(matrix).flatten(), (u @ v).flatten(), dim=0) > 0.95
+    assert (
+        torch.nn.functional.cosine_similarity(
+            orthogonalise(matrix).flatten(), (u @ v).flatten(), dim=0
+        )
+        > 0.95
+    )

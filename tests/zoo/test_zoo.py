@@ -1,4 +1,5 @@
-"""Weights are used only if they are the ones in the index, or say which network they are of; whole and fitting."""
+"""Weights are used only if they are the ones in the index, or say which network they are of; whole
+and fitting."""
 
 from __future__ import annotations
 
@@ -26,8 +27,14 @@ def weights(tmp_path: Path) -> Path:
 
 
 def an_entry() -> dict[str, Any]:
-    return {"weights": "w.safetensors", "sha256": "0" * 64, "card": "w.md", "licence": "Apache-2.0",
-            "data_terms": "research use", "architecture": get_architecture("edgeface-n").to_json()}
+    return {
+        "weights": "w.safetensors",
+        "sha256": "0" * 64,
+        "card": "w.md",
+        "licence": "Apache-2.0",
+        "data_terms": "research use",
+        "architecture": get_architecture("edgeface-n").to_json(),
+    }
 
 
 def test_load_weights_file(weights: Path) -> None:
@@ -61,18 +68,30 @@ def refusal(path: Path) -> str:
 def test_what_a_model_is() -> None:
     edgeface = get_architecture("edgeface-n")
     assert zoo.resolve("edgeface-n") == zoo.Choice(edgeface, None)
-    assert zoo.resolve("edgeface-n", "a/w.safetensors") == zoo.Choice(edgeface, Path("a/w.safetensors"))
-    with pytest.raises(OptionError, match=r"--model w.safetensors is a file of weights: leave --weights out, or name"):
+    assert zoo.resolve("edgeface-n", "a/w.safetensors") == zoo.Choice(
+        edgeface, Path("a/w.safetensors")
+    )
+    with pytest.raises(
+        OptionError,
+        match=r"--model w.safetensors is a file of weights: leave --weights out, or name",
+    ):
         zoo.resolve("w.safetensors", "v.safetensors")
     with pytest.raises(ModelError, match=r"cannot read weights none\.safetensors"):
         zoo.resolve("none.safetensors")
-    assert [zoo.is_network(model) for model in ("edgeface-n", "w.safetensors", Path("w.safetensors"))] == [True] * 3
-    assert [zoo.is_network(model) for model in ("dist/x", Path("edgeface-n"), "edgefase-n")] == [False] * 3
+    assert [
+        zoo.is_network(model) for model in ("edgeface-n", "w.safetensors", Path("w.safetensors"))
+    ] == [True] * 3
+    assert [zoo.is_network(model) for model in ("dist/x", Path("edgeface-n"), "edgefase-n")] == [
+        False
+    ] * 3
 
 
 def test_a_file_says_which_network_it_is_of(tmp_path: Path) -> None:
     for name, architecture in ARCHITECTURES.items():
-        assert zoo.read_architecture(described(tmp_path / f"{name}.safetensors", architecture.dumps())) == architecture
+        assert (
+            zoo.read_architecture(described(tmp_path / f"{name}.safetensors", architecture.dumps()))
+            == architecture
+        )
 
 
 def test_a_network_of_a_file_alone(tmp_path: Path) -> None:
@@ -83,51 +102,92 @@ def test_a_network_of_a_file_alone(tmp_path: Path) -> None:
     from edgeface.zoo import save_weights
 
     genotype = dataclasses.replace(DEFAULT_GENOTYPE, same=("sep_conv_3x3",) * 6)
-    for architecture in (get_architecture("edgeface-n"), with_genotype(get_architecture("asfd-d0"), genotype)):
+    for architecture in (
+        get_architecture("edgeface-n"),
+        with_genotype(get_architecture("asfd-d0"), genotype),
+    ):
         network = build(architecture, seed=3)
         save_weights(network, tmp_path / "w.safetensors")
         found = zoo.load_network(str(tmp_path / "w.safetensors"))
         assert found.architecture == architecture and not found.training
-        assert all(np.array_equal(v.numpy(), network.state_dict()[k].numpy()) for k, v in found.state_dict().items())
+        assert all(
+            np.array_equal(v.numpy(), network.state_dict()[k].numpy())
+            for k, v in found.state_dict().items()
+        )
 
 
 def test_a_file_that_does_not_say(weights: Path) -> None:
-    assert refusal(weights) == (f"{weights} does not say which network it is of: give --model NAME --weights "
-                                f"{weights}")
+    assert (
+        refusal(weights)
+        == f"{weights} does not say which network it is of: give --model NAME --weights {weights}"
+    )
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "is not JSON"),
-    ("[" * 60_000, "is not JSON (RecursionError)"),
-    ("9" * 5000, "is not JSON"),
-    (" " * 70_000, "has 70000 characters, accepted: 65536"),
-    ("[]", "expected an object, got []"),
-    ('{"name": "x"}', "field 'backbone' is missing"),
-    ('{"__class__": "os.system"}', "unknown field '__class__'"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not JSON"),
+        ("[" * 60_000, "is not JSON (RecursionError)"),
+        ("9" * 5000, "is not JSON"),
+        (" " * 70_000, "has 70000 characters, accepted: 65536"),
+        ("[]", "expected an object, got []"),
+        ('{"name": "x"}', "field 'backbone' is missing"),
+        ('{"__class__": "os.system"}', "unknown field '__class__'"),
+    ],
+)
 def test_a_file_that_says_nonsense(text: str, said: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     assert said in refusal(described(tmp_path / "w.safetensors", text))
 
 
-@pytest.mark.parametrize(("name", "part", "fields", "said"), [
-    ("edgeface-n", "", {"name": "../evil"}, "'../evil' is not a plain name"),
-    ("edgeface-n", "", {"name": "a\nb"}, "'a\\nb' is not a plain name"),
-    ("edgeface-n", "", {"name": "eresfd-16"}, "is called eresfd-16 and is not the network of that name"),
-    ("edgeface-n", "", {"weights": "w.pth"}, "unknown field 'weights'"),
-    ("edgeface-n", "head", {"anchors": True}, "head.anchors: expected an integer, got True"),
-    ("edgeface-n", "head", {"anchors": 65}, "architecture.head: anchors must be 1 to 64"),
-    ("edgeface-n", "head", {"stack": 10**12}, "a part has 1000000000000 blocks, accepted: 0 to 1000"),
-    ("edgeface-n", "backbone", {"depths": [10**12, -(10**12), 1]}, "blocks, accepted: 0 to 1000"),
-    ("asfd-d0", "neck", {"repeats": 100}, "a part has 3600 blocks"),
-    ("damofd-0.5g", "backbone", {"structure": "SuperResK3K3(8,8,1,8,99)" * 99}, "a part has 9801 blocks"),
-    ("edgeface-n", "backbone", {"kind": "vgg\n"}, "unknown backbone 'vgg\\n' (known: "),
-    ("edgeface-n", "backbone", {"widths": [10**6] * 4}, "the weights do not fit mine: a is [1], expected absent"),
-    ("edgeface-n", "backbone", {"widths": [10**12] * 4}, "mine cannot be built"),
-    ("edgeface-n", "backbone", {"widths": [10**40] * 4}, "mine cannot be built"),
-    ("edgeface-n", "input", {"std": 0}, "std 0, accepted: a number each"),
-])
-def test_a_file_that_says_too_much(name: str, part: str, fields: dict[str, Any], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "part", "fields", "said"),
+    [
+        ("edgeface-n", "", {"name": "../evil"}, "'../evil' is not a plain name"),
+        ("edgeface-n", "", {"name": "a\nb"}, "'a\\nb' is not a plain name"),
+        (
+            "edgeface-n",
+            "",
+            {"name": "eresfd-16"},
+            "is called eresfd-16 and is not the network of that name",
+        ),
+        ("edgeface-n", "", {"weights": "w.pth"}, "unknown field 'weights'"),
+        ("edgeface-n", "head", {"anchors": True}, "head.anchors: expected an integer, got True"),
+        ("edgeface-n", "head", {"anchors": 65}, "architecture.head: anchors must be 1 to 64"),
+        (
+            "edgeface-n",
+            "head",
+            {"stack": 10**12},
+            "a part has 1000000000000 blocks, accepted: 0 to 1000",
+        ),
+        (
+            "edgeface-n",
+            "backbone",
+            {"depths": [10**12, -(10**12), 1]},
+            "blocks, accepted: 0 to 1000",
+        ),
+        ("asfd-d0", "neck", {"repeats": 100}, "a part has 3600 blocks"),
+        (
+            "damofd-0.5g",
+            "backbone",
+            {"structure": "SuperResK3K3(8,8,1,8,99)" * 99},
+            "a part has 9801 blocks",
+        ),
+        ("edgeface-n", "backbone", {"kind": "vgg\n"}, "unknown backbone 'vgg\\n' (known: "),
+        (
+            "edgeface-n",
+            "backbone",
+            {"widths": [10**6] * 4},
+            "the weights do not fit mine: a is [1], expected absent",
+        ),
+        ("edgeface-n", "backbone", {"widths": [10**12] * 4}, "mine cannot be built"),
+        ("edgeface-n", "backbone", {"widths": [10**40] * 4}, "mine cannot be built"),
+        ("edgeface-n", "input", {"std": 0}, "std 0, accepted: a number each"),
+    ],
+)
+def test_a_file_that_says_too_much(
+    name: str, part: str, fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     """Nothing is built from what no file could hold: neither long loops nor large memory."""
     pytest.importorskip("torch")
     assert said in refusal(described_as(tmp_path / "w.safetensors", name, part, fields))
@@ -179,7 +239,9 @@ def test_names_that_have_no_weights() -> None:
 def test_shipped_weights(name: str) -> None:
     entry = zoo.get_entry(name)
     assert entry.architecture == get_architecture(name)
-    assert (zoo.FOLDER / entry.card).is_file() and (zoo.FOLDER / entry.weights).stat().st_size < 3_000_000
+    assert (zoo.FOLDER / entry.card).is_file() and (
+        zoo.FOLDER / entry.weights
+    ).stat().st_size < 3_000_000
     pytest.importorskip("torch")
     assert not zoo.load_network(name).training
 
@@ -203,4 +265,6 @@ def test_network_with_weights_that_do_not_fit() -> None:
     with pytest.raises(ModelError, match="is absent, expected"):
         zoo.network_with(architecture, {k: v for k, v in good.items() if k != key})
     with pytest.raises(ModelError, match="do not fit"):
-        zoo.network_with(dataclasses.replace(architecture, neck=get_architecture("scrfd-0.5g").neck), good)
+        zoo.network_with(
+            dataclasses.replace(architecture, neck=get_architecture("scrfd-0.5g").neck), good
+        )

@@ -1,11 +1,12 @@
 """A device behind ``adb``: an Android phone or board, by cable or network.
 
-Everything goes through ``adb shell``, which since Android 7 keeps the three streams apart, passes exit codes on and
-closes the command's input when the line is cut. Files are sent through it too, so that each is verified on the device
-before it gets its name, as behind ssh.
+Everything goes through ``adb shell``, which since Android 7 keeps the three streams apart, passes
+exit codes on and closes the command's input when the line is cut. Files are sent through it too, so
+that each is verified on the device before it gets its name, as behind ssh.
 
-Android itself has no Python. The shell that adb gives may start any program below ``/data/local/tmp``, or on its PATH,
-but not Termux's, which belongs to Termux alone. A phone without root is therefore reached through Termux and ssh::
+Android itself has no Python. The shell that adb gives may start any program below
+``/data/local/tmp``, or on its PATH, but not Termux's, which belongs to Termux alone. A phone
+without root is therefore reached through Termux and ssh::
 
     pkg install proot-distro && proot-distro install debian && proot-distro login debian    # on the phone, in Termux
     apt-get update && apt-get install -y python3-venv openssh-server && mkdir -p /run/sshd ~/.ssh
@@ -33,9 +34,11 @@ _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 class AdbDevice(RemoteDevice):
-    """Measures on the device that ``adb`` knows by a serial number, or by an address such as ``192.168.1.5:5555``.
+    """Measures on the device that ``adb`` knows by a serial number, or by an address such as
+    ``192.168.1.5:5555``.
 
-    The path of a Python on the device may also stand in the URL: ``adb://SERIAL?python=/data/local/tmp/bin/python3``.
+    The path of a Python on the device may also stand in the URL:
+    ``adb://SERIAL?python=/data/local/tmp/bin/python3``.
     """
 
     root = "/data/local/tmp/edgeface"
@@ -44,11 +47,14 @@ class AdbDevice(RemoteDevice):
     setup = "export TMPDIR=/data/local/tmp; "  # Android has no /tmp
 
     def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device. Nothing is reached yet. Raises DeviceError for what is not a serial number."""
+        """python: path on the device. Nothing is reached yet. Raises DeviceError for what is not a
+        serial number."""
         parts = split_url(url, "adb", EXPECTED)
         self.serial = parts.netloc
         if not _SERIAL.fullmatch(self.serial):
-            raise DeviceError(f"{url!r}: {self.serial!r} is not the serial number of a device: {EXPECTED}")
+            raise DeviceError(
+                f"{url!r}: {self.serial!r} is not the serial number of a device: {EXPECTED}"
+            )
         options = query_options(url, parts.query, ("python",))
         super().__init__(f"adb://{self.serial}", python or options.get("python"), journals)
 
@@ -59,9 +65,12 @@ class AdbDevice(RemoteDevice):
         return f"{shlex.join([ADB, '-s', self.serial, 'shell'])} {command}"
 
     def python_advice(self) -> str:
-        return ("in Termux on the phone: pkg install proot-distro && proot-distro install debian; in that Debian: "
-                "apt-get install python3-venv openssh-server, and sshd -p 8022; then here: "
-                f"adb -s {self.serial} forward tcp:8022 tcp:8022 && edgeface device check ssh://root@localhost:8022")
+        return (
+            "in Termux on the phone: pkg install proot-distro && proot-distro install debian; in"
+            " that Debian: apt-get install python3-venv openssh-server, and sshd -p 8022; then"
+            f" here: adb -s {self.serial} forward tcp:8022 tcp:8022 && edgeface device check"
+            " ssh://root@localhost:8022"
+        )
 
     def explain(self, code: int, words: list[str]) -> str | None:
         # A device that is gone all at once leaves adb shell without a word, and with exit code 0.
@@ -70,27 +79,43 @@ class AdbDevice(RemoteDevice):
     def _complaints(self) -> list[str]:
         """What adb says of the device now."""
         try:
-            asked = subprocess.run([ADB, "-s", self.serial, "get-state"], stdin=subprocess.DEVNULL, capture_output=True,
-                                   timeout=STATE_S)
+            asked = subprocess.run(
+                [ADB, "-s", self.serial, "get-state"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=STATE_S,
+            )
         except subprocess.TimeoutExpired:
             return ["error: device offline"]
         return asked.stderr.decode("utf-8", errors="replace").splitlines()
 
     def _meaning(self, words: list[str]) -> str | None:
-        return next((meaning for pattern, meaning in self._meanings().items()
-                     if any(re.search(pattern, word) for word in words)), None)
+        return next(
+            (
+                meaning
+                for pattern, meaning in self._meanings().items()
+                if any(re.search(pattern, word) for word in words)
+            ),
+            None,
+        )
 
     def _meanings(self) -> dict[str, str]:
         """Pattern in what adb, not the device, says -> what it means and what to do."""
         connect = f"adb connect {self.serial}" if ":" in self.serial else "adb devices -l"
         return {
-            "device (still )?(unauthorized|authorizing)":
-                "the phone has not allowed this computer yet: accept the question on its screen, then run the same "
-                "command again",
-            "device offline": f"the device is offline: plug it in again, or run: adb -s {self.serial} reconnect",
-            "device ('[^']*' )?not found|no devices/emulators":
-                f"adb knows no such device: is it plugged in, with USB debugging on? run: {connect}",
+            "device (still )?(unauthorized|authorizing)": (
+                "the phone has not allowed this computer yet: accept the question on its screen,"
+                " then run the same command again"
+            ),
+            "device offline": (
+                f"the device is offline: plug it in again, or run: adb -s {self.serial} reconnect"
+            ),
+            "device ('[^']*' )?not found|no devices/emulators": (
+                f"adb knows no such device: is it plugged in, with USB debugging on? run: {connect}"
+            ),
             "doesn't support (PTY args|shell)": "its adb is too old: Android 7 or newer is needed",
-            "cannot connect to daemon|failed to start daemon": "adb's own server does not start: run: adb start-server",
+            "cannot connect to daemon|failed to start daemon": (
+                "adb's own server does not start: run: adb start-server"
+            ),
             "^error: closed|protocol fault": "the line was cut",
         }

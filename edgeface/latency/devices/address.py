@@ -1,4 +1,5 @@
-"""URLs of devices: what is in them ends up in an argument list or in a shell, so that little is let through."""
+"""URLs of devices: what is in them ends up in an argument list or in a shell, so that little is let
+through."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ def quoted_path(path: str) -> str:
 
 
 def split_url(url: str, scheme: str, expected: str) -> SplitResult:
-    """Raises DeviceError for a URL with more than an authority and a query, and for one that is not plain text."""
+    """Raises DeviceError for a URL with more than an authority and a query, and for one that is not
+    plain text."""
     try:
         parts = urlsplit(url)
-        good = url.isprintable() and parts.port != 0  # urlsplit would drop a line break without a word
+        good = (
+            url.isprintable() and parts.port != 0
+        )  # urlsplit would drop a line break without a word
     except ValueError as error:
         raise DeviceError(f"{url!r}: {error}: {expected}") from None
     if not good or parts.scheme != scheme or parts.path not in ("", "/") or parts.fragment:
@@ -27,7 +31,8 @@ def split_url(url: str, scheme: str, expected: str) -> SplitResult:
 
 
 def query_options(url: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Paths that the query of a device's URL names. Raises DeviceError for others than ``known``."""
+    """Paths that the query of a device's URL names. Raises DeviceError for others than
+    ``known``."""
     found = dict(parse_qsl(query, keep_blank_values=True))
     for name, value in found.items():
         if name not in known:

@@ -34,13 +34,15 @@ class Finding:
 
 
 class Device(ABC):
-    """Measures Bundles that lie on this machine. Close it, or use it in a ``with`` block: nothing is left running."""
+    """Measures Bundles that lie on this machine. Close it, or use it in a ``with`` block: nothing
+    is left running."""
 
     url: str
 
     @abstractmethod
     def check(self) -> list[Finding]:
-        """What is there and what a user must still install. Raises DeviceError when it cannot be reached at all."""
+        """What is there and what a user must still install. Raises DeviceError when it cannot be
+        reached at all."""
 
     @abstractmethod
     def measure(
@@ -52,7 +54,8 @@ class Device(ABC):
         finished: Finished | None = None,
         failed: Failed | None = None,
     ) -> list[Measurement]:
-        """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie here."""
+        """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie
+        here."""
 
     @abstractmethod
     def close(self) -> None:
@@ -62,19 +65,33 @@ class Device(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
 
 def findings(facts: dict[str, Any], install: str = "python3 -m pip install") -> list[Finding]:
-    """What :func:`edgeface.latency.examine.examine` saw on a device, judged. ``install``: how packages get there."""
-    found = [_python(facts), _package(facts, "numpy", "numpy", install),
-             _package(facts, "cv2", "opencv-python-headless", install), *_runtimes(facts, install), _space(facts)]
+    """What :func:`edgeface.latency.examine.examine` saw on a device, judged. ``install``: how
+    packages get there."""
+    found = [
+        _python(facts),
+        _package(facts, "numpy", "numpy", install),
+        _package(facts, "cv2", "opencv-python-headless", install),
+        *_runtimes(facts, install),
+        _space(facts),
+    ]
     governor = facts["governor"]
     if governor not in STEADY_GOVERNORS:
-        found.append(Finding(True, f"governor {governor}: the clock may move while something is measured",
-                             "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"))
+        found.append(
+            Finding(
+                True,
+                f"governor {governor}: the clock may move while something is measured",
+                "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+            )
+        )
     return found
 
 
@@ -82,8 +99,11 @@ def _python(facts: dict[str, Any]) -> Finding:
     version = facts["python"]
     good = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_PYTHON
     oldest = ".".join(map(str, OLDEST_PYTHON))
-    return Finding(good, f"Python {version} on {facts['system']} {facts['machine']}, {facts['cores']} cores",
-                   None if good else f"install Python {oldest} or newer")
+    return Finding(
+        good,
+        f"Python {version} on {facts['system']} {facts['machine']}, {facts['cores']} cores",
+        None if good else f"install Python {oldest} or newer",
+    )
 
 
 def _package(facts: dict[str, Any], module: str, distribution: str, install: str) -> Finding:
@@ -101,7 +121,9 @@ def _runtimes(facts: dict[str, Any], install: str) -> list[Finding]:
         if target in present:
             found.append(Finding(True, f"{target}: {present[target]}"))
         else:
-            found.append(_missing(row, f"{facts['system']} {facts['machine']}", install, bool(present)))
+            found.append(
+                _missing(row, f"{facts['system']} {facts['machine']}", install, bool(present))
+            )
     return found
 
 
@@ -110,7 +132,9 @@ def _missing(row: Backend, platform: str, install: str, others: bool) -> Finding
         return Finding(True, f"{row.target}: no runtime; there are no packages for {platform}")
     command = f"{install} {row.distributions[0]}"
     if others:
-        return Finding(True, f"{row.target}: no runtime, needed for {row.target} models only", command)
+        return Finding(
+            True, f"{row.target}: no runtime, needed for {row.target} models only", command
+        )
     return Finding(False, f"{row.target}: no runtime, and one at least is needed", command)
 
 
@@ -119,5 +143,8 @@ def _space(facts: dict[str, Any]) -> Finding:
     if free is None:
         return Finding(True, "free disk space is not shown")
     good = free >= FREE_BYTES
-    return Finding(good, f"{free / 1e9:.1f} GB of disk space free",
-                   None if good else f"free {FREE_BYTES >> 20} MB of disk space")
+    return Finding(
+        good,
+        f"{free / 1e9:.1f} GB of disk space free",
+        None if good else f"free {FREE_BYTES >> 20} MB of disk space",
+    )

@@ -1,8 +1,10 @@
-"""Records that a device sent before its line was cut: the same command, given again, starts with them.
+"""Records that a device sent before its line was cut: the same command, given again, starts with
+them.
 
-A journal is a file of JSON lines in the user's cache folder, under a name that is a hash of everything that was asked
-for: device, protocol, models, reference, and the agent itself. It is removed once all is measured, and after a day it
-counts no more, because the device may by then be another in all but name.
+A journal is a file of JSON lines in the user's cache folder, under a name that is a hash of
+everything that was asked for: device, protocol, models, reference, and the agent itself. It is
+removed once all is measured, and after a day it counts no more, because the device may by then be
+another in all but name.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ KEPT_S = 24 * 3600.0
 
 def default_folder() -> Path:
     """``~/.cache/edgeface/journals``, or below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgeface" / "journals"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgeface" / "journals"
+    )
 
 
 class Journal:
-    """One file. A place that cannot be written loses nothing but the comfort: then there is no journal."""
+    """One file. A place that cannot be written loses nothing but the comfort: then there is no
+    journal."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

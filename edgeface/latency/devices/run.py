@@ -1,4 +1,5 @@
-"""One call of ``measure`` on a remote device: which jobs are done, which failed, which still wait."""
+"""One call of ``measure`` on a remote device: which jobs are done, which failed, which still
+wait."""
 
 from __future__ import annotations
 
@@ -20,8 +21,15 @@ if TYPE_CHECKING:
 class Run:
     """Keeps the records as they come, in the order of the jobs, and in a journal."""
 
-    def __init__(self, jobs: Sequence[Job], protocol: Protocol, reference: int | None, progress: Progress | None,
-                 finished: Finished | None, failed: Failed | None) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        protocol: Protocol,
+        reference: int | None,
+        progress: Progress | None,
+        finished: Finished | None,
+        failed: Failed | None,
+    ) -> None:
         """A job whose Bundle cannot be opened fails here, alone."""
         self.jobs, self.protocol, self.reference = list(jobs), protocol, reference
         self._progress, self._finished, self._failed = progress, finished, failed
@@ -34,8 +42,15 @@ class Run:
 
     def identity(self) -> list[Any]:
         """What tells this run from another: the jobs and what they are compared with."""
-        return [[self.name(i), content_key(self.bundles[i]) if i in self.bundles else "", job.threads, job.fast]
-                for i, job in enumerate(self.jobs)] + [self.reference]
+        return [
+            [
+                self.name(i),
+                content_key(self.bundles[i]) if i in self.bundles else "",
+                job.threads,
+                job.fast,
+            ]
+            for i, job in enumerate(self.jobs)
+        ] + [self.reference]
 
     def resume(self, journal: Journal) -> None:
         """Take over what an earlier run left in ``journal``, and keep what comes in it."""
@@ -53,9 +68,14 @@ class Run:
         return [i for i in range(len(self.jobs)) if i not in self.done and i not in self.wrong]
 
     def wanted(self) -> list[int]:
-        """Indices of the jobs to ask for: those that wait, and the reference beside them, measured or not."""
+        """Indices of the jobs to ask for: those that wait, and the reference beside them, measured
+        or not."""
         waiting = self.waiting()
-        again = [] if self.reference is None or not waiting or self.reference in self.wrong else [self.reference]
+        again = (
+            []
+            if self.reference is None or not waiting or self.reference in self.wrong
+            else [self.reference]
+        )
         return sorted({*waiting, *again})
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -65,7 +85,9 @@ class Run:
 
     def fail(self, index: int, reason: str) -> None:
         """A job that cannot be measured; the others go on."""
-        if index in self.done or index in self.wrong:  # the reference is asked for again beside those that wait
+        if (
+            index in self.done or index in self.wrong
+        ):  # the reference is asked for again beside those that wait
             return
         job = str(self.jobs[index])
         self.wrong[index] = reason if reason.startswith(job) else f"{job}: {reason}"
@@ -79,7 +101,8 @@ class Run:
             self._journal.add(record)
 
     def close(self) -> list[Measurement]:
-        """The records in the order of the jobs. Raises DeviceError for jobs that failed, unless someone was told."""
+        """The records in the order of the jobs. Raises DeviceError for jobs that failed, unless
+        someone was told."""
         if self._journal and len(self.done) == len(self.jobs):
             self._journal.remove()
         if self.wrong and not self._failed:
@@ -104,7 +127,11 @@ class Run:
         for index in self.waiting():
             job, bundle = self.jobs[index], self.bundles[index]
             if (record.bundle, record.files, record.threads, record.fast) == (
-                    self.name(index), bundle.manifest.files, job.threads, job.fast):
+                self.name(index),
+                bundle.manifest.files,
+                job.threads,
+                job.fast,
+            ):
                 self.done[index] = record
                 if self._finished:
                     self._finished(record)

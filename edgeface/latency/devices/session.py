@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BEAT_S = 5.0
-"""an empty line is sent this often, so that the device can tell a caller that is gone from one that waits"""
+"""an empty line is sent this often, so that the device can tell a caller that is gone from one that
+waits"""
 GRACE_S = 10.0
 """what the far side has for ending by itself once its input has ended"""
 MAX_LINE_BYTES = 64 << 20
@@ -30,12 +31,13 @@ LAST_WORDS = 40
 class Session:
     """A local process (ssh, adb) that runs one command on a device. Use it in a ``with`` block.
 
-    Raises DeviceError when the program itself cannot be started. At the end of the block the input of the command is
-    closed, which is what ends it on the device, and the local process is gone.
+    Raises DeviceError when the program itself cannot be started. At the end of the block the input
+    of the command is closed, which is what ends it on the device, and the local process is gone.
     """
 
     def __init__(self, arguments: Sequence[str], silence_s: float) -> None:
-        """``silence_s``: the command is given up when it sends nothing, and takes nothing, for as long."""
+        """``silence_s``: the command is given up when it sends nothing, and takes nothing, for as
+        long."""
         self.heard = False
         """did any line of ours arrive?"""
         self.silent = False
@@ -44,17 +46,26 @@ class Session:
         self._words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._closed = threading.Event()
         try:
-            # A session of its own: Ctrl-C reaches this process alone, which then ends the command in good order.
-            self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                             stderr=subprocess.PIPE, start_new_session=True)
+            # A session of its own: Ctrl-C reaches this process alone, which then ends the command
+            # in good order.
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         except OSError as error:
             raise DeviceError(f"cannot start {arguments[0]}: {error.strerror or error}") from None
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._listen, self._watch)]
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._listen, self._watch)
+        ]
         for thread in self._threads:
             thread.start()
 
     def send(self, data: bytes) -> None:
-        """Write to the command's input. One that has ended is no error here: its lines and its exit code tell why."""
+        """Write to the command's input. One that has ended is no error here: its lines and its exit
+        code tell why."""
         for start in range(0, len(data), CHUNK):
             self._write(data[start : start + CHUNK])
             self._last = time.monotonic()
@@ -64,7 +75,8 @@ class Session:
         self._beating = True
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """JSON objects that the command prints, as they come. Anything else, such as a greeting, is passed over."""
+        """JSON objects that the command prints, as they come. Anything else, such as a greeting, is
+        passed over."""
         assert self._process.stdout
         while line := self._process.stdout.readline(MAX_LINE_BYTES):
             self._last = time.monotonic()
@@ -75,12 +87,14 @@ class Session:
                     yield data
 
     def close(self) -> int:
-        """End the command and return the exit code of the local process. Calling it again does nothing more."""
+        """End the command and return the exit code of the local process. Calling it again does
+        nothing more."""
         assert self._process.stdin
         self._closed.set()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        # What still comes is thrown away: a command that waits for its output to be read would never end.
+        # What still comes is thrown away: a command that waits for its output to be read would
+        # never end.
         drain = threading.Thread(target=self._drain, daemon=True)
         drain.start()
         try:
@@ -99,7 +113,10 @@ class Session:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

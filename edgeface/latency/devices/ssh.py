@@ -1,4 +1,5 @@
-"""A device behind ``ssh``: the system's own OpenSSH, with the keys, known_hosts and configuration that the user has."""
+"""A device behind ``ssh``: the system's own OpenSSH, with the keys, known_hosts and configuration
+that the user has."""
 
 from __future__ import annotations
 
@@ -18,11 +19,23 @@ OPTIONS = ("python", "config")
 TRANSPORT_FAILED = 255
 """exit code of ssh when it is the line that failed"""
 
-# No questions, no passwords; a dead line is noticed after 30 s; nothing else that a user's configuration may add to a
-# session. ControlMaster: a connection that is open already is used, but none is left open behind us.
-FIXED = ("-T", "-oBatchMode=yes", "-oConnectTimeout=15", "-oServerAliveInterval=10", "-oServerAliveCountMax=3",
-         "-oControlMaster=no", "-oClearAllForwardings=yes", "-oForwardAgent=no", "-oForwardX11=no",
-         "-oRemoteCommand=none", "-oEscapeChar=none", "-oLogLevel=INFO")
+# No questions, no passwords; a dead line is noticed after 30 s; nothing else that a user's
+# configuration may add to a session. ControlMaster: a connection that is open already is used, but
+# none is left open behind us.
+FIXED = (
+    "-T",
+    "-oBatchMode=yes",
+    "-oConnectTimeout=15",
+    "-oServerAliveInterval=10",
+    "-oServerAliveCountMax=3",
+    "-oControlMaster=no",
+    "-oClearAllForwardings=yes",
+    "-oForwardAgent=no",
+    "-oForwardX11=no",
+    "-oRemoteCommand=none",
+    "-oEscapeChar=none",
+    "-oLogLevel=INFO",
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 
@@ -42,18 +55,25 @@ class SshAddress:
 
     @classmethod
     def parse(cls, url: str) -> SshAddress:
-        """Raises DeviceError for anything that is not plainly a user, a host and a port, and for a password."""
+        """Raises DeviceError for anything that is not plainly a user, a host and a port, and for a
+        password."""
         parts = split_url(url, "ssh", EXPECTED)
         host = parts.hostname or ""
         if parts.password is not None:
-            raise DeviceError("a password does not belong in a URL: install a key with: "
-                              f"ssh-copy-id {parts.username}@{host}")
+            raise DeviceError(
+                "a password does not belong in a URL: install a key with: "
+                f"ssh-copy-id {parts.username}@{host}"
+            )
         if not (_NAME.fullmatch(host) or (":" in host and _is_address(host))):
             raise DeviceError(f"{url!r}: {host!r} is not the name or address of a host: {EXPECTED}")
         if parts.username is not None and not _NAME.fullmatch(parts.username):
             raise DeviceError(f"{url!r}: {parts.username!r} is not the name of a user: {EXPECTED}")
-        return cls(_as_written(host, parts.netloc), parts.username, parts.port,
-                   **query_options(url, parts.query, OPTIONS))
+        return cls(
+            _as_written(host, parts.netloc),
+            parts.username,
+            parts.port,
+            **query_options(url, parts.query, OPTIONS),
+        )
 
     @property
     def url(self) -> str:
@@ -65,17 +85,25 @@ class SshAddress:
 class SshDevice(RemoteDevice):
     """Measures on the machine at the other end of ``ssh``.
 
-    Options may also stand in the URL: ``ssh://pi@raspberrypi.local?python=/opt/venv/bin/python&config=/my/ssh_config``.
+    Options may also stand in the URL:
+    ``ssh://pi@raspberrypi.local?python=/opt/venv/bin/python&config=/my/ssh_config``.
     """
 
     root = "~/.cache/edgeface"
     folder = ".cache/edgeface"
     package = "openssh-client"
 
-    def __init__(self, url: str, python: str | None = None, config: Path | str | None = None,
-                 journals: Path | None = None) -> None:
-        """python: path on the device; default: ~/.cache/edgeface/venv/bin/python if there is one, or else python3.
-        config: ssh configuration to use instead of the user's. Nothing is reached yet. Raises DeviceError."""
+    def __init__(
+        self,
+        url: str,
+        python: str | None = None,
+        config: Path | str | None = None,
+        journals: Path | None = None,
+    ) -> None:
+        """python: path on the device; default: ~/.cache/edgeface/venv/bin/python if there is one,
+        or else python3. config: ssh configuration to use instead of the user's. Nothing is reached
+        yet. Raises DeviceError.
+        """
         self.address = SshAddress.parse(url)
         super().__init__(self.address.url, python or self.address.python, journals)
         self.config = str(config or self.address.config or "")
@@ -84,10 +112,14 @@ class SshDevice(RemoteDevice):
         return [SSH, *self._target(FIXED), command]
 
     def advice(self, command: str) -> str:
-        return shlex.join([SSH, *(word for word in self._target(()) if word != "--")]) + f" {command}"
+        return (
+            shlex.join([SSH, *(word for word in self._target(()) if word != "--")]) + f" {command}"
+        )
 
     def python_advice(self) -> str:
-        return self.advice("sudo apt-get install -y python3 python3-venv").replace(SSH, f"{SSH} -t", 1)
+        return self.advice("sudo apt-get install -y python3 python3-venv").replace(
+            SSH, f"{SSH} -t", 1
+        )
 
     def explain(self, code: int, words: list[str]) -> str | None:
         if code != TRANSPORT_FAILED:
@@ -109,21 +141,38 @@ class SshDevice(RemoteDevice):
     def _meanings(self) -> dict[str, str]:
         """Pattern in what ssh says -> what it means and what to do."""
         login = self.advice("true")
-        known = f"[{self.address.host}]:{self.address.port}" if self.address.port else self.address.host
+        known = (
+            f"[{self.address.host}]:{self.address.port}" if self.address.port else self.address.host
+        )
         copy = login.removesuffix(" true").removeprefix("ssh ")
         return {
-            "REMOTE HOST IDENTIFICATION HAS CHANGED":
-                "the host key is not the one in known_hosts: either the device was set up anew or another machine "
-                f"answers in its place; once you are sure of it, run: ssh-keygen -R {shlex.quote(known)}",
-            "Host key verification failed":
-                f"its host key is not in known_hosts: compare the fingerprint and accept it once with: {login}",
-            "Permission denied":
-                f"permission denied: no key of yours is accepted there: run: ssh-copy-id {copy}",
-            "Could not resolve hostname": f"no such host {self.address.host!r}: is the name right, and the device on?",
-            "Connection refused": "connection refused: is an ssh server running there, on this port?",
-            "timed out|Timeout, server": "no answer in time: is the device on, and in the same network?",
-            "closed by remote host|Connection reset|Broken pipe": "the device closed it: did it restart?",
-            "No route to host|Network is unreachable": "no way to the host: is the device on, and in the same network?",
+            "REMOTE HOST IDENTIFICATION HAS CHANGED": (
+                "the host key is not the one in known_hosts: either the device was set up anew or"
+                " another machine answers in its place; once you are sure of it, run: ssh-keygen"
+                f" -R {shlex.quote(known)}"
+            ),
+            "Host key verification failed": (
+                "its host key is not in known_hosts: compare the fingerprint and accept it once"
+                f" with: {login}"
+            ),
+            "Permission denied": (
+                f"permission denied: no key of yours is accepted there: run: ssh-copy-id {copy}"
+            ),
+            "Could not resolve hostname": (
+                f"no such host {self.address.host!r}: is the name right, and the device on?"
+            ),
+            "Connection refused": (
+                "connection refused: is an ssh server running there, on this port?"
+            ),
+            "timed out|Timeout, server": (
+                "no answer in time: is the device on, and in the same network?"
+            ),
+            "closed by remote host|Connection reset|Broken pipe": (
+                "the device closed it: did it restart?"
+            ),
+            "No route to host|Network is unreachable": (
+                "no way to the host: is the device on, and in the same network?"
+            ),
         }
 
 
@@ -136,6 +185,7 @@ def _is_address(text: str) -> bool:
 
 
 def _as_written(host: str, netloc: str) -> str:
-    """The host with its capitals: an alias in an ssh configuration may have some, and ``urlsplit`` drops them."""
+    """The host with its capitals: an alias in an ssh configuration may have some, and ``urlsplit``
+    drops them."""
     at = netloc.lower().rfind(host)
     return netloc[at : at + len(host)]

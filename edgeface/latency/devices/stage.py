@@ -1,8 +1,9 @@
 """What a device runs to say what it has and to take files.
 
-Its text is sent as ``python3 -c``, before anything else is there: it needs nothing but the standard library, and no
-more than Python 3.7 to say that 3.10 is needed. Its argument is the command that Python was started with. Standard
-input is one line of JSON, then the bytes of the files that were asked for, in that order::
+Its text is sent as ``python3 -c``, before anything else is there: it needs nothing but the standard
+library, and no more than Python 3.7 to say that 3.10 is needed. Its argument is the command that
+Python was started with. Standard input is one line of JSON, then the bytes of the files that were
+asked for, in that order::
 
     {"root": "~/.cache/edgeface", "files": [{"path": "a/b.bin", "bytes": 9, "sha256": ...}]}
 
@@ -91,9 +92,15 @@ def serve(source: BinaryIO) -> None:
     files = [(root / entry["path"], entry) for entry in request["files"]]
     root.mkdir(parents=True, exist_ok=True)
     missing = [i for i, (path, entry) in enumerate(files) if digest(path) != entry["sha256"]]
-    tell("here", root=str(root), missing=missing, free_bytes=shutil.disk_usage(root).free,
-         executable=shutil.which(sys.argv[1]) or sys.executable, virtual=sys.prefix != sys.base_prefix,
-         ensurepip=bool(util.find_spec("ensurepip")))
+    tell(
+        "here",
+        root=str(root),
+        missing=missing,
+        free_bytes=shutil.disk_usage(root).free,
+        executable=shutil.which(sys.argv[1]) or sys.executable,
+        virtual=sys.prefix != sys.base_prefix,
+        ensurepip=bool(util.find_spec("ensurepip")),
+    )
     for i in missing:
         wrong = store(source, *files[i])
         if wrong:

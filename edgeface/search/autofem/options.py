@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from edgeface.errors import OptionError
 
 PARTIAL = 4
-"""One channel in so many goes through the operation that is tried; the others pass by (as published)."""
+"""One channel in so many goes through the operation that is tried; the others pass by (as
+published)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class AutoFEMOptions:
 
     def __post_init__(self) -> None:
         limits = {
-            "channels": (self.channels >= PARTIAL and self.channels % PARTIAL == 0, f"a multiple of {PARTIAL}"),
+            "channels": (
+                self.channels >= PARTIAL and self.channels % PARTIAL == 0,
+                f"a multiple of {PARTIAL}",
+            ),
             "steps": (self.steps >= 1, "1 or more"),
             "warmup_share": (0 <= self.warmup_share < 1, "0 or more and less than 1"),
             "batch": (self.batch >= 2, "2 or more"),
@@ -51,7 +55,9 @@ class AutoFEMOptions:
         }
         for name, (accepted, what) in limits.items():
             if not accepted:
-                raise OptionError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}, accepted: {what}")
+                raise OptionError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)!r}, accepted: {what}"
+                )
 
     @property
     def warmup(self) -> int:

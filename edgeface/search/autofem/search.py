@@ -1,4 +1,5 @@
-"""Differentiable search of an AutoFEM genotype (ASFD): weights and choices learn in turn, each on half of the photos.
+"""Differentiable search of an AutoFEM genotype (ASFD): weights and choices learn in turn, each on
+half of the photos.
 
 Run folder:
     genotype.json            what the search has come to, a :class:`~edgeface.architecture.genotype.Genotype`
@@ -33,12 +34,17 @@ MAX_GRADIENT = 10.0
 """norm, as in training"""
 
 
-def search(options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu",
-           progress: Progress = unseen) -> Genotype:
+def search(
+    options: AutoFEMOptions,
+    cache: Cache,
+    run: Path,
+    device: str = "cpu",
+    progress: Progress = unseen,
+) -> Genotype:
     """Search on the photos in ``cache``; go on where the run folder is, if it has a checkpoint.
 
-    Raises OptionError when that is of other options, DataError for fewer than two photos, ModelError for a network
-    without AutoFEM.
+    Raises OptionError when that is of other options, DataError for fewer than two photos,
+    ModelError for a network without AutoFEM.
     """
     found = GenotypeSearch(options, cache, run, device)
     found.resume()
@@ -48,13 +54,20 @@ def search(options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu"
 class GenotypeSearch:
     """A supernet, the two optimisers, and the two halves of the photos."""
 
-    def __init__(self, options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu") -> None:
+    def __init__(
+        self, options: AutoFEMOptions, cache: Cache, run: Path, device: str = "cpu"
+    ) -> None:
         if len(cache) < 2:
-            raise DataError(f"{len(cache)} photo to search on, accepted: 2 or more, half of them for the choices")
+            raise DataError(
+                f"{len(cache)} photo to search on, accepted: 2 or more, half of them for the"
+                " choices"
+            )
         self.options, self.run, self.device = options, run, torch.device(device)
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
         self.halves = halves(self.cache, options.seed)
-        self.net = build_supernet(get_architecture(options.model), options.channels, options.seed).to(self.device)
+        self.net = build_supernet(
+            get_architecture(options.model), options.channels, options.seed
+        ).to(self.device)
         self.layout = head_layout(self.net.architecture)
         self.recipe = get_recipe(None, self.net.architecture).completed(self.layout)
         """whose crops and loss the search has"""
@@ -65,18 +78,24 @@ class GenotypeSearch:
         weights = [p for p in self.net.parameters() if id(p) not in chosen]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(weights, lr=options.lr, weight_decay=options.weight_decay),
-            torch.optim.Adam(logits, lr=options.choice_lr, weight_decay=options.weight_decay)]
+            torch.optim.Adam(logits, lr=options.choice_lr, weight_decay=options.weight_decay),
+        ]
         self.step = 0
 
     def resume(self) -> None:
-        """Continue from the run's checkpoint if it has one. Raises OptionError when it is of other options."""
+        """Continue from the run's checkpoint if it has one. Raises OptionError when it is of other
+        options."""
         path = self.run / CHECKPOINT
         if not path.exists():
             return
         meta = read_meta(path)
-        if meta.get("options") != dataclasses.asdict(self.options) or meta.get("images") != len(self.cache):
-            raise OptionError(f"{self.run} was started with other options or photos: resume with the same ones or "
-                              "choose another --out folder")
+        if meta.get("options") != dataclasses.asdict(self.options) or meta.get("images") != len(
+            self.cache
+        ):
+            raise OptionError(
+                f"{self.run} was started with other options or photos: resume with the same ones or"
+                " choose another --out folder"
+            )
         load_checkpoint(path, self.net, None, self.optimizers)
         self.step = int(meta["step"])
 
@@ -102,10 +121,13 @@ class GenotypeSearch:
         generator = torch.Generator().manual_seed((o.seed << 32) + 2 * self.step + what)
         for choice in self.choices:
             choice.perturb(o.noise, generator)
-        batch = make_batch(self.halves[what], self.recipe.augment, o.size, o.batch, self.step, o.seed)
+        batch = make_batch(
+            self.halves[what], self.recipe.augment, o.size, o.batch, self.step, o.seed
+        )
         (found,) = shot_losses(self.net(batch.images), batch, self.cells, self.layout, self.recipe)
-        loss = (found.cls / found.positives.clamp(min=1)
-                + self.recipe.box_weight * found.box / found.weight.clamp(min=1e-3))
+        loss = found.cls / found.positives.clamp(
+            min=1
+        ) + self.recipe.box_weight * found.box / found.weight.clamp(min=1e-3)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -114,16 +136,29 @@ class GenotypeSearch:
         return float(loss.detach())
 
     def _save(self) -> None:
-        save_checkpoint(self.run / CHECKPOINT, self.net, None, self.optimizers, {
-            "step": self.step, "options": dataclasses.asdict(self.options), "images": len(self.cache)})
+        save_checkpoint(
+            self.run / CHECKPOINT,
+            self.net,
+            None,
+            self.optimizers,
+            {
+                "step": self.step,
+                "options": dataclasses.asdict(self.options),
+                "images": len(self.cache),
+            },
+        )
         write_genotype(self.run / GENOTYPE, genotype_of(self.net))
 
 
 def halves(cache: Cache, seed: int) -> tuple[Cache, Cache]:
     """The photos of ``cache`` in two random halves, which share its pixels and boxes."""
-    order = torch.randperm(len(cache), generator=torch.Generator().manual_seed(seed)).to(cache.count.device)
+    order = torch.randperm(len(cache), generator=torch.Generator().manual_seed(seed)).to(
+        cache.count.device
+    )
     middle = (len(order) + 1) // 2
     names = ("level_offset", "level_height", "level_width", "first", "count")
-    first, second = (dataclasses.replace(cache, **{name: getattr(cache, name)[part] for name in names})
-                     for part in (order[:middle], order[middle:]))
+    first, second = (
+        dataclasses.replace(cache, **{name: getattr(cache, name)[part] for name in names})
+        for part in (order[:middle], order[middle:])
+    )
     return first, second

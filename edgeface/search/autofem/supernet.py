@@ -1,14 +1,16 @@
-"""A network whose AutoFEM neck holds every operation that a genotype may have, and runs one of them in each place.
+"""A network whose AutoFEM neck holds every operation that a genotype may have, and runs one of them
+in each place.
 
-Each place has logits. What runs is the arg-max of softmax(logits + noise), multiplied by a one-hot weight of 1; the
-gradient goes through that weight as if it were soft (straight through). That is the authors' released code (asfd.md
-in docs/ says what is not):
+Each place has logits. What runs is the arg-max of softmax(logits + noise), multiplied by a one-hot
+weight of 1; the gradient goes through that weight as if it were soft (straight through). That is
+the authors' released code (asfd.md in docs/ says what is not):
 
     forward    weight = one_hot(argmax p)          p = softmax(logits + noise), noise = -scale * log(-log U)
     backward   d logits = p (1 - p) * d weight * (number of candidates)
 
-A quarter of the channels goes through the operation, the others pass by, and all are shuffled (partial channels, Xu et
-al., ICLR 2020). A node of a context cell also chooses which earlier map it reads (edge normalisation, same paper).
+A quarter of the channels goes through the operation, the others pass by, and all are shuffled
+(partial channels, Xu et al., ICLR 2020). A node of a context cell also chooses which earlier map it
+reads (edge normalisation, same paper).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ INITIAL_LOGIT = 1e-3
 
 
 class StraightThrough(torch.autograd.Function):
-    """logits [n] -> one-hot of their arg-max [n]; backward p (1 - p) g n with p = softmax(logits)."""
+    """logits [n] -> one-hot of their arg-max [n]; backward p (1 - p) g n with p =
+    softmax(logits)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
@@ -54,7 +57,8 @@ class StraightThrough(torch.autograd.Function):
 
 
 class GumbelChoice(nn.Module):
-    """One of ``count`` candidates: calling it gives the number of the chosen one, and its weight, which is 1."""
+    """One of ``count`` candidates: calling it gives the number of the chosen one, and its weight,
+    which is 1."""
 
     noise: Tensor
 
@@ -102,7 +106,8 @@ class AnyOperation(nn.Module):
 class AnyCell(nn.Module):
     """A context cell whose nodes choose their input and their operation: [N, C, H, W] -> the same.
 
-    Each leaf has a 1x1 convolution of its own; their sum is one over the concatenated leaves, however many there are.
+    Each leaf has a 1x1 convolution of its own; their sum is one over the concatenated leaves,
+    however many there are.
     """
 
     def __init__(self, channels: int) -> None:
@@ -110,8 +115,11 @@ class AnyCell(nn.Module):
         self.sources = nn.ModuleList(GumbelChoice(number) for number in range(1, NODES + 1))
         self.edges = nn.ModuleList(
             nn.ModuleList(AnyOperation(CONTEXT_CANDIDATES, channels) for _ in range(number))
-            for number in range(1, NODES + 1))
-        self.project = nn.ModuleList(conv_bn(channels, channels, 1, relu=False) for _ in range(NODES))
+            for number in range(1, NODES + 1)
+        )
+        self.project = nn.ModuleList(
+            conv_bn(channels, channels, 1, relu=False) for _ in range(NODES)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         maps, read = [x], set()
@@ -138,24 +146,35 @@ class AnyCell(nn.Module):
 
 
 def build_supernet(architecture: Architecture, channels: int, seed: int) -> FaceNet:
-    """``architecture`` with a neck and head of ``channels`` and every operation in the neck; one shot.
+    """``architecture`` with a neck and head of ``channels`` and every operation in the neck; one
+    shot.
 
     Raises ModelError for a network that has no AutoFEM.
     """
     neck, head = architecture.neck, architecture.head
     if not isinstance(neck, AutoFEMSpec) or not isinstance(head, S3FDHeadSpec):
-        raise ModelError(f"{architecture.name} has neck {neck.kind}, accepted: a network of the ASFD "
-                         "family, such as asfd-d0")
+        raise ModelError(
+            f"{architecture.name} has neck {neck.kind}, accepted: a network of the ASFD "
+            "family, such as asfd-d0"
+        )
     narrowed = dataclasses.replace(
-        architecture, neck=dataclasses.replace(neck, channels=channels, repeats=1),
-        head=dataclasses.replace(head, channels=channels, dual=False))
+        architecture,
+        neck=dataclasses.replace(neck, channels=channels, repeats=1),
+        head=dataclasses.replace(head, channels=channels, dual=False),
+    )
     net = build_detector(narrowed, seed)
     assert isinstance(net.neck, AutoFEM)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net.neck.enhance = nn.Sequential(
-            Fusion(_places(LEVELS - 1, channels), _places(LEVELS - 1, channels), _places(LEVELS, channels), channels),
-            ContextCell(AnyCell(channels) for _ in range(LEVELS)))
+            Fusion(
+                _places(LEVELS - 1, channels),
+                _places(LEVELS - 1, channels),
+                _places(LEVELS, channels),
+                channels,
+            ),
+            ContextCell(AnyCell(channels) for _ in range(LEVELS)),
+        )
     return net
 
 
@@ -173,7 +192,9 @@ def genotype_of(net: FaceNet) -> Genotype:
     assert isinstance(net.neck, AutoFEM)
     fusion, context = net.neck.enhance
     assert isinstance(fusion, Fusion) and isinstance(context, ContextCell)
-    top_down, bottom_up, same = (_best(places) for places in (fusion.top_down, fusion.bottom_up, fusion.same))
+    top_down, bottom_up, same = (
+        _best(places) for places in (fusion.top_down, fusion.bottom_up, fusion.same)
+    )
     cells = [cell.best for cell in context.cells if isinstance(cell, AnyCell)]
     return Genotype(top_down, bottom_up, same, tuple(cells))
 

@@ -1,7 +1,9 @@
-"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and corrected.
+"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and
+corrected.
 
-A network of ReLU layers cuts its input space into linear regions; the more, the more it can express (Xiong et al., ICML
-2020, bound the number for convolutions). The score takes each stage by itself, stem and c2 to c5::
+A network of ReLU layers cuts its input space into linear regions; the more, the more it can express
+(Xiong et al., ICML 2020, bound the number for convolutions). The score takes each stage by itself,
+stem and c2 to c5::
 
     E_i   = ln(h_i^2 d0) + sum over convolutions l of stage i:  h_l^2 d0 ln(c_l / d0)      d0 = 3
     SES_i = ln E_i                              expressivity
@@ -9,16 +11,18 @@ A network of ReLU layers cuts its input space into linear regions; the more, the
     SAR_i = SES_i + alpha FSS_i
     DDSAR = sum over i: w_i SAR_i
 
-c_l and h_l are channels and side of what convolution l reads, k_l its kernel, h_i the side of what the stage reads;
-shortcut projections do not count. The weights are the shares of faces that the stages are there for
-(:func:`stage_weights`).
+c_l and h_l are channels and side of what convolution l reads, k_l its kernel, h_i the side of what
+the stage reads; shortcut projections do not count. The weights are the shares of faces that the
+stages are there for (:func:`stage_weights`).
 
-The published scorer takes the second half of an inverted residual to be as wide as the first, which it is not. The
-corrected score uses true widths, and drops the stem, whose one convolution scores a constant: with it, families of
-networks cannot be compared, without it nothing changes inside a search that leaves the stem alone.
+The published scorer takes the second half of an inverted residual to be as wide as the first, which
+it is not. The corrected score uses true widths, and drops the stem, whose one convolution scores a
+constant: with it, families of networks cannot be compared, without it nothing changes inside a
+search that leaves the stem alone.
 
-The score of a whole detector (:func:`detector_score`) is the corrected one with neck and head counted, where a search
-may change them, too: the convolutions on the level of stride 8 belong to c3, those of 16 to c4, those of 32 to c5.
+The score of a whole detector (:func:`detector_score`) is the corrected one with neck and head
+counted, where a search may change them, too: the convolutions on the level of stride 8 belong to
+c3, those of 16 to c4, those of 32 to c5.
 """
 
 from __future__ import annotations
@@ -53,8 +57,9 @@ SIDE_PX = 224
 """of the square image that the published scores are of"""
 INPUT_CHANNELS = 3
 EDGES_PX = (9, 16, 32, 64)
-"""faces below 9 px belong to the stem, below 16 to c2, and so on: a stage of stride s owns those from 2s to 4s. The
-first edge is 9 and not 8 because so the faces of WIDER FACE give the published weights (within .03; 8 is .06 off)."""
+"""faces below 9 px belong to the stem, below 16 to c2, and so on: a stage of stride s owns those
+from 2s to 4s. The first edge is 9 and not 8 because so the faces of WIDER FACE give the published
+weights (within .03; 8 is .06 off)."""
 
 
 @dataclass(frozen=True)
@@ -82,44 +87,68 @@ class BackboneScore:
 
     def to_json(self) -> dict[str, object]:
         """As ``edgeface score --format json`` prints it."""
-        stages = {name: {"ses": ses, "fss": fss} for name, ses, fss in zip(STAGES, self.ses, self.fss, strict=True)}
+        stages = {
+            name: {"ses": ses, "fss": fss}
+            for name, ses, fss in zip(STAGES, self.ses, self.fss, strict=True)
+        }
         return {"ddsar": self.ddsar, "corrected": self.corrected, "stages": stages}
 
 
-def score(backbone: Backbone, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS, side: int = SIDE_PX
-          ) -> BackboneScore:
+def score(
+    backbone: Backbone,
+    alpha: float = ALPHA,
+    weights: Sequence[float] = WEIGHTS,
+    side: int = SIDE_PX,
+) -> BackboneScore:
     """Score ``backbone`` on a square image of ``side`` px.
 
-    Raises OptionError for weights that are not five shares, ModelError for a backbone that has no five stages.
+    Raises OptionError for weights that are not five shares, ModelError for a backbone that has no
+    five stages.
     """
     check_weights(weights)
     if not (math.isfinite(alpha) and alpha >= 0):
         raise OptionError(f"--alpha {alpha}: give a number of at least 0, such as {ALPHA}")
     literal = stages_of(backbone, side, literal=True)
-    ses, fss = [expressivity(stage) for stage in literal], [sum(conv.kernel for conv in stage) for stage in literal]
+    ses, fss = (
+        [expressivity(stage) for stage in literal],
+        [sum(conv.kernel for conv in stage) for stage in literal],
+    )
     corrected = _corrected(stages_of(backbone, side)[1:], alpha, weights)
     ddsar = sum(w * (s + alpha * f) for w, s, f in zip(weights, ses, fss, strict=True))
     return BackboneScore(ddsar, corrected, tuple(ses), tuple(fss))
 
 
-def detector_score(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS,
-                   side: int = SIDE_PX) -> float:
-    """The corrected score with the convolutions of neck and head; the outputs, behind which is no ReLU, do not count.
+def detector_score(
+    architecture: Architecture,
+    alpha: float = ALPHA,
+    weights: Sequence[float] = WEIGHTS,
+    side: int = SIDE_PX,
+) -> float:
+    """The corrected score with the convolutions of neck and head; the outputs, behind which is no
+    ReLU, do not count.
 
-    Raises ModelError for a neck other than fpn, a head other than plain, and a backbone without five stages.
+    Raises ModelError for a neck other than fpn, a head other than plain, and a backbone without
+    five stages.
     """
     neck, head = architecture.neck, architecture.head
     if neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
-        raise ModelError(f"{architecture.name}: the detector score is for neck fpn and head plain, this is {neck.kind} "
-                         f"with {head.kind}")
+        raise ModelError(
+            f"{architecture.name}: the detector score is for neck fpn and head plain, this is"
+            f" {neck.kind} with {head.kind}"
+        )
     stages = stages_of(architecture.backbone, side)[1:]
-    for stage, stride, channels in zip(stages[1:], (8, 16, 32), _widths(architecture.backbone), strict=True):
+    for stage, stride, channels in zip(
+        stages[1:], (8, 16, 32), _widths(architecture.backbone), strict=True
+    ):
         stage += [Conv(channels, side // stride, 1), *_tower(neck.channels, head, side // stride)]
     return _corrected(stages, alpha, weights)
 
 
-def levels(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS) -> float:
-    """The detector score of c3, c4 and c5. Raises OptionError where the weights give them nothing."""
+def levels(
+    architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS
+) -> float:
+    """The detector score of c3, c4 and c5. Raises OptionError where the weights give them
+    nothing."""
     weights = (0, 0, *weights[2:])
     check_weights(weights)
     return detector_score(architecture, alpha, weights)
@@ -144,44 +173,55 @@ def _widths(backbone: Backbone) -> tuple[int, ...]:
 
 def _corrected(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[float]) -> float:
     """Of c2 to c5."""
-    return sum(w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
-               for w, stage in zip(weights[1:], stages, strict=True)) / sum(weights[1:])
+    return sum(
+        w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
+        for w, stage in zip(weights[1:], stages, strict=True)
+    ) / sum(weights[1:])
 
 
 def read_backbone(text: str) -> Backbone:
-    """Backbone of a zoo name, of a .json file of an Architecture, or of a structure string. Raises ModelError."""
+    """Backbone of a zoo name, of a .json file of an Architecture, or of a structure string. Raises
+    ModelError."""
     if text.startswith("Super"):
         return PlainNetSpec(text)
     if text.endswith(".json"):
         try:
             data = json.loads(Path(text).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"cannot read {text} ({type(error).__name__}): give the JSON of an Architecture") from None
+            raise ModelError(
+                f"cannot read {text} ({type(error).__name__}): give the JSON of an Architecture"
+            ) from None
         return Architecture.from_json(data).backbone
     return get_architecture(text).backbone
 
 
 def weights_of_annotations(path: Path) -> tuple[float, ...]:
-    """:func:`stage_weights` of the faces in an annotation file, in px of its photos. Raises DataError."""
+    """:func:`stage_weights` of the faces in an annotation file, in px of its photos. Raises
+    DataError."""
     from edgeface.images.annotations import read_annotations
 
-    sides = [math.sqrt(max(0.0, float(x2 - x1)) * max(0.0, float(y2 - y1)))
-             for image in read_annotations(path) for x1, y1, x2, y2 in image.boxes]
+    sides = [
+        math.sqrt(max(0.0, float(x2 - x1)) * max(0.0, float(y2 - y1)))
+        for image in read_annotations(path)
+        for x1, y1, x2, y2 in image.boxes
+    ]
     return stage_weights(sides)
 
 
 def expressivity(stage: Sequence[Conv]) -> float:
-    """SES of the convolutions of one stage; 0 of none, which is the stem of a network whose first convolution has
-    stride 4 and is its c2."""
+    """SES of the convolutions of one stage; 0 of none, which is the stem of a network whose first
+    convolution has stride 4 and is its c2."""
     if not stage:
         return 0.0
     if min(conv.channels for conv in stage) < 1:
         raise ModelError("a stage whose width is below 1 has no score")
-    total = math.log(stage[0].side**2 * INPUT_CHANNELS)
+    total = math.log(stage[0].side ** 2 * INPUT_CHANNELS)
     total += sum(c.side**2 * INPUT_CHANNELS * math.log(c.channels / INPUT_CHANNELS) for c in stage)
     if total <= 0:
-        raise ModelError(f"a stage that reads {stage[0].channels} channels has no score: its widths are below "
-                         f"{INPUT_CHANNELS}")
+        raise ModelError(
+            f"a stage that reads {stage[0].channels} channels has no score: its widths are below "
+            f"{INPUT_CHANNELS}"
+        )
     return math.log(total)
 
 
@@ -192,7 +232,8 @@ def block_score(block: SuperBlock, side: int) -> tuple[float, int]:
 
 
 def stage_weights(sides_px: Iterable[float]) -> tuple[float, ...]:
-    """Weights for the faces of a data set: shares of their sides, sqrt(width height) in px, between the edges.
+    """Weights for the faces of a data set: shares of their sides, sqrt(width height) in px, between
+    the edges.
 
     Raises DataError without faces.
     """
@@ -200,26 +241,40 @@ def stage_weights(sides_px: Iterable[float]) -> tuple[float, ...]:
     for side in sides_px:
         counts[sum(side >= edge for edge in EDGES_PX)] += 1
     if not sum(counts):
-        raise DataError("stage weights are shares of faces, and there are no faces: check the annotations")
+        raise DataError(
+            "stage weights are shares of faces, and there are no faces: check the annotations"
+        )
     return tuple(count / sum(counts) for count in counts)
 
 
 def check_weights(weights: Sequence[float]) -> None:
-    """Raise OptionError unless there are five finite shares of which the last four sum to more than 0."""
-    good = len(weights) == len(STAGES) and all(math.isfinite(w) and w >= 0 for w in weights) and sum(weights[1:]) > 0
+    """Raise OptionError unless there are five finite shares of which the last four sum to more than
+    0."""
+    good = (
+        len(weights) == len(STAGES)
+        and all(math.isfinite(w) and w >= 0 for w in weights)
+        and sum(weights[1:]) > 0
+    )
     if not good:
-        raise OptionError(f"stage weights {list(weights)}: give {len(STAGES)} numbers of at least 0, for "
-                          f"{', '.join(STAGES)}, of which the last four are not all 0")
+        raise OptionError(
+            f"stage weights {list(weights)}: give {len(STAGES)} numbers of at least 0, for "
+            f"{', '.join(STAGES)}, of which the last four are not all 0"
+        )
 
 
 def stages_of(backbone: Backbone, side: int, literal: bool = False) -> list[list[Conv]]:
-    """Convolutions of stem and c2 to c5, in order. ``literal``: as the published scorer counts them."""
+    """Convolutions of stem and c2 to c5, in order. ``literal``: as the published scorer counts
+    them."""
     try:
         stages = list(_stages(backbone, side, literal))
     except (IndexError, ValueError):
-        raise ModelError(f"{backbone.kind}: its widths and depths do not describe five stages") from None
+        raise ModelError(
+            f"{backbone.kind}: its widths and depths do not describe five stages"
+        ) from None
     if len(stages) != len(STAGES):
-        raise ModelError(f"the score is for backbones of {len(STAGES)} stages, this one has {len(stages)}")
+        raise ModelError(
+            f"the score is for backbones of {len(STAGES)} stages, this one has {len(stages)}"
+        )
     return stages
 
 
@@ -232,8 +287,10 @@ def _stages(backbone: Backbone, side: int, literal: bool) -> Iterator[list[Conv]
         return _mobilenet(backbone, side)
     if isinstance(backbone, ResNetSpec):
         return _resnet(backbone, side)
-    raise ModelError("the score is for backbones of five stages (plainnet, convnet, mobilenetv1, resnetv1e), not for "
-                     f"{backbone.kind}")
+    raise ModelError(
+        "the score is for backbones of five stages (plainnet, convnet, mobilenetv1, resnetv1e),"
+        f" not for {backbone.kind}"
+    )
 
 
 def _plainnet(backbone: PlainNetSpec, side: int, literal: bool) -> Iterator[list[Conv]]:
@@ -272,17 +329,24 @@ def _convnet(backbone: ConvNetSpec, side: int) -> Iterator[list[Conv]]:
 
 def _mobilenet(backbone: MobileNetSpec, side: int) -> Iterator[list[Conv]]:
     widths = backbone.widths
-    yield [Conv(INPUT_CHANNELS, side, 3), Conv(widths[0], side // 2, 3), Conv(widths[0], side // 2, 1)]
+    yield [
+        Conv(INPUT_CHANNELS, side, 3),
+        Conv(widths[0], side // 2, 3),
+        Conv(widths[0], side // 2, 1),
+    ]
     side //= 2
     for before, out, depth in zip(widths[1:-1], widths[2:], backbone.depths, strict=True):
         stage = [Conv(before, side, 3), Conv(before, side // 2, 1)]
         side //= 2
-        stage += [conv for _ in range(depth - 1) for conv in (Conv(out, side, 3), Conv(out, side, 1))]
+        stage += [
+            conv for _ in range(depth - 1) for conv in (Conv(out, side, 3), Conv(out, side, 1))
+        ]
         yield stage
 
 
 def _resnet(backbone: ResNetSpec, side: int) -> Iterator[list[Conv]]:
-    """A max-pool stands between stem and c2, so c2 reads and writes maps of a quarter of the side."""
+    """A max-pool stands between stem and c2, so c2 reads and writes maps of a quarter of the
+    side."""
     width = backbone.widths[0]
     half = max(1, width // 2)
     yield [Conv(INPUT_CHANNELS, side, 3), Conv(half, side // 2, 3), Conv(half, side // 2, 3)]

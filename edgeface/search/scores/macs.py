@@ -18,45 +18,60 @@ BURDEN = 0.1
 
 
 def stage_macs(architecture: Architecture) -> tuple[int, ...]:
-    """Multiply-accumulates at 640x480 of c2, with the stem, and of c3, c4 and c5, with neck and head on their level."""
+    """Multiply-accumulates at 640x480 of c2, with the stem, and of c3, c4 and c5, with neck and
+    head on their level."""
     stages = by_stage(architecture, *COUNTED_AT, lambda part: part.layers)
     stages[STRIDES[0]] += stages.pop(STRIDES[0] // 2, [])
     return tuple(sum(layer.macs for layer in stages[stride]) for stride in STRIDES)
 
 
 def stage_macs_score(architecture: Architecture, weights: Sequence[float] = WEIGHTS) -> float:
-    """Sum over c2 to c5: w_i ln(MACs of stage i), weights renormalised. Of networks of equal MACs the one has most
-    that shares them out like the weights."""
-    terms = (weight * math.log(macs) for weight, macs in zip(weights[1:], stage_macs(architecture), strict=True))
+    """Sum over c2 to c5: w_i ln(MACs of stage i), weights renormalised. Of networks of equal MACs
+    the one has most that shares them out like the weights."""
+    terms = (
+        weight * math.log(macs)
+        for weight, macs in zip(weights[1:], stage_macs(architecture), strict=True)
+    )
     return sum(terms) / sum(weights[1:])
 
 
 def depth(architecture: Architecture) -> int:
-    """Convolutions that follow each other from the image to an output of stride 32; shortcuts do not count."""
+    """Convolutions that follow each other from the image to an output of stride 32; shortcuts do
+    not count."""
     blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
     lateral, tower, output = 1, head.stack * (2 if head.depthwise else 1), 1
     return sum(len(part.path) for part in blocks) + lateral + tower + output
 
 
 def unbypassed(architecture: Architecture) -> int:
-    """Convolutions from the image to an output of stride 32 around which no shortcut leads: gradients pass through all
-    of them, which slows training down (He et al., CVPR 2016)."""
+    """Convolutions from the image to an output of stride 32 around which no shortcut leads:
+    gradients pass through all of them, which slows training down (He et al., CVPR 2016)."""
     blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
-    count = sum(not part.layers[0].shortcut if any(layer.kind == "add" for layer in part.layers) else len(part.path)
-                for part in blocks)
+    count = sum(
+        (
+            not part.layers[0].shortcut
+            if any(layer.kind == "add" for layer in part.layers)
+            else len(part.path)
+        )
+        for part in blocks
+    )
     lateral, tower, output = 1, head.stack * (2 if head.depthwise else 1), 1
     return count + lateral + tower + output
 
 
 def trainable(architecture: Architecture, weights: Sequence[float] = WEIGHTS) -> float:
-    """stage-macs minus :data:`BURDEN` times the convolutions that no shortcut bypasses: ten more of them must bring e
-    times the multiply-accumulates. Not derived: found among short trainings, see benchmarks/evidence."""
+    """stage-macs minus :data:`BURDEN` times the convolutions that no shortcut bypasses: ten more of
+    them must bring e times the multiply-accumulates. Not derived: found among short trainings, see
+    benchmarks/evidence.
+    """
     return stage_macs_score(architecture, weights) - BURDEN * unbypassed(architecture)
 
 
-def by_stage(architecture: Architecture, width: int, height: int, pick: Callable[[Part], Iterable[Layer]]
-             ) -> dict[int, list[Layer]]:
-    """What ``pick`` gives of each block, by the stride of its stage's output; neck and head, whole, by their levels."""
+def by_stage(
+    architecture: Architecture, width: int, height: int, pick: Callable[[Part], Iterable[Layer]]
+) -> dict[int, list[Layer]]:
+    """What ``pick`` gives of each block, by the stride of its stage's output; neck and head, whole,
+    by their levels."""
     *blocks, neck, head = parts_of(architecture, width, height)
     stages: dict[int, list[Layer]] = {}
     stride = 1

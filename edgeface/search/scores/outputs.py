@@ -1,4 +1,5 @@
-"""DDSAR's detector score by what convolutions write, as in the theorem behind it, instead of by what they read."""
+"""DDSAR's detector score by what convolutions write, as in the theorem behind it, instead of by
+what they read."""
 
 from __future__ import annotations
 
@@ -11,16 +12,26 @@ from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, Conv, expressi
 from edgeface.search.scores.macs import STRIDES, by_stage
 
 
-def outputs(architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS) -> float:
-    """The detector score where c_l and h_l are those of what convolution l writes, as in the theorem behind DDSAR.
+def outputs(
+    architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS
+) -> float:
+    """The detector score where c_l and h_l are those of what convolution l writes, as in the
+    theorem behind DDSAR.
 
     A stem of stride 4 is c2 and reads 3 channels, for which the published form gives ln(3 / 3) = 0.
     """
-    stages, head = by_stage(architecture, SIDE_PX, SIDE_PX, lambda part: part.path), architecture.head
+    stages, head = (
+        by_stage(architecture, SIDE_PX, SIDE_PX, lambda part: part.path),
+        architecture.head,
+    )
     assert not isinstance(head, S3FDHeadSpec), "whose layers are not listed"
     total = 0.0
     for stride, weight in zip(STRIDES, weights[1:], strict=True):
-        convs = [Conv(layer.out_channels, layer.width, layer.kernel) for layer in stages[stride] if layer.kernel]
+        convs = [
+            Conv(layer.out_channels, layer.width, layer.kernel)
+            for layer in stages[stride]
+            if layer.kernel
+        ]
         if stride > STRIDES[0]:
             convs = convs[: -len(output_widths(head))]  # behind these is no ReLU
         total += weight * (expressivity(convs) + alpha * sum(conv.kernel for conv in convs))

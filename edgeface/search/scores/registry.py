@@ -1,6 +1,8 @@
-"""Zero-cost scores of an Architecture, all the better the higher: what stands for accuracy where nothing is trained.
+"""Zero-cost scores of an Architecture, all the better the higher: what stands for accuracy where
+nothing is trained.
 
-========== =========================================================================================================
+==========
+=========================================================================================================
 ddsar      DDSAR of the backbone as published (:mod:`edgeface.search.scores.ddsar`; Liu et al., ICLR 2023)
 corrected  the same with true widths and without the stem
 detector   corrected, with neck and head counted
@@ -15,7 +17,8 @@ depth      convolutions one after the other, from the image to the deepest outpu
 entropy    of the backbone, as MAE-DET computes it (:func:`entropy`; Sun et al., ICML 2022)
 zen        Zen-score of the backbone (:func:`zen`; Lin et al., ICCV 2021); the only one that runs a network
 random     a number drawn from the network's content: what a score that knows nothing is worth (:func:`noise`)
-========== =========================================================================================================
+==========
+=========================================================================================================
 
 Parameters and multiply-accumulates are the baselines that few published scores have beaten.
 """
@@ -41,13 +44,17 @@ FORMER = {"mended": "corrected"}
 """name of a score in edgeface 0.1, and in what it wrote -> its name"""
 
 
-def proxy(name: str, architecture: Architecture, alpha: float = ddsar.ALPHA,
-          weights: Sequence[float] = ddsar.WEIGHTS) -> float:
+def proxy(
+    name: str,
+    architecture: Architecture,
+    alpha: float = ddsar.ALPHA,
+    weights: Sequence[float] = ddsar.WEIGHTS,
+) -> float:
     """The score called ``name``; alpha matters to those in :data:`WITH_ALPHA` only, stage weights
     to these and stage-macs.
 
-    Raises OptionError for an unknown name, which lists the known ones, and for weights that are not five shares;
-    ModelError for a network that the score is not defined for.
+    Raises OptionError for an unknown name, which lists the known ones, and for weights that are not
+    five shares; ModelError for a network that the score is not defined for.
     """
     ddsar.check_weights(weights)
     return get_proxy(name)(architecture, alpha, weights)
@@ -68,8 +75,16 @@ def noise(architecture: Architecture, seed: int = 0) -> float:
 
 
 PROXIES: dict[str, Proxy] = {
-    "ddsar": lambda architecture, alpha, weights: ddsar.score(architecture.backbone, alpha, weights).ddsar,
-    "corrected": lambda architecture, alpha, weights: ddsar.score(architecture.backbone, alpha, weights).corrected,
+    "ddsar": (
+        lambda architecture, alpha, weights: (
+            ddsar.score(architecture.backbone, alpha, weights).ddsar
+        )
+    ),
+    "corrected": (
+        lambda architecture, alpha, weights: (
+            ddsar.score(architecture.backbone, alpha, weights).corrected
+        )
+    ),
     "detector": ddsar.detector_score,
     "levels": ddsar.levels,
     "outputs": outputs,

@@ -1,4 +1,5 @@
-"""Zen-score of a backbone (Lin et al., ICCV 2021): the only score that runs a network, so it needs torch."""
+"""Zen-score of a backbone (Lin et al., ICCV 2021): the only score that runs a network, so it needs
+torch."""
 
 from __future__ import annotations
 
@@ -22,17 +23,22 @@ ZEN_REPEATS = 4
 
 @lru_cache(maxsize=1 << 12)  # a second each
 def zen(architecture: Architecture, seed: int = 0) -> float:
-    """Zen-score: how much the last feature c5 of the backbone changes with its input, at weights drawn at random::
+    """Zen-score: how much the last feature c5 of the backbone changes with its input, at weights
+    drawn at random::
 
-        score = ln mean over images( sum over c5 |f(x) - f(x + 0.01 e)| ) + sum over layers ln sqrt(mean variance)
+        score = ln mean over images( sum over c5 |f(x) - f(x + 0.01 e)| ) + sum over layers ln
+        sqrt(mean variance)
 
-    Images x, noise e and weights are standard normal. f has no shortcuts: its convolutions follow each other, each
-    with the batch's own normalisation and ReLU; the second sum gives back what normalisation took away. Means over
-    :data:`ZEN_REPEATS` drawings, on :data:`ZEN_BATCH` images of :data:`ZEN_SIDE` px. Needs torch.
+    Images x, noise e and weights are standard normal. f has no shortcuts: its convolutions follow
+    each other, each with the batch's own normalisation and ReLU; the second sum gives back what
+    normalisation took away. Means over :data:`ZEN_REPEATS` drawings, on :data:`ZEN_BATCH` images of
+    :data:`ZEN_SIDE` px. Needs torch.
     """
     import torch
 
-    path = [layer for part in parts_of(architecture, ZEN_SIDE, ZEN_SIDE)[:-ENDS] for layer in part.path]
+    path = [
+        layer for part in parts_of(architecture, ZEN_SIDE, ZEN_SIDE)[:-ENDS] for layer in part.path
+    ]
     generator = torch.Generator().manual_seed(seed)
     scores = []
     with torch.inference_mode(), _one_thread():
@@ -40,19 +46,36 @@ def zen(architecture: Architecture, seed: int = 0) -> float:
             clean, noise = torch.randn(2, ZEN_BATCH, 3, ZEN_SIDE, ZEN_SIDE, generator=generator)
             maps, scale = [clean, clean + ZEN_GAMMA * noise], 0.0
             for layer in path:
-                weight = torch.randn(layer.out_channels, layer.inputs, layer.kernel, layer.kernel,
-                                     generator=generator)
-                maps = [torch.conv2d(x, weight, stride=layer.stride, padding=(layer.kernel - layer.stride + 1) // 2,
-                                     groups=layer.in_channels // layer.inputs) for x in maps]
+                weight = torch.randn(
+                    layer.out_channels,
+                    layer.inputs,
+                    layer.kernel,
+                    layer.kernel,
+                    generator=generator,
+                )
+                maps = [
+                    torch.conv2d(
+                        x,
+                        weight,
+                        stride=layer.stride,
+                        padding=(layer.kernel - layer.stride + 1) // 2,
+                        groups=layer.in_channels // layer.inputs,
+                    )
+                    for x in maps
+                ]
                 scale += 0.5 * math.log(float(maps[0].var((0, 2, 3), unbiased=False).mean()))
-                maps = [torch.relu(torch.nn.functional.batch_norm(x, None, None, training=True)) for x in maps]
+                maps = [
+                    torch.relu(torch.nn.functional.batch_norm(x, None, None, training=True))
+                    for x in maps
+                ]
             scores.append(math.log(float((maps[0] - maps[1]).abs().sum((1, 2, 3)).mean())) + scale)
     return sum(scores) / len(scores)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Maps this small are computed no faster by several threads, and much slower where other programs run too."""
+    """Maps this small are computed no faster by several threads, and much slower where other
+    programs run too."""
     import torch
 
     before = torch.get_num_threads()
