@@ -106,7 +106,7 @@ register(
         name="edgeface-n",
         backbone=ConvNetSpec(widths=(32, 48, 64, 64), depths=(1, 1, 2)),
         neck=PyramidSpec("fpn", 32),
-        head=PlainHeadSpec(channels=32, stack=1),
+        head=PlainHeadSpec(channels=32, stack=1, landmarks=LANDMARKS),
     )
 )
 
