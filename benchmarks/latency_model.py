@@ -326,10 +326,8 @@ def as_table(results: Sequence[Result]) -> str:
 
 def table_path(folder: Path, setting: Setting) -> Path:
     """Of the table of ``setting``."""
-    return (
-        folder
-        / f"{setting.target}-{setting.precision}-{setting.width}x{setting.height}-{setting.threads}t.json"
-    )
+    size = f"{setting.width}x{setting.height}"
+    return folder / f"{setting.target}-{setting.precision}-{size}-{setting.threads}t.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,8 +189,7 @@ def _sizes(name: str) -> tuple[int, int, int | None]:
     )
 
 
-# Accuracy
-# -----------------------------------------------------------------------------------------------------------
+# -- Accuracy -----------------------------------------------------------------
 
 
 def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
@@ -256,8 +255,7 @@ def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
                 )
 
 
-# Records
-# ------------------------------------------------------------------------------------------------------------
+# -- Records ------------------------------------------------------------------
 
 
 def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
@@ -321,8 +319,7 @@ def _add_bundle(row: System, manifest: Manifest) -> None:
         )
 
 
-# Printing
-# -----------------------------------------------------------------------------------------------------------
+# -- Printing -----------------------------------------------------------------
 
 
 def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:

@@ -28,9 +28,9 @@ edgeface export --target onnx --size 320x320 --dynamic
 
 edgeface export --target tflite --precision fp16 --model runs/mine/weights.safetensors
 
-The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds the input contract,
-SHA-256, tool versions and the parity figures. A file that differs from torch is not written. A network that ships
-without weights gets random ones, and the output says so."""
+The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds
+the input contract, SHA-256, tool versions and the parity figures. A file that differs from torch is
+not written. A network that ships without weights gets random ones, and the output says so."""
 
 
 def export(

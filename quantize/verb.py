@@ -27,14 +27,16 @@ edgeface quantize --target tflite --data wider
 
 edgeface quantize --target ncnn --data wider --calibration my-photos --images 200 --max-drop 0.3
 
-edgeface quantize --target openvino --bundle dist/mine-openvino-fp32-320x320 --data wider --plot report.png
+edgeface quantize --target openvino --bundle dist/mine-openvino-fp32-320x320 --data wider \
+--plot report.png
 
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
-The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its manifest holds AP before
-and after, the layers kept in float, and the SHA-256 of every calibration photo. A model that cannot hold the budget is
-not written. Stopped at any moment, the same command goes on where it was: until a Bundle is written, what was measured
-is kept in a hidden file in OUT."""
+The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its
+manifest holds AP before and after, the layers kept in float, and the SHA-256 of every calibration
+photo. A model that cannot hold the budget is not written. Stopped at any moment, the same command
+goes on where it was: until a Bundle is written, what was measured is kept in a hidden file in
+OUT."""
 
 
 def quantize(

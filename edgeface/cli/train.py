@@ -32,16 +32,18 @@ EPILOG = """Examples:
 
 edgeface train --data wider --out runs/mine
 
-edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine --samples 20000 --lr 0.0005
+edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine \
+--samples 20000 --lr 0.0005
 
-edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: whenever weights are wanted:
+edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: \
+whenever weights are wanted:
 
 edgeface train --data wider --from runs/long --out runs/weights --samples 300000
 
 torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine
 
-Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same command goes on where the run
-was."""
+Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same
+command goes on where the run was."""
 
 
 @with_options(TrainOptions)

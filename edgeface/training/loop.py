@@ -2,10 +2,10 @@
 
 Run folder:
     config.json              architecture and options, readable without the project
-    checkpoint.safetensors   everything a resume or a branch needs (written every ``checkpoint_every`` steps)
+    checkpoint.safetensors   everything a resume or a branch needs, every ``checkpoint_every`` steps
     weights.safetensors      moving average of the weights, what a user loads
     snapshots/               the same at regular steps, for a curve of accuracy
-    log.csv, curves.png      losses, learning rate, images per second, share of time spent waiting for data
+    log.csv, curves.png      losses, learning rate, images/s, share of time spent waiting for data
 
 Batches are made where they are used, between two steps: a thread that made them ahead would take
 from the network the very cores it runs on (measured on two: 54 images/s with such a thread, 85
