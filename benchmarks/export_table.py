@@ -322,13 +322,15 @@ end,
     ]
     if reverted:
         text += "\nLayers that the accuracy budget kept in float:\n\n" + "\n".join(reverted) + "\n"
-    if rows:
-        failed = [
-            f"- {r['model']} {r['target']} {r['precision']}: {r['error']}"
-            for r in rows
-            if not r["ok"]
-        ]
-        text += f"""
+    return text + (_matrix(o, rows) if rows else "")
+
+
+def _matrix(o: Options, rows: list[Record]) -> str:
+    """The section of all networks."""
+    failed = [
+        f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]
+    ]
+    text = f"""
 ## Every network to every target
 
 {matrix_table(rows)}
@@ -338,8 +340,7 @@ end,
 from the network with its weights rounded to float16), at most 1e-4 or the file is not written.
 int8: signal-to-noise ratio of the worst head against the float file.
 """
-        text += "\n".join(failed) + "\n" if failed else ""
-    return text
+    return text + ("\n".join(failed) + "\n" if failed else "")
 
 
 def _validity(records: dict[str, Record]) -> str:

@@ -366,24 +366,7 @@ def validity(records: Records) -> Html:
         "throttled",
         "valid",
     )
-    rows = []
-    for r in records:
-        e = r.environment
-        moments = (e.before, *e.during, e.after)
-        throttled = [m.throttled for m in moments if m.throttled is not None]
-        rows.append(
-            [
-                _file(r),
-                r.threads,
-                ", ".join(map(str, e.cores)) or "not pinned",
-                _range(moments, "frequency_mhz", 0),
-                _range(moments, "temperature_c", 1),
-                _shown(e.other_load, 2),
-                _range(moments, "load", 1),
-                ("yes" if any(throttled) else "no") if throttled else "not shown",
-                _verdict(r),
-            ]
-        )
+    rows = [_conditions(r) for r in records]
     details = [
         [
             _file(r),
@@ -409,6 +392,23 @@ def validity(records: Records) -> Html:
     )
 
 
+def _conditions(r: Measurement) -> list[object]:
+    e = r.environment
+    moments = (e.before, *e.during, e.after)
+    throttled = [m.throttled for m in moments if m.throttled is not None]
+    return [
+        _file(r),
+        r.threads,
+        ", ".join(map(str, e.cores)) or "not pinned",
+        _range(moments, "frequency_mhz", 0),
+        _range(moments, "temperature_c", 1),
+        _shown(e.other_load, 2),
+        _range(moments, "load", 1),
+        ("yes" if any(throttled) else "no") if throttled else "not shown",
+        _verdict(r),
+    ]
+
+
 def everything(records: Records) -> Html:
     """All figures."""
     columns = (
@@ -429,52 +429,39 @@ def everything(records: Records) -> Html:
         "memory MB",
         "faces",
     )
-    rows: list[list[object]] = []
-    for r in records:
-        n = r.network_ms
-        memory = "not shown" if r.peak_memory_bytes is None else f"{r.peak_memory_bytes / 1e6:.0f}"
-        values = [
-            number(v)
-            for v in (
-                n.median,
-                n.min,
-                n.p90,
-                n.p99,
-                r.network_cpu_ms.median,
-                r.preprocess_ms.median,
-                r.postprocess_ms.median,
-                r.end_to_end_ms.median,
-            )
+    rows = [
+        [
+            _file(r),
+            r.threads,
+            _verdict(r),
+            *(t if r.valid else tag("span", t, class_="void") for t in _all_figures(r)),
         ]
-        texts = [
-            *values,
-            (
-                "-"
-                if r.ratio is None
-                else (
-                    f"{r.ratio} (to {r.ratio.to})"
-                    if r.ratio.verdict != "reference"
-                    else "reference"
-                )
-            ),
-            number(r.load_ms, 3),
-            number(r.import_ms, 3),
-            memory,
-            str(r.faces),
-        ]
-        rows.append(
-            [
-                _file(r),
-                r.threads,
-                _verdict(r),
-                *(t if r.valid else tag("span", t, class_="void") for t in texts),
-            ]
-        )
+        for r in records
+    ]
     return section(
         "All figures",
         "Medians in ms where nothing else is said. Grey figures are of records that are not valid.",
         table(columns, rows, {2}),
     )
+
+
+def _all_figures(r: Measurement) -> list[str]:
+    n = r.network_ms
+    medians = (r.network_cpu_ms, r.preprocess_ms, r.postprocess_ms, r.end_to_end_ms)
+    if r.ratio is None:
+        against = "-"
+    else:
+        own = r.ratio.verdict == "reference"
+        against = "reference" if own else f"{r.ratio} (to {r.ratio.to})"
+    memory = "not shown" if r.peak_memory_bytes is None else f"{r.peak_memory_bytes / 1e6:.0f}"
+    return [
+        *(number(v) for v in (n.median, n.min, n.p90, n.p99, *(stage.median for stage in medians))),
+        against,
+        number(r.load_ms, 3),
+        number(r.import_ms, 3),
+        memory,
+        str(r.faces),
+    ]
 
 
 def left_out(context: Context) -> Html:

@@ -290,20 +290,8 @@ def measure(
     if not todo:
         assert table is not None
         return table
-    reference, paths = get_architecture(REFERENCE), {}
-    made = load_candidate_maker()(
-        [reference, *todo],
-        [(setting.target, setting.precision)],
-        setting.width,
-        setting.height,
-        bundles,
-        progress,
-    )
-    for architecture, outcome in zip([reference, *todo], made, strict=True):
-        if isinstance(outcome, str):
-            _drop(architecture, outcome, dropped)
-        else:
-            paths[architecture] = outcome[0]
+    reference = get_architecture(REFERENCE)
+    paths = _make_files([reference, *todo], setting, bundles, progress, dropped)
     if reference not in paths:
         raise DeviceError(
             f"the reference network {REFERENCE} cannot be made for {setting.target}"
@@ -335,6 +323,25 @@ def none_measured(setting: Setting, count: int) -> DeviceError:
     return DeviceError(
         f"none of {count} networks could be measured ({setting}): the first line above says why"
     )
+
+
+def _make_files(
+    architectures: Sequence[Architecture],
+    setting: Setting,
+    bundles: Path,
+    progress: Progress | None,
+    dropped: Dropped | None,
+) -> dict[Architecture, Path]:
+    """Bundle of each network that one can be made of."""
+    make, kind = load_candidate_maker(), (setting.target, setting.precision)
+    made = make(architectures, [kind], setting.width, setting.height, bundles, progress)
+    paths = {}
+    for architecture, outcome in zip(architectures, made, strict=True):
+        if isinstance(outcome, str):
+            _drop(architecture, outcome, dropped)
+        else:
+            paths[architecture] = outcome[0]
+    return paths
 
 
 def _drop(architecture: Architecture, why: str, dropped: Dropped | None) -> None:

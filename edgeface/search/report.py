@@ -289,8 +289,8 @@ def _network(net: FrontNet) -> Html:
 
 def _predictions(study: Findings) -> Html:
     """Predicted against measured."""
-    head, winners = "Predicted against measured", study.winners
-    known = study.predicted + [m for m in winners if not study.rounds[m.place].number]
+    head = "Predicted against measured"
+    known = study.predicted + [m for m in study.winners if not study.rounds[m.place].number]
     if not known:
         return section(
             head,
@@ -302,6 +302,19 @@ def _predictions(study: Findings) -> Html:
         " is predicted once more, by a model fitted to all others: those from before any evolution"
         " are drawn so, the others as they were predicted first."
     )
+    found = [card("Latency of each network", _prediction_plot(study, known))]
+    found += [_errors_card(study)] if study.predicted else []
+    return section(
+        head,
+        text,
+        page.legend(_round_keys(study, sorted({m.place for m in known}))),
+        page.cards(found),
+        tag("h3", "Errors, as shares of the measured latency", class_="above"),
+        _error_table(study),
+    )
+
+
+def _prediction_plot(study: Findings, known: Sequence[Measured]) -> Html:
     both = Axis.around([ms for m in known for ms in (m.ms, m.evaluation.predicted_ms)])
     points = [
         Point(
@@ -313,17 +326,17 @@ def _predictions(study: Findings) -> Html:
         )
         for m in known
     ]
-    plot = charts.scatter(
+    return charts.scatter(
         points, "measured ms", "predicted ms", both, both, _band(both), "networks"
     )
-    found = [card("Latency of each network", plot)] + (
-        [_errors_card(study)] if study.predicted else []
-    )
+
+
+def _error_table(study: Findings) -> Html:
     groups = [
         (f"round {one.number}", [m for m in study.predicted if m.place == place])
         for place, one in enumerate(study.rounds)
     ]
-    groups += [("all rounds", study.predicted), ("the front", winners)]
+    groups += [("all rounds", study.predicted), ("the front", study.winners)]
     rows = [_error_row(name, group) for name, group in groups if group]
     columns = (
         "networks of",
@@ -334,14 +347,7 @@ def _predictions(study: Findings) -> Html:
         "largest error",
         "mean, signed",
     )
-    return section(
-        head,
-        text,
-        page.legend(_round_keys(study, sorted({m.place for m in known}))),
-        page.cards(found),
-        tag("h3", "Errors, as shares of the measured latency", class_="above"),
-        table(columns, rows, set()),
-    )
+    return table(columns, rows, set())
 
 
 def _band(axis: Axis) -> list[Line]:
