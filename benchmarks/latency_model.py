@@ -35,8 +35,9 @@ from edgeface.files import atomic_write
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.options import check_choice
+from edgeface.predict.measure import measure
 from edgeface.predict.model import LatencyModel, Prediction
-from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 from edgeface.types import Doubles
 
