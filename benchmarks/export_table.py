@@ -295,21 +295,24 @@ def document(o: Options, records: dict[str, Record], rows: list[Record], conditi
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
     text = f"""# Every exported file
 
-Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing here is typed by hand.
+Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing
+here is typed by hand.
 
 ## {o.model}, {o.size}
 
 {own_table(records)}
 
-`from torch`: largest absolute difference of any head from torch in float64, on noise and a photo (fp16: from the
-trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP in points on {first["images"]} WIDER
-FACE validation photos ({first["protocol"].partition(", score")[0]}, official protocol).
-`ms`: median time of the network, one thread, a process for each file, all in turn, {o.rounds} rounds
-({_validity(records)}); only ratios of one run are worth quoting. `fast`: the same file in the runner's fast mode
-(`--fast`), which changes what the CPU can:
+`from torch`: largest absolute difference of any head from torch in float64, on noise and a photo
+(fp16: from the trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP
+in points on {first["images"]} WIDER FACE validation photos
+({first["protocol"].partition(", score")[0]}, official protocol).
+`ms`: median time of the network, one thread, a process for each file, all in turn, {o.rounds}
+rounds ({_validity(records)}); only ratios of one run are worth quoting. `fast`: the same file in
+the runner's fast mode (`--fast`), which changes what the CPU can:
 {fast}.
 
-Conditions: {conditions["cpu"]}, {conditions["cores"]} cores, load {conditions["load_1min"]} at the end,
+Conditions: {conditions["cpu"]}, {conditions["cores"]} cores, load {conditions["load_1min"]} at the
+end,
 {", ".join(f"{k} {v}" for k, v in conditions.items() if k in installed_runtimes())}.
 
 ![AP against latency of every file](exports.png)
@@ -319,23 +322,25 @@ Conditions: {conditions["cpu"]}, {conditions["cores"]} cores, load {conditions["
     ]
     if reverted:
         text += "\nLayers that the accuracy budget kept in float:\n\n" + "\n".join(reverted) + "\n"
-    if rows:
-        failed = [
-            f"- {r['model']} {r['target']} {r['precision']}: {r['error']}"
-            for r in rows
-            if not r["ok"]
-        ]
-        text += f"""
+    return text + (_matrix(o, rows) if rows else "")
+
+
+def _matrix(o: Options, rows: list[Record]) -> str:
+    """The section of all networks."""
+    failed = [
+        f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]
+    ]
+    text = f"""
 ## Every network to every target
 
 {matrix_table(rows)}
 
-{len(rows)} files at {o.size} with random weights (the published networks ship without), {len(failed)} failures.
-fp32 and fp16: largest difference of any head from torch in float64 (fp16: from the network with its weights rounded to
-float16), at most 1e-4 or the file is not written. int8: signal-to-noise ratio of the worst head against the float file.
+{len(rows)} files at {o.size} with random weights (the published networks ship without),
+{len(failed)} failures. fp32 and fp16: largest difference of any head from torch in float64 (fp16:
+from the network with its weights rounded to float16), at most 1e-4 or the file is not written.
+int8: signal-to-noise ratio of the worst head against the float file.
 """
-        text += "\n".join(failed) + "\n" if failed else ""
-    return text
+    return text + ("\n".join(failed) + "\n" if failed else "")
 
 
 def _validity(records: dict[str, Record]) -> str:

@@ -35,8 +35,9 @@ from edgeface.files import atomic_write
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.options import check_choice
+from edgeface.predict.measure import measure
 from edgeface.predict.model import LatencyModel, Prediction
-from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 from edgeface.types import Doubles
 
@@ -326,10 +327,8 @@ def as_table(results: Sequence[Result]) -> str:
 
 def table_path(folder: Path, setting: Setting) -> Path:
     """Of the table of ``setting``."""
-    return (
-        folder
-        / f"{setting.target}-{setting.precision}-{setting.width}x{setting.height}-{setting.threads}t.json"
-    )
+    size = f"{setting.width}x{setting.height}"
+    return folder / f"{setting.target}-{setting.precision}-{size}-{setting.threads}t.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,11 +90,6 @@ def _card(
     architecture, report = entry.architecture, entry.accuracy
     assert report is not None
     size, layout = count(architecture, *SIZE), head_layout(architecture)
-    options = config["options"]
-    heights = [
-        (f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
-        for name, ap in report["by_height"].items()
-    ]
     parts = [
         f"# {architecture.name}",
         "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, "
@@ -106,22 +101,7 @@ def _card(
             f" {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights."
         ),
         "## Accuracy",
-        _block(
-            table(
-                ("", *SETTINGS),
-                [
-                    ("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
-                    ("faces", *(report["faces"][s] for s in SETTINGS)),
-                ],
-            )
-        ),
-        (
-            f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px,"
-            f" {report['input']}, score >= {report['score_threshold']:g}, NMS IoU"
-            f" {report['nms']:g}, {report['runtime']}. {report['evaluator']}."
-        ),
-        "By face height in px of the photo as annotated (faces of the hard setting):",
-        _block(table(("height", "AP", "faces"), heights)),
+        *_accuracy(report),
         note,
         "## Latency",
         _latency(latency),
@@ -138,20 +118,44 @@ def _card(
             else "."
         ),
         "## Training",
-        (
-            f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
-            f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,"
-            f" the last {options['late_share']:.0%} at {options['late_size']} px, batch"
-            f" {options['batch']}, {options['optimizer']}, seed {options['seed']}, no pre-training,"
-            " no teacher. The whole configuration:"
-        ),
-        _block(json.dumps(options, indent=1), "json"),
+        _training(config),
+        _block(json.dumps(config["options"], indent=1), "json"),
         *_curve(run / "curve.csv"),
         "## Licence and data",
         f"Weights: {entry.licence}. {entry.data_terms}",
         f"SHA-256 of {entry.weights}: `{entry.sha256}`",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _accuracy(report: dict[str, Any]) -> list[str]:
+    settings = [
+        ("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
+        ("faces", *(report["faces"][s] for s in SETTINGS)),
+    ]
+    heights = [
+        (f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
+        for name, ap in report["by_height"].items()
+    ]
+    return [
+        _block(table(("", *SETTINGS), settings)),
+        f"{report['images']} validation images of WIDER FACE. Long side {report['scale']} px,"
+        f" {report['input']}, score >= {report['score_threshold']:g}, NMS IoU"
+        f" {report['nms']:g}, {report['runtime']}. {report['evaluator']}.",
+        "By face height in px of the photo as annotated (faces of the hard setting):",
+        _block(table(("height", "AP", "faces"), heights)),
+    ]
+
+
+def _training(config: dict[str, Any]) -> str:
+    options = config["options"]
+    return (
+        f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
+        f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,"
+        f" the last {options['late_share']:.0%} at {options['late_size']} px, batch"
+        f" {options['batch']}, {options['optimizer']}, seed {options['seed']}, no pre-training,"
+        " no teacher. The whole configuration:"
+    )
 
 
 def _block(text: str, kind: str = "text") -> str:

@@ -65,17 +65,7 @@ def time_peers(
             for name, content in files.items()
         }
         samples, moments, load = _rounds(calls, protocol, pins, progress)
-    environment = Environment(
-        Machine.read(),
-        moments[0],
-        tuple(moments[1:-1]),
-        moments[-1],
-        load,
-        {"onnxruntime": ort.__version__, "numpy": np.__version__},
-        pins,
-        {},
-        None,
-    )
+    environment = _environment(moments, load, ort.__version__, pins)
     own = samples[ours.path.name].rounds()
     timings = []
     for name, stage in samples.items():
@@ -101,6 +91,22 @@ def time_peers(
             )
         )
     return timings
+
+
+def _environment(
+    moments: Sequence[Moment], load: float | None, version: str, pins: tuple[int, ...]
+) -> Environment:
+    return Environment(
+        Machine.read(),
+        moments[0],
+        tuple(moments[1:-1]),
+        moments[-1],
+        load,
+        {"onnxruntime": version, "numpy": np.__version__},
+        pins,
+        {},
+        None,
+    )
 
 
 @contextlib.contextmanager

@@ -164,11 +164,7 @@ def decode(
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
         flat = cls.reshape(-1)
-        if not np.isfinite(flat).all():
-            raise ModelError(
-                f"output cls_{stride} holds values that are not finite: the model file is damaged"
-                " or its arithmetic overflowed"
-            )
+        _check_finite(f"output cls_{stride}", flat)
         picked = np.flatnonzero(flat >= lowest)
         if picked.size == 0:
             continue
@@ -193,12 +189,17 @@ def decode(
         np.concatenate(points).take(order, axis=0) if points else None,
     )
     for kind, values in (("box", found.boxes), ("kps", found.landmarks)):
-        if values is not None and not np.isfinite(values).all():
-            raise ModelError(
-                f"a {kind} output holds values that are not finite: the model file is damaged or"
-                " its arithmetic overflowed"
-            )
+        if values is not None:
+            _check_finite(f"a {kind} output", values)
     return found
+
+
+def _check_finite(what: str, values: Floats) -> None:
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{what} holds values that are not finite: the model file is damaged or its arithmetic"
+            " overflowed"
+        )
 
 
 def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:

@@ -5,9 +5,9 @@ largest absolute difference: logits for ``cls``, strides for ``box`` and ``kps``
 compared with is computed in float64, so that a figure is the error of the file alone: in float32,
 torch itself is off by up to 1e-4 in a network with group normalisation.
 
-    fp32  against the network as trained                             at most 1e-4
-    fp16  against the network with its weights rounded to float16    at most 1e-4: the conversion itself is exact
-          against the network as trained                             at most 0.05: what the rounding costs
+    fp32  against the network as trained                   at most 1e-4
+    fp16  against the network, weights rounded to float16  at most 1e-4: the conversion is exact
+          against the network as trained                   at most 0.05: what the rounding costs
 
 0.05 moves a score by at most 0.0125 (the sigmoid's slope is at most 1/4) and a box edge or a
 landmark by 0.4 px at stride 8, where boxes are 8 px and up, by 1.6 px at stride 32.

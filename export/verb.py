@@ -28,58 +28,58 @@ edgeface export --target onnx --size 320x320 --dynamic
 
 edgeface export --target tflite --precision fp16 --model runs/mine/weights.safetensors
 
-The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds the input contract,
-SHA-256, tool versions and the parity figures. A file that differs from torch is not written. A network that ships
-without weights gets random ones, and the output says so."""
+The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds
+the input contract, SHA-256, tool versions and the parity figures. A file that differs from torch is
+not written. A network that ships without weights gets random ones, and the output says so."""
+
+
+Target = Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")]
+Network = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote."
+        )
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "What weights are stored as: fp32 or fp16 (int8: edgeface quantize). fp16 halves"
+            " the file; input, outputs and arithmetic stay float32."
+        )
+    ),
+]
+Size = Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")]
+Dynamic = Annotated[
+    bool,
+    typer.Option(
+        "--dynamic",
+        help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Use random weights drawn from this number: for latency and graph checks only."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")]
 
 
 def export(
-    target: Annotated[
-        str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
-                " wrote."
-            )
-        ),
-    ] = DEFAULT_MODEL,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "What weights are stored as: fp32 or fp16 (int8: edgeface quantize). fp16 halves"
-                " the "
-                "file; input, outputs and arithmetic stay float32."
-            )
-        ),
-    ] = "fp32",
-    size: Annotated[
-        str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")
-    ] = "640x480",
-    dynamic: Annotated[
-        bool,
-        typer.Option(
-            "--dynamic",
-            help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.",
-        ),
-    ] = False,
+    target: Target,
+    model: Network = DEFAULT_MODEL,
+    precision: Precision = "fp32",
+    size: Size = "640x480",
+    dynamic: Dynamic = False,
     weights: Weights = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Use random weights drawn from this number: for latency and graph checks only."
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder that the Bundle's folder is written to.")
-    ] = Path("dist"),
+    seed: Seed = None,
+    out: Out = Path("dist"),
     format: Format = "table",
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show what the converters print.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     request = ExportRequest(target, precision, *parse_size(size), dynamic)
     check_writable(out)

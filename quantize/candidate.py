@@ -57,17 +57,7 @@ def candidate_bundles(
     outcomes: dict[str, list[Path] | str] = dict(folders)
     todo = [a for a in architectures if not all(_is_there(path, a) for path in folders[a.name])]
     done = len(architectures) - len(todo)
-    # The path is absolute, because a process begins in the folder that this one was started in.
-    items = [
-        {
-            "architecture": a.to_json(),
-            "kinds": [list(kind) for kind in kinds],
-            "width": width,
-            "height": height,
-            "out": str(out.resolve()),
-        }
-        for a in todo
-    ]
+    items = [_item(a, kinds, width, height, out) for a in todo]
 
     def finished(index: int, wrong: str) -> None:
         nonlocal done
@@ -84,6 +74,20 @@ def candidate_bundles(
     with closing(Processes(processes or os.cpu_count() or 1)) as workers:
         workers.run(make_candidate, items, finished)
     return [outcomes[a.name] for a in architectures]
+
+
+def _item(
+    architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
+) -> dict[str, Any]:
+    """Of :func:`make_candidate`."""
+    return {
+        "architecture": architecture.to_json(),
+        "kinds": [list(kind) for kind in kinds],
+        "width": width,
+        "height": height,
+        # Absolute, because a process begins in the folder that this one was started in.
+        "out": str(out.resolve()),
+    }
 
 
 def make_candidate(item: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """INT8 for ncnn, written by us: no package for Python carries ncnn's own quantising tools.
 
-    float ── x bottom_scale, round ──► int8 ──► int32 sums ── / (bottom_scale x weight_scale), +
-    bias ──► float
-                                        ▲                                        └── x top_scale, round ──► int8
+    float ── x bottom_scale, round ──► int8 ──► int32 sums
+    int32 sums ── / (bottom_scale x weight_scale), + bias ──┬──► float
+                                                            └── x top_scale, round ──► int8
 
 Every level has zero in its middle: 127 steps on each side. Weights have one scale per output
 channel, activations one per blob. A layer whose output only int8 layers read hands it over as int8

@@ -86,7 +86,9 @@ class OnnxQuantizer(Quantizer):
         for op in self._operators:
             if op.layer:
                 wanted = op.name not in reverted
-            else:  # left out, an activation would make the layer in front of it spend levels on what it cuts off
+            else:
+                # Left out, an activation would make the layer in front of it spend levels on what
+                # it cuts off.
                 wanted = op.name in (before if self._kinds[op.name] in ACTIVATIONS else between)
             if op.carried and wanted:
                 chosen.append(op.name)

@@ -5,8 +5,9 @@ that is kept in float is put back afterwards: it gets its own weights again and 
 front of the FakeQuantize, which stays only if another INT8 layer needs it
 (:mod:`quantize.neighbours`)::
 
-    Relu --> FakeQuantize --> Convolution int8          Relu -.-> FakeQuantize --> Convolution int8
-                          '-> Convolution int8                '------------------> Convolution float (reverted)
+    Relu --> FakeQuantize --> Convolution int8    Relu -.-> FakeQuantize --> Convolution int8
+                          '-> Convolution int8          '------------------> Convolution float
+                                                                             (reverted)
 
 So NNCF runs once, not once a layer, and with all layers reverted the file computes what the float
 file computes.
@@ -17,11 +18,11 @@ level (14 dB instead of 34). Weights that read pixels are rounded here (:mod:`qu
 
 NNCF measures ranges itself, so its estimators stand in for our names:
 
-==============  ==================================================================================================
+==============  ========================================================================
 ``mse``         HISTOGRAM: least squared error of the levels over a histogram of all photos
 ``percentile``  each photo's 99.99 % quantile at both ends, the widest over all photos
 ``max``         lowest and highest value over all photos
-==============  ==================================================================================================
+==============  ========================================================================
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ class _Job:
         self.request, self.out = request, out
         self.data, self.folder = data, data if calibration is None else calibration
         self.stage, self.progress, self.note = stage, progress, note
-        self.kind: type[Quantizer] = get_backend(request.target).load_quantizer()  # type: ignore[assignment]
+        kind: Any = get_backend(request.target).load_quantizer()
+        self.kind: type[Quantizer] = kind
         self.scale = request.scale or self.kind.scales[0]
         self.given: Bundle | None = None
         self.width, self.height = request.width, request.height

@@ -14,13 +14,15 @@ error in INT8.
 
 Four ways to choose the range:
 
-=============  ======================================================================================================
-``max``        everything seen: no value is clipped
-``mse``        least mean squared error of the 256 levels, over the clips of a grid, with values spread evenly in a bin
-``percentile`` 99.99 % of the values; of a range with two ends, half of the rest is cut off at each
-``kl``         least information lost: Migacz, "8-bit inference with TensorRT", GTC 2017, on the histogram of
-               magnitudes, 128 levels (256 where all values have one sign and the range is affine)
-=============  ======================================================================================================
+==============  ====================================================================================
+``max``         everything seen: no value is clipped
+``mse``         least mean squared error of the 256 levels, over the clips of a grid, with values
+                spread evenly in a bin
+``percentile``  99.99 % of the values; of a range with two ends, half of the rest is cut off at each
+``kl``          least information lost: Migacz, "8-bit inference with TensorRT", GTC 2017, on the
+                histogram of magnitudes, 128 levels (256 where all values have one sign and the
+                range is affine)
+==============  ====================================================================================
 """
 
 from __future__ import annotations

@@ -27,111 +27,125 @@ edgeface quantize --target tflite --data wider
 
 edgeface quantize --target ncnn --data wider --calibration my-photos --images 200 --max-drop 0.3
 
-edgeface quantize --target openvino --bundle dist/mine-openvino-fp32-320x320 --data wider --plot report.png
+edgeface quantize --target openvino --bundle dist/mine-openvino-fp32-320x320 --data wider \
+--plot report.png
 
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
-The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its manifest holds AP before
-and after, the layers kept in float, and the SHA-256 of every calibration photo. A model that cannot hold the budget is
-not written. Stopped at any moment, the same command goes on where it was: until a Bundle is written, what was measured
-is kept in a hidden file in OUT."""
+The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its
+manifest holds AP before and after, the layers kept in float, and the SHA-256 of every calibration
+photo. A model that cannot hold the budget is not written. Stopped at any moment, the same command
+goes on where it was: until a Bundle is written, what was measured is kept in a hidden file in
+OUT."""
+
+
+Target = Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
+            f" wrote. Default: {DEFAULT_MODEL}."
+        )
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help=(
+            "Use random weights drawn from this number: for latency and noise; accuracy is"
+            " not measured."
+        )
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help=f"Input WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}."),
+]
+BundleFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Quantise this fp32 Bundle of the same target, instead of exporting --model anew."
+    ),
+]
+MaxDrop = Annotated[
+    float,
+    typer.Option(
+        help=(
+            "Accuracy budget: AP points (0 to 100) that the worst of easy, medium and hard"
+            " may lose. Layers that do most damage are kept in float until it holds."
+        )
+    ),
+]
+MaxReverted = Annotated[
+    float, typer.Option(help="Share of the layers, 0 to 1, that may be kept in float for it.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Folder of photos, at any depth, that activation ranges are taken from. Default:"
+            " the training photos of --data."
+        )
+    ),
+]
+Images = Annotated[int, typer.Option(help="Calibration photos taken from it.")]
+CalibrationSeed = Annotated[int, typer.Option(help="Another number takes other photos.")]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it."
+            " Default: what suits the target best."
+        )
+    ),
+]
+Wider = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is"
+            " measured on."
+        )
+    ),
+]
+NoAccuracy = Annotated[
+    bool,
+    typer.Option(
+        "--no-accuracy",
+        help="Do without WIDER FACE: no AP, no budget, and the manifest says so.",
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder that the Bundles' folders are written to.")]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Draw AP by face height and the noise of the heads into this PNG."),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show what converters and runtimes print.")
+]
 
 
 def quantize(
-    target: Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                f"Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
-                f" wrote. Default: "
-                f"{DEFAULT_MODEL}."
-            )
-        ),
-    ] = None,
+    target: Target,
+    model: Network = None,
     weights: Weights = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help=(
-                "Use random weights drawn from this number: for latency and noise; accuracy is not"
-                " measured."
-            )
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help=f"Input WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}."),
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            help="Quantise this fp32 Bundle of the same target, instead of exporting --model anew."
-        ),
-    ] = None,
-    max_drop: Annotated[
-        float,
-        typer.Option(
-            help=(
-                "Accuracy budget: AP points (0 to 100) that the worst of easy, medium and hard may"
-                " lose. Layers that do "
-                "most damage are kept in float until it holds."
-            )
-        ),
-    ] = 0.5,
-    max_reverted: Annotated[
-        float, typer.Option(help="Share of the layers, 0 to 1, that may be kept in float for it.")
-    ] = 0.5,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Folder of photos, at any depth, that activation ranges are taken from. Default:"
-                " the training photos of "
-                "--data."
-            )
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(help="Calibration photos taken from it.")] = 64,
-    calibration_seed: Annotated[int, typer.Option(help="Another number takes other photos.")] = 0,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it."
-                " Default: what suits the "
-                "target best."
-            )
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is"
-                " measured on."
-            )
-        ),
-    ] = None,
-    no_accuracy: Annotated[
-        bool,
-        typer.Option(
-            "--no-accuracy",
-            help="Do without WIDER FACE: no AP, no budget, and the manifest says so.",
-        ),
-    ] = False,
+    seed: Seed = None,
+    size: Size = None,
+    bundle: BundleFolder = None,
+    max_drop: MaxDrop = 0.5,
+    max_reverted: MaxReverted = 0.5,
+    calibration: Calibration = None,
+    images: Images = 64,
+    calibration_seed: CalibrationSeed = 0,
+    scale: Scale = None,
+    data: Wider = None,
+    no_accuracy: NoAccuracy = False,
     threads: Threads = 1,
-    out: Annotated[
-        Path, typer.Option(help="Folder that the Bundles' folders are written to.")
-    ] = Path("dist"),
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw AP by face height and the noise of the heads into this PNG."),
-    ] = None,
+    out: Out = Path("dist"),
+    plot: Plot = None,
     format: Format = "table",
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show what converters and runtimes print.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     if bundle is not None and (model is not None or size is not None):
         raise OptionError(

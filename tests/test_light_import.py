@@ -51,7 +51,8 @@ BLOCKER = textwrap.dedent(f"""
     class Blocker:
         def find_spec(self, name, path=None, target=None):
             if name.partition(".")[0] in {HEAVY!r}:
-                raise ModuleNotFoundError(f"No module named {{name!r}} (blocked by the test)", name=name)
+                text = f"No module named {{name!r}} (blocked by the test)"
+                raise ModuleNotFoundError(text, name=name)
 
     sys.meta_path.insert(0, Blocker())
     """)

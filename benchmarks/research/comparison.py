@@ -30,7 +30,8 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
-from edgeface.predict.table import LatencyTable, Record, Setting, measure
+from edgeface.predict.measure import measure
+from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet, Round

@@ -26,8 +26,8 @@ edgeface autofem --data photos --annotations faces.csv --out runs/autofem --step
 
 edgeface train --model asfd-d0 --genotype runs/autofem/genotype.json --data wider --out runs/mine
 
-The choice of operations is learned while the weights are (differentiable search). Writes genotype.json into --out.
-Killed at any moment, the same command goes on where it was."""
+The choice of operations is learned while the weights are (differentiable search). Writes
+genotype.json into --out. Killed at any moment, the same command goes on where it was."""
 
 
 @with_options(AutoFEMOptions)

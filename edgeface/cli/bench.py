@@ -29,33 +29,40 @@ edgeface bench dist/edgeface-n-ncnn-fp32-640x480 --device ssh://pi@raspberrypi.l
 A folder that is called 'compare' is written ./compare."""
 
 
+Bundles = Annotated[
+    list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")
+]
+DeviceUrl = Annotated[str, typer.Option(help=DEVICE_HELP)]
+ThreadCounts = Annotated[
+    list[int],
+    typer.Option(
+        min=1,
+        help=(
+            "CPU threads of the runtime; given several times, every Bundle is measured with each."
+        ),
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option(help="Name of the Bundle that ratios are to. Default: the first.")
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Write the records with all samples here, for `edgeface bench compare`."),
+]
+Samples = Annotated[
+    bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")
+]
+
+
 @with_options(Protocol)
 def command(
-    bundles: Annotated[
-        list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")
-    ],
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "local",
-    threads: Annotated[
-        list[int],
-        typer.Option(
-            min=1,
-            help=(
-                "CPU threads of the runtime; given several times, every Bundle is measured with"
-                " each."
-            ),
-        ),
-    ] = [1],  # noqa: B006
+    bundles: Bundles,
+    device: DeviceUrl = "local",
+    threads: ThreadCounts = [1],  # noqa: B006
     fast: Fast = False,
-    reference: Annotated[
-        str | None, typer.Option(help="Name of the Bundle that ratios are to. Default: the first.")
-    ] = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Write the records with all samples here, for `edgeface bench compare`."),
-    ] = None,
-    samples: Annotated[
-        bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")
-    ] = False,
+    reference: Reference = None,
+    save: Save = None,
+    samples: Samples = False,
     format: Format = "table",
     options: Any = None,
 ) -> int | None:

@@ -18,7 +18,8 @@ EPILOG = """Examples:
 
 edgeface compare edgeface-n dist/edgeface-n-ncnn-fp32-640x480 --image photo.jpg
 
-edgeface compare dist/edgeface-n-tflite-fp32-640x480 dist/edgeface-n-tflite-int8-640x480 --image photo.jpg --plot p.png
+edgeface compare dist/edgeface-n-tflite-fp32-640x480 dist/edgeface-n-tflite-int8-640x480 \
+--image photo.jpg --plot p.png
 
 Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a mistake."""
 

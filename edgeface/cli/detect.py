@@ -30,37 +30,43 @@ edgeface detect holiday/ --save marked/ --format json > faces.json
 edgeface detect clip.mp4 --save marked.mp4 --model dist/edgeface-n-tflite-fp32-640x480"""
 
 
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0."),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Write the photo or video with boxes here; a folder for several."),
+]
+ScoreThreshold = Annotated[
+    float, typer.Option(help="Report faces that score at least this, 0 to 1.")
+]
+NmsThreshold = Annotated[
+    float, typer.Option(help="Of two boxes with a higher IoU keep the better one.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Long side in px that photos are scaled to, or 'original'; exported files have"
+            " their own."
+        )
+    ),
+]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")]
+
+
 def command(
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0."),
-    ],
+    images: Images,
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Write the photo or video with boxes here; a folder for several."),
-    ] = None,
-    score_threshold: Annotated[
-        float, typer.Option(help="Report faces that score at least this, 0 to 1.")
-    ] = 0.5,
-    nms_threshold: Annotated[
-        float, typer.Option(help="Of two boxes with a higher IoU keep the better one.")
-    ] = 0.45,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Long side in px that photos are scaled to, or 'original'; exported files have"
-                " their own."
-            )
-        ),
-    ] = None,
+    save: Save = None,
+    score_threshold: ScoreThreshold = 0.5,
+    nms_threshold: NmsThreshold = 0.45,
+    size: Size = None,
     threads: Threads = 1,
     fast: Fast = False,
-    max_frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many frames in all.")
-    ] = None,
+    max_frames: MaxFrames = None,
     format: Format = "table",
 ) -> int | None:
     from edgeface.detector import Detector

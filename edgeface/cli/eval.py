@@ -23,62 +23,66 @@ edgeface eval --data wider --model dist/edgeface-n-onnx-fp32-640x480 --plot pr.p
 edgeface eval --data wider --model eresfd-16.safetensors --scale multi"""
 
 
+Wider = Annotated[
+    Path,
+    typer.Option(help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth."),
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "640 (long side, the 'VGA' protocol), original, or multi: several sizes and a"
+            " flip with the boxes put to a vote, as EXTD and EResFD are published; about five"
+            " times as slow as original."
+        )
+    ),
+]
+AgreedOnly = Annotated[
+    bool,
+    typer.Option(
+        "--agreed-only",
+        help=(
+            "With --scale multi: only faces that two or more boxes agree on, as EXTD tests."
+            " Default: all, as EResFD tests."
+        ),
+    ),
+]
+Heights = Annotated[
+    str,
+    typer.Option(
+        help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale)."
+    ),
+]
+Plot = Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")]
+Predictions = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Also write the boxes here, in the folders of text files that the official tool reads."
+        )
+    ),
+]
+Landmarks = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Also measure the five points, on the photos below --data that this file labels:"
+            " RetinaFace's labels, or a CSV with ten more columns."
+        )
+    ),
+]
+
+
 def command(
-    data: Annotated[
-        Path,
-        typer.Option(help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth."),
-    ],
+    data: Wider,
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "640 (long side, the 'VGA' protocol), original, or multi: several sizes and a flip"
-                " with the boxes put to "
-                "a vote, as EXTD and EResFD are published; about five times as slow as original."
-            )
-        ),
-    ] = "640",
-    agreed_only: Annotated[
-        bool,
-        typer.Option(
-            "--agreed-only",
-            help=(
-                "With --scale multi: only faces that two or more boxes agree on, as EXTD tests."
-                " Default: "
-                "all, as EResFD tests."
-            ),
-        ),
-    ] = False,
-    heights: Annotated[
-        str,
-        typer.Option(
-            help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale)."
-        ),
-    ] = "annotated",
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Also write the boxes here, in the folders of text files that the official tool"
-                " reads."
-            )
-        ),
-    ] = None,
-    landmarks: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Also measure the five points, on the photos below --data that this file labels:"
-                " RetinaFace's labels, or "
-                "a CSV with ten more columns."
-            )
-        ),
-    ] = None,
+    scale: Scale = "640",
+    agreed_only: AgreedOnly = False,
+    heights: Heights = "annotated",
+    plot: Plot = None,
+    predictions: Predictions = None,
+    landmarks: Landmarks = None,
     threads: Threads = 1,
     fast: Fast = False,
     format: Format = "table",
@@ -113,16 +117,14 @@ def command(
     if format == "json":
         print_json(report)
     else:
-        _print_report(report)
-        say(
-            f"{report['model']}, {report['images']} images, heights in {heights} px;"
-            f" {done.report.protocol}"
-        )
+        _print_accuracy(report)
+        images = f"{report['images']} images, heights in {heights} px"
+        say(f"{report['model']}, {images}; {done.report.protocol}")
         if done.landmarks:
             say(str(done.landmarks))
 
 
-def _print_report(report: dict[str, Any]) -> None:
+def _print_accuracy(report: dict[str, Any]) -> None:
     names = ("easy", "medium", "hard", *report["by_height"])
     values = (report["easy"], report["medium"], report["hard"], *report["by_height"].values())
     print_table(

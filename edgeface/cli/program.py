@@ -121,4 +121,5 @@ def _open_streams() -> None:
 
 
 def _nowhere() -> Any:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123  (the interpreter flushes it at exit)
+    # No context manager: the interpreter flushes it at exit.
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123

@@ -27,8 +27,8 @@ edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/p
 
 edgeface search --resume runs/mine
 
-Latency is measured on the device. Writes front.json and report.html into --out. Stopped at any moment, --resume goes
-on."""
+Latency is measured on the device. Writes front.json and report.html into --out. Stopped at any
+moment, --resume goes on."""
 
 
 @with_options(StudyOptions, without=("sizes", "weights"))

@@ -32,106 +32,100 @@ EPILOG = """Examples:
 
 edgeface train --data wider --out runs/mine
 
-edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine --samples 20000 --lr 0.0005
+edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine \
+--samples 20000 --lr 0.0005
 
-edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: whenever weights are wanted:
+edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: \
+whenever weights are wanted:
 
 edgeface train --data wider --from runs/long --out runs/weights --samples 300000
 
 torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine
 
-Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same command goes on where the run
-was."""
+Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same
+command goes on where the run was."""
+
+
+Out = Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")]
+Network = Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")]
+GenotypeFile = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the"
+            " network is then called MODEL-<12 digits>. Default: the model's own."
+        )
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Options to begin with: edgeface (the defaults below), extd, eresfd or asfd."
+            " Default: that of the network's family."
+        )
+    ),
+]
+Landmarks = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Five landmarks of the annotated faces, where --annotations has none:"
+            " RetinaFace's labels, or CSV with image,x1,y1,x2,y2 and x,y of each."
+        )
+    ),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Start from these weights, a zoo name or a .safetensors file: what fits by name"
+            " and shape is taken."
+        )
+    ),
+]
+Branch = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help=(
+            "Start from the full state of the run in this folder, with its network and"
+            " options: the learning rate falls to 0 over --samples, which must be given."
+        ),
+    ),
+]
+InMemory = Annotated[
+    bool, typer.Option(help="Hold the decoded photos in memory instead of mapping the file.")
+]
+TorchThreads = Annotated[
+    int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")
+]
 
 
 @with_options(TrainOptions)
 def command(
     ctx: typer.Context,
     data: Photos,
-    out: Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")],
-    model: Annotated[
-        str, typer.Option(help="Network, as `edgeface models` lists them.")
-    ] = DEFAULT_MODEL,
-    genotype: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the"
-                " network is then called "
-                "MODEL-<12 digits>. Default: the model's own."
-            )
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Options to begin with: edgeface (the defaults below), extd, eresfd or asfd."
-                " Default: that of the "
-                "network's family."
-            )
-        ),
-    ] = None,
+    out: Out,
+    model: Network = DEFAULT_MODEL,
+    genotype: GenotypeFile = None,
+    recipe: RecipeName = None,
     annotations: Annotations = None,
-    landmarks: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Five landmarks of the annotated faces, where --annotations has none: RetinaFace's"
-                " labels, or CSV with "
-                "image,x1,y1,x2,y2 and x,y of each."
-            )
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Start from these weights, a zoo name or a .safetensors file: what fits by name and"
-                " shape is taken."
-            )
-        ),
-    ] = None,
-    branch: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help=(
-                "Start from the full state of the run in this folder, with its network and options:"
-                " the "
-                "learning rate falls to 0 over --samples, which must be given."
-            ),
-        ),
-    ] = None,
+    landmarks: Landmarks = None,
+    init: Init = None,
+    branch: Branch = None,
     cache: Cache = None,
-    in_memory: Annotated[
-        bool, typer.Option(help="Hold the decoded photos in memory instead of mapping the file.")
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")
-    ] = 0,
+    in_memory: InMemory = False,
+    threads: TorchThreads = 0,
     device: TorchDevice = "cpu",
     options: Any = None,
 ) -> None:
-    from edgeface.architecture.genotype import read_genotype
-    from edgeface.architecture.registry import get_architecture, with_genotype
-
     named = given(ctx, options)
     if branch:
-        others = {
-            "--model": is_given(ctx, "model"),
-            "--genotype": genotype,
-            "--recipe": recipe,
-            "--init": init,
-        }
-        architecture, options = _branched(
-            branch, out, [name for name, value in others.items() if value], named
-        )
+        others = [name for name in ("model", "genotype", "recipe", "init") if is_given(ctx, name)]
+        architecture, options = _branched(branch, out, others, named)
     else:
-        architecture = get_architecture(model)
-        if genotype:
-            architecture = with_genotype(architecture, read_genotype(genotype))
-        options = dataclasses.replace(get_recipe(recipe, architecture), **named)
+        architecture, options = _chosen(model, genotype, recipe, named)
     require_module("torch", "train", "training")
     from edgeface.training import train_model
 
@@ -155,6 +149,19 @@ def command(
         raise Stopped("the state is saved, the same command goes on from here")
 
 
+def _chosen(
+    model: str, genotype: Path | None, recipe: str | None, named: dict[str, Any]
+) -> tuple[Architecture, TrainOptions]:
+    """Network and options of a run that begins anew."""
+    from edgeface.architecture.genotype import read_genotype
+    from edgeface.architecture.registry import get_architecture, with_genotype
+
+    architecture = get_architecture(model)
+    if genotype:
+        architecture = with_genotype(architecture, read_genotype(genotype))
+    return architecture, dataclasses.replace(get_recipe(recipe, architecture), **named)
+
+
 def _branched(
     run: Path, out: Path, others: list[str], named: dict[str, Any]
 ) -> tuple[Architecture, TrainOptions]:
@@ -163,7 +170,7 @@ def _branched(
     if others:
         raise OptionError(
             "--from goes on with the network and the options of that run: leave"
-            f" {', '.join(others)} out"
+            f" {', '.join(f'--{name}' for name in others)} out"
         )
     if "samples" not in named:
         raise OptionError(

@@ -99,19 +99,9 @@ def evaluate_model(
     Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for
     a model that is missing or cannot run at that scale, for a damaged image.
     """
-    if scale not in SCALES:
-        raise OptionError(f"scale {scale!r} is not known; accepted: {', '.join(SCALES)}")
-    if agreed_only and scale != MULTI:
-        raise OptionError(
-            f"--agreed-only is for --scale {MULTI}: at scale {scale} each face has one box"
-        )
+    _check_scale(scale, agreed_only, landmarks is not None)
     ground_truth = load_ground_truth(root)
     images = present_images(root, ground_truth)
-    if landmarks is not None and scale == MULTI:
-        raise OptionError(
-            f"--landmarks is for --scale 640 or original: at scale {MULTI} boxes are put to a "
-            "vote, and points are not"
-        )
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
     score, iou = (
@@ -127,6 +117,20 @@ def evaluate_model(
         points = measure_landmarks(detector, labelled, progress) if labelled else None
         return replace(
             evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points
+        )
+
+
+def _check_scale(scale: str, agreed_only: bool, landmarks: bool) -> None:
+    if scale not in SCALES:
+        raise OptionError(f"scale {scale!r} is not known; accepted: {', '.join(SCALES)}")
+    if agreed_only and scale != MULTI:
+        raise OptionError(
+            f"--agreed-only is for --scale {MULTI}: at scale {scale} each face has one box"
+        )
+    if landmarks and scale == MULTI:
+        raise OptionError(
+            f"--landmarks is for --scale 640 or original: at scale {MULTI} boxes are put to a"
+            " vote, and points are not"
         )
 
 

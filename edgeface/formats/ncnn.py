@@ -1,13 +1,14 @@
 """ncnn model files, read and written without ncnn: the ``.param`` text and the ``.bin`` weights.
 
-    7767517                                                    magic
-    3 3                                                        layers, blobs
-    Input        input 0 1 input                               type name #bottoms #tops bottoms tops id=value ...
+    7767517                                      magic
+    3 3                                          layers, blobs
+    Input        input 0 1 input                 type name #bottoms #tops bottoms tops id=value ...
     Convolution  conv  1 1 input 1 0=8 1=3 5=1 6=216 9=1
     ReLU         relu  1 1 1 2
 
-    .bin, layer by layer:   tag (u32) + weights   0 float32 | 0x01306B47 float16 | 0x000D4B38 int8, padded to 4 bytes
-                            the rest              float32 without a tag: biases, scales, normalisation
+    .bin, layer by layer:
+    tag (u32) + weights    0 float32 | 0x01306B47 float16 | 0x000D4B38 int8, padded to 4 bytes
+    the rest               float32 without a tag: biases, scales, normalisation
 
 ncnn itself trusts its files: a wrong count makes it read or write outside its buffers. Everything
 that is handed to it passes through :func:`parse_model` and :meth:`NcnnModel.shapes` first. They

@@ -6,7 +6,7 @@ line)::
 
     0--Parade/0_Parade_Parade_0_205.jpg
     2
-    260 303 78 96 0 0 0 0 2 0              x y w h blur expression illumination invalid occlusion pose
+    260 303 78 96 0 0 0 0 2 0       x y w h blur expression illumination invalid occlusion pose
     666 325 40 52 1 1 0 0 0 0
 
 Plain, one line a face, the header line optional; an image named without a box is a photo without
@@ -23,8 +23,8 @@ face has no landmarks. The order: the eye on the left of the image, the one on t
 and right corner of the mouth::
 
     # 0--Parade/0_Parade_Parade_0_1019.jpg
-    285.6 118.1 33.1 38.8  294.6 128.7 1  311.1 128.9 1  303.6 137.7 1  296.3 145.2 1  310.9 145.7 1  0.61
-    258.1 125.0 32.5 35.6  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1 -1 -1  -1
+    285.6 118.1 33.1 38.8 294.6 128.7 1 311.1 128.9 1 303.6 137.7 1 296.3 145.2 1 310.9 145.7 1 0.61
+    258.1 125.0 32.5 35.6 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1
 """
 
 from __future__ import annotations

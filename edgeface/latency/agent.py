@@ -4,8 +4,8 @@ The request is one line of JSON on standard input::
 
     {"do": "check"}
     {"do": "measure", "jobs": [{"bundle": path, "threads": 1, "fast": false}], "protocol": {...},
-    "reference": 0,
-     "device": "ssh://...", "python": [command that starts a worker], "silence_s": 60}
+     "reference": 0, "device": "ssh://...", "python": [command that starts a worker],
+     "silence_s": 60}
 
 All but ``jobs`` may be left out. The answers are lines of JSON on standard output::
 
@@ -14,7 +14,7 @@ All but ``jobs`` may be left out. The answers are lines of JSON on standard outp
     {"measurement": record}                         as soon as it is there
     {"failed": {"job": index, "message": text}}     the others go on
     {"error": text}                                 nothing more comes but done
-    {"done": true}                                  always the last line; without it the agent was cut off
+    {"done": true}                                  the last line; without it the agent was cut off
 
 The caller keeps standard input open: when it ends before ``done``, the caller is gone, and the
 agent ends with all its workers. A line that dies without a word is noticed with ``silence_s``:

@@ -48,7 +48,7 @@ class Protocol:
     photo_height: int = 960
     """height in px of the synthetic photo"""
     seed: int = 0
-    """of the photo, the order of the rounds and the bootstrap"""
+    """seed of the photo, the order of the rounds and the bootstrap"""
     time_limit_s: float = 600.0
     """seconds of work for one model, loading included; a model that needs longer, or hangs, is
     stopped"""

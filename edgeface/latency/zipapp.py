@@ -1,7 +1,7 @@
 """What a device gets instead of an installation: the light modules of this very package in one zip
 that Python runs.
 
-    python3 edgeface-<hash>.pyz          # the agent: a request on standard input, results on standard output
+    python3 edgeface-<hash>.pyz    # the agent: request on stdin, results on stdout
 
 Nothing in it is written twice: the zip holds the project's own sources. Equal sources give equal
 bytes, so a device that has the file needs it only once.

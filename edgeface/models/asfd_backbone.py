@@ -3,7 +3,8 @@
     image 3 x H x W
       stem           H/2 (MobileNetV1), H/4 (ResNet: 7x7 /2, then max-pool /2)
       c2 c3 c4 c5    strides 4, 8, 16, 32
-      c6 c7          strides 64, 128: on a ResNet 1x1 to a quarter, then 3x3 /2; on MobileNetV1 3x3 /2 alone
+      c6 c7          strides 64, 128: on a ResNet 1x1 to a quarter, then 3x3 /2; on MobileNetV1
+                     3x3 /2 alone
 
 The ResNets have the shape of those whose ImageNet weights everyone has: the stride of a bottleneck
 block on its 3x3, and on the 1x1 of the shortcut. C6 and C7 of the ResNets are those of the authors'

@@ -5,7 +5,7 @@ narrow.
       5x5 /4, 3x3, 3x3, block   c0  stride 4
       blocks, the first /2      c1  stride 8
       ...                       c5  stride 128
-      SepFPN                    p0 ... p5: each map mixed with the one above it and with what it came from
+      SepFPN                    p0 ... p5: each map mixed with the one above and what it came from
       context module, each map  near, middle and far convolutions side by side
       S3FD head, 1x1
 

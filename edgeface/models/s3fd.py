@@ -5,7 +5,8 @@ The authors' networks give two or four class outputs a cell, of which a softmax 
 share, and box outputs that are multiplied by variances. What is returned here means the same in
 fewer numbers, and in the form that all networks of this project share:
 
-    cls   logit = largest face output - largest background output, since softmax(b, f) = sigmoid(f - b)
+    cls   logit = largest face output - largest background output,
+          since softmax(b, f) = sigmoid(f - b)
     box   x, y, w, h of the SSD coding, multiplied by the variances .1, .1, .2, .2
 
 On the finest level, which has most of the cells and the smallest faces, three background outputs

@@ -211,6 +211,46 @@ def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str
     return Line(corners, kind, title)
 
 
+@dataclass(frozen=True)
+class _Plane:
+    """Of a scatter: places on it, in percent of the drawing."""
+
+    x: Axis
+    y: Axis
+
+    def across(self, value: float) -> str:
+        left, right, *_ = PLOT
+        return f"{left + self.x.share(value) * (right - left):.2f}%"
+
+    def up(self, value: float) -> str:
+        *_, top, bottom = PLOT
+        return f"{bottom + self.y.share(value) * (top - bottom):.2f}%"
+
+    def grid(self) -> list[Html]:
+        left, right, top, bottom = (f"{edge}%" for edge in PLOT)
+        levels, uprights = map(self.up, self.y.marks()), map(self.across, self.x.marks())
+        return [
+            *(tag("line", x1=left, x2=right, y1=v, y2=v, class_="grid") for v in levels),
+            *(tag("line", x1=v, x2=v, y1=top, y2=bottom, class_="grid") for v in uprights),
+        ]
+
+    def numbers(self) -> list[Html]:
+        beside, below = f"{PLOT[0] - 1}%", f"{PLOT[3]}%"
+        return [
+            *(
+                tag("text", number(v), x=beside, y=self.up(v), dx="-4", dy="4", class_="y")
+                for v in self.y.marks()
+            ),
+            *(tag("text", number(v), x=self.across(v), y=below, dy="16") for v in self.x.marks()),
+        ]
+
+    def name(self, line: Line) -> Html:
+        """Of the line, at its end."""
+        x, y = line.points[-1]
+        kind = f"name {_anchor(self.x.share(x))}"
+        return tag("text", line.name, x=self.across(x), y=self.up(y), dy="-4", class_=kind)
+
+
 def scatter(
     points: Sequence[Point],
     x_unit: str,
@@ -223,39 +263,8 @@ def scatter(
     """Points above curves; axes that are not given take in all points."""
     x = x or Axis.around([p.x for p in points], zero=True)
     y = y or Axis.around([p.y for p in points])
+    plane = _Plane(x, y)
     left, right, top, bottom = PLOT
-
-    def across(value: float) -> str:
-        return f"{left + x.share(value) * (right - left):.2f}%"
-
-    def up(value: float) -> str:
-        return f"{bottom + y.share(value) * (top - bottom):.2f}%"
-
-    lines = [
-        tag("line", x1=f"{left}%", x2=f"{right}%", y1=up(v), y2=up(v), class_="grid")
-        for v in y.marks()
-    ]
-    lines += [
-        tag("line", x1=across(v), x2=across(v), y1=f"{top}%", y2=f"{bottom}%", class_="grid")
-        for v in x.marks()
-    ]
-    texts = [
-        tag("text", number(v), x=f"{left - 1}%", y=up(v), dx="-4", dy="4", class_="y")
-        for v in y.marks()
-    ]
-    texts += [tag("text", number(v), x=across(v), y=f"{bottom}%", dy="16") for v in x.marks()]
-    texts += [
-        tag(
-            "text",
-            c.name,
-            x=across(c.points[-1][0]),
-            y=up(c.points[-1][1]),
-            dy="-4",
-            class_=f"name {_anchor(x.share(c.points[-1][0]))}",
-        )
-        for c in curves
-        if c.name
-    ]
     drawn = tag(
         "svg",
         *(_curve(c, x, y) for c in curves if c.points),
@@ -266,13 +275,13 @@ def scatter(
         viewBox=f"0 0 {STRIP} {STRIP}",
         preserveAspectRatio="none",
     )
-    marks = [_mark(p, across(p.x), up(p.y)) for p in points]
     drawing = tag(
         "svg",
-        *lines,
+        *plane.grid(),
         drawn,
-        *texts,
-        *marks,
+        *plane.numbers(),
+        *(plane.name(c) for c in curves if c.name),
+        *(_mark(p, plane.across(p.x), plane.up(p.y)) for p in points),
         class_="scatter",
         role="img",
         aria_label=f"{len(points)} {what}, {y_unit} against {x_unit}",

@@ -9,7 +9,8 @@ channels and size corrects these, as narrow layers and small maps use a processo
 learned is shared: there are terms for all layers, for all of one operator, and for one operator,
 kernel and stride (a group), because runtimes have a kernel for each::
 
-    ms = sum over layers:  plain_l . (a + b_operator + c_group)  +  guess_l (u_operator(place_l) + v_group(place_l))
+    ms = sum over layers:  plain_l . (a + b_operator + c_group)
+                           + guess_l (u_operator(place_l) + v_group(place_l))
 
 u and v are functions with an RBF kernel over place = log2 of input channels, output channels and
 cells (Nystroem's approximation), guess_l a rough share of the layer. Where a runtime is known to

@@ -5,21 +5,23 @@ photo. Files whose tensors have the same names (one target, or OpenVINO and the 
 from) are paired by name. Others are aligned: tensors pair up in order of execution, where shape and
 sign agree, so that similarity adds up to the most. ::
 
-    A  conv ---- relu ---- conv ---- add ---- relu          of ONNX: one operator each
+    A  conv ---- relu ---- conv ---- add ---- relu     of ONNX: one operator each
                   |         |                  |
-    B       conv + relu -- conv -------- add + relu         of TFLite: fused, so some of A stay without a partner
+    B       conv + relu -- conv -------- add + relu    of TFLite: fused, some of A have no partner
 
 Per pair: the largest absolute difference, the relative RMS = rms(A - B) / std(A), and the
 signal-to-noise ratio 10 log10(sum A^2 / sum (A - B)^2) in dB. The files part at the first pair
 whose relative RMS exceeds the tolerance:
 
-=========================  ====  ====================================================================================
-files                      tol.  because
-=========================  ====  ====================================================================================
-fp32 with fp32             1e-3  other orders of summation give 2e-5 at most; a wrong weight or padding 1e-2 and more
-fp16 with fp32 or fp16     1e-2  weights are rounded by up to 2^-11: 2e-3 at most
-int8 with anything         0.3   256 levels per tensor: 0.1 in most layers, 0.24 at most in heads that see no face
-=========================  ====  ====================================================================================
+======================  ====  ====================================================================
+files                   tol.  because
+======================  ====  ====================================================================
+fp32 with fp32          1e-3  other orders of summation give 2e-5 at most; a wrong weight or
+                              padding 1e-2 and more
+fp16 with fp32 or fp16  1e-2  weights are rounded by up to 2^-11: 2e-3 at most
+int8 with anything      0.3   256 levels per tensor: 0.1 in most layers, 0.24 at most in heads
+                              that see no face
+======================  ====  ====================================================================
 
 ("At most" is of edgeface-n and four published networks on 25 development photos; at 0.1 a sound
 int8 file parts on 22.)

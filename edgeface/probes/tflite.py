@@ -104,7 +104,8 @@ def layer_names(tensors: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     A tensor is named after the modules it comes from, with their classes::
 
         ...edgeface.models.detector.FaceNet_wrapped/edgeface.models.convnet.ConvNet_backbone/
-        torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0/torch.nn.modules.conv.Conv2d_conv;1
+        torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0/
+        torch.nn.modules.conv.Conv2d_conv;1
 
     The layer is ``backbone.0.0`` if it has weights; ``backbone.0.0.pad`` and the like otherwise.
     The convolution that computes output ``cls_8`` is ``cls_8``. A name that comes again gets

@@ -136,7 +136,8 @@ class Findings:
         if not self.rounds[place].number:
             return "h0"
         later = [i for i, one in enumerate(self.rounds) if one.number]
-        return f"h{COLOURS - round((COLOURS - 1) * (later[-1] - place) / max(1, later[-1] - later[0]))}"
+        age = (later[-1] - place) / max(1, later[-1] - later[0])
+        return f"h{COLOURS - round((COLOURS - 1) * age)}"
 
 
 def ms_text(value: float, interval: tuple[float, float] | None) -> str:

@@ -22,16 +22,9 @@ from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Protocol
 from edgeface.options import parse_size
+from edgeface.predict.measure import PROTOCOL, measure, none_measured
 from edgeface.predict.model import LatencyModel, Prediction
-from edgeface.predict.table import (
-    PROTOCOL,
-    LatencyTable,
-    Record,
-    Setting,
-    anonymous,
-    measure,
-    none_measured,
-)
+from edgeface.predict.table import LatencyTable, Record, Setting, anonymous
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import Candidate

@@ -1,13 +1,15 @@
 """Spaces: which Architectures a search may consider.
 
-=======
-============================================================================================================
-idw     DamoFD's space for 0.5 GFLOPs: inverted depthwise residuals, kernels 3 to 7 (Liu et al., ICLR 2023)
-xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottleneck residuals, kernels 3 to 7
-resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in EResFD
-edge    our own: the blocks of resnet and depthwise separable ones, behind a stem of stride 2 or straight to stride 4
-=======
-============================================================================================================
+======  ==========================================================================================
+idw     DamoFD's space for 0.5 GFLOPs: inverted depthwise residuals, kernels 3 to 7 (Liu et al.,
+        ICLR 2023)
+xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottleneck residuals,
+        kernels 3 to 7
+resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in
+        EResFD
+edge    our own: the blocks of resnet and depthwise separable ones, behind a stem of stride 2 or
+        straight to stride 4
+======  ==========================================================================================
 
 A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down
 pyramid and a plain head, of widths that are searched too: batch normalisation that folds away,

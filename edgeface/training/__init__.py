@@ -107,7 +107,8 @@ def train_model(
     that is not finite.
     """
     from edgeface.training.dataset import open_cache
-    from edgeface.training.loop import Trainer, distributed
+    from edgeface.training.distributed import distributed
+    from edgeface.training.loop import Trainer
 
     prepare_torch(threads, device)
     folder, images = read_photos(data, annotations, landmarks)

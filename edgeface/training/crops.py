@@ -1,10 +1,12 @@
 """Crops of the S3FD family, as its released code takes them (EXTD, after S3FD and PyramidBox), and
 the faces of images.
 
-    data-anchor sampling   a face of the image is brought to the size of a prior, chosen among those up to the one after
-                           its own size, times 2^U(-1, 1); the crop then lies anywhere around it
-    square parts           five squares, one as large as the image allows, four of .3 to 1 of that; each is drawn until
-                           it holds a face, 50 times at most; one of those that do is taken
+    data-anchor sampling   a face of the image is brought to the size of a prior, chosen among those
+                           up to the one after its own size, times 2^U(-1, 1); the crop then lies
+                           anywhere around it
+    square parts           five squares, one as large as the image allows, four of .3 to 1 of that;
+                           each is drawn until it holds a face, 50 times at most; one of those that
+                           do is taken
 
 What is ours: crops come from photos of at most LONG_SIDE_PX. A face never becomes larger than the
 crop (theirs may, and the crop is then drawn up to 50 times in the hope of other faces). Where no

@@ -2,8 +2,10 @@
 (seed, step).
 
 Cache folder:
-    pixels.u32           every image as packed RGB0 pixels (4 bytes), then its 1/2 and 1/4 reductions; row-major
-    index.safetensors    offset, height, width of each level of each image; boxes, landmarks and face ranges
+    pixels.u32           every image as packed RGB0 pixels (4 bytes), then its 1/2 and 1/4
+                         reductions; row-major
+    index.safetensors    offset, height, width of each level of each image; boxes, landmarks,
+                         face ranges
     source.json          what it was made from: a cache made from other data is refused, not reused
 
 Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per

@@ -2,10 +2,10 @@
 
 Run folder:
     config.json              architecture and options, readable without the project
-    checkpoint.safetensors   everything a resume or a branch needs (written every ``checkpoint_every`` steps)
+    checkpoint.safetensors   everything a resume or a branch needs, every ``checkpoint_every`` steps
     weights.safetensors      moving average of the weights, what a user loads
     snapshots/               the same at regular steps, for a curve of accuracy
-    log.csv, curves.png      losses, learning rate, images per second, share of time spent waiting for data
+    log.csv, curves.png      losses, learning rate, images/s, share of time spent waiting for data
 
 Batches are made where they are used, between two steps: a thread that made them ahead would take
 from the network the very cores it runs on (measured on two: 54 images/s with such a thread, 85
@@ -14,21 +14,15 @@ without), and on an accelerator the cache lies there and a crop costs next to no
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from threading import Event, current_thread, main_thread
 from typing import Any
 
 import torch
@@ -45,7 +39,9 @@ from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from edgeface.training.dataset import Cache
+from edgeface.training.distributed import stop_request
 from edgeface.training.ema import EMA
+from edgeface.training.log import FIGURES, LOG_EVERY, Log
 from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import TrainOptions
@@ -54,22 +50,6 @@ from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_s
 from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
 
-LOG_FIELDS = (
-    "step",
-    "samples",
-    "epoch",
-    "size",
-    "lr",
-    "cls_loss",
-    "box_loss",
-    "landmark_loss",
-    "positives",
-    "images_per_s",
-    "wait_share",
-)
-FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
-"""What is known of a step; the gradient's norm is not logged"""
-LOG_EVERY = 25
 MAX_GRADIENT = 10.0
 """norm"""
 FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
@@ -226,8 +206,8 @@ class Trainer:
         steps = self.options.steps
         if self.rank == 0:
             self._write_config()
-        with _stop_request(self.world) as stop:
-            log = _Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
+        with stop_request(self.world) as stop:
+            log = Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             figures: list[Tensor] = []
             while self.step < steps and not stop.is_set():
                 start = time.perf_counter()
@@ -361,7 +341,7 @@ class Trainer:
             dist.all_reduce(value)
         return value
 
-    def _save_if_due(self, log: _Log) -> None:
+    def _save_if_due(self, log: Log) -> None:
         if self.rank != 0:
             return
         if self._due(self.options.snapshot_every):
@@ -406,118 +386,3 @@ def _with_precision(options: TrainOptions, checkpoint: Path, device: torch.devic
             options, precision=read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
         )
     return replace(options, precision="bf16" if fast else "fp32")
-
-
-@contextmanager
-def distributed() -> Iterator[bool]:
-    """Join the other processes of ``torchrun``, if there are any; yields whether this one is the
-    first.
-
-    On leaving, everyone waits for everyone: what the first one wrote is there for all.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield True
-        return
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=timedelta(hours=2))
-    yield dist.get_rank() == 0
-    dist.barrier()
-
-
-@contextmanager
-def _stop_request(world: int) -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual.
-
-    Only for a lone process: several would stop at different steps and wait for each other for ever.
-    """
-    stop = Event()
-    if world > 1 or current_thread() is not main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(*_: object) -> None:
-        stop.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Log:
-    """Appends a line every few steps; after a resume, lines past the checkpoint are dropped
-    first."""
-
-    def __init__(self, run: Path, step: int, images: int, enabled: bool) -> None:
-        self.path, self.images, self.enabled, self.note = run / "log.csv", images, enabled, ""
-        self.figures, self.since, self.waited = (
-            torch.zeros(0, len(FIGURES)),
-            time.perf_counter(),
-            0.0,
-        )
-        if not enabled:
-            return
-        kept: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, LOG_FIELDS)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def add(self, step: int, o: TrainOptions, figures: Tensor) -> None:
-        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is
-        due."""
-        if not self.enabled:
-            return
-        self.figures = torch.cat([self.figures, figures])
-        if step % LOG_EVERY and step != o.steps:
-            return
-        elapsed, steps = time.perf_counter() - self.since, len(self.figures)
-        means = self.figures.double().mean(0).tolist()
-        row: dict[str, Any] = {
-            k: f"{v:.5g}" for k, v in zip(FIGURES, means, strict=True) if k in LOG_FIELDS
-        }
-        row |= {
-            "step": step,
-            "samples": step * o.batch,
-            "epoch": f"{step * o.batch / self.images:.3f}",
-            "size": o.size_at(step - 1),
-            "lr": f"{o.lr_at(step - 1):.4g}",
-            "images_per_s": f"{steps * o.batch / elapsed:.1f}",
-            "wait_share": f"{self.waited / elapsed:.3f}",
-        }
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, LOG_FIELDS).writerow(row)
-        self.note = f"{row['images_per_s']} img/s  cls {row['cls_loss']}  box {row['box_loss']}"
-        self.figures, self.since, self.waited = (
-            torch.zeros(0, len(FIGURES)),
-            time.perf_counter(),
-            0.0,
-        )
-
-    def plot(self) -> None:
-        """Draw the losses and the learning rate; without matplotlib the log alone has to do."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            return
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if not rows:
-            return
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
-            axis.plot(
-                [float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1
-            )
-            axis.set(xlabel="epoch", title=name)
-        with atomic_write(self.path.with_name("curves.png")) as temporary:
-            figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

@@ -1,10 +1,12 @@
 """Losses over assigned cells: one function, :func:`detection_loss`, for every network, assigner and
 loss.
 
-    loss        class outputs                                box outputs
-    quality     quality focal loss on every cell             distance IoU, weighted by the score
-    multibox    cross entropy on positive and hard cells     smooth L1 on the coded offsets (SSD, S3FD)
-    drmc        the same with a margin                       distance IoU (ASFD: regression, margin classification)
+    loss       class outputs                               box outputs
+    quality    quality focal loss on every cell            distance IoU, weighted by the score
+    multibox   cross entropy on positive and hard cells    smooth L1 on the coded offsets
+                                                           (SSD, S3FD)
+    drmc       the same with a margin                      distance IoU (ASFD: regression, margin
+                                                           classification)
 
 In all of them, cells under an ignored face (invalid, cut by the crop, tiny) are neither positive
 nor negative. That is ours: the authors of the S3FD family take invalid faces as faces and the

@@ -37,7 +37,8 @@ TINY = tuple(
     Architecture(
         f"tiny-{i}",
         PlainNetSpec(
-            f"SuperConvK6BNRELU(3,8,4,1)SuperConvK3BNRELU(8,{8 * i},2,1)SuperConvK3BNRELU({8 * i},16,2,1)"
+            f"SuperConvK6BNRELU(3,8,4,1)SuperConvK3BNRELU(8,{8 * i},2,1)"
+            f"SuperConvK3BNRELU({8 * i},16,2,1)"
             "SuperConvK3BNRELU(16,16,2,1)"
         ),
         PyramidSpec("fpn", 8),

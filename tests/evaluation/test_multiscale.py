@@ -73,7 +73,8 @@ def literal_vote(rows: list[Row], agreed_only: bool) -> list[Row]:
 
 def literal_rows(image: Image, scale: float) -> list[Row]:
     if scale != 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        scaled: Any = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        image = scaled
     found = bright(image)
     return [
         [*(box / scale).tolist(), score]

@@ -22,8 +22,7 @@ from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
 from edgeface.latency.protocol import Protocol
 
-# -- stage.py, as a device runs it
-# -------------------------------------------------------------------------------------
+# -- stage.py, as a device runs it --------------------------------------------
 
 
 def stage(
@@ -97,8 +96,7 @@ def test_the_text_that_is_sent_has_no_quotes_for_a_shell_to_trip_over() -> None:
     assert "'" not in remote.STAGE.read_text() and len(remote.STAGE.read_bytes()) < 8000
 
 
-# -- journal
-# -----------------------------------------------------------------------------------------------------------
+# -- journal ------------------------------------------------------------------
 
 
 def test_journal_keeps_records(tmp_path: Path) -> None:
@@ -135,8 +133,7 @@ def test_journal_without_a_place(tmp_path: Path) -> None:
     assert journal.read() == [] and not journal.exists
 
 
-# -- session
-# -----------------------------------------------------------------------------------------------------------
+# -- session ------------------------------------------------------------------
 
 
 def test_lines_that_are_not_ours_are_passed_over() -> None:
@@ -171,8 +168,7 @@ def test_a_program_that_is_not_there() -> None:
         Session(["/no/such/program"], 1)
 
 
-# -- judging a device
-# --------------------------------------------------------------------------------------------------
+# -- judging a device ---------------------------------------------------------
 
 
 class Board(remote.RemoteDevice):
@@ -258,8 +254,7 @@ def test_hash_in_the_name_of_the_agent() -> None:
     )
 
 
-# -- a device that answers something else
-# ------------------------------------------------------------------------------
+# -- a device that answers something else -------------------------------------
 
 
 class Strange(remote.RemoteDevice):

@@ -72,8 +72,7 @@ class Steps:
         return [what.removeprefix("sent ") for what in self.seen if what.startswith("sent ")]
 
 
-# -- addresses
-# ---------------------------------------------------------------------------------------------------------
+# -- addresses ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,8 +143,7 @@ def test_records_name_the_device_without_what_belongs_to_this_machine() -> None:
     assert open_device("ssh://pi@[::1]:22?python=/p&config=/c").url == "ssh://pi@[::1]:22"
 
 
-# -- measuring
-# ---------------------------------------------------------------------------------------------------------
+# -- measuring ----------------------------------------------------------------
 
 
 def test_measures_as_local_does(loopback: Loopback, jobs: list[Job]) -> None:
@@ -311,8 +309,7 @@ def test_a_caller_that_was_killed_leaves_nothing_running(
     wait_for(lambda: not loopback.running())
 
 
-# -- what can go wrong
-# -------------------------------------------------------------------------------------------------
+# -- what can go wrong --------------------------------------------------------
 
 
 def test_nobody_answers(loopback: Loopback) -> None:
@@ -398,7 +395,8 @@ def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> 
     device_path = tmp_path / "bin"
     device_path.mkdir()
     with Loopback(tmp_path / "device", path=f"{device_path}:/usr/bin:/bin") as board:
-        shutil.move(board.script("python3", f'exec {sys._base_executable} -S "$@"'), device_path)  # type: ignore[attr-defined]
+        python = sys._base_executable  # type: ignore[attr-defined]
+        shutil.move(board.script("python3", f'exec {python} -S "$@"'), device_path)
         device = board.device(python=None)
         found = device.check()
         assert found[0].ok and found[0].what.startswith("Python 3.")

@@ -15,7 +15,8 @@ from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Stage
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Summary
-from edgeface.predict.table import LatencyTable, Record, Setting, _records, measure, polish
+from edgeface.predict.measure import _records, measure, polish
+from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 
 SETTING = Setting(target="onnx", width=160, height=128)

@@ -175,7 +175,10 @@ def test_torch_probe_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layer_names() -> None:
-    top = "export.NamedHeads/edgeface.models.detector.FaceNet_wrapped/edgeface.models.convnet.ConvNet_backbone/"
+    top = (
+        "export.NamedHeads/edgeface.models.detector.FaceNet_wrapped/"
+        "edgeface.models.convnet.ConvNet_backbone/"
+    )
     block = top + "torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0"
     conv = "/torch.nn.modules.conv.Conv2d_conv;1"
     named = layer_names(

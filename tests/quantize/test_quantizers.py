@@ -57,8 +57,8 @@ def quantizer(bundle: Bundle, photos: list[Image]) -> Quantizer:
 def _open(
     bundle: Bundle, photos: Sequence[Image], scale: str | None = None, **more: Any
 ) -> Quantizer:
-    kind = get_backend(bundle.manifest.target).load_quantizer()
-    made: Quantizer = kind(bundle, photos, scale or kind.scales[0], **more)  # type: ignore[attr-defined]
+    kind: Any = get_backend(bundle.manifest.target).load_quantizer()
+    made: Quantizer = kind(bundle, photos, scale or kind.scales[0], **more)
     return made
 
 

@@ -240,8 +240,8 @@ def test_a_depthwise_tower_is_two_convolutions_a_layer() -> None:
 def test_widths_of_a_stage_of_several_blocks() -> None:
     """The lateral convolution reads what the last block of a stage gives."""
     one = (
-        "SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)SuperResK3K3(16,24,2,8,1)"
-        "SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)"
+        "SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)"
+        "SuperResK3K3(16,24,2,8,1)SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)"
     )
     shipped = get_architecture("edgeface-n")
     wide, narrow = (
@@ -272,8 +272,7 @@ def test_malformed_backbones_are_one_line(backbone: MobileNetSpec | ResNetSpec) 
     assert "\n" not in str(caught.value)
 
 
-# -- edgeface score
-# ----------------------------------------------------------------------------------------------------
+# -- edgeface score -----------------------------------------------------------
 
 
 def run(*arguments: str) -> Any:

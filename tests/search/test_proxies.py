@@ -32,8 +32,8 @@ from edgeface.search.space import SPACES
 SMALL = Architecture(
     "small",
     PlainNetSpec(
-        "SuperConvK3BNRELU(3,8,2,1)SuperDWK5BNRELU(8,16,2,1)SuperResK3K3(16,24,2,8,1)SuperResK1K3K1(24,32,2,8,1)"
-        "SuperResIDWE2K3(32,48,2,16,1)"
+        "SuperConvK3BNRELU(3,8,2,1)SuperDWK5BNRELU(8,16,2,1)SuperResK3K3(16,24,2,8,1)"
+        "SuperResK1K3K1(24,32,2,8,1)SuperResIDWE2K3(32,48,2,16,1)"
     ),
     PyramidSpec("fpn", 16),
     PlainHeadSpec(24, 1, depthwise=True),

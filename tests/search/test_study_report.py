@@ -7,6 +7,7 @@ import math
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import CHROMIUM, HOSTILE, Reader, check_in_chromium
@@ -211,8 +212,8 @@ def test_shares_of_each_winner_add_up(space: str) -> None:
         {"objective": "weighted", "budget_ms": 0.0},
     ],
 )
-def test_other_objectives(example: Example, change: dict[str, object]) -> None:
-    page = Reader(example.page(options=dataclasses.replace(example.options, **change)))  # type: ignore[arg-type]
+def test_other_objectives(example: Example, change: dict[str, Any]) -> None:
+    page = Reader(example.page(options=dataclasses.replace(example.options, **change)))
     cost = change.get("cost", "latency")
     assert f"Score against {cost}" in page.text and "Score against latency" in page.text
     assert ("budget 6 ms" in page.text) == ("budget_ms" not in change)

@@ -8,11 +8,13 @@ Android itself has no Python. The shell that adb gives may start any program bel
 ``/data/local/tmp``, or on its PATH, but not Termux's, which belongs to Termux alone. A phone
 without root is therefore reached through Termux and ssh::
 
-    pkg install proot-distro && proot-distro install debian && proot-distro login debian    # on the phone, in Termux
+    # on the phone, in Termux
+    pkg install proot-distro && proot-distro install debian && proot-distro login debian
     apt-get update && apt-get install -y python3-venv openssh-server && mkdir -p /run/sshd ~/.ssh
-    cat > ~/.ssh/authorized_keys                                                 # paste your public key
+    cat > ~/.ssh/authorized_keys    # paste your public key
     /usr/sbin/sshd -p 8022
-    adb -s SERIAL forward tcp:8022 tcp:8022                                      # here
+    # here
+    adb -s SERIAL forward tcp:8022 tcp:8022
     edgeface device check ssh://root@localhost:8022
 """
 

@@ -79,7 +79,9 @@ class SshAddress:
     def url(self) -> str:
         """As records name the device: without what belongs to this machine alone."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ssh://{f'{self.user}@' if self.user else ''}{host}{f':{self.port}' if self.port else ''}"
+        user = f"{self.user}@" if self.user else ""
+        port = f":{self.port}" if self.port else ""
+        return f"ssh://{user}{host}{port}"
 
 
 class SshDevice(RemoteDevice):

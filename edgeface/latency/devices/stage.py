@@ -9,9 +9,9 @@ asked for, in that order::
 
 Standard output, one line each::
 
-    {"stage": "here", "root": ..., "missing": [0], ...}            missing: indices into files
-    {"stage": "stored", "index": 0}                                hash checked on the disk, renamed into place
-    {"stage": "error", "kind": "disk full", "text": ...}           the end
+    {"stage": "here", "root": ..., "missing": [0], ...}     missing: indices into files
+    {"stage": "stored", "index": 0}                         hash checked on the disk, renamed
+    {"stage": "error", "kind": "disk full", "text": ...}    the end
     {"stage": "end"}
 """
 

@@ -2,7 +2,7 @@
 half of the photos.
 
 Run folder:
-    genotype.json            what the search has come to, a :class:`~edgeface.architecture.genotype.Genotype`
+    genotype.json            the :class:`~edgeface.architecture.genotype.Genotype` it has come to
     checkpoint.safetensors   everything that a resume needs, which is exact
 """
 

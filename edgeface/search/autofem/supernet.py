@@ -5,7 +5,8 @@ Each place has logits. What runs is the arg-max of softmax(logits + noise), mult
 weight of 1; the gradient goes through that weight as if it were soft (straight through). That is
 the authors' released code (asfd.md in docs/ says what is not):
 
-    forward    weight = one_hot(argmax p)          p = softmax(logits + noise), noise = -scale * log(-log U)
+    noise = -scale * log(-log U), p = softmax(logits + noise)
+    forward    weight = one_hot(argmax p)
     backward   d logits = p (1 - p) * d weight * (number of candidates)
 
 A quarter of the channels goes through the operation, the others pass by, and all are shuffled
@@ -68,7 +69,8 @@ class GumbelChoice(nn.Module):
         self.register_buffer("noise", torch.zeros(count), persistent=False)
 
     def forward(self) -> tuple[int, Tensor]:
-        weights: Tensor = StraightThrough.apply(self.logits + self.noise)  # type: ignore[no-untyped-call]
+        noisy = self.logits + self.noise
+        weights: Tensor = StraightThrough.apply(noisy)  # type: ignore[no-untyped-call]
         index = int(weights.argmax())
         return index, weights[index]
 

@@ -18,7 +18,7 @@ def entropy(architecture: Architecture) -> float:
     stages::
 
         S_s   = ln C_s + sum over the convolutions up to the end of stage s:  1/2 ln(c k^2)
-        score = sum over s: rho_s S_s                      rho = (0, 0, 1, 1, 6) for stem, c2, c3, c4, c5
+        score = sum over s: rho_s S_s        rho = (0, 0, 1, 1, 6) for stem, c2, c3, c4, c5
 
     C_s is the width of the stage, c the channels and k the kernel of what a convolution reads for
     one output (c = 1 where it is depthwise). Shortcuts do not count.

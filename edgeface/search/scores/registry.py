@@ -1,24 +1,27 @@
 """Zero-cost scores of an Architecture, all the better the higher: what stands for accuracy where
 nothing is trained.
 
-==========
-=========================================================================================================
-ddsar      DDSAR of the backbone as published (:mod:`edgeface.search.scores.ddsar`; Liu et al., ICLR 2023)
-corrected  the same with true widths and without the stem
-detector   corrected, with neck and head counted
-levels     detector without c2: of the stages that find faces only
-outputs    detector by what convolutions write instead of what they read (:mod:`edgeface.search.scores.outputs`)
-stage-macs multiply-accumulates, weighed stage by stage like the faces (:func:`stage_macs_score`)
-plain      convolutions that no shortcut bypasses, the fewer the better (:func:`unbypassed`)
-trainable  stage-macs and plain together (:func:`trainable`): what ranked our own short trainings best
-params     weights and biases of the deployed network
-macs       multiply-accumulates at 640x480
-depth      convolutions one after the other, from the image to the deepest output (:func:`depth`)
-entropy    of the backbone, as MAE-DET computes it (:func:`entropy`; Sun et al., ICML 2022)
-zen        Zen-score of the backbone (:func:`zen`; Lin et al., ICCV 2021); the only one that runs a network
-random     a number drawn from the network's content: what a score that knows nothing is worth (:func:`noise`)
-==========
-=========================================================================================================
+==========  ======================================================================================
+ddsar       DDSAR of the backbone as published (:mod:`edgeface.search.scores.ddsar`; Liu et al.,
+            ICLR 2023)
+corrected   the same with true widths and without the stem
+detector    corrected, with neck and head counted
+levels      detector without c2: of the stages that find faces only
+outputs     detector by what convolutions write instead of what they read
+            (:mod:`edgeface.search.scores.outputs`)
+stage-macs  multiply-accumulates, weighed stage by stage like the faces (:func:`stage_macs_score`)
+plain       convolutions that no shortcut bypasses, the fewer the better (:func:`unbypassed`)
+trainable   stage-macs and plain together (:func:`trainable`): what ranked our own short trainings
+            best
+params      weights and biases of the deployed network
+macs        multiply-accumulates at 640x480
+depth       convolutions one after the other, from the image to the deepest output (:func:`depth`)
+entropy     of the backbone, as MAE-DET computes it (:func:`entropy`; Sun et al., ICML 2022)
+zen         Zen-score of the backbone (:func:`zen`; Lin et al., ICCV 2021); the only one that runs
+            a network
+random      a number drawn from the network's content: what a score that knows nothing is worth
+            (:func:`noise`)
+==========  ======================================================================================
 
 Parameters and multiply-accumulates are the baselines that few published scores have beaten.
 """

@@ -1,0 +1,54 @@
+"""Processes that train one network together, and how they are asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event, current_thread, main_thread
+
+import torch.distributed as dist
+
+
+@contextmanager
+def distributed() -> Iterator[bool]:
+    """Join the other processes of ``torchrun``, if there are any; yields whether this one is the
+    first.
+
+    On leaving, everyone waits for everyone: what the first one wrote is there for all.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield True
+        return
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(hours=2))
+    yield dist.get_rank() == 0
+    dist.barrier()
+
+
+@contextmanager
+def stop_request(world: int) -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual.
+
+    Only for a lone process: several would stop at different steps and wait for each other for ever.
+    """
+    stop = Event()
+    if world > 1 or current_thread() is not main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(*_: object) -> None:
+        stop.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

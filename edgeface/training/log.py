@@ -1,0 +1,104 @@
+"""What a run says of itself: log.csv and curves.png."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeface.files import atomic_write
+from edgeface.training.options import TrainOptions
+
+LOG_FIELDS = (
+    "step",
+    "samples",
+    "epoch",
+    "size",
+    "lr",
+    "cls_loss",
+    "box_loss",
+    "landmark_loss",
+    "positives",
+    "images_per_s",
+    "wait_share",
+)
+FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
+"""What is known of a step; the gradient's norm is not logged"""
+LOG_EVERY = 25
+
+
+class Log:
+    """Appends a line every few steps; after a resume, lines past the checkpoint are dropped
+    first."""
+
+    def __init__(self, run: Path, step: int, images: int, enabled: bool) -> None:
+        self.path, self.images, self.enabled, self.note = run / "log.csv", images, enabled, ""
+        self.figures, self.since, self.waited = (
+            torch.zeros(0, len(FIGURES)),
+            time.perf_counter(),
+            0.0,
+        )
+        if not enabled:
+            return
+        kept: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, LOG_FIELDS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, step: int, o: TrainOptions, figures: Tensor) -> None:
+        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is
+        due."""
+        if not self.enabled:
+            return
+        self.figures = torch.cat([self.figures, figures])
+        if step % LOG_EVERY and step != o.steps:
+            return
+        elapsed, steps = time.perf_counter() - self.since, len(self.figures)
+        means = self.figures.double().mean(0).tolist()
+        row: dict[str, Any] = {
+            k: f"{v:.5g}" for k, v in zip(FIGURES, means, strict=True) if k in LOG_FIELDS
+        }
+        row |= {
+            "step": step,
+            "samples": step * o.batch,
+            "epoch": f"{step * o.batch / self.images:.3f}",
+            "size": o.size_at(step - 1),
+            "lr": f"{o.lr_at(step - 1):.4g}",
+            "images_per_s": f"{steps * o.batch / elapsed:.1f}",
+            "wait_share": f"{self.waited / elapsed:.3f}",
+        }
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, LOG_FIELDS).writerow(row)
+        self.note = f"{row['images_per_s']} img/s  cls {row['cls_loss']}  box {row['box_loss']}"
+        self.figures, self.since, self.waited = (
+            torch.zeros(0, len(FIGURES)),
+            time.perf_counter(),
+            0.0,
+        )
+
+    def plot(self) -> None:
+        """Draw the losses and the learning rate; without matplotlib the log alone has to do."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            return
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not rows:
+            return
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
+            axis.plot(
+                [float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1
+            )
+            axis.set(xlabel="epoch", title=name)
+        with atomic_write(self.path.with_name("curves.png")) as temporary:
+            figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
