@@ -127,15 +127,16 @@ def train_model(
 
 
 def _check_landmarks(architecture: Architecture, images: list[AnnotatedImage]) -> None:
-    """Data without what the network learns is an error; data with more is worth a note."""
+    """Landmarks that either lacks are worth a note; boxes are learned all the same."""
     layout = head_layout(architecture)
     known = any(
         image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images
     )
     if layout.landmarks and not known:
-        raise DataError(
-            f"{architecture.name} learns landmarks and no annotated face has any: pass --landmarks"
-            " FILE (RetinaFace's labels or CSV), or train a network without landmarks"
+        print(
+            f"note: no annotated face has landmarks: {architecture.name} learns boxes alone, and"
+            " its landmarks mean nothing; pass --landmarks FILE (RetinaFace's labels or CSV)",
+            file=sys.stderr,
         )
     if known and not layout.landmarks:
         print(

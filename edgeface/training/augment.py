@@ -8,8 +8,9 @@ Geometry of one sample (all in px of the cached image):
 
     scale   output px per source px, drawn from one of two distributions (see AugmentOptions)
     side    = output side / scale
-    origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the crop in the image
-            where it fits; outside the image the crop is black, as the letterbox of the detector is
+    origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the
+            crop in the image where it fits; outside the image the crop is black, as the letterbox
+            of the detector is
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 

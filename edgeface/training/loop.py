@@ -79,7 +79,9 @@ class Trainer:
             )
         self.architecture, self.layout = architecture, head_layout(architecture)
         self.run, self.device = run, torch.device(device)
-        self.options = _with_precision(options.completed(self.layout), self.checkpoint, self.device)
+        self.options = _with_precision(
+            options.completed(self.layout), max(self.layout.strides), self.checkpoint, self.device
+        )
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
         self.model = build(architecture, self.options.seed).to(self.device).train()
         self.network: torch.nn.Module = (
@@ -87,9 +89,8 @@ class Trainer:
         )
         self.ema = EMA(self.model, self.options.ema)
         if options.compile and self.device.type == "cpu":
-            self.model.normalise.compile(
-                dynamic=False
-            )  # one pass over the largest tensor of a step instead of two
+            # One pass over the largest tensor of a step instead of two.
+            self.model.normalise.compile(dynamic=False)
         self.optimizers = make_optimizers(
             self.model, self.options.optimizer, self.options.lr, self.options.weight_decay
         )
@@ -367,22 +368,30 @@ class Trainer:
             temporary.write_text(json.dumps(self._config, indent=1))
 
 
-def _with_precision(options: TrainOptions, checkpoint: Path, device: torch.device) -> TrainOptions:
+def _with_precision(
+    options: TrainOptions, coarsest: int, checkpoint: Path, device: torch.device
+) -> TrainOptions:
     """Options whose precision is no longer ``auto``: what the run has, or what is faster here.
 
-    A run that goes on elsewhere keeps its own: with another it would not be the same run.
+    A run that goes on elsewhere keeps its own: with another it would not be the same run. A 3x3
+    convolution of stride 2 on a map of one pixel has a wrong weight gradient in bf16 on CPUs (torch
+    2.13), so that crops must be larger than half of the ``coarsest`` stride. Raises OptionError.
     """
-    fast = fast_bf16(device)
+    fast, large = fast_bf16(device), min(options.size, options.late_size) > coarsest // 2
+    if options.precision == "bf16" and not large:
+        raise OptionError(
+            f"--precision bf16 needs crops of more than {coarsest // 2} px for a network with "
+            f"stride {coarsest}: pass a larger --size and --late-size, or --precision fp32"
+        )
     if options.precision == "bf16" and not fast:
         print(
-            "note: --precision bf16 is slow here, a processor without AMX: --precision auto takes"
-            " what is faster",
+            "note: --precision bf16 is slow here, a processor without AMX: --precision auto takes "
+            "what is faster",
             file=sys.stderr,
         )
     if options.precision != "auto":
         return options
     if checkpoint.exists():
-        return replace(
-            options, precision=read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
-        )
-    return replace(options, precision="bf16" if fast else "fp32")
+        taken = read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
+        return replace(options, precision=taken)
+    return replace(options, precision="bf16" if fast and large else "fp32")

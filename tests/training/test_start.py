@@ -225,6 +225,20 @@ def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
     assert "note: --precision bf16 is slow here" in capsys.readouterr().err
 
 
+def test_bf16_is_not_for_maps_of_one_pixel(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 64 px a network with stride 128 halves a map of one pixel: a wrong gradient in bf16."""
+    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: True)
+    net = get_architecture("eresfd-16")
+    auto = Trainer(net, replace(SMALL, precision="auto"), cache, tmp_path / "run")
+    assert auto.options.precision == "fp32"
+    with pytest.raises(OptionError, match="--precision bf16 needs crops of more than 64 px"):
+        Trainer(net, replace(SMALL, precision="bf16"), cache, tmp_path / "run")
+    larger = replace(SMALL, precision="auto", size=96, late_size=96)
+    assert Trainer(net, larger, cache, tmp_path / "run").options.precision == "bf16"
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     cache: Cache, tmp_path: Path
 ) -> None:
