@@ -391,14 +391,13 @@ def test_command_on_an_altered_file(
 
 
 def test_command_on_a_weights_file(
-    command: Command, exported: Make, lively: Source, hopper_path: Path, tmp_path: Path
+    command: Command, exported: Make, pointed: Source, hopper_path: Path, tmp_path: Path
 ) -> None:
     from edgeface.zoo import save_weights
 
-    save_weights(lively.network, tmp_path / "mine.safetensors")
-    code, out, err = command(
-        tmp_path / "mine.safetensors", exported("onnx").path, "--image", hopper_path
-    )
+    save_weights(pointed.network, tmp_path / "mine.safetensors")
+    bundle = exported("onnx", landmarks=True)
+    code, out, err = command(tmp_path / "mine.safetensors", bundle.path, "--image", hopper_path)
     assert code == 0 and err == "" and "A and B agree: " in out
     assert out.startswith(
         f"A: {tmp_path}/mine.safetensors in torch\nB: edgeface-n-onnx-fp32-160x128\n"

@@ -716,10 +716,10 @@ def small(architecture: Architecture, steps: int, size: int, batch: int) -> Trai
 class DyingTrainer(Trainer):
     """Ends in the middle of a step, as if its process had been killed."""
 
-    def _batch(self, step: int) -> Batch:
+    def crops(self, step: int) -> Batch:
         if step == 4:
             raise KeyboardInterrupt
-        return super()._batch(step)
+        return super().crops(step)
 
 
 @pytest.mark.parametrize("name", FAMILY)
