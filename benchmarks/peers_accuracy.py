@@ -33,6 +33,9 @@ from edgeface.evaluation.predict import SCORE_THRESHOLD, Evaluation
 SETTINGS = ("easy", "medium", "hard")
 
 
+KEPT = "nothing is kept, the same command begins again"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
     """Of the command line."""
@@ -109,7 +112,7 @@ def _run(o: Options) -> int:
     return 0
 
 
-main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run)
+main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run, KEPT)
 
 
 if __name__ == "__main__":

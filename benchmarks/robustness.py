@@ -126,6 +126,9 @@ def as_table(rows: Sequence[Row], below: str) -> str:
     return f"{table(('', 'faces', *models), lines)}\n{below}"
 
 
+KEPT = "nothing is kept, the same command begins again"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
     """Of the command line."""
@@ -178,7 +181,7 @@ def _run(o: Options) -> int:
     return 0
 
 
-main = program_of(Options, "python -m benchmarks.robustness", __doc__, _run)
+main = program_of(Options, "python -m benchmarks.robustness", __doc__, _run, KEPT)
 
 
 if __name__ == "__main__":

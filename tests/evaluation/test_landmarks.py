@@ -241,7 +241,7 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ((), "edgeface-n finds no landmarks: leave --landmarks out"),
+        ((), "boxes finds no landmarks: leave --landmarks out"),
         (("--scale", "multi"), "--landmarks is for --scale 640 or original"),
     ],
 )
@@ -253,11 +253,15 @@ def test_what_cannot_be_measured_is_one_line(
     words: str,
 ) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    assert (
-        run(
-            monkeypatch, "eval", "--data", str(data), "--landmarks", str(data / "labels.csv"), *more
-        )
-        == 2
-    )
+    from edgeface.architecture.registry import get_architecture
+    from edgeface.models.detector import build_detector
+    from edgeface.zoo import save_weights
+
+    plain = get_architecture("edgeface-n")
+    head = dataclasses.replace(plain.head, landmarks=0)
+    boxes = data / "boxes.safetensors"
+    save_weights(build_detector(dataclasses.replace(plain, name="boxes", head=head), 0), boxes)
+    command = ("eval", "--data", data, "--model", boxes, "--landmarks", data / "labels.csv")
+    assert run(monkeypatch, *map(str, command), *more) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and words in err and err.count("\n") == 1

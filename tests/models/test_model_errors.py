@@ -128,7 +128,11 @@ def test_unknown_model_names_the_nearest(name: str, said: str) -> None:
         ("damofd-0.5g", {"head": {"anchors": 0}}, "anchors is 0"),
         ("damofd-0.5g", {"head": {"stack": 1.5}}, "head.stack: expected an integer, got 1.5"),
         ("damofd-0.5g", {"head": {"landmarks": 4}}, "head scrfd: landmarks is 4, accepted: 0 or 5"),
-        ("eresfd-16", {"head": {"landmarks": 5}}, "head s3fd: landmarks is for scrfd and plain only"),
+        (
+            "eresfd-16",
+            {"head": {"landmarks": 5}},
+            "head s3fd: landmarks is for scrfd and plain",
+        ),
         ("damofd-0.5g", {"head": {"kernel": 3}}, "kernel is for plain and s3fd only, leave it out"),
         ("edgeface-n", {"head": {"kernel": 2}}, "head plain: kernel is 2, accepted: 1 or 3"),
         ("edgeface-n", {"head": {"prior": [4.0, 4.0]}}, "prior is for s3fd only, leave it out"),
