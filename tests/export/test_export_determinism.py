@@ -31,13 +31,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_identical_bytes(
-    target: str, precision: str, exported: Callable[..., Bundle], lively: Source, tmp_path: Path
+    target: str, precision: str, exported: Callable[..., Bundle], pointed: Source, tmp_path: Path
 ) -> None:
     """tflite fp16 is made from the float32 file in milliseconds, so that one is compared in the
     slow suite only."""
-    first = exported(target, precision)
+    first = exported(target, precision, landmarks=True)
     weights = tmp_path / "weights.safetensors"
-    save_file(lively.network.state_dict(), weights)
+    save_file(pointed.network.state_dict(), weights)
     command = [
         sys.executable,
         "-m",
