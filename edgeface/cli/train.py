@@ -144,6 +144,7 @@ def command(
             init=init,
             branch=branch,
             progress=terminal.tick,
+            note=terminal.note,
         )
     if not finished:
         raise Stopped("the state is saved, the same command goes on from here")

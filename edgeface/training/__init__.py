@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,13 +95,14 @@ def train_model(
     init: str | None = None,
     branch: Path | None = None,
     progress: Progress = unseen,
+    note: Callable[[str], None] = lambda text: print(f"note: {text}", file=sys.stderr),
 ) -> bool:
     """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see
     :class:`Trainer`.
 
     landmarks: a file with those of the annotated faces. init: name or file of weights to start
-    from; branch: folder of a run to start from. Returns False when it was stopped before the last
-    step.
+    from; branch: folder of a run to start from. progress, note: told how far it is, and what a user
+    should know. Returns False when it was stopped before the last step.
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
     not there, ModelError for an ``init`` or ``branch`` that does not fit, TrainingError for a loss
@@ -112,7 +114,7 @@ def train_model(
 
     prepare_torch(threads, device)
     folder, images = read_photos(data, annotations, landmarks)
-    _check_landmarks(architecture, images)
+    _check_landmarks(architecture, images, note)
     with distributed() as first:
         if first:  # the others then find the cache made
             open_cache(cache, folder, images, progress=progress)
@@ -122,24 +124,22 @@ def train_model(
         )
         fit = trainer.begin(init, branch)
         if first and fit:
-            print(f"note: {init}: {fit}", file=sys.stderr)
+            note(f"{init}: {fit}")
         return trainer.fit(progress)
 
 
-def _check_landmarks(architecture: Architecture, images: list[AnnotatedImage]) -> None:
+def _check_landmarks(
+    architecture: Architecture, images: list[AnnotatedImage], note: Callable[[str], None]
+) -> None:
     """Landmarks that either lacks are worth a note; boxes are learned all the same."""
     layout = head_layout(architecture)
     known = any(
         image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images
     )
     if layout.landmarks and not known:
-        print(
-            f"note: no annotated face has landmarks: {architecture.name} learns boxes alone, and"
-            " its landmarks mean nothing; pass --landmarks FILE (RetinaFace's labels or CSV)",
-            file=sys.stderr,
+        note(
+            f"no annotated face has landmarks: {architecture.name} learns boxes alone, and its"
+            " landmarks mean nothing; pass --landmarks FILE (RetinaFace's labels or CSV)"
         )
     if known and not layout.landmarks:
-        print(
-            f"note: {architecture.name} has no landmarks: those of the annotations are not used",
-            file=sys.stderr,
-        )
+        note(f"{architecture.name} has no landmarks: those of the annotations are not used")

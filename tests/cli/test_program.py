@@ -234,3 +234,13 @@ def test_verbs_of_a_checkout_say_so_elsewhere(
         == "error: this runs from a checkout of the project: clone it and run: make export"
         " TARGET=tflite\n"
     )
+
+
+def test_without_its_extra_the_command_line_names_it() -> None:
+    code = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from edgeface.cli import main; sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    line = "error: the command line needs the package 'typer': run: pip install 'edgeface[cli]'\n"
+    assert (done.returncode, done.stderr, done.stdout) == (2, line, "")
