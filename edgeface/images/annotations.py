@@ -108,51 +108,8 @@ def read_annotations(path: Path | str) -> list[AnnotatedImage]:
     return images
 
 
-def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
-    """These images with the landmarks that the file ``path`` (either format) gives for the same
-    boxes.
-
-    Images and faces that it does not name have none. Raises DataError when a box of the file is not
-    among those of the image, by more than half a pixel on a side, or names an image that is not
-    among ``images``.
-    """
-    labels = {image.path: image for image in read_annotations(path)}
-    if not any(label.landmarks is not None for label in labels.values()):
-        raise DataError(
-            f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with "
-            f"{','.join((*PLAIN_COLUMNS, *POINT_COLUMNS))}"
-        )
-    faces, strangers = sum(len(label.boxes) for label in labels.values()), []
-    joined = []
-    for image in images:
-        label = labels.pop(image.path, None)
-        points = np.full((len(image.boxes), 5, 2), np.nan, np.float32)
-        if label is not None and len(label.boxes):
-            match = _same_boxes(label.boxes, image.boxes)
-            strangers += [f"{image.path} {_listed(box)}" for box in label.boxes[match < 0]]
-            if label.landmarks is not None:
-                points[match[match >= 0]] = label.landmarks[match >= 0]
-        joined.append(replace(image, landmarks=points))
-    strangers += [f"{path} {_listed(box)}" for path, label in labels.items() for box in label.boxes]
-    if strangers:
-        raise DataError(
-            f"{path}: {len(strangers)} of {faces} boxes are not among the annotations, the first: "
-            f"{strangers[0]}; accepted: landmarks for boxes of the same images, in the same px"
-        )
-    return joined
-
-
-def _same_boxes(boxes: NDArray[np.float32], among: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel,
-    or -1."""
-    if not len(among):
-        return np.full(len(boxes), -1)
-    distance = np.abs(boxes[:, None] - among[None]).max(2)
-    nearest = distance.argmin(1)
-    return np.where(distance[np.arange(len(boxes)), nearest] <= 0.5, nearest, -1)
-
-
-def _listed(numbers: NDArray[np.float32]) -> str:
+def listed(numbers: NDArray[np.float32]) -> str:
+    """Numbers of a box, for a message."""
     return ",".join(f"{value:g}" for value in numbers)
 
 
@@ -195,7 +152,7 @@ def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
     outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
     if outside.any():
         raise DataError(
-            f"{image.path}: landmarks of the face {_listed(image.boxes[np.argmax(outside)])} lie"
+            f"{image.path}: landmarks of the face {listed(image.boxes[np.argmax(outside)])} lie"
             f" outside the image of {width}x{height} px; accepted: px of the image, at most half a"
             " face beyond its edge; -1, or in a CSV nothing, where a face has none"
         )

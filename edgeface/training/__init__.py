@@ -55,7 +55,8 @@ def read_photos(
     data: Path, annotations: Path | None, landmarks: Path | None
 ) -> tuple[Path, list[AnnotatedImage]]:
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
-    from edgeface.images.annotations import read_annotations, with_landmarks
+    from edgeface.images.annotations import read_annotations
+    from edgeface.images.landmarks import with_landmarks
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data

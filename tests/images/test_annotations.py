@@ -16,8 +16,8 @@ from edgeface.images.annotations import (
     read_annotations,
     read_plain,
     read_wider,
-    with_landmarks,
 )
+from edgeface.images.landmarks import with_landmarks
 
 WIDER = """0--Parade/a.jpg
 2
