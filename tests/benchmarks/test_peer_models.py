@@ -302,8 +302,9 @@ def test_accuracy_of_peers_on_a_handful_of_photos(
     cells = {line[:18].strip(): line[18:].split() for line in lines[1:4]}
     assert set(cells) == {"edgeface-n", "YuNet_n", "Ultra-Light slim"}
     assert all(0.3 < float(values[0]) <= 1 for values in cells.values())
-    assert cells["edgeface-n"][3:] == cells["Ultra-Light slim"][3:] == ["-", "-", "-"]
-    assert 0.02 < float(cells["YuNet_n"][3]) < 0.2 and "/" in cells["YuNet_n"][5]
+    assert cells["Ultra-Light slim"][3:] == ["-", "-", "-"]
+    for name in ("edgeface-n", "YuNet_n"):
+        assert 0.02 < float(cells[name][3]) < 0.2 and "/" in cells[name][5]
     assert lines[-1].startswith("8 photos; WIDER FACE val, official protocol")
 
 
