@@ -94,8 +94,8 @@ def _rows(o: Options, folder: Path) -> list[dict[str, Any]]:
     annotations = None if o.data else package_photos(folder)
     cache = open_photos(o.data or folder, annotations, o.cache or folder / "cache")
     rows = []
-    for precision in PRECISIONS:
-        for size in SIZES:
+    for precision in o.precision:
+        for size in o.size:
             options = TrainOptions(
                 samples=10**9,
                 batch=o.batch,
@@ -124,6 +124,10 @@ class Options(Printed):
     """optimiser steps of each row, at least 5"""
     batch: int = 32
     """images per step"""
+    size: tuple[int, ...] = SIZES
+    """sides of the crops, px"""
+    precision: tuple[str, ...] = PRECISIONS
+    """fp32, bf16 or both"""
     threads: int = 1
     """CPU threads; figures are by time on all of them"""
     compile: bool = True
