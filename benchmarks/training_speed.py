@@ -170,7 +170,7 @@ def _run(o: Options) -> int:
     verdict = f"crops take at most {worst:.1%}, limit {CROPS_LIMIT:.0%}: {held}"
     emit(
         result,
-        f"training {o.model}, batch {o.batch}, threads {o.threads}\\n{lines}\\n{verdict}",
+        f"training {o.model}, batch {o.batch}, threads {o.threads}\n{lines}\n{verdict}",
         o.format,
         o.save,
     )
