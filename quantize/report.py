@@ -195,6 +195,7 @@ def plot(path: Path, done: Quantization) -> None:
         _draw_accuracy(panels[0], accuracy)
     heads = _head_noise(done)
     panels[-1].bar(list(heads), list(heads.values()), color="C2")
+    panels[-1].tick_params("x", labelrotation=90)  # side by side, nine names overlap
     panels[-1].set(ylabel="dB", title="signal-to-noise ratio of the heads")
     figure.suptitle(f"{done.bundle.path.name}: INT8 against float")
     with atomic_write(path) as temporary:

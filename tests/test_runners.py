@@ -28,7 +28,10 @@ Opener = Callable[..., Runner]
 
 FILES = [(target, precision, False, False) for target, precision in combinations()]
 FILES += [
-    (target, "fp32", True, False) for target in export_targets() if get_backend(target).dynamic
+    (target, "fp32", True, landmarks)
+    for target in export_targets()
+    for landmarks in (False, True)
+    if get_backend(target).dynamic
 ]
 FILES += [(target, precision, False, True) for target, precision in combinations("fp32", "int8")]
 KINDS = [("torch", "fp32", True, False), ("torch", "fp32", True, True), *FILES]
