@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from edgeface.deprecations import OldModules, old_name
 
 if TYPE_CHECKING:
-    from edgeface.bundle import Bundle, export, quantize
+    from edgeface.bundle import Bundle
+    from edgeface.checkout import export, quantize
     from edgeface.detections import Detections, Face
     from edgeface.detector import Detector
     from edgeface.errors import EdgefaceError
@@ -48,8 +49,8 @@ _HOMES = {
     "Detector": "edgeface.detector",
     "EdgefaceError": "edgeface.errors",
     "Face": "edgeface.detections",
-    "export": "edgeface.bundle",
-    "quantize": "edgeface.bundle",
+    "export": "edgeface.checkout",
+    "quantize": "edgeface.checkout",
 }
 
 

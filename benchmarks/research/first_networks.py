@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Printed
-from benchmarks.latency_model import KINDS, TABLES, Score
+from benchmarks.latency_model import KINDS, TABLES
+from benchmarks.prediction import Score
 from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal

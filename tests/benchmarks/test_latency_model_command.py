@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency_model import (
-    HELD_OUT_FROM,
-    KINDS,
-    LEARNED,
-    TABLES,
-    evaluate,
-    main,
-    table_path,
-)
+from benchmarks.latency_model import KINDS, LEARNED, TABLES, main, table_path
+from benchmarks.prediction import HELD_OUT_FROM, evaluate
 from edgeface.architecture.layers import macs_of
 from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES

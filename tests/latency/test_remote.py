@@ -15,9 +15,10 @@ import pytest
 from by_hand import alive, record, wait_for
 
 from edgeface.errors import DataError, DeviceError
-from edgeface.latency.devices import remote
+from edgeface.latency.devices import staging
 from edgeface.latency.devices.base import Finding
 from edgeface.latency.devices.journal import KEPT_S, Journal
+from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
 from edgeface.latency.protocol import Protocol
@@ -31,12 +32,12 @@ def stage(
     """Lines of stage.py that is asked for ``files`` below ``root`` and then gets the bytes
     ``sent``."""
     entries = [
-        remote.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
+        staging.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
         for path, content in files.items()
     ]
     request = json.dumps({"root": str(root), "files": entries}).encode() + b"\n"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", remote.STAGE.read_text(), sys.executable],
+        [sys.executable, "-I", "-c", staging.STAGE.read_text(), sys.executable],
         input=request + sent,
         capture_output=True,
         check=True,
@@ -93,7 +94,7 @@ def test_leftovers_of_a_killed_transfer_go(tmp_path: Path) -> None:
 
 
 def test_the_text_that_is_sent_has_no_quotes_for_a_shell_to_trip_over() -> None:
-    assert "'" not in remote.STAGE.read_text() and len(remote.STAGE.read_bytes()) < 8000
+    assert "'" not in staging.STAGE.read_text() and len(staging.STAGE.read_bytes()) < 8000
 
 
 # -- journal ------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_a_program_that_is_not_there() -> None:
 # -- judging a device ---------------------------------------------------------
 
 
-class Board(remote.RemoteDevice):
+class Board(RemoteDevice):
     """A device without a line."""
 
     root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "board-tools"
@@ -225,12 +226,12 @@ def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packages_go_where_the_python_that_is_used_looks(
     python: str | None, virtual: bool, executable: str, expected: str
 ) -> None:
-    staged = remote.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
+    staged = staging.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
     assert Board("board://x", python)._install(staged) == f"board {expected} -m pip install"
 
 
 def test_advice_for_a_python_that_cannot_make_environments() -> None:
-    staged = remote.Staged("/home/pi/.cache/edgeface", 0, "/usr/bin/python3", False, False, ())
+    staged = staging.Staged("/home/pi/.cache/edgeface", 0, "/usr/bin/python3", False, False, ())
     fix = Board("board://x")._missing_venv(staged).fix
     assert fix == "board get python3 && board python3 -m venv .cache/edgeface/venv"
 
@@ -249,15 +250,15 @@ def test_a_command_for_the_devices_shell_is_put_to_it() -> None:
 
 def test_hash_in_the_name_of_the_agent() -> None:
     assert (
-        remote.agent_path()
-        == f"edgeface-{hashlib.sha256(remote.zipapp.pack()).hexdigest()[:16]}.pyz"
+        staging.agent_path()
+        == f"edgeface-{hashlib.sha256(staging.zipapp.pack()).hexdigest()[:16]}.pyz"
     )
 
 
 # -- a device that answers something else -------------------------------------
 
 
-class Strange(remote.RemoteDevice):
+class Strange(RemoteDevice):
     """Its shell prints ``answer`` whatever it is asked."""
 
     root, folder, package = "~/.cache/edgeface", "~/.cache/edgeface", "nothing"

@@ -17,27 +17,21 @@ it was. The agent ends when its input does: nothing is left running on the devic
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import shlex
-import shutil
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import get_backend
-from edgeface.bundle import MANIFEST, Bundle
+from edgeface.bundle import Bundle
 from edgeface.errors import DeviceError
-from edgeface.latency import zipapp
 from edgeface.latency.agent import Request
 from edgeface.latency.devices.address import quoted_path
-from edgeface.latency.devices.base import OLDEST_PYTHON, Device, Finding, findings
+from edgeface.latency.devices.base import Finding, findings
 from edgeface.latency.devices.journal import Journal
 from edgeface.latency.devices.run import Run, content_key
-from edgeface.latency.devices.session import Session
+from edgeface.latency.devices.shell import ANSWER_S, PythonError, ShellDevice
+from edgeface.latency.devices.staging import Staged, agent_path, bundle_files
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.types import Progress
@@ -45,15 +39,11 @@ from edgeface.types import Progress
 if TYPE_CHECKING:
     from edgeface.latency.session import Failed, Finished
 
-STAGE = Path(__file__).with_name("stage.py")
-ANSWER_S = 120.0
-"""silence after which a device that only has to look at itself is given up"""
 SLACK_S = 60.0
-"""the same for one that measures, on top of the protocol's limit for one model"""
+"""silence after which a device that measures is given up, on top of the protocol's limit for one
+model"""
 SILENCE_S = 60.0
 """silence after which the agent takes us for gone; many beats of a session fit into it"""
-NOT_FOUND, NOT_RUNNABLE = 127, 126
-"""exit codes of a shell"""
 FOREIGN = (
     "wrong ELF class",
     "Exec format error",
@@ -64,83 +54,8 @@ FOREIGN = (
 """what is said of a library that was built for another machine"""
 
 
-@dataclasses.dataclass(frozen=True)
-class SentFile:
-    """A file that the device must have."""
-
-    path: str
-    """below the device's cache folder"""
-    content: bytes
-
-    def to_json(self) -> dict[str, Any]:
-        """As stage.py takes it."""
-        return {
-            "path": self.path,
-            "bytes": len(self.content),
-            "sha256": hashlib.sha256(self.content).hexdigest(),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Staged:
-    """What stage.py says of a device."""
-
-    root: str
-    """absolute path of the cache folder"""
-    free_bytes: int
-    executable: str
-    """the Python that is used, as it was called"""
-    virtual: bool
-    """is it that of a virtual environment?"""
-    ensurepip: bool
-    """can it make a virtual environment?"""
-    sent: tuple[str, ...]
-    """paths of the files that were missing"""
-
-
-class PythonError(DeviceError):
-    """A device that was reached but has no Python to work with."""
-
-    def __init__(self, url: str, what: str, fix: str) -> None:
-        super().__init__(f"{url}: {what}: run: {fix}")
-        self.what, self.fix = what, fix
-
-
-class RemoteDevice(Device):
-    """A device that runs shell commands for us. Subclasses say how, and what their program's
-    complaints mean."""
-
-    root: str
-    """cache folder on the device, as its shell understands it"""
-    folder: str
-    """the same without ``~``, as a user can type it in an unquoted command"""
-    package: str
-    """Debian's name of what brings the local program"""
-    setup: str = ""
-    """shell commands before each of ours, ended by ``; ``"""
-
-    def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device; default: a virtual environment in the cache folder, or else
-        python3. journals: folder here for the records of runs that are cut off."""
-        self.url, self.python, self._journals = url, python, journals
-
-    @abstractmethod
-    def arguments(self, command: str) -> list[str]:
-        """Local argument list that runs ``command`` in a shell of the device, with its streams
-        connected to ours."""
-
-    @abstractmethod
-    def advice(self, command: str) -> str:
-        """What a user types here to run ``command`` there."""
-
-    @abstractmethod
-    def explain(self, code: int, words: list[str]) -> str | None:
-        """What is wrong with the line, by exit code and last words of the local program; None: the
-        line is good."""
-
-    @abstractmethod
-    def python_advice(self) -> str:
-        """What a user types to get a Python there."""
+class RemoteDevice(ShellDevice):
+    """Checks and measures through the agent, which it sends to the device."""
 
     def check(self) -> list[Finding]:
         """As :class:`Device` says. Sends the agent, and nothing else."""
@@ -220,18 +135,6 @@ class RemoteDevice(Device):
             index, message = wanted[line["failed"]["job"]], line["failed"]["message"]
             run.fail(index, message + foreign_hint(message, run.bundles[index], install))
 
-    @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
-        """Raises DeviceError where an answer of the device has another form than ours."""
-        try:
-            yield
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise DeviceError(
-                f"{self.url}: the device answered something else than edgeface would "
-                f"({type(error).__name__}): remove its cache folder {self.folder} and run the same "
-                "command again"
-            ) from error
-
     def _check_packages(self, run: Run, facts: dict[str, Any], install: str) -> None:
         """Fail the jobs that have no runtime on the device. Raises DeviceError where nothing at all
         can run."""
@@ -259,42 +162,6 @@ class RemoteDevice(Device):
                     f"{', '.join(backend.platforms)}): measure a model of another target",
                 )
 
-    def _stage(self, files: Sequence[SentFile], run: Run | None = None) -> Staged:
-        """Send what the device lacks of ``files`` and of the agent. Raises DeviceError."""
-        files = (*files, SentFile(agent_path(), zipapp.pack()))
-        # The path of Python is handed on to be used again: it may be a script, of which Python
-        # itself knows nothing.
-        command = self._command(f'-I -c {shlex.quote(STAGE.read_text(encoding="utf-8"))} "$P"')
-        with self._session(command, ANSWER_S) as session:
-            request = {"root": self.root, "files": [file.to_json() for file in files]}
-            session.send(json.dumps(request).encode() + b"\n")
-            staged: Staged | None = None
-            for line in session.lines():
-                kind = line.pop("stage", None)
-                if kind == "here":
-                    with self._understood():
-                        staged = self._send(session, line, files)
-                elif kind == "stored" and run:
-                    with self._understood():
-                        run.progress(f"sent {files[line['index']].path}", 0, len(run.jobs))
-                elif kind == "error":
-                    raise self._stage_error(line)
-                elif kind == "end" and staged:
-                    return staged
-            raise self._failure(session)
-
-    def _send(self, session: Session, line: dict[str, Any], files: Sequence[SentFile]) -> Staged:
-        missing = [files[index] for index in line.pop("missing")]
-        staged = Staged(**line, sent=tuple(file.path for file in missing))
-        size = sum(len(file.content) for file in missing)
-        if size > staged.free_bytes:
-            raise self._disk_full(
-                staged.root, f"{size:,} bytes to send, {staged.free_bytes:,} free"
-            )
-        for file in missing:
-            session.send(file.content)
-        return staged
-
     def _examine(self, staged: Staged) -> dict[str, Any]:
         """What edgeface/latency/examine.py sees on the device."""
         for line in self._agent(staged, Request("check", python=(staged.executable,)), ANSWER_S):
@@ -304,47 +171,6 @@ class RemoteDevice(Device):
         raise DeviceError(
             f"{self.url}: the agent did not say what the device has: run the same command again"
         )
-
-    def _agent(
-        self, staged: Staged, request: Request, silence_s: float, run: Run | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Lines of the agent up to its last. Raises DeviceError when it ends before."""
-        command = self._command(
-            f"-u {shlex.quote(f'{staged.root}/{agent_path()}')}", staged.executable
-        )
-        with self._session(command, silence_s) as session:
-            session.send(json.dumps(request.to_json()).encode() + b"\n")
-            session.keep_alive()
-            for line in session.lines():
-                if "error" in line:
-                    raise DeviceError(f"{self.url}: {line['error']}")
-                if line.get("done"):
-                    return
-                yield line
-            raise self._failure(session, run)
-
-    def _session(self, command: str, silence_s: float) -> Session:
-        arguments = self.arguments(command)
-        if shutil.which(arguments[0]) is None:
-            raise DeviceError(
-                f"{self.url}: {arguments[0]} is not installed here: run: sudo apt-get install "
-                f"{self.package}"
-            )
-        return Session(arguments, silence_s)
-
-    def _command(self, words: str, python: str | None = None) -> str:
-        """A command line for any Bourne shell: Python with ``words``, in which ``$P`` is that
-        Python itself."""
-        python = python or self.python
-        choose = (
-            f"P={quoted_path(python)}"
-            if python
-            else f'P={self.root}/venv/bin/python; [ -x "$P" ] || P=python3'
-        )
-        inner = (  # exec: no shell stays between the line and Python
-            f'{self.setup}{choose}; exec "$P" {words}'
-        )
-        return f"exec sh -c {shlex.quote(inner)}"
 
     def _install(self, staged: Staged) -> str:
         """The command that installs packages where the Python that is used will find them."""
@@ -366,70 +192,6 @@ class RemoteDevice(Device):
         if not staged.ensurepip:
             command = f"{self.python_advice()} && {command}"
         return Finding(False, "no virtual environment to install packages into", command)
-
-    def _stage_error(self, line: dict[str, Any]) -> DeviceError:
-        kind, text, path = line.get("kind"), line.get("text"), line.get("path")
-        if kind == "python":
-            oldest = ".".join(map(str, OLDEST_PYTHON))
-            return PythonError(
-                self.url,
-                f"Python {text} is too old, {oldest} is the oldest that will do",
-                self.python_advice(),
-            )
-        if kind == "disk full":
-            return self._disk_full(str(path), str(text))
-        if kind == "damaged":
-            return DeviceError(
-                f"{self.url}: {path} was not stored: {text}: run the same command again"
-            )
-        return DeviceError(f"{self.url}: cannot write {path} on the device: {text}")
-
-    def _disk_full(self, path: str, text: str) -> DeviceError:
-        return DeviceError(
-            f"{self.url}: the device's disk is full ({path}: {text}): free some space, for example"
-            f" by: {self.advice(f'rm -r {self.folder}/bundles')}"
-        )
-
-    def _failure(self, session: Session, run: Run | None = None) -> DeviceError:
-        """Why a command ended without its last line."""
-        code = session.close()
-        words = session.last_words()
-        known = self.explain(code, words)
-        then = run.so_far() if run else "run the same command again"
-        if session.silent:
-            return DeviceError(
-                f"{self.url}: nothing was heard for too long: the device hangs or is gone; {then}"
-            )
-        if known:
-            what = f"the connection was lost ({known}); {then}" if session.heard else known
-            return DeviceError(f"{self.url}: {what}")
-        if not session.heard and code in (NOT_FOUND, NOT_RUNNABLE):
-            return self._no_python(words)
-        last = f": {words[-1]}" if words else ""
-        return DeviceError(
-            f"{self.url}: what ran on the device ended early, with exit code {code}{last}; {then}"
-        )
-
-    def _no_python(self, words: list[str]) -> DeviceError:
-        reason = f" ({words[-1]})" if words else ""
-        if self.python:
-            return DeviceError(
-                f"{self.url}: {self.python} is no Python that the device can run{reason}: name"
-                " another one with ?python=PATH at the end of the URL, or leave that out"
-            )
-        return PythonError(self.url, f"no Python on the device{reason}", self.python_advice())
-
-
-def agent_path() -> str:
-    """Of the agent below the device's cache folder."""
-    return f"edgeface-{hashlib.sha256(zipapp.pack()).hexdigest()[:16]}.pyz"
-
-
-def bundle_files(bundle: Bundle, folder: str) -> list[SentFile]:
-    """All files of ``bundle``, verified, as they lie below ``folder`` on a device."""
-    contents = {name: bundle.read(name) for name in bundle.manifest.files}
-    contents[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
-    return [SentFile(f"{folder}/{name}", content) for name, content in sorted(contents.items())]
 
 
 def foreign_hint(message: str, bundle: Bundle, install: str) -> str:

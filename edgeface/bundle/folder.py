@@ -1,0 +1,146 @@
+"""The folder of a Bundle: opened and checked, or written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeface.bundle.manifest import MANIFEST, Manifest
+from edgeface.errors import BundleError
+from edgeface.files import atomic_folder
+from edgeface.schema import short
+
+MAX_MANIFEST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that was opened and checked."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> Bundle:
+        """Read the manifest of the folder ``path``; with ``verify``, check the SHA-256 of every
+        file now.
+
+        :meth:`read` checks a file again each time, so what a runtime loads is what was verified.
+        Raises BundleError.
+        """
+        path = Path(path)
+        bundle = cls(path, _read_manifest(path))
+        for name in bundle.manifest.files:
+            if verify:
+                bundle.read(name)
+            else:
+                bundle.file(name)
+        return bundle
+
+    @property
+    def primary(self) -> Path:
+        """Path of the file that the runtime opens."""
+        return self.file(self.manifest.primary)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the model files together, without the manifest."""
+        return sum(self.file(name).stat().st_size for name in self.manifest.files)
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists. Raises BundleError if it is missing or leads out
+        of the folder."""
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the manifest lists no file {name!r}")
+        path = self.path / name
+        try:
+            inside = path.resolve().parent == self.path.resolve()
+            regular = path.is_file()
+        except (OSError, RuntimeError) as error:
+            raise BundleError(f"cannot read {path}: {error}") from None
+        if not inside:
+            raise BundleError(f"{self.path}: manifest names a file outside its folder: {name!r}")
+        if not regular:
+            raise BundleError(f"{self.path}: file {name!r} is missing: export the model again")
+        return path
+
+    def read(self, name: str | None = None) -> bytes:
+        """Bytes of a listed file (default: the primary), equal to their SHA-256 in the manifest or
+        BundleError."""
+        name = self.manifest.primary if name is None else name
+        path = self.file(name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[name]:
+            raise BundleError(
+                f"{path} is truncated or altered: its SHA-256 differs from the manifest's: "
+                "export the model again"
+            )
+        return content
+
+
+def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
+    """Write the folder ``path`` whole or not at all, replacing one that is there, and return it
+    opened.
+
+    ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in
+    from them. Raises OutputError when the place cannot be written, BundleError when manifest and
+    files do not fit.
+    """
+    contents = {
+        name: data if isinstance(data, bytes) else Path(data).read_bytes()
+        for name, data in files.items()
+    }
+    hashes = {
+        name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())
+    }
+    manifest = dataclasses.replace(manifest, files=hashes)
+    text = manifest.dumps()
+    Manifest.from_json(json.loads(text))
+    path = Path(path)
+    if (
+        path.exists()
+        and not (path / MANIFEST).is_file()
+        and (not path.is_dir() or any(path.iterdir()))
+    ):
+        raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
+    with atomic_folder(path) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+    return Bundle.open(path)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        if not folder.is_dir():
+            raise BundleError(
+                f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
+                "edgeface export --target onnx"
+            )
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a Bundle: it has no {MANIFEST}")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(
+                f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB: not a manifest"
+            )
+        data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise BundleError(f"cannot read {folder / MANIFEST}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{folder / MANIFEST} is not valid JSON: {short(str(error))}") from None
+    try:
+        return Manifest.from_json(data)
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from None
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")

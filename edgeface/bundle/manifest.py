@@ -1,0 +1,199 @@
+"""Manifest: what ``manifest.json`` says of a Bundle, read with every claim checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.backends import BACKENDS, PRECISIONS
+from edgeface.decode import HeadLayout
+from edgeface.errors import BundleError, ModelError
+from edgeface.schema import from_fields, short, to_fields
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_SIDE_PX = 1 << 16
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""of a model: files are named after it"""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the model file takes: one RGB tensor of raw pixels. Normalisation is inside the
+    graph."""
+
+    width: int
+    """px; of a dynamic file: the size it was checked at"""
+    height: int
+    """px"""
+    dynamic: bool = False
+    """True: any width and height that are multiples of 32 px"""
+    layout: str = "NCHW"
+    """NCHW or NHWC, of the input and of the outputs in the file"""
+    dtype: str = "float32"
+    """float32, uint8 or int8 (int8: pixel - 128)"""
+    name: str = "image"
+    """name of the input tensor in the file"""
+    colour: str = "RGB"
+    range: tuple[float, ...] = (0, 255)
+    """lowest and highest pixel value"""
+    pad_value: int = 0
+    """pixel value that fills what a letterboxed image leaves free"""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.width <= MAX_SIDE_PX and 0 < self.height <= MAX_SIDE_PX,
+            "width and height",
+            f"1 to {MAX_SIDE_PX} px",
+        )
+        _require(self.layout in ("NCHW", "NHWC"), "layout", "NCHW or NHWC")
+        _require(self.dtype in ("float32", "uint8", "int8"), "dtype", "float32, uint8 or int8")
+        _require(self.colour == "RGB", "colour", "RGB")
+        _require(tuple(self.range) == (0, 255), "range", "[0, 255]")
+        _require(0 <= self.pad_value <= 255, "pad_value", "0 to 255")
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where the numbers in the file come from and what may be done with them."""
+
+    sha256: str
+    """of the weights that were exported"""
+    licence: str
+    data_terms: str
+    """terms of the images that the weights were trained on"""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``manifest.json``."""
+
+    model: str
+    target: str
+    """onnx, tflite, ... (a row of the capability table)"""
+    precision: str
+    """fp32, fp16 or int8"""
+    architecture: Architecture
+    head_layout: HeadLayout
+    input: InputSpec
+    outputs: dict[str, str]
+    """our output name (``cls_8``) -> name of that tensor in the file"""
+    primary: str
+    """the file that the runtime opens; one of ``files``"""
+    tools: dict[str, str]
+    """package -> version, of everything that took part in the conversion"""
+    weights: WeightsInfo
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    """file name -> SHA-256; filled in by :func:`write_bundle`"""
+    parity: dict[str, Any] | None = None
+    """``{"noise": {head: max_abs}, "photo": {head: max_abs}, "max_abs": {head: value}, "tolerance":
+    value}``"""
+    output_quantization: dict[str, tuple[float, ...]] | None = None
+    """of a file whose outputs are int8: our output name -> (scale, zero point); value = (q - zero
+    point) * scale"""
+    calibration: dict[str, Any] | None = None
+    """of an int8 file: ``{"method": ..., "images": count, "sha256": [...]}``, the photos its ranges
+    were taken from"""
+    accuracy: dict[str, Any] | None = None
+    """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count,
+    "protocol": text}``, ``reverted_layers`` (kept in float) and more figures of what quantising
+    cost"""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def folder_name(self) -> str:
+        """``<model>-<target>-<precision>-<W>x<H>``, with ``-dynamic`` appended for a file of any
+        size."""
+        size = f"{self.input.width}x{self.input.height}" + (
+            "-dynamic" if self.input.dynamic else ""
+        )
+        return f"{self.model}-{self.target}-{self.precision}-{size}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest.
+
+        Of landmarks it speaks only where there are any: other manifests are, to the byte, what they
+        were before.
+        """
+        data: dict[str, Any] = to_fields(self)
+        return data
+
+    def dumps(self) -> str:
+        """Return the canonical text of ``manifest.json``: equal Manifests give equal bytes."""
+        return json.dumps(self.to_json(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, data: Any) -> Manifest:
+        """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed
+        or out of range."""
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if isinstance(data, dict) and (type(version) is not int or version != FORMAT_VERSION):
+            raise BundleError(
+                f"manifest: format_version {short(version)} is not one this edgeface reads "
+                f"({FORMAT_VERSION}): export the model again, or install a newer edgeface"
+            )
+        try:
+            manifest = from_fields(cls, data, "manifest")
+            _check_consistent(manifest)
+        except ModelError as error:
+            raise BundleError(str(error)) from None
+        return manifest
+
+
+def _check_consistent(manifest: Manifest) -> None:
+    """Checks across the fields of a well-typed manifest."""
+    for label, text in (("model", manifest.model), ("target", manifest.target)):
+        if not PLAIN_NAME.fullmatch(text):
+            raise BundleError(f"manifest: {label} {short(text)} is not a plain name")
+    if manifest.target not in BACKENDS:
+        raise BundleError(
+            f"manifest: unknown target {short(manifest.target)} (known: {', '.join(BACKENDS)})"
+        )
+    if manifest.precision not in PRECISIONS:
+        raise BundleError(
+            f"manifest: unknown precision {short(manifest.precision)} (known:"
+            f" {', '.join(PRECISIONS)})"
+        )
+    _check_files(manifest.files)
+    if manifest.primary not in manifest.files:
+        raise BundleError(
+            f"manifest: primary file {short(manifest.primary)} is not one of its files"
+        )
+    if set(manifest.outputs) != set(manifest.head_layout.output_names):
+        raise BundleError(
+            f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}"
+        )
+    scales = manifest.output_quantization
+    if scales is not None and (
+        set(scales) != set(manifest.outputs)
+        or not all(len(pair) == 2 and pair[0] > 0 for pair in scales.values())
+    ):
+        raise BundleError(
+            "manifest: output_quantization must give [scale, zero point] of every output"
+        )
+
+
+def _check_files(files: dict[str, str]) -> None:
+    for name, digest in files.items():
+        if "/" in name or "\\" in name or ":" in name or name in (".", ".."):
+            raise BundleError(f"manifest names a file outside its folder: {short(name)}")
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise BundleError(f"manifest: {short(name)} is not a plain file name")
+        if not _SHA256.fullmatch(digest):
+            raise BundleError(
+                f"manifest: the SHA-256 of {name} is not 64 lower-case hexadecimal digits"
+            )
+
+
+def _require(good: bool, name: str, wanted: str) -> None:
+    """For ``__post_init__``: from_fields turns the ValueError into one line that names the
+    object."""
+    if not good:
+        raise ValueError(f"{name} must be {wanted}")

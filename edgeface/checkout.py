@@ -1,0 +1,73 @@
+"""Exporting and quantising from Python, as ``edgeface.export`` and ``edgeface.quantize``: both run
+in a checkout of the project, whose rooms lie beside this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeface.backends import from_checkout
+from edgeface.bundle import Bundle
+from edgeface.options import parse_size
+
+
+def export(
+    model: str,
+    target: str,
+    *,
+    precision: str = "fp32",
+    size: str = "640x480",
+    dynamic: bool = False,
+    weights: Path | str | None = None,
+    out: Path | str = "dist",
+) -> Bundle:
+    """Export a network, prove that the file computes what torch computes, and return its Bundle, a
+    folder in ``out``.
+
+    model: a name that ``edgeface models`` lists, or a .safetensors file that edgeface wrote; a
+    network without weights gets random ones, and the manifest says so. target: onnx, tflite,
+    openvino or ncnn. precision: fp32 or fp16. size: of the input, WIDTHxHEIGHT in px; dynamic:
+    accept others, too. weights: your own, of the network called ``model``.
+
+    Raises OptionError for a combination that cannot be and without a checkout, ModelError,
+    ExportError, MissingExtraError, OutputError.
+    """
+    width, height = parse_size(size)
+    request = _part("export.request:ExportRequest")(target, precision, width, height, dynamic)
+    source = _part("export.source:load_source")(model, weights)
+    exported: Bundle = _part("export.pipeline:export_model")(source, request, out).bundle
+    return exported
+
+
+def quantize(
+    bundle: Bundle | Path | str,
+    *,
+    data: Path | str | None = None,
+    calibration: Path | str | None = None,
+    max_drop: float = 0.5,
+    out: Path | str | None = None,
+) -> Bundle:
+    """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
+    beside ``bundle``.
+
+    data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may
+    lose ``max_drop`` AP points (0 to 100); without it no accuracy is measured, and the manifest
+    says so. calibration: a folder of photos that ranges are taken from; default: the training
+    photos of ``data``.
+
+    Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
+    be held, BundleError, DataError, MissingExtraError, OutputError.
+    """
+    made = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    request = _part("quantize.request:QuantizeRequest")(
+        made.manifest.target, bundle=made.path, max_drop=max_drop, accuracy=data is not None
+    )
+    done = _part("quantize.pipeline:quantize_model")(
+        request, out or made.path.parent, data=data, calibration=calibration
+    )
+    quantized: Bundle = done.bundle
+    return quantized
+
+
+def _part(path: str) -> Any:
+    return from_checkout(path, f"make {path.partition('.')[0]} TARGET=tflite")

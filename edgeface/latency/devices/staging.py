@@ -1,0 +1,60 @@
+"""What is sent to a device before it measures: the agent and the files of Bundles."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from edgeface.bundle import MANIFEST, Bundle
+from edgeface.latency import zipapp
+
+STAGE = Path(__file__).with_name("stage.py")
+"""the program that takes them there"""
+
+
+@dataclasses.dataclass(frozen=True)
+class SentFile:
+    """A file that the device must have."""
+
+    path: str
+    """below the device's cache folder"""
+    content: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """As stage.py takes it."""
+        return {
+            "path": self.path,
+            "bytes": len(self.content),
+            "sha256": hashlib.sha256(self.content).hexdigest(),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """What stage.py says of a device."""
+
+    root: str
+    """absolute path of the cache folder"""
+    free_bytes: int
+    executable: str
+    """the Python that is used, as it was called"""
+    virtual: bool
+    """is it that of a virtual environment?"""
+    ensurepip: bool
+    """can it make a virtual environment?"""
+    sent: tuple[str, ...]
+    """paths of the files that were missing"""
+
+
+def agent_path() -> str:
+    """Of the agent below the device's cache folder."""
+    return f"edgeface-{hashlib.sha256(zipapp.pack()).hexdigest()[:16]}.pyz"
+
+
+def bundle_files(bundle: Bundle, folder: str) -> list[SentFile]:
+    """All files of ``bundle``, verified, as they lie below ``folder`` on a device."""
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    contents[MANIFEST] = (bundle.path / MANIFEST).read_bytes()
+    return [SentFile(f"{folder}/{name}", content) for name, content in sorted(contents.items())]
