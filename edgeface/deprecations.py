@@ -38,6 +38,7 @@ MODULES = {
     "edgeface.search.clock": "edgeface.search.latency",
     "edgeface.search.cover": "edgeface.predict.first_networks",
     "edgeface.search.ddsar": "edgeface.search.scores.ddsar",
+    "edgeface.search.evolve": "edgeface.search.published",
     "edgeface.search.genetics": "edgeface.search.evolution",
     "edgeface.search.latency_features": "edgeface.predict.features",
     "edgeface.search.latency_model": "edgeface.predict.model",

@@ -37,6 +37,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write a whole text file, as UTF-8, or nothing. Raises OutputError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on

@@ -47,7 +47,8 @@ class Source:
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
     """Build the network that :func:`edgeface.zoo.resolve` finds, with its weights. Raises
     ModelError, OptionError."""
-    file = zoo.resolve(model, weights).weights
+    choice = zoo.resolve(model, weights)
+    file = choice.weights
     if file is not None and seed is not None:
         raise OptionError(
             "--weights and --seed exclude each other: give the file, or ask for random weights"
@@ -60,7 +61,7 @@ def load_source(model: str, weights: Path | str | None = None, seed: int | None 
         )
     if seed is None and model in zoo.names():
         return _from_zoo(model)
-    return random_source(model, seed or 0)
+    return random_source(choice.architecture, seed or 0)
 
 
 def random_source(model: str | Architecture, seed: int) -> Source:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeface.backends import BACKENDS, export_targets
-from edgeface.cli.flags import DEFAULT_MODEL, Format, Weights
+from edgeface.cli.flags import DEFAULT_MODEL, Format, Network, Weights
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.terminal import Terminal
 from edgeface.options import parse_size
@@ -34,14 +34,6 @@ not written. A network that ships without weights gets random ones, and the outp
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")]
-Network = Annotated[
-    str,
-    typer.Option(
-        help=(
-            "Network, as `edgeface models` lists them, or a .safetensors file that edgeface wrote."
-        )
-    ),
-]
 Precision = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeface.backends import BACKENDS
-from edgeface.cli.flags import DEFAULT_MODEL, Format, Threads, Weights
+from edgeface.cli.flags import DEFAULT_MODEL, NETWORK_HELP, Format, Threads, Weights
 from edgeface.cli.output import print_json
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
@@ -42,12 +42,7 @@ OUT."""
 Target = Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")]
 Network = Annotated[
     str | None,
-    typer.Option(
-        help=(
-            "Network, as `edgeface models` lists them, or a .safetensors file that edgeface"
-            f" wrote. Default: {DEFAULT_MODEL}."
-        )
-    ),
+    typer.Option(help=f"{NETWORK_HELP} Default: {DEFAULT_MODEL}."),
 ]
 Seed = Annotated[
     int | None,

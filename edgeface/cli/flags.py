@@ -43,6 +43,11 @@ def _known_format(format: str) -> str:
     return format
 
 
+NETWORK_HELP = (
+    "Network, as `edgeface models` lists them; one that a search found, as runs/pi/front.json#3;"
+    " a .json file of one Architecture, or a .safetensors file that edgeface wrote."
+)
+Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
 Model = Annotated[
     str,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgeface.cli.flags import Format
+from edgeface.cli.flags import NETWORK_HELP, Format
 from edgeface.cli.output import print_json, print_table
 from edgeface.cli.terminal import Terminal
 from edgeface.options import parse_size
@@ -15,12 +15,25 @@ EPILOG = """Examples:
 
 edgeface models
 
+edgeface models runs/pi/front.json   # every network of a search; #3 for one
+
 edgeface models --size 320x320 --format json
 
 Parameters and multiply-accumulates (MACs) of the networks as they are trained."""
 
+VARIANTS = (
+    "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that"
+    " exports well.\n'-kps' are those with landmarks; SCRFD's export well as published."
+)
+
 
 def command(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NETWORK]...", help=f"{NETWORK_HELP} Default: all that have a name."
+        ),
+    ] = None,
     size: Annotated[
         str, typer.Option(help="Input WIDTHxHEIGHT in px that MACs are counted at.")
     ] = "640x480",
@@ -30,8 +43,9 @@ def command(
     from edgeface import zoo
     from edgeface.zoo.counted import counts
 
+    named = [one for text in networks or () for one in zoo.named_architectures(text)]
     with Terminal() as terminal:
-        found = counts(width, height, terminal.tick)
+        found = counts(width, height, terminal.tick, named or None)
     shipped = zoo.names()
     if format == "json":
         print_json(
@@ -60,7 +74,5 @@ def command(
         ],
         right=figures,
     )
-    print(
-        "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head"
-        " that exports well.\n'-kps' are those with landmarks; SCRFD's export well as published."
-    )
+    if not named:
+        print(VARIANTS)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeface.cli.flags import Format
+from edgeface.cli.flags import NETWORK_HELP, Format
 from edgeface.cli.output import print_json, print_table
 
 EPILOG = """DDSAR, as DamoFD published it and mended. Examples:
@@ -26,7 +26,7 @@ def command(
         str,
         typer.Argument(
             metavar="ARCHITECTURE_OR_STRING",
-            help="Zoo name, structure string, or a .json file of an Architecture.",
+            help=f"{NETWORK_HELP} Or a structure string.",
         ),
     ],
     alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes.")] = 0.25,

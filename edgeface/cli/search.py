@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeface.cli.flags import Format, with_options
-from edgeface.cli.output import print_json, print_table
+from edgeface.cli.flags import Format, given, is_given, with_options
+from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
-from edgeface.search.options import SIZES, StudyOptions
+from edgeface.files import write_text
+from edgeface.search.commands import export_command, train_command
+from edgeface.search.options import FRONT, SIZES, StudyOptions
+
+ARCHITECTURE = "architecture.json"
+"""what the published search writes"""
+ASKS_A_DEVICE = ("resume", "size", "table", "ray")
+"""options beside those of a study that are of no use to it"""
 
 if TYPE_CHECKING:
     from edgeface.search.results import FrontNet, Round
@@ -27,12 +35,16 @@ edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/p
 
 edgeface search --resume runs/mine
 
-Latency is measured on the device. Writes front.json and report.html into --out. Stopped at any
-moment, --resume goes on."""
+edgeface search --published 0.5g --out runs/damofd   # DamoFD's own search, no device asked
+
+Latency is measured on the device. Writes front.json and report.html into --out; a network of the
+front is named runs/mine/front.json#3 wherever a network is asked for. Stopped at any moment,
+--resume goes on."""
 
 
 @with_options(StudyOptions, without=("sizes", "weights"))
 def command(
+    ctx: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the search in this folder, with its options.")
@@ -71,15 +83,62 @@ def command(
             )
         ),
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Run DamoFD's search as published instead, 0.5g, 2.5g, 10g or 34g: best DDSAR"
+                " within a budget of FLOPs. Takes --alpha, --data, --seed and --out."
+            )
+        ),
+    ] = None,
     format: Format = "table",
     options: Any = None,
 ) -> None:
+    if published:
+        others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
+        _run_published(published, options, data, out, format, others - {"alpha", "seed"})
+        return
     options, folder = _chosen(options, out, resume, size, data)
     front = _run(options, folder, table, ray)
     if format == "json":
         print_json([net.to_json() for net in front])
     else:
-        _print_front(front, options)
+        _print_front(front, options, folder)
+
+
+def _run_published(
+    name: str,
+    options: StudyOptions,
+    data: Path | None,
+    out: Path | None,
+    format: str,
+    others: Collection[str],
+) -> None:
+    """DamoFD's own search; ``others``: options that it does not take."""
+    from edgeface.search.published import detector_of, regime_of, search
+    from edgeface.search.scores.ddsar import weights_of_annotations
+
+    if others:
+        named = ", ".join(f"--{other.replace('_', '-')}" for other in sorted(others))
+        raise OptionError(f"--published asks no device: leave {named} out")
+    regime = regime_of(name)
+    weights = weights_of_annotations(data) if data else options.weights
+    with stoppable("nothing was written"), Terminal() as terminal:
+        best = search(
+            regime, options.seed, alpha=options.alpha, weights=weights, progress=terminal.tick
+        )[0]
+    network = detector_of(name, best)
+    if out:
+        write_text(out / ARCHITECTURE, network.dumps() + "\n")
+    if format == "json":
+        found = {"ddsar": best.ddsar, "flops": best.flops, "architecture": network.to_json()}
+        print_json(found)
+        return
+    say(f"{network.name}: DDSAR {best.ddsar:.4f}, {best.flops / 1e6:.1f} M FLOPs at 224x224")
+    say(best.structure)
+    if out:
+        say(f"next: edgeface train --model {shlex.quote(str(out / ARCHITECTURE))} --data PHOTOS")
 
 
 def _chosen(
@@ -145,7 +204,7 @@ def _sentence(done: Round) -> str:
     )
 
 
-def _print_front(front: Sequence[FrontNet], options: StudyOptions) -> None:
+def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path) -> None:
     if not front:
         print(
             f"no network that was measured takes at most {options.budget_ms:g} ms: a larger"
@@ -153,9 +212,10 @@ def _print_front(front: Sequence[FrontNet], options: StudyOptions) -> None:
         )
     figures = ("score", "measured ms", "95 %", "predicted", "MACs", "parameters")
     print_table(
-        ("network", *figures, "structure"),
+        ("#", "network", *figures, "structure"),
         [
             (
+                rank,
                 net.architecture.name,
                 f"{net.score:.4f}",
                 f"{net.measured_ms:.3f}",
@@ -165,8 +225,11 @@ def _print_front(front: Sequence[FrontNet], options: StudyOptions) -> None:
                 f"{net.params / 1e3:.0f} k",
                 net.architecture.structure,
             )
-            for net in front
+            for rank, net in enumerate(front, 1)
         ],
-        right=figures,
+        right=("#", *figures),
         fold=("structure",),
     )
+    for rank, net in enumerate(front, 1):
+        say(f"#{rank}  {train_command(f'{folder / FRONT}#{rank}', net)}")
+        say(f"    {export_command(net, options)}")

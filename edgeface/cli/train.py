@@ -14,6 +14,7 @@ from edgeface.cli.flags import (
     DEFAULT_MODEL,
     Annotations,
     Cache,
+    Network,
     Photos,
     TorchDevice,
     given,
@@ -47,7 +48,6 @@ command goes on where the run was."""
 
 
 Out = Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")]
-Network = Annotated[str, typer.Option(help="Network, as `edgeface models` lists them.")]
 GenotypeFile = Annotated[
     Path | None,
     typer.Option(
@@ -155,9 +155,10 @@ def _chosen(
 ) -> tuple[Architecture, TrainOptions]:
     """Network and options of a run that begins anew."""
     from edgeface.architecture.genotype import read_genotype
-    from edgeface.architecture.registry import get_architecture, with_genotype
+    from edgeface.architecture.registry import with_genotype
+    from edgeface.zoo.named import named_architecture
 
-    architecture = get_architecture(model)
+    architecture = named_architecture(model)
     if genotype:
         architecture = with_genotype(architecture, read_genotype(genotype))
     return architecture, dataclasses.replace(get_recipe(recipe, architecture), **named)

@@ -49,11 +49,9 @@ class TorchRunner(Runner):
         Raises ModelError for an unknown name, one that ships without weights, or a file that is
         damaged or does not fit; OptionError for two files; MissingExtraError without torch.
         """
-        from edgeface.zoo import get_entry, load_network, resolve
+        from edgeface.zoo import load_network, resolve
 
-        choice = resolve(model, weights)
-        if choice.weights is None:
-            get_entry(choice.architecture.name)
+        resolve(model, weights).check_weights()
         if not has_module("torch"):
             raise MissingExtraError(
                 "torch", "zoo", f"running {model} by name instead of an exported Bundle"

@@ -22,6 +22,7 @@ from edgeface.search.scores.registry import FORMER
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
+FRONT = "front.json"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeface.architecture.layers import parts_of
 from edgeface.backends import BACKENDS
 from edgeface.errors import EdgefaceError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.options import parse_size
 from edgeface.pages import charts, page
 from edgeface.pages.charts import Axis, number
@@ -43,9 +43,7 @@ def write_report(
 ) -> None:
     """Write the page, whole or not at all. ``tables``: of each input size, WxH. Raises
     OutputError."""
-    text = document(options, rounds, front, tables)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, document(options, rounds, front, tables))
 
 
 def document(

@@ -9,7 +9,9 @@ from edgeface.pages import charts, page
 from edgeface.pages.charts import Axis, Point, number
 from edgeface.pages.markup import Html, tag
 from edgeface.pages.page import card, section, table
+from edgeface.search.commands import export_command, train_command
 from edgeface.search.findings import Findings, numbers, two_lines
+from edgeface.search.options import FRONT
 from edgeface.search.report_parts import (
     budget,
     figures,
@@ -46,6 +48,17 @@ def front_section(study: Findings) -> Html:
         page.cards(_front_card(study, c) for c in costs),
         tag("h3", "Networks of the front, cheapest first", class_="above"),
         _front_table(study),
+        tag("h3", "From here to a file", class_="above"),
+        tag("p", "In the folder of this page, with PHOTOS and FACES.csv of your own:"),
+        tag("pre", _commands(study)),
+    )
+
+
+def _commands(study: Findings) -> str:
+    """What trains each network, and what makes a file of it."""
+    return "\n".join(
+        f"{train_command(f'{FRONT}#{rank}', net)}\n{export_command(net, study.options)}"
+        for rank, net in enumerate(study.front, 1)
     )
 
 

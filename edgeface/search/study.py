@@ -21,14 +21,14 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.options import parse_size
 from edgeface.predict.table import LatencyTable
 from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
 from edgeface.search.evolution import FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle, Note
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import FRONT, StudyOptions
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.scores.registry import proxy
@@ -36,7 +36,7 @@ from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
 from edgeface.types import Progress
 
-STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
+STUDY, REPORT = "study.json", "report.html"
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
 SEED_SHARE = 2
@@ -68,7 +68,7 @@ class Study:
         self.score(
             self.pool.sample(0).architecture
         )  # an unknown score is refused before anything is written
-        _write(path, json.dumps(dataclasses.asdict(options), indent=1))
+        write_text(path, json.dumps(dataclasses.asdict(options), indent=1))
         self.oracle = LatencyOracle(options, folder, progress, note, ray)
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
@@ -96,7 +96,7 @@ class Study:
             self.oracle.measure([net.candidate for net in self._front(rounds)], again=True)
         rounds = [self._with_measurements(r) for r in rounds]
         front = self._predicted_unseen(self._front(rounds))
-        _write(self.folder / FRONT, json.dumps([net.to_json() for net in front], indent=1))
+        write_text(self.folder / FRONT, json.dumps([net.to_json() for net in front], indent=1))
         write_report(self.folder / REPORT, self.options, rounds, front, self.oracle.tables)
         return front
 
@@ -134,8 +134,8 @@ class Study:
         best = max((e.score for e in seen if selection.within(self.options, e)), default=0.0)
         chosen = Round(number, len(seen), best, tuple(picked), ())
         lines = "".join(json.dumps(to_fields(e)) + "\n" for e in seen)
-        _write(self.folder / f"evaluations-{number}.jsonl", lines)
-        _write(self._path(number), json.dumps(to_fields(chosen), indent=1))
+        write_text(self.folder / f"evaluations-{number}.jsonl", lines)
+        write_text(self._path(number), json.dumps(to_fields(chosen), indent=1))
         return chosen
 
     def _evaluations(self, number: int) -> list[ScoredNetwork]:
@@ -315,8 +315,3 @@ def load_options(folder: Path) -> StudyOptions:
         raise OptionError(
             f"--resume {folder}: {error}; it was not written by this version of edgeface"
         ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

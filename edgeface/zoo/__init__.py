@@ -4,14 +4,8 @@ users."""
 from __future__ import annotations
 
 from edgeface.zoo.index import FOLDER, ZooEntry, get_entry, names, read_index
-from edgeface.zoo.resolve import (
-    MAX_BLOCKS,
-    Choice,
-    is_network,
-    load_network,
-    read_architecture,
-    resolve,
-)
+from edgeface.zoo.named import MAX_BLOCKS, named_architecture, named_architectures
+from edgeface.zoo.resolve import Choice, is_network, load_network, resolve
 from edgeface.zoo.weights import (
     ARCHITECTURE_KEY,
     COUNTER,
@@ -38,9 +32,10 @@ __all__ = [
     "load_network",
     "load_weights",
     "load_weights_file",
+    "named_architecture",
+    "named_architectures",
     "names",
     "network_with",
-    "read_architecture",
     "read_index",
     "resolve",
     "save_weights",

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.registry import get_architecture, listed
 from edgeface.backends import require_module
 from edgeface.files import atomic_write
@@ -34,25 +36,32 @@ class Counted:
     """multiply-accumulates at the size that was asked for"""
 
 
-def content_of(name: str) -> str:
-    """12 hex digits that say what the Architecture called ``name`` is. Raises ModelError."""
-    return get_architecture(name).named_by_content("").name.removeprefix("-")
+def content_of(architecture: Architecture) -> str:
+    """12 hex digits that say what ``architecture`` is, whatever it is called."""
+    return architecture.named_by_content("").name.removeprefix("-")
 
 
-def counts(width: int, height: int, progress: Progress = unseen) -> dict[str, Counted]:
-    """Every listed network at one input size, px: those of the file at 640x480, the others counted
-    with torch.
+def counts(
+    width: int,
+    height: int,
+    progress: Progress = unseen,
+    networks: Sequence[Architecture] | None = None,
+) -> dict[str, Counted]:
+    """Of ``networks`` (default: all that are listed) at one input size, px, by name: those of the
+    file at 640x480, the others counted with torch.
 
     Raises MissingExtraError without torch, where something is left to count.
     """
     kept = read_counts() if (width, height) == COUNTED_AT else {}
     found: dict[str, Counted] = {}
-    for done, name in enumerate(names := listed()):
-        if name in kept and kept[name].content == content_of(name):
+    wanted = [get_architecture(name) for name in listed()] if networks is None else networks
+    for done, network in enumerate(wanted):
+        name = network.name
+        if name in kept and kept[name].content == content_of(network):
             found[name] = kept[name]
         else:
-            progress("counting", done, len(names), name)
-            found[name] = _count(name, width, height)
+            progress("counting", done, len(wanted), name)
+            found[name] = _count(network, width, height)
     return found
 
 
@@ -64,17 +73,19 @@ def read_counts(path: Path = PATH) -> dict[str, Counted]:
 
 def write_counts(path: Path = PATH) -> None:
     """Count all networks anew."""
-    found = {name: dataclasses.asdict(_count(name, *COUNTED_AT)) for name in listed()}
+    found = {
+        name: dataclasses.asdict(_count(get_architecture(name), *COUNTED_AT)) for name in listed()
+    }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _count(name: str, width: int, height: int) -> Counted:
+def _count(network: Architecture, width: int, height: int) -> Counted:
     require_module("torch", "zoo", "counting parameters and MACs")
     from edgeface.models.complexity import count
 
-    complexity = count(name, width, height)
-    return Counted(content_of(name), complexity.params, complexity.macs)
+    complexity = count(network, width, height)
+    return Counted(content_of(network), complexity.params, complexity.macs)
 
 
 if __name__ == "__main__":

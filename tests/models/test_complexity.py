@@ -105,7 +105,7 @@ def test_every_listed_network_has_been_counted() -> None:
     """After a change of networks: ``python -m edgeface.zoo.counted``."""
     known = read_counts()
     assert {name: counted.content for name, counted in known.items()} == {
-        name: content_of(name) for name in listed()
+        name: content_of(get_architecture(name)) for name in listed()
     }
 
 

@@ -89,7 +89,9 @@ def test_what_a_model_is() -> None:
 def test_a_file_says_which_network_it_is_of(tmp_path: Path) -> None:
     for name, architecture in ARCHITECTURES.items():
         assert (
-            zoo.read_architecture(described(tmp_path / f"{name}.safetensors", architecture.dumps()))
+            zoo.named_architecture(
+                described(tmp_path / f"{name}.safetensors", architecture.dumps())
+            )
             == architecture
         )
 

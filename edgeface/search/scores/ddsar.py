@@ -27,7 +27,6 @@ c3, those of 16 to c4, those of 32 to c5.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import Block, block_part, blocks_of
-from edgeface.architecture.registry import get_architecture
 from edgeface.architecture.specs import (
     Backbone,
     ConvNetSpec,
@@ -47,6 +45,7 @@ from edgeface.architecture.specs import (
 )
 from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import DataError, ModelError, OptionError
+from edgeface.zoo.named import named_architecture
 
 STAGES = ("stem", "c2", "c3", "c4", "c5")
 WEIGHTS = (0.20, 0.27, 0.25, 0.18, 0.10)
@@ -180,19 +179,8 @@ def _corrected(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence
 
 
 def read_backbone(text: str) -> Backbone:
-    """Backbone of a zoo name, of a .json file of an Architecture, or of a structure string. Raises
-    ModelError."""
-    if text.startswith("Super"):
-        return PlainNetSpec(text)
-    if text.endswith(".json"):
-        try:
-            data = json.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(
-                f"cannot read {text} ({type(error).__name__}): give the JSON of an Architecture"
-            ) from None
-        return Architecture.from_json(data).backbone
-    return get_architecture(text).backbone
+    """Backbone of a structure string, or of the network that a text names. Raises ModelError."""
+    return PlainNetSpec(text) if text.startswith("Super") else named_architecture(text).backbone
 
 
 def weights_of_annotations(path: Path) -> tuple[float, ...]:

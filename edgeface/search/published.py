@@ -4,8 +4,8 @@ of FLOPs.
 Steady-state evolution without crossover: a parent is drawn from a pool, one or two of its blocks
 are exchanged for random ones, and the child joins the pool if it keeps the limits; the worst leaves
 when the pool is full. No clock is asked, and it shows: run to convergence, the search ends in nets
-that are thin, deep and full of 7x7 kernels. It is here as the baseline that every other search must
-beat.
+that are thin, deep and full of 7x7 kernels. ``edgeface search --published`` runs it, the baseline
+that every other search must beat.
 
 FLOPs are counted as the authors' scripts do: multiply-accumulates, one more for each value that a
 batch normalisation writes, and a shortcut projection at a stride squared times less than it costs.
@@ -19,7 +19,10 @@ from bisect import insort
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import block_part
+from edgeface.architecture.registry import VARIANT_SUFFIX, get_architecture
+from edgeface.architecture.specs import PlainNetSpec
 from edgeface.architecture.structure import SuperBlock, format_structure, parse, round8
 from edgeface.errors import OptionError
 from edgeface.search.scores.ddsar import ALPHA, SIDE_PX, WEIGHTS, block_score, check_weights
@@ -113,6 +116,22 @@ def search(
     return [
         Found(value, format_structure(blocks), flops(blocks)) for value, _, blocks in reversed(pool)
     ]
+
+
+def regime_of(name: str) -> Regime:
+    """The published search called ``name``. Raises OptionError."""
+    if name not in REGIMES:
+        raise OptionError(f"--published {name!r} is not one of: {', '.join(REGIMES)}")
+    return REGIMES[name]
+
+
+def detector_of(name: str, found: Found) -> Architecture:
+    """What the search called ``name`` found, as a detector: with neck and head of the network that
+    was published for this size, in the form that exports well, called damofd-``name``-<12
+    digits>."""
+    published = get_architecture(f"damofd-{name}{VARIANT_SUFFIX}")
+    network = replace(published, backbone=PlainNetSpec(found.structure))
+    return network.named_by_content(f"damofd-{name}")
 
 
 def ddsar(
@@ -226,7 +245,7 @@ def _start(stem: int, stem_layers: int, kind: str, *rows: tuple[int, int, int]) 
 
 
 REGIMES: dict[str, Regime] = {
-    "500m": Regime(
+    "0.5g": Regime(
         "SuperConvK3BNRELU(3,32,2,1)SuperResIDWE1K3(32,32,2,8,1)SuperResIDWE4K3(32,48,2,32,1)"
         "SuperResIDWE1K3(48,96,2,48,1)SuperResIDWE1K3(96,128,2,96,1)",
         _IDW,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
+from commands import Command, failed
 
-from benchmarks.research.damofd import REGIMES, ddsar, flops, search
-from edgeface.architecture import PlainNetSpec, get_architecture
+from edgeface.architecture import Architecture, PlainNetSpec, get_architecture
 from edgeface.architecture.structure import parse
 from edgeface.errors import OptionError
+from edgeface.search.published import REGIMES, ddsar, flops, search
 from edgeface.search.scores.ddsar import score
+from edgeface.zoo import named_architecture
 
 FLOPS = {
     "damofd-0.5g": 63_135_422,
@@ -25,11 +29,7 @@ FLOPS = {
 def test_flops_as_the_authors_count_them(name: str) -> None:
     blocks = parse(get_architecture(name).backbone.structure)
     assert flops(blocks) == FLOPS[name]
-    assert (
-        0.94
-        < FLOPS[name] / REGIMES[name.removeprefix("damofd-").replace("0.5g", "500m")].budget
-        < 0.98
-    )
+    assert 0.94 < FLOPS[name] / REGIMES[name.removeprefix("damofd-")].budget < 0.98
 
 
 @pytest.mark.parametrize("name", FLOPS)
@@ -60,7 +60,7 @@ def test_a_short_search(name: str) -> None:
 def test_the_whole_search_ends_in_trivial_nets() -> None:
     """96,000 iterations find twice the published score's gain over the start, in thin, deep nets of
     large kernels."""
-    best = search(REGIMES["500m"], seed=0)[0]
+    best = search(REGIMES["0.5g"], seed=0)[0]
     blocks = parse(best.structure)
     assert best.ddsar > 17.5  # published: 13.18
     assert sum(block.bottleneck <= 16 for block in blocks[1:]) >= 3
@@ -70,8 +70,23 @@ def test_the_whole_search_ends_in_trivial_nets() -> None:
 
 def test_progress_and_limits() -> None:
     ticks: list[tuple[str, int, int]] = []
-    search(REGIMES["500m"], seed=0, iterations=2001, progress=lambda *values: ticks.append(values))
+    search(REGIMES["0.5g"], seed=0, iterations=2001, progress=lambda *values: ticks.append(values))
     assert [done for _, done, _ in ticks] == [0, 1000, 2000]
-    assert search(dataclasses.replace(REGIMES["500m"], budget=1.0), seed=0, iterations=50) == []
+    assert search(dataclasses.replace(REGIMES["0.5g"], budget=1.0), seed=0, iterations=50) == []
     with pytest.raises(OptionError, match="at least 1"):
-        search(REGIMES["500m"], seed=0, iterations=0)
+        search(REGIMES["0.5g"], seed=0, iterations=0)
+
+
+def test_the_command(edgeface: Command, tmp_path: Path) -> None:
+    """What it prints is what the search finds, and what it writes is named like any network."""
+    code, out, _ = edgeface("search", "--published", "0.5g", "--format", "json", "--out", tmp_path)
+    found, best = json.loads(out), search(REGIMES["0.5g"], seed=0)[0]
+    network = Architecture.from_json(found["architecture"])
+    assert code == 0 and found["ddsar"] == best.ddsar and network.structure == best.structure
+    assert score(network.backbone).ddsar == pytest.approx(best.ddsar, rel=1e-12)
+    assert named_architecture(tmp_path / "architecture.json") == network
+    failed(edgeface("search", "--published", "1g"), "'1g'", "0.5g, 2.5g, 10g, 34g")
+    failed(
+        edgeface("search", "--published", "10g", "--budget-ms", "5", "--resume", "x"),
+        "leave --budget-ms, --resume out",
+    )
