@@ -20,12 +20,19 @@ edgeface eval --data wider
 
 edgeface eval --data wider --model dist/edgeface-n-onnx-fp32-640x480 --plot pr.png
 
-edgeface eval --data wider --model eresfd-16.safetensors --scale multi"""
+edgeface eval --data wider --model eresfd-16.safetensors --scale multi
+
+edgeface eval --data photos --annotations kept.csv --model runs/mine/weights.safetensors"""
 
 
 Wider = Annotated[
     Path,
-    typer.Option(help="WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth."),
+    typer.Option(
+        help=(
+            "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, or with"
+            " --annotations a folder of photos."
+        )
+    ),
 ]
 Scale = Annotated[
     str,
@@ -71,6 +78,15 @@ Landmarks = Annotated[
         )
     ),
 ]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Faces of photos of your own below --data, WIDER FACE text or CSV with"
+            " image,x1,y1,x2,y2: one AP over all of them, under hard."
+        )
+    ),
+]
 
 
 def command(
@@ -83,6 +99,7 @@ def command(
     plot: Plot = None,
     predictions: Predictions = None,
     landmarks: Landmarks = None,
+    annotations: Annotations = None,
     threads: Threads = 1,
     fast: Fast = False,
     format: Format = "table",
@@ -91,7 +108,7 @@ def command(
     if not data.is_dir():
         raise DataError(
             f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground"
-            " truth"
+            " truth, or one of photos with --annotations FILE"
         )
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
@@ -107,6 +124,7 @@ def command(
             weights=weights,
             agreed_only=agreed_only,
             landmarks=landmarks,
+            annotations=annotations,
         )
         tell_fast(terminal, done.report.protocol.runtime, fast)
     if plot:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DataError, ModelError
+from edgeface.evaluation.own import FOLDERS, find_photo
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, read_annotations
 from edgeface.types import Doubles, Progress, unseen
@@ -40,7 +41,6 @@ LONG_SIDE_PX = 640
 LEAST_SIDE_PX = 20
 FAILURE = 0.1
 """a face with a larger error has failed"""
-FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def labelled_photos(path: Path | str, root: Path | str) -> list[tuple[AnnotatedI
             f"{path} holds no landmarks; accepted: RetinaFace's labels, or a CSV with ten more "
             "columns"
         )
-    found = [(image, photo) for image in images if (photo := _find(Path(root), image.path))]
+    found = [(image, photo) for image in images if (photo := find_photo(Path(root), image.path))]
     if not found:
         raise DataError(
             f"none of the {len(images)} images of {path} is below {root}, {images[0].path} for "
@@ -171,7 +171,3 @@ def _sizes(labels: AnnotatedImage) -> Doubles:
     """sqrt(width x height) in px of the photo [N]."""
     sides = labels.boxes[:, 2:].astype(np.float64) - labels.boxes[:, :2]
     return np.asarray(np.sqrt(sides.prod(axis=1)))
-
-
-def _find(root: Path, path: str) -> Path | None:
-    return next((photo for folder in FOLDERS if (photo := root / folder / path).is_file()), None)

@@ -30,6 +30,8 @@ from edgeface.errors import DataError, OptionError
 from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
+from edgeface.evaluation.own import EVALUATOR as OWN_EVALUATOR
+from edgeface.evaluation.own import own_photos
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol, Report
 from edgeface.evaluation.wider import (
     IMAGE_SUFFIXES,
@@ -84,6 +86,7 @@ def evaluate_model(
     weights: Path | str | None = None,
     agreed_only: bool = False,
     landmarks: Path | str | None = None,
+    annotations: Path | str | None = None,
 ) -> Evaluation:
     """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are
     present below ``root``.
@@ -94,14 +97,14 @@ def evaluate_model(
     far it is. fast: see :func:`edgeface.runners.open_runner`. weights: see :meth:`Detector.open`.
     agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of faces with
     points, whose photos below ``root`` are looked at as well: see
-    :mod:`edgeface.evaluation.landmarks`.
+    :mod:`edgeface.evaluation.landmarks`. annotations: a file of faces on photos of one's own below
+    ``root``, in place of WIDER FACE's: see :mod:`edgeface.evaluation.own`.
 
     Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for
     a model that is missing or cannot run at that scale, for a damaged image.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
-    ground_truth = load_ground_truth(root)
-    images = present_images(root, ground_truth)
+    ground_truth, images = _photos(root, annotations)
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
     score, iou = (
@@ -115,9 +118,20 @@ def evaluate_model(
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
         name = detector.runner.model if is_network(model) else Path(model).name
         points = measure_landmarks(detector, labelled, progress) if labelled else None
-        return replace(
-            evaluate_detector(used, name, ground_truth, images, heights, progress), landmarks=points
-        )
+        done = evaluate_detector(used, name, ground_truth, images, heights, progress)
+        if annotations is not None:
+            protocol = replace(done.report.protocol, evaluator=OWN_EVALUATOR)
+            done = replace(done, report=replace(done.report, protocol=protocol))
+        return replace(done, landmarks=points)
+
+
+def _photos(
+    root: Path | str, annotations: Path | str | None
+) -> tuple[GroundTruth, dict[str, Path]]:
+    if annotations is not None:
+        return own_photos(annotations, root)
+    ground_truth = load_ground_truth(root)
+    return ground_truth, present_images(root, ground_truth)
 
 
 def _check_scale(scale: str, agreed_only: bool, landmarks: bool) -> None:

@@ -1,0 +1,62 @@
+"""AP on annotated photos of one's own, by the official evaluator: every face counts that is not
+marked invalid, and all are one set, which stands where WIDER FACE has its hard faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeface.errors import DataError
+from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
+from edgeface.images.annotations import AnnotatedImage, read_annotations
+
+FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
+"""below the root, in which photos are looked for"""
+EVALUATOR = "own annotations, all faces, by WIDER FACE's protocol (IoU 0.5, 1000 thresholds)"
+
+
+def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, dict[str, Path]]:
+    """Faces and photos of an annotation file; photos lie below ``root``, or in WIDER FACE's folders
+    there.
+
+    Raises DataError for a file that cannot be used, one without faces, and photos that are missing.
+    """
+    images = read_annotations(annotations)
+    photos = {image_key(image.path): find_photo(Path(root), image.path) for image in images}
+    missing = [image.path for image in images if photos[image_key(image.path)] is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(images)} photos of {annotations} are not below {root},"
+            f" {missing[0]} for one; accepted: a folder that has all of them"
+        )
+    if len(photos) < len(images):
+        raise DataError(
+            f"{annotations} names two photos that differ in their suffix alone; accepted: each"
+            " photo under a name of its own"
+        )
+    return ground_truth_of(images, annotations), {k: p for k, p in photos.items() if p}
+
+
+def ground_truth_of(images: Sequence[AnnotatedImage], annotations: Path | str) -> GroundTruth:
+    """Of annotated photos. Raises DataError where no face counts."""
+    found = {image_key(image.path): _faces(image) for image in images}
+    if not any(faces.counts[SETTINGS[-1]].any() for faces in found.values()):
+        raise DataError(
+            f"{annotations} has no face to find in its {len(images)} photos, so there is no AP;"
+            " accepted: annotations with faces that are not marked invalid"
+        )
+    return GroundTruth(found)
+
+
+def _faces(image: AnnotatedImage) -> ImageFaces:
+    x1, y1, x2, y2 = image.boxes.astype(np.float64).T
+    counts = {setting: np.zeros(len(image.boxes), np.bool_) for setting in SETTINGS}
+    counts[SETTINGS[-1]] = ~image.invalid
+    return ImageFaces(np.stack([x1, y1, x2 - x1, y2 - y1], axis=1), counts)
+
+
+def find_photo(root: Path, path: str) -> Path | None:
+    """The photo that annotations call ``path``."""
+    return next((photo for folder in FOLDERS if (photo := root / folder / path).is_file()), None)
