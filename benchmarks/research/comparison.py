@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.research.selection import load_networks, save_networks
-from benchmarks.research.trainings import matching, read_rows
+from benchmarks.research.trainings import matching
 from edgeface.architecture import Architecture, PlainHeadSpec, PyramidSpec
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.architecture.registry import get_architecture
@@ -36,6 +36,7 @@ from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet, Round
 from edgeface.search.study import Study
+from edgeface.search.trials.known import read_rows
 
 LIMITS = tuple(1 + step / 5 for step in range(19))
 """multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""

@@ -34,8 +34,7 @@ from benchmarks.research.selection import (
     save_networks,
     select,
 )
-from benchmarks.research.short_training import BATCH, SAMPLES, SIZE_PX, Plan, recipe
-from benchmarks.research.trainings import SETTINGS, train
+from benchmarks.research.trainings import train
 from edgeface.architecture.layers import COUNTED_AT, macs_of
 from edgeface.cli.flags import program_of_steps
 from edgeface.cli.output import emit, table
@@ -44,6 +43,8 @@ from edgeface.errors import OptionError
 from edgeface.options import check_choice
 from edgeface.search.scores.registry import proxy
 from edgeface.search.space import get_space
+from edgeface.search.trials.known import SETTINGS
+from edgeface.search.trials.training import BATCH, SAMPLES, SIZE_PX, Plan, recipe
 from edgeface.workers import open_workers
 
 FOLDER = Path(__file__).parents[1] / "evidence"

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.research.ranks import PENALTY, Interval, correlate, leave_one_out, ridge
 from benchmarks.research.selection import SPREAD_ALPHA, load_networks
-from benchmarks.research.trainings import matching, read_rows
+from benchmarks.research.trainings import matching
 from edgeface.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of, parts_of
 from edgeface.cli.output import table
@@ -22,6 +22,7 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.search.scores.macs import depth, stage_macs
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
+from edgeface.search.trials.known import read_rows
 from edgeface.types import Doubles
 
 FITTED = "fitted"

@@ -9,19 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.research.short_training import Plan, Trained, prepare, train_item
 from edgeface.architecture import Architecture
-from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.schema import from_fields
+from edgeface.search.trials.known import NETWORK_FIELDS, RESULTS, network_fields, read_rows
+from edgeface.search.trials.training import Plan, Trained, prepare, train_item
 from edgeface.workers import Workers
-
-SETTINGS = ("easy", "medium", "hard")
-RESULTS = (*SETTINGS, "cls_loss", "box_loss")
-NETWORK_FIELDS = ("name", "structure", "neck", "head", "params", "macs")
-COLUMNS = (*NETWORK_FIELDS, *RESULTS, "samples", "seed")
 
 
 def train(
@@ -73,20 +68,6 @@ def _row(architecture: Architecture, plan: Plan, result: Trained) -> dict[str, s
     return {**row, "samples": str(plan.options.samples), "seed": str(plan.options.seed)}
 
 
-def network_fields(architecture: Architecture) -> dict[str, str]:
-    """The columns that say which network a row is of."""
-    neck, head = architecture.neck, architecture.head
-    tower = f"{head.channels}x{head.stack}" + (" depthwise" if head.depthwise else "")
-    return {
-        "name": architecture.name,
-        "structure": architecture.structure,
-        "neck": f"{neck.kind} {neck.channels}",
-        "head": f"{head.kind} {tower}",
-        "params": str(params_of(architecture)),
-        "macs": str(macs_of(architecture, *COUNTED_AT)),
-    }
-
-
 def matching(
     rows: Sequence[Mapping[str, str]], networks: Sequence[Architecture], path: Path
 ) -> dict[str, Mapping[str, str]]:
@@ -108,22 +89,3 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str]], comments: Sequence
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of what :func:`write_rows` wrote. Raises DataError."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"cannot read the trainings {path} ({type(error).__name__}): make them with "
-            "python -m benchmarks.research.evidence train"
-        ) from None
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing or any(row[name] is None for row in rows for name in COLUMNS):
-        raise DataError(
-            f"{path} is not a table of trainings: it lacks {', '.join(missing) or 'values'}"
-        )
-    return [{name: row[name] for name in COLUMNS} for row in rows]

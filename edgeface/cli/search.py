@@ -17,8 +17,9 @@ from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
 from edgeface.files import write_text
 from edgeface.search.commands import export_command, train_command
-from edgeface.search.options import FRONT, SIZES, StudyOptions
+from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
 
+FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
 """what the published search writes"""
 ASKS_A_DEVICE = ("resume", "size", "table", "ray")
@@ -33,6 +34,8 @@ edgeface search --target openvino --precision int8 --budget-ms 6 --out runs/mine
 
 edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/pi
 
+edgeface search --target tflite --budget-ms 8 --trials 40 --data wider --out runs/ap
+
 edgeface search --resume runs/mine
 
 edgeface search --published 0.5g --out runs/damofd   # DamoFD's own search, no device asked
@@ -42,7 +45,7 @@ front is named runs/mine/front.json#3 wherever a network is asked for. Stopped a
 --resume goes on."""
 
 
-@with_options(StudyOptions, without=("sizes", "weights"))
+@with_options(StudyOptions, without=("sizes", "weights", "data", "annotations"))
 def command(
     ctx: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
@@ -63,8 +66,17 @@ def command(
         Path | None,
         typer.Option(
             help=(
-                "Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as"
-                " published."
+                "Photos for --trials, WIDER FACE's folder or one with --annotations; or a file of"
+                " annotations alone, whose faces weigh the stages (default: as published)."
+            )
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Boxes of the photos below --data, WIDER FACE text or CSV; their faces weigh the"
+                " stages. Of one's own, one photo in five is kept aside to measure AP on."
             )
         ),
     ] = None,
@@ -99,7 +111,8 @@ def command(
         others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
         _run_published(published, options, data, out, format, others - {"alpha", "seed"})
         return
-    options, folder = _chosen(options, out, resume, size, data)
+    options = dataclasses.replace(options, sizes=tuple(size), **_photos(data, annotations))
+    options, folder = _chosen(options, out, resume, given(ctx, options))
     front = _run(options, folder, table, ray)
     if format == "json":
         print_json([net.to_json() for net in front])
@@ -142,33 +155,45 @@ def _run_published(
 
 
 def _chosen(
-    options: StudyOptions,
-    out: Path | None,
-    resume: Path | None,
-    size: Sequence[str],
-    data: Path | None,
+    options: StudyOptions, out: Path | None, resume: Path | None, named: dict[str, Any]
 ) -> tuple[StudyOptions, Path]:
-    """What is searched, and the folder of the search. Raises OptionError."""
+    """What is searched, and the folder of the search; ``named``: the options that were given.
+    Raises OptionError."""
     folder = out or resume
     if folder is None or (out and resume):
         raise OptionError(
             "give either --out, the folder of a new search, or --resume, that of one to go on with"
         )
-    options = dataclasses.replace(options, sizes=tuple(size))
-    if data:
-        from edgeface.search.scores.ddsar import weights_of_annotations
-
-        options = dataclasses.replace(options, weights=weights_of_annotations(data))
     if not resume:
         return options, folder
     from edgeface.search.study import load_options
 
     known = load_options(resume)
-    if options not in (StudyOptions(), known):
+    fixed = {name: getattr(known, name) for name in FREE}
+    if dataclasses.replace(options, **fixed) not in (StudyOptions(**fixed), known):
+        free = ", ".join(f"--{name.replace('_', '-')}" for name in FREE)
         raise OptionError(
-            f"--resume {resume} goes on with the options of that search: leave the others out"
+            f"--resume {resume} goes on with the options of that search: leave others than {free}"
+            " out"
         )
-    return known, folder
+    changed = {name: value for name, value in named.items() if name in FREE}
+    return dataclasses.replace(known, **changed), folder
+
+
+def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
+    """Options that follow from what trials learn from. Raises OptionError, DataError."""
+    if data is None and annotations is not None:
+        raise OptionError("--annotations are of the photos below --data: name their folder")
+    if data is None:
+        return {}
+    found: dict[str, Any] = {}
+    if faces := annotations or (None if data.is_dir() else data):
+        from edgeface.search.scores.ddsar import weights_of_annotations
+
+        found["weights"] = weights_of_annotations(faces)
+    if data.is_dir():
+        found |= {"data": str(data), "annotations": str(annotations or "")}
+    return found
 
 
 def _run(
@@ -204,20 +229,28 @@ def _sentence(done: Round) -> str:
     )
 
 
+def _worth(net: FrontNet) -> str:
+    """Its score, or its AP with the interval, marked where a trial reached it."""
+    if net.ap is None or net.ap_interval is None:
+        return f"{net.score:.4f}"
+    low, high = net.ap_interval
+    return f"{net.ap:.3f} ({low:.3f}-{high:.3f}){' trained' if net.trained else ''}"
+
+
 def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path) -> None:
     if not front:
         print(
             f"no network that was measured takes at most {options.budget_ms:g} ms: a larger"
             " --budget-ms, or more --rounds"
         )
-    figures = ("score", "measured ms", "95 %", "predicted", "MACs", "parameters")
+    figures = ("AP" if options.trials else "score", *FIGURES)
     print_table(
         ("#", "network", *figures, "structure"),
         [
             (
                 rank,
                 net.architecture.name,
-                f"{net.score:.4f}",
+                _worth(net),
                 f"{net.measured_ms:.3f}",
                 f"{net.interval_ms[0]:.3f}-{net.interval_ms[1]:.3f}",
                 f"{net.predicted_ms:.3f}",

@@ -104,7 +104,7 @@ def evaluate_model(
     a model that is missing or cannot run at that scale, for a damaged image.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
-    ground_truth, images = _photos(root, annotations)
+    ground_truth, images = annotated_photos(root, annotations)
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
     score, iou = (
@@ -125,9 +125,11 @@ def evaluate_model(
         return replace(done, landmarks=points)
 
 
-def _photos(
-    root: Path | str, annotations: Path | str | None
+def annotated_photos(
+    root: Path | str, annotations: Path | str | None = None
 ) -> tuple[GroundTruth, dict[str, Path]]:
+    """Faces and photos (key -> path) that AP is measured on: WIDER FACE's below ``root``, or those
+    of a file of one's own. Raises DataError."""
     if annotations is not None:
         return own_photos(annotations, root)
     ground_truth = load_ground_truth(root)

@@ -1,6 +1,8 @@
 """What a search is asked, and the files of its run folder.
 
 study.json            :class:`StudyOptions`
+trials-N.json         what round N trains briefly, written before anything of it is trained
+trials.json           what became of these trainings, whose run folders lie in trials/
 round-N.json          what round N sends to the device, written before anything of it is measured
 evaluations-N.jsonl   every network that was scored in round N, one a line
 latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
@@ -23,6 +25,8 @@ from edgeface.search.scores.registry import FORMER
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
 FRONT = "front.json"
+FREE = ("max_load", "jobs")
+"""options that a search may go on with others of"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,17 @@ class StudyOptions:
     """rounds of evolution, each of which ends on the device"""
     picks: int = 11
     """networks measured after each round"""
+    trials: int = 0
+    """short trainings in all, a share of them after each round: networks are then rated by the AP
+    that a model learned from them foresees, and --score is only one of its features; 0: none"""
+    trial_samples: int = 20_000
+    """crops of 256 px of each of them"""
+    jobs: int = 0
+    """trials at once; 0: one a processor"""
+    data: str = ""
+    """WIDER FACE folder, or a folder of photos with annotations, for trials"""
+    annotations: str = ""
+    """boxes of these photos; of one's own, one photo in five is kept aside to measure AP on"""
     max_load: float = 0.5
     """processor use of other programs, in cores, above which a measurement is not believed"""
     population: int = 96
@@ -104,6 +119,9 @@ class StudyOptions:
     def _check_numbers(self) -> None:
         least = {
             "first": LEAST_NETWORKS,
+            "trials": 0,
+            "trial_samples": 1,
+            "jobs": 0,
             "rounds": 1,
             "picks": 1,
             "population": 2,

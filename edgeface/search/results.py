@@ -94,6 +94,13 @@ class FrontNet:
     """multiply-accumulates at :attr:`size`"""
     memory: int
     """values that the largest layer reads and writes"""
+    ap: float | None = None
+    """0 to 1, reached in a trial, or foreseen where it had none or one that ended early; None: a
+    search without trials"""
+    ap_interval: tuple[float, float] | None = None
+    """95 %, by the accuracy model"""
+    trained: int = 0
+    """crops of its trial"""
 
     @property
     def candidate(self) -> Candidate:

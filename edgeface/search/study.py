@@ -6,6 +6,10 @@ later round evolves candidates on score and predicted latency, sends the most pr
 device, in the runtime and precision that they will run in, and learns from what comes back. The
 final front holds measured figures only.
 
+With ``trials``, some of the measured networks are trained briefly after each round, those that
+promise most or are known least; an accuracy model learns from them, and what it foresees is the
+score from then on.
+
 A study is a function of its options and of what the device answered. Both lie in its folder, with
 what each round sent to the device, so that a study that was stopped goes on exactly where it was.
 """
@@ -26,12 +30,12 @@ from edgeface.options import parse_size
 from edgeface.predict.table import LatencyTable
 from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
+from edgeface.search.accuracy import Scorer
 from edgeface.search.evolution import FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle, Note
-from edgeface.search.options import FRONT, StudyOptions
+from edgeface.search.options import FREE, FRONT, StudyOptions
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
-from edgeface.search.scores.registry import proxy
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
 from edgeface.types import Progress
@@ -60,14 +64,14 @@ class Study:
         self.options, self.folder, self.progress, self.note = options, folder, progress, note
         self.pool = Pool(get_space(options.space), options.sizes)
         path = folder / STUDY
-        if path.is_file() and load_options(folder) != options:
+        if path.is_file() and not _goes_on(load_options(folder), options):
             raise OptionError(
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
             )
-        self.score(
-            self.pool.sample(0).architecture
-        )  # an unknown score is refused before anything is written
+        self.scorer = Scorer(options, folder, progress, ray)
+        # an unknown score is refused before anything is written
+        self.score(self.pool.sample(0).architecture)
         write_text(path, json.dumps(dataclasses.asdict(options), indent=1))
         self.oracle = LatencyOracle(options, folder, progress, note, ray)
         self.archive: dict[Key, ScoredNetwork] = {}
@@ -84,18 +88,22 @@ class Study:
         over, rounds = (self.folder / FRONT).is_file(), list[Round]()
         if not over:
             self.oracle.check()
+            self.scorer.check()
         for number in range(self.options.rounds + 1):
             chosen = self._stored(number) or self._choose(number)
             if not over:
                 self.oracle.measure([e.candidate for e in chosen.picked])
             rounds.append(chosen)
+            if not over:
+                self._train(number, rounds)
             if number == 0:
                 self._check_budget()
             on_round(self._with_measurements(chosen))
+        rounds = [self.scorer.rescored(r) for r in rounds]
         if not over:  # what the front promises is measured twice
             self.oracle.measure([net.candidate for net in self._front(rounds)], again=True)
         rounds = [self._with_measurements(r) for r in rounds]
-        front = self._predicted_unseen(self._front(rounds))
+        front = [self.scorer.told(n) for n in self._predicted_unseen(self._front(rounds))]
         write_text(self.folder / FRONT, json.dumps([net.to_json() for net in front], indent=1))
         write_report(self.folder / REPORT, self.options, rounds, front, self.oracle.tables)
         return front
@@ -125,7 +133,7 @@ class Study:
             first = self.pool.first(
                 FRESH * self.options.seed, self.options.first, self.options.target
             )
-            seen = [self._scored(c, 0.0, (0.0, 0.0)) for c in first]
+            seen = self._scored(first, [(0.0, (0.0, 0.0))] * len(first))
             self.archive.update((e.candidate.key, e) for e in seen)
             picked: Sequence[ScoredNetwork] = seen
         else:
@@ -180,27 +188,35 @@ class Study:
         return seen
 
     def _judge(self, candidates: Sequence[Candidate]) -> list[ScoredNetwork]:
-        return [
-            self._scored(candidate, p.ms, (p.low_ms, p.high_ms))
-            for candidate, p in zip(candidates, self.oracle.predict(candidates), strict=True)
-        ]
+        predicted = self.oracle.predict(candidates)
+        return self._scored(candidates, [(p.ms, (p.low_ms, p.high_ms)) for p in predicted])
 
     def _scored(
-        self, candidate: Candidate, ms: float, interval: tuple[float, float]
-    ) -> ScoredNetwork:
-        cost = COSTS[self.options.cost].of(candidate, ms)
-        return ScoredNetwork(
-            candidate.architecture,
-            candidate.size,
-            self.score(candidate.architecture),
-            cost,
-            ms,
-            interval,
-        )
+        self,
+        candidates: Sequence[Candidate],
+        latencies: Sequence[tuple[float, tuple[float, float]]],
+    ) -> list[ScoredNetwork]:
+        scores = self.scorer.scores([c.architecture for c in candidates])
+        return [
+            ScoredNetwork(
+                c.architecture, c.size, score, COSTS[self.options.cost].of(c, ms), ms, interval
+            )
+            for c, score, (ms, interval) in zip(candidates, scores, latencies, strict=True)
+        ]
 
     def score(self, architecture: Architecture) -> float:
-        """What stands for its accuracy in this search."""
-        return proxy(self.options.score, architecture, self.options.alpha, self.options.weights)
+        """Its zero-cost score."""
+        return self.scorer.proxy(architecture)
+
+    def _train(self, number: int, rounds: Sequence[Round]) -> None:
+        """This round's share of the trials, of what was measured and keeps the limits."""
+        measured = [
+            selection.as_measured(e, found[0])
+            for r in rounds
+            for e in r.picked
+            if (found := self.oracle.ms(e.candidate))
+        ]
+        self.scorer.train(number, measured)
 
     def _pick(self, seen: Sequence[ScoredNetwork]) -> list[ScoredNetwork]:
         """What to measure of ``seen``: nothing that was measured."""
@@ -283,8 +299,7 @@ class Study:
             )
         ]
 
-    @staticmethod
-    def _net(e: ScoredNetwork, found: tuple[float, float, float], number: int) -> FrontNet:
+    def _net(self, e: ScoredNetwork, found: tuple[float, float, float], number: int) -> FrontNet:
         a = e.architecture
         return FrontNet(
             a,
@@ -299,6 +314,12 @@ class Study:
             macs_of(a, *parse_size(e.size)),
             e.candidate.memory,
         )
+
+
+def _goes_on(known: StudyOptions, options: StudyOptions) -> bool:
+    """Is this the same search, but for what may change?"""
+    free = {name: getattr(options, name) for name in FREE}
+    return dataclasses.replace(known, **free) == options
 
 
 def load_options(folder: Path) -> StudyOptions:

@@ -95,6 +95,7 @@ def train_model(
     landmarks: Path | None = None,
     init: str | None = None,
     branch: Path | None = None,
+    until: int | None = None,
     progress: Progress = unseen,
     note: Callable[[str], None] = lambda text: print(f"note: {text}", file=sys.stderr),
 ) -> bool:
@@ -102,8 +103,9 @@ def train_model(
     :class:`Trainer`.
 
     landmarks: a file with those of the annotated faces. init: name or file of weights to start
-    from; branch: folder of a run to start from. progress, note: told how far it is, and what a user
-    should know. Returns False when it was stopped before the last step.
+    from; branch: folder of a run to start from. until: step after which to stop. progress, note:
+    told how far it is, and what a user should know. Returns False when it was stopped before the
+    last step.
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
     not there, ModelError for an ``init`` or ``branch`` that does not fit, TrainingError for a loss
@@ -126,7 +128,7 @@ def train_model(
         fit = trainer.begin(init, branch)
         if first and fit:
             note(f"{init}: {fit}")
-        return trainer.fit(progress)
+        return trainer.fit(progress, until)
 
 
 def _check_landmarks(

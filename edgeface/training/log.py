@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edgeface.files import atomic_write
-from edgeface.training.options import TrainOptions
+from edgeface.training.options import LOG_EVERY, TrainOptions
 
 LOG_FIELDS = (
     "step",
@@ -28,7 +28,6 @@ LOG_FIELDS = (
 )
 FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
 """What is known of a step; the gradient's norm is not logged"""
-LOG_EVERY = 25
 
 
 class Log:

@@ -41,10 +41,10 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 from edgeface.training.dataset import Cache
 from edgeface.training.distributed import stop_request
 from edgeface.training.ema import EMA
-from edgeface.training.log import FIGURES, LOG_EVERY, Log
+from edgeface.training.log import FIGURES, Log
 from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
-from edgeface.training.options import TrainOptions
+from edgeface.training.options import LOG_EVERY, TrainOptions
 from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
 from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_sha256
 from edgeface.types import Progress, unseen
@@ -195,8 +195,9 @@ class Trainer:
         drawn again."""
         return int((self._config["branch"] or {}).get("step", 0))
 
-    def fit(self, progress: Progress = unseen) -> bool:
-        """Train to the last step, writing the run folder as it goes; True when it got there.
+    def fit(self, progress: Progress = unseen, until: int | None = None) -> bool:
+        """Train to the last step, or to step ``until``, writing the run folder as it goes; True
+        when it got to the last.
 
         Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one
         stops at once. Raises TrainingError at a loss that is not finite; what was saved before
@@ -204,7 +205,7 @@ class Trainer:
         """
         make_deterministic()
         hold_freed_memory()
-        steps = self.options.steps
+        steps = min(self.options.steps, until or self.options.steps)
         if self.rank == 0:
             self._write_config()
         with stop_request(self.world) as stop:
@@ -222,9 +223,9 @@ class Trainer:
                 progress("training", self.step, steps, log.note)
                 self._save_if_due(log)
             self._finite(figures)
-        if self.step < steps:
+        if self.step < self.options.steps:
             self._save_checkpoint()
-        return self.step == steps
+        return self.step == self.options.steps
 
     def _due(self, *every: int) -> bool:
         return self.step == self.options.steps or any(self.step % n == 0 for n in every)

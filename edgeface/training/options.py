@@ -20,6 +20,8 @@ ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
 LOSSES = ("quality", "multibox", "drmc")
 PRECISIONS = ("auto", "bf16", "fp32")
 MAX_SIZE_PX = 4096
+LOG_EVERY = 25
+"""steps, of a line in the log of a run"""
 OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
 """Assigner and loss of networks with a box coding, where nothing else is asked for"""
 

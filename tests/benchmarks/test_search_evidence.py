@@ -23,12 +23,13 @@ from ray_cluster import two_machines
 from benchmarks.research.evidence import NETWORKS, main
 from benchmarks.research.ranking import FITTED, features
 from benchmarks.research.selection import load_networks, save_networks, select
-from benchmarks.research.trainings import COLUMNS, SETTINGS, network_fields, read_rows, write_rows
+from benchmarks.research.trainings import write_rows
 from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
 from edgeface.architecture.layers import macs_of
 from edgeface.errors import OptionError
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.space import get_space
+from edgeface.search.trials.known import COLUMNS, SETTINGS, network_fields, read_rows
 
 pytest.importorskip("scipy", reason="SciPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")

@@ -1,8 +1,8 @@
 """Train a network briefly, always in the same way, and evaluate it: what networks are compared by.
 
 A short training says nothing about what a network could reach, but much about which of two reaches
-more. It resumes where it was cut, and ends with the official WIDER FACE figures of the validation
-photos that are there, by the protocol of ``edgeface eval``.
+more. It resumes where it was cut, and ends with AP on photos that it was not trained on, by the
+protocol of ``edgeface eval``: official WIDER FACE figures, or those of a user's own annotations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError
 from edgeface.schema import from_fields
-from edgeface.training.options import TrainOptions
+from edgeface.training.options import LOG_EVERY, TrainOptions
 
 SAMPLES = 19_200
 BATCH = 16
@@ -68,16 +68,31 @@ class Plan:
     runs: str
     """folder of run folders, each named after its network and seed"""
     validation: str
-    """WIDER FACE folder with validation photos and ground truth"""
+    """WIDER FACE folder with validation photos and ground truth, or with :attr:`kept` a folder of
+    photos"""
     threads: int = 1
+    kept: str | None = None
+    """annotations of the photos that AP is measured on, where they are the user's own"""
+
+    @property
+    def half(self) -> int:
+        """Step at which the learning rate begins to fall, and hopeless trials end: one of those in
+        the log, or the last."""
+        steps = self.options.steps
+        return steps // 2 // LOG_EVERY * LOG_EVERY or steps
 
     def run_of(self, architecture: Architecture) -> Path:
         """Its run folder."""
         return Path(self.runs) / f"{architecture.name}-seed{self.options.seed}"
 
     def item(self, architecture: Architecture) -> dict[str, Any]:
-        """What :func:`train_item` takes."""
+        """What :func:`train_item` and :func:`train_half_item` take."""
         return {"plan": dataclasses.asdict(self), "architecture": architecture.to_json()}
+
+    @classmethod
+    def of_item(cls, item: dict[str, Any]) -> tuple[Plan, Architecture]:
+        """Inverse of :meth:`item`."""
+        return from_fields(cls, item["plan"], "plan"), Architecture.from_json(item["architecture"])
 
 
 @dataclass(frozen=True)
@@ -98,10 +113,15 @@ class Trained:
 
 def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
     """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out."""
-    found = train_briefly(
-        from_fields(Plan, item["plan"], "plan"), Architecture.from_json(item["architecture"])
-    )
+    found = train_briefly(*Plan.of_item(item))
     return dataclasses.asdict(found) if found else None
+
+
+def train_half_item(item: dict[str, Any]) -> float | None:
+    """Like :func:`train_item`, to the middle: the loss there (:func:`half_loss`)."""
+    plan, architecture = Plan.of_item(item)
+    _train(plan, architecture, plan.half)
+    return half_loss(plan, architecture)
 
 
 def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
@@ -111,6 +131,11 @@ def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
     Raises an EdgefaceError: see :func:`edgeface.training.train_model` and
     :func:`edgeface.evaluation.evaluate_model`.
     """
+    done = _train(plan, architecture)
+    return _evaluated(plan, architecture, plan.run_of(architecture)) if done else None
+
+
+def _train(plan: Plan, architecture: Architecture, until: int | None = None) -> bool:
     from edgeface.training import train_model
 
     run = plan.run_of(architecture)
@@ -118,7 +143,7 @@ def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
     annotations = Path(plan.annotations) if plan.annotations else None
     with (run / "messages.txt").open("a") as messages, contextlib.redirect_stderr(messages):
         # several trainings at once: their progress bars would overwrite each other
-        if not train_model(
+        return train_model(
             architecture,
             plan.options,
             Path(plan.data),
@@ -126,21 +151,33 @@ def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
             annotations,
             Path(plan.cache),
             threads=plan.threads,
-        ):
-            return None
-    return _evaluated(plan, architecture, run)
+            until=until,
+        )
+
+
+def half_loss(plan: Plan, architecture: Architecture) -> float | None:
+    """Mean of classification and box loss in the second quarter of the steps; None where the run
+    has not come so far. All trials see the same crops, so that losses can be compared."""
+    rows = _rows(plan.run_of(architecture) / "log.csv")
+    steps = [int(row["step"]) for row in rows]
+    losses = [
+        float(row["cls_loss"]) + float(row["box_loss"])
+        for step, row in zip(steps, rows, strict=True)
+        if plan.half // 2 <= step <= plan.half
+    ]
+    return sum(losses) / len(losses) if losses and steps[-1] >= plan.half else None
 
 
 def prepare(plan: Plan) -> None:
     """Decode the photos, which trainings that start together would otherwise all do, and look
     whether there is something to evaluate on, which they would miss only at their end. Raises
     DataError."""
-    from edgeface.evaluation import load_ground_truth, present_images
+    from edgeface.evaluation.predict import annotated_photos
     from edgeface.images.annotations import read_annotations
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
     from edgeface.training.dataset import open_cache
 
-    present_images(plan.validation, load_ground_truth(plan.validation))
+    annotated_photos(plan.validation, plan.kept)
     data = Path(plan.data)
     boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
     if boxes.is_file():  # if not, the training says what is accepted
@@ -153,17 +190,20 @@ def prepare(plan: Plan) -> None:
 
 def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
     from edgeface.detector import Detector
-    from edgeface.evaluation import evaluate_detector, load_ground_truth, present_images
-    from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD
+    from edgeface.evaluation.predict import (
+        NMS_IOU,
+        SCORE_THRESHOLD,
+        annotated_photos,
+        evaluate_detector,
+    )
     from edgeface.runners.torch import TorchRunner
     from edgeface.zoo import load_weights_file, network_with
 
-    ground_truth = load_ground_truth(plan.validation)
-    photos = present_images(plan.validation, ground_truth)
+    ground_truth, photos = annotated_photos(plan.validation, plan.kept)
     network = network_with(architecture, load_weights_file(run / "weights.safetensors"))
     with Detector(TorchRunner(network, plan.threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         report = evaluate_detector(detector, architecture.name, ground_truth, photos).report
-    log = _last_row(run / "log.csv")
+    log = _rows(run / "log.csv")[-1]
     return Trained(
         architecture.name,
         report.easy or 0.0,
@@ -175,11 +215,12 @@ def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
     )
 
 
-def _last_row(path: Path) -> dict[str, str]:
+def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as file:
-            return list(csv.DictReader(file))[-1]
-    except (OSError, IndexError):
-        raise DataError(
-            f"{path} holds no step of the training: delete {path.parent} and run again"
-        ) from None
+            rows = list(csv.DictReader(file))
+    except OSError:
+        rows = []
+    if not rows:
+        raise DataError(f"{path} holds no step of the training: delete {path.parent} and run again")
+    return rows

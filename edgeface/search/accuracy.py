@@ -1,0 +1,143 @@
+"""What networks are worth, in a search: a zero-cost score, or the AP that trials let expect.
+
+Each round trains its share of the trials, networks that were measured and keep the limits: those
+that are foreseen to be good, or not known well enough to be called bad (one standard deviation
+above what is foreseen). Which these are is written down before any of them is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.files import write_text
+from edgeface.latency.cores import allowed
+from edgeface.schema import from_fields, to_fields
+from edgeface.search import selection
+from edgeface.search.options import StudyOptions
+from edgeface.search.results import FrontNet, Round, ScoredNetwork
+from edgeface.search.scores.registry import proxy
+from edgeface.search.trials.known import checkout_tables, read_known
+from edgeface.search.trials.model import AccuracyModel
+from edgeface.search.trials.oracle import AccuracyOracle
+from edgeface.search.trials.photos import plan_of
+from edgeface.search.trials.training import recipe
+from edgeface.types import Progress
+
+
+class Scorer:
+    """What stands for accuracy in one search. Raises OptionError for trials without photos,
+    DataError for photos that they cannot be trained or measured on."""
+
+    def __init__(
+        self, options: StudyOptions, folder: Path, progress: Progress, ray: str | None = None
+    ) -> None:
+        self.options, self.folder = options, folder
+        self.oracle = _oracle(options, folder, progress, ray) if options.trials else None
+
+    def check(self) -> None:
+        """Raise DataError where trials would have nothing to learn from."""
+        if self.oracle:
+            self.oracle.check()
+
+    @property
+    def model(self) -> AccuracyModel | None:
+        """Of what was trained; None in a search without trials and before there are enough."""
+        return self.oracle.model if self.oracle else None
+
+    def proxy(self, architecture: Architecture) -> float:
+        """Its zero-cost score."""
+        o = self.options
+        return proxy(o.score, architecture, o.alpha, o.weights)
+
+    def scores(self, architectures: Sequence[Architecture]) -> list[float]:
+        """The AP that is foreseen, 0 to 1; without a model, the zero-cost scores."""
+        if model := self.model:
+            return [expected.ap for expected in model.predict(architectures)]
+        return [self.proxy(a) for a in architectures]
+
+    def rescored(self, chosen: Round) -> Round:
+        """With the scores of today: before there were trials, they were on another scale."""
+        if not self.oracle:
+            return chosen
+        scores = self.scores([e.architecture for e in chosen.picked])
+        picked = tuple(
+            dataclasses.replace(e, score=score)
+            for e, score in zip(chosen.picked, scores, strict=True)
+        )
+        best = max((e.score for e in picked if selection.within(self.options, e)), default=0.0)
+        return dataclasses.replace(chosen, picked=picked, best_score=best)
+
+    def told(self, net: FrontNet) -> FrontNet:
+        """With the AP that it reached in its trial, or that is foreseen."""
+        if not (self.oracle and self.model):
+            return net
+        (expected,) = self.model.predict([net.architecture])
+        trial = self.oracle.find(net.architecture)
+        return dataclasses.replace(
+            net,
+            score=expected.ap,
+            ap=trial.ap if trial and trial.ap is not None else expected.ap,
+            ap_interval=(expected.low, expected.high),
+            trained=trial.trained if trial else 0,
+        )
+
+    def train(self, number: int, measured: Sequence[ScoredNetwork]) -> None:
+        """The trials of round ``number``."""
+        if self.oracle:
+            chosen = self._stored(number) or self._choose(number, measured)
+            what = f"round {number} of {self.options.rounds}: training"
+            self.oracle.train([e.architecture for e in chosen], what)
+
+    def _choose(self, number: int, measured: Sequence[ScoredNetwork]) -> list[ScoredNetwork]:
+        trials, rounds = self.options.trials, self.options.rounds + 1
+        before, after = (trials * n // rounds for n in (number, number + 1))
+        chosen = self._promising(measured, after - before)
+        write_text(self._path(number), json.dumps([to_fields(e) for e in chosen], indent=1) + "\n")
+        return chosen
+
+    def _promising(self, measured: Sequence[ScoredNetwork], count: int) -> list[ScoredNetwork]:
+        assert self.oracle
+        new = {e.candidate.key[0]: e for e in measured if self.oracle.find(e.architecture) is None}
+        left = list(new.values())
+        if model := self.model:
+            expected = model.predict([e.architecture for e in left])
+            left = [
+                dataclasses.replace(e, score=x.hopeful) for e, x in zip(left, expected, strict=True)
+            ]
+        return selection.pick(self.options, left, count)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"trials-{number}.json"
+
+    def _stored(self, number: int) -> list[ScoredNetwork]:
+        path = self._path(number)
+        if not path.is_file():
+            return []
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            return [from_fields(ScoredNetwork, row, str(path)) for row in rows]
+        except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
+            raise DataError(
+                f"{path} cannot be read ({error}): delete it, and the trials of that round are"
+                " chosen again"
+            ) from None
+
+
+def _oracle(
+    options: StudyOptions, folder: Path, progress: Progress, ray: str | None
+) -> AccuracyOracle:
+    if not options.data:
+        raise OptionError(
+            "--trials needs photos to train on: give --data, WIDER FACE's folder, or one of photos"
+            " with --annotations"
+        )
+    annotations = Path(options.annotations) if options.annotations else None
+    short = recipe(options.trial_samples, seed=options.seed)
+    plan = plan_of(folder, Path(options.data), annotations, short)
+    jobs = options.jobs or max(1, len(allowed()))
+    return AccuracyOracle(plan, folder, read_known(checkout_tables()), jobs, progress, ray)

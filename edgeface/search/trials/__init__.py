@@ -1,0 +1,1 @@
+"""Accuracy, learned from short trainings as latency is learned from the device."""

@@ -1,0 +1,178 @@
+"""What networks reach, in a search: asked of a model, or of a short training.
+
+Trials are trained several at once, one a processor, here or on a Ray cluster. All see the same
+crops, so that in the middle of a training, where its learning rate begins to fall, losses compare:
+of each group a third ends there, those of the largest loss (successive halving; Jamieson and
+Talwalkar, AISTATS 2016), and what they would have reached is read off the others' losses.
+
+Each result is written as it comes; a trial that was cut off goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeface.architecture.architecture import Architecture
+from edgeface.errors import DataError, EdgefaceError
+from edgeface.files import write_text
+from edgeface.predict.table import anonymous
+from edgeface.schema import from_fields, to_fields
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
+from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
+from edgeface.types import Progress
+from edgeface.workers import open_workers
+
+TRIALS = "trials.json"
+ENDED_SHARE = 3
+"""of a group, one trial in so many ends in the middle"""
+LEAST_LINE = 4
+"""whole trials from which the AP of one that ended is read off"""
+LEAST_DEVIATION = 0.1
+"""of the logit of an AP that was read off: however well the line fits"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network that was trained briefly."""
+
+    architecture: Architecture
+    loss: float
+    """in the middle of its training"""
+    ap: float | None = None
+    """0 to 1, on the hard faces of WIDER FACE or all of one's own; None: it has not come so far"""
+    trained: int = 0
+    """crops; 0 until it is over"""
+    protocol: str = ""
+    """of the evaluation, in words"""
+
+
+class AccuracyOracle:
+    """Trials of a run folder, and what trains them. ``known``: trainings by another recipe, which
+    the model begins with."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        known: Sequence[Training],
+        jobs: int,
+        progress: Progress,
+        ray: str | None = None,
+    ) -> None:
+        self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
+        self.progress, self.ray = progress, ray
+        self.trials: dict[Architecture, Trial] = {
+            anonymous(t.architecture): t for t in _read(self.path)
+        }
+        self._model: AccuracyModel | None = None
+
+    def check(self) -> None:
+        """Raise DataError for photos that nothing can be learned from, before anything else is
+        done."""
+        self.progress("reading the photos", 0, 1)
+        prepare(self.plan)
+        self.progress("reading the photos", 1, 1)
+
+    @property
+    def model(self) -> AccuracyModel | None:
+        """Fitted to all that is known; None as long as that is too little."""
+        own = self._trainings()
+        if self._model is None and len(own) + len(self.known) >= LEAST_TRAININGS:
+            self._model = AccuracyModel(own, self.known)
+        return self._model
+
+    def find(self, architecture: Architecture) -> Trial | None:
+        """The trial of this network, whatever it is called; None where there is none."""
+        found = self.trials.get(anonymous(architecture))
+        return found if found and found.trained else None
+
+    def train(self, architectures: Sequence[Architecture], what: str) -> None:
+        """Train those that have no trial, to the end or, a third of them, to the middle."""
+        todo = [a for a in architectures if self.find(a) is None]
+        with open_workers(self.ray, self.jobs) as workers:
+            self._run(workers, train_half_item, todo, f"{what}, first half", self._take_half)
+            ending = self._hopeless(todo)
+            for architecture in ending:
+                trial = self.trials[anonymous(architecture)]
+                crops = self.plan.half * self.plan.options.batch
+                self._keep(replace(trial, trained=crops))
+            left = [a for a in todo if a not in ending]
+            self._run(workers, train_item, left, f"{what}, second half", self._take_whole)
+
+    def _run(
+        self,
+        workers: Any,
+        task: Callable[[dict[str, Any]], Any],
+        todo: Sequence[Architecture],
+        what: str,
+        take: Callable[[Architecture, Any], None],
+    ) -> None:
+        done = 0
+        self.progress(what, done, len(todo))
+
+        def finished(index: int, result: Any) -> None:
+            nonlocal done
+            if result is None:
+                raise KeyboardInterrupt
+            take(todo[index], result)
+            done += 1
+            self.progress(what, done, len(todo))
+
+        workers.run(task, [self.plan.item(a) for a in todo], finished)
+
+    def _take_half(self, architecture: Architecture, loss: float) -> None:
+        self._keep(Trial(architecture, loss))
+
+    def _take_whole(self, architecture: Architecture, data: dict[str, Any]) -> None:
+        found = from_fields(Trained, data, "training")
+        trial = self.trials[anonymous(architecture)]
+        crops = self.plan.options.samples
+        self._keep(replace(trial, ap=found.hard, trained=crops, protocol=found.protocol))
+
+    def _keep(self, trial: Trial) -> None:
+        self.trials[anonymous(trial.architecture)] = trial
+        self._model = None
+        rows = [to_fields(t) for t in self.trials.values()]
+        write_text(self.path, json.dumps(rows, indent=1) + "\n")
+
+    def _hopeless(self, group: Sequence[Architecture]) -> list[Architecture]:
+        ranked = sorted(group, key=lambda a: self.trials[anonymous(a)].loss)
+        return ranked[len(group) - len(group) // ENDED_SHARE :]
+
+    def _trainings(self) -> list[Training]:
+        """What the model learns from; the AP of trials that ended is read off a line through the
+        others, in logits over losses."""
+        over = [t for t in self.trials.values() if t.trained]
+        whole = [t for t in over if t.ap is not None]
+        found = [Training(t.architecture, t.ap) for t in whole if t.ap is not None]
+        if len(whole) < LEAST_LINE:
+            return found
+        losses = np.array([t.loss for t in whole])
+        logits = np.array([logit(t.ap or 0.0) for t in whole])
+        slope, level = np.polyfit(losses, logits, 1) if np.ptp(losses) > 0 else (0.0, logits.mean())
+        rest = float(np.std(logits - slope * losses - level, ddof=2))
+        for t in over:
+            if t.ap is None:
+                ap = 1 / (1 + math.exp(-float(slope * t.loss + level)))
+                found.append(Training(t.architecture, ap, max(rest, LEAST_DEVIATION)))
+        return found
+
+
+def _read(path: Path) -> list[Trial]:
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [from_fields(Trial, row, str(path)) for row in rows]
+    except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): delete it, and its trials are read from their"
+            " folders again"
+        ) from None
