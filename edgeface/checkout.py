@@ -69,5 +69,10 @@ def quantize(
     return quantized
 
 
+def check() -> None:
+    """Raise OptionError where nothing can be exported: without a checkout, or its packages."""
+    _part("export.pipeline:export_model")
+
+
 def _part(path: str) -> Any:
     return from_checkout(path, f"make {path.partition('.')[0]} TARGET=tflite")

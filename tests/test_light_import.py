@@ -59,7 +59,7 @@ BLOCKER = textwrap.dedent(f"""
 
 WITH_TORCH = ("models", "training", "search/autofem")
 """folders of edgeface that torch computes in: all others do without"""
-WITH_EXTRAS = ("evaluation", "predict", "search")
+WITH_EXTRAS = ("evaluation", "predict", "search", "search/trials")
 """folders of which modules may ask for an extra"""
 ROOMS = sorted(
     {

@@ -12,7 +12,7 @@ import typer
 
 from edgeface.cli.flags import Format, given, is_given, with_options
 from edgeface.cli.output import print_json, print_table, say
-from edgeface.cli.program import stoppable
+from edgeface.cli.program import Stopped, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
 from edgeface.files import write_text
@@ -22,7 +22,7 @@ from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
 """what the published search writes"""
-ASKS_A_DEVICE = ("resume", "size", "table", "ray")
+ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish")
 """options beside those of a study that are of no use to it"""
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ edgeface search --target openvino --precision int8 --budget-ms 6 --out runs/mine
 edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/pi
 
 edgeface search --target tflite --budget-ms 8 --trials 40 --data wider --out runs/ap
+
+edgeface search --resume runs/ap --finish 300000   # train, quantise and measure the best of it
 
 edgeface search --resume runs/mine
 
@@ -104,6 +106,22 @@ def command(
             )
         ),
     ] = None,
+    finish: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help=(
+                "Train the best network of the front with so many crops of --data, export or"
+                " quantise it and measure the file, into --out. 300000 are a full training."
+            ),
+        ),
+    ] = 0,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Five landmarks of the annotated faces, for --finish: as `edgeface train` takes."
+        ),
+    ] = None,
     format: Format = "table",
     options: Any = None,
 ) -> None:
@@ -113,11 +131,38 @@ def command(
         return
     options = dataclasses.replace(options, sizes=tuple(size), **_photos(data, annotations))
     options, folder = _chosen(options, out, resume, given(ctx, options))
+    if finish:
+        from edgeface.search.finish import check
+
+        check(options)
     front = _run(options, folder, table, ray)
     if format == "json":
         print_json([net.to_json() for net in front])
     else:
         _print_front(front, options, folder)
+    if finish:
+        _finish(options, folder, front, finish, landmarks)
+
+
+def _finish(
+    options: StudyOptions,
+    folder: Path,
+    front: Sequence[FrontNet],
+    samples: int,
+    landmarks: Path | None,
+) -> None:
+    from edgeface.search.finish import DETECTOR, finish
+
+    with Terminal() as terminal:
+        made = finish(options, folder, front, samples, landmarks, terminal.tick, terminal.note)
+        if made is None:
+            raise Stopped(
+                f"nothing is lost, edgeface search --resume {folder} --finish {samples} goes on"
+            )
+        quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
+        hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
+        terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
+        terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
 
 
 def _run_published(
@@ -173,8 +218,8 @@ def _chosen(
     if dataclasses.replace(options, **fixed) not in (StudyOptions(**fixed), known):
         free = ", ".join(f"--{name.replace('_', '-')}" for name in FREE)
         raise OptionError(
-            f"--resume {resume} goes on with the options of that search: leave others than {free}"
-            " out"
+            f"--resume {resume} goes on with the options of that search: leave the others out, but"
+            f" for {free}"
         )
     changed = {name: value for name, value in named.items() if name in FREE}
     return dataclasses.replace(known, **changed), folder

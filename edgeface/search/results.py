@@ -112,8 +112,11 @@ class FrontNet:
         return float(getattr(self, COSTS[name].field))
 
     def to_json(self) -> dict[str, Any]:
-        """As front.json has it."""
+        """As front.json has it; nothing of trials where there were none."""
         found: dict[str, Any] = {**vars(self), "architecture": to_fields(self.architecture)}
+        if self.ap is None:
+            for name in ("ap", "ap_interval", "trained"):
+                del found[name]
         return found
 
 

@@ -55,26 +55,6 @@ def sound_progress(what, done, total):
 
 
 @pytest.fixture(scope="module")
-def small_space(tmp_path_factory):
-    """The edge space, shrunk: its networks are made and measured quickly."""
-    path = tmp_path_factory.mktemp("space") / "small.json"
-    small = dataclasses.replace(
-        SPACES["edge"],
-        name="small",
-        stems=(8, 16),
-        max_width=32,
-        max_inner=16,
-        depth=1,
-        necks=(16,),
-        heads=(16,),
-        macs=(0.02e9, 0.1e9),
-        max_layers=6,
-    )
-    path.write_text(json.dumps(dataclasses.asdict(small)))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def done(small_space, tmp_path_factory):
     """(folder of a finished search, a copy of it as it was after round 0, rounds, front)"""
     folder, before = (

@@ -83,7 +83,7 @@ class AccuracyOracle:
     @property
     def model(self) -> AccuracyModel | None:
         """Fitted to all that is known; None as long as that is too little."""
-        own = self._trainings()
+        own = self.trainings
         if self._model is None and len(own) + len(self.known) >= LEAST_TRAININGS:
             self._model = AccuracyModel(own, self.known)
         return self._model
@@ -146,7 +146,8 @@ class AccuracyOracle:
         ranked = sorted(group, key=lambda a: self.trials[anonymous(a)].loss)
         return ranked[len(group) - len(group) // ENDED_SHARE :]
 
-    def _trainings(self) -> list[Training]:
+    @property
+    def trainings(self) -> list[Training]:
         """What the model learns from; the AP of trials that ended is read off a line through the
         others, in logits over losses."""
         over = [t for t in self.trials.values() if t.trained]

@@ -1,0 +1,186 @@
+"""From the front of a search to a detector: the chosen network is trained in full, exported or
+quantised for what the search asked for, and measured, as a file, on the search's device and photos.
+
+detector.json in the search's folder names the Bundle and holds its AP, its ms and the record of the
+search that found it. Stopped at any moment, it goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeface import checkout
+from edgeface.architecture import Architecture, PlainHeadSpec
+from edgeface.architecture.strides import LANDMARKS
+from edgeface.bundle import Bundle
+from edgeface.errors import OptionError
+from edgeface.files import write_text
+from edgeface.latency.devices import open_device
+from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
+from edgeface.search.options import StudyOptions
+from edgeface.search.results import FrontNet
+from edgeface.search.trials.photos import plan_of
+from edgeface.search.trials.training import Plan
+from edgeface.training.options import TrainOptions
+from edgeface.types import Progress
+
+DETECTOR = "detector.json"
+RUN, FILES = "training", "detector"
+"""folders of the training and of the Bundles"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A detector that a search ended in."""
+
+    bundle: str
+    """folder, below that of the search"""
+    ap: dict[str, float | None]
+    """easy, medium and hard, 0 to 1; of one's own photos, hard is all faces"""
+    protocol: str
+    """of the evaluation, in words"""
+    network_ms: float
+    """median"""
+    p90_ms: float
+    valid: bool
+    """may the latency be quoted?"""
+    device: str
+    crops: int
+    """of its training"""
+    found: dict[str, Any]
+    """its entry in the front"""
+    search: dict[str, Any]
+    """options of the search"""
+
+
+def choose(front: Sequence[FrontNet]) -> FrontNet:
+    """The network of the best score, all of which keep the limits. Raises OptionError."""
+    if not front:
+        raise OptionError(
+            "--finish: the front is empty, no network kept the limits: a larger --budget-ms, or"
+            " more --rounds"
+        )
+    return max(front, key=lambda net: net.score)
+
+
+def finish(
+    options: StudyOptions,
+    folder: Path,
+    front: Sequence[FrontNet],
+    samples: int,
+    landmarks: Path | None,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> Finished | None:
+    """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
+    was stopped before.
+
+    landmarks: file of those of the annotated faces, or None: those of the annotations, if they have
+    any. Raises OptionError for a search without photos and without a checkout, and what training,
+    export and evaluation raise.
+    """
+    from edgeface.training import train_model
+
+    check(options)
+    net = choose(front)
+    recipe = TrainOptions(samples=samples, seed=options.seed)
+    annotations = Path(options.annotations) if options.annotations else None
+    plan = plan_of(folder, Path(options.data), annotations, recipe)
+    trained = Path(plan.annotations) if plan.annotations else None
+    network = with_landmarks(net.architecture) if landmarks else net.architecture
+    data, run = Path(plan.data), folder / RUN
+    note(f"training {network.name}, {samples} crops, in {run}")
+    if not train_model(
+        network,
+        recipe,
+        data,
+        run,
+        trained,
+        Path(plan.cache),
+        landmarks=landmarks,
+        progress=progress,
+        note=note,
+    ):
+        return None
+    bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES)
+    return _measured(options, folder, net, samples, plan, bundle, progress)
+
+
+def check(options: StudyOptions) -> None:
+    """Raise OptionError where nothing can be trained or made, before the search begins."""
+    if not options.data:
+        raise OptionError(
+            "--finish needs photos to train on: give --data, WIDER FACE's folder, or one of photos"
+            " with --annotations"
+        )
+    checkout.check()
+
+
+def with_landmarks(architecture: Architecture) -> Architecture:
+    """The same network with five landmarks: one more output of its head."""
+    head = architecture.head
+    assert isinstance(head, PlainHeadSpec)
+    family = architecture.name.partition("-")[0]
+    changed = dataclasses.replace(architecture, head=dataclasses.replace(head, landmarks=LANDMARKS))
+    return changed.named_by_content(family)
+
+
+def _file(options: StudyOptions, net: FrontNet, plan: Plan, weights: Path, out: Path) -> Bundle:
+    int8 = options.precision == "int8"
+    made = checkout.export(
+        str(weights),
+        options.target,
+        precision="fp32" if int8 else options.precision,
+        size=net.size,
+        out=out,
+    )
+    if not int8:
+        return made
+    official = None if plan.kept else plan.data
+    return checkout.quantize(made, data=official, calibration=plan.data if plan.kept else None)
+
+
+def _measured(
+    options: StudyOptions,
+    folder: Path,
+    net: FrontNet,
+    samples: int,
+    plan: Plan,
+    bundle: Bundle,
+    progress: Progress,
+) -> Finished:
+    from edgeface.evaluation import evaluate_model
+
+    report = evaluate_model(
+        bundle.path, plan.validation, annotations=plan.kept, progress=progress
+    ).report
+    record = _timed(options, bundle, progress)
+    found = Finished(
+        bundle.path.relative_to(folder).as_posix(),
+        {name: getattr(report, name) for name in ("easy", "medium", "hard")},
+        f"{report.images} photos, {report.protocol}",
+        record.network_ms.median,
+        record.network_ms.p90,
+        record.valid,
+        record.device,
+        samples,
+        net.to_json(),
+        dataclasses.asdict(options),
+    )
+    write_text(folder / DETECTOR, json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    return found
+
+
+def _timed(options: StudyOptions, bundle: Bundle, progress: Progress) -> Measurement:
+    protocol = dataclasses.replace(Protocol(), max_load=options.max_load)
+    with open_device(options.device) as device:
+        (record,) = device.measure(
+            [Job(str(bundle.path.resolve()), options.threads)], protocol, progress=progress
+        )
+    return record

@@ -1,0 +1,274 @@
+"""Short trainings in a search: what a model learns from them, which end early, and that nothing is
+trained twice. Trainings are real and tiny; no AP is asserted but that of a network that learned
+nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command, failed
+
+from edgeface.errors import DataError, OptionError
+from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.search.options import StudyOptions
+from edgeface.search.space import SPACES, get_space
+from edgeface.types import unseen
+
+pytest.importorskip("pymoo", reason="pymoo is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+
+from scipy.stats import kendalltau
+
+from edgeface.search.scores.registry import PROXIES, proxy
+from edgeface.search.study import Study
+from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training
+from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
+from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of, write_plain
+from edgeface.search.trials.training import Plan, recipe
+
+KNOWN = read_known(checkout_tables())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> tuple[Path, Path]:
+    """(50 photos, their annotations): the astronaut, larger and smaller, cut here and there."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    lines = ["image,x1,y1,x2,y2"]
+    for number in range(50):
+        scale, (left, top) = draw.uniform(0.4, 0.9), draw.integers(0, 24, 2)
+        view = cv2.resize(astronaut, None, fx=scale, fy=scale)[top:, left:]
+        assert cv2.imwrite(str(folder / f"{number:02}.png"), view[..., ::-1])
+        x1, y1, x2, y2 = np.array([178, 62, 270, 180]) * scale - [left, top, left, top]
+        lines.append(f"{number:02}.png,{x1:.1f},{max(y1, 0):.1f},{x2:.1f},{y2:.1f}")
+    annotations = folder.parent / "faces.csv"
+    annotations.write_text("\n".join(lines) + "\n")
+    return folder, annotations
+
+
+# The model
+
+
+def left_out(trainings: list[Training]) -> list[float]:
+    """AP of each, foreseen by a model of the others."""
+    found = []
+    for place, one in enumerate(trainings):
+        model = AccuracyModel(trainings[:place] + trainings[place + 1 :])
+        found += [e.ap for e in model.predict([one.architecture])]
+    return found
+
+
+def test_it_ranks_better_than_any_score() -> None:
+    """The trainings of the evidence, each foreseen from the others."""
+    if not KNOWN:
+        pytest.skip("the evidence is in a checkout alone")
+    reached = [t.ap for t in KNOWN]
+    tau = kendalltau(left_out(KNOWN), reached)[0]
+    scores = {
+        name: kendalltau([proxy(name, t.architecture) for t in KNOWN], reached)[0]
+        for name in PROXIES
+        if name not in ("zen", "entropy")
+    }
+    assert tau > 0.6 and tau > max(scores.values()) + 0.1, (tau, scores)
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    model = AccuracyModel(KNOWN)
+    inside = [
+        e.low <= t.ap <= e.high and e.low < e.ap < e.hopeful < e.high
+        for t, e in zip(KNOWN, model.predict([t.architecture for t in KNOWN]), strict=True)
+    ]
+    assert np.mean(inside) > 0.9
+
+
+def test_trainings_by_another_recipe_are_brought_to_this_one() -> None:
+    """What is known reached a third of the odds that it reaches here."""
+    own = KNOWN[::3]
+    elsewhere = [
+        dataclasses.replace(t, ap=1 / (1 + 3 * (1 - t.ap) / t.ap)) for t in KNOWN if t not in own
+    ]
+    expected = AccuracyModel(own, elsewhere).predict([t.architecture for t in KNOWN])
+    ratios = [e.ap / t.ap for e, t in zip(expected, KNOWN, strict=True) if t not in own]
+    assert 0.8 < np.median(ratios) < 1.25
+
+
+def test_too_few_trainings() -> None:
+    with pytest.raises(DataError, match=f"needs {LEAST_TRAININGS} trainings at least"):
+        AccuracyModel(KNOWN[: LEAST_TRAININGS - 1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_row_says_which_network_it_is_of(seed: int) -> None:
+    network = SPACES["edge"].sample(seed)
+    assert network_of(network_fields(network)) == network
+
+
+# Photos
+
+
+def test_photos_kept_aside_are_not_trained_on(photos: tuple[Path, Path], tmp_path: Path) -> None:
+    data, annotations = photos
+    plan = plan_of(tmp_path, data, annotations, recipe(64))
+    trained, kept = (read_annotations(tmp_path / name) for name in (TRAINED, KEPT))
+    paths = [{i.path for i in images} for images in (trained, kept)]
+    assert plan.kept == str(tmp_path / KEPT) and plan.annotations == str(tmp_path / TRAINED)
+    assert len(kept) == 10 and not paths[0] & paths[1]
+    assert paths[0] | paths[1] == {i.path for i in read_annotations(annotations)}
+    assert paths[1] == kept_aside(read_annotations(annotations)[::-1])
+
+
+def test_annotations_are_written_as_they_are_read(tmp_path: Path) -> None:
+    boxes = np.array([[1, 2, 30.5, 40], [5, 5, 6, 9]], np.float32)
+    points = np.full((2, 5, 2), np.nan, np.float32)
+    points[0] = 9.25
+    images = [
+        AnnotatedImage("a/b.jpg", boxes, np.array([False, True]), points),
+        AnnotatedImage("none.jpg", boxes[:0], np.zeros(0, bool), points[:0]),
+    ]
+    write_plain(tmp_path / "w.csv", images)
+    first, second = read_annotations(tmp_path / "w.csv")
+    assert (first.path, second.path, len(second.boxes)) == ("a/b.jpg", "none.jpg", 0)
+    assert np.array_equal(first.boxes, boxes[:1]) and np.array_equal(first.landmarks, points[:1])
+
+
+def test_nothing_to_measure_on(photos: tuple[Path, Path], tmp_path: Path) -> None:
+    data, annotations = photos
+    with pytest.raises(DataError, match=r"no eval_tools/ground_truth .* or --annotations FILE"):
+        plan_of(tmp_path, data, None, recipe(64))
+    few = tmp_path / "few.csv"
+    few.write_text("".join(annotations.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(DataError, match="has 19 photos, accepted for trials: 50 at least"):
+        plan_of(tmp_path, data, few, recipe(64))
+    assert not (tmp_path / TRAINED).exists()
+
+
+# Trials
+
+
+def quick(plan: Plan) -> Plan:
+    """Two steps of small crops."""
+    options = dataclasses.replace(
+        plan.options, samples=8, batch=4, size=64, late_size=64, checkpoint_every=1, compile=False
+    )
+    return dataclasses.replace(plan, options=options)
+
+
+def test_a_third_ends_early_and_nothing_is_trained_twice(
+    photos: tuple[Path, Path], tmp_path: Path, small_space: str
+) -> None:
+    plan = quick(plan_of(tmp_path, *photos, recipe(64)))
+    networks = [get_space(small_space).sample(seed) for seed in range(3)]
+    told: list[tuple[str, int, int]] = []
+
+    def oracle() -> AccuracyOracle:
+        return AccuracyOracle(plan, tmp_path, KNOWN, 1, lambda *step: told.append(step))
+
+    first = oracle()
+    first.check()
+    first.train(networks, "round 0: training")
+    trials = [first.find(network) for network in networks]
+    assert all(isinstance(t, Trial) for t in trials)
+    ended = max(trials, key=lambda t: t.loss)
+    assert [t.ap is None for t in trials] == [t is ended for t in trials]
+    assert told[-1] == ("round 0: training, second half", 2, 2)
+    before = (tmp_path / TRIALS).read_bytes()
+    again, written = oracle(), (tmp_path / TRIALS).stat().st_mtime_ns
+    again.train(networks, "round 0: training")
+    assert (tmp_path / TRIALS).read_bytes() == before
+    assert (tmp_path / TRIALS).stat().st_mtime_ns == written
+    assert again.model is not None
+
+
+def test_what_one_that_ended_would_have_reached_is_read_off_the_others(tmp_path: Path) -> None:
+    """AP falls with the loss: the logit is a line, and the one that ended lies on it."""
+    networks = [t.architecture for t in KNOWN[:6]]
+    rows = [
+        Trial(a, loss, ap, 64, "")
+        for a, loss, ap in zip(
+            networks, (1.0, 1.1, 1.2, 1.3, 1.4, 1.5), (0.5, 0.45, 0.4, 0.35, 0.3, None), strict=True
+        )
+    ]
+    (tmp_path / TRIALS).write_text(
+        json.dumps(
+            [dataclasses.asdict(r) | {"architecture": r.architecture.to_fields()} for r in rows]
+        )
+    )
+    plan = Plan(recipe(64), "", None, "", "", "")
+    (guessed,) = [t for t in AccuracyOracle(plan, tmp_path, (), 1, unseen).trainings if t.deviation]
+    assert guessed.architecture == networks[5] and 0.24 < guessed.ap < 0.27
+
+
+def test_a_damaged_table_of_trials(tmp_path: Path) -> None:
+    (tmp_path / TRIALS).write_text('[{"loss": "much"}]')
+    with pytest.raises(DataError, match=r"trials\.json cannot be read .*delete it"):
+        AccuracyOracle(Plan(recipe(64), "", None, "", "", ""), tmp_path, (), 1, unseen)
+
+
+# In a search
+
+OPTIONS = StudyOptions(
+    target="onnx",
+    precision="fp32",
+    sizes=("160x128",),
+    first=20,
+    rounds=1,
+    picks=2,
+    population=12,
+    generations=3,
+    max_load=64,
+    objective="pareto",
+    trials=4,
+    trial_samples=16,
+    jobs=1,
+)
+
+
+@pytest.mark.slow
+def test_a_search_with_trials_ends_in_a_detector(
+    photos: tuple[Path, Path], small_space: str, tmp_path: Path, edgeface: Command
+) -> None:
+    data, annotations = photos
+    options = dataclasses.replace(
+        OPTIONS, space=small_space, data=str(data), annotations=str(annotations)
+    )
+    folder = tmp_path / "run"
+    front = Study(options, folder, unseen, lambda _: None).run(lambda _: None)
+    trials = json.loads((folder / TRIALS).read_text())
+    assert len(trials) == 4 and sum(net.trained > 0 for net in front) <= 4
+    for net in front:
+        assert net.ap is not None and net.ap_interval is not None
+        assert net.ap_interval[0] <= net.score <= net.ap_interval[1]
+    written = json.loads((folder / "front.json").read_text())
+    assert [entry["ap"] for entry in written] == [net.ap for net in front]
+    assert "edgeface train --model" in (folder / "report.html").read_text()
+    code, out, err = edgeface(
+        "search", "--resume", folder, "--finish", 32, "--jobs", 2, "--format", "json"
+    )
+    assert code == 0 and len(json.loads(out)) == len(front), err
+    made = json.loads((folder / "detector.json").read_text())
+    assert made["found"]["architecture"] in [entry["architecture"] for entry in written]
+    assert made["crops"] == 32 and made["network_ms"] > 0 and made["ap"]["hard"] is not None
+    assert (folder / made["bundle"] / "manifest.json").is_file()
+
+
+def test_refused_before_anything_is_measured(
+    photos: tuple[Path, Path], tmp_path: Path, edgeface: Command
+) -> None:
+    data, annotations = photos
+    out = ("search", "--out", tmp_path / "a", "--target", "onnx", "--precision", "fp32")
+    failed(edgeface(*out, "--trials", 4), "--trials needs photos", "--annotations")
+    failed(edgeface(*out, "--finish", 4), "--finish needs photos")
+    failed(edgeface(*out, "--annotations", annotations), "below --data")
+    failed(edgeface(*out, "--trials", 4, "--data", data), "no eval_tools/ground_truth")
+    assert not (tmp_path / "a" / "round-0.json").exists()
+
+
+def test_a_number_of_trials_that_cannot_be() -> None:
+    with pytest.raises(OptionError, match="--trials must be 0 or more"):
+        StudyOptions(trials=-1)
