@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,6 +114,18 @@ def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> floa
         return None
     busy_s = last.busy_s - first.busy_s
     return None if busy_s < own_s / 2 else round(max(0.0, busy_s - own_s) / wall_s, 3)
+
+
+def load_now(looks: int = 3, each_s: float = 0.5) -> float | None:
+    """Cores that other processes keep busy, at the quietest of a few looks; None where the system
+    does not show it."""
+    found = []
+    for _ in range(looks):
+        first, own, start = Moment.read(), time.process_time(), time.monotonic()
+        time.sleep(each_s)
+        wall_s = time.monotonic() - start
+        found.append(other_load(first, Moment.read(), time.process_time() - own, wall_s))
+    return min((load for load in found if load is not None), default=None)
 
 
 def _cpuinfo() -> dict[str, str]:

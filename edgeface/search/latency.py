@@ -11,7 +11,9 @@ On a Ray cluster, groups go to the machines that have the device: those started 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.backends import load_candidate_maker
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import open_device
+from edgeface.latency.environment import load_now
 from edgeface.latency.protocol import LOCAL, Protocol
 from edgeface.options import parse_size
 from edgeface.predict.measure import PROTOCOL, measure, none_measured
 from edgeface.predict.model import LatencyModel, Prediction
-from edgeface.predict.table import LatencyTable, Record, Setting, anonymous
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable, Record, Setting, anonymous
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import Candidate
@@ -88,10 +91,18 @@ class LatencyOracle:
             self._keep(sizes[0], table)
 
     def check(self) -> None:
-        """Raise DeviceError for a device that cannot be reached, OptionError where no files can be
-        made for it: before anything is chosen, not after."""
+        """Raise DeviceError for a device that cannot be reached or has other things to do,
+        OptionError where no files can be made for it: before anything is chosen, not after."""
         if not self.ray:
             load_candidate_maker()
+        if self.device == LOCAL and not self.ray:
+            load, most = load_now(), self.protocol.max_load
+            if load is not None and load > most:
+                raise DeviceError(
+                    f"other programs keep {load:.2g} processors of this machine busy, accepted:"
+                    f" {most:g}: end them, or measure beside them with --max-load"
+                    f" {math.ceil(load)}, less surely"
+                )
         if self.device != LOCAL and not self.ray:
             with open_device(self.device) as device:
                 device.check()
@@ -111,6 +122,12 @@ class LatencyOracle:
         if size not in self._models:
             self._models[size] = LatencyModel(self.tables[size])
         return self._models[size]
+
+    def missing(self, size: str) -> int:
+        """Networks that a model of ``size`` still lacks."""
+        table = self.tables.get(size)
+        known = sum(r.teaches for r in table.records) if table else 0
+        return max(0, LEAST_NETWORKS - known)
 
     def measure(self, candidates: Sequence[Candidate], again: bool = False) -> None:
         """Ask the device for what has no valid record; ``again``: for all, averaging. A network
@@ -144,7 +161,7 @@ class LatencyOracle:
                 table,
                 again,
                 self.progress,
-                grown=lambda t: self._keep(size, t),
+                grown=lambda t: self._grown(size, t),
                 dropped=lambda a, why: note(f"left out: {a.name}: {why}"),
                 protocol=self.protocol,
             )
@@ -182,6 +199,17 @@ class LatencyOracle:
         if group["table"]:
             found, table = LatencyTable.from_text(group["table"]), self.tables.get(size)
             self._keep(size, table.joined(found) if table else found)
+
+    def _grown(self, size: str, table: LatencyTable) -> None:
+        """Keep the table; raise DeviceError where nothing of the first group may be believed."""
+        self._keep(size, table)
+        if not any(r.teaches for r in table.records):
+            reasons = Counter(reason for r in table.records for reason in r.invalid_reasons)
+            why = reasons.most_common(1)[0][0] if reasons else "figures vary too much"
+            raise DeviceError(
+                f"none of the first {len(table.records)} networks could be measured well enough:"
+                f" {why}; let the machine come to rest, or allow for it with --max-load"
+            )
 
     def _keep(self, size: str, table: LatencyTable) -> None:
         self.tables[size] = table

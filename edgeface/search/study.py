@@ -27,11 +27,11 @@ from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import write_text
 from edgeface.options import parse_size
-from edgeface.predict.table import LatencyTable
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
 from edgeface.search.accuracy import Scorer
-from edgeface.search.evolution import FRESH, Pool, evolve
+from edgeface.search.evolution import CHOICE, FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle, Note
 from edgeface.search.options import FREE, FRONT, StudyOptions
 from edgeface.search.report import write_report
@@ -43,6 +43,8 @@ from edgeface.types import Progress
 STUDY, REPORT = "study.json", "report.html"
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
+MORE = 3
+"""times that more networks are measured where too few of the first could be"""
 SEED_SHARE = 2
 """one member in so many of a round's first generation comes from the rounds before"""
 
@@ -61,7 +63,8 @@ class Study:
         note: Note,
         ray: str | None = None,
     ) -> None:
-        self.options, self.folder, self.progress, self.note = options, folder, progress, note
+        self.options, self.folder, self.note = options, folder, note
+        self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
         path = folder / STUDY
         if path.is_file() and not _goes_on(load_options(folder), options):
@@ -69,13 +72,17 @@ class Study:
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
             )
-        self.scorer = Scorer(options, folder, progress, ray)
+        self.scorer = Scorer(options, folder, self.progress, ray)
         # an unknown score is refused before anything is written
         self.score(self.pool.sample(0).architecture)
         write_text(path, json.dumps(dataclasses.asdict(options), indent=1))
-        self.oracle = LatencyOracle(options, folder, progress, note, ray)
+        self.oracle = LatencyOracle(options, folder, self.progress, note, ray)
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Tell how far a step is, and in which round."""
+        self._progress(f"{self._where}{what}", done, total, note)
 
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
         """All rounds that are not over yet, and the front, which is also written; ``known``: tables
@@ -90,15 +97,19 @@ class Study:
             self.oracle.check()
             self.scorer.check()
         for number in range(self.options.rounds + 1):
+            self._where = f"round {number} of {self.options.rounds}: "
             chosen = self._stored(number) or self._choose(number)
             if not over:
                 self.oracle.measure([e.candidate for e in chosen.picked])
+            if number == 0 and not over:
+                chosen = self._completed(chosen)
             rounds.append(chosen)
             if not over:
                 self._train(number, rounds)
             if number == 0:
                 self._check_budget()
             on_round(self._with_measurements(chosen))
+        self._where = "the front: "
         rounds = [self.scorer.rescored(r) for r in rounds]
         if not over:  # what the front promises is measured twice
             self.oracle.measure([net.candidate for net in self._front(rounds)], again=True)
@@ -129,7 +140,7 @@ class Study:
     def _choose(self, number: int) -> Round:
         """What to measure, written down before anything is."""
         if number == 0:
-            self.progress("round 0: choosing networks", 0, len(self.options.sizes))
+            self.progress("choosing networks", 0, len(self.options.sizes))
             first = self.pool.first(
                 FRESH * self.options.seed, self.options.first, self.options.target
             )
@@ -141,10 +152,33 @@ class Study:
             picked = self._pick(seen)
         best = max((e.score for e in seen if selection.within(self.options, e)), default=0.0)
         chosen = Round(number, len(seen), best, tuple(picked), ())
-        lines = "".join(json.dumps(to_fields(e)) + "\n" for e in seen)
-        write_text(self.folder / f"evaluations-{number}.jsonl", lines)
-        write_text(self._path(number), json.dumps(to_fields(chosen), indent=1))
+        self._write(chosen, seen)
         return chosen
+
+    def _write(self, chosen: Round, seen: Sequence[ScoredNetwork]) -> None:
+        lines = "".join(json.dumps(to_fields(e)) + "\n" for e in seen)
+        write_text(self.folder / f"evaluations-{chosen.number}.jsonl", lines)
+        write_text(self._path(chosen.number), json.dumps(to_fields(chosen), indent=1))
+
+    def _completed(self, first: Round) -> Round:
+        """Round 0 with as many more random networks as a latency model still lacks."""
+        seed = FRESH * self.options.seed + CHOICE * self.options.first * len(self.options.sizes)
+        for attempt in range(MORE):
+            missing = [s for s in self.options.sizes for _ in range(self.oracle.missing(s))]
+            if not missing:
+                break
+            self.note(f"{len(missing)} more networks: too few of the first could be measured well")
+            seeds = range(seed + attempt * LEAST_NETWORKS, seed + (attempt + 1) * LEAST_NETWORKS)
+            more = [
+                Candidate(self.pool.space.sample(seeds[i % len(seeds)]), size)
+                for i, size in enumerate(missing)
+            ]
+            picked = (*first.picked, *self._scored(more, [(0.0, (0.0, 0.0))] * len(more)))
+            first = dataclasses.replace(first, picked=picked, evaluated=len(picked))
+            self.archive.update((e.candidate.key, e) for e in picked)
+            self._write(first, picked)
+            self.oracle.measure(more)
+        return first
 
     def _evaluations(self, number: int) -> list[ScoredNetwork]:
         path = self.folder / f"evaluations-{number}.jsonl"
@@ -163,11 +197,11 @@ class Study:
         o, seen = self.options, dict[Key, ScoredNetwork]()
         old = self._judge([e.candidate for e in self.archive.values()]) if self.archive else []
         best = [e.candidate for e in selection.pick(o, old, o.population // SEED_SHARE)]
-        tasks = [(f"round {number}: evolving", selection.objective, o.generations)]
+        tasks = [("evolving", selection.objective, o.generations)]
         if selection.seeks_front_below(o):
             tasks.append(
                 (
-                    f"round {number}: evolving the front",
+                    "evolving the front",
                     selection.front_objective,
                     -(-o.generations // FRONT_SHARE),
                 )

@@ -7,6 +7,9 @@ import dataclasses
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -50,7 +53,7 @@ def quiet_note(text):
     assert "\n" not in text
 
 
-def sound_progress(what, done, total):
+def sound_progress(what, done, total, note=""):
     assert 0 <= done <= total
 
 
@@ -145,8 +148,8 @@ def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(before, again)
 
-    def stop(what, done, total):
-        if what.startswith("measuring") and (again / "round-1.json").exists():
+    def stop(what, done, total, note=""):
+        if what.startswith("round 1 of 1: measuring") and (again / "round-1.json").exists():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -466,3 +469,45 @@ def test_the_command_prints_the_front(done):
         json.loads(result.stdout)[0]
     )
     assert "measured ms" in run("--resume", str(done[0])).stdout
+
+
+def test_too_few_good_records_are_made_up_for(small_space, tmp_path):
+    """A table of which too few records may be believed: more networks are measured, once."""
+    folder, notes = tmp_path / "run", []
+    options = dataclasses.replace(OPTIONS, space=small_space, picks=1)
+    study = Study(options, folder, sound_progress, notes.append)
+    chosen = study._choose(0)
+    study.oracle.measure([e.candidate for e in chosen.picked])
+    table = study.oracle.tables[SIZE]
+    records = [
+        dataclasses.replace(r, wrong=("throttled",)) if i < 3 else r
+        for i, r in enumerate(table.records)
+    ]
+    study.oracle._keep(SIZE, dataclasses.replace(table, records=tuple(records)))
+    lacking = study.oracle.missing(SIZE)
+    completed = study._completed(chosen)
+    assert lacking >= 3 and study.oracle.missing(SIZE) == 0
+    assert len(completed.picked) >= len(chosen.picked) + lacking and notes
+    assert study._stored(0) == completed
+
+
+def test_a_busy_machine_is_told_at_once(small_space, tmp_path):
+    """Something else keeps a processor busy: said before any network is made, with the way out."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        options = dataclasses.replace(OPTIONS, space=small_space, max_load=0.05)
+        study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+        with pytest.raises(DeviceError, match=r"processors of this machine busy.*--max-load"):
+            study.run(lambda _: None)
+    finally:
+        busy.kill()
+        busy.wait()
+    assert not (tmp_path / "run" / "candidates").exists()
+
+
+def test_resume_may_change_what_is_free(done):
+    folder = done[0]
+    options = load_options(folder)
+    changed = dataclasses.replace(options, max_load=3, jobs=2)
+    assert Study(changed, folder, sound_progress, quiet_note).run(lambda _: None)
