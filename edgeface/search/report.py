@@ -91,6 +91,7 @@ def _summary(title: str, study: Findings) -> Html:
         "budget": f"{number(o.budget_ms)} ms" if o.budget_ms else "none",
         "score": f"{o.score}, alpha {number(o.alpha)}",
         "stage weights": weights,
+        "trials": f"{o.trials} of {o.trial_samples:,} crops" if o.trials else "none",
         "seed": o.seed,
         "effort": (
             f"{o.first} networks{' of each size' * study.many_sizes} measured first, then"

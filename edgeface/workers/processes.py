@@ -25,6 +25,10 @@ from edgeface.workers.base import (
 )
 
 
+LEAVE_S = 5.0
+"""that an idle process has to end by itself"""
+
+
 class Processes(Workers):
     """Up to ``count`` at once; they are kept from run to run until :meth:`close`."""
 
@@ -35,7 +39,7 @@ class Processes(Workers):
     def close(self) -> None:
         """End all processes."""
         while self._idle:
-            self._idle.pop().end()
+            self._idle.pop().leave()
 
     def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
         name, deaths, waiting = task_name(task), Counter[int](), deque(range(len(items)))
@@ -98,6 +102,13 @@ class _Process:
                 outcome: Outcome = self.connection.recv()
                 return outcome
         return None
+
+    def leave(self) -> None:
+        """Let it end by itself, which an idle one does when nobody asks any more: what it borrowed
+        from the system is given back."""
+        self.connection.close()
+        self._process.join(LEAVE_S)
+        self.end()
 
     def end(self) -> int:
         """End it at once, with all that it started, and return its exit code."""
