@@ -24,7 +24,6 @@ from edgeface.workers.base import (
     worker_died,
 )
 
-
 LEAVE_S = 5.0
 """that an idle process has to end by itself"""
 
