@@ -52,7 +52,7 @@ $(STAMP): pyproject.toml constraints.txt
 lint: $(STAMP) ## ruff (lint) and mypy (types)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy edgeface export quantize benchmarks
+	$(RUN) -m mypy edgeface export quantize benchmarks tests
 
 test: lint ## lint, types and the quick tests (minutes)
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile

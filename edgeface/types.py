@@ -16,7 +16,7 @@ Doubles = NDArray[np.float64]
 class Progress(Protocol):
     """Called often; drives a bar or a line in a log."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+    def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
         """``done`` of ``total`` parts of ``what`` are done; note: what there is to say at the
         moment."""
 

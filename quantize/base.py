@@ -8,14 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.images import Image
 from edgeface.types import Progress, unseen
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

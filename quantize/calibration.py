@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
+from edgeface.images import Image
 from edgeface.images.reading import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
 from edgeface.types import Progress, unseen
-from quantize.base import Image
 
 MAX_PHOTOS = 4096
 """they are held in memory, 0.9 MB each at 640x480"""

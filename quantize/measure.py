@@ -22,11 +22,11 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
-from edgeface.images import read_image
+from edgeface.images import Image, read_image
 from edgeface.runners import Heads, open_runner
 from edgeface.types import Floats, Progress, unseen
 from export.pipeline import scratch_folder
-from quantize.base import Image, Quantized
+from quantize.base import Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
 
 CANDIDATES = 300

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import CONVOLUTIONS, WEIGHTED, NcnnLayer, NcnnModel, dump_bin, dump_param
+from edgeface.images import Image
 from edgeface.probes import open_probe
 from edgeface.runners.ncnn import read_model
 from edgeface.types import Progress, unseen
-from quantize.base import Image, Quantized, Quantizer
+from quantize.base import Quantized, Quantizer
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights
 

@@ -21,10 +21,11 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.images import Image
 from edgeface.probes.onnxruntime import OnnxRuntimeProbe
 from edgeface.types import Progress, unseen
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer
+from quantize.base import Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.ranges import observe
 from quantize.rounding import pixel_weights

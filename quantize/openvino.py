@@ -37,13 +37,14 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.images import Image
 from edgeface.quiet import unreported
 from edgeface.runners.files import to_tensor
 from edgeface.runners.openvino import layer_name, read_model
 from edgeface.types import Progress, unseen
 from export.openvino import ir_files, is_numbered
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer
+from quantize.base import Quantized, Quantizer
 from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.rounding import pixel_weights
 

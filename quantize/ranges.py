@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import OptionError, QuantizeError
+from edgeface.images import Image
 from edgeface.types import Doubles, Progress, unseen
-from quantize.base import Image
 
 if TYPE_CHECKING:
     from edgeface.probes import Probe

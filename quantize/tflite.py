@@ -33,11 +33,12 @@ import numpy as np
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.images import Image
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
 from edgeface.quiet import quiet
 from edgeface.types import Progress, unseen
 from export.request import require
-from quantize.base import Image, Quantized, Quantizer
+from quantize.base import Quantized, Quantizer
 from quantize.ranges import observe
 
 PIXEL_RANGE = (0.0, 255.0)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from networks import with_part
+
+from edgeface.images import Image
 
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle
     from export import Source
-
-Photo = NDArray[np.uint8]
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def astronaut() -> Photo:
+def astronaut() -> Image:
     """Portrait of Eileen Collins (NASA, public domain) that scikit-image brings along: RGB [512,
     512, 3]."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
@@ -61,7 +60,7 @@ def hopper_path() -> Path:
 
 @pytest.fixture(scope="session")
 def portraits(
-    astronaut: Photo, hopper_path: Path, tmp_path_factory: pytest.TempPathFactory
+    astronaut: Image, hopper_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Folder of the two portraits, for calibration."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
@@ -78,32 +77,32 @@ def lively_size() -> tuple[int, int]:
 
 
 @pytest.fixture(scope="session")
-def lively(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
+def lively(astronaut: Image, lively_size: tuple[int, int]) -> Source:
     """edgeface-n with random weights whose scores pass .3 in about one cell of twenty: enough to
     compare boxes."""
     return _lively(0, letterboxed(astronaut, *lively_size))
 
 
 @pytest.fixture(scope="session")
-def pointed(astronaut: Photo, lively_size: tuple[int, int]) -> Source:
+def pointed(astronaut: Image, lively_size: tuple[int, int]) -> Source:
     """``lively`` with landmarks."""
     return _lively(5, letterboxed(astronaut, *lively_size))
 
 
-def letterboxed(photo: Photo, width: int, height: int) -> Photo:
+def letterboxed(photo: Image, width: int, height: int) -> Image:
     """uint8 RGB [1, height, width, 3]."""
     from edgeface.images import letterbox
 
     return letterbox(photo, width, height)[0][None]
 
 
-def _lively(landmarks: int, batch: Photo) -> Source:
+def _lively(landmarks: int, batch: Image) -> Source:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from edgeface.models import get_architecture
     from export.source import random_source
 
     plain = get_architecture("edgeface-n")
-    source = random_source(replace(plain, head=replace(plain.head, landmarks=landmarks)), seed=3)
+    source = random_source(with_part(plain, "head", landmarks=landmarks), seed=3)
     head: Any = source.network.head
     with torch.no_grad():
         outputs = source.network(torch.from_numpy(batch).permute(0, 3, 1, 2).float())

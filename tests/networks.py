@@ -1,10 +1,13 @@
-"""Which networks a test runs on. Those that no list names are looked at without weights only."""
+"""Which networks a test runs on, and variants of them. Those that no list names are looked at
+without weights only."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from typing import Any
 
-from edgeface.architecture import ARCHITECTURES
+from edgeface.architecture import ARCHITECTURES, Architecture
 
 NAMES = tuple(name for name in ARCHITECTURES if not re.fullmatch(r"asfd-d[2-6]", name))
 """all but the huge ones: 10 M parameters at most"""
@@ -17,3 +20,12 @@ _OTHER_FORMS = re.compile(
 ONE_OF_EACH = tuple(name for name in NAMES if not _OTHER_FORMS.fullmatch(name))
 """of EXTD three of 18, with each form, width and activation; of EResFD, ASFD and those with
 landmarks the smallest"""
+
+
+def with_part(
+    architecture: Architecture, part: str, name: str = "", /, **changes: Any
+) -> Architecture:
+    """The same network with some fields of its ``part`` (backbone, neck, head) changed, under
+    another ``name`` if one is given."""
+    spec: Any = dataclasses.replace(getattr(architecture, part), **changes)
+    return dataclasses.replace(architecture, name=name or architecture.name, **{part: spec})

@@ -23,6 +23,7 @@ from edgeface.cli.app import VERBS
 from edgeface.cli.flags import parameters_of
 from edgeface.detections import Detections
 from edgeface.detector import Detector
+from edgeface.images import read_image
 from edgeface.images.drawing import DOT_COLOURS
 from edgeface.latency.protocol import Protocol
 from edgeface.options import field_help
@@ -131,7 +132,7 @@ def test_detect_json_with_landmarks(
         assert np.array(face["landmarks"]).shape == (5, 2)
     with Detector.open(pointed, score_threshold=0.3) as detector:
         assert Detections.from_json(item["faces"]) == detector.detect(hopper_path)
-    drawn = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+    drawn = read_image(picture)
     assert all((drawn == colour).all(2).any() for colour in DOT_COLOURS)
     code, out, _ = edgeface("detect", *flags)
     assert code == 0 and out.split()[:6] == ["image", "score", "x1", "y1", "x2", "y2"]
@@ -141,6 +142,7 @@ def test_detect_saves_photo_folder_and_video(
     edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path
 ) -> None:
     photo = cv2.imread(str(hopper_path))
+    assert photo is not None
     (tmp_path / "in" / "deep").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "in" / "a.png"), photo)
     cv2.imwrite(str(tmp_path / "in" / "deep" / "a.jpg"), photo)
@@ -152,8 +154,8 @@ def test_detect_saves_photo_folder_and_video(
     writer.release()
     flags = ("--model", bundle, "--score-threshold", "0.1")
     assert edgeface("detect", str(hopper_path), *flags, "--save", str(tmp_path / "out.png"))[0] == 0
-    assert cv2.imread(str(tmp_path / "out.png")).shape == photo.shape
-    assert (cv2.imread(str(tmp_path / "out.png")) != photo).any()
+    marked = cv2.imread(str(tmp_path / "out.png"))
+    assert marked is not None and marked.shape == photo.shape and np.any(marked != photo)
     assert edgeface("detect", str(tmp_path / "in"), *flags, "--save", str(tmp_path / "out"))[0] == 0
     assert sorted(
         str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")

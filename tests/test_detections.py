@@ -31,6 +31,7 @@ def test_json_gives_the_same_bits_back(landmarks: bool) -> None:
     assert set(detections.to_json()[0]) == {"box", "score", *(["landmarks"] if landmarks else [])}
     if landmarks:
         points = detections.to_json()[2]["landmarks"]
+        assert detections.landmarks is not None
         assert np.array_equal(np.array(points, np.float32), detections.landmarks[2])
 
 

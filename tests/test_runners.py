@@ -13,6 +13,7 @@ import pytest
 
 from edgeface.backends import combinations, export_targets, get_backend
 from edgeface.bundle import Bundle, write_bundle
+from edgeface.decode import head_layout
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import BundleError, ImageError, MissingExtraError, OptionError
@@ -227,7 +228,7 @@ def test_same_boxes_as_torch(
     assert len(found) == len(reference)
     np.testing.assert_allclose(found.scores, reference.scores, atol=1e-3)
     np.testing.assert_allclose(found.boxes, reference.boxes, atol=0.1)
-    with_landmarks = source.network.architecture.head.landmarks > 0
+    with_landmarks = head_layout(source.network.architecture).landmarks > 0
     assert (found.landmarks is not None) == (reference.landmarks is not None) == with_landmarks
     if found.landmarks is not None and reference.landmarks is not None:
         np.testing.assert_allclose(found.landmarks, reference.landmarks, atol=0.1)

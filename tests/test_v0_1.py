@@ -22,6 +22,7 @@ import edgeface
 from edgeface.architecture import ARCHITECTURES, Architecture
 from edgeface.bundle import MANIFEST, Bundle
 from edgeface.deprecations import MODULES
+from edgeface.images import Image
 from edgeface.predict.table import LatencyTable
 from edgeface.search.results import Round
 from edgeface.types import unseen
@@ -48,14 +49,13 @@ def test_the_text_of_every_network_is_what_it_was(name: str) -> None:
     assert all(Architecture.from_json(json.loads(text)) == network for text in texts.values())
 
 
-def test_a_bundle_opens_and_detects() -> None:
+def test_a_bundle_opens_and_detects(astronaut: Image) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    from skimage import data
 
     bundle = Bundle.open(BUNDLE)
     assert bundle.manifest.dumps() == (BUNDLE / MANIFEST).read_text()
     with edgeface.Detector.open(BUNDLE, score_threshold=0) as detector:
-        assert len(detector.detect(data.astronaut())) > 0
+        assert len(detector.detect(astronaut)) > 0
 
 
 def test_weights_open_as_the_network_they_are_of() -> None:

@@ -61,7 +61,7 @@ def without_package(item: Any) -> None:
 
 
 def mistake(item: Any) -> float:
-    return 1 / item
+    return float(1 / item)
 
 
 def die_once(item: list[Any]) -> int:
@@ -183,7 +183,7 @@ def test_nothing_to_do(workers: Workers) -> None:
 
 
 def test_what_can_be_passed(workers: Workers) -> None:
-    items = [b"\x00\xff" * 300_000, "é\n", 1.5, [1, [2]], b""]
+    items: list[Any] = [b"\x00\xff" * 300_000, "é\n", 1.5, [1, [2]], b""]
     assert workers.run(double, items) == [item * 2 for item in items]
 
 
@@ -338,10 +338,12 @@ def test_killed_caller_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_tasks_run_on_both_machines_with_the_code_of_the_caller(
     connection: str, tmp_path: Path
 ) -> None:
+    def let_go() -> None:
+        wait_for(lambda: len(noted(tmp_path)) == 2)
+        (tmp_path / "go").touch()
+
     with open_workers(connection) as workers:
-        go = threading.Thread(
-            target=lambda: wait_for(lambda: len(noted(tmp_path)) == 2) and (tmp_path / "go").touch()
-        )
+        go = threading.Thread(target=let_go)
         go.start()
         assert workers.run(stay, [[number, str(tmp_path)] for number in range(4)]) == [0, 1, 2, 3]
         go.join()

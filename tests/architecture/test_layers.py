@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import random
+from typing import Any
 
 import pytest
+from networks import with_part
 
-from edgeface.architecture import get_architecture
+from edgeface.architecture import Architecture, get_architecture
 from edgeface.architecture.layers import Layer, layers_of, macs_of, params_of, parts_of
 from edgeface.errors import ModelError
 from edgeface.search.space import SPACES
@@ -16,16 +17,18 @@ from edgeface.search.space import SPACES
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
-def convolutions(architecture, width, height):
+def convolutions(
+    architecture: Architecture, width: int, height: int
+) -> tuple[list[tuple[Any, ...]], int]:
     """(kind, kernel, stride, in, out, width, height, is it a shortcut) of every convolution of the
-    deployed module, as torch runs it."""
+    deployed module, as torch runs it, and the number of its parameters."""
     from edgeface.models import build
     from edgeface.models.detector import deployable
 
     network = deployable(build(architecture))
-    found = []
+    found: list[tuple[Any, ...]] = []
 
-    def hook(shortcut, module, inputs, output):
+    def hook(shortcut: bool, module: Any, inputs: Any, output: Any) -> None:
         kind = "depthwise" if module.groups > 1 else "conv"
         found.append(
             (
@@ -50,7 +53,7 @@ def convolutions(architecture, width, height):
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("seed", range(3))
-def test_layers_are_those_that_torch_runs(name, seed):
+def test_layers_are_those_that_torch_runs(name: str, seed: int) -> None:
     architecture = SPACES[name].sample(seed)
     expected, params = convolutions(architecture, 96, 64)
     ours = [tuple(layer) for layer in layers_of(architecture, 96, 64) if layer.kernel]
@@ -59,11 +62,10 @@ def test_layers_are_those_that_torch_runs(name, seed):
 
 
 @pytest.mark.parametrize("change", [{"landmarks": 5}, {"landmarks": 5, "anchors": 2, "kernel": 3}])
-def test_layers_of_a_head_with_landmarks(change):
+def test_layers_of_a_head_with_landmarks(change: dict[str, Any]) -> None:
     from edgeface.models.complexity import count
 
-    plain = get_architecture("edgeface-n")
-    architecture = dataclasses.replace(plain, head=dataclasses.replace(plain.head, **change))
+    architecture = with_part(get_architecture("edgeface-n"), "head", **change)
     expected, params = convolutions(architecture, 96, 64)
     ours = [tuple(layer) for layer in layers_of(architecture, 96, 64) if layer.kernel]
     assert sorted(ours) == sorted(expected)
@@ -71,7 +73,7 @@ def test_layers_of_a_head_with_landmarks(change):
     assert macs_of(architecture, 640, 480) == count(architecture, 640, 480).macs
 
 
-def test_layers_of_the_shipped_network():
+def test_layers_of_the_shipped_network() -> None:
     from edgeface.models.complexity import count
 
     architecture = get_architecture("edgeface-n")
@@ -84,7 +86,7 @@ def test_layers_of_the_shipped_network():
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_macs_equal_the_traced_count(name):
+def test_macs_equal_the_traced_count(name: str) -> None:
     from edgeface.models.complexity import count
 
     draw, space = random.Random(5), SPACES[name]
@@ -94,14 +96,14 @@ def test_macs_equal_the_traced_count(name):
         assert macs_of(architecture, 320, 256) == count(architecture, 320, 256).macs
 
 
-def test_additions_and_resizes():
+def test_additions_and_resizes() -> None:
     """edgeface-n: one addition a residual (1 + 1 + 2) and one a level of the pyramid, each behind a
     resize."""
     kinds = [layer.kind for layer in layers_of(get_architecture("edgeface-n"), 64, 64)]
     assert (kinds.count("add"), kinds.count("resize")) == (6, 2)
 
 
-def test_values_moved():
+def test_values_moved() -> None:
     conv = Layer("conv", 3, 2, 8, 16, 20, 10)
     assert (conv.cells, conv.values_read, conv.values_written) == (200, 40 * 20 * 8, 200 * 16)
     assert (conv.macs, conv.params) == (200 * 9 * 8 * 16, 9 * 8 * 16 + 16)
@@ -110,27 +112,24 @@ def test_values_moved():
     assert Layer("resize", 0, 1, 8, 8, 20, 10).params == 0
 
 
-def test_parts_of_equal_blocks_are_kept():
+def test_parts_of_equal_blocks_are_kept() -> None:
     first, second = (parts_of(get_architecture("edgeface-n"), 64, 64) for _ in range(2))
     assert all(a is b for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("name", ["scrfd-0.5g", "damofd-0.5g"])
-def test_other_networks_are_refused(name):
+def test_other_networks_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match=r"layers are listed for backbones convnet and plainnet"):
         layers_of(get_architecture(name), 64, 64)
 
 
-def test_size_is_a_multiple_of_32():
+def test_size_is_a_multiple_of_32() -> None:
     with pytest.raises(ModelError, match="multiples of 32"):
         layers_of(get_architecture("edgeface-n"), 100, 64)
 
 
 @pytest.mark.parametrize("change", [{"widths": ()}, {"depths": (1,)}, {"widths": (8, 8, 0, 8)}])
-def test_malformed_networks_are_one_line(change):
-    architecture = get_architecture("edgeface-n")
-    broken = dataclasses.replace(
-        architecture, backbone=dataclasses.replace(architecture.backbone, **change)
-    )
+def test_malformed_networks_are_one_line(change: dict[str, Any]) -> None:
+    broken = with_part(get_architecture("edgeface-n"), "backbone", **change)
     with pytest.raises(ModelError, match=r"takes 4 widths and 3 depths|at least 1"):
         layers_of(broken, 64, 64)

@@ -22,9 +22,7 @@ from edgeface.architecture.structure import (
 )
 from edgeface.errors import ModelError
 
-STRUCTURES = [
-    ARCHITECTURES[name].backbone.structure for name in PUBLISHED if name.startswith("damofd")
-]
+STRUCTURES = [ARCHITECTURES[name].structure for name in PUBLISHED if name.startswith("damofd")]
 channels = st.integers(1, 9999)
 
 
@@ -157,6 +155,6 @@ def test_a_block_that_has_no_text_is_refused(change: dict[str, object], said: st
 def test_structures_and_registry_need_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; import edgeface.architecture.structure as s; "
-        "import edgeface.models as m; s.parse(m.get_architecture('damofd-34g').backbone.structure)"
+        "import edgeface.models as m; s.parse(m.get_architecture('damofd-34g').structure)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import bench
 from benchmarks.results import Results, find_accuracy, load_context
 from edgeface.bundle import Bundle, write_bundle
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
 from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.measurement import load_measurements
@@ -45,7 +46,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, lively_size: tuple[int, int]) 
     """OUT of all tests of this module, with the fp32 ONNX file."""
     folder = tmp_path_factory.mktemp("dist")
     o = bench.Options(out=folder)
-    bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
+    bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size)
     return folder
 
 
@@ -152,7 +153,7 @@ def test_a_bundle_of_other_weights_is_made_anew(
         tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files}
     )
     o = bench.Options(out=tmp_path)
-    made = bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size)
+    made = bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size)
     assert made.manifest == Bundle.open(out / made.path.name).manifest != other.manifest
 
 
@@ -161,7 +162,7 @@ def test_a_file_of_weights_is_a_model(
 ) -> None:
     save_weights(load_source("edgeface-0.5x", seed=0).network, tmp_path / "mine.safetensors")
     o = bench.Options(out=tmp_path, model=str(tmp_path / "mine.safetensors"))
-    made = [bench.Bundles(o, bench.Terminal()).get("onnx", "fp32", lively_size) for _ in range(2)]
+    made = [bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size) for _ in range(2)]
     assert made[0].path.name.startswith("edgeface-0.5x-onnx-fp32-")
     assert capsys.readouterr().err.count("exporting") == 1, "the second time, it is there"
 

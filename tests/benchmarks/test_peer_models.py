@@ -15,6 +15,7 @@ from benchmarks import peers_accuracy
 from benchmarks.peer_decoders import RETINAFACE, ULTRA_LIGHT, decode_scrfd, decode_yunet
 from benchmarks.peer_models import PEERS, Peer, PeerDetector, any_size, open_all
 from edgeface.errors import BundleError, DataError
+from edgeface.types import Doubles
 
 SIZE = (96, 64)
 """of the input: 12x8, 6x4, 3x2 cells, and of stride 64 the upper left of 2x1"""
@@ -29,7 +30,8 @@ def cells(stride: int) -> list[tuple[int, int]]:
 
 def test_yunet_against_loops() -> None:
     random = np.random.default_rng(0)
-    outputs, boxes, scores, points = {}, [], [], []
+    outputs: dict[str, Doubles] = {}
+    boxes, scores, points = [], [], []
     for stride in (8, 16, 32):
         count = len(cells(stride))
         cls, obj = random.uniform(0, 1, (2, 1, count, 1))
@@ -67,6 +69,7 @@ def test_yunet_against_loops() -> None:
     )
     np.testing.assert_allclose(decoded.boxes, boxes, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(decoded.scores, scores, rtol=1e-5)
+    assert decoded.landmarks is not None
     np.testing.assert_allclose(decoded.landmarks, points, rtol=1e-4, atol=1e-3)
 
 
@@ -97,6 +100,7 @@ def test_scrfd_against_loops() -> None:
     decoded = decode_scrfd({f"out{i}": value for i, value in enumerate(values)}, SIZE)
     np.testing.assert_allclose(decoded.boxes, boxes, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(decoded.scores, scores, rtol=1e-6)
+    assert decoded.landmarks is not None
     np.testing.assert_allclose(decoded.landmarks, points, rtol=1e-5, atol=1e-4)
 
 
@@ -139,6 +143,7 @@ def test_ssd_against_loops(
     np.testing.assert_allclose(decoded.boxes, boxes, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(decoded.scores, score[0, :, 1])
     if outputs[2]:
+        assert decoded.landmarks is not None
         np.testing.assert_allclose(decoded.landmarks, points, rtol=1e-4, atol=1e-3)
     else:
         assert decoded.landmarks is None

@@ -176,8 +176,7 @@ def test_within_a_stem_stride(
     """A score that only knows the stride ranks all, and nothing within; one turned round within is
     found out."""
     turned = [
-        proxy("levels", a, 0.0) / 100 * (-1 if "K6" in a.backbone.structure else 1) + 1
-        for a in networks
+        proxy("levels", a, 0.0) / 100 * (-1 if "K6" in a.structure else 1) + 1 for a in networks
     ]
     _, found = figures(capsys, trainings(turned, networks), "--alphas", "0")
     assert found["levels@0", "hard", "stem of stride 4"]["kendall"] == -1

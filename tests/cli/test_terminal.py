@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from edgeface.cli import terminal as module
 from edgeface.cli.terminal import EVERY_S, Terminal
 
 
@@ -15,7 +14,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("edgeface.cli.terminal.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

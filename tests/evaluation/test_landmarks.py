@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from networks import with_part
 
 from edgeface.detections import Detections
 from edgeface.errors import DataError
@@ -68,6 +69,7 @@ def test_errors_against_loops(seed: int) -> None:
     labels = with_points(labels, 2, 4, math.nan, math.nan)
     counting = counting_faces(labels, 640, 640)
     near = np.repeat(labels.boxes, 3, axis=0) + random.normal(0, 5, (36, 4)).astype(np.float32)
+    assert labels.landmarks is not None
     points = np.repeat(np.nan_to_num(labels.landmarks), 3, axis=0) + random.normal(0, 4, (36, 5, 2))
     found = Detections(near, np.linspace(1, 0.3, 36, dtype=np.float32), points.astype(np.float32))
     expected = []
@@ -92,9 +94,9 @@ def test_errors_against_loops(seed: int) -> None:
 def test_which_faces_count() -> None:
     """In a photo of 1280x960 px: half of each length at long side 640."""
     small, large, flat = (
-        [0, 0, 39, 40],
-        [100, 100, 140, 140],
-        [200, 200, 300, 216],
+        [0.0, 0, 39, 40],
+        [100.0, 100, 140, 140],
+        [200.0, 200, 300, 216],
     )  # sqrt(w h): 39.5, 40, 40
     labels = labels_of([small, large, flat, large, large, large, large])
     labels = with_points(labels, 3, 0, -0.5, 120)  # beyond the edge
@@ -202,19 +204,19 @@ def test_the_command(
     from edgeface.models.detector import build_detector
     from edgeface.zoo import save_weights
 
-    plain = get_architecture("edgeface-n")
-    architecture = dataclasses.replace(
-        plain, name="pointed", head=dataclasses.replace(plain.head, landmarks=5)
-    )
+    architecture = with_part(get_architecture("edgeface-n"), "head", "pointed", landmarks=5)
     save_weights(build_detector(architecture, seed=0), data / "points.safetensors")
     box = np.array([[182, 62, 268, 184]], np.float32)
     found = Detections(
         box, np.array([0.8], np.float32), (box[:, None, :2] + POINTS * (86, 122)).astype(np.float32)
     )
     seen = []
-    monkeypatch.setattr(
-        "edgeface.detector.Detector.detect", lambda self, image, *a, **k: seen.append(a) or found
-    )
+
+    def detect(self: object, image: object, *options: object, **named: object) -> Detections:
+        seen.append(options)
+        return found
+
+    monkeypatch.setattr("edgeface.detector.Detector.detect", detect)
     arguments = (
         "eval",
         "--data",
@@ -257,10 +259,9 @@ def test_what_cannot_be_measured_is_one_line(
     from edgeface.models.detector import build_detector
     from edgeface.zoo import save_weights
 
-    plain = get_architecture("edgeface-n")
-    head = dataclasses.replace(plain.head, landmarks=0)
+    architecture = with_part(get_architecture("edgeface-n"), "head", "boxes", landmarks=0)
     boxes = data / "boxes.safetensors"
-    save_weights(build_detector(dataclasses.replace(plain, name="boxes", head=head), 0), boxes)
+    save_weights(build_detector(architecture, 0), boxes)
     command = ("eval", "--data", data, "--model", boxes, "--landmarks", data / "labels.csv")
     assert run(monkeypatch, *map(str, command), *more) == 2
     out, err = capsys.readouterr()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import with_part
 from torch import nn
 
 from edgeface.architecture import Architecture, ConvNetSpec, InputNorm, PyramidSpec, SCRFDHeadSpec
@@ -43,8 +43,7 @@ resize, mean."""
 @pytest.mark.parametrize("target", export_targets())
 def test_landmarks_of_a_head_that_the_levels_share(target: str, tmp_path: Path) -> None:
     """Two anchors; each level's outputs in the order of the layout. Exporting checks parity."""
-    head = dataclasses.replace(GROUPED.head, norm="batch", groups=0, landmarks=5)
-    source = random_source(dataclasses.replace(GROUPED, head=head), 3)
+    source = random_source(with_part(GROUPED, "head", norm="batch", groups=0, landmarks=5), 3)
     exported = export_model(source, ExportRequest(target, "fp32", 96, 64), tmp_path)
     batch = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     expected = torch_heads(source.network, batch)

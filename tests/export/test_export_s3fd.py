@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgeface.architecture import S3FDHeadSpec
 from edgeface.backends import BACKENDS, export_targets
 from edgeface.bundle import Bundle
 from edgeface.detector import Detector
 from edgeface.errors import OptionError
+from edgeface.images import Image
 from edgeface.runners import open_runner
 from edgeface.runners.torch import TorchRunner
 
@@ -24,7 +26,6 @@ from export import ExportRequest, Source, export_model
 from export.parity import TOLERANCE, torch_heads
 from export.source import random_source
 
-Photo = NDArray[np.uint8]
 Export = Callable[[str, str], Bundle]
 NAMES = ("asfd-d0", "eresfd-16", "extd-fpn-32-prelu")
 SIZE = (160, 128)
@@ -69,7 +70,8 @@ def test_parity_and_manifest(
     manifest = export(name, target).manifest
     layout = manifest.head_layout
     assert layout.strides == (4, 8, 16, 32, 64, 128) and layout.coding == "ssd"
-    assert layout.prior == sources[name].network.architecture.head.prior
+    head = sources[name].network.architecture.head
+    assert isinstance(head, S3FDHeadSpec) and layout.prior == head.prior
     assert manifest.parity is not None and set(manifest.parity["max_abs"]) == set(
         layout.output_names
     )
@@ -78,7 +80,7 @@ def test_parity_and_manifest(
 
 @pytest.mark.parametrize(("name", "target"), PAIRS)
 def test_detections_are_those_of_torch(
-    name: str, target: str, export: Export, sources: dict[str, Source], astronaut: Photo
+    name: str, target: str, export: Export, sources: dict[str, Source], astronaut: Image
 ) -> None:
     """Random weights find faces everywhere: the best 200 boxes are compared."""
     with open_runner(export(name, target)) as runner:
@@ -107,7 +109,7 @@ def test_iterated_weights_are_stored_once_where_the_format_allows_it(
     assert size > 1_000_000 if target == "ncnn" else size < 600_000
 
 
-def _detect(runner: object, photo: Photo) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _detect(runner: object, photo: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with Detector(runner, 0.01, 0.3) as detector:  # type: ignore[arg-type]
         found = detector.detect(photo, top_k=200)
     return found.boxes, found.scores

@@ -285,10 +285,11 @@ def test_landmarks_are_ten_numbers(tmp_path: Path, count: int) -> None:
 
 
 def test_landmarks_far_outside_the_image_are_refused(tmp_path: Path) -> None:
-    image = replace(annotated([10, 20, 40, 60]), landmarks=np.array([POINTS], np.float32))
-    image.landmarks[0, 0] = (-15, 15)  # a face cut by the edge
+    points = np.array([POINTS], np.float32)
+    image = replace(annotated([10, 20, 40, 60]), landmarks=points)
+    points[0, 0] = (-15, 15)  # a face cut by the edge
     check_boxes(image, 100, 80)
-    image.landmarks[0, 0] = (-21, 15)
+    points[0, 0] = (-21, 15)
     with pytest.raises(
         DataError,
         match=r"landmarks of the face 10,20,40,60 lie outside the image of 100x80 px; accep",

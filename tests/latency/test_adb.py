@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from by_hand import wait_for
@@ -154,7 +155,7 @@ class Phone:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir()
         environment = {**os.environ, "HOME": str(self.home), "ADBD_PORT": SERIAL.rpartition(":")[2]}
-        self._start = {
+        self._start: dict[str, Any] = {
             "env": environment,
             "stderr": subprocess.DEVNULL,
             "stdout": subprocess.DEVNULL,
@@ -169,7 +170,7 @@ class Phone:
         wait_for(
             lambda: (
                 subprocess.run(
-                    [*enter, IP, "link", "show", "up", "dev", "lo"], capture_output=True
+                    [*enter, str(IP), "link", "show", "up", "dev", "lo"], capture_output=True
                 ).stdout
             )
         )
@@ -237,11 +238,11 @@ def test_check(phone: Phone) -> None:
 def test_measures_and_sends_once(phone: Phone, exported: Callable[..., Bundle]) -> None:
     seen: list[str] = []
     jobs = [Job(str(exported("onnx").path)), Job(str(exported("ncnn").path))]
-    found = device(phone).measure(jobs, QUICK, 0, lambda what, done, total: seen.append(what))
+    found = device(phone).measure(jobs, QUICK, 0, lambda what, *_: seen.append(what))
     assert [(r.device, r.bundle) for r in found] == [(f"adb://{SERIAL}", job.name) for job in jobs]
     assert any(what.startswith("sent ") for what in seen)
     seen.clear()
-    device(phone).measure(jobs[:1], QUICK, progress=lambda what, done, total: seen.append(what))
+    device(phone).measure(jobs[:1], QUICK, progress=lambda what, *_: seen.append(what))
     assert not any(what.startswith("sent ") for what in seen)
 
 
@@ -251,7 +252,7 @@ def test_lost_in_mid_run_and_resumed(phone: Phone, exported: Callable[..., Bundl
     protocol = Protocol(**{**vars(QUICK), "together": 2})
     first: list[Measurement] = []
 
-    def pull(what: str, done: int, total: int) -> None:
+    def pull(what: str, *_: object) -> None:
         if len(first) == 2:
             phone.lose()
 
@@ -264,9 +265,7 @@ def test_lost_in_mid_run_and_resumed(phone: Phone, exported: Callable[..., Bundl
         device(phone).check()
     phone.boot()
     seen: list[str] = []
-    found = device(phone).measure(
-        jobs, protocol, progress=lambda what, done, total: seen.append(what)
-    )
+    found = device(phone).measure(jobs, protocol, progress=lambda what, *_: seen.append(what))
     assert found[:2] == first and len(found) == 3
     assert seen.count("loading") == 1
 

@@ -22,10 +22,10 @@ import pytest
 from by_hand import wait_for
 from debian import cache_folder, unpack
 from loopback import Loopback, need_sshd
-from numpy.typing import NDArray
 
 from edgeface import Detections, Detector
 from edgeface.bundle import Bundle
+from edgeface.images import Image
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 
@@ -48,7 +48,6 @@ FEATURES = (
 """those of the emulated Cortex-A76, as its kernel would show them: litert reads them and must not
 be told x86's"""
 QUICK = Protocol(rounds=1, per_round=1, warm_up_s=0, photo_width=640, photo_height=480)
-Photo = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +83,7 @@ def _wheels(target: Path) -> None:
         "--quiet",
         "--disable-pip-version-check",
         "--target",
-        target,
+        str(target),
         "--only-binary=:all:",
         "--python-version",
         "3.11",
@@ -92,7 +91,7 @@ def _wheels(target: Path) -> None:
         "cp",
         *(word for name in PLATFORMS for word in ("--platform", name)),
         "-c",
-        CONSTRAINTS,
+        str(CONSTRAINTS),
         *PACKAGES,
     ]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -180,7 +179,7 @@ def test_same_faces_as_here(
     arm_python: Path,
     records: dict[str, Measurement],
     exported: Callable[..., Bundle],
-    astronaut: Photo,
+    astronaut: Image,
 ) -> None:
     """With the very files that measuring has put there: the zip of light modules and the Bundle."""
     bundle = exported(*file)

@@ -8,20 +8,23 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from by_hand import alive, record, wait_for
 
+from edgeface.bundle import Bundle
 from edgeface.errors import DataError, DeviceError
+from edgeface.latency import zipapp
 from edgeface.latency.devices import staging
 from edgeface.latency.devices.base import Finding
 from edgeface.latency.devices.journal import KEPT_S, Journal
 from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
-from edgeface.latency.protocol import Protocol
+from edgeface.latency.protocol import Job, Protocol
 
 # -- stage.py, as a device runs it --------------------------------------------
 
@@ -190,7 +193,7 @@ class Board(RemoteDevice):
         return "board get python3"
 
 
-def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:
     """A 32-bit Raspberry Pi: only ncnn has wheels there."""
     facts = {
         "system": "Linux",
@@ -199,18 +202,11 @@ def test_a_platform_without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         "runtimes": dict.fromkeys(("onnx", "tflite", "openvino", "ncnn")),
     }
     told: list[str] = []
-    run = Run([], Protocol(), None, None, None, lambda index, why: told.append(why))
-
-    class Manifest:
-        target = "tflite"
-
-    class Bundle:
-        manifest = Manifest
-
-    run.jobs, run.bundles = ["a job"], {0: Bundle}
+    jobs = [Job(str(exported("onnx").path))]
+    run = Run(jobs, Protocol(), None, None, None, lambda index, why: told.append(why))
     Board("board://x")._check_packages(run, facts, "pip install")
     assert told[0].startswith(
-        "a job: there is no TFLite (LiteRT) for Linux armv7l (only for Linux x86_64"
+        f"{jobs[0]}: there is no ONNX Runtime for Linux armv7l (only for Linux x86_64"
     )
 
 
@@ -249,10 +245,7 @@ def test_a_command_for_the_devices_shell_is_put_to_it() -> None:
 
 
 def test_hash_in_the_name_of_the_agent() -> None:
-    assert (
-        staging.agent_path()
-        == f"edgeface-{hashlib.sha256(staging.zipapp.pack()).hexdigest()[:16]}.pyz"
-    )
+    assert staging.agent_path() == f"edgeface-{hashlib.sha256(zipapp.pack()).hexdigest()[:16]}.pyz"
 
 
 # -- a device that answers something else -------------------------------------

@@ -118,7 +118,7 @@ def fail(index: int, workers: list[WorkerProcess], act: Callable[[int], None]) -
     """A progress that does something to one worker after the first slice, and leaves it little of
     its time."""
 
-    def progress(what: str, done: int, total: int) -> None:
+    def progress(what: str, *_: object) -> None:
         if what == "measuring" and not acted:
             acted.append(True)
             workers[index]._left_s = 3.0
@@ -211,7 +211,7 @@ def test_nothing_to_measure() -> None:
 )
 def test_options_out_of_range_name_their_flag(field: str, value: float) -> None:
     with pytest.raises(OptionError, match=f"--{field.replace('_', '-')} must be from"):
-        Protocol(**{field: value})
+        Protocol(**{field: value})  # type: ignore[arg-type]
 
 
 def run_agent(request: Request | str) -> tuple[int, list[dict[str, Any]]]:

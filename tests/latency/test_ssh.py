@@ -21,7 +21,7 @@ from loopback import Loopback, need_sshd
 
 from edgeface.bundle import Bundle
 from edgeface.errors import DeviceError
-from edgeface.latency.devices import open_device, remote, ssh
+from edgeface.latency.devices import open_device, remote, shell, ssh, staging
 from edgeface.latency.devices import session as session_module
 from edgeface.latency.devices.session import Session
 from edgeface.latency.devices.ssh import SshAddress, SshDevice
@@ -64,7 +64,7 @@ class Steps:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, *_: object) -> None:
         self.seen.append(what)
 
     def sent(self) -> list[str]:
@@ -239,7 +239,7 @@ def test_resumes_after_a_cut_connection(loopback: Loopback, jobs: list[Job]) -> 
     protocol = dataclasses.replace(QUICK, together=2)
     device, first = loopback.device(), list[Measurement]()
 
-    def cut_in_the_middle(what: str, done: int, total: int) -> None:
+    def cut_in_the_middle(what: str, *_: object) -> None:
         if len(first) == 2 and loopback.running():
             loopback.cut()
 
@@ -279,7 +279,7 @@ def test_a_reference_is_measured_again_beside_what_was_missing(
 
 
 def test_what_stops_the_caller_stops_the_device(loopback: Loopback, jobs: list[Job]) -> None:
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, *_: object) -> None:
         if what == "measuring":
             assert loopback.running()
             raise KeyboardInterrupt
@@ -381,9 +381,11 @@ def test_the_python_that_was_named_is_none(loopback: Loopback) -> None:
 def test_old_python(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     old = loopback.folder / "stage.py"
     old.write_text(
-        remote.STAGE.read_text().replace("sys.version_info < (3, 10)", "sys.version_info < (3, 99)")
+        staging.STAGE.read_text().replace(
+            "sys.version_info < (3, 10)", "sys.version_info < (3, 99)"
+        )
     )
-    monkeypatch.setattr(remote, "STAGE", old)
+    monkeypatch.setattr(shell, "STAGE", old)
     (finding,) = loopback.device().check()
     assert not finding.ok and "is too old, 3.10 is the oldest" in finding.what
 
@@ -493,8 +495,8 @@ def test_full_disk_is_told_before_anything_is_sent(loopback: Loopback, jobs: lis
 
 def test_disk_that_fills_up(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     lying = loopback.folder / "stage.py"
-    lying.write_text(remote.STAGE.read_text().replace("shutil.disk_usage(root).free", "1 << 50"))
-    monkeypatch.setattr(remote, "STAGE", lying)
+    lying.write_text(staging.STAGE.read_text().replace("shutil.disk_usage(root).free", "1 << 50"))
+    monkeypatch.setattr(shell, "STAGE", lying)
     refused(
         loopback.device(small_disk(loopback, 64)),
         "the device's disk is full",
@@ -508,7 +510,7 @@ def test_folder_that_cannot_be_written(loopback: Loopback) -> None:
 
 
 def test_device_that_hangs(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "ANSWER_S", 1.5)
+    monkeypatch.setattr(shell, "ANSWER_S", 1.5)
     refused(
         loopback.device(loopback.script("python", "exec cat > /dev/null")),
         "nothing was heard for too long",
@@ -529,7 +531,7 @@ def test_agent_that_hangs_in_mid_run(
                 if stopped:
                     self._silence_s = 1.0
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, *_: object) -> None:
         if what == "measuring" and not stopped:
             stopped.extend(
                 pid for pid, words in loopback.running().items() if ".pyz" in words.split()[2]
@@ -537,7 +539,7 @@ def test_agent_that_hangs_in_mid_run(
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
 
-    monkeypatch.setattr(remote, "Session", Impatient)
+    monkeypatch.setattr(shell, "Session", Impatient)
     with pytest.raises(
         DeviceError, match=r"nothing was heard for too long.*0 of 2 models were measured"
     ):
@@ -560,7 +562,7 @@ def test_line_that_dies_without_a_word(
     monkeypatch.setattr(session_module, "BEAT_S", 0.2)
     stopped: list[int] = []
 
-    def freeze(what: str, done: int, total: int) -> None:
+    def freeze(what: str, *_: object) -> None:
         if what == "measuring" and not stopped:
             stopped.extend(loopback.sessions())
             for pid in stopped:

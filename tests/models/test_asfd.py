@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import with_part
 from torch import Tensor, nn
 
-from edgeface.architecture import Architecture, get_architecture
+from edgeface.architecture import Architecture, AutoFEMSpec, get_architecture
 from edgeface.architecture.genotype import (
     DEFAULT_GENOTYPE,
     OPERATIONS,
@@ -25,7 +26,7 @@ from edgeface.architecture.genotype import (
     write_genotype,
 )
 from edgeface.architecture.registry import with_genotype
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models import build
 from edgeface.models.asfd import AutoFEM, Fusion, context_cell, operation
@@ -221,9 +222,7 @@ def test_deployable_has_constants_for_shares(small: FaceNet) -> None:
 
 def test_repeats_are_networks_of_their_own() -> None:
     architecture = get_architecture("asfd-d0")
-    twice = dataclasses.replace(
-        architecture, neck=dataclasses.replace(architecture.neck, repeats=2)
-    )
+    twice = with_part(architecture, "neck", repeats=2)
     once, more = count(architecture, 640, 480), count(twice, 640, 480)
     assert (
         more.parts["head"] == once.parts["head"] and more.parts["neck"] > 1.8 * once.parts["neck"]
@@ -235,9 +234,7 @@ def test_genotype_survives_json(tmp_path: Path) -> None:
     write_genotype(tmp_path / "genotype.json", found)
     assert read_genotype(tmp_path / "genotype.json") == found
     architecture = get_architecture("asfd-d0")
-    changed = dataclasses.replace(
-        architecture, neck=dataclasses.replace(architecture.neck, genotype=found)
-    )
+    changed = with_part(architecture, "neck", genotype=found)
     again = Architecture.from_json(json.loads(changed.dumps()))
     assert again == changed != architecture
     assert build(again, 1).state_dict().keys() == build(changed, 1).state_dict().keys()
@@ -332,11 +329,9 @@ def test_another_genotype_makes_another_network() -> None:
     )
     assert len({base.name, wide.name, dilated.name}) == 3
     assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", wide.name)
-    assert (
-        wide.name
-        != with_genotype(get_architecture("asfd-d1"), wide.neck.genotype or DEFAULT_GENOTYPE).name
-    )
-    assert with_genotype(base, wide.neck.genotype or DEFAULT_GENOTYPE) == wide
+    assert isinstance(wide.neck, AutoFEMSpec) and wide.neck.genotype
+    assert wide.name != with_genotype(get_architecture("asfd-d1"), wide.neck.genotype).name
+    assert with_genotype(base, wide.neck.genotype) == wide
 
 
 def test_a_genotype_is_checked_in_python_too() -> None:

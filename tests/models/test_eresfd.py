@@ -19,7 +19,7 @@ from edgeface.architecture import (
     get_architecture,
 )
 from edgeface.architecture.registry import eresfd, listed
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models import build
 from edgeface.models.blocks import ConvNorm

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from released import CASES, assert_same_detections, assert_same_heads, detections, golden, released
 
-from edgeface.decode import S3FD_STRIDES, head_layout
+from edgeface.architecture.strides import S3FD_STRIDES
+from edgeface.decode import head_layout
 from edgeface.models.detector import FaceNet, deployable
 from edgeface.models.eresfd import original_key
 from edgeface.zoo import load_weights_file
@@ -68,7 +69,7 @@ def test_priors(case: str, shared: Path, network: FaceNet) -> None:
 def test_black_has_no_face_and_photos_have(shared: Path, network: FaceNet) -> None:
     """The released network gives some cells of a black image .09, so that the papers' threshold has
     none empty."""
-    black = np.zeros((1, 3, 250, 317), np.float32)
+    black = np.zeros((1, 3, 250, 317))
     assert len(detections(network, black, 0.2)) == 0
     assert len(detections(network, black)) > 0
     image, _ = golden(NAME, "photo20", shared)

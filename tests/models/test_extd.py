@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeface.architecture import Architecture, EXTDSpec, PyramidSpec, get_architecture
 from edgeface.architecture.registry import ARCHITECTURES, listed
-from edgeface.decode import S3FD_STRIDES
+from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
 from edgeface.models import build
 from edgeface.models.complexity import count, count_as_extd
@@ -135,7 +135,7 @@ def test_a_step_moves_the_shared_statistics_six_times(name: str) -> None:
     image = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     before = {key: value.clone() for key, value in net.named_parameters()}
     loss = sum((o.square().mean() for o in net(image)), torch.zeros(()))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
     assert not [key for key, value in net.named_parameters() if torch.equal(value, before[key])]

@@ -147,7 +147,7 @@ def test_architecture_that_cannot_be_built(name: str, parts: dict[str, Any], sai
 
 
 def test_stride_1_super_block_continues_its_stage() -> None:
-    structure = get_architecture("damofd-0.5g").backbone.structure
+    structure = get_architecture("damofd-0.5g").structure
     split = structure.replace(
         "SuperResIDWE1K7(64,120,2,40,2)",
         "SuperResIDWE1K7(64,96,2,40,1)SuperResIDWE1K7(96,120,1,40,1)",

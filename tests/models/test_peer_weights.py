@@ -9,6 +9,7 @@ landmarks. Without them, our deployable variant folds to such towers, and shares
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,8 +79,8 @@ def test_scrfd_with_landmarks_is_the_published_graph(
 ) -> None:
     """All nine outputs, and no weight is left over."""
     net = deployable(build("scrfd-0.5g-kps"))
-    head = net.head
-    assert isinstance(head, PlainHead)
+    assert isinstance(net.head, PlainHead)
+    head: Any = net.head
     fill(net, [tower.layers for tower in head.tower], weights)
     for level, stride in enumerate(STRIDES):
         layers = {"cls": head.cls[level], "reg": head.box[level], "kps": head.kps[level][0]}

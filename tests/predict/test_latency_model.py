@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from networks import with_part
 
-from edgeface.architecture import get_architecture
-from edgeface.architecture.layers import layers_of, macs_of, parts_of
+from edgeface.architecture import Architecture, get_architecture
+from edgeface.architecture.layers import Layer, layers_of, macs_of, parts_of
 from edgeface.errors import DataError
 from edgeface.predict.model import CONFIDENT, LatencyModel
 from edgeface.predict.table import LatencyTable, Record, Setting
@@ -22,11 +24,13 @@ LEARNED = ("idw", "xx", "resnet")
 
 SIZE = (640, 480)
 
+Asked = list[Architecture]
 
-def clock(architecture, size=SIZE):
+
+def clock(architecture: Architecture) -> float:
     """ms on a processor with 16 lanes, cold caches for large maps, and a price for each layer."""
     total = 0.05
-    for layer in layers_of(architecture, *size):
+    for layer in layers_of(architecture, *SIZE):
         lanes = 16 * math.ceil(layer.out_channels / 16) / layer.out_channels
         speed = 9e6 if layer.kind == "depthwise" else 80e6 * (1 - math.exp(-layer.in_channels / 12))
         moved = (layer.values_read + layer.values_written) * 4
@@ -35,20 +39,19 @@ def clock(architecture, size=SIZE):
     return total
 
 
-def record(architecture, noise=0.0, draw=None, **changes):
-    ratio = clock(architecture) / 10 * (1 + noise * (draw.gauss(0, 1) if draw else 0))
+def record(architecture: Architecture, noise: float, draw: random.Random) -> Record:
+    ratio = clock(architecture) / 10 * (1 + noise * draw.gauss(0, 1))
     return Record(
         architecture,
         ratio,
         ratio * (1 - 1.96 * noise),
         ratio * (1 + 1.96 * noise),
         10 * ratio,
-        **changes,
     )
 
 
 @pytest.fixture(scope="module")
-def table():
+def table() -> LatencyTable:
     draw = random.Random(0)
     records = [
         record(SPACES[name].sample(seed), 0.01, draw) for name in LEARNED for seed in range(40)
@@ -57,16 +60,16 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def model(table):
+def model(table: LatencyTable) -> LatencyModel:
     return LatencyModel(table)
 
 
 @pytest.fixture(scope="module")
-def asked():
+def asked() -> Asked:
     return [SPACES[name].sample(1000 + seed) for name in LEARNED for seed in range(34)]
 
 
-def test_predicts_networks_not_seen(model, asked):
+def test_predicts_networks_not_seen(model: LatencyModel, asked: Asked) -> None:
     """1 % of noise went in, so nearly all should come out within 10 %; a straight line over MACs
     manages few."""
     ms = np.array([clock(a) for a in asked])
@@ -77,7 +80,7 @@ def test_predicts_networks_not_seen(model, asked):
     assert np.mean(np.abs(line / ms - 1) <= 0.1) < 0.5
 
 
-def test_interval_holds_what_it_says(model, asked):
+def test_interval_holds_what_it_says(model: LatencyModel, asked: Asked) -> None:
     inside = [
         p.low_ms <= clock(a) <= p.high_ms for p, a in zip(model.predict(asked), asked, strict=True)
     ]
@@ -86,19 +89,23 @@ def test_interval_holds_what_it_says(model, asked):
     )  # 95 % is meant; 102 networks leave 2 % of chance, and the clock is not smooth
 
 
-def test_same_table_same_model(table, model, asked):
+def test_same_table_same_model(table: LatencyTable, model: LatencyModel, asked: Asked) -> None:
     again = LatencyModel(LatencyTable.from_text(table.to_text()))
     assert again.predict(asked[:5]) == model.predict(asked[:5])
 
 
-def test_prediction_does_not_depend_on_what_else_is_asked(model, asked):
+def test_prediction_does_not_depend_on_what_else_is_asked(
+    model: LatencyModel, asked: Asked
+) -> None:
     together = model.predict(asked)
     assert [model.predict([a])[0].ms for a in asked[:5]] == pytest.approx(
         [p.ms for p in together[:5]], rel=1e-12
     )
 
 
-def test_agrees_with_the_regression_as_scikit_learn_computes_it(model, asked):
+def test_agrees_with_the_regression_as_scikit_learn_computes_it(
+    model: LatencyModel, asked: Asked
+) -> None:
     """Prediction and spread from the features' weights are those of GaussianProcessRegressor, from
     the networks."""
     features = model._features([parts_of(a, *SIZE) for a in asked])[0] / model._scale
@@ -112,7 +119,7 @@ def test_agrees_with_the_regression_as_scikit_learn_computes_it(model, asked):
     assert spread == pytest.approx(list(deviation), rel=1e-3, abs=1e-4)
 
 
-def narrow(layer):
+def narrow(layer: Layer) -> bool:
     return (
         layer.kind == "conv"
         and layer.kernel > 1
@@ -120,15 +127,15 @@ def narrow(layer):
     )
 
 
-def test_narrow_convolutions_of_ncnn_are_learned_apart(asked):
+def test_narrow_convolutions_of_ncnn_are_learned_apart(asked: Asked) -> None:
     """A clock on which they take four times as long: a function of the channels that is smooth does
     not follow."""
 
-    def slow(architecture):
+    def slow(architecture: Architecture) -> float:
         layers = layers_of(architecture, *SIZE)
         return clock(architecture) + 3 * sum(layer.macs / 80e6 for layer in layers if narrow(layer))
 
-    def made_up(target):
+    def made_up(target: str) -> LatencyTable:
         records = [
             Record(a, slow(a) / 10, slow(a) / 10.1, slow(a) / 9.9, slow(a))
             for a in (SPACES[name].sample(seed) for name in LEARNED for seed in range(40))
@@ -149,22 +156,21 @@ def test_narrow_convolutions_of_ncnn_are_learned_apart(asked):
     assert error["ncnn"] < 0.75 * error["openvino"]
 
 
-def test_a_layer_never_seen_is_outside(model):
+def test_a_layer_never_seen_is_outside(model: LatencyModel) -> None:
     stranger = get_architecture("edgeface-n")  # its stem is 6x6
     assert "conv 6x6 of stride 4" in model.predict([stranger])[0].outside
-    wide = SPACES["resnet"].sample(0)
-    wide = dataclasses.replace(wide, neck=dataclasses.replace(wide.neck, channels=512))
+    wide = with_part(SPACES["resnet"].sample(0), "neck", channels=512)
     assert "512 channels" in model.predict([wide])[0].outside
 
 
-def test_nearly_all_of_the_space_is_inside(model, asked):
+def test_nearly_all_of_the_space_is_inside(model: LatencyModel, asked: Asked) -> None:
     assert np.mean([not p.outside for p in model.predict(asked)]) >= 0.9
 
 
-def test_outsiders_are_measured(model, asked):
-    calls = []
+def test_outsiders_are_measured(model: LatencyModel, asked: Asked) -> None:
+    calls: list[list[str]] = []
 
-    def measure(architectures):
+    def measure(architectures: Sequence[Architecture]) -> list[float]:
         calls.append([a.name for a in architectures])
         return [7.5] * len(architectures)
 
@@ -177,7 +183,7 @@ def test_outsiders_are_measured(model, asked):
     assert found[0] == model.predict([known])[0]
 
 
-def test_records_that_are_wrong_do_not_count(table, asked):
+def test_records_that_are_wrong_do_not_count(table: LatencyTable, asked: Asked) -> None:
     spoilt = [
         dataclasses.replace(r, ratio=9.0, high=9.1, low=8.9, wrong=("load too high",))
         for r in table.records[::3]
@@ -188,11 +194,11 @@ def test_records_that_are_wrong_do_not_count(table, asked):
     assert clean.predict(asked[:5]) == mixed.predict(asked[:5])
 
 
-def test_uncertain_records_count_for_less(table, asked):
+def test_uncertain_records_count_for_less(table: LatencyTable, asked: Asked) -> None:
     """A third of the records is 20 % too high: nearly as many networks are predicted well if their
     intervals say so."""
 
-    def error(width):
+    def error(width: float) -> float:
         doubtful = [
             (
                 dataclasses.replace(
@@ -214,10 +220,10 @@ def test_uncertain_records_count_for_less(table, asked):
     assert error(0.29) < 0.8 * error(0.04)
 
 
-def test_too_few_records(table):
+def test_too_few_records(table: LatencyTable) -> None:
     with pytest.raises(DataError, match="needs 20 measured networks at least"):
         LatencyModel(dataclasses.replace(table, records=table.records[:19]))
 
 
-def test_nothing_asked(model):
+def test_nothing_asked(model: LatencyModel) -> None:
     assert model.predict([]) == []

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from networks import with_part
 
+from edgeface.architecture import Architecture
 from edgeface.errors import DataError, DeviceError, OptionError
 from edgeface.latency.devices import open_device
+from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.measurement import Stage
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Summary
@@ -20,13 +26,19 @@ from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 
 SETTING = Setting(target="onnx", width=160, height=128)
+BROKEN = with_part(SPACES["xx"].sample(0), "backbone", "broken", structure="SuperConv(1)")
+"""a network of no backbone that exists"""
 QUICK = Protocol(
     rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_height=128, max_load=64
 )
 
 
+Spoil = Callable[[dict[str, Any]], object]
+Measured = tuple[LatencyTable, list[Architecture], list[LatencyTable], list[tuple[str, str]], Path]
+
+
 @pytest.fixture()
-def table():
+def table() -> LatencyTable:
     records = tuple(
         Record(SPACES["resnet"].sample(i), 0.5 + i, 0.49 + i, 0.52 + i, 2.0 + 4 * i)
         for i in range(3)
@@ -41,20 +53,20 @@ def table():
     )
 
 
-def test_written_and_read_back(table, tmp_path):
+def test_written_and_read_back(table: LatencyTable, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     table.save(path)
     assert LatencyTable.load(path) == table
     json.loads(path.read_text())
 
 
-def test_times_are_ratios_to_the_reference_at_its_quietest(table):
+def test_times_are_ratios_to_the_reference_at_its_quietest(table: LatencyTable) -> None:
     assert table.scale_ms == 4.0
     assert table.ms(table.records[1]) == 6.0
     assert table.drift == pytest.approx(0.25)
 
 
-def test_two_sessions_are_averaged_by_their_precision(table):
+def test_two_sessions_are_averaged_by_their_precision(table: LatencyTable) -> None:
     """ln of 1 and of e, weights 4 to 1: the mean is e^0.2, and its interval narrower than both."""
     first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
     second = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
@@ -68,7 +80,7 @@ def test_two_sessions_are_averaged_by_their_precision(table):
     assert [r.ratio for r in grown.records] == [both.ratio]
 
 
-def test_a_session_that_is_wrong_is_not_averaged(table):
+def test_a_session_that_is_wrong_is_not_averaged(table: LatencyTable) -> None:
     good = table.records[0]
     bad = dataclasses.replace(good, ratio=0.51, wrong=("load too high",))
     assert good.with_session(bad) == good
@@ -76,7 +88,7 @@ def test_a_session_that_is_wrong_is_not_averaged(table):
     assert dataclasses.replace(table, records=(bad,)).find(good.architecture) is None
 
 
-def test_polish_takes_disturbances_out():
+def test_polish_takes_disturbances_out() -> None:
     """Two columns in five are slower by half: plain means would be off, the polish finds the rows
     exactly."""
     own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
@@ -85,12 +97,17 @@ def test_polish_takes_disturbances_out():
     assert np.exp(columns) == pytest.approx([1.0, 1.5, 1.0, 1.5, 1.0])
 
 
-def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
+TRUTH = (4.0, 6.0, 2.0, 3.0, 9.0, 5.0)
+"""ms"""
+
+
+def made_up_session(seed: int, rounds: int = 30) -> list[Record]:
     """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is
     slower by a fifth."""
     random = np.random.default_rng(seed)
-    slow, measured = random.uniform(1.0, 1.5, rounds), {}
-    for index, ms in enumerate(truth):
+    slow = random.uniform(1.0, 1.5, rounds)
+    measured: dict[int, Any] = {}
+    for index, ms in enumerate(TRUTH):
         wall = tuple(
             (float(v), float(v) * 1.2)
             for v in ms * slow * np.exp(0.03 * random.standard_normal(rounds))
@@ -100,18 +117,19 @@ def made_up_session(seed, truth=(4.0, 6.0, 2.0, 3.0, 9.0, 5.0), rounds=30):
             invalid_reasons=("too few samples",),
             network_ms=Summary(1.0, 1.0, 1.0, 1.0),
         )
-    networks = [SPACES["resnet"].sample(i) for i in range(len(truth))]
+    networks = [SPACES["resnet"].sample(i) for i in range(len(TRUTH))]
     found = _records(networks, measured)
     assert [r.architecture for r in found] == networks[1:]
-    return found, [ms / truth[0] for ms in truth[1:]]
+    return found
 
 
-def test_ratios_of_made_up_sessions():
+def test_ratios_of_made_up_sessions() -> None:
     """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about
     as often."""
-    inside = []
+    inside: list[bool] = []
+    truth = [ms / TRUTH[0] for ms in TRUTH[1:]]
     for seed in range(40):
-        found, truth = made_up_session(seed)
+        found = made_up_session(seed)
         assert all(r.valid for r in found)
         assert [r.ratio for r in found] == pytest.approx(truth, rel=0.05)
         inside += [r.low <= ratio <= r.high for r, ratio in zip(found, truth, strict=True)]
@@ -132,7 +150,9 @@ def test_ratios_of_made_up_sessions():
         (lambda d: d["records"][0]["architecture"].pop("neck"), "field 'neck' is missing"),
     ],
 )
-def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
+def test_a_spoilt_table_is_one_line(
+    table: LatencyTable, tmp_path: Path, spoil: Spoil, message: str
+) -> None:
     path = tmp_path / "table.json"
     table.save(path)
     data = json.loads(path.read_text())
@@ -144,7 +164,7 @@ def test_a_spoilt_table_is_one_line(table, tmp_path, spoil, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"[" * 100_000])
-def test_not_a_table(tmp_path, content):
+def test_not_a_table(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "table.json"
     path.write_bytes(content)
     with pytest.raises(
@@ -156,21 +176,18 @@ def test_not_a_table(tmp_path, content):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Three networks through real conversion and the real protocol, the third one of no backbone
     that exists."""
     pytest.importorskip("onnx", reason="the export extra is not installed")
     folder = tmp_path_factory.mktemp("candidates")
     networks = [SPACES["resnet"].sample(0), SPACES["idw"].sample(1)]
-    broken = dataclasses.replace(SPACES["xx"].sample(0), name="broken")
-    broken = dataclasses.replace(
-        broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)")
-    )
-    saved, dropped = [], []
+    saved: list[LatencyTable] = []
+    dropped: list[tuple[str, str]] = []
     with open_device("local") as device:
         found = measure(
             SETTING,
-            [*networks, broken],
+            [*networks, BROKEN],
             device,
             folder,
             grown=saved.append,
@@ -180,7 +197,7 @@ def measured(tmp_path_factory):
     return found, networks, saved, dropped, folder
 
 
-def test_real_measurement(measured):
+def test_real_measurement(measured: Measured) -> None:
     found, networks, saved, dropped, _ = measured
     assert [r.architecture for r in found.records] == networks
     assert all(r.ratio > 0 and r.median_ms > 0 for r in found.records)
@@ -193,7 +210,7 @@ def test_real_measurement(measured):
     assert "malformed" in dropped[0][1]
 
 
-def test_what_is_known_is_not_measured_again(measured):
+def test_what_is_known_is_not_measured_again(measured: Measured) -> None:
     found, networks, _, _, folder = measured
     valid = dataclasses.replace(
         found,
@@ -202,24 +219,20 @@ def test_what_is_known_is_not_measured_again(measured):
         ),
     )
 
-    class Gone:
-        def measure(self, *a, **k):
+    class Gone(LocalDevice):
+        def measure(self, *a: object, **k: object) -> NoReturn:
             raise AssertionError("measured again")
 
     assert measure(SETTING, networks, Gone(), folder, valid) is valid
 
 
-def test_another_machine_is_refused(measured):
+def test_another_machine_is_refused(measured: Measured) -> None:
     found, _, _, _, folder = measured
     foreign = dataclasses.replace(found, cpu="another processor", records=())
     with open_device("local") as device, pytest.raises(DataError, match="begin another table"):
         measure(SETTING, [SPACES["resnet"].sample(0)], device, folder, foreign, protocol=QUICK)
 
 
-def test_what_cannot_be_made_is_an_error_when_nobody_listens(tmp_path):
-    broken = SPACES["xx"].sample(0)
-    broken = dataclasses.replace(
-        broken, backbone=dataclasses.replace(broken.backbone, structure="SuperConv(1)")
-    )
-    with open_device("local") as device, pytest.raises(DeviceError, match=r"xx-0: .*malformed"):
-        measure(SETTING, [broken], device, tmp_path, protocol=QUICK)
+def test_what_cannot_be_made_is_an_error_when_nobody_listens(tmp_path: Path) -> None:
+    with open_device("local") as device, pytest.raises(DeviceError, match=r"broken: .*malformed"):
+        measure(SETTING, [BROKEN], device, tmp_path, protocol=QUICK)

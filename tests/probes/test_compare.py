@@ -372,6 +372,7 @@ def test_command_on_an_altered_file(
     )
     assert {"a", "b", "shape", "max_abs", "rel_rms", "snr_db"} == set(data["pairs"][0])
     picture = cv2.imread(str(plot))
+    assert picture is not None
     assert picture.shape[0] > 400 and picture.shape[1] > 800
     red = np.all(
         np.abs(picture.astype(int) - (40, 39, 214)) < 20, axis=2

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -69,10 +68,8 @@ class TestSelection:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
         assert read_calibration(copy, 7, *SIZE).sha256 == expected
-        original: Callable[..., object] = Path.rglob
-        monkeypatch.setattr(
-            Path, "rglob", lambda self, pattern: reversed(list(original(self, pattern)))
-        )  # type: ignore[call-overload]
+        listed = Path.rglob
+        monkeypatch.setattr(Path, "rglob", lambda *a: reversed(list(listed(*a))))
         assert read_calibration(folder, 7, *SIZE).sha256 == expected
 
     def test_is_spread_and_depends_on_the_seed(self, folder: Path) -> None:
@@ -100,6 +97,7 @@ class TestSelection:
     def test_grey_transparent_and_rotated(self, tmp_path: Path, hopper_path: Path) -> None:
         """What :func:`edgeface.images.read_image` understands, calibration understands."""
         photo = cv2.imread(str(hopper_path))
+        assert photo is not None
         cv2.imwrite(str(tmp_path / "grey.png"), cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY))
         cv2.imwrite(
             str(tmp_path / "alpha.png"), np.dstack([photo, np.full(photo.shape[:2], 90, np.uint8)])
@@ -121,7 +119,10 @@ class TestSelection:
     def test_progress(self, folder: Path) -> None:
         ticks: list[tuple[int, int]] = []
         read_calibration(
-            folder, 2, *SIZE, progress=lambda what, done, total: ticks.append((done, total))
+            folder,
+            2,
+            *SIZE,
+            progress=lambda what, done, total, note="": ticks.append((done, total)),
         )
         assert ticks == [(0, 2), (1, 2), (2, 2)]
 

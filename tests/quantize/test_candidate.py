@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from networks import with_part
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.bundle import Bundle
@@ -27,9 +28,7 @@ GOOD = SPACES["resnet"].sample(0)
 
 def broken() -> Architecture:
     """A network of no backbone that exists."""
-    return dataclasses.replace(
-        GOOD, name="broken", backbone=dataclasses.replace(GOOD.backbone, structure="SuperConv(1)")
-    )
+    return with_part(GOOD, "backbone", "broken", structure="SuperConv(1)")
 
 
 def test_made_once_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

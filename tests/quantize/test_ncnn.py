@@ -28,7 +28,7 @@ from edgeface.formats.ncnn import (
 )
 from edgeface.images import letterbox, read_image
 from edgeface.runners import open_runner
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Floats
 from quantize.base import Quantized
 from quantize.ncnn import CENTRE, NcnnQuantizer, quantize_layer, round_weights
 
@@ -38,7 +38,7 @@ RANDOM = np.random.default_rng(3)
 INPUT = NcnnLayer("Input", "input", (), ("input",))
 
 
-def run(model: NcnnModel, image: Doubles, blob: str, folder: Path) -> NDArray[Any]:
+def run(model: NcnnModel, image: Floats | Doubles, blob: str, folder: Path) -> NDArray[Any]:
     """``blob`` as ncnn computes it from the files of ``model`` for ``image`` [C, H, W]."""
     import ncnn
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from edgeface.bundle import Bundle
-from edgeface.images import letterbox
-from quantize.base import Image
+from edgeface.images import Image, letterbox
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

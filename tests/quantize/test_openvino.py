@@ -13,8 +13,8 @@ import pytest
 
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import QuantizeError
-from edgeface.images import letterbox
-from quantize.base import Image, Quantized
+from edgeface.images import Image, letterbox
+from quantize.base import Quantized
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("nncf", reason="nncf is not installed")

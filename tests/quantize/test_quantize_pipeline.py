@@ -11,7 +11,7 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,7 +71,7 @@ class Steps:
         self.seen: list[tuple[str, int]] = []
         self.kill_at = kill_at
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         if (what, done) == self.kill_at:
             raise KeyboardInterrupt
         self.seen.append((what, done))
@@ -307,7 +307,7 @@ class TestMistakes:
 
     def test_missing_converter(self) -> None:
         class Needy(OnnxQuantizer):
-            distributions: ClassVar[tuple[str, ...]] = ("onnx", "no-such-converter")
+            distributions = ("onnx", "no-such-converter")
 
         with pytest.raises(
             MissingExtraError,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgeface.backends import export_targets, get_backend
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import QuantizeError
-from edgeface.images import letterbox, read_image
+from edgeface.images import Image, letterbox, read_image
 from edgeface.runners import Heads, open_runner
-from quantize.base import Image, Quantized, Quantizer
+from quantize.base import Quantized, Quantizer
 from quantize.measure import int8_manifest, named_files
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -148,7 +148,7 @@ def test_same_bytes_and_told_progress(
 ) -> None:
     told: list[tuple[str, int, int]] = []
     other = _open(
-        bundle, photos, progress=lambda what, done, total: told.append((what, done, total))
+        bundle, photos, progress=lambda what, done, total, note="": told.append((what, done, total))
     )
     assert told[0][1] == 0 and told[-1][1] == told[-1][2] >= len(photos)
     assert all(0 <= done <= total for _, done, total in told)

@@ -206,7 +206,7 @@ def divergence_by_hand(counts: NDArray[np.int64], stop: int, levels: int) -> flo
         return float("inf")
     p[np.flatnonzero(p)[-1]] += outliers
     p, q = p / p.sum(), q / q.sum()
-    return sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a)
+    return float(sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a))
 
 
 class Doubling(Probe):
@@ -233,7 +233,7 @@ class TestObserve:
     def test_every_tensor_of_every_photo(self) -> None:
         ticks: list[tuple[int, int]] = []
         observers = observe(
-            Doubling(), self.images, lambda what, done, total: ticks.append((done, total))
+            Doubling(), self.images, lambda what, done, total, note="": ticks.append((done, total))
         )
         assert {n: (o.low, o.high, o.count) for n, o in observers.items()} == {
             "input": (10, 200, 144),

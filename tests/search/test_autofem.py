@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import with_part
 from safetensors.torch import load_file
 
 from edgeface.architecture import get_architecture
@@ -149,10 +150,7 @@ def test_supernet_gives_a_genotype_that_builds() -> None:
         != genotype_of(build_supernet(get_architecture("asfd-d0"), 8, seed=4))
         != DEFAULT_GENOTYPE
     )
-    architecture = get_architecture("asfd-d0")
-    changed = dataclasses.replace(
-        architecture, neck=dataclasses.replace(architecture.neck, genotype=found)
-    )
+    changed = with_part(get_architecture("asfd-d0"), "neck", genotype=found)
     with torch.inference_mode():
         assert len(build(changed).eval()(torch.zeros(1, 3, 64, 64))) == 12
 
@@ -213,7 +211,7 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
     whole = search(OPTIONS, cache, tmp_path / "whole")
     steps: list[int] = []
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, note: str = "") -> None:
         steps.append(done)
         if done == 3:  # step 2 was the last one saved
             raise KeyboardInterrupt
@@ -221,7 +219,10 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(OPTIONS, cache, tmp_path / "parts", progress=stop)
     found = search(
-        OPTIONS, cache, tmp_path / "parts", progress=lambda what, done, total: steps.append(done)
+        OPTIONS,
+        cache,
+        tmp_path / "parts",
+        progress=lambda what, done, total, note="": steps.append(done),
     )
     assert steps == [1, 2, 3, 3, 4] and found == whole == read_genotype(
         tmp_path / "whole" / "genotype.json"

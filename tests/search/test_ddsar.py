@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeface.architecture import MobileNetSpec, PlainNetSpec, ResNetSpec, get_architecture
+from edgeface.architecture import (
+    ConvNetSpec,
+    MobileNetSpec,
+    PlainNetSpec,
+    ResNetSpec,
+    get_architecture,
+)
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
 from edgeface.search.scores.ddsar import (
     WEIGHTS,
@@ -179,6 +185,7 @@ def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
     """edgeface-n: 6x6 on the image, then at 56, 28 and 14 px a strided 3x3 and the residuals behind
     it."""
     backbone = get_architecture("edgeface-n").backbone
+    assert isinstance(backbone, ConvNetSpec)
     stem, c2, c3, c4, c5 = stages_of(backbone, 224)
     assert (stem, c2) == ([], [Conv(3, 224, 6)])
     for stage, before, out, side, depth in zip(
@@ -191,7 +198,7 @@ def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
     ):
         assert stage == [Conv(before, side, 3)] + 2 * depth * [Conv(out, side // 2, 3)]
     found = score(backbone, alpha=0.1)
-    assert found.ses[:2] == (0.0, pytest.approx(math.log(math.log(224**2 * 3))))
+    assert found.ses[:2] == pytest.approx((0.0, math.log(math.log(224**2 * 3))))
     assert found.ddsar == pytest.approx(
         sum(w * (s + 0.1 * f) for w, s, f in zip(WEIGHTS, found.ses, found.fss, strict=True))
     )
@@ -209,6 +216,7 @@ def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
 def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
     architecture = get_architecture("edgeface-n")
     neck, head = architecture.neck.channels, architecture.head
+    assert isinstance(architecture.backbone, ConvNetSpec)
     assert (head.stack, head.depthwise) == (1, False)
     expected = 0.0
     for weight, stage, stride, channels in zip(
@@ -290,7 +298,7 @@ def test_command_prints_the_published_score(tmp_path: Path) -> None:
     path.write_text(architecture.dumps())
     found = [
         json.loads(run(text, "--alpha", "0.005", "--format", "json").stdout)
-        for text in ("damofd-0.5g", architecture.backbone.structure, str(path))
+        for text in ("damofd-0.5g", architecture.structure, str(path))
     ]
     assert found[0] == found[1] == found[2]
     assert (

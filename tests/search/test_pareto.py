@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from edgeface.search.pareto import nondominated, spread
 
+Points = list[tuple[float, float]]
 costs = st.lists(
     st.tuples(st.integers(-5, 5).map(float), st.integers(1, 9).map(float)), max_size=30
 )
 
 
 @given(costs)
-def test_nondominated_by_comparing_all_pairs(points):
+def test_nondominated_by_comparing_all_pairs(points: Points) -> None:
     kept = nondominated(points)
     for i, mine in enumerate(points):
         beaten = any(
@@ -24,7 +25,7 @@ def test_nondominated_by_comparing_all_pairs(points):
 
 
 @given(costs, st.integers(1, 8))
-def test_spread_takes_from_the_front_first(points, count):
+def test_spread_takes_from_the_front_first(points: Points, count: int) -> None:
     ranked = spread(points, count)
     front = nondominated(points)
     assert len(set(ranked)) == len(ranked)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from networks import with_part
 
 from edgeface.architecture import (
     Architecture,
@@ -64,8 +65,7 @@ convolution but shortcuts"""
 STRAIGHT = dataclasses.replace(
     SMALL,
     backbone=PlainNetSpec(
-        "SuperConvK6BNRELU(3,16,4,1)"
-        + SMALL.backbone.structure.partition(",1)SuperDWK5BNRELU(8,16,2,1)")[2]
+        "SuperConvK6BNRELU(3,16,4,1)" + SMALL.structure.partition(",1)SuperDWK5BNRELU(8,16,2,1)")[2]
     ),
 )
 """the same from c3 on, behind a stem of stride 4"""
@@ -81,14 +81,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def executed(backbone: PlainNetSpec) -> dict[str, list[tuple[int, ...]]]:
+def executed(architecture: Architecture) -> dict[str, list[tuple[int, ...]]]:
     """Convolutions of the module in order of execution, without shortcuts, as in :data:`PATH`, by
     stage."""
     import torch
 
     from edgeface.models.detector import build_backbone
 
-    network = build_backbone(backbone).eval()
+    network = build_backbone(architecture.backbone).eval()
     found: dict[str, list[tuple[int, ...]]] = {}
     names = {module: name for name, module in network.named_modules()}
 
@@ -114,12 +114,12 @@ def executed(backbone: PlainNetSpec) -> dict[str, list[tuple[int, ...]]]:
 
 
 def test_the_path_by_hand_is_the_module() -> None:
-    assert [tuple(stage) for stage in executed(SMALL.backbone).values()] == list(PATH)
+    assert [tuple(stage) for stage in executed(SMALL).values()] == list(PATH)
 
 
 @pytest.mark.parametrize("name", ["outputs", "detector", "depth", "plain"])
 def test_landmark_outputs_do_not_count_as_layers_with_relu(name: str) -> None:
-    pointed = dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, landmarks=5))
+    pointed = with_part(SMALL, "head", landmarks=5)
     assert proxy(name, pointed) == proxy(name, SMALL)
     assert macs_of(pointed, 64, 64) > macs_of(SMALL, 64, 64)
 
@@ -139,7 +139,7 @@ def test_entropy_by_hand() -> None:
 def test_depth_and_entropy_follow_what_torch_runs(name: str) -> None:
     for seed in range(2):
         architecture = SPACES[name].sample(seed)
-        stages = list(executed(architecture.backbone).values())
+        stages = list(executed(architecture).values())
         tower = architecture.head.stack * (2 if architecture.head.depthwise else 1)
         assert depth(architecture) == sum(map(len, stages)) + tower + 2
         total, ends = 0.0, []
@@ -198,9 +198,7 @@ def test_zen_against_torch_modules() -> None:
 
 def test_zen_grows_with_width() -> None:
     """The published motive: wider networks express more."""
-    structures = [
-        SMALL.backbone.structure.replace("48,2,16", f"{width},2,16") for width in (32, 48, 96)
-    ]
+    structures = [SMALL.structure.replace("48,2,16", f"{width},2,16") for width in (32, 48, 96)]
     widths = [
         dataclasses.replace(SMALL, backbone=PlainNetSpec(structure)) for structure in structures
     ]

@@ -8,21 +8,23 @@ import random
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeface.architecture.layers import macs_of
-from edgeface.architecture.structure import parse
+from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import OptionError
 from edgeface.search.space import SPACES, get_space
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_samples_keep_the_limits(name):
+def test_samples_keep_the_limits(name: str) -> None:
     space = SPACES[name]
     for seed in range(15):
         architecture = space.sample(seed)
-        blocks = parse(architecture.backbone.structure)
+        blocks = parse(architecture.structure)
         assert space.contains(architecture)
         assert space.macs[0] <= macs_of(architecture, 640, 480) <= space.macs[1]
         assert [block.stride for block in blocks] in ([2] * 5, [4] + [2] * 3)
@@ -37,8 +39,8 @@ def test_samples_keep_the_limits(name):
         )
 
 
-def test_the_edge_space_has_both_stems_and_all_kinds():
-    drawn = [parse(SPACES["edge"].sample(seed).backbone.structure) for seed in range(30)]
+def test_the_edge_space_has_both_stems_and_all_kinds() -> None:
+    drawn = [parse(SPACES["edge"].sample(seed).structure) for seed in range(30)]
     assert {blocks[0].stride for blocks in drawn} == {2, 4}
     assert {block.kind for blocks in drawn for block in blocks} == {
         "conv",
@@ -48,13 +50,13 @@ def test_the_edge_space_has_both_stems_and_all_kinds():
     }
 
 
-def test_same_seed_same_network():
+def test_same_seed_same_network() -> None:
     assert SPACES["idw"].sample(3) == SPACES["idw"].sample(3)
     assert SPACES["idw"].sample(3) != SPACES["idw"].sample(4)
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_mutations_change_one_place_and_stay_inside(name):
+def test_mutations_change_one_place_and_stay_inside(name: str) -> None:
     space, draw = SPACES[name], random.Random(0)
     parent = space.sample(0)
     for _ in range(40):
@@ -62,7 +64,7 @@ def test_mutations_change_one_place_and_stay_inside(name):
         assert space.contains(child)
         assert child.name != parent.name
         before = (parent.neck, parent.head)
-        mine, theirs = parse(child.backbone.structure), parse(parent.backbone.structure)
+        mine, theirs = parse(child.structure), parse(parent.structure)
         parent = child
         if len(mine) != len(theirs):  # the stem went from stride 2 to 4 or back, and c2 with it
             continue
@@ -76,21 +78,22 @@ def test_mutations_change_one_place_and_stay_inside(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_networks_take_a_training_step(name):
+def test_networks_take_a_training_step(name: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from edgeface.models import build
 
     network = build(SPACES[name].sample(2))
-    before = network.head.cls[0].conv.weight.clone()
+    head: Any = network.head
+    before = head.cls[0].conv.weight.clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     loss = sum(output.square().mean() for output in network(torch.rand(2, 3, 64, 64) * 255))
     loss.backward()
     optimizer.step()
     assert torch.isfinite(loss)
-    assert not torch.equal(before, network.head.cls[0].conv.weight)
+    assert not torch.equal(before, head.cls[0].conv.weight)
 
 
-def test_a_narrow_projection_survives_a_training_step_with_channels_last():
+def test_a_narrow_projection_survives_a_training_step_with_channels_last() -> None:
     """In a process of its own: where the bug of torch shows, it ends the process."""
     pytest.importorskip("torch", reason="torch is not installed")
     code = """
@@ -107,19 +110,19 @@ print(all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr[-500:]
 
 
-def test_a_stem_of_another_stride_brings_or_removes_c2():
+def test_a_stem_of_another_stride_brings_or_removes_c2() -> None:
     space, draw = SPACES["edge"], random.Random(2)
     parent, lengths = space.sample(1), set()
     for _ in range(150):
         parent = space.mutate(parent, draw)
-        blocks = parse(parent.backbone.structure)
+        blocks = parse(parent.structure)
         assert len(blocks) == (4 if blocks[0].stride == 4 else 5)
         lengths.add(len(blocks))
     assert lengths == {4, 5}
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_children_are_made_of_both_parents(name):
+def test_children_are_made_of_both_parents(name: str) -> None:
     space, draw = SPACES[name], random.Random(3)
     parents = [space.sample(seed) for seed in range(8)]
     mixed = 0
@@ -127,10 +130,8 @@ def test_children_are_made_of_both_parents(name):
         first, second = draw.sample(parents, 2)
         child = space.cross(first, second, draw)
         assert space.contains(child)
-        own = {
-            shape(block) for parent in (first, second) for block in parse(parent.backbone.structure)
-        }
-        assert all(shape(block) in own for block in parse(child.backbone.structure))
+        own = {shape(block) for parent in (first, second) for block in parse(parent.structure)}
+        assert all(shape(block) in own for block in parse(child.structure))
         assert (child.neck, child.head) in [
             (parent.neck, parent.head) for parent in (first, second)
         ]
@@ -138,12 +139,12 @@ def test_children_are_made_of_both_parents(name):
     assert mixed > 5
 
 
-def shape(block):
+def shape(block: SuperBlock) -> SuperBlock:
     """All but the width that follows from the block before."""
     return dataclasses.replace(block, in_channels=8)
 
 
-def test_unknown_space():
+def test_unknown_space() -> None:
     with pytest.raises(
         OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet, edge, or a .json file\)"
     ):
@@ -151,7 +152,7 @@ def test_unknown_space():
     assert get_space("xx").name == "xx"
 
 
-def test_a_space_from_a_file(tmp_path):
+def test_a_space_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "space.json"
     path.write_text(json.dumps(dataclasses.asdict(SPACES["edge"])))
     assert get_space(str(path)) == SPACES["edge"]
@@ -175,7 +176,7 @@ def test_a_space_from_a_file(tmp_path):
         ({"colour": 1}, "unknown field 'colour'"),
     ],
 )
-def test_a_space_that_contradicts_itself(tmp_path, change, said):
+def test_a_space_that_contradicts_itself(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     path = tmp_path / "space.json"
     path.write_text(json.dumps(dataclasses.asdict(SPACES["edge"]) | change))
     with pytest.raises(OptionError) as caught:
@@ -185,7 +186,7 @@ def test_a_space_that_contradicts_itself(tmp_path, change, said):
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff", b"[]"])
-def test_a_space_file_that_cannot_be_read(tmp_path, content):
+def test_a_space_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "space.json"
     if content is not None:
         path.write_bytes(content)
@@ -194,7 +195,7 @@ def test_a_space_file_that_cannot_be_read(tmp_path, content):
     assert str(path) in str(caught.value)
 
 
-def test_a_space_in_which_nothing_can_be_drawn():
+def test_a_space_in_which_nothing_can_be_drawn() -> None:
     space = dataclasses.replace(SPACES["edge"], name="empty", macs=(5e12, 6e12))
     with pytest.raises(OptionError, match=r"space empty: nothing drawn has about 5.* million"):
         space.sample(0)

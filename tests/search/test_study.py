@@ -10,8 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from networks import with_part
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of
@@ -25,14 +29,16 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
 from ray_cluster import two_machines
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edgeface.cli.app import app
 from edgeface.search.evolution import CHOICE, Pool
 from edgeface.search.latency import RESOURCE, LatencyOracle, measure_group
-from edgeface.search.results import Candidate
+from edgeface.search.results import Candidate, FrontNet, Round
 from edgeface.search.study import Study, load_options
 
+Note = Callable[[str], None]
+Done = tuple[Path, Path, list[Round], list[FrontNet]]
 SIZE = "160x128"
 OPTIONS = StudyOptions(
     target="onnx",
@@ -49,35 +55,42 @@ OPTIONS = StudyOptions(
 )
 
 
-def quiet_note(text):
+def quiet_note(text: str) -> None:
     assert "\n" not in text
 
 
-def sound_progress(what, done, total, note=""):
+def sound_progress(what: str, done: int, total: int, note: str = "") -> None:
     assert 0 <= done <= total
 
 
+def begin(folder: Path, note: Note = quiet_note, **options: Any) -> Study:
+    """A search with OPTIONS but for these."""
+    return Study(dataclasses.replace(OPTIONS, **options), folder, sound_progress, note)
+
+
+def resume(folder: Path) -> Study:
+    return Study(load_options(folder), folder, sound_progress, quiet_note)
+
+
 @pytest.fixture(scope="module")
-def done(small_space, tmp_path_factory):
+def done(small_space: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """(folder of a finished search, a copy of it as it was after round 0, rounds, front)"""
     folder, before = (
         tmp_path_factory.mktemp("study") / "run",
         tmp_path_factory.mktemp("before") / "run",
     )
-    rounds = []
+    rounds: list[Round] = []
 
-    def told(finished):
+    def told(finished: Round) -> None:
         rounds.append(finished)
         if finished.number == 0:
             shutil.copytree(folder, before)
 
-    study = Study(
-        dataclasses.replace(OPTIONS, space=small_space), folder, sound_progress, quiet_note
-    )
+    study = begin(folder, space=small_space)
     return folder, before, rounds, study.run(told)
 
 
-def test_a_search_writes_what_it_found(done):
+def test_a_search_writes_what_it_found(done: Done) -> None:
     folder, _, rounds, front = done
     assert [r.number for r in rounds] == [0, 1]
     assert 0 < len(rounds[0].picked) <= 20
@@ -91,7 +104,7 @@ def test_a_search_writes_what_it_found(done):
     assert b"<h1>" in (folder / "report.html").read_bytes()
 
 
-def test_the_front_is_measured_and_no_network_of_it_is_beaten(done):
+def test_the_front_is_measured_and_no_network_of_it_is_beaten(done: Done) -> None:
     folder, _, rounds, front = done
     table = LatencyTable.load(folder / f"latency-{SIZE}.json")
     assert [net.measured_ms for net in front] == sorted(net.measured_ms for net in front)
@@ -108,7 +121,7 @@ def test_the_front_is_measured_and_no_network_of_it_is_beaten(done):
             )
 
 
-def test_every_evaluation_is_logged_once(done):
+def test_every_evaluation_is_logged_once(done: Done) -> None:
     folder, _, rounds, _ = done
     lines = [json.loads(line) for line in (folder / "evaluations-1.jsonl").read_text().splitlines()]
     assert len(lines) == rounds[1].evaluated > OPTIONS.population
@@ -118,12 +131,12 @@ def test_every_evaluation_is_logged_once(done):
     assert all(e.architecture in logged for e in rounds[1].picked)
 
 
-def test_equal_measurements_give_the_same_choice(done, tmp_path):
+def test_equal_measurements_give_the_same_choice(done: Done, tmp_path: Path) -> None:
     """Round 1 once more, from what was known after round 0."""
     folder, before, _, _ = done
     again = tmp_path / "run"
     shutil.copytree(before, again)
-    study = Study(load_options(again), again, sound_progress, quiet_note)
+    study = resume(again)
     assert study._stored(0) is not None
     study._choose(1)
     assert (again / "round-1.json").read_bytes() == (folder / "round-1.json").read_bytes()
@@ -132,23 +145,23 @@ def test_equal_measurements_give_the_same_choice(done, tmp_path):
     ).read_bytes()
 
 
-def test_a_finished_search_is_read_not_repeated(done):
+def test_a_finished_search_is_read_not_repeated(done: Done) -> None:
     folder, _, _, front = done
     table = (folder / f"latency-{SIZE}.json").read_bytes()
-    seen = []
-    again = Study(load_options(folder), folder, sound_progress, quiet_note).run(seen.append)
+    seen: list[Round] = []
+    again = resume(folder).run(seen.append)
     assert (folder / f"latency-{SIZE}.json").read_bytes() == table
     assert [net.to_json() for net in again] == [net.to_json() for net in front]
     assert [r.number for r in seen] == [0, 1]
 
 
-def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
+def test_stopped_while_it_measures_it_goes_on(done: Done, tmp_path: Path) -> None:
     """What was chosen before the stop is what is measured after it."""
     _, before, _, _ = done
     again = tmp_path / "run"
     shutil.copytree(before, again)
 
-    def stop(what, done, total, note=""):
+    def stop(what: str, *_: object) -> None:
         if what.startswith("round 1 of 1: measuring") and (again / "round-1.json").exists():
             raise KeyboardInterrupt
 
@@ -156,38 +169,37 @@ def test_stopped_while_it_measures_it_goes_on(done, tmp_path):
         Study(load_options(again), again, stop, quiet_note).run(lambda r: None)
     chosen = (again / "round-1.json").read_bytes()
     assert not (again / "front.json").exists()
-    front = Study(load_options(again), again, sound_progress, quiet_note).run(lambda r: None)
+    front = resume(again).run(lambda r: None)
     assert (again / "round-1.json").read_bytes() == chosen
     assert len(json.loads((again / "front.json").read_text())) == len(front)
 
 
-def test_a_budget_nothing_keeps_names_the_fastest(done, small_space, tmp_path):
+def test_a_budget_nothing_keeps_names_the_fastest(
+    done: Done, small_space: str, tmp_path: Path
+) -> None:
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
-    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=0.001)
-    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study = begin(tmp_path / "run", space=small_space, objective="budget", budget_ms=0.001)
     with pytest.raises(
         OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"
     ):
         study.run(lambda r: None, [table])
 
 
-def test_a_budget_everything_keeps_is_noted(done, small_space, tmp_path):
-    notes = []
-    options = dataclasses.replace(OPTIONS, space=small_space, objective="budget", budget_ms=1e6)
-    study = Study(options, tmp_path / "run", sound_progress, notes.append)
+def test_a_budget_everything_keeps_is_noted(done: Done, small_space: str, tmp_path: Path) -> None:
+    notes: list[str] = []
+    study = begin(
+        tmp_path / "run", notes.append, space=small_space, objective="budget", budget_ms=1e6
+    )
     study.oracle.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
     study._check_budget()
     assert len(notes) == 1
     assert "excludes nothing" in notes[0]
 
 
-def test_without_a_checkout_nothing_is_chosen(small_space, tmp_path, monkeypatch):
-    study = Study(
-        dataclasses.replace(OPTIONS, space=small_space),
-        tmp_path / "run",
-        sound_progress,
-        quiet_note,
-    )
+def test_without_a_checkout_nothing_is_chosen(
+    small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path / "run", space=small_space)
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
     with pytest.raises(
         OptionError, match="runs from a checkout of the project: clone it and run: the same command"
@@ -196,7 +208,7 @@ def test_without_a_checkout_nothing_is_chosen(small_space, tmp_path, monkeypatch
     assert not (tmp_path / "run" / "round-0.json").exists()
 
 
-def test_a_budget_must_be_given():
+def test_a_budget_must_be_given() -> None:
     with pytest.raises(OptionError, match="--objective budget needs --budget-ms"):
         dataclasses.replace(OPTIONS, objective="budget", budget_ms=0.0)
 
@@ -208,30 +220,30 @@ def test_a_budget_must_be_given():
         {"objective": "pareto", "cost": "memory"},
     ],
 )
-def test_objectives(done, small_space, tmp_path, change):
+def test_objectives(done: Done, small_space: str, tmp_path: Path, change: dict[str, Any]) -> None:
     """What evolution sends to the device is the best it saw by its own objective."""
-    options = dataclasses.replace(OPTIONS, space=small_space, **change)
-    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study = begin(tmp_path / "run", space=small_space, **change)
     study.oracle.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
     seen = list(study._evolve(1).values())
     picked = study._pick(seen)
     assert len(picked) == OPTIONS.picks
     if change["objective"] == "weighted":
-        best = min(options.exchange * math.log(e.cost) - e.score for e in seen)
-        assert options.exchange * math.log(picked[0].cost) - picked[0].score == pytest.approx(best)
+        best = min(study.options.exchange * math.log(e.cost) - e.score for e in seen)
+        assert study.options.exchange * math.log(picked[0].cost) - picked[0].score == pytest.approx(
+            best
+        )
     else:
         assert not any(
             other.score > e.score and other.cost < e.cost for e in picked[:1] for other in seen
         )
 
 
-def test_budget_and_best_score(done, small_space, tmp_path):
+def test_budget_and_best_score(done: Done, small_space: str, tmp_path: Path) -> None:
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     budget = sorted(table.ms(r) for r in table.valid)[len(table.valid) // 2]
-    options = dataclasses.replace(
-        OPTIONS, space=small_space, objective="budget", budget_ms=budget, generations=6
+    study = begin(
+        tmp_path / "run", space=small_space, objective="budget", budget_ms=budget, generations=6
     )
-    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
     study.oracle.adopt(table)
     seen = list(study._evolve(1).values())
     picked = study._pick(seen)
@@ -249,7 +261,7 @@ def test_budget_and_best_score(done, small_space, tmp_path):
     assert not any(e.cost <= cheapest.cost and e.score > cheapest.score for e in unmeasured)
 
 
-def test_another_search_in_the_folder(done):
+def test_another_search_in_the_folder(done: Done) -> None:
     options = dataclasses.replace(load_options(done[0]), seed=5)
     with pytest.raises(
         OptionError, match="holds a search with other options: go on with edgeface search --resume"
@@ -257,17 +269,16 @@ def test_another_search_in_the_folder(done):
         Study(options, done[0], sound_progress, quiet_note)
 
 
-def test_a_table_of_another_setting(done, small_space, tmp_path):
+def test_a_table_of_another_setting(done: Done, small_space: str, tmp_path: Path) -> None:
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
-    options = dataclasses.replace(OPTIONS, space=small_space, threads=2)
-    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study = begin(tmp_path / "run", space=small_space, threads=2)
     with pytest.raises(DataError, match="this search is of onnx fp32, 160x128, 2 threads"):
         study.oracle.adopt(table)
     with pytest.raises(DataError, match="begin another table"):
         table.joined(dataclasses.replace(table, cpu="another"))
 
 
-def test_tables_are_joined(done):
+def test_tables_are_joined(done: Done) -> None:
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     first, second = (
         dataclasses.replace(table, records=part, reference_ms=(ms,), device_s=1.5)
@@ -287,12 +298,12 @@ def test_tables_are_joined(done):
         ("evaluations-0.jsonl", "{}"),
     ],
 )
-def test_damaged_files_of_a_search(done, tmp_path, name, content):
+def test_damaged_files_of_a_search(done: Done, tmp_path: Path, name: str, content: str) -> None:
     again = tmp_path / "run"
     shutil.copytree(done[0], again)
     (again / name).write_text(content)
     with pytest.raises(EdgefaceError) as caught:
-        Study(load_options(again), again, sound_progress, quiet_note).run(lambda r: None)
+        resume(again).run(lambda r: None)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -300,7 +311,7 @@ def test_damaged_files_of_a_search(done, tmp_path, name, content):
 TWO_SIZES = (SIZE, "96x96")
 
 
-def test_networks_of_each_size_are_drawn_first(small_space):
+def test_networks_of_each_size_are_drawn_first(small_space: str) -> None:
     """As many as with one size, of which the very same are chosen."""
     one, two = (Pool(get_space(small_space), sizes) for sizes in ((SIZE,), TWO_SIZES))
     alone, first = one.first(7, 20, "onnx"), two.first(7, 20, "onnx")
@@ -310,10 +321,9 @@ def test_networks_of_each_size_are_drawn_first(small_space):
     assert len({c.architecture for c in first}) == 40
 
 
-def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
+def test_each_size_has_a_model_and_a_place_in_the_front(small_space: str, tmp_path: Path) -> None:
     """On a device where a multiply-accumulate takes 20 ns and a network 1 ms on top."""
-    options = dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size")
-    study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+    study = begin(tmp_path / "run", space=small_space, sizes=TWO_SIZES, cost="size")
     chosen = study._choose(0)
     for size, setting in study.oracle.settings.items():
         times = [
@@ -332,15 +342,10 @@ def test_each_size_has_a_model_and_a_place_in_the_front(small_space, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_over_two_sizes(small_space, tmp_path):
+def test_a_search_over_two_sizes(small_space: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    study = Study(
-        dataclasses.replace(OPTIONS, space=small_space, sizes=TWO_SIZES, cost="size"),
-        folder,
-        sound_progress,
-        quiet_note,
-    )
-    rounds = []
+    study = begin(folder, space=small_space, sizes=TWO_SIZES, cost="size")
+    rounds: list[Round] = []
     front = study.run(rounds.append)
     assert [r.number for r in rounds] == [0, 1]
     tables = {size: folder / f"latency-{size}.json" for size in TWO_SIZES}
@@ -352,27 +357,24 @@ def test_a_search_over_two_sizes(small_space, tmp_path):
     for e, ms in measured:
         assert ms is None or any(net.score >= e.score and net.params <= e.cost for net in front)
     before = {size: path.read_bytes() for size, path in tables.items()}
-    again = Study(load_options(folder), folder, sound_progress, quiet_note).run(lambda r: None)
+    again = resume(folder).run(lambda r: None)
     assert [net.to_json() for net in again] == [net.to_json() for net in front]
     assert {size: path.read_bytes() for size, path in tables.items()} == before
 
 
-def broken():
-    """A network of no backbone that exists."""
-    found = SPACES["xx"].sample(0)
-    return dataclasses.replace(
-        found, name="broken", backbone=dataclasses.replace(found.backbone, structure="SuperConv(1)")
-    )
+BROKEN = with_part(SPACES["xx"].sample(0), "backbone", "broken", structure="SuperConv(1)")
+"""a network of no backbone that exists"""
 
 
-def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
+def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path) -> None:
     """As the same networks are left out where no cluster is: told by name, the others measured."""
-    options, notes = dataclasses.replace(OPTIONS, space=small_space), []
+    options = dataclasses.replace(OPTIONS, space=small_space)
+    notes: list[str] = []
     oracle = LatencyOracle(options, tmp_path, sound_progress, quiet_note)
     quick = dataclasses.replace(oracle.protocol, rounds=5, per_round=2, warm_up_s=0.1)
     good = get_space(small_space).sample(0)
 
-    def group(*networks):
+    def group(*networks: Architecture) -> dict[str, Any]:
         return measure_group(
             {
                 "setting": dataclasses.asdict(oracle.settings[SIZE]),
@@ -381,11 +383,11 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
             }
         )
 
-    nothing = group(broken())
+    nothing = group(BROKEN)
     assert nothing["table"] == ""
     oracle.take(SIZE, nothing, notes.append)
     assert oracle.tables == {}
-    oracle.take(SIZE, json.loads(json.dumps(group(broken(), good))), notes.append)
+    oracle.take(SIZE, json.loads(json.dumps(group(BROKEN, good))), notes.append)
     assert [r.architecture for r in oracle.tables[SIZE].records] == [good]
     assert LatencyTable.load(oracle.path(SIZE)) == oracle.tables[SIZE]
     assert len(notes) == 2
@@ -393,15 +395,16 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
+def test_the_machines_of_a_cluster_measure(small_space: str, tmp_path: Path) -> None:
     """Two groups of networks, on the machine that has the device."""
-    options, notes = dataclasses.replace(OPTIONS, space=small_space), []
+    options = dataclasses.replace(OPTIONS, space=small_space)
+    notes: list[str] = []
     with two_machines({RESOURCE: 1}) as cluster:
         study = Study(options, tmp_path / "run", sound_progress, notes.append, ray=cluster.address)
         wanted = [study.pool.sample(seed) for seed in range(13)]
         with pytest.raises(DeviceError, match="none of 1 networks could be measured"):
-            study.oracle.measure([Candidate(broken(), SIZE)])
-        study.oracle.measure([*wanted, Candidate(broken(), SIZE)])
+            study.oracle.measure([Candidate(BROKEN, SIZE)])
+        study.oracle.measure([*wanted, Candidate(BROKEN, SIZE)])
     table = LatencyTable.load(study.oracle.path(SIZE))
     assert len(table.reference_ms) >= 2
     assert {r.architecture.name for r in table.records} == {c.architecture.name for c in wanted}
@@ -409,7 +412,7 @@ def test_the_machines_of_a_cluster_measure(small_space, tmp_path):
     assert not (tmp_path / "run" / "candidates").exists()
 
 
-def run(*arguments):
+def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["search", *arguments])
 
 
@@ -446,7 +449,7 @@ def run(*arguments):
         ),
     ],
 )
-def test_command_refuses(arguments, message, tmp_path):
+def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("a.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
     result = run(*(argument.format(folder=tmp_path) for argument in arguments))
     error = result.exception
@@ -456,13 +459,13 @@ def test_command_refuses(arguments, message, tmp_path):
     assert not (tmp_path / "a" / "front.json").exists()
 
 
-def test_resume_takes_no_other_options(done):
+def test_resume_takes_no_other_options(done: Done) -> None:
     error = run("--resume", str(done[0]), "--seed", "9").exception
     assert isinstance(error, OptionError)
     assert "leave the others out" in str(error)
 
 
-def test_the_command_prints_the_front(done):
+def test_the_command_prints_the_front(done: Done) -> None:
     result = run("--resume", str(done[0]), "--format", "json")
     assert result.exit_code == 0, result.output
     assert {"architecture", "score", "predicted_ms", "measured_ms", "interval_ms"} <= set(

@@ -17,8 +17,7 @@ ASTRONAUT_FACE = (172, 68, 274, 196)
 def photos(astronaut: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of photos and ``faces.csv``: portraits at several scales and a photo without
     faces."""
-    from skimage import data
-
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     folder = tmp_path_factory.mktemp("photos")
     lines = ["image,x1,y1,x2,y2"]
     for i, scale in enumerate((1.0, 0.8, 0.5, 0.35)):

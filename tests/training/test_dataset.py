@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from edgeface.errors import DataError, ImageError
-from edgeface.images import read_image
+from edgeface.images import Image, read_image
 from edgeface.images.annotations import read_annotations
-from edgeface.training.dataset import LEVELS, LONG_SIDE_PX, open_cache
+from edgeface.training.dataset import LEVELS, LONG_SIDE_PX, Cache, open_cache
 
 
-def unpack(cache, image: int, level: int) -> np.ndarray:
+def unpack(cache: Cache, image: int, level: int) -> Image:
     start = int(cache.level_offset[image, level])
     height, width = int(cache.level_height[image, level]), int(cache.level_width[image, level])
-    packed = cache.pixels[start : start + height * width].numpy()
-    return packed.view(np.uint8).reshape(height, width, 4)[..., :3]
+    packed: Image = cache.pixels[start : start + height * width].numpy().view(np.uint8)
+    return packed.reshape(height, width, 4)[..., :3]
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from edgeface import zoo
-from edgeface.architecture import Architecture
+from edgeface.architecture import Architecture, AutoFEMSpec
 from edgeface.architecture.genotype import DEFAULT_GENOTYPE, write_genotype
 from edgeface.errors import ModelError, OptionError
 from edgeface.training.checkpoint import read_meta
@@ -195,10 +196,8 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
     architecture = Architecture.from_json(
         json.loads((run / "config.json").read_text())["architecture"]
     )
-    assert (
-        re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name)
-        and architecture.neck.genotype == genotype
-    )
+    assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name)
+    assert isinstance(architecture.neck, AutoFEMSpec) and architecture.neck.genotype == genotype
     assert zoo.load_network(run / "weights.safetensors").architecture == architecture
 
 
@@ -258,7 +257,7 @@ def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
 )
 def test_options_are_checked(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=name):
-        TrainOptions(**{name: value})
+        TrainOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_schedule() -> None:
@@ -269,8 +268,8 @@ def test_schedule() -> None:
 
 
 def test_moving_average_is_its_formula() -> None:
-    model = torch.nn.BatchNorm1d(3)
-    ema = EMA(model, decay=0.9)
+    model: Any = torch.nn.BatchNorm1d(3)
+    ema: Any = EMA(model, decay=0.9)
     want, k = model.weight.detach().clone(), 1000
     for step in range(k, k + 3):
         with torch.no_grad():

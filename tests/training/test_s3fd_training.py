@@ -37,7 +37,7 @@ from edgeface.training.losses import detection_loss, hard_negatives, margin_loss
 from edgeface.training.matching import compensated, overlap
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import RECIPES, AugmentOptions, TrainOptions, get_recipe
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Floats
 
 CPU = torch.device("cpu")
 FAMILY = ("extd-fpn-32-prelu", "eresfd-16", "asfd-d0")
@@ -145,7 +145,7 @@ def test_a_box_far_too_large_gives_no_infinite_gradient() -> None:
 # Matching
 
 
-def dense_iou(faces: Doubles, priors: Doubles) -> Doubles:
+def dense_iou(faces: Doubles, priors: Doubles) -> Floats:
     """[F, A], in float32 and in the order of operations that makes equal overlaps equal."""
     table = np.zeros((len(faces), len(priors)), np.float32)
     for f, (x1, y1, x2, y2) in enumerate(faces):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import with_part
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -30,8 +31,8 @@ from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
 
 NET = get_architecture("edgeface-n")
-WITH_LANDMARKS = replace(NET, name="mine", head=replace(NET.head, landmarks=5))
-BOXES = replace(WITH_LANDMARKS, name="boxes", head=replace(WITH_LANDMARKS.head, landmarks=0))
+WITH_LANDMARKS = with_part(NET, "head", "mine", landmarks=5)
+BOXES = with_part(NET, "head", "boxes", landmarks=0)
 SMALL = TrainOptions(
     samples=8,
     batch=2,
@@ -84,7 +85,7 @@ def differing(a: Path, b: Path) -> list[str]:
 )
 def test_numbers_out_of_range_are_refused_in_one_line(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} must be .*not [^\n]+$"):
-        TrainOptions(**{name: value})
+        TrainOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_help_says_the_ranges() -> None:
