@@ -14,6 +14,7 @@ from edgeface.detections import Detections
 from edgeface.errors import DataError
 from edgeface.evaluation.own import ground_truth_of, own_photos
 from edgeface.evaluation.wider import evaluate
+from edgeface.images import read_image
 from edgeface.images.annotations import read_annotations
 
 FACES = "image,x1,y1,x2,y2\nin/astronaut.png,176,60,272,180\nhopper.png,181,49,383,337\n"
@@ -25,7 +26,9 @@ def photos(tmp_path: Path, astronaut: np.ndarray, hopper_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "in").mkdir(parents=True)
     cv2.imwrite(str(folder / "in" / "astronaut.png"), astronaut[..., ::-1])
-    cv2.imwrite(str(folder / "hopper.png"), cv2.imread(str(hopper_path)))
+    cv2.imwrite(
+        str(folder / "hopper.png"), cv2.cvtColor(read_image(hopper_path), cv2.COLOR_RGB2BGR)
+    )
     return folder
 
 

@@ -17,9 +17,27 @@ import pytest
 from by_hand import children, wait_for
 
 from edgeface.latency.devices.ssh import SshDevice
+from edgeface.latency.protocol import Protocol
 
 SERVER = shutil.which("sshd") or "/usr/sbin/sshd"
 PATH = "/usr/local/bin:/usr/bin:/bin"
+QUICK = Protocol(
+    rounds=2, per_round=2, warm_up_s=0, photo_width=320, photo_height=240, time_limit_s=120
+)
+
+
+class Steps:
+    """Hears what ``measure`` tells."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, what: str, *_: object) -> None:
+        self.seen.append(what)
+
+    def sent(self) -> list[str]:
+        """Files that were sent, below the device's cache folder."""
+        return [what.removeprefix("sent ") for what in self.seen if what.startswith("sent ")]
 
 
 def need_sshd() -> None:
