@@ -17,92 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import alive, wait_for
 from ray_cluster import STORE_BYTES, two_machines
+from worker_tasks import (
+    code_folder,
+    die_at_1,
+    die_once,
+    double,
+    fail_at_2,
+    fork_and_die_once,
+    mistake,
+    nap,
+    pid,
+    stay,
+    without_package,
+)
 
-import edgeface
 from edgeface.errors import DeviceError, MissingExtraError, OptionError, WorkerError
 from edgeface.workers import Workers, open_workers
 from edgeface.workers.base import RETRIES, TASKS
 
 ROOT, HERE = Path(__file__).parents[1], Path(__file__).parent
 Open = Callable[..., AbstractContextManager[Workers]]
-
-
-# Tasks: the first of what they are given is the number of their item, the second a folder.
-
-
-def nap(item: list[Any]) -> list[Any]:
-    time.sleep(item[1])
-    return [item[0], os.getpid()]
-
-
-def double(item: Any) -> Any:
-    return item * 2
-
-
-def pid(item: Any) -> int:
-    return os.getpid()
-
-
-def code_folder(item: Any) -> list[str]:
-    return [edgeface.__file__, os.environ["OMP_NUM_THREADS"]]
-
-
-def fail_at_2(item: list[Any]) -> int:
-    note(item)
-    if item[0] == 2:
-        raise DeviceError("the device is gone")
-    wait_for(lambda: item[0] < 2)
-    return 0
-
-
-def without_package(item: Any) -> None:
-    raise MissingExtraError("torch", "zoo", "dreaming")
-
-
-def mistake(item: Any) -> float:
-    return float(1 / item)
-
-
-def die_once(item: list[Any]) -> int:
-    """Killed, each item of them, when it first runs."""
-    if note(item) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return int(item[0])
-
-
-def die_at_1(item: list[Any]) -> int:
-    if item[0] == 1 and note(item):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return int(item[0])
-
-
-def fork_and_die_once(item: list[Any]) -> int:
-    """Like :func:`die_once`, with a child that would outlive it and holds all its files open."""
-    if note(item) == 1:
-        child = os.fork()
-        if not child:
-            time.sleep(600)
-        (Path(item[1]) / "child").write_text(str(child))
-        os.kill(os.getpid(), signal.SIGKILL)
-    return int(item[0])
-
-
-def stay(item: list[Any]) -> int:
-    """Runs until the folder has a file ``go``."""
-    note(item)
-    wait_for((Path(item[1]) / "go").exists, 300)
-    return int(item[0])
-
-
-def note(item: list[Any]) -> int:
-    """Add process and machine to the item's file; which time this is."""
-    ray = sys.modules.get("ray")
-    node = ray.get_runtime_context().get_node_id() if ray and ray.is_initialized() else "-"
-    path = Path(item[1]) / f"{item[0]}.log"
-    with path.open("a") as file:
-        file.write(f"{os.getpid()} {node}\n")
-    return len(path.read_text().splitlines())
 
 
 def noted(folder: Path) -> list[tuple[int, int, str]]:
@@ -114,21 +50,8 @@ def noted(folder: Path) -> list[tuple[int, int, str]]:
     ]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy
-    machine needs."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
 def gone(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    return not alive(process)
 
 
 class Journal(list[tuple[int, Any]]):
@@ -251,7 +174,7 @@ def test_item_that_always_kills_is_named(workers: Workers, tmp_path: Path) -> No
     journal = Journal()
     with pytest.raises(
         WorkerError,
-        match=r"^item 1 of test_workers:die_at_1 \(\[1, .*\) ended its worker 4 times: .+$",
+        match=r"^item 1 of worker_tasks:die_at_1 \(\[1, .*\) ended its worker 4 times: .+$",
     ):
         workers.run(die_at_1, [[number, str(tmp_path)] for number in range(2)], journal)
     assert len(noted(tmp_path)) == RETRIES + 1 and set(journal) <= {(0, 0)}
@@ -292,7 +215,7 @@ def test_end_of_the_block_ends_the_processes() -> None:
 CALLER = textwrap.dedent("""
     import json, sys
     from edgeface.workers import open_workers
-    from test_workers import stay
+    from worker_tasks import stay
     folder, arguments = sys.argv[1], json.loads(sys.argv[2])
     if __name__ == "__main__":
         try:

@@ -15,61 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import with_part
+from studies import OPTIONS, SIZE, begin, quiet_note, resume, sound_progress
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.layers import macs_of
-from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
-from edgeface.predict.table import LatencyTable, Record
-from edgeface.search.options import StudyOptions
-from edgeface.search.space import SPACES, get_space
+from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.predict.table import LatencyTable
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
-from ray_cluster import two_machines
 from typer.testing import CliRunner, Result
 
 from edgeface.cli.app import app
-from edgeface.search.evolution import CHOICE, Pool
-from edgeface.search.latency import RESOURCE, LatencyOracle, measure_group
 from edgeface.search.results import Candidate, FrontNet, Round
 from edgeface.search.study import Study, load_options
 
-Note = Callable[[str], None]
 Done = tuple[Path, Path, list[Round], list[FrontNet]]
-SIZE = "160x128"
-OPTIONS = StudyOptions(
-    target="onnx",
-    precision="fp32",
-    sizes=(SIZE,),
-    first=20,
-    rounds=1,
-    picks=4,
-    population=16,
-    generations=4,
-    max_load=64,
-    objective="pareto",
-    alpha=0.05,
-)
-
-
-def quiet_note(text: str) -> None:
-    assert "\n" not in text
-
-
-def sound_progress(what: str, done: int, total: int, note: str = "") -> None:
-    assert 0 <= done <= total
-
-
-def begin(folder: Path, note: Note = quiet_note, **options: Any) -> Study:
-    """A search with OPTIONS but for these."""
-    return Study(dataclasses.replace(OPTIONS, **options), folder, sound_progress, note)
-
-
-def resume(folder: Path) -> Study:
-    return Study(load_options(folder), folder, sound_progress, quiet_note)
 
 
 @pytest.fixture(scope="module")
@@ -308,110 +270,6 @@ def test_damaged_files_of_a_search(done: Done, tmp_path: Path, name: str, conten
     assert "\n" not in str(caught.value)
 
 
-TWO_SIZES = (SIZE, "96x96")
-
-
-def test_networks_of_each_size_are_drawn_first(small_space: str) -> None:
-    """As many as with one size, of which the very same are chosen."""
-    one, two = (Pool(get_space(small_space), sizes) for sizes in ((SIZE,), TWO_SIZES))
-    alone, first = one.first(7, 20, "onnx"), two.first(7, 20, "onnx")
-    assert first[:20] == alone == one.first(7, 20, "onnx")
-    assert {c.key for c in alone} <= {one.sample(7 + i).key for i in range(20 * CHOICE)}
-    assert [c.size for c in first] == [size for size in TWO_SIZES for _ in range(20)]
-    assert len({c.architecture for c in first}) == 40
-
-
-def test_each_size_has_a_model_and_a_place_in_the_front(small_space: str, tmp_path: Path) -> None:
-    """On a device where a multiply-accumulate takes 20 ns and a network 1 ms on top."""
-    study = begin(tmp_path / "run", space=small_space, sizes=TWO_SIZES, cost="size")
-    chosen = study._choose(0)
-    for size, setting in study.oracle.settings.items():
-        times = [
-            (e.architecture, 1 + 2e-8 * macs_of(e.architecture, setting.width, setting.height))
-            for e in chosen.picked
-            if e.size == size
-        ]
-        records = tuple(Record(a, ms / 10, 0.99 * ms / 10, 1.01 * ms / 10, ms) for a, ms in times)
-        study.oracle.adopt(LatencyTable(setting, "made up", "onnxruntime 0", records, (10.0,)))
-    front = study._front([study._with_measurements(chosen)])
-    assert {net.size for net in front} == set(TWO_SIZES)
-    assert [net.params for net in front] == sorted(net.params for net in front)
-    seen = study._evolve(1).values()
-    assert {e.size for e in seen} == set(TWO_SIZES)
-    assert all(e.predicted_ms > 0 for e in seen)
-
-
-@pytest.mark.slow
-def test_a_search_over_two_sizes(small_space: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    study = begin(folder, space=small_space, sizes=TWO_SIZES, cost="size")
-    rounds: list[Round] = []
-    front = study.run(rounds.append)
-    assert [r.number for r in rounds] == [0, 1]
-    tables = {size: folder / f"latency-{size}.json" for size in TWO_SIZES}
-    assert all(len(LatencyTable.load(path).records) >= OPTIONS.first for path in tables.values())
-    measured = [
-        (e, study.oracle.ms(Candidate(e.architecture, e.size))) for r in rounds for e in r.picked
-    ]
-    assert {e.size for e, _ in measured} == set(TWO_SIZES)
-    for e, ms in measured:
-        assert ms is None or any(net.score >= e.score and net.params <= e.cost for net in front)
-    before = {size: path.read_bytes() for size, path in tables.items()}
-    again = resume(folder).run(lambda r: None)
-    assert [net.to_json() for net in again] == [net.to_json() for net in front]
-    assert {size: path.read_bytes() for size, path in tables.items()} == before
-
-
-BROKEN = with_part(SPACES["xx"].sample(0), "backbone", "broken", structure="SuperConv(1)")
-"""a network of no backbone that exists"""
-
-
-def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path) -> None:
-    """As the same networks are left out where no cluster is: told by name, the others measured."""
-    options = dataclasses.replace(OPTIONS, space=small_space)
-    notes: list[str] = []
-    oracle = LatencyOracle(options, tmp_path, sound_progress, quiet_note)
-    quick = dataclasses.replace(oracle.protocol, rounds=5, per_round=2, warm_up_s=0.1)
-    good = get_space(small_space).sample(0)
-
-    def group(*networks: Architecture) -> dict[str, Any]:
-        return measure_group(
-            {
-                "setting": dataclasses.asdict(oracle.settings[SIZE]),
-                "architectures": [a.to_json() for a in networks],
-                "protocol": dataclasses.asdict(quick),
-            }
-        )
-
-    nothing = group(BROKEN)
-    assert nothing["table"] == ""
-    oracle.take(SIZE, nothing, notes.append)
-    assert oracle.tables == {}
-    oracle.take(SIZE, json.loads(json.dumps(group(BROKEN, good))), notes.append)
-    assert [r.architecture for r in oracle.tables[SIZE].records] == [good]
-    assert LatencyTable.load(oracle.path(SIZE)) == oracle.tables[SIZE]
-    assert len(notes) == 2
-    assert all(note.startswith("left out: broken: ") and "malformed" in note for note in notes)
-
-
-@pytest.mark.slow
-def test_the_machines_of_a_cluster_measure(small_space: str, tmp_path: Path) -> None:
-    """Two groups of networks, on the machine that has the device."""
-    options = dataclasses.replace(OPTIONS, space=small_space)
-    notes: list[str] = []
-    with two_machines({RESOURCE: 1}) as cluster:
-        study = Study(options, tmp_path / "run", sound_progress, notes.append, ray=cluster.address)
-        wanted = [study.pool.sample(seed) for seed in range(13)]
-        with pytest.raises(DeviceError, match="none of 1 networks could be measured"):
-            study.oracle.measure([Candidate(BROKEN, SIZE)])
-        study.oracle.measure([*wanted, Candidate(BROKEN, SIZE)])
-    table = LatencyTable.load(study.oracle.path(SIZE))
-    assert len(table.reference_ms) >= 2
-    assert {r.architecture.name for r in table.records} == {c.architecture.name for c in wanted}
-    assert [note.partition(": ")[2].partition(": ")[0] for note in notes] == ["broken", "broken"]
-    assert not (tmp_path / "run" / "candidates").exists()
-
-
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["search", *arguments])
 
@@ -474,11 +332,10 @@ def test_the_command_prints_the_front(done: Done) -> None:
     assert "measured ms" in run("--resume", str(done[0])).stdout
 
 
-def test_too_few_good_records_are_made_up_for(small_space, tmp_path):
+def test_too_few_good_records_are_made_up_for(small_space: str, tmp_path: Path) -> None:
     """A table of which too few records may be believed: more networks are measured, once."""
-    folder, notes = tmp_path / "run", []
-    options = dataclasses.replace(OPTIONS, space=small_space, picks=1)
-    study = Study(options, folder, sound_progress, notes.append)
+    notes: list[str] = []
+    study = begin(tmp_path / "run", notes.append, space=small_space, picks=1)
     chosen = study._choose(0)
     study.oracle.measure([e.candidate for e in chosen.picked])
     table = study.oracle.tables[SIZE]
@@ -494,13 +351,12 @@ def test_too_few_good_records_are_made_up_for(small_space, tmp_path):
     assert study._stored(0) == completed
 
 
-def test_a_busy_machine_is_told_at_once(small_space, tmp_path):
+def test_a_busy_machine_is_told_at_once(small_space: str, tmp_path: Path) -> None:
     """Something else keeps a processor busy: said before any network is made, with the way out."""
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.5)
-        options = dataclasses.replace(OPTIONS, space=small_space, max_load=0.05)
-        study = Study(options, tmp_path / "run", sound_progress, quiet_note)
+        study = begin(tmp_path / "run", space=small_space, max_load=0.05)
         with pytest.raises(DeviceError, match=r"processors of this machine busy.*--max-load"):
             study.run(lambda _: None)
     finally:
@@ -509,7 +365,7 @@ def test_a_busy_machine_is_told_at_once(small_space, tmp_path):
     assert not (tmp_path / "run" / "candidates").exists()
 
 
-def test_resume_may_change_what_is_free(done):
+def test_resume_may_change_what_is_free(done: Done) -> None:
     folder = done[0]
     options = load_options(folder)
     changed = dataclasses.replace(options, max_load=3, jobs=2)
