@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +20,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *(f"edgeface/zoo/{path.name}" for path in (ROOT / "edgeface/zoo").glob("*.md")),
 )
 
 
@@ -32,6 +37,13 @@ def commands(text: str) -> list[str]:
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", sentences)]
     calls = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]
     return [call for call in calls if re.match(r"(edgeface|make|python -m) ", call)]
+
+
+def options_of(module: str, step: list[str]) -> set[str]:
+    """Those that the help of ``python -m module`` lists."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert importlib.import_module(module).main([*step, "--help"]) == 0
+    return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -51,6 +63,9 @@ def test_every_command_exists_with_its_options(page: str) -> None:
                 call
             )
             assert words[1] not in MODULES, f"{call}: the new name"
+            step = list(itertools.takewhile(lambda word: not word.startswith("-"), words[2:]))
+            used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+            assert not used or used <= options_of(words[1], step), call
         elif not words[0].startswith("-"):
             name = " ".join(words[:2]) if " ".join(words[:2]) in VERBS else words[0]
             known = {flag for parameter in load(name).params for flag in parameter.opts} | {
@@ -60,11 +75,21 @@ def test_every_command_exists_with_its_options(page: str) -> None:
             assert used <= known, f"{call}: {used - known}"
 
 
+def sections(text: str) -> set[str]:
+    """Headings, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+    for target, section in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
+        if target.startswith("http"):
+            continue
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        assert not section or section in sections(path.read_text(encoding="utf-8")), section
 
 
 def test_every_page_is_in_the_index_and_the_readme_is_short() -> None:
