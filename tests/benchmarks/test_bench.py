@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,22 +24,10 @@ from export.source import load_source
 if TYPE_CHECKING:
     from edgeface.latency.protocol import Job
 
-QUICK = [
-    "--sizes",
-    "160x100",
-    "--targets",
-    "onnx",
-    "--rounds",
-    "5",
-    "--per-round",
-    "2",
-    "--warm-up-s",
-    "0",
-    "--photo-width",
-    "160",
-    "--photo-height",
-    "128",
-]
+QUICK = shlex.split(
+    "--sizes 160x100 --targets onnx --rounds 5 --per-round 2 --warm-up-s 0 "
+    "--photo-width 160 --photo-height 128"
+)
 
 
 @pytest.fixture(scope="module")

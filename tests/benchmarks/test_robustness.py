@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -242,16 +243,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     saved, drawn = tmp_path / "rows.json", tmp_path / "rows.png"
-    arguments = [
-        "--data",
-        str(data),
-        "--false-boxes",
-        "1",
-        "--save",
-        str(saved),
-        "--plot",
-        str(drawn),
-    ]
+    arguments = shlex.split(f"--data {data} --false-boxes 1 --save {saved} --plot {drawn}")
     assert robustness.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     result: dict[str, Any] = json.loads(saved.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,7 @@ def test_measured_ap_is_kept(
     arguments = ["--format", "json", "--results", str(results)]
     measuring = [
         *arguments,
-        "--measure",
-        "--data",
-        str(root),
-        "--weights",
-        str(weights),
-        "--scales",
-        "original",
+        *shlex.split(f"--measure --data {root} --weights {weights} --scales original"),
     ]
     assert systems.main(measuring) == 0
     (row,) = (r for r in json.loads(capsys.readouterr().out)["systems"] if r["ap"])
@@ -141,14 +136,9 @@ def test_exports_what_the_folder_lacks(
     """On one target, small: a Bundle that is there stays, and each valid record has its column."""
     monkeypatch.setattr(systems, "SIZE", (160, 128))
     monkeypatch.setattr(systems, "export_targets", lambda: ("onnx",))
-    arguments = [
-        "--records",
-        str(tmp_path),
-        "--results",
-        str(tmp_path / "none.json"),
-        "--only",
-        "eresfd-16",
-    ]
+    arguments = shlex.split(
+        f"--records {tmp_path} --results {tmp_path / 'none.json'} --only eresfd-16"
+    )
     assert systems.main([*arguments, "--export"]) == 0
     (bundle,) = tmp_path.iterdir()
     assert bundle.name == "eresfd-16-onnx-fp32-160x128"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -217,14 +218,9 @@ def test_the_command(
         return found
 
     monkeypatch.setattr("edgeface.detector.Detector.detect", detect)
-    arguments = (
-        "eval",
-        "--data",
-        str(data),
-        "--model",
-        str(data / "points.safetensors"),
-        "--landmarks",
-        str(data / "labels.csv"),
+    arguments = shlex.split(
+        f"eval --data {data} --model {data / 'points.safetensors'} "
+        f"--landmarks {data / 'labels.csv'}"
     )
     assert run(monkeypatch, *arguments, "--format", "json") == 0
     report = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,18 +33,7 @@ PROMISED = {
     "invalid_reasons",
 }
 """what later work relies on"""
-QUICK = (
-    "--rounds",
-    "2",
-    "--per-round",
-    "2",
-    "--warm-up-s",
-    "0",
-    "--photo-width",
-    "320",
-    "--photo-height",
-    "240",
-)
+QUICK = shlex.split("--rounds 2 --per-round 2 --warm-up-s 0 --photo-width 320 --photo-height 240")
 
 
 @pytest.fixture

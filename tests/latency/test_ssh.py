@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,12 +74,7 @@ def test_from_the_command_line(loopback: Loopback, jobs: list[Job]) -> None:
         jobs[0].bundle,
         "--device",
         url,
-        "--rounds",
-        "2",
-        "--per-round",
-        "2",
-        "--warm-up-s",
-        "0",
+        *shlex.split("--rounds 2 --per-round 2 --warm-up-s 0"),
     )
     assert (
         row["device"] == loopback.url

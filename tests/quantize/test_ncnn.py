@@ -103,11 +103,6 @@ class TestWholeModel:
         }
         assert len(found) > 4 and kept_in_float not in found
 
-    def test_size(self, quantizer: NcnnQuantizer, float_bundle: Bundle) -> None:
-        size = sum(len(data) for data in quantizer.quantize().files.values())
-        whole = sum(len(float_bundle.read(name)) for name in float_bundle.manifest.files)
-        assert size <= 0.35 * whole
-
     def test_what_ncnn_would_pad_wrongly_stays_in_float(
         self, float_bundle: Bundle, photos: list[Any], tmp_path: Path
     ) -> None:
@@ -128,13 +123,6 @@ class TestWholeModel:
             at + 1
         ]  # after the subtraction
         assert one.name == "convrelu_1" and not one.int8
-
-    def test_same_arguments_same_bytes(
-        self, quantizer: NcnnQuantizer, float_bundle: Bundle, photos: list[Any]
-    ) -> None:
-        first = quantizer.quantize(quantizer.layers[3:5])
-        assert quantizer.quantize(list(quantizer.layers[4:2:-1])) == first
-        assert NcnnQuantizer(float_bundle, photos, "mse").quantize(quantizer.layers[3:5]) == first
 
     def test_all_reverted_is_the_float_file(
         self, quantizer: NcnnQuantizer, float_bundle: Bundle

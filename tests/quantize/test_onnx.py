@@ -121,10 +121,6 @@ def test_contract_of_the_file(quantizer: OnnxQuantizer) -> None:
     assert graph.model.producer_name == floats.model.producer_name
 
 
-def test_size(quantizer: OnnxQuantizer, exported: Callable[..., Bundle]) -> None:
-    assert len(quantizer.quantize().files[".onnx"]) < 0.35 * exported("onnx").primary.stat().st_size
-
-
 def test_pixels_are_exact_and_their_weights_fit_in_16_bits(quantizer: OnnxQuantizer) -> None:
     graph = Graph(quantizer.quantize().files[".onnx"])
     stem = graph.convolutions[quantizer.layers[0]]

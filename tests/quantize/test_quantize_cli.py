@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -214,18 +215,8 @@ class TestMistakes:
     ) -> None:
         for i in range(2):
             cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((9, 9 + i, 3), np.uint8))
-        line = fails(
-            cli,
-            *usual,
-            "--calibration",
-            tmp_path,
-            "--images",
-            2,
-            "--scale",
-            "kl",
-            "--max-reverted",
-            0,
-        )
+        more = f"--calibration {tmp_path} --images 2 --scale kl --max-reverted 0"
+        line = fails(cli, *usual, *shlex.split(more))
         assert "the budget of 0.5 AP points cannot be held: best drop " in line
 
     def test_output_is_a_file(self, cli: CommandInto, usual: tuple[str | Path | int, ...]) -> None:
@@ -316,18 +307,8 @@ class TestResult:
         )
 
     def test_exports_random_weights(self, cli: CommandInto, mini_wider: Path) -> None:
-        code, out, err = cli(
-            "--target",
-            "onnx",
-            "--size",
-            "64x64",
-            "--seed",
-            4,
-            "--images",
-            2,
-            "--calibration",
-            mini_wider,
-        )
+        words = f"--target onnx --size 64x64 --seed 4 --images 2 --calibration {mini_wider}"
+        code, out, err = cli(*shlex.split(words))
         assert code == 0, err
         assert "accuracy was not measured: the weights are random, so AP says nothing" in out
         assert "converting to onnx ..." in err

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -239,61 +240,34 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_search_a_neck_and_train_it(photos: Path, tmp_path: Path) -> None:
-    data = [
-        "--data",
-        str(photos),
-        "--annotations",
-        str(photos / "faces.csv"),
-        "--cache",
-        str(tmp_path / "cache"),
-        "--threads",
-        "1",
-    ]
+    data = shlex.split(
+        f"--data {photos} --annotations {photos / 'faces.csv'} "
+        f"--cache {tmp_path / 'cache'} --threads 1"
+    )
 
     def edgeface(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "edgeface", *words], capture_output=True, text=True, timeout=600
         )
 
+    run = tmp_path / "run"
     found = edgeface(
         "autofem",
         *data,
-        "--out",
-        str(tmp_path / "run"),
-        "--channels",
-        "8",
-        "--steps",
-        "3",
-        "--batch",
-        "2",
-        "--size",
-        "64",
-        "--format",
-        "json",
+        *shlex.split(f"--out {run} --channels 8 --steps 3 --batch 2 --size 64 --format json"),
     )
     assert found.returncode == 0, found.stderr
-    path = tmp_path / "run" / "genotype.json"
+    path = run / "genotype.json"
     assert json.loads(found.stdout) == json.loads(path.read_text())
-    again = edgeface("autofem", *data, "--out", str(tmp_path / "run"), "--channels", "16")
+    again = edgeface("autofem", *data, "--out", str(run), "--channels", "16")
     assert again.returncode == 2 and "other options or photos" in again.stderr
     trained = edgeface(
         "train",
         *data,
-        "--out",
-        str(tmp_path / "net"),
-        "--model",
-        "asfd-d0",
-        "--genotype",
-        str(path),
-        "--samples",
-        "4",
-        "--batch",
-        "2",
-        "--size",
-        "64",
-        "--late-size",
-        "64",
-        "--no-compile",
+        *shlex.split(
+            f"--out {tmp_path / 'net'} --model asfd-d0 --genotype {path} --samples 4 "
+            "--batch 2 --size 64 --late-size 64 --no-compile"
+        ),
     )
     assert trained.returncode == 0, trained.stderr
     config = json.loads((tmp_path / "net" / "config.json").read_text())

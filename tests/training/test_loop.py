@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,48 +28,20 @@ from edgeface.training.ema import EMA
 from edgeface.training.optimizer import orthogonalise
 from edgeface.training.options import TrainOptions
 
-SMALL = (
-    "--samples",
-    "40",
-    "--batch",
-    "4",
-    "--size",
-    "64",
-    "--late-size",
-    "96",
-    "--late-share",
-    "0.3",
-    "--warmup",
-    "2",
-    "--checkpoint-every",
-    "2",
-    "--snapshot-every",
-    "5",
-    "--threads",
-    "1",
-    "--no-compile",
+SMALL = shlex.split(
+    "--samples 40 --batch 4 --size 64 --late-size 96 --late-share 0.3 --warmup 2 "
+    "--checkpoint-every 2 --snapshot-every 5 --threads 1 --no-compile"
 )
 
 
 def command(
     photos: Path, run: Path, *extra: str, start: tuple[str, ...] = (sys.executable,)
 ) -> list[str]:
-    return [
-        *start,
-        "-m",
-        "edgeface",
-        "train",
-        "--data",
-        str(photos),
-        "--annotations",
-        str(photos / "faces.csv"),
-        "--out",
-        str(run),
-        "--cache",
-        str(photos.parent / f"{photos.name}-cache"),
-        *SMALL,
-        *extra,
-    ]
+    places = (
+        f"--data {photos} --annotations {photos / 'faces.csv'} --out {run} "
+        f"--cache {photos.parent / photos.name}-cache"
+    )
+    return [*start, "-m", "edgeface", "train", *shlex.split(places), *SMALL, *extra]
 
 
 def train(photos: Path, run: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -183,14 +156,9 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
     done = train(
         photos,
         run,
-        "--model",
-        "asfd-d0",
-        "--genotype",
-        str(tmp_path / "mine.json"),
-        "--samples",
-        "4",
-        "--late-size",
-        "64",
+        *shlex.split(
+            f"--model asfd-d0 --genotype {tmp_path / 'mine.json'} --samples 4 --late-size 64"
+        ),
     )
     assert done.returncode == 0, done.stderr
     architecture = Architecture.from_json(
@@ -211,21 +179,9 @@ def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
     from edgeface.zoo import load_weights_file, network_with
 
     run = tmp_path / "run"
-    args = (
-        "--samples",
-        "1920",
-        "--batch",
-        "8",
-        "--size",
-        "160",
-        "--late-size",
-        "256",
-        "--warmup",
-        "20",
-        "--ema",
-        "0.95",
-        "--checkpoint-every",
-        "100",
+    args = shlex.split(
+        "--samples 1920 --batch 8 --size 160 --late-size 256 --warmup 20 --ema 0.95 "
+        "--checkpoint-every 100"
     )
     done = train(photos, run, *args)
     assert done.returncode == 0, done.stderr

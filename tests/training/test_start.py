@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -379,16 +380,8 @@ def test_compiled_bf16_is_resumed_exactly(cache: Cache, tmp_path: Path) -> None:
 def test_command_line_of_a_branch_is_checked_before_any_work(
     flags: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "train",
-        "--data",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-        "--from",
-        str(tmp_path / "run"),
-    ]
-    assert main([*command, *flags]) == 2
+    places = f"--data {tmp_path} --out {tmp_path / 'out'} --from {tmp_path / 'run'}"
+    assert main(["train", *shlex.split(places), *flags]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
