@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 from by_hand import children, wait_for
@@ -151,12 +150,7 @@ class Loopback:
         wait_for(self._listens)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._server.terminate()
         self._server.wait()
 

@@ -3,18 +3,14 @@ part."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import Bundle
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from edgeface.runners.base import RunnerClosedError
+from edgeface.types import Closing
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -31,39 +27,41 @@ class TensorInfo:
     """type of that layer, as the runtime calls it"""
 
 
-class Probe(ABC):
+class Probe(Closing):
     """A model file opened so that nothing inside is hidden: slower than a Runner, same arithmetic
     as far as possible.
 
     Runs on one thread in float32 (parity settings). Close it, or use it in a ``with`` block.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, name: str) -> None:
+        """name: of the network, for error messages."""
+        self.name, self._closed = name, False
         self.tensors: tuple[TensorInfo, ...] = ()
         """the input first, then in order of execution, the outputs among them; only float and int8
         activations, no weights and no shapes"""
 
-    @abstractmethod
     def run(self, image: NDArray[np.uint8]) -> Tensors:
         """uint8 RGB [1, H, W, 3] -> float32 NHWC (or whatever shape the tensor has, channels last)
         by tensor name.
 
         int8 tensors are dequantised with the file's own scale and zero point. The arrays are the
-        caller's to keep.
+        caller's to keep. Raises RunnerClosedError after :meth:`close`.
         """
+        if self._closed:
+            raise RunnerClosedError(f"the probe of {self.name} is closed: open it again")
+        return self._run(image)
 
-    @abstractmethod
     def close(self) -> None:
         """Free the runtime. Calling it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._free()
 
-    def __enter__(self) -> Self:
-        return self
+    @abstractmethod
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
+        """As :meth:`run`, of a probe that is open."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    @abstractmethod
+    def _free(self) -> None:
+        """Free the runtime."""

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import NcnnModel
 from edgeface.probes.base import Probe, TensorInfo, Tensors
-from edgeface.runners.base import RunnerClosedError
 from edgeface.runners.ncnn import check_size, feed, fetch, open_net
 
 
@@ -19,29 +18,23 @@ class NcnnProbe(Probe):
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle.manifest.model)
+        self._manifest = bundle.manifest
         self._net, self._model = open_net(bundle)
         self.tensors = _tensors(self._model)
         self._scales = _scales(self._model)
-        self._closed = False
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
-        if self._closed:
-            raise RunnerClosedError(
-                f"the probe of {self.bundle.manifest.model} is closed: open it again"
-            )
-        check_size(self._model, self.bundle.manifest, image.shape[2], image.shape[1])
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
+        check_size(self._model, self._manifest, image.shape[2], image.shape[1])
         extractor = self._net.create_extractor()
         # Else each activation is freed or overwritten by the layer that reads it.
         extractor.set_light_mode(False)
-        feed(extractor, self.bundle.manifest.input.name, image)
+        feed(extractor, self._manifest.input.name, image)
         return {t.name: self._value(extractor, t.name) for t in self.tensors}
 
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._net.clear()
-            del self._net
+    def _free(self) -> None:
+        self._net.clear()
+        del self._net
 
     def _value(self, extractor: object, name: str) -> NDArray[np.float32]:
         value = fetch(extractor, name)

@@ -38,7 +38,7 @@ class OnnxRuntimeProbe(Probe):
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle.manifest.model)
         ort = import_runtime(get_backend("onnx"))
         if not has_module("onnx"):
             raise MissingExtraError("onnx", "export", "looking inside an onnx file")
@@ -60,10 +60,11 @@ class OnnxRuntimeProbe(Probe):
             raise load_failed(bundle, error) from None
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         check_io(bundle, inputs, [o.name for o in self._session.get_outputs()])
+        self._spec = bundle.manifest.input
         self.tensors = tuple(w.info for w in self._watched)
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
-        spec = self.bundle.manifest.input
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
+        spec = self._spec
         fed = to_tensor(image, spec.layout)
         names = [o.name for o in self._session.get_outputs()]
         found = dict(zip(names, self._session.run(names, {spec.name: fed}), strict=True)) | {
@@ -74,7 +75,7 @@ class OnnxRuntimeProbe(Probe):
             for w in self._watched
         }
 
-    def close(self) -> None:
+    def _free(self) -> None:
         self._session = None
 
 

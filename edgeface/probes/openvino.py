@@ -28,7 +28,7 @@ class OpenVinoProbe(Probe):
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle.manifest.model)
         openvino = import_runtime(get_backend("openvino"))
         core, model = read_model(bundle)
         try:
@@ -38,17 +38,19 @@ class OpenVinoProbe(Probe):
             self._request = core.compile_model(opened, "CPU", settings(1)).create_infer_request()
         except Exception as error:
             raise load_failed(bundle, error) from None
+        self._layout = bundle.manifest.input.layout
         self.tensors = tuple(info for info, _ in watched)
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
-        layout = self.bundle.manifest.input.layout
-        self._request.infer([to_tensor(image, layout)], share_outputs=True)
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
+        self._request.infer([to_tensor(image, self._layout)], share_outputs=True)
         return {
-            info.name: _channels_last(np.array(self._request.get_output_tensor(i).data), layout)
+            info.name: _channels_last(
+                np.array(self._request.get_output_tensor(i).data), self._layout
+            )
             for i, info in enumerate(self.tensors)
         }
 
-    def close(self) -> None:
+    def _free(self) -> None:
         self._request = None
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
-from edgeface.errors import BundleError
 from edgeface.probes.base import Probe, TensorInfo, Tensors
 from edgeface.runners.tflite import Runtime, dequantize, load_runtime, open_interpreter, to_input
 
@@ -37,7 +36,7 @@ class TFLiteProbe(Probe):
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle.manifest.model)
         runtime = load_runtime()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that keeping all tensors takes memory
@@ -51,9 +50,7 @@ class TFLiteProbe(Probe):
         self._scales: dict[str, tuple[float, float] | None] = {}
         self.tensors = self._list_tensors(bundle)
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
-        if self._interpreter is None:
-            raise BundleError(f"the probe of {self.bundle.manifest.model} is closed: open it again")
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
         self._interpreter.set_tensor(self._input, to_input(image, self._layout, self._dtype))
         self._interpreter.invoke()
         values: Tensors = {}
@@ -64,7 +61,7 @@ class TFLiteProbe(Probe):
             )
         return values
 
-    def close(self) -> None:
+    def _free(self) -> None:
         self._interpreter = None
 
     def _list_tensors(self, bundle: Bundle) -> tuple[TensorInfo, ...]:

@@ -22,14 +22,14 @@ SMALLEST = (1, 64, 64, 3)
 
 
 class TorchProbe(Probe):
-    """Runs a network with normalisations folded, as the exporters convert it. There is no file,
-    hence no ``bundle``.
+    """Runs a network with normalisations folded, as the exporters convert it. There is no file.
 
     Tensors have the paths of their modules (``backbone.stages.0.1.first``), the outputs their own
     names. What is computed between modules, such as the sums of a pyramid, is not in view.
     """
 
     def __init__(self, runner: TorchRunner) -> None:
+        super().__init__(runner.model)
         self._runner = runner
         self._found: list[tuple[TensorInfo, NDArray[np.float32]]] = []
         for path, module in runner._network.named_modules():
@@ -48,14 +48,14 @@ class TorchProbe(Probe):
             )
         return cls(TorchRunner.open(model))
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
         self._found = [(TensorInfo("input", "input", "Input"), image.astype(np.float32))]
         self._seen: Counter[str] = Counter()
         heads = self._runner.run(image)
         self._found += [(TensorInfo(name, name, "Output"), value) for name, value in heads.items()]
         return {info.name: value for info, value in self._found}
 
-    def close(self) -> None:
+    def _free(self) -> None:
         self._runner.close()
 
     def _hook(self, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that compare two files."""
+"""Fixtures of the tests that look into files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeface.bundle import Bundle, write_bundle
+from edgeface.images import Image, letterbox
 
 Make = Callable[..., Bundle]
 Alter = Callable[[str, str], Bundle]
@@ -25,6 +26,12 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 @pytest.fixture(scope="module")
 def photo(astronaut: Any) -> Any:
     return astronaut
+
+
+@pytest.fixture(scope="module")
+def image(astronaut: Image, lively_size: tuple[int, int]) -> Any:
+    """uint8 [1, H, W, 3]."""
+    return letterbox(astronaut, *lively_size)[0][None]
 
 
 @pytest.fixture(scope="module")

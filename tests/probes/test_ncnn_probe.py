@@ -13,17 +13,11 @@ import pytest
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import ImageError
 from edgeface.formats.ncnn import NcnnModel, dump_bin, dump_param, parse_model
-from edgeface.images import letterbox
-from edgeface.probes import Probe, open_probe
-from edgeface.runners import RunnerClosedError, open_runner
+from edgeface.probes import open_probe
+from edgeface.runners import open_runner
 
 pytest.importorskip("ncnn", reason="ncnn is not installed")
 pytest.importorskip("pnnx", reason="pnnx is not installed")
-
-
-@pytest.fixture(scope="module")
-def image(astronaut: Any, lively_size: tuple[int, int]) -> Any:
-    return letterbox(astronaut, *lively_size)[0][None]
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +121,6 @@ def test_int8_activations_are_real_values(bundle: Bundle, int8: Bundle, image: A
         assert np.corrcoef(found[name].ravel(), expected[name].ravel())[0, 1] > 0.99
 
 
-def test_closed_and_wrong_sizes(bundle: Bundle, image: Any) -> None:
-    probe: Probe = open_probe(bundle)
-    with pytest.raises(ImageError, match="cannot run at 96x64 px"):
+def test_wrong_sizes(bundle: Bundle) -> None:
+    with open_probe(bundle) as probe, pytest.raises(ImageError, match="cannot run at 96x64 px"):
         probe.run(np.zeros((1, 64, 96, 3), np.uint8))
-    probe.close()
-    probe.close()
-    with pytest.raises(RunnerClosedError, match="closed: open it again"):
-        probe.run(image)

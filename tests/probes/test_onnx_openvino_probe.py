@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeface.bundle import Bundle, write_bundle
-from edgeface.errors import BundleError, MissingExtraError
-from edgeface.images import letterbox
+from edgeface.bundle import Bundle
+from edgeface.errors import MissingExtraError
 from edgeface.probes import Tensors, open_probe
 from edgeface.runners import open_runner
 from export import ExportRequest, export_model
@@ -22,11 +21,6 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 HEADS = ("cls_8", "box_8", "cls_16", "box_16", "cls_32", "box_32")
 Make = Callable[..., Bundle]
 each_target = pytest.mark.parametrize("target", ["onnx", "openvino"])
-
-
-@pytest.fixture(scope="module")
-def image(astronaut: Any, lively_size: tuple[int, int]) -> Any:
-    return letterbox(astronaut, *lively_size)[0][None]
 
 
 def _tensors(bundle: Bundle, image: Any) -> Tensors:
@@ -110,30 +104,6 @@ def test_int8_onnx_is_what_the_runner_computes(exported: Make, image: Any) -> No
     with open_runner(bundle) as runner:
         for name, expected in runner.run(image).items():
             np.testing.assert_allclose(values[name], expected, atol=1e-6)
-
-
-@each_target
-def test_values_are_the_callers(target: str, exported: Make, image: Any) -> None:
-    with open_probe(exported(target)) as probe:
-        first = probe.run(image)
-        kept = {name: value.copy() for name, value in first.items()}
-        second = probe.run(255 - image)
-        for name in first:
-            np.testing.assert_array_equal(first[name], kept[name])
-            second[name][:] = 0
-        again = probe.run(image)
-        assert all(np.array_equal(again[name], kept[name]) for name in kept)
-    probe.close()  # again
-
-
-@each_target
-def test_a_damaged_file(target: str, exported: Make, tmp_path: Any) -> None:
-    bundle = exported(target)
-    files = {name: bundle.read(name) for name in bundle.manifest.files}
-    files[bundle.manifest.primary] = files[bundle.manifest.primary][:-900]
-    with pytest.raises(BundleError, match="cannot be loaded") as caught:
-        open_probe(write_bundle(tmp_path / "b", bundle.manifest, files))
-    assert "\n" not in str(caught.value)
 
 
 def test_without_the_onnx_package(exported: Make, monkeypatch: pytest.MonkeyPatch) -> None:

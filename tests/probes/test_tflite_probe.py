@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from edgeface.bundle import Bundle, write_bundle
-from edgeface.errors import BundleError, MissingExtraError
-from edgeface.images import letterbox
+from edgeface.errors import MissingExtraError
 from edgeface.probes import Probe, open_probe
 from edgeface.probes.tflite import layer_names
 from edgeface.runners import open_runner
@@ -27,11 +26,6 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Bundle]
-
-
-@pytest.fixture(scope="module")
-def image(astronaut: Any, lively_size: tuple[int, int]) -> Any:
-    return letterbox(astronaut, *lively_size)[0][None]
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +81,6 @@ def test_the_heads_are_those_of_the_runner_bit_by_bit(bundle: Bundle, image: Any
             assert all(np.array_equal(values[name], head) for name, head in heads.items())
 
 
-def test_arrays_are_the_callers_to_keep(bundle: Bundle, image: Any) -> None:
-    with open_probe(bundle) as probe:
-        first = probe.run(image)
-        kept = {name: value.copy() for name, value in first.items()}
-        probe.run(255 - image)
-        assert all(np.array_equal(first[name], value) for name, value in kept.items())
-
-
 def test_a_runtime_that_cannot_split_partitions(
     bundle: Bundle, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,23 +95,6 @@ def test_a_runtime_that_cannot_split_partitions(
     for layer, value in expected.items():
         share = 0.05 if bundle.manifest.precision == "int8" else 1e-5
         np.testing.assert_allclose(found[layer], value, atol=share * np.ptp(value), err_msg=layer)
-
-
-def test_closed(bundle: Bundle, image: Any) -> None:
-    probe = open_probe(bundle)
-    probe.close()
-    probe.close()
-    with pytest.raises(BundleError, match="the probe of edgeface-n is closed: open it again"):
-        probe.run(image)
-
-
-def test_a_damaged_file(exported: Make, tmp_path: Path) -> None:
-    floats = exported("tflite")
-    bundle = write_bundle(
-        tmp_path / "b", floats.manifest, {floats.manifest.primary: floats.read()[:5000]}
-    )
-    with pytest.raises(BundleError, match="cannot be loaded"):
-        open_probe(bundle)
 
 
 def test_as_the_network_in_torch_computes_it(exported: Make, lively: Source, image: Any) -> None:

@@ -213,17 +213,18 @@ class Doubling(Probe):
     """Two tensors computed in NumPy: the pixels, and twice the pixels."""
 
     def __init__(self, factor: float = 2.0) -> None:
+        super().__init__("doubling")
         self.factor = np.float32(factor)
         self.tensors = (
             TensorInfo("input", "input", "Input"),
             TensorInfo("double", "double", "Mul"),
         )
 
-    def run(self, image: NDArray[np.uint8]) -> Tensors:
+    def _run(self, image: NDArray[np.uint8]) -> Tensors:
         with np.errstate(over="ignore", invalid="ignore"):
             return {"input": image.astype(np.float32), "double": image * self.factor}
 
-    def close(self) -> None:
+    def _free(self) -> None:
         pass
 
 

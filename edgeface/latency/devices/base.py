@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import BACKENDS, Backend
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.types import Progress
+from edgeface.types import Closing, Progress
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from edgeface.latency.session import Failed, Finished
 
 OLDEST_PYTHON = (3, 10)
@@ -33,7 +30,7 @@ class Finding:
     """the command that mends it, or that adds something which is not strictly needed"""
 
 
-class Device(ABC):
+class Device(Closing):
     """Measures Bundles that lie on this machine. Close it, or use it in a ``with`` block: nothing
     is left running."""
 
@@ -56,21 +53,6 @@ class Device(ABC):
     ) -> list[Measurement]:
         """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie
         here."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the device. Calling it again does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def findings(facts: dict[str, Any], install: str = "python3 -m pip install") -> list[Finding]:

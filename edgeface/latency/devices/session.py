@@ -9,13 +9,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeface.errors import DeviceError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from edgeface.types import Closing
 
 BEAT_S = 5.0
 """an empty line is sent this often, so that the device can tell a caller that is gone from one that
@@ -28,7 +25,7 @@ LAST_WORDS = 40
 """lines of standard error that are kept"""
 
 
-class Session:
+class Session(Closing):
     """A local process (ssh, adb) that runs one command on a device. Use it in a ``with`` block.
 
     Raises DeviceError when the program itself cannot be started. At the end of the block the input
@@ -108,17 +105,6 @@ class Session:
     def last_words(self) -> list[str]:
         """Lines of standard error so far, the last ones."""
         return list(self._words)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin
