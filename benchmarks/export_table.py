@@ -69,7 +69,7 @@ class Options(Printed):
     """seed of the order of the rounds"""
 
 
-class Results:
+class Records:
     """JSON file of what was measured, by name; written after every step."""
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +109,7 @@ def make_file(o: Options, target: str, precision: str) -> Bundle:
 
 
 def measure_file(
-    o: Options, bundle: Bundle, results: Results, terminal: Terminal, fast: bool = False
+    o: Options, bundle: Bundle, results: Records, terminal: Terminal, fast: bool = False
 ) -> Record:
     """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
     manifest = bundle.manifest
@@ -212,7 +212,7 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def matrix(o: Options, results: Results, terminal: Terminal) -> list[Record]:
+def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
     """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure
     is a row, not an end."""
     width, height = parse_size(o.size)
@@ -354,7 +354,7 @@ def _validity(records: dict[str, Record]) -> str:
 
 
 def _run(o: Options) -> int:
-    results = Results(o.out / "bench" / "exports.json")
+    results = Records(o.out / "bench" / "exports.json")
     records = {}
     with Terminal(steps=True) as terminal:
         for target, precision in combinations():

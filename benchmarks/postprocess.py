@@ -36,7 +36,7 @@ NMS_IOU = 0.45
 
 
 @dataclass(frozen=True)
-class Row:
+class SceneTiming:
     """One scene at one threshold."""
 
     faces: int
@@ -83,7 +83,7 @@ def make_outputs(
     return outputs
 
 
-def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
+def measure(width: int, height: int, runs: int, seed: int = 0) -> list[SceneTiming]:
     """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls
     on all alike."""
     random = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[Row]:
         candidates, kept = _postprocess(outputs, layout, threshold)
         median, p90 = np.percentile(times, (50, 90))
         rows.append(
-            Row(
+            SceneTiming(
                 faces,
                 layout.anchors,
                 layout.landmarks,
@@ -131,7 +131,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def as_table(rows: list[Row], width: int, height: int) -> str:
+def as_table(rows: list[SceneTiming], width: int, height: int) -> str:
     """Plain text, one line a scene, with the verdict below."""
     lines = [
         f"decode + NMS at {width}x{height}",
@@ -171,11 +171,11 @@ def as_table(rows: list[Row], width: int, height: int) -> str:
     return "\n".join(lines)
 
 
-def _worst(rows: list[Row]) -> float:
+def _worst(rows: list[SceneTiming]) -> float:
     return max(r.median_ms for r in rows if r.score_threshold == THRESHOLDS[0])
 
 
-def as_json(rows: list[Row], width: int, height: int) -> dict[str, Any]:
+def as_json(rows: list[SceneTiming], width: int, height: int) -> dict[str, Any]:
     """Rows with the conditions they were measured under."""
     return {
         "width": width,

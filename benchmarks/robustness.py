@@ -36,8 +36,8 @@ FALSE_BOXES = 138 / 400
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure."""
+class Recall:
+    """Of one model on one group of faces."""
 
     kind: str
     value: str
@@ -69,11 +69,11 @@ class Tally:
         scores = sorted(self.false, reverse=True)
         return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else SCORE_FLOOR
 
-    def rows(self, allowed: int) -> list[Row]:
+    def rows(self, allowed: int) -> list[Recall]:
         """Recall of every group at that threshold."""
         least = self.threshold(allowed)
         return [
-            Row(kind, value, self.name, float(np.mean(np.array(scores) >= least)), len(scores))
+            Recall(kind, value, self.name, float(np.mean(np.array(scores) >= least)), len(scores))
             for kind, values in VALUES.items()
             for value in values
             if (scores := self.found[kind, value])
@@ -93,7 +93,7 @@ def read_photos(data: Path) -> list[tuple[AnnotatedImage, Path]]:
     return found
 
 
-def plot(path: Path, rows: Sequence[Row]) -> None:
+def plot(path: Path, rows: Sequence[Recall]) -> None:
     """Recall of each model against each kind of value, as a PNG."""
     from matplotlib.figure import Figure
 
@@ -113,10 +113,10 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
-def as_table(rows: Sequence[Row], below: str) -> str:
+def as_table(rows: Sequence[Recall], below: str) -> str:
     """A line for each kind and value, a column for each model."""
     models = list(dict.fromkeys(row.model for row in rows))
-    cells: dict[Group, dict[str, Row]] = defaultdict(dict)
+    cells: dict[Group, dict[str, Recall]] = defaultdict(dict)
     for row in rows:
         cells[row.kind, row.value][row.model] = row
     lines = [

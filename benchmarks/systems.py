@@ -50,7 +50,7 @@ SETTINGS = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class SystemAccuracy:
     """AP that ``--measure`` found, 0 to 1; None where no face counts."""
 
     easy: float | None
@@ -74,7 +74,7 @@ class System:
     """EXTD: as its paper counts, at 640x640; see
     :func:`edgeface.models.complexity.count_as_extd`"""
     published: Published | None
-    ap: dict[str, Accuracy] = field(default_factory=dict)
+    ap: dict[str, SystemAccuracy] = field(default_factory=dict)
     """by scale of the photos"""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """median network time, by "target precision WxH threads device"; records that may not be used
@@ -104,7 +104,7 @@ def _sizes(name: str) -> tuple[int, int, int | None]:
 # -- Accuracy -----------------------------------------------------------------
 
 
-def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
+def load_results(path: Path) -> dict[str, dict[str, SystemAccuracy]]:
     """Name -> scale -> AP; empty if there is no such file. Raises DataError."""
     if not path.is_file():
         return {}
@@ -112,7 +112,8 @@ def load_results(path: Path) -> dict[str, dict[str, Accuracy]]:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {
             name: {
-                scale: from_fields(Accuracy, ap, f"{path}: {name}") for scale, ap in scales.items()
+                scale: from_fields(SystemAccuracy, ap, f"{path}: {name}")
+                for scale, ap in scales.items()
             }
             for name, scales in data.items()
         }
@@ -151,7 +152,7 @@ def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
                 weights=path,
                 agreed_only=scale == "multi" and row.name.startswith("extd-"),
             ).report
-            known[row.name][scale] = Accuracy(
+            known[row.name][scale] = SystemAccuracy(
                 report.easy, report.medium, report.hard, report.images, str(report.protocol), digest
             )
             with atomic_write(o.results) as temporary:
@@ -276,7 +277,7 @@ def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
     )
 
 
-def _points(ap: Published | Accuracy | None) -> str:
+def _points(ap: Published | SystemAccuracy | None) -> str:
     if ap is None:
         return ""
     values = (getattr(ap, setting) for setting in SETTINGS)

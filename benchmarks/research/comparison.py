@@ -263,7 +263,7 @@ class Find:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ComparisonTable:
     """Print latency and AP of what was found."""
 
     out: Path
@@ -291,12 +291,12 @@ def _find(o: Find) -> None:
     print(as_table(_load(o.out / RIVALS), None))
 
 
-def _table(o: Table) -> None:
+def _table(o: ComparisonTable) -> None:
     print(as_table(_load(o.out / RIVALS), o.csv))
 
 
 main = program_of_steps(
-    {"find": (Find, _find), "table": (Table, _table)},
+    {"find": (Find, _find), "table": (ComparisonTable, _table)},
     "python -m benchmarks.research.comparison",
     __doc__,
     RESUMES,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import robustness
-from benchmarks.robustness import Row, Tally
+from benchmarks.robustness import Recall, Tally
 from benchmarks.robustness_frames import (
     FILLS,
     ROLLS,
@@ -94,7 +94,7 @@ def test_threshold_leaves_as_many_false_boxes(allowed: int, above: float, recall
     assert sum(score >= threshold for score in tally.false) <= allowed
     assert threshold == pytest.approx(above, abs=1e-6) and (threshold > above or above == 0.1)
     (row,) = tally.rows(allowed)
-    assert row == Row("faces", "all", "x", row.recall, 3) and row.recall == pytest.approx(recall)
+    assert row == Recall("faces", "all", "x", row.recall, 3) and row.recall == pytest.approx(recall)
 
 
 def test_conditions_and_sizes_of_faces(astronaut: np.ndarray) -> None:

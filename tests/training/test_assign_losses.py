@@ -198,7 +198,8 @@ def test_ignored_faces_take_no_part() -> None:
             torch.ones(len(boxes), dtype=torch.bool),
             torch.zeros(len(boxes), dtype=torch.long),
         )
-        detection_loss(outputs, batch, cells, layout).cls.backward()  # type: ignore[no-untyped-call]
+        loss = detection_loss(outputs, batch, cells, layout).cls
+        loss.backward()  # type: ignore[no-untyped-call]
         assert outputs[0].grad is not None
         grads.append(outputs[0].grad[0, 0])
     assert (grads[0][1:5, 1:5] == 0).all() and (grads[1][1:5, 1:5] != 0).all()

@@ -225,7 +225,8 @@ def test_a_malicious_checkpoint_does_nothing(
 
 
 def test_a_program_is_refused(tmp_path: Path) -> None:
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))  # type: ignore[no-untyped-call]
+    script = torch.jit.script(torch.nn.Linear(2, 2))
+    script.save(str(tmp_path / "x.pt"))  # type: ignore[no-untyped-call]
     refused([tmp_path / "x.pt"], "TorchScript archive", "refused")
 
 
