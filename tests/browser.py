@@ -52,6 +52,17 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
+    def check_harmless(self, plain: Reader, also: tuple[str, ...] = ()) -> None:
+        """Names that are markup stayed text: nothing runs or loads, and there is no tag that a page
+        of ``plain`` names has not, but for those of ``also``."""
+        assert {name for name, _ in self.tags} <= {name for name, _ in plain.tags} | {*also}
+        assert not any(
+            key.startswith("on") or key in ("href", "src", "xlink:href")
+            for _, attributes in self.tags
+            for key in attributes
+        )
+        assert "<script>alert(1)" in self.text, "the name itself is shown"
+
 
 def check_in_chromium(page: Path, width_px: int) -> None:
     """Open ``page`` and fail if the browser complains or draws next to nothing."""

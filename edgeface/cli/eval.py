@@ -134,12 +134,12 @@ def command(
     report = done.report.to_json() | (done.landmarks.to_json() if done.landmarks else {})
     if format == "json":
         print_json(report)
-    else:
-        _print_accuracy(report)
-        images = f"{report['images']} images, heights in {heights} px"
-        say(f"{report['model']}, {images}; {done.report.protocol}")
-        if done.landmarks:
-            say(str(done.landmarks))
+        return
+    _print_accuracy(report)
+    images = f"{report['images']} images, heights in {heights} px"
+    say(f"{report['model']}, {images}; {done.report.protocol}")
+    if done.landmarks:
+        say(str(done.landmarks))
 
 
 def _print_accuracy(report: dict[str, Any]) -> None:

@@ -119,19 +119,7 @@ def test_hostile_strings_stay_text(judged: list[Measurement], context: Context) 
     plain = Reader(report.document(judged, context))
     page = report.document(evil, known)
     page.encode("utf-8")
-    read = Reader(page)
-    assert {name for name, _ in read.tags} <= {name for name, _ in plain.tags} | {
-        "ul",
-        "li",
-        "p",
-        "ol",
-    }
-    assert not any(
-        key.startswith("on") or key in ("href", "src", "xlink:href")
-        for _, a in read.tags
-        for key in a
-    )
-    assert "<script>alert(1)" in read.text, "the name itself is shown"
+    Reader(page).check_harmless(plain, also=("ul", "li", "p", "ol"))
 
 
 def test_refers_to_nothing_outside(judged: list[Measurement], context: Context) -> None:

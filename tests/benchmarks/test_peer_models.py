@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,19 @@ def cells(stride: int) -> list[tuple[int, int]]:
     return [(column, row) for row in range(rows) for column in range(columns)]
 
 
+def around(
+    centre: tuple[float, float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    """Corners of a box."""
+    x, y = centre
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def five(x: float, y: float, coded: Any, width: float, height: float) -> list[tuple[float, float]]:
+    """Landmarks from offsets x, y, x, y, ... in shares of ``width`` and ``height``."""
+    return [(x + coded[2 * k] * width, y + coded[2 * k + 1] * height) for k in range(5)]
+
+
 def test_yunet_against_loops() -> None:
     random = np.random.default_rng(0)
     outputs: dict[str, Doubles] = {}
@@ -45,25 +59,9 @@ def test_yunet_against_loops() -> None:
         for i, (column, row) in enumerate(cells(stride)):
             x, y, w, h = box[0, i]
             centre = (column * stride + x * stride, row * stride + y * stride)
-            width, height = math.exp(w) * stride, math.exp(h) * stride
-            boxes.append(
-                (
-                    centre[0] - width / 2,
-                    centre[1] - height / 2,
-                    centre[0] + width / 2,
-                    centre[1] + height / 2,
-                )
-            )
+            boxes.append(around(centre, math.exp(w) * stride, math.exp(h) * stride))
             scores.append(math.sqrt(cls[0, i, 0] * obj[0, i, 0]))
-            points.append(
-                [
-                    (
-                        column * stride + kps[0, i, 2 * k] * stride,
-                        row * stride + kps[0, i, 2 * k + 1] * stride,
-                    )
-                    for k in range(5)
-                ]
-            )
+            points.append(five(column * stride, row * stride, kps[0, i], stride, stride))
     decoded = decode_yunet(
         {name: value.astype(np.float32) for name, value in outputs.items()}, SIZE
     )
@@ -90,12 +88,7 @@ def test_scrfd_against_loops() -> None:
             left, top, right, bottom = box[0, i] * stride
             boxes.append((x - left, y - top, x + right, y + bottom))
             scores.append(score[0, i, 0])
-            points.append(
-                [
-                    (x + kps[0, i, 2 * k] * stride, y + kps[0, i, 2 * k + 1] * stride)
-                    for k in range(5)
-                ]
-            )
+            points.append(five(x, y, kps[0, i], stride, stride))
     values = found["scores"] + found["boxes"] + found["kps"]
     decoded = decode_scrfd({f"out{i}": value for i, value in enumerate(values)}, SIZE)
     np.testing.assert_allclose(decoded.boxes, boxes, rtol=1e-5, atol=1e-4)
@@ -128,18 +121,8 @@ def test_ssd_against_loops(
     boxes, points = [], []
     for (x, y, w, h), coded, marks in zip(priors, box[0], kps[0], strict=True):
         centre = (x + coded[0] * 0.1 * w, y + coded[1] * 0.1 * h)
-        width, height = w * math.exp(coded[2] * 0.2), h * math.exp(coded[3] * 0.2)
-        boxes.append(
-            (
-                centre[0] - width / 2,
-                centre[1] - height / 2,
-                centre[0] + width / 2,
-                centre[1] + height / 2,
-            )
-        )
-        points.append(
-            [(x + marks[2 * k] * 0.1 * w, y + marks[2 * k + 1] * 0.1 * h) for k in range(5)]
-        )
+        boxes.append(around(centre, w * math.exp(coded[2] * 0.2), h * math.exp(coded[3] * 0.2)))
+        points.append(five(x, y, marks, 0.1 * w, 0.1 * h))
     np.testing.assert_allclose(decoded.boxes, boxes, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(decoded.scores, score[0, :, 1])
     if outputs[2]:

@@ -12,8 +12,10 @@ from typing import Annotated
 import pytest
 import typer
 
+from edgeface.backends import PRECISIONS, export_targets
 from edgeface.cli.program import Stopped, as_command, run, stoppable
 from edgeface.errors import DataError, MissingExtraError
+from quantize.ranges import SCALES
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "edgeface"]
@@ -244,3 +246,31 @@ def test_without_its_extra_the_command_line_names_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     line = "error: the command line needs the package 'typer': run: pip install 'edgeface[cli]'\n"
     assert (done.returncode, done.stderr, done.stdout) == (2, line, "")
+
+
+TAUGHT = {
+    "export": (*PRECISIONS, "--dynamic", "--weights", "--seed", "manifest.json"),
+    "quantize": (
+        *SCALES,
+        "--max-drop",
+        "--calibration",
+        "--no-accuracy",
+        "--bundle",
+        "AP points",
+        "SHA-256",
+    ),
+}
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "litert_torch", "ai_edge_quantizer", "nncf")
+
+
+@pytest.mark.parametrize("verb", TAUGHT)
+def test_help_of_a_checkouts_verb_teaches_and_needs_no_converter(verb: str) -> None:
+    code = (
+        f"import runpy, sys\nsys.modules |= dict.fromkeys({HEAVY})\n"
+        f"sys.argv = ['edgeface', {verb!r}, '--help']\n"
+        "runpy.run_module('edgeface', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in (*TAUGHT[verb], *export_targets(), "Examples:"):
+        assert word in done.stdout, word

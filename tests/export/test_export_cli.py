@@ -14,7 +14,7 @@ import torch
 from commands import Command, CommandInto, failed
 from safetensors.torch import save_file
 
-from edgeface.backends import BACKENDS, PRECISIONS, export_targets
+from edgeface.backends import BACKENDS
 from edgeface.bundle import Bundle
 from edgeface.models import build
 from edgeface.quiet import quiet_stage
@@ -216,34 +216,6 @@ class TestResult:
             line.endswith(" ...") or line.startswith("note: ") for line in err.splitlines()
         ), err
         assert out.startswith("{")
-
-
-def test_help_teaches(cli: CommandInto) -> None:
-    code, out, _ = cli("--help")
-    assert code == 0
-    for word in (
-        *export_targets(),
-        *PRECISIONS,
-        "--dynamic",
-        "--weights",
-        "--seed",
-        "Examples:",
-        "manifest.json",
-    ):
-        assert word in out
-
-
-def test_help_needs_no_torch_and_no_converter() -> None:
-    code = (
-        "import runpy, sys\nsys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxsim',"
-        " 'litert_torch', 'safetensors'])\nsys.argv = ['edgeface', 'export', '--help'];"
-        " runpy.run_module('edgeface', run_name='__main__')"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert "--target" in result.stdout
 
 
 def test_rows_of_the_capability_table_resolve() -> None:

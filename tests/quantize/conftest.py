@@ -38,6 +38,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]
 
 
 @pytest.fixture(scope="session")
+def float_bundle(trained: Callable[[str], Bundle]) -> Bundle:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    return trained("onnx")
+
+
+@pytest.fixture(scope="session")
 def mini_wider(
     tmp_path_factory: pytest.TempPathFactory,
     astronaut: NDArray[np.uint8],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,6 @@ from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.terminal import Terminal
 from edgeface.zoo import save_weights
-from quantize.ranges import SCALES
-from quantize.verb import TARGETS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -28,12 +25,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def cli(edgeface: Command, tmp_path: Path) -> CommandInto:
     return CommandInto(edgeface, "quantize", tmp_path / "dist")
-
-
-@pytest.fixture(scope="session")
-def float_bundle(trained: Callable[[str], Bundle]) -> Bundle:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    return trained("onnx")
 
 
 @pytest.fixture
@@ -335,33 +326,3 @@ class TestResult:
         code, _, err = cli(*usual)
         assert code == 0
         assert "measuring float ..." not in err and "measuring INT8 ..." in err
-
-
-def test_help_teaches(cli: CommandInto) -> None:
-    code, out, _ = cli("--help")
-    assert code == 0
-    for word in (
-        *TARGETS,
-        *SCALES,
-        "--max-drop",
-        "--calibration",
-        "--no-accuracy",
-        "--bundle",
-        "Examples:",
-        "AP points",
-        "SHA-256",
-    ):
-        assert word in out, word
-
-
-def test_help_needs_no_torch_and_no_converter() -> None:
-    code = (
-        "import runpy, sys\nsys.modules |= dict.fromkeys(['torch', 'onnx', 'onnxruntime',"
-        " 'ai_edge_quantizer', 'nncf', 'ncnn'])\nsys.argv = ['edgeface', 'quantize', '--help'];"
-        " runpy.run_module('edgeface', run_name='__main__')"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert "--max-drop" in result.stdout

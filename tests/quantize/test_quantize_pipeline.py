@@ -30,12 +30,6 @@ IMAGES = 6
 
 
 @pytest.fixture(scope="session")
-def float_bundle(trained: Callable[[str], Bundle]) -> Bundle:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    return trained("onnx")
-
-
-@pytest.fixture(scope="session")
 def black(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos that teach wrong ranges: INT8 then finds no face, whatever it does."""
     folder = tmp_path_factory.mktemp("black")

@@ -275,13 +275,7 @@ def test_hostile_strings_stay_text(example: Example) -> None:
     )
     page.encode("utf-8")
     read = Reader(page)
-    assert {name for name, _ in read.tags} <= {name for name, _ in Reader(example.page()).tags}
-    assert not any(
-        key.startswith("on") or key in ("href", "src", "xlink:href")
-        for _, a in read.tags
-        for key in a
-    )
-    assert "<script>alert(1)" in read.text, "the name itself is shown"
+    read.check_harmless(Reader(example.page()))
     assert "its layers are not listed" in read.text
     assert not read.open and not read.crossed
 
