@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.options import EVALUATION_SCALES, check_choice
+
+if TYPE_CHECKING:
+    from edgeface.evaluation import Evaluation
 
 EPILOG = """Examples:
 
@@ -131,6 +134,10 @@ def command(
         plot_curves(plot, done.report, done.result)
     if predictions:
         save_predictions(predictions, done.predictions.detections)
+    _print_report(done, heights, format)
+
+
+def _print_report(done: Evaluation, heights: str, format: str) -> None:
     report = done.report.to_json() | (done.landmarks.to_json() if done.landmarks else {})
     if format == "json":
         print_json(report)

@@ -47,81 +47,91 @@ front is named runs/mine/front.json#3 wherever a network is asked for. Stopped a
 --resume goes on."""
 
 
+Out = Annotated[Path | None, typer.Option(help="Folder of this search.")]
+Resume = Annotated[
+    Path | None, typer.Option(help="Go on with the search in this folder, with its options.")
+]
+Size = Annotated[
+    list[str],
+    typer.Option(
+        help=(
+            "Input size, WxH in px. Given several times, the search chooses among them; scores"
+            " do not see the size, so that of two equal ones the smaller wins."
+        )
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Photos for --trials, WIDER FACE's folder or one with --annotations; or a file of"
+            " annotations alone, whose faces weigh the stages (default: as published)."
+        )
+    ),
+]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Boxes of the photos below --data, WIDER FACE text or CSV; their faces weigh the"
+            " stages. Of one's own, one photo in five is kept aside to measure AP on."
+        )
+    ),
+]
+Table = Annotated[
+    list[Path],
+    typer.Option(
+        help="Latency table to begin with, such as an earlier search's latency-640x480.json."
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "HOST:PORT of a Ray cluster whose machines with the resource edgeface_device measure."
+        )
+    ),
+]
+Published = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "Run DamoFD's search as published instead, 0.5g, 2.5g, 10g or 34g: best DDSAR"
+            " within a budget of FLOPs. Takes --alpha, --data, --seed and --out."
+        )
+    ),
+]
+Finish = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help=(
+            "Train the best network of the front with so many crops of --data, export or"
+            " quantise it and measure the file, into --out. 300000 are a full training."
+        ),
+    ),
+]
+Landmarks = Annotated[
+    Path | None,
+    typer.Option(
+        help="Five landmarks of the annotated faces, for --finish: as `edgeface train` takes."
+    ),
+]
+
+
 @with_options(StudyOptions, without=("sizes", "weights", "data", "annotations"))
 def command(
     ctx: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Folder of this search.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with the search in this folder, with its options.")
-    ] = None,
-    size: Annotated[
-        list[str],
-        typer.Option(
-            help=(
-                "Input size, WxH in px. Given several times, the search chooses among them; scores"
-                " do not see the "
-                "size, so that of two equal ones the smaller wins."
-            )
-        ),
-    ] = list(SIZES),  # noqa: B006
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Photos for --trials, WIDER FACE's folder or one with --annotations; or a file of"
-                " annotations alone, whose faces weigh the stages (default: as published)."
-            )
-        ),
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            help=(
-                "Boxes of the photos below --data, WIDER FACE text or CSV; their faces weigh the"
-                " stages. Of one's own, one photo in five is kept aside to measure AP on."
-            )
-        ),
-    ] = None,
-    table: Annotated[
-        list[Path],
-        typer.Option(
-            help="Latency table to begin with, such as an earlier search's latency-640x480.json."
-        ),
-    ] = [],  # noqa: B006
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "HOST:PORT of a Ray cluster whose machines with the resource edgeface_device"
-                " measure."
-            )
-        ),
-    ] = None,
-    published: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "Run DamoFD's search as published instead, 0.5g, 2.5g, 10g or 34g: best DDSAR"
-                " within a budget of FLOPs. Takes --alpha, --data, --seed and --out."
-            )
-        ),
-    ] = None,
-    finish: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help=(
-                "Train the best network of the front with so many crops of --data, export or"
-                " quantise it and measure the file, into --out. 300000 are a full training."
-            ),
-        ),
-    ] = 0,
-    landmarks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Five landmarks of the annotated faces, for --finish: as `edgeface train` takes."
-        ),
-    ] = None,
+    out: Out = None,
+    resume: Resume = None,
+    size: Size = list(SIZES),  # noqa: B006
+    data: Data = None,
+    annotations: Annotations = None,
+    table: Table = [],  # noqa: B006
+    ray: Ray = None,
+    published: Published = None,
+    finish: Finish = 0,
+    landmarks: Landmarks = None,
     format: Format = "table",
     options: Any = None,
 ) -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from benchmarks.research.comparison import Rival, _best, damofd, main
 from benchmarks.research.selection import save_networks
-from benchmarks.research.trainings import network_fields, write_rows
+from benchmarks.research.trainings import write_rows
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError
 from edgeface.search.results import FrontNet
 from edgeface.search.space import SPACES
+from edgeface.search.trials.known import network_fields
 
 
 def front_net(seed: int, score: float, ms: float) -> FrontNet:

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from studies import OPTIONS, SIZE, begin, quiet_note, resume, sound_progress
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
 from edgeface.predict.table import LatencyTable
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")

@@ -134,6 +134,7 @@ def test_annotations_are_written_as_they_are_read(tmp_path: Path) -> None:
     write_plain(tmp_path / "w.csv", images)
     first, second = read_annotations(tmp_path / "w.csv")
     assert (first.path, second.path, len(second.boxes)) == ("a/b.jpg", "none.jpg", 0)
+    assert first.landmarks is not None
     assert np.array_equal(first.boxes, boxes[:1]) and np.array_equal(first.landmarks, points[:1])
 
 
@@ -172,8 +173,9 @@ def test_a_third_ends_early_and_nothing_is_trained_twice(
     first = oracle()
     first.check()
     first.train(networks, "round 0: training")
-    trials = [first.find(network) for network in networks]
-    assert all(isinstance(t, Trial) for t in trials)
+    found = [first.find(network) for network in networks]
+    trials = [trial for trial in found if trial is not None]
+    assert len(trials) == len(networks)
     ended = max(trials, key=lambda t: t.loss)
     assert [t.ap is None for t in trials] == [t is ended for t in trials]
     assert told[-1] == ("round 0: training, second half", 2, 2)
