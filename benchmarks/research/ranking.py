@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.research.ranks import PENALTY, Interval, correlate, leave_one_out, ridge
+from benchmarks.research.ranks import Interval, correlate
 from benchmarks.research.selection import SPREAD_ALPHA, load_networks
 from benchmarks.research.trainings import matching
 from edgeface.architecture import Architecture
@@ -20,24 +20,13 @@ from edgeface.architecture.layers import COUNTED_AT, macs_of, parts_of
 from edgeface.cli.output import table
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
-from edgeface.search.scores.macs import depth, stage_macs
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.trials.known import read_rows
+from edgeface.search.trials.model import LEAST_TRAININGS, Training, left_out
 from edgeface.types import Doubles
 
-FITTED = "fitted"
-"""not a zero-cost score: ridge regression of AP on :func:`features`, each network predicted from
-all others"""
-FEATURES = (
-    "ln MACs of c2",
-    "ln MACs of c3",
-    "ln MACs of c4",
-    "ln MACs of c5",
-    "depth",
-    "stem stride",
-)
-LEAST_FITTED = 3 * len(FEATURES)
-"""networks below which nothing is fitted"""
+LEARNED = "learned"
+"""not a zero-cost score: the accuracy model of a search, each network foreseen from all others"""
 
 
 @dataclass(frozen=True)
@@ -128,11 +117,13 @@ def stem_stride(architecture: Architecture) -> int:
     return parts_of(architecture, *COUNTED_AT)[0].stride
 
 
-def features(networks: Sequence[Architecture]) -> Doubles:
-    """:data:`FEATURES` of each network."""
-    return np.array(
-        [(*(math.log(macs) for macs in stage_macs(a)), depth(a), stem_stride(a)) for a in networks]
-    )
+def learned(evidence: Evidence, setting: str) -> dict[str, Doubles]:
+    """AP of each, foreseen from the others; nothing where these are too few."""
+    if len(evidence.networks) <= LEAST_TRAININGS:
+        return {}
+    pairs = zip(evidence.networks, evidence.ap(setting).tolist(), strict=True)
+    foreseen = left_out([Training(network, ap) for network, ap in pairs])
+    return {LEARNED: np.array([expected.ap for expected in foreseen])}
 
 
 def groups_of(networks: Sequence[Architecture]) -> dict[str, list[int]]:
@@ -152,13 +143,13 @@ def groups_of(networks: Sequence[Architecture]) -> dict[str, list[int]]:
 def correlations(
     evidence: Evidence, settings: Sequence[str], alphas: Sequence[float]
 ) -> Iterator[Correlation]:
-    """Every score, and what a fit predicts, against the AP of each setting, for each group."""
-    scores, inputs = scores_of(evidence.networks, alphas), features(evidence.networks)
+    """Every score, and what is learned, against the AP of each setting, for each group."""
+    scores = scores_of(evidence.networks, alphas)
     for setting in settings:
         ap = evidence.ap(setting)
-        fitted = {FITTED: leave_one_out(inputs, ap)} if len(ap) >= LEAST_FITTED else {}
+        all_scores = scores | learned(evidence, setting)
         for group, chosen in groups_of(evidence.networks).items():
-            for name, values in (scores | fitted).items():
+            for name, values in all_scores.items():
                 found = correlate(values[chosen], ap[chosen])
                 yield Correlation(name, setting, group, len(chosen), **dataclasses.asdict(found))
 
@@ -198,24 +189,12 @@ def as_table(found: Sequence[Correlation], evidence: Evidence) -> str:
     for setting in dict.fromkeys(c.setting for c in found):
         ap = evidence.ap(setting)
         parts.append(f"AP {setting}: {ap.min():.4f} to {ap.max():.4f}, median {np.median(ap):.4f}")
-        if any(c.score == FITTED for c in found):
-            parts[-1] += "; " + _fit_text(features(evidence.networks), ap)
     parts.append(
         f"{len({c.score for c in found})} scores are compared: the best of them owes some of its"
-        " place to chance."
+        f" place to chance. {LEARNED} is no zero-cost score: the accuracy model of a search, each"
+        " network foreseen from the others."
     )
     return "\n\n".join(parts)
-
-
-def _fit_text(inputs: Doubles, ap: Doubles) -> str:
-    weights = ", ".join(
-        f"{name} {100 * w:+.2f}" for name, w in zip(FEATURES, ridge(inputs, ap), strict=True)
-    )
-    return (
-        f"{FITTED} is no zero-cost score: ridge regression (penalty {PENALTY:g}) on these"
-        " trainings, each network predicted from the others. Points of AP a standard deviation:"
-        f" {weights}"
-    )
 
 
 def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:

@@ -1,5 +1,4 @@
-"""Rank correlations with intervals, and what a straight line through few networks predicts of those
-left out."""
+"""Rank correlations with intervals."""
 
 from __future__ import annotations
 
@@ -11,8 +10,6 @@ import numpy as np
 from edgeface.types import Doubles
 
 RESAMPLES = 2000
-PENALTY = 1.0
-"""of the ridge regression, on features of mean 0 and variance 1: as much as one network weighs"""
 Interval = tuple[float, float]
 
 
@@ -51,30 +48,6 @@ def spearman(x: Doubles, y: Doubles) -> Doubles:
 
     first, second = (rankdata(v, axis=1) - (x.shape[1] + 1) / 2 for v in (x, y))
     return _cosine(first, second)
-
-
-def ridge(features: Doubles, target: Doubles, penalty: float = PENALTY) -> Doubles:
-    """Coefficients [k] in units of ``target`` [n] per standard deviation of each of the
-    ``features`` [n, k]; 0 for one that is the same everywhere."""
-    scaled = _scaled(features, features)
-    normal = scaled.T @ scaled + penalty * np.eye(scaled.shape[1])
-    return np.asarray(np.linalg.solve(normal, scaled.T @ (target - target.mean())))
-
-
-def leave_one_out(features: Doubles, target: Doubles, penalty: float = PENALTY) -> Doubles:
-    """What the line through all others predicts of each. Worth nothing, its predictions run against
-    ``target``: the mean of the others is the lower, the higher the one left out."""
-    found = np.empty(len(target))
-    for i in range(len(target)):
-        others = np.arange(len(target)) != i
-        weights = ridge(features[others], target[others], penalty)
-        found[i] = _scaled(features[i], features[others]) @ weights + target[others].mean()
-    return found
-
-
-def _scaled(values: Doubles, like: Doubles) -> Doubles:
-    spread = like.std(0)
-    return np.asarray((values - like.mean(0)) / np.where(spread > 1e-9, spread, np.inf))
 
 
 def _interval(values: Doubles) -> Interval:

@@ -1,4 +1,4 @@
-"""Rank correlations and ridge regression, against SciPy, scikit-learn and cases worked out by
+"""Rank correlations, against SciPy and cases worked out by
 hand."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.research.ranks import correlate, kendall, leave_one_out, ridge, spearman
+from benchmarks.research.ranks import correlate, kendall, spearman
 
 stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed")
 
@@ -53,46 +53,3 @@ def test_intervals_are_seeded_and_cover() -> None:
     assert 50 <= held <= 60
     x, y = draw.standard_normal((2, 10))
     assert correlate(x, y) == correlate(x, y) != correlate(x, y, seed=1)
-
-
-def test_ridge_against_scikit_learn() -> None:
-    linear_model = pytest.importorskip(
-        "sklearn.linear_model", reason="scikit-learn is not installed"
-    )
-    from sklearn.model_selection import LeaveOneOut, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    draw = np.random.default_rng(3)
-    features = draw.standard_normal((20, 4)) * [1, 10, 0.1, 3] + [0, 50, 1, -2]
-    target = features @ [1, 0.2, 3, 0] + draw.standard_normal(20)
-    model = make_pipeline(StandardScaler(), linear_model.Ridge(alpha=1.0))
-    assert ridge(features, target) == pytest.approx(model.fit(features, target)[-1].coef_)
-    assert leave_one_out(features, target) == pytest.approx(
-        cross_val_predict(model, features, target, cv=LeaveOneOut())
-    )
-
-
-def test_what_is_left_out_is_not_seen() -> None:
-    draw = np.random.default_rng(4)
-    features, target = draw.standard_normal((12, 3)), draw.standard_normal(12)
-    before = leave_one_out(features, target)
-    target[5] += 100
-    after = leave_one_out(features, target)
-    assert after[5] == before[5] and (np.delete(after, 5) != np.delete(before, 5)).all()
-
-
-def test_a_feature_that_is_the_same_everywhere_counts_nothing() -> None:
-    features = np.column_stack([np.arange(8.0), np.full(8, 3.3)])
-    weights = ridge(features, 2 * features[:, 0], penalty=0.001)
-    assert weights == pytest.approx([2 * features[:, 0].std(), 0], rel=1e-3)
-    features[-1, 1] = 4.0  # for all others it is: what is left out cannot be told by it
-    assert np.isfinite(leave_one_out(features, features[:, 0])).all()
-
-
-def test_nothing_learned_runs_against_the_target() -> None:
-    """As its text says: the mean of the others."""
-    target = np.arange(10.0)
-    assert kendall(leave_one_out(np.ones((10, 2)), target)[None], target[None]) == pytest.approx(
-        [-1]
-    )

@@ -14,7 +14,7 @@ import pytest
 from evidence import TINY, Trainings, complaint
 
 from benchmarks.research.evidence import NETWORKS, main
-from benchmarks.research.ranking import FITTED, features
+from benchmarks.research.ranking import LEARNED
 from benchmarks.research.selection import load_networks, save_networks, select
 from edgeface.architecture import Architecture
 from edgeface.architecture.layers import macs_of
@@ -22,6 +22,7 @@ from edgeface.errors import OptionError
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.space import get_space
 from edgeface.search.trials.known import COLUMNS
+from edgeface.search.trials.model import LEAST_TRAININGS
 
 pytest.importorskip("scipy", reason="SciPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -108,7 +109,7 @@ def test_a_score_that_ranks_perfectly(
     names = {f"{name}@{alpha}" for name in WITH_ALPHA for alpha in ("0", "0.02")} | set(
         PROXIES
     ) - set(WITH_ALPHA)
-    assert {score for score, *_ in found} == names | {FITTED}
+    assert {score for score, *_ in found} == names | {LEARNED}
     groups = {group: c["networks"] for (_, _, group), c in found.items()}
     assert groups == {"all": 24, "stem of stride 2": 7, "stem of stride 4": 17}
     assert found["outputs@0.02", "hard", "stem of stride 2"]["kendall"] == 1
@@ -128,16 +129,17 @@ def test_within_a_stem_stride(
     assert -1 < found["levels@0", "hard", "all"]["kendall"] < 1
 
 
-def test_the_fit_predicts_what_is_a_line(
+def test_what_is_learned_ranks_what_follows_from_the_networks(
     trainings: Trainings, networks: list[Architecture], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inputs = features(networks)
-    ap = 0.2 + 0.02 * (inputs - inputs.mean(0)) / inputs.std(0) @ [0, 1, 2, 1, -1, 0.5]
+    """AP that grows with a score is foreseen; too few trainings are not learned from."""
+    score = np.array([proxy("stage-macs", network) for network in networks])
+    ap = 0.2 + 0.02 * (score - score.mean()) / score.std()
     _, found = figures(capsys, trainings(ap, networks), "--alphas", "0")
-    assert found[FITTED, "hard", "all"]["kendall"] > 0.85
-    path = trainings(ap[:11], networks[:11])
-    result, found = figures(capsys, path, "--alphas", "0")
-    assert result["trained"] == 11 and (FITTED, "hard", "all") not in found
+    assert found[LEARNED, "hard", "all"]["kendall"] > 0.7
+    path = trainings(ap[:LEAST_TRAININGS], networks[:LEAST_TRAININGS])
+    _, found = figures(capsys, path, "--alphas", "0")
+    assert (LEARNED, "hard", "all") not in found
 
 
 def test_a_table_that_still_grows(

@@ -27,7 +27,7 @@ from scipy.stats import kendalltau
 from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
-from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
 from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
 from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of, write_plain
 from edgeface.search.trials.training import Plan, recipe
@@ -55,21 +55,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> t
 # The model
 
 
-def left_out(trainings: list[Training]) -> list[float]:
-    """AP of each, foreseen by a model of the others."""
-    found = []
-    for place, one in enumerate(trainings):
-        model = AccuracyModel(trainings[:place] + trainings[place + 1 :])
-        found += [e.ap for e in model.predict([one.architecture])]
-    return found
-
-
 def test_it_ranks_better_than_any_score() -> None:
     """The trainings of the evidence, each foreseen from the others."""
     if not KNOWN:
         pytest.skip("the evidence is in a checkout alone")
     reached = [t.ap for t in KNOWN]
-    tau = kendalltau(left_out(KNOWN), reached)[0]
+    tau = kendalltau([e.ap for e in left_out(KNOWN)], reached)[0]
     scores = {
         name: kendalltau([proxy(name, t.architecture) for t in KNOWN], reached)[0]
         for name in PROXIES
