@@ -18,6 +18,7 @@ Names are imported on first use, so ``import edgeface`` costs nothing and needs 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from edgeface.detections import Detections, Face
     from edgeface.detector import Detector
     from edgeface.errors import EdgefaceError
+
+# ONNX Runtime reports to its maker from the home folder of whoever imports it, unless this is there
+# before. Here it comes before every import of ours, and processes that are started inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 
