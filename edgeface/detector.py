@@ -47,7 +47,8 @@ class Detector:
         with Detector.open("dist/edgeface-n-tflite-fp32-640x480") as detector:
             faces = detector.detect("photo.jpg")
 
-    Not thread-safe: give each thread a Detector of its own.
+    Thread-safe: networks of other calls wait, and so does closing. Threads that should compute side
+    by side need a Detector each. A forked process opens its own.
     """
 
     def __init__(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from edgeface.bundle import Bundle
 from edgeface.runners.base import Heads, Runner, RunnerClosedError
+from edgeface.runners.forks import RunnerForkedError
 
-__all__ = ["Heads", "Runner", "RunnerClosedError", "open_runner"]
+__all__ = ["Heads", "Runner", "RunnerClosedError", "RunnerForkedError", "open_runner"]
 
 
 def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.decode import HeadLayout
 from edgeface.errors import EdgefaceError, ImageError, OptionError
+from edgeface.runners import forks
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,10 +28,15 @@ class RunnerClosedError(EdgefaceError):
 class Runner(ABC):
     """A loaded model: uint8 RGB in, raw head outputs out.
 
-    Not thread-safe: give each thread a runner of its own. Close it, or use it in a ``with`` block,
-    to free the runtime's memory. Subclasses supply :meth:`_run_one` and :meth:`_close`; everything
-    about the input is checked here, so that it is the same everywhere.
+    Thread-safe: calls wait for each other, and closing waits for the call that runs; threads that
+    should compute side by side need a runner each. A forked process cannot use those of its parent.
+    Close it, or use it in a ``with`` block, to free the runtime's memory. Subclasses supply
+    :meth:`_run_one` and :meth:`_close`; everything about the input is checked here, so that it is
+    the same everywhere.
     """
+
+    opens_after_fork: ClassVar[bool] = True
+    """False: the runtime hangs in a process whose parent has used it"""
 
     def __init__(
         self,
@@ -53,7 +60,11 @@ class Runner(ABC):
         """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision
         was allowed"""
         self.threads = threads
+        self.inherited = False
+        """True in a process that was forked from the one that opened it"""
         self._closed = False
+        self._lock = threading.RLock()  # reentrant: a signal handler may close what it interrupts
+        forks.opening(self)
 
     @property
     def dynamic(self) -> bool:
@@ -65,15 +76,13 @@ class Runner(ABC):
         H/s, W/s, 4A].
 
         And ``kps_s`` [N, H/s, W/s, 10A] of a network with landmarks. Raises ImageError when the
-        batch is not of that type and size, RunnerClosedError after :meth:`close`. The arrays
-        returned are the caller's to keep.
+        batch is not of that type and size, RunnerClosedError after :meth:`close`, RunnerForkedError
+        in a forked process. The arrays returned are the caller's to keep.
         """
-        if self._closed:
-            raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
         self._check(batch)
-        if len(batch) == 1:
-            return self._run_one(batch)
-        parts = [self._run_one(batch[i : i + 1]) for i in range(len(batch))]
+        parts = [self._run_alone(batch[i : i + 1]) for i in range(len(batch))]
+        if len(parts) == 1:
+            return parts[0]
         return {
             name: np.concatenate([part[name] for part in parts])
             for name in self.layout.output_names
@@ -81,9 +90,13 @@ class Runner(ABC):
 
     def close(self) -> None:
         """Free the runtime. Calling it again does nothing."""
-        if not self._closed:
+        if self.inherited:  # the lock, too, may be held by a thread that is not here
             self._closed = True
-            self._close()
+            return
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._close()
 
     def precision_hints(self) -> dict[str, Any]:
         """JSON-ready: settings of the runtime that decide what it computes in; empty where it has
@@ -105,6 +118,18 @@ class Runner(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _run_alone(self, batch: NDArray[np.uint8]) -> Heads:
+        """One checked image while no other thread computes or closes."""
+        if self.inherited:
+            raise forks.RunnerForkedError(
+                f"{self.model} was opened before this process was forked, and would hang here:"
+                f" {forks.ADVICE}"
+            )
+        with self._lock:
+            if self._closed:
+                raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
+            return self._run_one(batch)
 
     @abstractmethod
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:

@@ -28,6 +28,8 @@ class NcnnRunner(Runner):
     activations for each new size of image.
     """
 
+    opens_after_fork = False
+
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
         manifest = bundle.manifest
         ncnn = import_runtime(get_backend("ncnn"))

@@ -12,6 +12,7 @@ from edgeface.backends import has_module
 from edgeface.decode import head_layout
 from edgeface.errors import MissingExtraError
 from edgeface.runners.base import Heads, Runner
+from edgeface.runners.forks import check_opening
 
 if TYPE_CHECKING:
     from edgeface.models.detector import FaceNet
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 class TorchRunner(Runner):
     """Runs a network in float32 on the CPU or on ``device``, with normalisations folded."""
+
+    opens_after_fork = False
 
     def __init__(self, network: FaceNet, threads: int = 1, device: str = "cpu") -> None:
         import torch
@@ -51,6 +54,7 @@ class TorchRunner(Runner):
         """
         from edgeface.zoo import load_network, resolve
 
+        check_opening(cls)  # before torch computes anything
         resolve(model, weights).check_weights()
         if not has_module("torch"):
             raise MissingExtraError(
