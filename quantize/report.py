@@ -120,7 +120,7 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
         reason for record in latency.values() for reason in record.invalid_reasons
     ):
         say(f"           not to be quoted: {reason}")
-    print(f"           {result['speed']}")
+    say(f"           {result['speed']}")
     say(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
 
 
@@ -128,7 +128,7 @@ def _print_accuracy(accuracy: dict[str, Any]) -> None:
     if not accuracy["float"]:
         say(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
         return
-    print(
+    say(
         f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in"
         " the worst of easy, medium and hard; by face height in px"
     )

@@ -31,7 +31,8 @@ START = textwrap.dedent("""
     photo = np.ascontiguousarray(data.astronaut())
     images = [np.ascontiguousarray(np.roll(photo, 20 * i, axis=1)) for i in range(threads)]
     def opened():
-        return Detector.open(model, 2, score_threshold=0.3, size=None if os.path.isdir(model) else 160)
+        size = None if os.path.isdir(model) else 160
+        return Detector.open(model, threads=2, score_threshold=0.3, size=size)
     def same(a, b):
         return np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
     detector = opened()

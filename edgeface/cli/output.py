@@ -164,4 +164,5 @@ def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
     if format == "json":
         print_json(data)
     else:
-        print(text)
+        for line in text.splitlines():
+            print(printable(line, sys.maxsize))

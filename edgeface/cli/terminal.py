@@ -57,7 +57,9 @@ class Terminal:
         """A step of unknown length lasts as long as the block."""
         self._end()
         if self.is_terminal and self.shown:
-            with self._rich().status(f"{printable(text)} ..."):
+            from rich.text import Text  # as it is: brackets in a name are no markup
+
+            with self._rich().status(Text(f"{printable(text)} ...")):
                 yield
         else:
             self.line(f"{text} ...")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from edgeface.cli.output import (
     LONGEST,
     NARROWEST,
     cells_wide,
+    emit,
     middle,
     print_table,
     printable,
@@ -84,3 +88,51 @@ def test_a_pipe_gets_everything(
     monkeypatch.setenv("COLUMNS", "30")
     print_table(("name", "ms"), [("n" * 300, 1)], right=("ms",))
     assert "n" * 300 in capsys.readouterr().out
+
+
+PRINTS_AS_IT_IS = {
+    "edgeface/cli/__init__.py": "the name of a package",
+    "edgeface/cli/app.py": "our version",
+    "edgeface/cli/output.py": "what passed printable, and JSON in ASCII",
+    "edgeface/cli/program.py": "our help",
+    "edgeface/deprecations.py": "names of ours",
+    "edgeface/training/__init__.py": "a library's default: commands pass a Terminal's note",
+    "export/ncnn.py": "a converter's log, with --verbose alone",
+}
+
+
+def _is_ours(node: ast.expr) -> bool:
+    """Text of the source, figures, and what passed printable, on its own or in a table."""
+    if isinstance(node, ast.JoinedStr):
+        return all(map(_is_ours, node.values))
+    if isinstance(node, ast.FormattedValue):
+        return node.format_spec is not None or _is_ours(node.value)
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func) in ("printable", "table", "as_table")
+    if isinstance(node, ast.Name):
+        return node.id.isupper()
+    if isinstance(node, ast.IfExp):
+        return _is_ours(node.body) and _is_ours(node.orelse)
+    return isinstance(node, ast.Constant)
+
+
+def test_whatever_is_printed_is_ours_or_made_printable() -> None:
+    root, found = Path(__file__).parents[2], set[str]()
+    for room in ("edgeface", "export", "quantize", "benchmarks"):
+        for path in sorted((root / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call) or ast.unparse(node.func) not in (
+                    "print",
+                    "typer.echo",
+                    "console.print",
+                    "sys.stderr.write",
+                ):
+                    continue
+                if not all(map(_is_ours, node.args)):
+                    found.add(path.relative_to(root).as_posix())
+    assert found == {*PRINTS_AS_IT_IS}
+
+
+def test_a_result_of_several_lines_is_made_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({}, "a \x1b[31mtable\nof two lines", "table")
+    assert capsys.readouterr().out == "a \\x1b[31mtable\nof two lines\n"

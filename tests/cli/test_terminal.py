@@ -79,8 +79,12 @@ def test_a_terminal_gets_a_bar_without_markup(
     with Terminal() as terminal:
         terminal.tick("evaluating", 1, 2, "[red]photo[/red]")
         terminal._bar.refresh()  # type: ignore[union-attr]
+        terminal.line("a[/b].jpg")
+        with terminal.stage("c[/d].jpg"):
+            pass
     err = capfd.readouterr().err
     assert "evaluating" in err and "1/2" in err and "[red]photo[/red]" in err
+    assert "a[/b].jpg" in err and "c[/d].jpg" in err
 
 
 def test_a_process_that_leaves_talking_to_another(
