@@ -18,6 +18,7 @@ from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
+from edgeface.locks import LOCK, locked
 from edgeface.quiet import quiet_stage
 from edgeface.types import Progress, unseen
 from export.pipeline import Stage, check_writable, export_model
@@ -92,7 +93,11 @@ def quantize_model(
     job = _Job(request, Path(out), data, calibration, stage, progress, note)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
-    with quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose):
+    name = job.name(float_bundle)
+    with (
+        locked(job.out / f".{name}{LOCK}", f"{job.out / name}"),
+        quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose),
+    ):
         return job.within_budget(float_bundle, job.quantizer(float_bundle))
 
 
@@ -188,6 +193,10 @@ class _Job:
         request = ExportRequest(self.request.target, "fp32", self.width, self.height)
         return export_model(source, request, self.out, stage=self.stage, verbose=verbose).bundle
 
+    def name(self, float_bundle: Bundle) -> str:
+        """Of the folder of the Bundle."""
+        return dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
+
     def quantizer(self, float_bundle: Bundle) -> Quantizer:
         """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
         quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.progress)
@@ -200,7 +209,7 @@ class _Job:
 
     def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
         """Choose the layers that stay in float, and write the Bundle."""
-        name = dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
+        name = self.name(float_bundle)
         journal = QuantizeJournal(
             self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note
         )

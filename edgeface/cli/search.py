@@ -223,8 +223,9 @@ def _chosen(
         return options, folder
     from edgeface.search.study import load_options
 
-    known = load_options(resume)
-    fixed = {name: getattr(known, name) for name in FREE}
+    known = load_options(resume, options.device)
+    same = ("device",) if options.device == known.device else ()
+    fixed = {name: getattr(known, name) for name in (*FREE, *same)}
     if dataclasses.replace(options, **fixed) not in (StudyOptions(**fixed), known):
         free = ", ".join(f"--{name.replace('_', '-')}" for name in FREE)
         raise OptionError(
@@ -257,7 +258,9 @@ def _run(
     from edgeface.predict.table import LatencyTable
     from edgeface.search.study import Study
 
-    go_on = f"edgeface search --resume {folder}"
+    go_on = shlex.join(["edgeface", "search", "--resume", str(folder)])
+    if "?" in options.device:  # the folder does not keep options, which may run commands
+        go_on += f" --device {shlex.quote(options.device)}"
     try:
         with stoppable(f"nothing is lost, {go_on} goes on from here"), Terminal() as terminal:
             study = Study(options, folder, terminal.tick, terminal.note, ray)

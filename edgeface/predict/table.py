@@ -15,6 +15,7 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.backends import check_combination
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import atomic_write
+from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.schema import from_fields, short, to_fields
 
@@ -35,6 +36,7 @@ class Setting:
     is off."""
 
     device: str = "local"
+    """as records name it: without its options"""
     target: str = "openvino"
     precision: str = "fp32"
     width: int = 640
@@ -44,6 +46,7 @@ class Setting:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", without_options(self.device))
         check_combination(self.target, self.precision)
         parse_size(f"{self.width}x{self.height}")
         if self.threads < 1:

@@ -172,6 +172,7 @@ class LatencyOracle:
         step = self.protocol.together - 1
         items = [
             {
+                "device": self.device,
                 "setting": dataclasses.asdict(setting),
                 "protocol": dataclasses.asdict(self.protocol),
                 "architectures": [a.to_json() for a in todo[start : start + step]],
@@ -259,7 +260,7 @@ def measure_group(item: dict[str, Any]) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     with (
         tempfile.TemporaryDirectory(prefix="edgeface-") as folder,
-        open_device(setting.device) as device,
+        open_device(item["device"]) as device,
     ):
         try:
             table = measure(

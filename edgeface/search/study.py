@@ -26,6 +26,8 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import write_text
+from edgeface.latency.devices.address import without_options
+from edgeface.locks import LOCK, locked
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.schema import from_fields, to_fields
@@ -67,7 +69,7 @@ class Study:
         self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
         path = folder / STUDY
-        if path.is_file() and not _goes_on(load_options(folder), options):
+        if path.is_file() and not _goes_on(load_options(folder, options.device), options):
             raise OptionError(
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
@@ -75,7 +77,8 @@ class Study:
         self.scorer = Scorer(options, folder, self.progress, ray)
         # an unknown score is refused before anything is written
         self.score(self.pool.sample(0).architecture)
-        write_text(path, json.dumps(dataclasses.asdict(options), indent=1))
+        kept = dataclasses.replace(options, device=without_options(options.device))
+        write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
         self.oracle = LatencyOracle(options, folder, self.progress, note, ray)
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
@@ -88,8 +91,13 @@ class Study:
         """All rounds that are not over yet, and the front, which is also written; ``known``: tables
         to begin with.
 
-        Of a search that is over, nothing is measured again.
+        Of a search that is over, nothing is measured again. Raises OptionError where another
+        process works in the folder.
         """
+        with locked(self.folder / LOCK, f"the search in {self.folder}"):
+            return self._run(on_round, known)
+
+    def _run(self, on_round: OnRound, known: Iterable[LatencyTable]) -> list[FrontNet]:
         for table in known:
             self.oracle.adopt(table)
         over, rounds = (self.folder / FRONT).is_file(), list[Round]()
@@ -356,11 +364,16 @@ def _goes_on(known: StudyOptions, options: StudyOptions) -> bool:
     return dataclasses.replace(known, **free) == options
 
 
-def load_options(folder: Path) -> StudyOptions:
-    """Of the search in ``folder``. Raises OptionError where there is none."""
+def load_options(folder: Path, device: str = "") -> StudyOptions:
+    """Of the search in ``folder``; ``device``: the same one with its options, which the folder does
+    not keep, because they may run commands. Raises OptionError where there is none."""
     path = folder / STUDY
     try:
-        return from_fields(StudyOptions, json.loads(path.read_text(encoding="utf-8")), str(path))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        known = from_fields(StudyOptions, data, str(path))
+        plain = without_options(known.device)
+        same = without_options(device) == plain
+        return dataclasses.replace(known, device=device if same else plain)
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"--resume {folder}: no search to go on with, {path} cannot be read "

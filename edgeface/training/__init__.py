@@ -108,8 +108,8 @@ def train_model(
     last step.
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
-    not there, ModelError for an ``init`` or ``branch`` that does not fit, TrainingError for a loss
-    that is not finite.
+    not there or a run that another process works on, ModelError for an ``init`` or ``branch`` that
+    does not fit, TrainingError for a loss that is not finite.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed

@@ -322,6 +322,27 @@ def test_resume_takes_no_other_options(done: Done) -> None:
     assert "leave the others out" in str(error)
 
 
+def test_options_of_a_device_come_from_the_command_line_alone(tmp_path: Path) -> None:
+    """They can run commands, and the folder may be a stranger's."""
+    config, ran = tmp_path / "ssh_config", tmp_path / "ran"
+    config.write_text(f"Host *\n  ProxyCommand touch {ran}\n")
+    folder = tmp_path / "search"
+    plain, whole = "ssh://nobody@127.0.0.1:1", f"ssh://nobody@127.0.0.1:1?config={config}"
+    first = run("--out", str(folder), "--device", whole)
+    assert isinstance(first.exception, DeviceError) and ran.exists(), "the configuration is taken"
+    assert f"--resume {folder} --device '{whole}'" in str(first.exception)
+    ran.unlink()
+    study = folder / "study.json"
+    assert json.loads(study.read_text())["device"] == plain
+    study.write_text(study.read_text().replace(plain, whole))
+    assert isinstance(run("--resume", str(folder)).exception, EdgefaceError)
+    assert not ran.exists()
+    assert isinstance(run("--resume", str(folder), "--device", whole).exception, DeviceError)
+    assert ran.exists()
+    other = run("--resume", str(folder), "--device", f"ssh://elsewhere?config={config}")
+    assert "leave the others out" in str(other.exception)
+
+
 def test_the_command_prints_the_front(done: Done) -> None:
     result = run("--resume", str(done[0]), "--format", "json")
     assert result.exit_code == 0, result.output

@@ -15,6 +15,12 @@ def quoted_path(path: str) -> str:
     return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") else shlex.quote(path)
 
 
+def without_options(url: str) -> str:
+    """The URL of a device as records and folders name it: options may run commands, so that they
+    are taken from the command line alone."""
+    return url.partition("?")[0]
+
+
 def split_url(url: str, scheme: str, expected: str) -> SplitResult:
     """Raises DeviceError for a URL with more than an authority and a query, and for one that is not
     plain text."""

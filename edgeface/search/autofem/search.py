@@ -17,6 +17,7 @@ from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
+from edgeface.locks import LOCK, locked
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
 from edgeface.training.assign import make_cells
@@ -46,9 +47,10 @@ def search(
     Raises OptionError when that is of other options, DataError for fewer than two photos,
     ModelError for a network without AutoFEM.
     """
-    found = GenotypeSearch(options, cache, run, device)
-    found.resume()
-    return found.fit(progress)
+    with locked(run / LOCK, f"the search in {run}"):
+        found = GenotypeSearch(options, cache, run, device)
+        found.resume()
+        return found.fit(progress)
 
 
 class GenotypeSearch:
