@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
+from edgeface.locks import LOCK, locked
 from edgeface.training.options import AugmentOptions, TrainOptions
 from edgeface.types import Progress, unseen
 
@@ -118,10 +120,10 @@ def train_model(
     prepare_torch(threads, device)
     folder, images = read_photos(data, annotations, landmarks)
     _check_landmarks(architecture, images, note)
-    with distributed() as first:
+    with distributed() as first, _alone(run, first):
         if first:  # the others then find the cache made
             open_cache(cache, folder, images, progress=progress)
-    with distributed() as first:
+    with distributed() as first, _alone(run, first):
         trainer = Trainer(
             architecture, options, open_cache(cache, folder, images, in_memory), run, device
         )
@@ -129,6 +131,11 @@ def train_model(
         if first and fit:
             note(f"{init}: {fit}")
         return trainer.fit(progress, until)
+
+
+def _alone(run: Path, first: bool) -> contextlib.AbstractContextManager[None]:
+    """The first process of a run holds it for all."""
+    return locked(run / LOCK, f"the training in {run}") if first else contextlib.nullcontext()
 
 
 def _check_landmarks(

@@ -1,0 +1,101 @@
+"""A run folder has one process at a time, and is free again whatever ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from commands import Command, failed
+
+from edgeface.bundle import Bundle
+from edgeface.errors import OptionError, OutputError
+from edgeface.locks import LOCK, locked
+
+ROOT = Path(__file__).parents[1]
+HOLD = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    from edgeface.locks import locked
+    with locked(Path(sys.argv[1]), "it"):
+        print("held", flush=True)
+        time.sleep(600)
+    """)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process has the lock ``path``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_second_is_refused_with_the_number_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "new" / LOCK
+    with held(path) as process:
+        message = f"it is in use by process {process.pid}: wait for it, .* kill {process.pid}"
+        with pytest.raises(OptionError, match=message), locked(path, "it"):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with locked(path, "it"):
+            assert path.read_text() == f"{os.getpid()}\n"
+            with pytest.raises(OptionError, match=f"process {os.getpid()}"), locked(path, "it"):
+                pass
+    with locked(path, "it"):
+        pass
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / "file" / LOCK, "it"):
+        pass
+
+
+def test_a_training_that_runs(edgeface: Command, portraits: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    faces = tmp_path / "faces.csv"
+    faces.write_text("image,x1,y1,x2,y2\nhopper.jpg,200,60,380,280\n")
+    run = ("train", "--data", portraits, "--annotations", faces, "--out", tmp_path / "run")
+    with held(tmp_path / "run" / LOCK) as process:
+        failed(edgeface(*run), f"the training in {tmp_path / 'run'} is in use by", str(process.pid))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [LOCK]
+
+
+def test_a_search_that_runs(edgeface: Command, tmp_path: Path) -> None:
+    pytest.importorskip("pymoo", reason="pymoo is not installed")
+    with held(tmp_path / "run" / LOCK) as process:
+        failed(
+            edgeface("search", "--out", tmp_path / "run", "--target", "onnx"),
+            f"the search in {tmp_path / 'run'} is in use by process {process.pid}",
+        )
+
+
+def test_a_quantisation_that_runs(
+    edgeface: Command, exported: Callable[..., Bundle], portraits: Path, tmp_path: Path
+) -> None:
+    """Of the same file: others may be made beside it."""
+    floats = exported("onnx")
+    name = floats.path.name.replace("fp32", "int8")
+    quantize = ("quantize", "--target", "onnx", "--bundle", floats.path, "--no-accuracy")
+    quantize += ("--calibration", portraits, "--images", 2, "--out", tmp_path)
+    with held(tmp_path / f".{name}{LOCK}") as process:
+        failed(edgeface(*quantize), f"{name} is in use by process {process.pid}")
+    assert not (tmp_path / name).exists()
+    assert edgeface(*quantize)[0] == 0 and (tmp_path / name / "manifest.json").is_file()
