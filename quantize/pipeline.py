@@ -18,7 +18,7 @@ from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, write_bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.locks import LOCK, locked
+from edgeface.files import LOCK, locked
 from edgeface.quiet import quiet_stage
 from edgeface.types import Progress, unseen
 from export.pipeline import Stage, check_writable, export_model

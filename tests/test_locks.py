@@ -16,13 +16,13 @@ from commands import Command, failed
 
 from edgeface.bundle import Bundle
 from edgeface.errors import OptionError, OutputError
-from edgeface.locks import LOCK, locked
+from edgeface.files import LOCK, locked
 
 ROOT = Path(__file__).parents[1]
 HOLD = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from edgeface.locks import locked
+    from edgeface.files import locked
     with locked(Path(sys.argv[1]), "it"):
         print("held", flush=True)
         time.sleep(600)

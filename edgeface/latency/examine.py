@@ -5,13 +5,52 @@ from __future__ import annotations
 
 import importlib
 import platform
+import re
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeface import __version__
 from edgeface.backends import BACKENDS, has_module
 from edgeface.latency.environment import Machine
+from edgeface.schema import from_fields
+
+NEEDED = ("numpy", "cv2")
+"""packages that every measurement needs, by import name"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What :func:`examine` returns, as it is read from a device, which may be a stranger's."""
+
+    edgeface: str
+    python: str
+    system: str
+    machine: str
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    governor: str | None
+    memory_bytes: int | None
+    free_bytes: int | None
+    packages: dict[str, str | None]
+    runtimes: dict[str, str | None]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\w{1,20})?", self.python, re.ASCII):
+            raise ValueError("python must be a version such as 3.11.7")
+        for found, wanted in ((self.packages, NEEDED), (self.runtimes, BACKENDS)):
+            if {*found} != {*wanted}:
+                raise ValueError(f"expected what is there of {', '.join(wanted)}")
+        sizes = (self.cores, self.memory_bytes or 0, self.free_bytes or 0)
+        if not all(0 <= size < 1 << 62 for size in sizes):
+            raise ValueError("a count is out of range")
+
+
+def read_facts(data: Any, where: str) -> dict[str, Any]:
+    """What a device sent, checked. Raises ModelError."""
+    return asdict(from_fields(Facts, data, where))
 
 
 def examine() -> dict[str, Any]:
@@ -32,7 +71,7 @@ def examine() -> dict[str, Any]:
         "governor": machine.governor,
         "memory_bytes": machine.memory_bytes,
         "free_bytes": _free_bytes(),
-        "packages": {name: _loads(name) for name in ("numpy", "cv2")},
+        "packages": {name: _loads(name) for name in NEEDED},
         "runtimes": {target: _runtime(target) for target in BACKENDS},
     }
 

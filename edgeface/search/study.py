@@ -25,9 +25,8 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import write_text
+from edgeface.files import LOCK, locked, write_text
 from edgeface.latency.devices.address import without_options
-from edgeface.locks import LOCK, locked
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.schema import from_fields, to_fields

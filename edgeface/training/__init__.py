@@ -13,7 +13,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
-from edgeface.locks import LOCK, locked
+from edgeface.files import LOCK, locked
 from edgeface.training.options import AugmentOptions, TrainOptions
 from edgeface.types import Progress, unseen
 

@@ -32,8 +32,10 @@ from edgeface.latency.devices.journal import Journal
 from edgeface.latency.devices.run import Run, content_key
 from edgeface.latency.devices.shell import ANSWER_S, PythonError, ShellDevice
 from edgeface.latency.devices.staging import Staged, agent_path, bundle_files
+from edgeface.latency.examine import read_facts
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
+from edgeface.schema import from_fields
 from edgeface.types import Progress
 
 if TYPE_CHECKING:
@@ -52,6 +54,31 @@ FOREIGN = (
     "SIGILL",
 )
 """what is said of a library that was built for another machine"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgressLine:
+    """How far the agent says it is."""
+
+    what: str
+    done: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.done <= self.total < 1 << 31:
+            raise ValueError(f"{self.done} of {self.total}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedLine:
+    """A job that the agent could not measure."""
+
+    job: int
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.job < 0:
+            raise ValueError("job is out of range")
 
 
 class RemoteDevice(ShellDevice):
@@ -125,14 +152,18 @@ class RemoteDevice(ShellDevice):
         for line in self._agent(staged, request, run.protocol.time_limit_s + SLACK_S, run):
             with self._understood():
                 self._heed(line, run, wanted, install)
+        for index in run.waiting():
+            run.fail(index, f"{self.url} sent no record of it: run the same command again")
 
     def _heed(self, line: dict[str, Any], run: Run, wanted: Sequence[int], install: str) -> None:
         if "progress" in line:
-            run.progress(**line["progress"])
+            told = from_fields(ProgressLine, line["progress"], "progress")
+            run.progress(told.what, told.done, told.total)
         elif "measurement" in line:
-            run.record(line["measurement"])
+            run.record(line["measurement"], self.url)
         elif "failed" in line:
-            index, message = wanted[line["failed"]["job"]], line["failed"]["message"]
+            failed = from_fields(FailedLine, line["failed"], "failed")
+            index, message = wanted[failed.job], failed.message
             run.fail(index, message + foreign_hint(message, run.bundles[index], install))
 
     def _check_packages(self, run: Run, facts: dict[str, Any], install: str) -> None:
@@ -166,8 +197,8 @@ class RemoteDevice(ShellDevice):
         """What edgeface/latency/examine.py sees on the device."""
         for line in self._agent(staged, Request("check", python=(staged.executable,)), ANSWER_S):
             if "check" in line:
-                facts: dict[str, Any] = line["check"]
-                return facts
+                with self._understood():
+                    return read_facts(line["check"], "its facts")
         raise DeviceError(
             f"{self.url}: the agent did not say what the device has: run the same command again"
         )

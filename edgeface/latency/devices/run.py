@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeface.bundle import MANIFEST, Bundle
-from edgeface.errors import DeviceError, EdgefaceError
+from edgeface.errors import DataError, DeviceError, EdgefaceError
 from edgeface.latency.devices.journal import Journal
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
+from edgeface.schema import short
 from edgeface.types import Progress
 
 if TYPE_CHECKING:
@@ -94,9 +95,11 @@ class Run:
         if self._failed:
             self._failed(index, self.wrong[index])
 
-    def record(self, data: Any) -> None:
-        """A record that the device sent. Raises DataError for what is none."""
+    def record(self, data: Any, device: str) -> None:
+        """A record that ``device`` sent. Raises DataError for what is none, or of another one."""
         record = Measurement.from_json(data, "the device's record")
+        if record.device != device:
+            raise DataError(f"the device's record is of {short(record.device)}, not of {device}")
         if self._accept(record) and self._journal:
             self._journal.add(record)
 
@@ -122,21 +125,27 @@ class Run:
         except EdgefaceError as error:
             self.fail(index, str(error))
 
+    def _wanted(self, index: int) -> tuple[Any, ...]:
+        """:func:`_asked` of the record that the job is waiting for."""
+        job, manifest = self.jobs[index], self.bundles[index].manifest
+        of = (self.name(index), manifest.files, manifest.model, manifest.target, manifest.precision)
+        return (*of, job.threads, job.fast, self.protocol)
+
     def _accept(self, record: Measurement) -> bool:
         """Is it one that was asked for and not there yet?"""
         for index in self.waiting():
-            job, bundle = self.jobs[index], self.bundles[index]
-            if (record.bundle, record.files, record.threads, record.fast) == (
-                self.name(index),
-                bundle.manifest.files,
-                job.threads,
-                job.fast,
-            ):
+            if _asked(record) == self._wanted(index):
                 self.done[index] = record
                 if self._finished:
                     self._finished(record)
                 return True
         return False
+
+
+def _asked(record: Measurement) -> tuple[Any, ...]:
+    """What was known of ``record`` before it was measured."""
+    of = (record.bundle, record.files, record.model, record.target, record.precision)
+    return (*of, record.threads, record.fast, record.protocol)
 
 
 def content_key(bundle: Bundle) -> str:

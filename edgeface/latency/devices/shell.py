@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeface.errors import DeviceError
+from edgeface.errors import DeviceError, ModelError
 from edgeface.latency import zipapp
 from edgeface.latency.agent import Request
 from edgeface.latency.devices.address import quoted_path
@@ -20,6 +20,7 @@ from edgeface.latency.devices.base import OLDEST_PYTHON, Device
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
 from edgeface.latency.devices.staging import STAGE, SentFile, Staged, agent_path
+from edgeface.schema import from_fields
 
 ANSWER_S = 120.0
 """silence after which a device that only has to look at itself is given up"""
@@ -96,8 +97,12 @@ class ShellDevice(Device):
             raise self._failure(session)
 
     def _send(self, session: Session, line: dict[str, Any], files: Sequence[SentFile]) -> Staged:
-        missing = [files[index] for index in line.pop("missing")]
-        staged = Staged(**line, sent=tuple(file.path for file in missing))
+        wanted = line.pop("missing")
+        if len({*wanted}) < len(wanted) or any(type(i) is not int or i < 0 for i in wanted):
+            raise ValueError("missing must be indices, each once")
+        missing = [files[index] for index in wanted]
+        sent = [file.path for file in missing]
+        staged = from_fields(Staged, {**line, "sent": sent}, "its answer")
         size = sum(len(file.content) for file in missing)
         if size > staged.free_bytes:
             raise self._disk_full(
@@ -153,11 +158,11 @@ class ShellDevice(Device):
         """Raises DeviceError where an answer of the device has another form than ours."""
         try:
             yield
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ModelError) as error:
+            why = str(error) if isinstance(error, ModelError) else type(error).__name__
             raise DeviceError(
-                f"{self.url}: the device answered something else than edgeface would "
-                f"({type(error).__name__}): remove its cache folder {self.folder} and run the same "
-                "command again"
+                f"{self.url}: the device answered something else than edgeface would ({why}):"
+                f" remove its cache folder {self.folder} and run the same command again"
             ) from error
 
     def _stage_error(self, line: dict[str, Any]) -> DeviceError:

@@ -47,6 +47,14 @@ class Staged:
     sent: tuple[str, ...]
     """paths of the files that were missing"""
 
+    def __post_init__(self) -> None:
+        if not (self.root.startswith("/") and self.root.isprintable()):
+            raise ValueError("root must be an absolute path")
+        if not (self.executable and self.executable.isprintable()) or self.executable[0] == "-":
+            raise ValueError("executable must be a path")
+        if not 0 <= self.free_bytes < 1 << 62:
+            raise ValueError("free_bytes is out of range")
+
 
 def agent_path() -> str:
     """Of the agent below the device's cache folder."""

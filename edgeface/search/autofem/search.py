@@ -17,7 +17,7 @@ from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
-from edgeface.locks import LOCK, locked
+from edgeface.files import LOCK, locked
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
 from edgeface.training.assign import make_cells

@@ -1,0 +1,201 @@
+"""Whatever a device says ends in a result or in one line: its facts, files and records are read like
+any foreign JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from by_hand import record
+
+from edgeface.bundle import Bundle
+from edgeface.cli.output import printable
+from edgeface.errors import DeviceError, EdgefaceError
+from edgeface.latency.devices import staging
+from edgeface.latency.devices.remote import RemoteDevice
+from edgeface.latency.examine import examine
+from edgeface.latency.measurement import Measurement
+from edgeface.latency.protocol import Job, Protocol
+
+STRANGE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**30,
+    0.5,
+    1e308,
+    "",
+    "\x1b[2J[/b]\n",
+    "9" * 10_000,
+    [],
+    [[]],
+    {},
+    {"a": 1},
+)
+URL = "ssh://stranger"
+HERE = {
+    "stage": "here",
+    "root": "/home/pi/.cache/edgeface",
+    "missing": [0],
+    "free_bytes": 10**9,
+    "executable": "/usr/bin/python3",
+    "virtual": False,
+    "ensurepip": True,
+}
+END = {"stage": "end"}
+
+
+class Stranger(RemoteDevice):
+    """Says the next of ``talks`` to each command, whatever it is."""
+
+    root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "nothing"
+
+    def __init__(self, *talks: Any, journals: Path | None = None) -> None:
+        super().__init__(URL, journals=journals)
+        self.talks = list(talks)
+
+    def arguments(self, command: str) -> list[str]:
+        lines = "\n".join(map(json.dumps, self.talks.pop(0) if self.talks else []))
+        return [sys.executable, "-c", f"print({lines!r})"]
+
+    def advice(self, command: str) -> str:
+        return command
+
+    def explain(self, code: int, words: list[str]) -> str | None:
+        return None
+
+    def python_advice(self) -> str:
+        return "install one"
+
+
+class Told(Stranger):
+    """The same without a process: what its agent says, line by line."""
+
+    def _stage(self, files: Any, run: Any = None) -> staging.Staged:
+        return staging.Staged("/root", 1 << 40, "/usr/bin/python3", False, True, ())
+
+    def _agent(self, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        yield from self.talks.pop(0)
+
+
+def mutations(data: Any) -> Iterator[Any]:
+    """Copies of ``data`` with one value, at any depth, absent or replaced by something strange."""
+    for path in places(data):
+        for value in (*STRANGE, KeyError):
+            found = copy.deepcopy(data)
+            owner = found
+            for key in path[:-1]:
+                owner = owner[key]
+            if value is KeyError:
+                del owner[path[-1]]
+            else:
+                owner[path[-1]] = value
+            yield found
+    yield from STRANGE
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a value can be changed: in a list its first is enough."""
+    keys = data if isinstance(data, dict) else range(min(1, len(data)))
+    for key in keys:
+        yield (*path, key)
+        if isinstance(data[key], (dict, list)):
+            yield from places(data[key], (*path, key))
+
+
+def one_line(error: EdgefaceError) -> None:
+    assert len(printable(error)) < 2001 and "\n" not in printable(error)
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: Callable[..., Bundle]) -> Path:
+    """A Bundle that is there: nothing but its manifest is looked at."""
+    return exported("onnx").path
+
+
+def test_mutations_reach_everything() -> None:
+    found = list(mutations({"a": [1, 2], "b": {"c": 3}}))
+    assert {"a": [None, 2], "b": {"c": 3}} in found and {"a": [1, 2], "b": {}} in found
+    assert len(found) == 4 * (len(STRANGE) + 1) + len(STRANGE)
+
+
+def test_facts() -> None:
+    good = Told([{"check": examine()}]).check()
+    assert any("Python" in finding.what for finding in good)
+    checked = 0
+    for facts in mutations(examine()):
+        try:
+            for finding in Told([{"check": facts}]).check():
+                assert printable(finding.what) and isinstance(finding.ok, bool)
+                checked += 1
+        except DeviceError as error:
+            one_line(error)
+    assert checked > 100, "a strange name of a processor is a name"
+
+
+def test_what_it_has() -> None:
+    """Through a process, as a shell's words come."""
+    assert Stranger([HERE, END], [{"check": examine()}]).check()
+    answers = list(mutations(HERE))
+    for here in [*answers[:: len(answers) // 12], {**HERE, "missing": [0, 0]}]:
+        with pytest.raises(DeviceError) as caught:
+            Stranger([here, END], [{"check": {}}]).check()
+        one_line(caught.value)
+
+
+def measured(bundle: Path, tmp_path: Path, *lines: Any) -> list[Measurement]:
+    device = Told([{"check": examine()}], lines, journals=tmp_path / "journals")
+    return device.measure([Job(str(bundle))], Protocol())
+
+
+def wanted(bundle: Path) -> dict[str, Any]:
+    """A record of the Bundle, as the device should send it."""
+    manifest = Bundle.open(bundle).manifest
+    made = record(
+        bundle=bundle.name,
+        files=dict(manifest.files),
+        model=manifest.model,
+        target=manifest.target,
+        precision=manifest.precision,
+        device=URL,
+    )
+    found: dict[str, Any] = json.loads(json.dumps(made.to_json()))
+    return found
+
+
+def test_records(bundle: Path, tmp_path: Path) -> None:
+    good = wanted(bundle)
+    assert len(measured(bundle, tmp_path, {"measurement": good})) == 1
+    for data in mutations(good):
+        try:
+            for found in measured(bundle, tmp_path, {"measurement": data}):
+                assert (found.bundle, found.device) == (bundle.name, URL)
+                assert found.figure() and json.dumps(found.to_json(), allow_nan=False)
+        except EdgefaceError as error:
+            one_line(error)
+
+
+@pytest.mark.parametrize("kind", ["progress", "failed"])
+def test_other_lines(kind: str, bundle: Path, tmp_path: Path) -> None:
+    lines = {
+        "progress": {"what": "measuring", "done": 1, "total": 2},
+        "failed": {"job": 0, "message": "broken"},
+    }
+    for line in mutations(lines[kind]):
+        with pytest.raises(EdgefaceError) as caught:
+            measured(bundle, tmp_path, {kind: line})
+        one_line(caught.value)
+
+
+def test_a_device_that_says_nothing_has_measured_nothing(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="sent no record of it"):
+        measured(bundle, tmp_path)
+    with pytest.raises(DeviceError, match="sent no record of it"):
+        measured(bundle, tmp_path, {"measurement": {**wanted(bundle), "threads": 7}})
+    with pytest.raises(EdgefaceError, match="record is of 'ssh://other', not of ssh://stranger"):
+        measured(bundle, tmp_path, {"measurement": {**wanted(bundle), "device": "ssh://other"}})
