@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,22 +108,43 @@ def _jobs(bundles: Sequence[str], threads: Sequence[int], fast: bool) -> list[Jo
     """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
     from edgeface.bundle import Bundle
 
-    folders = [str(Bundle.open(bundle, verify=False).path.resolve()) for bundle in bundles]
+    folders = [Bundle.open(bundle, verify=False).path.resolve() for bundle in bundles]
+    labels = _labels(dict.fromkeys(folders))
     return [
-        Job(folder, count, fast)
+        Job(str(folder), count, fast, label)
         for count in dict.fromkeys(threads)
-        for folder in dict.fromkeys(folders)
+        for folder, label in labels.items()
     ]
 
 
+def _labels(folders: Iterable[Path]) -> dict[Path, str]:
+    """For each of several Bundles of one name, as much of the end of its path as tells it apart;
+    for others nothing."""
+    labels = dict.fromkeys(folders, "")
+    for name in {folder.name for folder in labels}:
+        alike = [folder for folder in labels if folder.name == name]
+        depth = 1
+        while len({folder.parts[-depth:] for folder in alike}) < len(alike):
+            depth += 1
+        if depth > 1:
+            labels |= {folder: "/".join(folder.parts[-depth:]) for folder in alike}
+    return labels
+
+
 def _reference(jobs: Sequence[Job], name: str | None) -> int:
-    """Index of the first job with the Bundle ``name``."""
-    wanted = jobs[0].name if name is None else Path(name).name
-    for i, job in enumerate(jobs):
-        if job.name == wanted:
-            return i
-    known = ", ".join(dict.fromkeys(job.name for job in jobs))
-    raise OptionError(f"--reference {name!r} is none of the Bundles to measure (known: {known})")
+    """Index of the first job with the Bundle that is called ``name`` or lies there."""
+    if name is None:
+        return 0
+    folder, known = str(Path(name).resolve()), ", ".join(dict.fromkeys(job.name for job in jobs))
+    exact = [i for i, job in enumerate(jobs) if name == job.name or folder == job.bundle]
+    alike = exact or [i for i, j in enumerate(jobs) if Path(j.bundle).name == Path(name).name]
+    if not alike:
+        raise OptionError(
+            f"--reference {name!r} is none of the Bundles to measure (known: {known})"
+        )
+    if len({jobs[i].bundle for i in alike}) > 1:
+        raise OptionError(f"--reference {name!r} is several of the Bundles: give one of {known}")
+    return alike[0]
 
 
 def _print_measurements(records: Sequence[Measurement]) -> None:

@@ -21,11 +21,13 @@ class Job:
     threads: int = 1
     fast: bool = False
     """let the runtime compute in lower precision where the CPU has it"""
+    label: str = ""
+    """what tells the Bundle from another one of its name; empty: the name will do"""
 
     @property
     def name(self) -> str:
-        """Of the Bundle's folder."""
-        return PurePath(self.bundle).name
+        """Of the Bundle's folder, as records have it."""
+        return self.label or PurePath(self.bundle).name
 
     def __str__(self) -> str:
         return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}{', fast' * self.fast}"

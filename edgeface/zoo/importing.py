@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ class Imported:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
         return asdict(self)
+
+
+SMALL_BYTES = 64 << 20
+MOST_PACKED = 4
+"""times that packing may make weights smaller: numbers that were learned hardly shrink"""
 
 
 def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
@@ -130,12 +136,28 @@ def _read(path: Path) -> dict[str, Tensor]:
             key: torch.from_numpy(value) for key, value in zoo.load_weights_file(path).items()
         }
     elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        if head[:1] == b"P":
+            _check_unpacked(path)
         found = _read_checkpoint(path)
     else:
         raise ModelError(
             f"{path} is neither a safetensors file nor a PyTorch checkpoint: give one of these"
         )
     return _tensors(found, path)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise ModelError for a zip that is far larger unpacked: torch packs nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return  # torch has a word for it
+    if unpacked > max(SMALL_BYTES, MOST_PACKED * path.stat().st_size):
+        raise ModelError(
+            f"{path} has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}: refused,"
+            " nothing of it was unpacked; get the file again, or save it anew with torch.save"
+        )
 
 
 def _read_checkpoint(path: Path) -> Any:

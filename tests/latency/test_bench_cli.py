@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -333,3 +334,19 @@ def test_one_runtime_is_enough_and_no_command_is_given_that_cannot_work() -> Non
     found = findings(facts)
     assert all(f.ok and f.fix is None for f in found)
     assert sum("no packages for Linux armv7l" in f.what for f in found) == 3
+
+
+def test_two_bundles_of_one_name_are_told_apart(
+    edgeface: Command, bundles: list[str], tmp_path: Path
+) -> None:
+    name = Path(bundles[0]).name
+    for run in ("a", "b"):
+        shutil.copytree(bundles[0], tmp_path / run / name)
+    both = [str(tmp_path / run / name) for run in ("a", "b")]
+    command = ("bench", *both, bundles[1], *QUICK)
+    code, out, _ = edgeface(*command, "--reference", both[1], "--format", "json")
+    records = json.loads(out)
+    assert code == 0
+    assert [r["bundle"] for r in records] == [f"a/{name}", f"b/{name}", Path(bundles[1]).name]
+    assert {r["ratio"]["to"] for r in records} == {f"b/{name}"}
+    failed(edgeface(*command, "--reference", name), "is several of the Bundles", f"a/{name}")

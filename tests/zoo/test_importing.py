@@ -363,3 +363,20 @@ def test_the_command(original: State, tmp_path: Path, monkeypatch: pytest.Monkey
     )
     output = " ".join(run(app, ["weights import", "--help"]).output.split())
     assert "Nothing in a file is run" in output and "--format" in output
+
+
+def packed(path: Path) -> Path:
+    """The same archive, compressed."""
+    found = path.with_name(f"packed-{path.name}")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as out:
+        for entry in source.infolist():
+            out.writestr(entry.filename, source.read(entry))
+    return found
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(original: State, tmp_path: Path) -> None:
+    bomb = packed(saved(tmp_path, {"state_dict": {"a": torch.zeros(24 << 20)}}))
+    assert bomb.stat().st_size < 1 << 20
+    refused([bomb], "would unpack to 100,", "refused, nothing of it was unpacked")
+    weights = packed(saved(tmp_path, original, "weights.pth"))
+    assert import_weights([weights], NAME, tmp_path / "out.safetensors")
