@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
 """What is known of a step; the gradient's norm is not logged"""
 
 
+def _is_whole(row: dict[str, Any], step: int) -> bool:
+    """Is it a line up to ``step``, and not one that a crash cut short?"""
+    if None in row or None in row.values():  # too many values, too few
+        return False
+    try:
+        return int(row["step"]) <= step and all(
+            float(value or 0) < math.inf for value in row.values()
+        )
+    except ValueError:
+        return False
+
+
 class Log:
     """Appends a line every few steps; after a resume, lines past the checkpoint are dropped
     first."""
@@ -45,8 +58,8 @@ class Log:
             return
         kept: list[dict[str, str]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            with self.path.open(newline="", errors="replace") as file:
+                kept = [row for row in csv.DictReader(file) if _is_whole(row, step)]
         with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, LOG_FIELDS)
             writer.writeheader()

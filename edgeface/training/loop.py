@@ -163,8 +163,15 @@ class Trainer:
                     f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the"
                     " same options or choose another --out folder"
                 )
+        trained = int(meta["step"])
+        if trained > self.options.steps:
+            raise OptionError(
+                f"{self.run} has learned from {trained * self.options.batch:,} samples already,"
+                f" --samples says {self.options.samples:,}: give more, or choose another --out"
+                " folder"
+            )
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
-        self.step = int(meta["step"])
+        self.step = trained
         self._config |= {name: config.get(name) for name in ("init", "branch")}
 
     def _branch(self, checkpoint: Path) -> None:

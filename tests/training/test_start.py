@@ -265,6 +265,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     assert differing(run / "weights.safetensors", tmp_path / "four" / "weights.safetensors") == []
 
 
+def test_fewer_samples_than_were_seen_say_what_is(cache: Cache, tmp_path: Path) -> None:
+    trained(cache, tmp_path / "run")
+    fewer = replace(SMALL, samples=SMALL.samples // 2)
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(OptionError, match=r"has learned from \d+ samples already, --samples says"):
+        trained(cache, tmp_path / "run", fewer)
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("cut", ["3", "3,12,0.1", ",,,", "x" * 50 + "\xff"])
+def test_a_log_line_that_was_cut_is_dropped(cut: str, cache: Cache, tmp_path: Path) -> None:
+    trained(cache, tmp_path / "run")
+    log = tmp_path / "run" / "log.csv"
+    whole = log.read_text()
+    log.write_bytes(whole.encode() + cut.encode("latin-1"))
+    trained(cache, tmp_path / "run")
+    assert log.read_text() == whole
+
+
 def test_a_checkpoint_of_before_still_resumes(cache: Cache, tmp_path: Path) -> None:
     """What an earlier version did not write: landmarks, init and branch; its precision was fp32."""
     path = tmp_path / "run" / "checkpoint.safetensors"
