@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -45,6 +46,8 @@ from edgeface.schema import from_fields
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
+WEIGHTS_DIGITS = re.compile(r"-[0-9a-f]{8}$")
+"""behind the network's name, in files of weights that do not ship"""
 """at which the paper of EXTD counts"""
 SETTINGS = ("easy", "medium", "hard")
 
@@ -180,12 +183,12 @@ def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> No
     assert o.records is not None, "checked by Options"
     for done, (row, target) in enumerate(product(rows, export_targets())):
         terminal.tick("exporting", done, len(rows) * len(export_targets()))
-        if (o.records / f"{row.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}" / MANIFEST).is_file():
-            continue
         path = o.weights / f"{row.name}.safetensors" if o.weights else None
         try:
             source = load_source(row.name, path if path and path.is_file() else None)
-            export_model(source, ExportRequest(target, "fp32", *SIZE), o.records)
+            folder = o.records / f"{source.name}-{target}-fp32-{SIZE[0]}x{SIZE[1]}"
+            if not (folder / MANIFEST).is_file():
+                export_model(source, ExportRequest(target, "fp32", *SIZE), o.records)
         except EdgefaceError as error:
             terminal.note(f"left out: {row.name} for {target}: {error}")
 
@@ -203,16 +206,17 @@ def add_records(rows: Sequence[System], folder: Path) -> None:
         _add_latency(by_name, load_measurements(path))
     for path in sorted((*folder.glob(f"*/{MANIFEST}"), *folder.glob(f"*/*/{MANIFEST}"))):
         manifest = Bundle.open(path.parent, verify=False).manifest
-        row = by_name.get(manifest.model.removesuffix(VARIANT_SUFFIX))
+        row = by_name.get(manifest.architecture.name.removesuffix(VARIANT_SUFFIX))
         if row is not None:
             _add_bundle(row, manifest)
 
 
 def _add_latency(rows: Mapping[str, System], records: Iterable[Measurement]) -> None:
     for record in records:
-        row = rows.get(record.model.removesuffix(VARIANT_SUFFIX))
+        model = WEIGHTS_DIGITS.sub("", record.model)
+        row = rows.get(model.removesuffix(VARIANT_SUFFIX))
         if row is not None and record.valid:
-            variant = record.model.removeprefix(row.name)
+            variant = model.removeprefix(row.name)
             key = (
                 f"{record.target} {record.precision}{' fast' * record.fast}{variant}"
                 f" {record.width}x{record.height} {record.threads} {record.device}"
@@ -221,7 +225,8 @@ def _add_latency(rows: Mapping[str, System], records: Iterable[Measurement]) -> 
 
 
 def _add_bundle(row: System, manifest: Manifest) -> None:
-    size = f"{manifest.model.removeprefix(row.name)} {manifest.input.width}x{manifest.input.height}"
+    variant = manifest.architecture.name.removeprefix(row.name)
+    size = f"{variant} {manifest.input.width}x{manifest.input.height}"
     if manifest.precision == "int8":
         row.int8[manifest.target + size] = {
             key: value for key, value in (manifest.accuracy or {}).items() if key != "by_height"

@@ -1,21 +1,46 @@
-"""Files that appear whole or not at all, and folders that one process at a time works in."""
+"""Files and folders that appear whole or not at all, and folders that one process at a time works
+in.
+
+What is being written has a hidden name beside its place and is locked while its writer lives::
+
+    .NAME-edgeface-0123456789ab.png    a file
+    .NAME-edgeface-0123456789ab        a folder
+    .NAME-edgeface-old                 the folder that a new one takes the place of
+
+A folder is taken aside, the new one put in, and only then the old one deleted. So whenever a writer
+is killed one of the two is there, and :func:`recover` puts it back. What such a writer leaves is
+deleted by the next one that writes into the same parent.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from edgeface.errors import OptionError, OutputError
+from edgeface.errors import EdgefaceError, OptionError, OutputError
 
 LOCK = ".lock"
 """name of the lock of a folder"""
 BUSY_BYTE = 1 << 30
 """Windows locks bytes, which nobody can then read: one far behind the number of the process"""
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+"""None on Windows: nothing is locked there, and nothing that was left is deleted"""
+MARK = "-edgeface-"
+LEFT = re.compile(rf"\..*{MARK}[0-9a-f]{{12}}(\.\w+)?", re.DOTALL)
+LEFT_S = 60.0
+"""a writer has this long from making its file to locking it"""
 
 
 @contextmanager
@@ -23,21 +48,21 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove
     it otherwise.
 
-    The parent folder is made. Raises OutputError, in one line, when the place cannot be written or
-    the disk is full.
+    The parent folder is made. A file that is replaced keeps its permissions, a new one has those of
+    the umask. Raises OutputError, in one line, when the place cannot be written or the disk is
+    full; then what was there is untouched.
     """
     path = Path(path)
     with _as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-    temporary = Path(name)
+        _refuse_special(path)
+        _make_parent(path.parent)
+        temporary = _hidden(path)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     try:
-        with _as_output_error(path):
+        with _as_output_error(path), _locked(descriptor):
             yield temporary
-            temporary.chmod(0o644)
+            if path.is_file():
+                shutil.copymode(path, temporary)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -54,18 +79,175 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on
     success."""
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     with _as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+        _make_parent(path.parent)
+        recover(path)
+        temporary = _hidden(path)
+        temporary.mkdir()
     try:
-        with _as_output_error(path):
+        with _as_output_error(path), _held(temporary):
             yield temporary
-            temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
+            _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recover(path: Path | str) -> None:
+    """Put back the folder ``path`` that a killed writer took aside; delete it where the new one is
+    in. Raises OSError."""
+    path = Path(path)
+    aside = _aside(path)
+    if not aside.is_dir():
+        return
+    with _held(aside):  # a writer that lives is waited for
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside.exists():
+            aside.rename(path)
+
+
+def check_writable(path: Path | str, option: str = "--out", folder: bool = True) -> None:
+    """Raise OutputError now for a place that the result of long work could not be written to.
+
+    folder: ``path`` is one that files are written into; else a file. Nothing is made.
+    """
+    inside = Path(path).absolute()
+    if not folder:
+        with _as_output_error(Path(path)):
+            _refuse_special(inside)
+        inside = inside.parent
+    while not inside.exists() and inside != inside.parent:
+        inside = inside.parent
+    if not inside.is_dir():
+        raise OutputError(f"cannot write {path}: {inside} is not a folder")
+    try:
+        tempfile.TemporaryDirectory(
+            prefix=".edgeface-", dir=inside
+        ).cleanup()  # permission bits say nothing to root
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}: choose another place with {option}"
+        ) from None
+
+
+def refuse_input(path: Path | str, inputs: Iterable[Path | str], option: str) -> None:
+    """Raise OptionError where writing ``path`` would replace one of the files ``inputs``, whatever
+    links lead there."""
+    target = _identity(path)
+    for given in inputs if target else ():
+        if _identity(given) == target:
+            raise OptionError(
+                f"{option} {path} is the input {given}, which it would replace: name another"
+            )
+
+
+def read_file(path: Path | str, error: type[EdgefaceError], what: str = "") -> bytes:
+    """Content of an input file. Raises ``error``, in one line that begins with ``what`` it should
+    be.
+
+    A pipe or a device, which might never end, is refused unread.
+    """
+    path = Path(path)
+    what = f"{what} " if what else ""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+            raise error(f"cannot read {what}{path}: it is {kind}")
+        return path.read_bytes()
+    except OSError as wrong:
+        raise error(f"cannot read {what}{path}: {wrong.strerror or wrong}") from None
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse_special(path: Path) -> None:
+    """A rename would put a file in the place of a device, such as /dev/null."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is not a regular file")
+
+
+def _hidden(path: Path) -> Path:
+    name = f".{path.stem[:40]}{MARK}{secrets.token_hex(6)}"
+    return path.with_name(name + path.suffix)
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / f".{path.name}{MARK}old"
+
+
+def _put(temporary: Path, path: Path) -> None:
+    aside = _aside(path)
+    with _held(path) if path.exists() else contextlib.nullcontext():
+        if path.exists():
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if aside.is_dir():
+                aside.rename(path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make_parent(parent: Path) -> None:
+    parent.mkdir(parents=True, exist_ok=True)
+    _tidy(parent.resolve())
+
+
+@functools.cache
+def _tidy(parent: Path) -> None:
+    """Delete what killed writers left in ``parent``; once a process, for many files may follow."""
+    with contextlib.suppress(OSError):
+        for path in parent.iterdir():
+            if LEFT.fullmatch(path.name) and _is_left(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    if fcntl is None or path.is_symlink() or time.time() - path.stat().st_mtime < LEFT_S:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """The folder ``path`` is locked; waits for others who hold it."""
+    if fcntl is None:  # Windows opens no folders
+        yield
+        return
+    with _locked(os.open(path, os.O_RDONLY)):
+        yield
+
+
+@contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    if fcntl is None:  # Windows renames no file that is open
+        os.close(descriptor)
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system that has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -108,9 +290,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 def _lock(file: BinaryIO) -> None:
     """Raises BlockingIOError or PermissionError where another one has it."""
-    try:
-        import fcntl
-    except ImportError:
+    if fcntl is None:
         import msvcrt
 
         file.seek(BUSY_BYTE)

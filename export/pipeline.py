@@ -14,6 +14,7 @@ from edgeface.backends import BACKENDS
 from edgeface.bundle import Bundle, InputSpec, Manifest, write_bundle
 from edgeface.decode import head_layout
 from edgeface.errors import OutputError
+from edgeface.files import check_writable
 from edgeface.quiet import quiet_stage
 from export.request import INPUT_NAME, Converted, ExportRequest
 
@@ -87,24 +88,6 @@ def export_model(
         Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files
     )
     return Exported(bundle, parity, converted.operators)
-
-
-def check_writable(out: Path | str) -> None:
-    """Raise OutputError now for a folder that a conversion of half a minute could not be written
-    to."""
-    folder = Path(out).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {out}: {folder} is not a folder")
-    try:
-        tempfile.TemporaryDirectory(
-            prefix=".edgeface-", dir=folder
-        ).cleanup()  # permission bits say nothing to root
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {out}: {error.strerror or error}: choose another folder with --out"
-        ) from None
 
 
 def float_manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:

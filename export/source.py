@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgeface import zoo
 from edgeface.architecture import Architecture
-from edgeface.bundle import WeightsInfo
+from edgeface.bundle import RANDOM_WEIGHTS, WeightsInfo
 from edgeface.errors import OptionError
 from edgeface.models import build
 from edgeface.models.blocks import ConvNorm, Residual
@@ -26,6 +26,10 @@ from edgeface.models.extd import InvertedResidual
 from edgeface.models.head import LevelScale
 
 NOT_STATED = "not stated"
+DIGITS = 8
+"""of the SHA-256 of a user's weights, in the name of what is made of them"""
+LONGEST_NAME = 64
+"""characters of a plain name; see :data:`edgeface.bundle.PLAIN_NAME`"""
 PIXEL_SPREAD = 32.0
 """half the standard deviation of the pixels of photos, roughly: heads then vary by about 1"""
 
@@ -38,10 +42,17 @@ class Source:
     weights: WeightsInfo
     seed: int | None = None
     """set when the weights are random"""
+    own: bool = False
+    """the weights are a user's file"""
 
     @property
     def name(self) -> str:
-        return self.network.architecture.name
+        """Of the network; with a user's own weights also digits of their SHA-256, for files and
+        folders are called so and must not take the place of others."""
+        name = self.network.architecture.name
+        if not self.own:
+            return name
+        return f"{name[: LONGEST_NAME - DIGITS - 1]}-{self.weights.sha256[:DIGITS]}"
 
 
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
@@ -58,6 +69,7 @@ def load_source(model: str, weights: Path | str | None = None, seed: int | None 
         return Source(
             network,
             WeightsInfo(hashlib.sha256(file.read_bytes()).hexdigest(), NOT_STATED, NOT_STATED),
+            own=True,
         )
     if seed is None and model in zoo.names():
         return _from_zoo(model)
@@ -103,7 +115,7 @@ def random_source(model: str | Architecture, seed: int) -> Source:
             next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= PIXEL_SPREAD
     info = WeightsInfo(
         sha256=state_sha256(network),
-        licence=f"none: random weights, seed {seed}, not trained",
+        licence=f"{RANDOM_WEIGHTS}, seed {seed}, not trained",
         data_terms="none: not trained",
     )
     return Source(network, info, seed)

@@ -12,8 +12,9 @@ from edgeface.backends import BACKENDS, export_targets
 from edgeface.cli.flags import DEFAULT_MODEL, Format, Network, Weights
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.terminal import Terminal
+from edgeface.files import check_writable
 from edgeface.options import parse_size
-from export.pipeline import Exported, check_writable, export_model
+from export.pipeline import Exported, export_model
 from export.request import ExportRequest, require
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.images import Image
-from edgeface.images.reading import ACCEPTED, IMAGE_SUFFIXES, decode_image, letterbox
+from edgeface.images.inputs import IMAGE_SUFFIXES
+from edgeface.images.reading import ACCEPTED, decode_image
+from edgeface.images.scaling import letterbox
 from edgeface.types import Progress, unseen
 
 MAX_PHOTOS = 4096

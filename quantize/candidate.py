@@ -18,12 +18,13 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
+from edgeface.files import check_writable
 from edgeface.images import Image, letterbox
 from edgeface.latency.photo import synthetic_photo
 from edgeface.quiet import quiet_stage
 from edgeface.types import Progress
 from edgeface.workers.processes import Processes
-from export.pipeline import check_writable, float_manifest
+from export.pipeline import float_manifest
 from export.request import Converted, ExportRequest
 from quantize.base import Quantizer
 from quantize.measure import int8_manifest, named_files

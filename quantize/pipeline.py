@@ -16,12 +16,17 @@ from typing import Any
 
 from edgeface import __version__, zoo
 from edgeface.backends import get_backend
-from edgeface.bundle import Bundle, Manifest, write_bundle
+from edgeface.bundle import (
+    Bundle,
+    Manifest,
+    refuse_other_weights,
+    write_bundle,
+)
 from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
-from edgeface.files import LOCK, locked
+from edgeface.files import LOCK, check_writable, locked
 from edgeface.quiet import quiet_stage
 from edgeface.types import Progress, unseen
-from export.pipeline import Stage, check_writable, export_model
+from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
 from quantize.budget import Budget, FileAccuracy, HeadNoise
@@ -42,8 +47,6 @@ __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
 NOISE_PHOTOS = 8
 """calibration photos on which the heads of a candidate are compared with the float heads"""
-RANDOM_WEIGHTS = "none: random weights"
-"""beginning of the licence in the manifest of a network with random weights"""
 Note = Callable[[str], None]
 
 
@@ -177,7 +180,7 @@ class _Job:
 
     def _random_weights(self) -> bool:
         if self.given is not None:
-            return self.given.manifest.weights.licence.startswith(RANDOM_WEIGHTS)
+            return self.given.manifest.weights.random
         if zoo.resolve(self.request.model, self.request.weights).weights is not None:
             return False
         return self.request.seed is not None or self.request.model not in zoo.names()
@@ -210,6 +213,7 @@ class _Job:
     def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
         """Choose the layers that stay in float, and write the Bundle."""
         name = self.name(float_bundle)
+        refuse_other_weights(self.out / name, float_bundle.manifest.weights)
         journal = QuantizeJournal(
             self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note
         )

@@ -10,15 +10,20 @@ Result = tuple[int, str, str]
 Command = Callable[..., Result]
 
 
-def failed(result: Result, *words: str) -> str:
-    """One line on stderr with these words, beside what says how far it got; exit code 2, nothing on
-    stdout."""
-    code, out, err = result
-    lines = [
+def said(err: str) -> list[str]:
+    """Lines on stderr, without notes and without what says how far it got."""
+    return [
         line
         for line in err.splitlines()
         if not line.endswith(" ...") and not line.startswith("note: ")
     ]
+
+
+def failed(result: Result, *words: str) -> str:
+    """One line on stderr with these words, beside what says how far it got; exit code 2, nothing on
+    stdout."""
+    code, out, err = result
+    lines = said(err)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (
         code,
         out,

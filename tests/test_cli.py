@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from commands import Command, failed
+from commands import Command, failed, said
 from PIL import Image
 
 from edgeface import cli
@@ -183,13 +183,17 @@ def test_detect_saves_photo_folder_and_video(
 
 def test_an_error_leaves_no_half_written_video(tmp_path: Path) -> None:
     from edgeface.detections import Detections
+    from edgeface.images.inputs import expand
     from edgeface.images.marked import Saver
 
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
     writer.write(np.zeros((128, 160, 3), np.uint8))
     writer.release()
-    with pytest.raises(ZeroDivisionError), Saver(tmp_path / "out.mp4", [str(clip)]) as saver:
+    with (
+        pytest.raises(ZeroDivisionError),
+        Saver(tmp_path / "out.mp4", expand([str(clip)])) as saver,
+    ):
         saver.add(f"{clip}#0", np.zeros((128, 160, 3), np.uint8), Detections.empty())
         raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["clip.avi"]
@@ -205,7 +209,7 @@ def test_bad_images(
     code, _, err = edgeface(
         "detect", damaged[kind], "--model", bundle, "--save", str(tmp_path / "out.png")
     )
-    assert code == 2 and err.count("\n") == 1 and word in err
+    assert code == 2 and len(said(err)) == 1 and word in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,8 +219,69 @@ def test_one_bad_image_does_not_end_the_run(
     code, out, err = edgeface(
         "detect", damaged["cut"], str(hopper_path), "--model", bundle, "--format", "json"
     )
-    assert code == 2 and err.count("\n") == 1
+    assert code == 2 and "truncated" in said(err)[0] and "1 of 2 inputs" in said(err)[1]
     assert [item["image"] for item in json.loads(out)] == [str(hopper_path)]
+
+
+def test_a_file_that_cannot_be_written_does_not_end_the_run(
+    edgeface: Command, bundle: str, hopper_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / name).write_bytes(hopper_path.read_bytes())
+    (tmp_path / "out" / "a.jpg").mkdir(parents=True)
+    arguments = ("--model", bundle, "--save", tmp_path / "out", "--format", "json")
+    code, out, err = edgeface("detect", tmp_path / "in", *arguments)
+    assert code == 2 and len(json.loads(out)) == 2
+    assert "a.jpg: it is a folder" in said(err)[0] and "1 of 2 inputs" in said(err)[1]
+    assert (tmp_path / "out" / "b.jpg").is_file()
+
+
+def test_a_cut_video_is_told_and_its_frames_are_printed(
+    edgeface: Command, bundle: str, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole.avi"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
+    for i in range(10):
+        writer.write(np.random.default_rng(i).integers(0, 256, (128, 160, 3), np.uint8))
+    writer.release()
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    saved = tmp_path / "out.mp4"
+    code, out, err = edgeface(
+        "detect", whole, "--model", bundle, "--save", saved, "--format", "json"
+    )
+    frames = len(json.loads(out))
+    assert code == 2 and 0 < frames < 10 and f"{frames} of 10 frames" in said(err)[0]
+    assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+def test_random_weights_are_said(edgeface: Command, bundle: str, hopper_path: Path) -> None:
+    assert (
+        "has random weights: the boxes mean nothing"
+        in edgeface("detect", hopper_path, "--model", bundle)[2]
+    )
+    assert edgeface("detect", hopper_path)[2] == ""
+
+
+def test_what_was_found_is_printed_whatever_ends_it(hopper_path: Path, tmp_path: Path) -> None:
+    """A photo that the network has no memory for, after one that it has."""
+    huge = tmp_path / "huge.png"
+    cv2.imwrite(str(huge), np.zeros((11_000, 12_000), np.uint8))
+    arguments = ("--size", "original", "--format", "json")
+    code, out, err = _with_memory("detect", hopper_path, huge, *arguments)
+    assert code == 2 and [item["image"] for item in json.loads(out)] == [str(hopper_path)]
+    assert "memory" in said(err)[-1]
+
+
+def _with_memory(*arguments: object) -> tuple[int, str, str]:
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30));"
+        "from edgeface.cli import main; raise SystemExit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_ctrl_c_prints_what_was_found(
@@ -249,7 +314,7 @@ def test_ctrl_c_prints_what_was_found(
         tmp_path / "marked",
     )
     assert code == 130 and len(json.loads(out)) == 1
-    assert err == "stopped: 1 images were looked at, what was found in them is printed\n"
+    assert said(err) == ["stopped: 1 images were looked at, what was found in them is printed"]
     assert len(list((tmp_path / "marked").iterdir())) == 1
 
 
@@ -279,7 +344,7 @@ def test_unusual_images_are_detected_not_refused(
     else:
         photo.convert(mode).save(path)
     code, out, err = edgeface("detect", str(path), "--model", bundle, "--format", "json")
-    assert code == 0 and err == "" and "faces" in json.loads(out)[0]
+    assert code == 0 and said(err) == [] and "faces" in json.loads(out)[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 20000), (20000, 20)])

@@ -10,12 +10,18 @@ checked before a file is used: the fields have their types, every file is a plai
 folder, and every file has its SHA-256.
 """
 
-from edgeface.bundle.folder import MAX_MANIFEST_BYTES, Bundle, write_bundle
+from edgeface.bundle.folder import (
+    MAX_MANIFEST_BYTES,
+    Bundle,
+    refuse_other_weights,
+    write_bundle,
+)
 from edgeface.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     MAX_SIDE_PX,
     PLAIN_NAME,
+    RANDOM_WEIGHTS,
     InputSpec,
     Manifest,
     WeightsInfo,
@@ -27,9 +33,11 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "MAX_SIDE_PX",
     "PLAIN_NAME",
+    "RANDOM_WEIGHTS",
     "Bundle",
     "InputSpec",
     "Manifest",
     "WeightsInfo",
+    "refuse_other_weights",
     "write_bundle",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeface.bundle.manifest import MANIFEST, Manifest
+from edgeface.bundle.manifest import MANIFEST, Manifest, WeightsInfo
 from edgeface.errors import BundleError
-from edgeface.files import atomic_folder
+from edgeface.files import atomic_folder, recover
 from edgeface.schema import short
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -33,6 +34,8 @@ class Bundle:
         Raises BundleError.
         """
         path = Path(path)
+        with contextlib.suppress(OSError):
+            recover(path)
         bundle = cls(path, _read_manifest(path))
         for name in bundle.manifest.files:
             if verify:
@@ -91,7 +94,7 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
 
     ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in
     from them. Raises OutputError when the place cannot be written, BundleError when manifest and
-    files do not fit.
+    files do not fit or the folder holds other weights, unless those are random.
     """
     contents = {
         name: data if isinstance(data, bytes) else Path(data).read_bytes()
@@ -110,11 +113,28 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
         and (not path.is_dir() or any(path.iterdir()))
     ):
         raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
+    refuse_other_weights(path, manifest.weights)
     with atomic_folder(path) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
     return Bundle.open(path)
+
+
+def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
+    """Raise BundleError where writing these weights to ``path`` would replace others.
+
+    A Bundle that cannot be read, and one of random weights, may be replaced.
+    """
+    try:
+        there = Bundle.open(path, verify=False).manifest.weights
+    except BundleError:
+        return
+    if there.sha256 != weights.sha256 and not there.random:
+        raise BundleError(
+            f"{path} holds other weights (SHA-256 {there.sha256[:12]}, these are"
+            f" {weights.sha256[:12]}): choose another folder with --out, or delete that one"
+        )
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -17,6 +17,8 @@ from edgeface.schema import from_fields, short, to_fields
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_SIDE_PX = 1 << 16
+RANDOM_WEIGHTS = "none: random weights"
+"""beginning of the licence of a network with random weights"""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -69,6 +71,11 @@ class WeightsInfo:
     licence: str
     data_terms: str
     """terms of the images that the weights were trained on"""
+
+    @property
+    def random(self) -> bool:
+        """Were they drawn, and never trained?"""
+        return self.licence.startswith(RANDOM_WEIGHTS)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from edgeface.cli.flags import DEFAULT_MODEL, Fast, Format, Model, Threads, Weig
 from edgeface.cli.output import print_json, print_table, printable
 from edgeface.cli.program import FAILED, Stopped
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import ImageError
+from edgeface.errors import EdgefaceError, ImageError, OutputError
 
 if TYPE_CHECKING:
+    from edgeface.detections import Detections
     from edgeface.detector import Detector
+    from edgeface.images.inputs import Input
     from edgeface.images.marked import Saver
+    from edgeface.images.scaling import Image
 
 Found = dict[str, Any]
 """name and faces of one image, as JSON has them"""
@@ -53,6 +56,14 @@ Size = Annotated[
         )
     ),
 ]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1 << 30,
+        help="Refuse photos that claim more px, before memory is taken for them.",
+    ),
+]
 MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")]
 
 
@@ -67,60 +78,115 @@ def command(
     threads: Threads = 1,
     fast: Fast = False,
     max_frames: MaxFrames = None,
+    max_pixels: MaxPixels = 1 << 27,
     format: Format = "table",
 ) -> int | None:
     from edgeface.detector import Detector
+    from edgeface.images.inputs import expand
     from edgeface.images.marked import Saver
     from edgeface.quiet import quiet
 
-    saver = Saver(save, images) if save else contextlib.nullcontext()
-    found: list[Found] = []
-    with quiet():
-        long_side = int(size) if size is not None and size.isdigit() else size
-        opened = Detector.open(
-            model, threads, score_threshold, nms_threshold, long_side, fast, weights
-        )
-    with Terminal() as terminal, opened as detector, saver as keep:
-        tell_fast(terminal, detector.runner.runtime, fast)
+    with Terminal() as terminal:
+        run = _Run(terminal, max_frames, max_pixels)
+        inputs = expand(images, run.failed, terminal.note)
+        saver = Saver(save, inputs) if save and inputs else contextlib.nullcontext()
+        with quiet():
+            long_side = int(size) if size is not None and size.isdigit() else size
+            opened = Detector.open(
+                model, threads, score_threshold, nms_threshold, long_side, fast, weights
+            )
         try:
-            failures = _detect(detector, images, keep, max_frames, found, terminal)
+            with opened as detector, saver as keep:
+                tell_fast(terminal, detector.runner.runtime, fast)
+                if not detector.runner.trained:
+                    terminal.note(f"{model} has random weights: the boxes mean nothing")
+                run.look(detector, inputs, keep)
+        finally:  # whatever ends it, what was found is printed
+            if format == "json":
+                print_json(run.found)
+            else:
+                _print_faces(run.found)
+        return run.ended()
+
+
+class _Run:
+    """What is found in the inputs, and which of them went wrong."""
+
+    def __init__(self, terminal: Terminal, most: int | None, max_pixels: int) -> None:
+        self.terminal, self.most, self.max_pixels = terminal, most, max_pixels
+        self.found: list[Found] = []
+        self.inputs = self.failures = self.total = 0
+        self.stopped = False
+
+    def failed(self, error: EdgefaceError) -> None:
+        """An input is none: say so and go on."""
+        self.inputs += 1
+        self.failures += 1
+        self.terminal.line(f"error: {error}")
+
+    def look(self, detector: Detector, inputs: Sequence[Input], saver: Saver | None) -> None:
+        """Look at every frame, until Ctrl-C."""
+        counts = [source.count for source in inputs]
+        self.total = min(sum(counts), self.most or sum(counts)) if all(counts) else 0
+        self.inputs += len(inputs)
+        try:
+            for source in inputs:
+                errors = self._look_at(detector, source, saver)
+                self.failures += bool(errors)
+                for error in errors:
+                    self.terminal.line(f"error: {error}")
+                if len(self.found) == self.most:
+                    return
         except KeyboardInterrupt:
-            failures = None
-    if format == "json":
-        print_json(found)
-    else:
-        _print_faces(found)
-    if failures is None:
-        raise Stopped(f"{len(found)} images were looked at, what was found in them is printed")
-    return FAILED if failures else None
+            self.stopped = True
+
+    def _look_at(
+        self, detector: Detector, source: Input, saver: Saver | None
+    ) -> list[EdgefaceError]:
+        """Returns why it could not be read to its end, and why not written."""
+        errors: list[EdgefaceError] = []
+        try:
+            for name, image in source.frames(self.max_pixels):
+                faces = detector.detect(image)
+                self.found.append({"image": name, "faces": faces.to_json()})
+                self.terminal.tick("detecting", len(self.found), self.total, name)
+                saver = _saved(saver, name, image, faces, errors)
+                if len(self.found) == self.most:
+                    break
+        except ImageError as error:
+            errors.append(error)
+        if saver:
+            try:
+                saver.finish()
+            except OutputError as error:
+                errors.append(error)
+        return errors
+
+    def ended(self) -> int | None:
+        """The exit code. Raises Stopped after Ctrl-C."""
+        if self.stopped:
+            raise Stopped(
+                f"{len(self.found)} images were looked at, what was found in them is printed"
+            )
+        if self.failures and self.inputs > 1:
+            self.terminal.line(
+                f"error: {self.failures} of {self.inputs} inputs could not be read whole, or not"
+                " saved; what was found in the others is printed"
+            )
+        return FAILED if self.failures else None
 
 
-def _detect(
-    detector: Detector,
-    images: Sequence[str],
-    saver: Saver | None,
-    most: int | None,
-    found: list[Found],
-    terminal: Terminal,
-) -> int:
-    """Append what is found in each image to ``found``; returns how many could not be read."""
-    from edgeface.images import sources
-
-    failures: list[ImageError] = []
-
-    def failed(error: ImageError) -> None:
-        failures.append(error)
-        terminal.line(f"error: {error}")
-
-    for name, image in sources(images, failed):
-        faces = detector.detect(image)
-        found.append({"image": name, "faces": faces.to_json()})
-        terminal.tick("detecting", len(found), 0, name)
+def _saved(
+    saver: Saver | None, name: str, image: Image, faces: Detections, errors: list[EdgefaceError]
+) -> Saver | None:
+    """Save one frame; returns None where that cannot be, and more frames need not be tried."""
+    try:
         if saver:
             saver.add(name, image, faces)
-        if len(found) == most:
-            break
-    return len(failures)
+    except OutputError as error:
+        errors.append(error)
+        return None
+    return saver
 
 
 def _print_faces(found: list[Found]) -> None:

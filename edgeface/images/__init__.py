@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from edgeface.images.reading import (
-    Image,
-    as_rgb,
-    decode_image,
-    fit_size,
-    letterbox,
-    place,
-    read_image,
-    sources,
-)
+from edgeface.images.inputs import sources
+from edgeface.images.reading import as_rgb, decode_image, read_image
+from edgeface.images.scaling import Image, fit_size, letterbox, place
 
 __all__ = [
     "Image",

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from edgeface.detections import Detections
-from edgeface.images.reading import Image
+from edgeface.images.scaling import Image
 from edgeface.types import Floats
 
 DOT_COLOURS = ((0, 255, 255), (0, 255, 255), (255, 255, 0), (255, 0, 255), (255, 0, 255))

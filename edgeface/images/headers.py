@@ -1,9 +1,10 @@
-"""JPEG, PNG and WebP files as containers: what must be known of a file before OpenCV decodes it.
+"""Image files as containers: what must be known of a file before OpenCV decodes it.
 
 OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only
-and fill the rest of a truncated JPEG with grey, and libpng writes to stderr when a file is damaged.
-So three things are looked at here first: is the file whole, may it hold transparent pixels, which
-orientation does it ask for.
+and fill the rest of a truncated JPEG with grey, libpng writes to stderr when a file is damaged, and
+some decoders take memory for all pixels that a header claims before the limits are looked at. So
+four things are read here first: is the file whole, may it hold transparent pixels, which
+orientation does it ask for, and how large is it. The sizes are in :mod:`edgeface.images.sizes`.
 """
 
 from __future__ import annotations
@@ -41,22 +42,34 @@ def inspect(data: bytes) -> Container:
     return Container()
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have
-    their own."""
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (marker, where its length stands) of each segment up to the first scan (0xDA); marker 0
+    where a segment should begin and does not."""
     at = 2
     while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return True  # not as a JPEG should be: for OpenCV to judge
         marker = data[at + 1]
+        if data[at] != 0xFF:
+            yield 0, at
+            return
         if (
             marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7
         ):  # padding, or a marker without a segment
             at += 1 if marker == 0xFF else 2
             continue
+        yield marker, at + 2
+        if marker == 0xDA:
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have
+    their own."""
+    for marker, at in jpeg_segments(data):
         if marker == 0xDA:  # in the scans behind, 0xFF is followed by 0 or by a real marker
             return data.find(b"\xff\xd9", at) > 0
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0:
+            return True  # not as a JPEG should be: for OpenCV to judge
     return False
 
 

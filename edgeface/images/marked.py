@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -10,19 +11,29 @@ import cv2
 
 from edgeface.detections import Detections
 from edgeface.errors import OptionError, OutputError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, check_writable, refuse_input
 from edgeface.images.drawing import draw
-from edgeface.images.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, source_kind, video_fps
+from edgeface.images.inputs import IMAGE_SUFFIXES, Input
+from edgeface.images.scaling import Image
+from edgeface.images.videos import VIDEO_SUFFIXES, decodable_frames, video_fps
+from edgeface.quiet import quiet
 
 FRAME = "#"
 """separates the name of a video or camera from the number of a frame"""
+ENCODED_AS = {".jfif": ".jpg", ".jpe": ".jpg"}
+"""suffixes that OpenCV does not know as those of a format it writes"""
+CODECS = {".webm": ("VP80", "VP90"), **dict.fromkeys((".mp4", ".m4v", ".mov"), ("avc1", "vp09"))}
+"""that phones and browsers play: VP8, VP9, H.264 where OpenCV has an encoder"""
+ANY_CODEC = "mp4v"
+"""that every OpenCV has"""
 
 
 def write_image(path: Path, image: Image) -> None:
     """Write an RGB image in the format of the path's suffix, whole or not at all. Raises
     OutputError."""
+    suffix = ENCODED_AS.get(path.suffix.lower(), path.suffix)
     try:
-        good, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        good, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         good = False
     if not good:
@@ -38,46 +49,44 @@ class Saver:
     """Draws the faces of every frame and writes them to ``target``.
 
     target: an image file for one photo, a video file for one video or camera, otherwise a folder,
-    which gets each photo under its own name and each video as ``<name>.mp4``. Raises OptionError
-    where they do not go together.
+    which gets each photo under its own name and each video as ``<name>.mp4``; where two would have
+    one name, all keep the folders below the one that they have in common. Raises OptionError where
+    target and ``inputs`` do not go together, or an input would be replaced, OutputError for a place
+    that cannot be written.
     """
 
-    def __init__(self, target: Path, inputs: Sequence[str]) -> None:
+    def __init__(self, target: Path, inputs: Sequence[Input]) -> None:
         self.target = target
-        suffix = target.suffix.lower()
-        kinds = [source_kind(text) for text in inputs]
-        self.into_folder = not suffix or target.is_dir()
+        self.into_folder = not target.suffix or target.is_dir()
         if not self.into_folder:
-            if len(inputs) != 1 or kinds[0] == "folder":
-                raise OptionError(
-                    f"--save {target}: several images need a folder, for example --save"
-                    f" {target.stem}"
-                )
-            accepted = IMAGE_SUFFIXES if kinds[0] == "image" else VIDEO_SUFFIXES
-            if suffix not in accepted:
-                raise OptionError(
-                    f"--save {target}: one {kinds[0]} is saved as one of"
-                    f" {', '.join(sorted(accepted))}"
-                )
-        self._roots = [
-            Path(text) for text, kind in zip(inputs, kinds, strict=True) if kind == "folder"
-        ]
-        self._clips = {
-            text for text, kind in zip(inputs, kinds, strict=True) if kind in ("video", "camera")
-        }
+            _check_file(target, inputs)
+        self.paths = self._planned(inputs)
+        """name of each input -> its file"""
+        for path in self.paths.values():
+            if path.exists():
+                refuse_input(path, (source.name for source in inputs), "--save")
+        check_writable(target, "--save", folder=self.into_folder)
+        self._clips = {source.name for source in inputs if source.kind != "image"}
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:
-        """Save one frame as :func:`edgeface.images.sources` names it."""
+        """Save one frame as :func:`edgeface.images.sources` names it. Raises OutputError; then the
+        frame's file, or video, is not written."""
         source, _, frame = name.rpartition(FRAME)
         drawn = draw(image, faces)
-        if source in self._clips and frame.isdigit():
-            if self._video is None or self._video.source != source:
-                self._finish()
-                self._video = _Video(source, self._video_path(source), drawn)
-            self._video.add(drawn)
-        else:
-            write_image(self._image_path(Path(name)), drawn)
+        if source not in self._clips or not frame.isdigit():
+            write_image(self.paths[name], drawn)
+            return
+        if self._video is None or self._video.source != source:
+            self.finish()
+            self._video = _Video(source, self.paths[source], drawn)
+        self._video.add(drawn)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Write the video that is at hand; after an ``error``, drop it. Raises OutputError."""
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close(error)
 
     def __enter__(self) -> Saver:
         return self
@@ -85,57 +94,109 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Finish the video that is being written; after an error, drop it instead."""
-        self._finish(error)
+        self.finish(error)
 
-    def _finish(self, error: BaseException | None = None) -> None:
-        if self._video is not None:
-            video, self._video = self._video, None
-            video.close(error)
-
-    def _image_path(self, source: Path) -> Path:
+    def _planned(self, inputs: Sequence[Input]) -> dict[str, Path]:
+        """Name of each input -> its file. Raises OptionError where two would have one."""
         if not self.into_folder:
-            return self.target
-        for root in self._roots:
-            if source.is_relative_to(root):
-                return self.target / source.relative_to(root)
-        return self.target / source.name
+            return {source.name: self.target for source in inputs}
+        plain = {source.name: self.target / _plain_name(source) for source in inputs}
+        if len(set(plain.values())) < len(plain):
+            plain = {s.name: self.target / path for s, path in _apart(inputs).items()}
+        first: dict[Path, str] = {}
+        for name, path in plain.items():
+            if path in first:
+                raise OptionError(
+                    f"--save {self.target}: {first[path]} and {name} would both be saved as"
+                    f" {path.name}: save them in two runs"
+                )
+            first[path] = name
+        return plain
 
-    def _video_path(self, source: str) -> Path:
-        return (
-            self.target / f"{PurePath(source.replace(':', '-')).stem}.mp4"
-            if self.into_folder
-            else self.target
+
+def _check_file(target: Path, inputs: Sequence[Input]) -> None:
+    """One file is for one photo, or for one video."""
+    if len(inputs) != 1 or inputs[0].folder is not None:
+        raise OptionError(
+            f"--save {target}: several images need a folder, for example --save {target.stem}"
         )
+    kind = inputs[0].kind
+    accepted = IMAGE_SUFFIXES if kind == "image" else VIDEO_SUFFIXES
+    if target.suffix.lower() not in accepted:
+        raise OptionError(
+            f"--save {target}: one {kind} is saved as one of {', '.join(sorted(accepted))}"
+        )
+
+
+def _plain_name(source: Input) -> PurePath:
+    path = PurePath(source.name)
+    if source.folder is not None:
+        return path.relative_to(source.folder)
+    if source.kind == "image":
+        return PurePath(path.name)
+    return PurePath(f"{PurePath(source.name.replace(':', '-')).stem}.mp4")
+
+
+def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
+    """Names that hold the folders below the one that all inputs have in common, and the whole name
+    of a video."""
+    files = {source: os.path.abspath(source.name) for source in inputs}  # noqa: PTH100 - lexical
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in files.values()])  # noqa: PTH120
+    except ValueError:  # two drives
+        common = ""
+    below = {source: PurePath(os.path.relpath(path, common)) for source, path in files.items()}
+    return {
+        source: path if source.kind == "image" else path.with_name(f"{path.name}.mp4")
+        for source, path in below.items()
+    }
 
 
 class _Video:
     """A video file under a temporary name until it is closed."""
 
     def __init__(self, source: str, path: Path, first: Image) -> None:
-        self.source = source
-        self._size = first.shape[1::-1]
+        self.source, self._path, self._frames = source, path, 0
         self._context = atomic_write(path)
-        temporary = self._context.__enter__()
-        self._writer = cv2.VideoWriter(
-            str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), video_fps(source), self._size
-        )
-        if not self._writer.isOpened():
+        self._temporary = self._context.__enter__()
+        writer = _open_writer(self._temporary, video_fps(source), first.shape[1::-1])
+        if writer is None:
             error = OutputError(
                 f"cannot write {path}: OpenCV has no encoder for it here: save as .mp4 or .avi"
             )
             self._context.__exit__(type(error), error, None)
             raise error
+        self._writer = writer
 
     def add(self, frame: Image) -> None:
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self._frames += 1
 
     def close(self, error: BaseException | None) -> None:
+        """OpenCV says nothing of what it could not write, so that is counted."""
         self._writer.release()
         if error is None:
+            written = decodable_frames(self._temporary)
+            if written < self._frames:
+                lost = OutputError(
+                    f"cannot write {self._path}: {written} of {self._frames} frames were written:"
+                    " is the disk full?"
+                )
+                self._context.__exit__(type(lost), lost, None)
+                raise lost
             self._context.__exit__(None, None, None)
             return
         with contextlib.suppress(
             type(error)
         ):  # the context removes the file and passes the error on: ours to raise
             self._context.__exit__(type(error), error, error.__traceback__)
+
+
+def _open_writer(path: Path, fps: float, size: tuple[int, ...]) -> cv2.VideoWriter | None:
+    """With the first codec that is there."""
+    for codec in (*CODECS.get(path.suffix.lower(), ()), ANY_CODEC):
+        with quiet():  # FFmpeg speaks of each codec that it lacks
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+        if writer.isOpened():
+            return writer
+    return None

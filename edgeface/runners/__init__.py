@@ -22,4 +22,5 @@ def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
     from edgeface.backends import get_backend
 
     runner: Runner = get_backend(bundle.manifest.target).load_runner()(bundle, threads, fast)
+    runner.trained = not bundle.manifest.weights.random
     return runner

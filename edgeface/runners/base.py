@@ -62,6 +62,8 @@ class Runner(ABC):
         self.threads = threads
         self.inherited = False
         """True in a process that was forked from the one that opened it"""
+        self.trained = True
+        """False: the weights are random, and so is what is found"""
         self._closed = False
         self._lock = threading.RLock()  # reentrant: a signal handler may close what it interrupts
         forks.opening(self)

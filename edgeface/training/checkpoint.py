@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeface.errors import ModelError
@@ -31,12 +31,9 @@ def save_checkpoint(
             tensors |= {
                 f"optimizer.{i}.{parameter}.{k}": torch.as_tensor(v) for k, v in state.items()
             }
+    content = save({k: v.contiguous() for k, v in tensors.items()}, {"meta": json.dumps(meta)})
     with atomic_write(path) as temporary:
-        save_file(
-            {k: v.contiguous() for k, v in tensors.items()},
-            temporary,
-            metadata={"meta": json.dumps(meta)},
-        )
+        temporary.write_bytes(content)
 
 
 def read_meta(path: Path) -> dict[str, Any]:

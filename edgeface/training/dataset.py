@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgeface.architecture.strides import LANDMARKS
@@ -32,6 +32,7 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_folder
 from edgeface.images import read_image
 from edgeface.images.annotations import AnnotatedImage, check_boxes
+from edgeface.images.scaling import resized
 from edgeface.types import Progress, unseen
 
 LEVELS = 3
@@ -135,7 +136,7 @@ def _decode(root: Path, image: AnnotatedImage) -> tuple[list[np.ndarray], np.nda
     factor = LONG_SIDE_PX / max(height, width)
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = resized(pixels, *size)
         factors = np.array([size[0] / width, size[1] / height], np.float32)
         boxes, points = boxes * np.tile(factors, 2), points * factors
     levels = []
@@ -179,7 +180,8 @@ def _build(
                     boxes.append(image_boxes)
                     points.append(image_points)
         progress("decoding images", len(images), len(images))
-        save_file(_index(sizes, boxes, points, images), temporary / "index.safetensors")
+        index = save(_index(sizes, boxes, points, images))
+        (temporary / "index.safetensors").write_bytes(index)
         (temporary / "source.json").write_text(json.dumps(source, indent=1))
 
 

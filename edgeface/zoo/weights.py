@@ -86,11 +86,11 @@ def save_weights(model: FaceNet, path: Path) -> None:
 
     Needs torch. Raises OutputError.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {k: v.contiguous() for k, v in model.state_dict().items() if not k.endswith(COUNTER)}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={ARCHITECTURE_KEY: model.architecture.dumps()})
+        temporary.write_bytes(save(tensors, {ARCHITECTURE_KEY: model.architecture.dumps()}))
 
 
 def tensor_shapes(architecture: Architecture) -> Shapes:

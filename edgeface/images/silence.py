@@ -1,0 +1,95 @@
+"""What OpenCV and the libraries in it say while they work: kept off stderr, and heard where it is
+the only sign that a file is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+
+import cv2
+
+DAMAGE = re.compile(
+    rb"premature end|bad (Huffman|arithmetic) code|Inconsistent progression|instead of RST"
+    rb"|(?P<left>\d+) extraneous bytes",
+    re.IGNORECASE,
+)
+"""what libjpeg says of a file of which it then fills in the rest"""
+LIBJPEG = re.compile(
+    rb"(Corrupt JPEG data|Premature end|Inconsistent progression|Warning: unknown"
+    rb" JFIF|Invalid SOS|Unknown Adobe)[^\n]*\n?"
+)
+PADDING_SHARE = 1 / 32
+"""of a file, which some cameras leave empty before its end marker"""
+_LOCK = threading.RLock()
+"""file descriptors belong to the whole process"""
+
+
+@contextlib.contextmanager
+def opencv_quiet() -> Iterator[None]:
+    """Keep OpenCV's own log off stderr: what went wrong is told by our one line."""
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+class Heard:
+    """What was written to file descriptor 2."""
+
+    text = b""
+
+    def tells_damage(self, size: int) -> bool:
+        """Did libjpeg find that the data of a file of ``size`` bytes are not whole?"""
+        found = DAMAGE.search(self.text)
+        return found is not None and int(found["left"] or size) > PADDING_SHARE * size
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Heard]:
+    """Hear what is written to file descriptor 2 while the block runs; all but what libjpeg says is
+    passed on.
+
+    libjpeg goes on after damage, fills in grey, and tells of it there alone.
+    """
+    heard = Heard()
+    with _LOCK, contextlib.ExitStack() as stack:
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)  # who writes more than it holds loses that, and goes on
+        with _as_stderr(writer):
+            yield heard
+        with contextlib.suppress(BlockingIOError):  # nothing was said
+            heard.text = os.read(reader, 1 << 16)
+        rest = LIBJPEG.sub(b"", heard.text)
+        if rest:
+            with contextlib.suppress(OSError):
+                os.write(2, rest)
+
+
+@contextlib.contextmanager
+def _as_stderr(descriptor: int) -> Iterator[None]:
+    """``descriptor`` takes the place of 2, and is closed afterwards."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # the caller closed it
+        saved = -1
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        if saved < 0:
+            os.close(2)
+        else:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,123 @@
+"""How many pixels an image file claims to hold, from its header alone: a file of 35 bytes may claim
+4 billion, for which a decoder would take memory.
+
+A file that says it in several places counts with the largest.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+from edgeface.images.headers import JPEG_MAGIC, PNG_MAGIC, jpeg_segments
+
+Size = tuple[int, int]
+"""width, height in px, as stored"""
+FIRST_BYTES = 1 << 16
+"""of a file whose boxes are sought rather than walked"""
+CODESTREAM = b"\xff\x4f\xff\x51"
+"""start of JPEG 2000 data, raw or in a .jp2 file"""
+_PNM = re.compile(rb"P([1-6])\s(?:\s|#[^\n]*\n)*(\d{1,10})\s(?:\s|#[^\n]*\n)*(\d{1,10})")
+
+
+def stated_size(data: bytes) -> Size | None:
+    """(width, height) in px that the file states; None where its kind is known and its size is
+    not found.
+
+    Raises ValueError for a file that is of none of the accepted kinds.
+    """
+    for magic, read in _KINDS:
+        if re.match(magic, data, re.DOTALL):
+            try:
+                return max(read(data), key=lambda size: size[0] * size[1], default=None)
+            except struct.error:
+                return None  # cut off: for the decoder to say
+    raise ValueError("not an image")
+
+
+def _jpeg(data: bytes) -> Iterator[Size]:
+    for marker, at in jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            yield width, height
+
+
+def _png(data: bytes) -> Iterator[Size]:
+    yield struct.unpack_from(">II", data, 16)
+
+
+def _gif(data: bytes) -> Iterator[Size]:
+    yield struct.unpack_from("<HH", data, 6)
+
+
+def _bmp(data: bytes) -> Iterator[Size]:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
+    yield abs(width), abs(height)
+
+
+def _webp(data: bytes) -> Iterator[Size]:
+    at = 12
+    while at + 8 <= len(data):
+        kind, (size,) = data[at : at + 4], struct.unpack_from("<I", data, at + 4)
+        if kind == b"VP8X":
+            width, height = (int.from_bytes(data[at + i : at + i + 3], "little") for i in (12, 15))
+            yield width + 1, height + 1
+        elif kind == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, at + 9)
+            yield (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif kind == b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, at + 14)
+            yield width & 0x3FFF, height & 0x3FFF
+        at += 8 + size + size % 2
+
+
+def _tiff(data: bytes) -> Iterator[Size]:
+    order = "<" if data[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, first)
+    sides: dict[int, int] = {}
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (256, 257):
+            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    if len(sides) == 2:
+        yield sides[256], sides[257]
+
+
+def _pnm(data: bytes) -> Iterator[Size]:
+    found = _PNM.match(data[:FIRST_BYTES])
+    if found:
+        yield int(found[2]), int(found[3])
+
+
+def _jpeg2000(data: bytes) -> Iterator[Size]:
+    for at in _places(b"ihdr", data):
+        height, width = struct.unpack_from(">II", data, at + 4)
+        yield width, height
+    for at in _places(CODESTREAM, data):
+        width, height = struct.unpack_from(">II", data, at + 8)
+        yield width, height
+
+
+def _avif(data: bytes) -> Iterator[Size]:
+    for at in _places(b"ispe", data):
+        yield struct.unpack_from(">II", data, at + 8)
+
+
+def _places(mark: bytes, data: bytes) -> Iterator[int]:
+    return (found.start() for found in re.finditer(re.escape(mark), data[:FIRST_BYTES]))
+
+
+_KINDS: tuple[tuple[bytes, Callable[[bytes], Iterator[Size]]], ...] = (
+    (re.escape(JPEG_MAGIC), _jpeg),
+    (re.escape(PNG_MAGIC), _png),
+    (rb"GIF8", _gif),
+    (rb"BM", _bmp),
+    (rb"RIFF....WEBP", _webp),
+    (rb"II\*\0|MM\0\*", _tiff),
+    (rb"P[1-6]\s", _pnm),
+    (rb"\0\0\0\x0cjP|" + re.escape(CODESTREAM), _jpeg2000),
+    (rb"....ftyp", _avif),
+)

@@ -1,0 +1,181 @@
+"""Photos that are damaged inside, and headers that claim more than a memory holds."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from edgeface.errors import ImageError
+from edgeface.images.reading import decode_image, read_image
+from edgeface.images.scaling import resized
+from edgeface.images.silence import listening
+from edgeface.images.sizes import stated_size
+
+CASES = ("zeroblock4k", "zero_to_end", "cut_plus_eoi", "first_cut_second_whole")
+
+
+def jpeg(photo: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(photo).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_photo_that_is_damaged_inside_is_refused(shared: Path, name: str) -> None:
+    path = shared / "cases" / "images" / f"{name}.jpg"
+    if not path.is_file():
+        pytest.skip("the shared cases are not there")
+    with pytest.raises(ImageError, match=rf"{name}\.jpg: the image is truncated or damaged"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}])
+def test_zeros_anywhere_in_a_scan_are_damage(astronaut: Any, options: dict[str, Any]) -> None:
+    whole = jpeg(astronaut, **options)
+    assert decode_image(whole).shape == (512, 512, 3)
+    for share in (0.3, 0.5, 0.7):
+        at = int(share * len(whole))
+        with pytest.raises(ImageError, match="damaged"):
+            decode_image(whole[:at] + bytes(4096) + whole[at + 4096 :])
+
+
+def test_padding_before_the_end_is_no_damage(astronaut: Any) -> None:
+    whole = jpeg(astronaut)
+    padded = whole[:-2] + bytes(8) + whole[-2:]
+    assert np.array_equal(decode_image(padded), decode_image(whole))
+
+
+def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with listening() as heard:
+        os.write(2, b"a line of the program's\nCorrupt JPEG data: premature end of data segment\n")
+    assert heard.tells_damage(1000)
+    assert capfd.readouterr().err == "a line of the program's\n"
+
+
+def test_without_a_stderr_damage_is_heard_all_the_same(astronaut: Any, tmp_path: Path) -> None:
+    content = jpeg(astronaut)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(content[:9000] + bytes(4096) + content[13096:])
+    program = (
+        "import os, sys; os.close(2); from edgeface.images import read_image\n"
+        "try:\n    read_image(sys.argv[1])\nexcept Exception as error:\n    print(error)\n"
+    )
+    arguments = [sys.executable, "-c", program, str(cut)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
+    assert "damaged inside" in done.stdout
+
+
+def test_threads_hear_each_their_own(astronaut: Any) -> None:
+    whole = jpeg(astronaut)
+    cut = whole[:9000] + bytes(4096) + whole[13096:]
+    wrong: list[str] = []
+
+    def read(content: bytes, good: bool) -> None:
+        for _ in range(20):
+            try:
+                decode_image(content)
+                found = True
+            except ImageError:
+                found = False
+            if found is not good:
+                wrong.append(f"{good} {found}")
+
+    threads = [threading.Thread(target=read, args=pair) for pair in ((whole, True), (cut, False))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tiff", ".ppm",
+                                    ".pgm", ".jp2", ".avif"])  # fmt: skip
+def test_the_stated_size_is_that_of_the_pixels(suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 52, 3), np.uint8)
+    try:
+        good, content = cv2.imencode(suffix, pixels[..., 0] if suffix == ".pgm" else pixels)
+    except cv2.error:
+        good = False
+    if not good:
+        pytest.skip(f"OpenCV has no encoder for {suffix} here")
+    assert stated_size(content.tobytes()) == (52, 37)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 80}),
+        ("WEBP", {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+        ("JPEG", {"progressive": True}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+    ],
+)
+def test_the_stated_size_of_other_encoders(kind: str, options: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (52, 37), "red").save(buffer, kind, **options)
+    assert stated_size(buffer.getvalue()) == (52, 37)
+
+
+BOMBS = {
+    "gif": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\x02D\x01\0;",
+    "bmp": b"BM" + bytes(12) + (40).to_bytes(4, "little") + (60000).to_bytes(4, "little") * 2,
+    "ppm": b"P6 # a comment\n60000\n60000 255\n",
+    "tiff": b"II*\0\x08\0\0\0\x02\0"
+    + b"".join(
+        tag.to_bytes(2, "little") + b"\x04\0\x01\0\0\0" + (60000).to_bytes(4, "little")
+        for tag in (256, 257)
+    ),
+    "webp": b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\x3f" * 2,
+}
+BOMBS["jpeg"] = b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03" + bytes(20)
+BOMBS["jp2"] = b"\xff\x4f\xff\x51\0\x29\0\0" + (60000).to_bytes(4, "big") * 2
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_is_refused_before_memory_is_taken(kind: str) -> None:
+    with pytest.raises(ImageError, match=r"\d+ x \d+ px, more than the 134217728 px"):
+        decode_image(BOMBS[kind])
+
+
+def test_a_bomb_of_35_bytes_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "bomb.gif").write_bytes(BOMBS["gif"])
+    program = (
+        "import resource, sys; from edgeface.images import read_image\n"
+        "try:\n    read_image(sys.argv[1])\nexcept Exception as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "bomb.gif")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert "accepted" in done.stdout and int(done.stdout.split()[-1]) * unit < 400 << 20
+
+
+def test_content_that_is_no_accepted_kind_never_reaches_a_decoder() -> None:
+    for content in (b"v/1\x01" + bytes(100), b"#?RADIANCE\n", b"\x59\xa6\x6a\x95" + bytes(40)):
+        with pytest.raises(ImageError, match="not an image"):
+            decode_image(content)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (511, 509), (64, 5000), (3, 4001)])
+@pytest.mark.parametrize("block", [10_000, 100_000])
+def test_scaling_in_steps_is_that_at_once(
+    astronaut: Any, shape: tuple[int, int], block: int
+) -> None:
+    image = cv2.resize(astronaut, shape[::-1])
+    width, height = max(1, shape[1] // 16), max(1, shape[0] // 16)
+    once = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    steps = resized(image, width, height, block_bytes=block)
+    assert steps.shape == once.shape
+    assert np.abs(steps.astype(int) - once).mean() < 0.7

@@ -1,0 +1,188 @@
+"""What a user may name as input: everything is looked at, or said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeface.errors import ImageError, OptionError, OutputError
+from edgeface.images.inputs import Input, expand, folder_images, list_folder, sources
+from edgeface.images.marked import Saver
+from edgeface.images.videos import frame_count
+
+
+def write_clip(path: Path, frames: int = 30, codec: str = "MJPG") -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (160, 128))
+    for i in range(frames):
+        writer.write(np.random.default_rng(i).integers(0, 256, (128, 160, 3), np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def photo(astronaut: Any) -> bytes:
+    return cv2.imencode(".jpg", cv2.resize(astronaut, (64, 64)))[1].tobytes()
+
+
+def test_what_a_folder_skips_is_said_once(tmp_path: Path, photo: bytes) -> None:
+    album = tmp_path / "album"
+    (album / "deep").mkdir(parents=True)
+    for name in ("a.jpg", "b.JFIF", "deep/c.jpg"):
+        (album / name).write_bytes(photo)
+    for name in ("._a.jpg", "IMG.HEIC", "deep/x.heic", "clip.mp4", "notes.txt"):
+        (album / name).write_bytes(b"x")
+    (album / "elsewhere").symlink_to(tmp_path)
+    (album / "gone.jpg").symlink_to(tmp_path / "none.jpg")
+    (album / "link.png").symlink_to(album / "a.jpg")
+    notes: list[str] = []
+    names = [Path(source.name).name for source in expand([str(album)], note=notes.append)]
+    assert names == ["a.jpg", "b.JFIF", "c.jpg", "link.png"]
+    assert len(notes) == 1
+    for words in (
+        "2 .heic (convert them to .jpg)",
+        "1 videos (name each)",
+        "1 links to folders",
+        "1 links that lead nowhere",
+    ):
+        assert words in notes[0]
+    assert "notes" not in notes[0] and list_folder(album).files == 10
+
+
+def test_a_folder_of_nothing_but_heic_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"no images in .*skipped: 1 \.heic \(convert"):
+        folder_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("0", "for a camera write camera:0"),
+        ("/dev/video0", "write camera:0"),
+        ("rtsp://host/stream", "ffmpeg -i"),
+        ("https://host/a.jpg", "ffmpeg -i"),
+    ],
+)
+def test_other_names_of_cameras_and_streams_get_the_right_one(text: str, hint: str) -> None:
+    with pytest.raises(ImageError, match=hint):
+        expand([text])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a: b.avi", "MJPG"),
+        ("rtsp:x.avi", "MJPG"),
+        ("x%03d.avi", "MJPG"),
+        ("a.flv", "FLV1"),
+        ("a.mts", "MPG2"),
+        ("a.h264", "mp4v"),
+        ("a.ogv", "mp4v"),
+    ],
+)
+def test_videos_of_every_name_are_opened(
+    tmp_path: Path, name: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_clip(tmp_path / ("made.mkv" if codec == "mp4v" else f"made{name[-4:]}"), 5, codec)
+    if not made.is_file() or not made.stat().st_size:
+        pytest.skip(f"OpenCV has no encoder of {codec} here")
+    made.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert [frame for frame, _ in sources([name])] == [f"{name}#{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_video_that_is_cut_says_frames_of_frames(tmp_path: Path, share: float) -> None:
+    content = write_clip(tmp_path / "whole.avi").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(content[: int(share * len(content))])
+    errors: list[ImageError] = []
+    frames = list(sources([str(cut)], errors.append))
+    assert 0 < len(frames) < 30 and len(errors) == 1
+    assert f"{len(frames)} of 30 frames could be decoded" in str(errors[0])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v")]
+)
+def test_a_whole_video_has_all_its_frames(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = str(write_clip(tmp_path / f"a{suffix}", 30, codec))
+    assert len(list(sources([path]))) == frame_count(path) == 30
+
+
+def planned(target: Path, *inputs: Path) -> list[str]:
+    saver = Saver(target, expand([str(path) for path in inputs]))
+    return sorted(path.relative_to(target).as_posix() for path in saver.paths.values())
+
+
+def test_two_photos_of_one_name_keep_their_folders(tmp_path: Path, photo: bytes) -> None:
+    for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photo)
+    a, b = tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg"
+    assert planned(tmp_path / "out", a, tmp_path / "b" / "2.jpg") == ["1.jpg", "2.jpg"]
+    assert planned(tmp_path / "out", a, b) == ["a/1.jpg", "b/1.jpg"]
+    assert planned(tmp_path / "out", tmp_path / "a", tmp_path / "b") == [
+        "a/1.jpg",
+        "b/1.jpg",
+        "b/2.jpg",
+    ]
+
+
+def test_two_videos_of_one_name_keep_their_suffix(tmp_path: Path) -> None:
+    for name in ("b.avi", "b.mkv"):
+        write_clip(tmp_path / name, 3, "MJPG")
+    assert planned(tmp_path / "out", tmp_path / "b.avi", tmp_path / "b.mkv") == [
+        "b.avi.mp4",
+        "b.mkv.mp4",
+    ]
+
+
+def test_two_inputs_that_cannot_be_kept_apart_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"a/1\.jpg and \./a/1\.jpg would both be saved"):
+        Saver(tmp_path / "out", [Input("a/1.jpg", "image"), Input("./a/1.jpg", "image")])
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_input_is_never_the_place_to_save(tmp_path: Path, photo: bytes, link: bool) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "a.jpg").write_bytes(photo)
+    clip = write_clip(album / "clip.avi", 3)
+    seen = tmp_path / "seen"
+    seen.symlink_to(album) if link else album.rename(seen)
+    for inputs, target in (
+        ([seen / "a.jpg"], seen / "a.jpg"),
+        ([seen], seen),
+        ([seen / "a.jpg"], seen),
+        ([seen / clip.name], seen / clip.name),
+    ):
+        with pytest.raises(OptionError, match="is the input"):
+            Saver(target, expand([str(path) for path in inputs]))
+    Saver(seen / "marked", expand([str(seen)]))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, photo: bytes
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo)
+    with pytest.raises(OutputError, match="is not a folder"):
+        Saver(tmp_path / "a.jpg" / "b.jpg", expand([str(tmp_path / "a.jpg")]))
+
+
+def test_a_saved_video_plays_in_browsers(tmp_path: Path) -> None:
+    from edgeface.detections import Detections
+
+    source = str(write_clip(tmp_path / "clip.avi", 3))
+    with Saver(tmp_path / "out.mp4", expand([source])) as saver:
+        for name, frame in sources([source]):
+            saver.add(name, frame, Detections.empty())
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode()
+    if codec in ("FMP4", "mp4v"):
+        pytest.skip("OpenCV has no encoder here that browsers play")
+    assert codec.lower() in ("avc1", "h264", "vp09", "vp90")
