@@ -27,7 +27,8 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU, box_iou
 from edgeface.files import atomic_write
-from edgeface.images.annotations import AnnotatedImage, read_wider
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import read_wider
 
 SCORE_FLOOR = 0.1
 """no threshold is lower"""

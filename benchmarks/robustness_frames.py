@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.images import Image, fit_size, letterbox, read_image
-from edgeface.images.annotations import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage
 from edgeface.types import Doubles
 
 Group = tuple[str, str]

@@ -15,6 +15,7 @@ deleted by the next one that writes into the same parent.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import os
@@ -127,7 +128,8 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
         ).cleanup()  # permission bits say nothing to root
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}: choose another place with {option}"
+            f"cannot write {path}: {error.strerror or error}: choose another"
+            f" {'folder' if folder else 'file'} with {option}"
         ) from None
 
 
@@ -143,21 +145,27 @@ def refuse_input(path: Path | str, inputs: Iterable[Path | str], option: str) ->
 
 
 def read_file(path: Path | str, error: type[EdgefaceError], what: str = "") -> bytes:
-    """Content of an input file. Raises ``error``, in one line that begins with ``what`` it should
-    be.
-
-    A pipe or a device, which might never end, is refused unread.
-    """
-    path = Path(path)
-    what = f"{what} " if what else ""
+    """Content of an input file. Raises ``error``, in one line that says ``what`` it should be."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
-            raise error(f"cannot read {what}{path}: it is {kind}")
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as wrong:
-        raise error(f"cannot read {what}{path}: {wrong.strerror or wrong}") from None
+        named = f"{what} {path}" if what else path
+        raise error(f"cannot read {named}: {wrong.strerror or wrong}") from None
+
+
+def read_regular(path: Path | str) -> bytes:
+    """Content of an input file. Raises OSError, also for a pipe or a device, which might never end:
+    it is not opened."""
+    require_regular(path)
+    return Path(path).read_bytes()
+
+
+def require_regular(path: Path | str) -> None:
+    """Raise OSError for what is no file that ends."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(errno.EINVAL, f"it is {what}")
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import DataError, ImageError, OptionError
+from edgeface.files import read_regular
 from edgeface.images import Image
-from edgeface.images.inputs import IMAGE_SUFFIXES
-from edgeface.images.reading import ACCEPTED, decode_image
+from edgeface.images.inputs import list_folder
+from edgeface.images.reading import ACCEPTED, OnError, decode_image
 from edgeface.images.scaling import letterbox
 from edgeface.types import Progress, unseen
 
+HELD_OUT = 8
+"""photos on which the heads of a candidate are compared with the float heads"""
 MAX_PHOTOS = 4096
 """they are held in memory, 0.9 MB each at 640x480"""
 
@@ -31,6 +34,13 @@ class CalibrationSet:
     sha256: tuple[str, ...]
     """of the content of each file, in the same order"""
     seed: int
+    held_out: tuple[Image, ...] = ()
+    """others of the same folder, which a file is judged on; empty: it has no more"""
+
+    @property
+    def judges(self) -> tuple[Image, ...]:
+        """Photos to judge a file on: those that no range was taken from, where there are any."""
+        return self.held_out or self.images[:HELD_OUT]
 
 
 def read_calibration(
@@ -40,14 +50,17 @@ def read_calibration(
     height: int,
     seed: int = 0,
     progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> CalibrationSet:
     """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x
     ``height`` px.
 
     folder: photos at any depth, or a WIDER FACE root, of which the training photos are taken.
-    Validation photos are refused: ranges fitted to them would flatter the accuracy that is measured
+    The next few are held out, to judge the file on. Validation photos are
+    refused: ranges fitted to them would flatter the accuracy that is measured
     on them. Raises, in one line, OptionError for a count out of range, DataError for a folder that
-    is missing, without photos or with fewer than asked, ImageError naming a photo that is damaged.
+    is missing, without photos or with fewer than asked, ImageError naming a photo that is damaged;
+    with ``on_error`` that is told there, and another one is taken.
     """
     if not 1 <= count <= MAX_PHOTOS:
         raise OptionError(
@@ -57,20 +70,26 @@ def read_calibration(
     images: list[Image] = []
     hashes: dict[str, None] = {}
     for path in _in_drawn_order(_photo_folder(folder), seed):
-        content = _read(path)
-        digest = hashlib.sha256(content).hexdigest()
-        if digest in hashes:
-            continue
-        progress("reading the calibration photos", len(images), count)
-        images.append(letterbox(_decode(path, content), width, height)[0])
-        hashes[digest] = None
-        if len(images) == count:
-            progress("reading the calibration photos", count, count)
-            return CalibrationSet(tuple(images), tuple(hashes), seed)
-    raise DataError(
-        f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were asked"
-        f" for: add some, or ask for fewer with --images {len(images)}"
-    )
+        progress("reading the calibration photos", len(images), count + HELD_OUT)
+        try:
+            content = _read(path)
+            digest = hashlib.sha256(content).hexdigest()
+            if digest not in hashes:
+                images.append(letterbox(_decode(path, content), width, height)[0])
+                hashes[digest] = None
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        if len(images) == count + HELD_OUT:
+            break
+    progress("reading the calibration photos", count + HELD_OUT, count + HELD_OUT)
+    if len(images) < count:
+        raise DataError(
+            f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were"
+            f" asked for: add some, or ask for fewer with --images {len(images)}"
+        )
+    return CalibrationSet(tuple(images[:count]), tuple(hashes)[:count], seed, tuple(images[count:]))
 
 
 def _photo_folder(folder: Path) -> Path:
@@ -99,32 +118,31 @@ def _photo_folder(folder: Path) -> Path:
 def _in_drawn_order(folder: Path, seed: int) -> list[Path]:
     """Image files below ``folder`` by the SHA-256 of seed and relative path."""
     try:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-    except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
-    if not files:
+        found = list_folder(folder)
+    except ImageError as error:
+        raise DataError(str(error)) from None
+    if not found.photos and not found.others:
         raise DataError(
             f"calibration folder {folder} is empty: put photos there, or name another with"
             " --calibration"
         )
-    photos = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not photos:
+    if not found.photos:
+        count, example = len(found.others), min(path.name for path in found.others)
         raise DataError(
-            f"calibration folder {folder} has no photos: {len(files)}"
-            f" file{'s' * (len(files) != 1)}, such as {min(p.name for p in files)}, none with the"
-            f" suffix of a {ACCEPTED} image"
+            f"calibration folder {folder} has no photos: {count} file{'s' * (count != 1)}, such as"
+            f" {example}, none with the suffix of a {ACCEPTED} image"
         )
 
     def drawn(path: Path) -> tuple[bytes, str]:
         name = path.relative_to(folder).as_posix()
         return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
 
-    return sorted(photos, key=drawn)
+    return sorted(found.photos, key=drawn)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ImageError(
             f"cannot read calibration photo {path}: {error.strerror or error}"

@@ -22,7 +22,9 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
-from edgeface.images import Image, read_image
+from edgeface.files import read_regular
+from edgeface.images import Image
+from edgeface.images.reading import OnError, read_or_tell
 from edgeface.runners import Heads, open_runner
 from edgeface.types import Floats, Progress, unseen
 from export.pipeline import scratch_folder
@@ -45,6 +47,8 @@ class ValidationSet:
     """key -> file"""
     sha256: str
     """over keys, photos and annotations"""
+    photos: frozenset[str] = frozenset()
+    """SHA-256 of the content of each"""
 
     @classmethod
     def load(cls, root: Path | str) -> ValidationSet:
@@ -61,17 +65,14 @@ class ValidationSet:
                 " be measured on them"
             )
         digest = hashlib.sha256()
-        for key, path in images.items():
+        photos = {key: hashlib.sha256(_content(path)) for key, path in images.items()}
+        for key in images:
             faces = ground_truth.images[key]
-            digest.update(
-                key.encode()
-                + b"\0"
-                + hashlib.sha256(_content(path)).digest()
-                + faces.boxes.tobytes()
-            )
+            digest.update(key.encode() + b"\0" + photos[key].digest() + faces.boxes.tobytes())
             for setting in SETTINGS:
                 digest.update(faces.counts[setting].tobytes())
-        return cls(ground_truth, images, digest.hexdigest())
+        hashes = frozenset(photo.hexdigest() for photo in photos.values())
+        return cls(ground_truth, images, digest.hexdigest(), hashes)
 
 
 @contextmanager
@@ -103,19 +104,27 @@ def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
 
 
 def accuracy_of(
-    bundle: Bundle, validation: ValidationSet, threads: int, what: str, progress: Progress = unseen
+    bundle: Bundle,
+    validation: ValidationSet,
+    threads: int,
+    what: str,
+    progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> FileAccuracy:
-    """AP by the official protocol; heights are annotated px of the original photo."""
+    """AP by the official protocol; heights are annotated px of the original photo.
+
+    With ``on_error`` a photo that cannot be read is told there and left out.
+    """
     detections = {}
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
         for done, (key, path) in enumerate(validation.images.items()):
             progress(what, done, len(validation.images))
-            detections[key] = detector.detect(
-                read_image(path), top_k=candidates(detector.runner.layout)
-            )
+            image = read_or_tell(path, on_error)
+            if image is not None:
+                detections[key] = detector.detect(image, top_k=candidates(detector.runner.layout))
         protocol = str(protocol_of(detector))
-    progress(what, len(detections), len(detections))
-    result = evaluate(detections, validation.ground_truth)
+    progress(what, len(validation.images), len(validation.images))
+    result = evaluate(detections, validation.ground_truth.restrict(detections))
     return FileAccuracy(
         result.easy, result.medium, result.hard, result.by_height, result.images, protocol
     )
@@ -186,6 +195,6 @@ def _iou(a: Floats, b: Floats) -> Floats:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None

@@ -7,6 +7,7 @@ Everything that can be wrong with the request is found before the first step tha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ from edgeface.bundle import (
     refuse_other_weights,
     write_bundle,
 )
-from edgeface.errors import BundleError, MissingExtraError, OptionError, QuantizeError
+from edgeface.detector import Detector
+from edgeface.errors import BundleError, DataError, MissingExtraError, OptionError, QuantizeError
 from edgeface.files import LOCK, check_writable, locked
+from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
+from edgeface.runners import open_runner
 from edgeface.types import Progress, unseen
 from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
@@ -45,8 +49,10 @@ from quantize.request import QuantizeRequest
 
 __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
-NOISE_PHOTOS = 8
-"""calibration photos on which the heads of a candidate are compared with the float heads"""
+FACE_SCORE = 0.3
+LEAST_WITH_FACES = 0.1
+"""share of the calibration photos in which the float model finds a face; with less, they are hardly
+photos of what the file is made for"""
 Note = Callable[[str], None]
 
 
@@ -85,15 +91,17 @@ def quantize_model(
     progress: Progress = unseen,
     note: Note = lambda text: None,
     verbose: bool = False,
+    on_error: OnError | None = None,
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
     data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training
     photos of ``data``. stage, progress, note: told what is being done. Raises an EdgefaceError in
     one line; then no INT8 Bundle is written, but what was measured is kept in ``out``, so that the
-    same call goes on from there, also after KeyboardInterrupt.
+    same call goes on from there, also after KeyboardInterrupt. With ``on_error`` a photo that
+    cannot be read is told there and left out.
     """
-    job = _Job(request, Path(out), data, calibration, stage, progress, note)
+    job = _Job(request, Path(out), data, calibration, stage, progress, note, on_error)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
     name = job.name(float_bundle)
@@ -101,6 +109,7 @@ def quantize_model(
         locked(job.out / f".{name}{LOCK}", f"{job.out / name}"),
         quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose),
     ):
+        job.count_faces(float_bundle)
         return job.within_budget(float_bundle, job.quantizer(float_bundle))
 
 
@@ -116,8 +125,9 @@ class _Job:
         stage: Stage,
         progress: Progress,
         note: Note,
+        on_error: OnError | None,
     ) -> None:
-        self.request, self.out = request, out
+        self.request, self.out, self.on_error = request, out, on_error
         self.data, self.folder = data, data if calibration is None else calibration
         self.stage, self.progress, self.note = stage, progress, note
         kind: Any = get_backend(request.target).load_quantizer()
@@ -126,6 +136,8 @@ class _Job:
         self.given: Bundle | None = None
         self.width, self.height = request.width, request.height
         self.validation: ValidationSet | None = None
+        self.with_faces = 0
+        """calibration photos in which the float model finds a face"""
         self.unmeasured = ""
         """why accuracy is not measured; empty: it is"""
 
@@ -160,7 +172,25 @@ class _Job:
             self.height,
             request.calibration_seed,
             self.progress,
+            self.on_error,
         )
+        self._check_photos()
+
+    def _check_photos(self) -> None:
+        """Photos that ranges are taken from say nothing of how others fare."""
+        if self.validation is not None:
+            known = set(self.validation.photos) & set(self.photos.sha256)
+            if known:
+                raise DataError(
+                    f"{len(known)} of the {len(self.photos.sha256)} calibration photos are among"
+                    " the validation photos of --data, which accuracy is measured on: give others"
+                    " with --calibration"
+                )
+        if not self.photos.held_out:
+            self.note(
+                "the noise of the heads is measured on the photos that ranges are taken from: the"
+                " folder has no others"
+            )
 
     def _choose_accuracy(self) -> None:
         if self._random_weights():
@@ -199,6 +229,19 @@ class _Job:
     def name(self, float_bundle: Bundle) -> str:
         """Of the folder of the Bundle."""
         return dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
+
+    def count_faces(self, float_bundle: Bundle) -> None:
+        """Say so where the ranges come from photos of something else."""
+        photos = self.photos.images
+        with Detector(open_runner(float_bundle, self.request.threads), FACE_SCORE) as detector:
+            self.with_faces = sum(len(detector.detect(photo)) > 0 for photo in photos)
+        random = float_bundle.manifest.weights.random
+        if self.with_faces < LEAST_WITH_FACES * len(photos) and not random:
+            self.note(
+                f"the float model finds a face in {self.with_faces} of {len(photos)} calibration"
+                " photos: ranges that come from them may not fit photos with faces; look at what"
+                " the file finds before you ship it, or give other photos with --calibration"
+            )
 
     def quantizer(self, float_bundle: Bundle) -> Quantizer:
         """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
@@ -259,6 +302,8 @@ class _Job:
             "method": self.scale,
             "images": len(self.photos.images),
             "seed": self.photos.seed,
+            "with_faces": self.with_faces,
+            "held_out": len(self.photos.held_out),
             "sha256": list(self.photos.sha256),
         }
         manifest = dataclasses.replace(
@@ -270,7 +315,7 @@ class _Job:
         return write_bundle(self.out / name, manifest, named_files(manifest, quantized))
 
     def _noise_meter(self, float_bundle: Bundle) -> Callable[[Quantized], HeadNoise]:
-        photos = self.photos.images[:NOISE_PHOTOS]
+        photos = self.photos.judges
         reference = heads_of(float_bundle, photos)
 
         def noise(quantized: Quantized) -> HeadNoise:
@@ -289,7 +334,9 @@ class _Job:
 
     def _measured(self, bundle: Bundle, what: str) -> FileAccuracy:
         assert self.validation is not None, "asked only where accuracy is measured"
-        return accuracy_of(bundle, self.validation, self.request.threads, what, self.progress)
+        return accuracy_of(
+            bundle, self.validation, self.request.threads, what, self.progress, self.on_error
+        )
 
     def _fingerprint(self, float_bundle: Bundle) -> str:
         """Of all that a record of the journal depends on: not of ``max_drop``, with which a user
@@ -299,6 +346,7 @@ class _Job:
             edgeface=__version__,
             float=float_bundle.manifest.dumps(),
             photos=self.photos.sha256,
+            judges=[hashlib.sha256(photo.tobytes()).hexdigest() for photo in self.photos.judges],
             scale=self.scale,
             tools=versions(*self.kind.distributions),
             runtime=runtime,

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from edgeface.backends import BACKENDS
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, NETWORK_HELP, Format, Threads, Weights
 from edgeface.cli.output import print_json
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
+from edgeface.files import check_writable
 from edgeface.options import parse_size
 from edgeface.quiet import quiet_stage
 from export.request import require
@@ -141,7 +143,7 @@ def quantize(
     plot: Plot = None,
     format: Format = "table",
     verbose: Verbose = False,
-) -> None:
+) -> int | None:
     if bundle is not None and (model is not None or size is not None):
         raise OptionError(
             "--bundle excludes --model and --size: a Bundle has its network and size inside"
@@ -165,8 +167,9 @@ def quantize(
     )
     if plot is not None:
         require("drawing the report", "matplotlib")
+        check_writable(plot, "--plot", folder=False)
     with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
-        _run(request, out, data, calibration, plot, format, verbose, terminal)
+        return _run(request, out, data, calibration, plot, format, verbose, terminal)
 
 
 def _run(
@@ -178,10 +181,11 @@ def _run(
     format: str,
     verbose: bool,
     terminal: Terminal,
-) -> None:
+) -> int | None:
     from quantize import report
     from quantize.pipeline import quantize_model
 
+    failures = Failures(terminal)
     done = quantize_model(
         request,
         out,
@@ -191,12 +195,14 @@ def _run(
         progress=terminal.tick,
         note=terminal.note,
         verbose=verbose,
+        on_error=failures,
     )
     with quiet_stage("measuring latency", verbose):
         latency = report.measure_latency(done, terminal.tick)
-    if plot:
-        report.plot(plot, done)
     if format == "json":
         print_json(report.as_json(done, latency))
     else:
         report.print_report(done, latency)
+    if plot:
+        report.plot(plot, done)
+    return failures.ended("photos could not be read and were left out")

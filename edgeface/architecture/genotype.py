@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import ModelError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, read_regular
 from edgeface.schema import from_fields
 
 LEVELS = 6
@@ -88,7 +88,7 @@ def write_genotype(path: Path, genotype: Genotype) -> None:
 def read_genotype(path: Path) -> Genotype:
     """Read what :func:`write_genotype` wrote. Raises ModelError for a file that is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"cannot read the genotype {path} ({type(error).__name__}): give the genotype.json that"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEVICE_HELP, Fast, Format, tell_fast, with_options
 from edgeface.cli.output import print_json, print_table, say
-from edgeface.cli.program import FAILED, Stopped
+from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import OptionError
+from edgeface.errors import BundleError, EdgefaceError, OptionError
+from edgeface.files import check_writable, refuse_input
 from edgeface.latency.protocol import Job, Protocol
 
 if TYPE_CHECKING:
@@ -69,12 +71,17 @@ def command(
     from edgeface.latency.devices import open_device
     from edgeface.latency.measurement import save_measurements
 
-    jobs = _jobs(bundles, threads, fast)
-    chosen = _reference(jobs, reference)
+    if save:
+        check_writable(save, "--save", folder=False)
+        refuse_input(
+            save, (file for bundle in bundles for file in Path(bundle).glob("*")), "--save"
+        )
     records: list[Measurement] = []
-    wrong: list[str] = []
     stopped = False
     with Terminal() as terminal:
+        failures = Failures(terminal)
+        jobs = _jobs(bundles, threads, fast, failures)
+        chosen = _reference(jobs, reference)
         try:
             with open_device(device) as opened:
                 opened.measure(
@@ -83,33 +90,50 @@ def command(
                     chosen,
                     terminal.tick,
                     records.append,
-                    lambda _, why: wrong.append(why),
+                    lambda _, why: failures(why),
                 )
         except KeyboardInterrupt:
             stopped = True
+        except EdgefaceError as error:  # what was measured before is printed all the same
+            if not records:
+                raise
+            failures(error)
         for runtime in dict.fromkeys(record.runtime for record in records):
             tell_fast(terminal, runtime, fast)
-    if save and records:
-        save_measurements(save, records)
-    if format == "json":
-        print_json([record.to_json(samples) for record in records])
-    elif records:
-        _print_measurements(records)
-    for message in wrong:
-        terminal.line(f"error: {message}")
-    if stopped:
-        raise Stopped(
-            f"{len(records)} of {len(jobs)} models were measured, their figures are printed"
+        if format == "json":
+            print_json([record.to_json(samples) for record in records])
+        elif records:
+            _print_measurements(records)
+        if save and records:
+            save_measurements(save, records)
+        if stopped:
+            raise Stopped(
+                f"{len(records)} of {len(jobs)} models were measured, their figures are printed"
+            )
+        total = len(records) + len(failures.told)
+        return failures.ended(
+            f"of {total} models could not be measured; the figures of the others are printed", total
         )
-    return FAILED if wrong else None
 
 
-def _jobs(bundles: Sequence[str], threads: Sequence[int], fast: bool) -> list[Job]:
-    """Every Bundle with every number of threads. Raises BundleError for a folder that is none."""
+def _jobs(
+    bundles: Sequence[str], threads: Sequence[int], fast: bool, failed: Callable[[object], None]
+) -> list[Job]:
+    """Every Bundle with every number of threads; what is none is told. Raises BundleError where
+    none is left."""
     from edgeface.bundle import Bundle
 
-    folders = [Bundle.open(bundle, verify=False).path.resolve() for bundle in bundles]
-    labels = _labels(dict.fromkeys(folders))
+    folders: dict[Path, None] = {}
+    for bundle in dict.fromkeys(bundles):
+        try:
+            folders[Bundle.open(bundle, verify=False).path.resolve()] = None
+        except BundleError as error:  # noqa: PERF203 - one that is bad must not end the run
+            if len(bundles) == 1:
+                raise
+            failed(error)
+    if not folders:
+        raise BundleError(f"none of the {len(bundles)} Bundles can be opened: nothing is measured")
+    labels = _labels(folders)
     return [
         Job(str(folder), count, fast, label)
         for count in dict.fromkeys(threads)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, Fast, Format, Model, Threads, Weights, tell_fast
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
+from edgeface.files import check_writable
 from edgeface.options import EVALUATION_SCALES, check_choice
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def command(
     threads: Threads = 1,
     fast: Fast = False,
     format: Format = "table",
-) -> None:
+) -> int | None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
     if not data.is_dir():
         raise DataError(
@@ -115,7 +117,12 @@ def command(
         )
     from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
 
+    if plot:
+        check_writable(plot, "--plot", folder=False)
+    if predictions:
+        check_writable(predictions, "--predictions")
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):
+        failures = Failures(terminal)
         done = evaluate_model(
             model,
             data,
@@ -128,13 +135,19 @@ def command(
             agreed_only=agreed_only,
             landmarks=landmarks,
             annotations=annotations,
+            on_error=failures,
         )
         tell_fast(terminal, done.report.protocol.runtime, fast)
-    if plot:
-        plot_curves(plot, done.report, done.result)
-    if predictions:
-        save_predictions(predictions, done.predictions.detections)
-    _print_report(done, heights, format)
+        _print_report(done, heights, format)
+        if plot:
+            plot_curves(plot, done.report, done.result)
+        if predictions:
+            save_predictions(predictions, done.predictions.detections)
+        read = done.report.images
+        total = read + len(failures.told)
+        return failures.ended(
+            f"of {total} photos could not be read; the figures are those of the other {read}"
+        )
 
 
 def _print_report(done: Evaluation, heights: str, format: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeface.backends import require_module
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import (
     DEFAULT_MODEL,
     Annotations,
@@ -119,7 +120,7 @@ def command(
     threads: TorchThreads = 0,
     device: TorchDevice = "cpu",
     options: Any = None,
-) -> None:
+) -> int | None:
     named = given(ctx, options)
     if branch:
         others = [name for name in ("model", "genotype", "recipe", "init") if is_given(ctx, name)]
@@ -130,6 +131,7 @@ def command(
     from edgeface.training import train_model
 
     with Terminal(shown=os.environ.get("RANK", "0") == "0") as terminal:
+        failures = Failures(terminal)
         finished = train_model(
             architecture,
             options,
@@ -145,9 +147,11 @@ def command(
             branch=branch,
             progress=terminal.tick,
             note=terminal.note,
+            on_error=failures,
         )
-    if not finished:
-        raise Stopped("the state is saved, the same command goes on from here")
+        if not finished:
+            raise Stopped("the state is saved, the same command goes on from here")
+        return failures.ended("photos could not be read and were left out of the training")
 
 
 def _chosen(

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from edgeface.errors import DataError, ModelError
 from edgeface.evaluation.own import FOLDERS, find_photo
-from edgeface.images import read_image
-from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import read_annotations
+from edgeface.images.reading import OnError, read_or_tell
 from edgeface.types import Doubles, Progress, unseen
 
 if TYPE_CHECKING:
@@ -105,10 +106,12 @@ def measure_landmarks(
     detector: Detector,
     photos: Sequence[tuple[AnnotatedImage, Path]],
     progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> LandmarkAccuracy:
     """Detect in each of ``photos``, as :func:`labelled_photos` gives them.
 
-    Raises ModelError for a model without landmarks, ImageError for a damaged photo.
+    Raises ModelError for a model without landmarks, ImageError for a damaged photo; with
+    ``on_error`` it is told there and left out.
     """
     runner = detector.runner
     if not runner.layout.landmarks:
@@ -119,7 +122,9 @@ def measure_landmarks(
     errors, annotated = [np.zeros(0)], 0
     for done, (labels, path) in enumerate(photos):
         progress("measuring landmarks", done, len(photos))
-        image = read_image(path)
+        image = read_or_tell(path, on_error)
+        if image is None:
+            continue
         height, width = image.shape[:2]
         counting = counting_faces(labels, width, height)
         annotated += int(counting.sum())

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
-from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import read_annotations
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
 """below the root, in which photos are looked for"""

@@ -41,7 +41,7 @@ from edgeface.evaluation.wider import (
     image_key,
     load_ground_truth,
 )
-from edgeface.images import read_image
+from edgeface.images.reading import OnError, read_or_tell
 from edgeface.options import EVALUATION_SCALES
 from edgeface.types import Progress, unseen
 from edgeface.zoo import is_network
@@ -87,6 +87,7 @@ def evaluate_model(
     agreed_only: bool = False,
     landmarks: Path | str | None = None,
     annotations: Path | str | None = None,
+    on_error: OnError | None = None,
 ) -> Evaluation:
     """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are
     present below ``root``.
@@ -101,7 +102,8 @@ def evaluate_model(
     ``root``, in place of WIDER FACE's: see :mod:`edgeface.evaluation.own`.
 
     Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for
-    a model that is missing or cannot run at that scale, for a damaged image.
+    a model that is missing or cannot run at that scale, for a damaged image. With ``on_error`` that
+    is told there and left out, with its faces.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
     ground_truth, images = annotated_photos(root, annotations)
@@ -117,8 +119,8 @@ def evaluate_model(
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
         used = MultiScaleDetector(detector, agreed_only) if scale == MULTI else detector
         name = detector.runner.model if is_network(model) else Path(model).name
-        points = measure_landmarks(detector, labelled, progress) if labelled else None
-        done = evaluate_detector(used, name, ground_truth, images, heights, progress)
+        points = measure_landmarks(detector, labelled, progress, on_error) if labelled else None
+        done = evaluate_detector(used, name, ground_truth, images, heights, progress, on_error)
         if annotations is not None:
             protocol = replace(done.report.protocol, evaluator=OWN_EVALUATOR)
             done = replace(done, report=replace(done.report, protocol=protocol))
@@ -157,6 +159,7 @@ def evaluate_detector(
     images: Mapping[str, Path],
     heights: str = ANNOTATED,
     progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> Evaluation:
     """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and
     no others.
@@ -166,8 +169,11 @@ def evaluate_detector(
     """
     if heights not in (ANNOTATED, EVALUATED):
         raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
-    restricted = ground_truth.restrict(images)
-    predictions = predict(detector, images, progress)
+    ground_truth.restrict(images)  # before the first photo is looked at
+    predictions = predict(detector, images, progress, on_error)
+    if not predictions.detections:
+        raise DataError(f"none of the {len(images)} photos can be read: there is nothing to judge")
+    restricted = ground_truth.restrict(predictions.detections)
     result = evaluate(
         predictions.detections, restricted, predictions.scales if heights == EVALUATED else None
     )
@@ -193,13 +199,19 @@ def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Pat
 
 
 def predict(
-    detector: Detector | MultiScaleDetector, images: Mapping[str, Path], progress: Progress = unseen
+    detector: Detector | MultiScaleDetector,
+    images: Mapping[str, Path],
+    progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> Predictions:
-    """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged."""
+    """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged;
+    with ``on_error`` it is told there and left out."""
     detections, scales = {}, {}
     for done, (key, path) in enumerate(images.items()):
         progress("evaluating", done, len(images))
-        image = read_image(path)
+        image = read_or_tell(path, on_error)
+        if image is None:
+            continue
         height, width = image.shape[:2]
         if isinstance(detector, MultiScaleDetector):
             detections[key] = detector.detect(image)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import as_table, image_key
-from edgeface.files import atomic_folder
+from edgeface.files import atomic_folder, read_regular
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
@@ -67,7 +67,7 @@ def load_predictions(folder: Path | str) -> dict[str, NDArray[np.float64]]:
 
 def _load(path: Path) -> NDArray[np.float64]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_regular(path).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read predictions {path}: {error}") from error
     rows = [line for line in lines[2:] if line.strip()]

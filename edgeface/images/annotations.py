@@ -33,13 +33,14 @@ import csv
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeface.errors import DataError
+from edgeface.files import read_file
+from edgeface.images.annotated import AnnotatedImage
 
 WIDER_COLUMNS = (
     "x",
@@ -59,32 +60,12 @@ POINT_COLUMNS = tuple(
     for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
     for axis in "xy"
 )
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 LABEL_FIELDS = 20
 """of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
-POINT_MARGIN = 0.5
-"""A landmark lies inside the image, or outside by at most this share of the face's larger side"""
 
 Fail = Callable[[int, str], DataError]
 """(line number from 1, what is wrong and what is accepted) -> the error to raise."""
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """The faces of one photo."""
-
-    path: str
-    """relative to the folder of images, with forward slashes"""
-    boxes: NDArray[np.float32]
-    """[N, 4] x1, y1, x2, y2 in px of the image"""
-    invalid: NDArray[np.bool_]
-    """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official
-    file has some)"""
-    landmarks: NDArray[np.float32] | None = None
-    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no
-    landmarks at all"""
-    traits: NDArray[np.int64] | None = None
-    """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them;
-    None in other files"""
 
 
 def read_annotations(path: Path | str) -> list[AnnotatedImage]:
@@ -97,6 +78,7 @@ def read_annotations(path: Path | str) -> list[AnnotatedImage]:
     path = Path(path)
     lines = _read_lines(path)
     first = next((line for line in lines if line.strip()), "")
+    _refuse_separator(path, first)
     plain = path.suffix.lower() == ".csv" or "," in first
     parse = _parse_plain if plain else _parse_labels if first.startswith("#") else _parse_wider
     images = parse(path, lines)
@@ -108,9 +90,14 @@ def read_annotations(path: Path | str) -> list[AnnotatedImage]:
     return images
 
 
-def listed(numbers: NDArray[np.float32]) -> str:
-    """Numbers of a box, for a message."""
-    return ",".join(f"{value:g}" for value in numbers)
+def _refuse_separator(path: Path, first: str) -> None:
+    """Columns that are there and not read would leave photos without faces."""
+    for separator, name in SEPARATORS.items():
+        if "," not in first and first.count(separator) >= len(PLAIN_COLUMNS) - 1:
+            raise DataError(
+                f"{path}: its columns are separated by {name}; accepted: commas, with the header"
+                f" {','.join(PLAIN_COLUMNS)} or without one"
+            )
 
 
 def read_wider(path: Path | str) -> list[AnnotatedImage]:
@@ -123,50 +110,13 @@ def read_plain(path: Path | str) -> list[AnnotatedImage]:
     return _parse_plain(Path(path), _read_lines(Path(path)))
 
 
-def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:
-    """Clip the boxes to an image of ``width`` x ``height`` px.
-
-    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image
-    do not belong together. Boxes marked invalid are clipped without complaint.
-    """
-    x1, y1, x2, y2 = image.boxes.T
-    outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
-    if outside.any():
-        box = ", ".join(f"{value:g}" for value in image.boxes[np.argmax(outside)])
-        raise DataError(
-            f"{image.path}: box x1,y1,x2,y2 = {box} lies outside the image of {width}x{height} px;"
-            " accepted: boxes that overlap the image; check that annotations and images have the"
-            " same scale"
-        )
-    _check_points(image, width, height)
-    limits = np.array([width, height, width, height], np.float32)
-    return replace(image, boxes=np.clip(image.boxes, 0, limits))
-
-
-def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
-    """A face that the photo cuts may have a point beyond its edge, but not far beyond."""
-    if image.landmarks is None:
-        return
-    side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]
-    beyond = np.maximum(-image.landmarks, image.landmarks - np.array([width, height], np.float32))
-    outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
-    if outside.any():
-        raise DataError(
-            f"{image.path}: landmarks of the face {listed(image.boxes[np.argmax(outside)])} lie"
-            f" outside the image of {width}x{height} px; accepted: px of the image, at most half a"
-            " face beyond its edge; -1, or in a CSV nothing, where a face has none"
-        )
-
-
 def _read_lines(path: Path) -> list[str]:
     """The file's lines, stripped at the right. Raises DataError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read annotation file {path}: {error.strerror or error}") from error
+        text = read_file(path, DataError, "annotation file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"annotation file {path} is not UTF-8 text") from error
-    return [line.rstrip() for line in text.split("\n")]
+    return [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 def _failer(path: Path) -> Fail:
@@ -191,12 +141,13 @@ def _parse_wider(path: Path, lines: list[str]) -> list[AnnotatedImage]:
                 index + 1, f"image {name} appears a second time; accepted: one block an image"
             )
         seen.add(name)
+        first = index + 1
         index += 2
         rows = [_wider_row(lines, index + i, i, count, fail) for i in range(count)]
         index += count
         if count == 0 and index < len(lines) and lines[index].split() == ["0"] * len(WIDER_COLUMNS):
             index += 1
-        images.append(_from_wider(name, rows))
+        images.append(replace(_from_wider(name, rows), line=first))
     return images
 
 
@@ -244,15 +195,33 @@ def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
 def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
     fail = _failer(path)
     faces: dict[str, list[list[float]]] = {}
-    headers = (PLAIN_COLUMNS, (*PLAIN_COLUMNS, *POINT_COLUMNS))
+    first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         fields = _csv_fields(line, number, fail)
-        if not any(fields) or (number == 1 and tuple(field.lower() for field in fields) in headers):
+        if not any(fields) or (number == 1 and _is_header(fields, fail)):
             continue
-        boxes = faces.setdefault(_image_name(fields[0], number, fail), [])
+        name = _image_name(fields[0], number, fail)
+        first.setdefault(name, number)
+        boxes = faces.setdefault(name, [])
         if any(fields[1:]):
             boxes.append(_plain_box(fields, number, fail))
-    return [_from_plain(name, boxes) for name, boxes in faces.items()]
+    return [replace(_from_plain(name, boxes), line=first[name]) for name, boxes in faces.items()]
+
+
+def _is_header(fields: Sequence[str], fail: Fail) -> bool:
+    """Raises DataError for names of other columns, or in another order."""
+    if tuple(field.lower() for field in fields) in (
+        PLAIN_COLUMNS,
+        (*PLAIN_COLUMNS, *POINT_COLUMNS),
+    ):
+        return True
+    if any(fields[1:]) and not any(_is_number_list(field) for field in fields[1:]):
+        raise fail(
+            1,
+            f"the header {','.join(fields)[:80]!r}; accepted: {','.join(PLAIN_COLUMNS)}, in this"
+            " order (then x and y of five landmarks), or no header",
+        )
+    return False
 
 
 def _csv_fields(line: str, number: int, fail: Fail) -> list[str]:
@@ -295,6 +264,7 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
     """RetinaFace's labels: ``# path`` before the faces of an image."""
     fail = _failer(path)
     images: dict[str, list[list[float]]] = {}
+    first: dict[str, int] = {}
     rows: list[list[float]] | None = None
     for number, line in enumerate(lines, start=1):
         if line.startswith("#"):
@@ -304,6 +274,7 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
                     number, f"image {name} appears a second time; accepted: one block an image"
                 )
             rows = images[name] = []
+            first[name] = number
         elif line.strip():
             if rows is None:
                 raise fail(
@@ -311,7 +282,7 @@ def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
                     "a face before the first image; accepted: a line '# path' before its faces",
                 )
             rows.append(_label_row(line, number, fail))
-    return [_from_label(name, faces) for name, faces in images.items()]
+    return [replace(_from_label(name, faces), line=first[name]) for name, faces in images.items()]
 
 
 def _label_row(line: str, number: int, fail: Fail) -> list[float]:

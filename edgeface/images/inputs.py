@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import ImageError
-from edgeface.images.reading import MAX_PIXELS, read_image
+from edgeface.images.reading import MAX_PIXELS, OnError, read_image
 from edgeface.images.scaling import Image
 from edgeface.images.videos import (
     CAMERA,
@@ -45,7 +45,6 @@ OTHER_PHOTOS = frozenset(
 """that OpenCV cannot decode"""
 FINDER = "._"
 """begins the name of a file that macOS puts beside each other one, with no photo in it"""
-OnError = Callable[[ImageError], None]
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ class Folder:
     """sorted"""
     skipped: str
     """what else a user might have expected to be looked at; empty: nothing"""
-    files: int
-    """of any kind"""
+    others: list[Path]
+    """files that are no photos"""
 
 
 def source_kind(text: str) -> str:
@@ -106,16 +105,16 @@ def list_folder(folder: Path | str) -> Folder:
     folder = Path(folder)
     unread: list[OSError] = []
     skipped: Counter[str] = Counter()
-    photos, files = [], 0
+    photos, others = [], []
     for place, folders, names in os.walk(folder, onerror=unread.append):
-        paths = [Path(place, name) for name in names]
         skipped["links to folders"] += sum(Path(place, name).is_symlink() for name in folders)
-        for path in paths:
-            files += 1
+        for path in (Path(place, name) for name in names):
             suffix = path.suffix.lower()
             if is_photo(path) and path.is_file():
                 photos.append(path)
-            elif is_photo(path):
+                continue
+            others.append(path)
+            if is_photo(path):
                 skipped["links that lead nowhere, pipes and devices"] += 1
             elif suffix in VIDEO_SUFFIXES:
                 skipped["videos (name each)"] += 1
@@ -125,7 +124,7 @@ def list_folder(folder: Path | str) -> Folder:
         raise ImageError(f"cannot read {folder}: {unread[0].strerror or unread[0]}")
     skipped["folders that cannot be read"] = len(unread)
     listed = ", ".join(f"{count} {what}" for what, count in skipped.items() if count)
-    return Folder(sorted(photos), listed, files)
+    return Folder(sorted(photos), listed, others)
 
 
 def folder_images(folder: Path | str) -> list[Path]:

@@ -9,13 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import DataError
-from edgeface.images.annotations import (
-    PLAIN_COLUMNS,
-    POINT_COLUMNS,
-    AnnotatedImage,
-    listed,
-    read_annotations,
-)
+from edgeface.images.annotated import AnnotatedImage, listed
+from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
 
 
 def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:

@@ -10,6 +10,7 @@ claim more pixels than are accepted, before any memory is taken for them.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,22 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     else:
         rgb = cv2.cvtColor(_imdecode(data, cv2.IMREAD_COLOR | ours), cv2.COLOR_BGR2RGB)
     return oriented(np.asarray(rgb, np.uint8), container.orientation)
+
+
+OnError = Callable[[ImageError], None]
+"""is told of an input that is left out"""
+
+
+def read_or_tell(path: Path | str, on_error: OnError | None) -> Image | None:
+    """:func:`read_image`; with ``on_error``, that is told of a file that cannot be read, which is
+    None then."""
+    try:
+        return read_image(path)
+    except ImageError as error:
+        if on_error is None:
+            raise
+        on_error(error)
+        return None
 
 
 def _check_size(data: bytes, max_pixels: int) -> None:

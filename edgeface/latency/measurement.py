@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeface.errors import DataError, EdgefaceError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, read_regular
 from edgeface.latency.environment import Machine, Moment
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Ratio, Summary, relative_interval
@@ -207,7 +207,7 @@ def load_measurements(path: Path | str) -> list[Measurement]:
             raise DataError(
                 f"{path} is larger than {MAX_RECORD_BYTES >> 20} MiB: not a file of measurements"
             )
-        data = json.loads(path.read_bytes().decode("utf-8"))
+        data = json.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror or error}; write it with: edgeface bench BUNDLE "

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import check_combination
 from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, read_regular
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.schema import from_fields, short, to_fields
@@ -223,7 +223,7 @@ class LatencyTable:
                 raise DataError(
                     f"{path} is larger than {MAX_TABLE_BYTES >> 20} MiB: not a latency table"
                 )
-            text = path.read_bytes().decode("utf-8")
+            text = read_regular(path).decode("utf-8")
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}; {AGAIN}") from None
         except UnicodeDecodeError:

@@ -44,6 +44,7 @@ from edgeface.architecture.structure import (
     round8,
 )
 from edgeface.errors import EdgefaceError, OptionError
+from edgeface.files import read_regular
 from edgeface.schema import from_fields
 
 MAX_TRIES = 100_000
@@ -334,7 +335,7 @@ def get_space(name: str) -> Space:
 
 def _read(path: Path) -> Space:
     try:
-        return from_fields(Space, json.loads(path.read_text(encoding="utf-8")), f"space {path}")
+        return from_fields(Space, json.loads(read_regular(path).decode("utf-8")), f"space {path}")
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"cannot read the space {path} ({type(error).__name__}): give a .json file with the"

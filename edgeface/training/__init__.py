@@ -18,7 +18,8 @@ from edgeface.training.options import AugmentOptions, TrainOptions
 from edgeface.types import Progress, unseen
 
 if TYPE_CHECKING:
-    from edgeface.images.annotations import AnnotatedImage
+    from edgeface.images.annotated import AnnotatedImage
+    from edgeface.images.reading import OnError
     from edgeface.training.dataset import Cache
 
 __all__ = [
@@ -41,16 +42,19 @@ def open_photos(
     in_memory: bool = False,
     landmarks: Path | None = None,
     progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the
     folder ``cache``.
 
     landmarks: a file with landmarks of these faces, where the annotations have none. Raises
-    DataError for annotations or photos that cannot be used.
+    DataError for annotations or photos that cannot be used, and where nothing can be learned; with
+    ``on_error`` photos that cannot be decoded are told there and left out.
     """
     from edgeface.training.dataset import open_cache
 
-    return open_cache(cache, *read_photos(data, annotations, landmarks), in_memory, progress)
+    photos = read_photos(data, annotations, landmarks)
+    return open_cache(cache, *photos, in_memory, progress, on_error)
 
 
 def read_photos(
@@ -59,6 +63,7 @@ def read_photos(
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
     from edgeface.images.annotations import read_annotations
     from edgeface.images.landmarks import with_landmarks
+    from edgeface.training.photos import check_learnable, check_photos
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
@@ -67,6 +72,8 @@ def read_photos(
             f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE"
         )
     annotated = read_annotations(boxes)
+    check_learnable(annotated, boxes)
+    check_photos(images, annotated, boxes)
     return images, with_landmarks(annotated, landmarks) if landmarks else annotated
 
 
@@ -100,14 +107,15 @@ def train_model(
     until: int | None = None,
     progress: Progress = unseen,
     note: Callable[[str], None] = lambda text: print(f"note: {text}", file=sys.stderr),
+    on_error: OnError | None = None,
 ) -> bool:
     """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see
     :class:`Trainer`.
 
     landmarks: a file with those of the annotated faces. init: name or file of weights to start
     from; branch: folder of a run to start from. until: step after which to stop. progress, note:
-    told how far it is, and what a user should know. Returns False when it was stopped before the
-    last step.
+    told how far it is, and what a user should know; on_error: of photos that cannot be decoded,
+    which are left out then. Returns False when it was stopped before the last step.
 
     Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
     not there or a run that another process works on, ModelError for an ``init`` or ``branch`` that
@@ -122,11 +130,11 @@ def train_model(
     _check_landmarks(architecture, images, note)
     with distributed() as first, _alone(run, first):
         if first:  # the others then find the cache made
-            open_cache(cache, folder, images, progress=progress)
+            open_cache(cache, folder, images, progress=progress, on_error=on_error)
     with distributed() as first, _alone(run, first):
-        trainer = Trainer(
-            architecture, options, open_cache(cache, folder, images, in_memory), run, device
-        )
+        left_out = None if on_error is None else _told  # when the cache was made or found
+        photos = open_cache(cache, folder, images, in_memory, on_error=left_out)
+        trainer = Trainer(architecture, options, photos, run, device)
         fit = trainer.begin(init, branch)
         if first and fit:
             note(f"{init}: {fit}")
@@ -136,6 +144,10 @@ def train_model(
 def _alone(run: Path, first: bool) -> contextlib.AbstractContextManager[None]:
     """The first process of a run holds it for all."""
     return locked(run / LOCK, f"the training in {run}") if first else contextlib.nullcontext()
+
+
+def _told(error: Exception) -> None:
+    pass
 
 
 def _check_landmarks(

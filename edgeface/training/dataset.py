@@ -6,7 +6,8 @@ Cache folder:
                          reductions; row-major
     index.safetensors    offset, height, width of each level of each image; boxes, landmarks,
                          face ranges
-    source.json          what it was made from: a cache made from other data is refused, not reused
+    source.json          what it was made from: a cache made from other data, or from photos that
+                         have changed since, is refused, not reused
 
 Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per
 tap instead of three; the reductions let a strongly shrunk crop be sampled without aliasing.
@@ -14,6 +15,7 @@ tap instead of three; the reductions let a strongly shrunk crop be sampled witho
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -28,16 +30,20 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgeface.architecture.strides import LANDMARKS
-from edgeface.errors import DataError
-from edgeface.files import atomic_folder
+from edgeface.errors import DataError, ImageError
+from edgeface.files import atomic_folder, recover
 from edgeface.images import read_image
-from edgeface.images.annotations import AnnotatedImage, check_boxes
+from edgeface.images.annotated import AnnotatedImage, check_boxes
+from edgeface.images.reading import OnError
 from edgeface.images.scaling import resized
+from edgeface.training.photos import photos_digest
 from edgeface.types import Progress, unseen
 
 LEVELS = 3
 LONG_SIDE_PX = 640
 CACHE_VERSION = 2
+LEFT_OUT = "left_out"
+"""in source.json: why photos that could not be read are not in the cache"""
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,27 @@ def open_cache(
     images: list[AnnotatedImage],
     in_memory: bool = False,
     progress: Progress = unseen,
+    on_error: OnError | None = None,
 ) -> Cache:
     """Open the cache of these images in ``folder``, decoding them into it first if it is absent.
 
     The pixels are mapped from the file, or with ``in_memory`` read into memory: where the system
     gives mapped pages back to others, crops would otherwise wait for the disk. Raises DataError for
-    an image that cannot be read, or when the folder holds a cache of other data.
+    an image that cannot be read, or when the folder holds a cache of other data, or of photos that
+    have changed since. With ``on_error`` images that cannot be read are told there, each time, and
+    left out.
     """
-    source = _source(images)
+    source = _source(image_root, images)
+    with contextlib.suppress(OSError):
+        recover(folder)
     if not folder.exists():
-        _build(folder, image_root, images, source, progress)
+        _build(folder, image_root, images, source, progress, on_error)
     try:
         found = json.loads((folder / "source.json").read_text())
-        if found != source:
-            raise DataError(
-                f"{folder} caches other images or boxes: delete it or pass another --cache folder"
-            )
+        _check_source(folder, found, source)
+        if on_error:
+            for text in found.get(LEFT_OUT, ()):
+                on_error(ImageError(text))
         index = load_file(str(folder / "index.safetensors"))
         path = folder / "pixels.u32"
         pixels = (
@@ -104,12 +115,20 @@ def open_cache(
     return Cache(pixels=torch.from_numpy(pixels), **index)
 
 
+def _check_source(folder: Path, found: dict[str, object], source: dict[str, object]) -> None:
+    """Raise DataError for a cache of something else. Early ones say nothing of their photos."""
+    for key, value in source.items():
+        if found.get(key, value if key == "photos" else None) != value:
+            what = "photos that have changed since" if key == "photos" else "other images or boxes"
+            raise DataError(f"{folder} caches {what}: delete it or pass another --cache folder")
+
+
 def source_pixels(index: dict[str, Tensor]) -> int:
     """Number of packed pixels that an index describes."""
     return int((index["level_height"] * index["level_width"]).sum())
 
 
-def _source(images: list[AnnotatedImage]) -> dict[str, object]:
+def _source(root: Path, images: list[AnnotatedImage]) -> dict[str, object]:
     digest = hashlib.sha256()
     for image in images:
         digest.update(image.path.encode() + image.boxes.tobytes() + image.invalid.tobytes())
@@ -120,6 +139,7 @@ def _source(images: list[AnnotatedImage]) -> dict[str, object]:
         "images": len(images),
         "sha256": digest.hexdigest(),
         "long_side_px": LONG_SIDE_PX,
+        "photos": photos_digest(root, images),
     }
 
 
@@ -160,29 +180,52 @@ def _build(
     images: list[AnnotatedImage],
     source: dict[str, object],
     progress: Progress,
+    on_error: OnError | None,
 ) -> None:
     if not images:
         raise DataError("no annotated image to train on")
+    kept: list[AnnotatedImage] = []
     sizes: list[list[tuple[int, ...]]] = []
     boxes: list[np.ndarray] = []
     points: list[np.ndarray] = []
+    left_out: list[str] = []
     chunks = [images[i : i + 32] for i in range(0, len(images), 32)]  # bounds what waits in memory
     with atomic_folder(folder) as temporary:
         with (temporary / "pixels.u32").open("wb") as out, ThreadPoolExecutor() as pool:
             for done, chunk in enumerate(chunks):
                 progress("decoding images", 32 * done, len(images))
-                for levels, image_boxes, image_points in pool.map(
-                    lambda image: _decode(root, image), chunk
-                ):
-                    for level in levels:
+                found = pool.map(lambda image: _decode_or_why(root, image, on_error), chunk)
+                for image, decoded in zip(chunk, found, strict=True):
+                    if isinstance(decoded, str):
+                        left_out.append(decoded)
+                        continue
+                    for level in decoded[0]:
                         out.write(level.tobytes())
-                    sizes.append([level.shape for level in levels])
-                    boxes.append(image_boxes)
-                    points.append(image_points)
+                    kept.append(image)
+                    sizes.append([level.shape for level in decoded[0]])
+                    boxes.append(decoded[1])
+                    points.append(decoded[2])
         progress("decoding images", len(images), len(images))
-        index = save(_index(sizes, boxes, points, images))
+        if not kept:
+            raise DataError(
+                f"none of the {len(images)} photos in {root} can be read: {left_out[0]}"
+            )
+        index = save(_index(sizes, boxes, points, kept))
         (temporary / "index.safetensors").write_bytes(index)
-        (temporary / "source.json").write_text(json.dumps(source, indent=1))
+        told = source | ({LEFT_OUT: left_out} if left_out else {})
+        (temporary / "source.json").write_text(json.dumps(told, indent=1))
+
+
+def _decode_or_why(
+    root: Path, image: AnnotatedImage, on_error: OnError | None
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray] | str:
+    """:func:`_decode`; with ``on_error``, why a photo cannot be read."""
+    try:
+        return _decode(root, image)
+    except ImageError as error:
+        if on_error is None:
+            raise
+        return str(error)
 
 
 def _index(

@@ -13,6 +13,7 @@ import torch
 from edgeface import zoo
 from edgeface.architecture import Architecture
 from edgeface.errors import ModelError
+from edgeface.files import read_regular
 from edgeface.models.detector import FaceNet
 from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
@@ -54,7 +55,7 @@ def init_sha256(init: str) -> str:
 def _read(init: str) -> bytes:
     path = zoo.FOLDER / zoo.get_entry(init).weights if init in zoo.names() else Path(init)
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ModelError(
             f"cannot read --init {init}: {error.strerror or error}; accepted: a .safetensors file, "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeface.architecture import Architecture
 from edgeface.errors import MissingExtraError, ModelError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, read_regular, require_regular
 from edgeface.schema import short
 from edgeface.zoo.index import FOLDER, get_entry
 
@@ -47,7 +47,7 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
     except ImportError:
         raise MissingExtraError("safetensors", "zoo", "reading weights") from None
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ModelError(f"cannot read weights {path}: {error.strerror or error}") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -70,6 +70,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     except ImportError:
         raise MissingExtraError("safetensors", "zoo", "reading weights") from None
     try:
+        require_regular(path)
         with safe_open(str(path), framework="numpy") as file:
             return file.metadata() or {}
     except OSError as error:

@@ -27,7 +27,7 @@ from benchmarks.robustness_frames import (
 )
 from edgeface.detections import Detections
 from edgeface.images import letterbox
-from edgeface.images.annotations import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage
 
 GROUPS = [(kind, value) for kind, values in VALUES.items() for value in values]
 FACE = np.array([180.0, 70, 270, 190])

@@ -24,7 +24,7 @@ from edgeface.evaluation.landmarks import (
     face_errors,
     labelled_photos,
 )
-from edgeface.images.annotations import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage
 
 POINTS = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32) / 100
 """of a face, in shares of its box"""

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from edgeface.errors import DataError
-from edgeface.images.annotations import (
-    POINT_COLUMNS,
-    AnnotatedImage,
-    check_boxes,
-    read_annotations,
-    read_plain,
-    read_wider,
-)
+from edgeface.images.annotated import AnnotatedImage, check_boxes
+from edgeface.images.annotations import POINT_COLUMNS, read_annotations, read_plain, read_wider
 from edgeface.images.landmarks import with_landmarks
 
 WIDER = """0--Parade/a.jpg
@@ -265,6 +259,37 @@ def test_labels_that_do_not_fit(tmp_path: Path, change: tuple[str, str], says: s
     with pytest.raises(DataError, match=says) as error:
         with_landmarks(images, write(tmp_path, LABELS.replace(*change, 1), "labels.txt"))
     assert "\n" not in str(error.value)
+
+
+def test_each_image_knows_its_line(tmp_path: Path) -> None:
+    plain = "image,x1,y1,x2,y2\na.jpg,1,2,30,40\nb.jpg,,,,\na.jpg,5,6,30,40\n"
+    assert [i.line for i in read_annotations(write(tmp_path, plain, "faces.csv"))] == [2, 3]
+    wider = "a/1.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n\nb/2.jpg\n0\n"
+    assert [i.line for i in read_annotations(write(tmp_path, wider))] == [1, 5]
+    assert [i.line for i in read_annotations(write(tmp_path, LABELS, "labels.txt"))] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "header", ["filename,xmin,ymin,xmax,ymax", "image,x,y,w,h", "image,x2,y2,x1,y1", "path,x1,y1"]
+)
+def test_another_header_is_told_the_one_that_is_expected(tmp_path: Path, header: str) -> None:
+    text = f"{header}\na.jpg,1,2,30,40\n"
+    with pytest.raises(DataError, match=r"line 1: the header .*; accepted: image,x1,y1,x2,y2"):
+        read_annotations(write(tmp_path, text, "faces.csv"))
+
+
+@pytest.mark.parametrize(
+    ("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")]
+)
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("file", ["faces.csv", "faces.txt"])
+def test_another_separator_is_named(
+    tmp_path: Path, separator: str, name: str, header: bool, file: str
+) -> None:
+    lines = ["image,x1,y1,x2,y2"] * header + ["a.jpg,1,2,30,40", "b.jpg,,,,"]
+    text = "\n".join(lines).replace(",", separator)
+    with pytest.raises(DataError, match=f"separated by {name}; accepted: commas, with the header"):
+        read_annotations(write(tmp_path, text, file))
 
 
 def test_a_file_without_landmarks_is_no_landmark_file(tmp_path: Path) -> None:

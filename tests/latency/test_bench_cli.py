@@ -141,11 +141,29 @@ def test_a_model_that_fails_is_told_after_the_others(
     model.write_bytes(model.read_bytes()[:-1])
     code, out, err = edgeface("bench", bundles[1], str(copy), "--format", "json", *QUICK)
     assert code == 2 and [row["bundle"] for row in json.loads(out)] == [Path(bundles[1]).name]
+    first, last = err.splitlines()
+    assert first.startswith(f"error: {copy.name}, 1 thread: ") and "SHA-256" in first
     assert (
-        err.count("\n") == 1
-        and err.startswith(f"error: {copy.name}, 1 thread: ")
-        and "SHA-256" in err
+        last == "error: 1 of 2 models could not be measured; the figures of the others are printed"
     )
+
+
+def test_a_bundle_that_is_none_does_not_end_the_others(
+    edgeface: Command, bundles: list[str], tmp_path: Path
+) -> None:
+    code, out, err = edgeface("bench", tmp_path, bundles[1], "--format", "json", *QUICK)
+    assert code == 2 and [row["bundle"] for row in json.loads(out)] == [Path(bundles[1]).name]
+    assert "is not a Bundle" in err and "1 of 2 models" in err
+
+
+def test_the_place_of_the_records_is_checked_before_measuring(
+    edgeface: Command, bundles: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    failed(edgeface("bench", bundles[1], "--save", tmp_path / "file" / "a.json"), "not a folder")
+    failed(edgeface("bench", bundles[1], "--save", tmp_path), "it is a folder")
+    manifest = Path(bundles[1]) / "manifest.json"
+    failed(edgeface("bench", bundles[1], "--save", manifest), "is the input")
 
 
 @pytest.mark.parametrize(

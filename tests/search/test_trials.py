@@ -13,7 +13,8 @@ import pytest
 from commands import Command, failed
 
 from edgeface.errors import DataError, OptionError
-from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import read_annotations
 from edgeface.search.options import StudyOptions
 from edgeface.search.space import SPACES, get_space
 from edgeface.types import unseen

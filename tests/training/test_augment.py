@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgeface.images.annotations import AnnotatedImage, read_annotations
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import read_annotations
 from edgeface.training.augment import (
     MIRRORED,
     View,

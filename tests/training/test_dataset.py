@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,7 @@ import pytest
 from edgeface.errors import DataError, ImageError
 from edgeface.images import Image, read_image
 from edgeface.images.annotations import read_annotations
+from edgeface.training import read_photos
 from edgeface.training.dataset import LEVELS, LONG_SIDE_PX, Cache, open_cache
 
 
@@ -51,8 +55,108 @@ def test_large_photo_is_reduced_with_its_boxes(tmp_path: Path) -> None:
 def test_second_opening_decodes_nothing(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     first = open_cache(tmp_path / "cache", photos, images)
-    second = open_cache(tmp_path / "cache", tmp_path / "no-such-folder", images)
-    assert first.pixels.equal(second.pixels)
+    for path in photos.glob("*.png"):  # the content is not looked at again
+        before = path.stat()
+        content = path.read_bytes()
+        path.write_bytes(bytes(len(content)))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        second = open_cache(tmp_path / "cache", photos, images)
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert first.pixels.equal(second.pixels)
+
+
+def test_photos_that_changed_or_went_are_noticed(photos: Path, tmp_path: Path) -> None:
+    images = read_annotations(photos / "faces.csv")
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    open_cache(tmp_path / "cache", copy, images)
+    with pytest.raises(DataError, match="cannot read photo"):
+        open_cache(tmp_path / "cache", tmp_path / "no-such-folder", images)
+    (copy / "0.png").write_bytes((copy / "1.png").read_bytes())
+    with pytest.raises(DataError, match="photos that have changed since: delete it"):
+        open_cache(tmp_path / "cache", copy, images)
+
+
+def test_an_early_cache_says_nothing_of_its_photos(photos: Path, tmp_path: Path) -> None:
+    images = read_annotations(photos / "faces.csv")
+    first = open_cache(tmp_path / "cache", photos, images)
+    path = tmp_path / "cache" / "source.json"
+    source = json.loads(path.read_text())
+    del source["photos"]
+    path.write_text(json.dumps(source))
+    assert open_cache(tmp_path / "cache", photos, images).pixels.equal(first.pixels)
+
+
+def test_photos_that_cannot_be_read_are_told_each_time_and_left_out(
+    photos: Path, tmp_path: Path
+) -> None:
+    images = read_annotations(photos / "faces.csv")
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    (copy / "1.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        open_cache(tmp_path / "cache", copy, images)
+    for _ in range(2):
+        told: list[ImageError] = []
+        cache = open_cache(tmp_path / "cache", copy, images, on_error=told.append)
+        assert len(cache) == 4 and cache.count.tolist() == [1, 1, 1, 0]
+        assert len(told) == 1 and "1.png: not an image" in str(told[0])
+    for path in copy.glob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 5 photos"):
+        open_cache(tmp_path / "other", copy, images, on_error=told.append)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "0.png,.1,.2,.3,.4\n1.png,.1,.2,.3,.9\n",
+            "2 photos, 2 faces, 0 that can be learned, 2 of "
+            "less than 3 px; are these shares of the image",
+        ),
+        ("0.png,,,,\n1.png,,,,\n", "2 photos, 0 faces, 0 that can be learned; accepted"),
+        (
+            "0.png,10,10,12,12\n",
+            "1 photos, 1 faces, 0 that can be learned, 1 of less than",
+        ),
+        ("0.png\n2\n1 2 0 0 0 0 0 1 0 0\n5 5 9 9 0 0 0 1 0 0\n", "2 marked invalid or of no size"),
+    ],
+)
+def test_annotations_in_which_nothing_can_be_learned_are_refused(
+    photos: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "faces.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_photos(photos, tmp_path / "faces.txt", None)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_photos_are_listed_together_with_their_lines(photos: Path, tmp_path: Path) -> None:
+    lines = ["0.png,10,10,90,90", *(f"gone{i}.png,10,10,90,90" for i in range(7))]
+    (tmp_path / "faces.csv").write_text("image,x1,y1,x2,y2\n" + "\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        read_photos(photos, tmp_path / "faces.csv", None)
+    assert "7 of 8 photos are not in" in str(caught.value)
+    assert "gone0.png (line 3), gone1.png (line 4)" in str(caught.value)
+
+
+def test_the_given_cases_are_refused_by_name(shared: Path, photos: Path) -> None:
+    cases = shared / "cases" / "annotations"
+    if not cases.is_dir():
+        pytest.skip("the shared cases are not there")
+    for name, words in {
+        "norm.csv": "4 photos, 4 faces, 0 that can be learned",
+        "noface.csv": "4 photos, 0 faces",
+        "tiny.csv": "2 photos, 2 faces",
+        "wider_inv.txt": "0 that can be learned",
+        "semicolon_nohead.csv": "semicolons; accepted: commas, with the header image,x1,y1,x2,y2",
+        "tab.csv": "tabs; accepted: commas",
+    }.items():
+        with pytest.raises(DataError) as caught:
+            read_photos(photos, cases / name, None)
+        assert words in str(caught.value) and name in str(caught.value)
 
 
 def test_other_data_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -74,14 +178,12 @@ def test_damaged_cache_is_refused(photos: Path, tmp_path: Path, damage: str) -> 
 
 
 def test_failed_build_leaves_nothing(photos: Path, tmp_path: Path) -> None:
-    images = read_annotations(photos / "faces.csv")
-    with pytest.raises(ImageError, match="no image"):
-        open_cache(
-            tmp_path / "cache",
-            photos,
-            [*images, dataclasses.replace(images[0], path="missing.png")],
-        )
-    assert list(tmp_path.iterdir()) == []
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    (copy / "coffee.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="not an image"):
+        open_cache(tmp_path / "cache", copy, read_annotations(photos / "faces.csv"))
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 def test_box_outside_its_photo_is_named(photos: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from s3fd import (
     S3FD_CROPS,
 )
 
-from edgeface.images.annotations import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage
 from edgeface.training.augment import _generator, batch_indices, make_batch
 from edgeface.training.crops import PARTS, TRIAL_DRAWS, TRIALS, s3fd_crop
 from edgeface.training.dataset import Cache, open_cache

@@ -11,12 +11,8 @@ import numpy as np
 
 from edgeface.errors import DataError
 from edgeface.files import atomic_write
-from edgeface.images.annotations import (
-    PLAIN_COLUMNS,
-    POINT_COLUMNS,
-    AnnotatedImage,
-    read_annotations,
-)
+from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 

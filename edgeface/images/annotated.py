@@ -1,0 +1,74 @@
+"""A photo with its faces, whatever file they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.errors import DataError
+
+POINT_MARGIN = 0.5
+"""A landmark lies inside the image, or outside by at most this share of the face's larger side"""
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The faces of one photo."""
+
+    path: str
+    """relative to the folder of images, with forward slashes"""
+    boxes: NDArray[np.float32]
+    """[N, 4] x1, y1, x2, y2 in px of the image"""
+    invalid: NDArray[np.bool_]
+    """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official
+    file has some)"""
+    landmarks: NDArray[np.float32] | None = None
+    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no
+    landmarks at all"""
+    traits: NDArray[np.int64] | None = None
+    """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them;
+    None in other files"""
+    line: int = 0
+    """of the file, from 1, in which it is named; 0: of no file"""
+
+
+def listed(numbers: NDArray[np.float32]) -> str:
+    """Numbers of a box, for a message."""
+    return ",".join(f"{value:g}" for value in numbers)
+
+
+def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:
+    """Clip the boxes to an image of ``width`` x ``height`` px.
+
+    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image
+    do not belong together. Boxes marked invalid are clipped without complaint.
+    """
+    x1, y1, x2, y2 = image.boxes.T
+    outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
+    if outside.any():
+        box = ", ".join(f"{value:g}" for value in image.boxes[np.argmax(outside)])
+        raise DataError(
+            f"{image.path}: box x1,y1,x2,y2 = {box} lies outside the image of {width}x{height} px;"
+            " accepted: boxes that overlap the image; check that annotations and images have the"
+            " same scale"
+        )
+    _check_points(image, width, height)
+    limits = np.array([width, height, width, height], np.float32)
+    return replace(image, boxes=np.clip(image.boxes, 0, limits))
+
+
+def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
+    """A face that the photo cuts may have a point beyond its edge, but not far beyond."""
+    if image.landmarks is None:
+        return
+    side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]
+    beyond = np.maximum(-image.landmarks, image.landmarks - np.array([width, height], np.float32))
+    outside = (beyond > POINT_MARGIN * side).any((1, 2)) & ~image.invalid
+    if outside.any():
+        raise DataError(
+            f"{image.path}: landmarks of the face {listed(image.boxes[np.argmax(outside)])} lie"
+            f" outside the image of {width}x{height} px; accepted: px of the image, at most half a"
+            " face beyond its edge; -1, or in a CSV nothing, where a face has none"
+        )

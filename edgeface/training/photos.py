@@ -1,0 +1,66 @@
+"""What is known of annotated photos before the first is decoded: are they all there, have they
+changed since, and is there anything in them that can be learned?"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from edgeface.errors import DataError
+from edgeface.images.annotated import AnnotatedImage
+
+LEAST_SIDE_PX = 3
+"""larger side of a face, below which there is nothing to see"""
+NAMED = 5
+"""missing photos that a message names"""
+
+
+def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) -> None:
+    """Raise DataError, with the first lines that name them, for photos that are not below
+    ``root``."""
+    missing = [image for image in images if not (root / image.path).is_file()]
+    if missing:
+        listed = ", ".join(
+            f"{image.path}{f' (line {image.line})' if image.line else ''}"
+            for image in missing[:NAMED]
+        )
+        more = ", ..." if len(missing) > NAMED else ""
+        raise DataError(
+            f"{annotations}: {len(missing)} of {len(images)} photos are not in {root}: {listed}"
+            f"{more}; accepted: paths below the folder of photos"
+        )
+
+
+def check_learnable(images: list[AnnotatedImage], annotations: Path) -> None:
+    """Raise DataError, with counts, where no face can be learned."""
+    boxes = np.concatenate([image.boxes for image in images])
+    invalid = np.concatenate([image.invalid for image in images])
+    small = ~invalid & ((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) < LEAST_SIDE_PX)
+    if not (invalid | small).all():
+        return
+    counts = f"{len(images)} photos, {len(boxes)} faces, 0 that can be learned"
+    kinds = (
+        (int(invalid.sum()), "marked invalid or of no size"),
+        (int(small.sum()), f"of less than {LEAST_SIDE_PX} px"),
+    )
+    reasons = "".join(f", {count} {what}" for count, what in kinds if count)
+    shares = len(boxes) > 0 and bool(small.any()) and float(np.abs(boxes).max()) <= 1
+    hint = "; are these shares of the image? " if shares else "; "
+    raise DataError(f"{annotations}: {counts}{reasons}{hint}accepted: boxes in px of the photo")
+
+
+def photos_digest(root: Path, images: list[AnnotatedImage]) -> str:
+    """SHA-256 over size and time of change of each photo: another when one was replaced. Raises
+    DataError for one that is not there."""
+    digest = hashlib.sha256()
+    for image in images:
+        try:
+            found = (root / image.path).stat()
+        except OSError as error:
+            raise DataError(
+                f"cannot read photo {root / image.path}: {error.strerror or error}"
+            ) from None
+        digest.update(f"{image.path} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
