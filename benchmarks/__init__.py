@@ -3,6 +3,6 @@ prove claims."""
 
 from __future__ import annotations
 
-from edgeface.cli.interrupts import quiet_until_main
+from edgeface.interrupts import quiet_until_main
 
 quiet_until_main()

@@ -17,12 +17,16 @@ Names are imported on first use, so ``import edgeface`` costs nothing and needs 
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from typing import TYPE_CHECKING, Any
+from edgeface.interrupts import quiet_until_main
 
-from edgeface.deprecations import OldModules, old_name
+quiet_until_main()  # before anything that takes long
+
+import importlib  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from edgeface.deprecations import OldModules, old_name  # noqa: E402
 
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle

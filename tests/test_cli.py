@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +78,7 @@ def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:
 
 
 def test_every_module_of_a_verb_is_listed() -> None:
-    helpers = {"app", "flags", "interrupts", "output", "program", "terminal"}
+    helpers = {"app", "failures", "flags", "output", "program", "terminal"}
     modules = {
         path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")
     } - helpers
@@ -456,6 +458,37 @@ def test_closed_pipe_is_no_error(bundle: str, hopper_path: Path) -> None:
     err = process.stderr.read()
     process.wait()
     assert b"Traceback" not in err
+
+
+def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
+    arguments = [str(hopper_path), "none.jpg", "--model", bundle]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeface", "detect", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert b"no image at none.jpg" in process.stderr.read()
+        assert process.wait() == 2
+
+
+@pytest.mark.parametrize("moment_s", [0.2, 0.5, 1, 2, 4])
+def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: float) -> None:
+    """From the moment on in which Python is up and looks for the command."""
+    program = (
+        "import sys; sys.argv[0] = 'edgeface'; print('up', flush=True)\n"
+        "from edgeface.cli import main; raise SystemExit(main())"
+    )
+    arguments = [sys.executable, "-c", program, "detect", *[str(hopper_path)] * 500]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        time.sleep(moment_s)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
 
 
 def test_options_of_dataclasses_are_whole_sentences() -> None:

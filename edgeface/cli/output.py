@@ -8,19 +8,19 @@ devices, networks) passes :func:`printable`.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from edgeface.files import atomic_write
 
-LONGEST = 2000
-"""characters of a message"""
-LONGEST_CELL = 500
+LONGEST = 5000
+"""characters of a text: longer than any path is"""
 NARROWEST = 12
 """characters that a column of names keeps"""
 GAP = "  "
@@ -42,12 +42,27 @@ def _escaped(character: str) -> str:
 
 def say(text: object) -> None:
     """One line on stdout."""
-    print(printable(text))
+    _print(printable(text))
 
 
 def print_json(data: Any) -> None:
     """On stdout. What is not ASCII is escaped, as JSON can."""
-    print(json.dumps(data, indent=1))
+    _print(json.dumps(data, indent=1))
+
+
+def _print(text: str) -> None:
+    """A reader that has enough, such as head, ends neither the command nor its exit code."""
+    try:
+        print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = nowhere()
+
+
+def nowhere() -> TextIO:
+    """A stream for what nobody reads."""
+    # No context manager: the interpreter flushes it at exit.
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 
 def print_table(
@@ -60,7 +75,7 @@ def print_table(
     """On stdout, as wide as the terminal, or as wide as it is where there is none; see
     :func:`table`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(table(columns, rows, right, fold, width and width - indent, indent))
+    _print(table(columns, rows, right, fold, width and width - indent, indent))
 
 
 def table(
@@ -80,10 +95,7 @@ def table(
     figures = set(columns[1:] if right is None else right)
     cells = [
         [printable(column) for column in columns],
-        *(
-            ["-" if value is None else printable(value, LONGEST_CELL) for value in row]
-            for row in rows
-        ),
+        *(["-" if value is None else printable(value) for value in row] for row in rows),
     ]
     widths = [max(map(cells_wide, column)) for column in zip(*cells, strict=True)]
     if width is not None:
@@ -165,4 +177,4 @@ def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
         print_json(data)
     else:
         for line in text.splitlines():
-            print(printable(line, sys.maxsize))
+            _print(printable(line, sys.maxsize))

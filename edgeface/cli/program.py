@@ -6,8 +6,8 @@ edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run(
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from edgeface.cli.output import printable
+from edgeface.cli.output import nowhere, printable
 from edgeface.errors import EdgefaceError, OutputError
 
 USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
@@ -73,8 +73,8 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
         return _end("stopped", "", INTERRUPTED)
     except Stopped as stop:
         return _end("stopped", str(stop), INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as head, has enough
-        sys.stdout = _nowhere()
+    except BrokenPipeError:  # what is printed without edgeface.cli.output
+        sys.stdout = nowhere()
         return 0
     except USAGE_ERRORS as error:
         return _misused(error, name)
@@ -103,6 +103,10 @@ def _misused(error: Any, name: str) -> int:
 
 
 def _end(kind: str, text: str, code: int) -> int:
+    if code == INTERRUPTED:
+        # Python notes a Ctrl-C that leaves code it was given as text, such as that of a named
+        # tuple, and then ends by the signal whatever the code; other such code clears the note.
+        collections.namedtuple("Cleared", "")
     with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C; a stderr that is gone
         print(f"{kind}: {printable(text)}" if text else kind, file=sys.stderr)
     return code
@@ -115,11 +119,6 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _nowhere())
+            setattr(sys, name, nowhere())
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _nowhere() -> Any:
-    # No context manager: the interpreter flushes it at exit.
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
