@@ -30,7 +30,8 @@ from edgeface.bundle import Bundle
 from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import BundleError, EdgefaceError, OptionError
+from edgeface.errors import BundleError, EdgefaceError, ModelError, OptionError
+from edgeface.files import read_file
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import check_choice, parse_size
@@ -91,8 +92,12 @@ class Options(Protocol):
 
     @cached_property
     def name(self) -> str:
-        """Of the network. Raises ModelError."""
-        return zoo.resolve(self.model).architecture.name
+        """Of the network, and of its weights where they are a file. Raises ModelError."""
+        choice = zoo.resolve(self.model)
+        if choice.weights is None:
+            return choice.architecture.name
+        sha256 = hashlib.sha256(read_file(choice.weights, ModelError, "weights")).hexdigest()
+        return zoo.own_name(choice.architecture.name, sha256)
 
 
 class Bundles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -15,7 +16,9 @@ from edgeface.bundle import MANIFEST, Bundle
 from edgeface.decode import decode, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
+from edgeface.files import recover
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
+from edgeface.options import as_path, check_number
 from edgeface.runners import Heads, Runner, open_runner
 from edgeface.schema import short
 
@@ -61,8 +64,8 @@ class Detector:
         """Wrap an open runner; see :meth:`open` for the arguments. Closing the Detector closes the
         runner."""
         self.runner = runner
-        self.score_threshold = _fraction("score threshold", score_threshold)
-        self.nms_iou = _fraction("NMS IoU", nms_iou)
+        self.score_threshold = check_number("score threshold", score_threshold, 0, 1)
+        self.nms_iou = check_number("NMS IoU", nms_iou, 0, 1)
         self.size = _checked_size(runner, size)
 
     @classmethod
@@ -129,11 +132,15 @@ class Detector:
         threshold = (
             self.score_threshold
             if score_threshold is None
-            else _fraction("score threshold", score_threshold)
+            else check_number("score threshold", score_threshold, 0, 1)
         )
+        if top_k is not None:
+            check_number("top_k", top_k, 0, math.inf)
         boxes, scores, points = decode(heads, self.runner.layout, threshold, top_k)
         kept = nms(
-            boxes, scores, self.nms_iou if nms_iou is None else _fraction("NMS IoU", nms_iou)
+            boxes,
+            scores,
+            self.nms_iou if nms_iou is None else check_number("NMS IoU", nms_iou, 0, 1),
         )
         landmarks = None if points is None else points[kept] / fitted.factors[:2]
         found = Detections(boxes[kept] / fitted.factors, scores[kept], landmarks)
@@ -190,19 +197,23 @@ def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | Non
     from edgeface import zoo
     from edgeface.architecture.registry import suggestions
 
-    text = os.fspath(model)
-    path = Path(text)
+    path = as_path("model", model)
+    text = str(model)
     if path.name == MANIFEST and path.is_file():
         path = path.parent
     if zoo.is_network(model) and not (path / MANIFEST).is_file():
         from edgeface.runners.torch import TorchRunner
 
         return TorchRunner.open(text, threads, weights=weights)
+    if path.is_file() and (path.parent / MANIFEST).is_file():
+        raise OptionError(f"{path} is a file of a Bundle: give its folder, {path.parent}")
     if weights is not None:
         raise OptionError(
             f"weights {weights} are for a network, not for {text!r}: name one that `edgeface"
             " models` lists, with --model; a Bundle has weights of its own"
         )
+    with contextlib.suppress(OSError):
+        recover(path)
     if not path.exists() and path.name == text:
         raise ModelError(
             f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
@@ -230,12 +241,6 @@ def _checked_size(runner: Runner, size: int | str | None) -> int | str:
     raise OptionError(
         f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'"
     )
-
-
-def _fraction(what: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise OptionError(f"{what} {value} is not between 0 and 1")
-    return float(value)
 
 
 def _in_image(found: Detections, width: int, height: int) -> Detections:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import numbers
+import os
 import re
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 from edgeface.errors import OptionError
 
@@ -18,7 +21,7 @@ EVALUATION_SCALES = ("640", "original", "multi")
 def parse_size(text: str) -> tuple[int, int]:
     """``"640x480"`` -> (width, height) in px. Raises OptionError unless both are multiples of 32 up
     to 8192."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) if isinstance(text, str) else None
     if not match:
         raise OptionError(f"size {text!r} is not WIDTHxHEIGHT, for example 640x480")
     width, height = int(match[1]), int(match[2])
@@ -28,6 +31,22 @@ def parse_size(text: str) -> tuple[int, int]:
                 f"size {text!r}: width and height must be multiples of 32 from 32 to {MAX_SIDE_PX}"
             )
     return width, height
+
+
+def check_number(what: str, value: object, low: float, high: float) -> float:
+    """``value`` where it is a number from ``low`` to ``high``; OptionError otherwise, also for the
+    text of a number and for NaN."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not low <= value <= high:  # type: ignore[operator]
+        raise OptionError(f"{what} {value!r} is not between {low:g} and {high:g}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def as_path(what: str, value: object) -> Path:
+    """``value`` where it is a path or its text. Raises OptionError."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise OptionError(f"{what} must be a path or its text, got {type(value).__name__}")
+    return Path(value)
 
 
 def check_choice(option: str, values: Iterable[str], known: Iterable[str]) -> None:

@@ -26,10 +26,6 @@ from edgeface.models.extd import InvertedResidual
 from edgeface.models.head import LevelScale
 
 NOT_STATED = "not stated"
-DIGITS = 8
-"""of the SHA-256 of a user's weights, in the name of what is made of them"""
-LONGEST_NAME = 64
-"""characters of a plain name; see :data:`edgeface.bundle.PLAIN_NAME`"""
 PIXEL_SPREAD = 32.0
 """half the standard deviation of the pixels of photos, roughly: heads then vary by about 1"""
 
@@ -47,12 +43,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Of the network; with a user's own weights also digits of their SHA-256, for files and
-        folders are called so and must not take the place of others."""
+        """Of the network; with a user's own weights also digits of their SHA-256."""
         name = self.network.architecture.name
         if not self.own:
             return name
-        return f"{name[: LONGEST_NAME - DIGITS - 1]}-{self.weights.sha256[:DIGITS]}"
+        return zoo.own_name(name, self.weights.sha256)
 
 
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.backends import check_combination
 from edgeface.errors import OptionError
-from edgeface.options import parse_size
+from edgeface.options import check_number, parse_size
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,8 @@ class QuantizeRequest:
     def __post_init__(self) -> None:
         check_combination(self.target, "int8")
         parse_size(f"{self.width}x{self.height}")
-        if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
-            raise OptionError(
-                f"--max-drop {self.max_drop}: give AP points from 0 to 100, such as 0.5"
-            )
-        if not 0 <= self.max_reverted <= 1:
-            raise OptionError(
-                f"--max-reverted {self.max_reverted}: give a share of the layers from 0 to 1"
-            )
+        check_number("--max-drop (AP points)", self.max_drop, 0, 100)
+        check_number("--max-reverted (share of the layers)", self.max_reverted, 0, 1)
         if self.bundle is not None and not (self.weights is None and self.seed is None):
             raise OptionError(
                 "--bundle excludes --weights and --seed: a Bundle has its weights inside"

@@ -86,7 +86,7 @@ Calibration = Annotated[
         )
     ),
 ]
-Images = Annotated[int, typer.Option(help="Calibration photos taken from it.")]
+Images = Annotated[int, typer.Option(help="Calibration photos taken from it, 1 to 4096.")]
 CalibrationSeed = Annotated[int, typer.Option(help="Another number takes other photos.")]
 Scale = Annotated[
     str | None,

@@ -3,6 +3,7 @@ one line."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -489,6 +490,20 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: f
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize("cls", [Protocol, StudyOptions, AutoFEMOptions, TrainOptions])
+def test_help_says_what_a_number_may_be(cls: type) -> None:
+    said = re.compile(
+        r"at least \d|\d or more|\d to (less than )?\d|above 0|from 0|0: |0 leaves|multiple of"
+    )
+    texts = field_help(cls)
+    silent = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.type in ("int", "float") and not said.search(" ".join(texts[field.name].split()))
+    ]
+    assert not silent
 
 
 def test_options_of_dataclasses_are_whole_sentences() -> None:

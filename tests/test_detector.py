@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+import edgeface
 from edgeface import Bundle, Detector
 from edgeface.decode import HeadLayout
-from edgeface.errors import BundleError, ImageError, ModelError, OptionError
+from edgeface.errors import BundleError, EdgefaceError, ImageError, ModelError, OptionError
 from edgeface.runners import Heads, Runner, RunnerClosedError
 
 SHARES = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [1.5, -0.5]])
@@ -345,3 +346,39 @@ def test_equal_across_processes(exported: Callable[..., Bundle], hopper_path: Pa
         subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
     ]
     assert texts[0] == texts[1] and json.loads(texts[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"score_threshold": "0.5"},
+        {"nms_iou": None},
+        {"score_threshold": float("nan")},
+        {"nms_iou": True},
+        {"size": "640"},
+        {"size": 64.0},
+    ],
+)
+def test_arguments_of_another_type_are_one_line(arguments: dict[str, Any]) -> None:
+    with pytest.raises(OptionError) as caught:
+        Detector(Spotter(None), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_call_with_arguments_of_another_type_is_one_line(astronaut: Any) -> None:
+    detector = Detector(Spotter(None))
+    for arguments in ({"score_threshold": "0.5"}, {"nms_iou": [0.4]}, {"top_k": "all"}):
+        with pytest.raises(OptionError):
+            detector.detect(astronaut, **arguments)
+    for model in (5, None, b"edgeface-n"):
+        with pytest.raises(OptionError, match="must be a path or its text"):
+            Detector.open(model)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="is not WIDTHxHEIGHT"):
+        edgeface.export("edgeface-n", "onnx", size=640)  # type: ignore[arg-type]
+
+
+def test_a_file_of_a_bundle_is_told_its_folder(exported: Callable[..., Bundle]) -> None:
+    bundle = exported("onnx")
+    for open_it in (Detector.open, Bundle.open):
+        with pytest.raises(EdgefaceError, match=r"is a file of a Bundle: give its folder, .*128$"):
+            open_it(bundle.primary)

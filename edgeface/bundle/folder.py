@@ -13,6 +13,7 @@ from pathlib import Path
 from edgeface.bundle.manifest import MANIFEST, Manifest, WeightsInfo
 from edgeface.errors import BundleError
 from edgeface.files import atomic_folder, recover
+from edgeface.options import as_path
 from edgeface.schema import short
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -33,7 +34,7 @@ class Bundle:
         :meth:`read` checks a file again each time, so what a runtime loads is what was verified.
         Raises BundleError.
         """
-        path = Path(path)
+        path = as_path("a Bundle", path)
         with contextlib.suppress(OSError):
             recover(path)
         bundle = cls(path, _read_manifest(path))
@@ -139,6 +140,8 @@ def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
 
 def _read_manifest(folder: Path) -> Manifest:
     try:
+        if folder.is_file() and (folder.parent / MANIFEST).is_file():
+            raise BundleError(f"{folder} is a file of a Bundle: give its folder, {folder.parent}")
         if not folder.is_dir():
             raise BundleError(
                 f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "

@@ -38,26 +38,27 @@ class Protocol:
     """How all models of one measurement are timed. Each field's text is its --help."""
 
     rounds: int = 50
-    """rounds; in each, every model has one slice, in an order that is shuffled anew"""
+    """rounds, 1 to 10000; in each, every model has one slice, in an order that is shuffled anew"""
     per_round: int = 3
-    """images in one slice, after one that is not timed: it brings clock and caches back to this
-    model"""
+    """images in one slice, 1 to 10000, after one that is not timed: it brings clock and caches back
+    to this model"""
     warm_up_s: float = 10.0
-    """seconds of warm-up for one model at most; it ends earlier once two slices in a row agree
-    within 5 %"""
+    """seconds of warm-up for one model at most, 0 to 3600; it ends earlier once two slices in a row
+    agree within 5 %"""
     photo_width: int = 1280
-    """width in px of the synthetic photo"""
+    """width in px of the synthetic photo, 16 to 16384"""
     photo_height: int = 960
-    """height in px of the synthetic photo"""
+    """height in px of the synthetic photo, 16 to 16384"""
     seed: int = 0
-    """seed of the photo, the order of the rounds and the bootstrap"""
+    """seed of the photo, the order of the rounds and the bootstrap, 0 or more"""
     time_limit_s: float = 600.0
-    """seconds of work for one model, loading included; a model that needs longer, or hangs, is
-    stopped"""
+    """seconds of work for one model, loading included, 1 to 86400; a model that needs longer, or
+    hangs, is stopped"""
     max_load: float = 0.5
-    """cores that other processes may keep busy meanwhile; beyond it the records are invalid"""
+    """cores that other processes may keep busy meanwhile, 0 to 1024; beyond it the records are
+    invalid"""
     together: int = 12
-    """models loaded at once; more are measured in groups, each beside the reference"""
+    """models loaded at once, 2 to 256; more are measured in groups, each beside the reference"""
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -42,7 +42,7 @@ class StudyOptions:
     sizes: tuple[str, ...] = SIZES
     """of the input, WxH in px; several let the search choose among them"""
     threads: int = 1
-    """CPU threads of the runtime"""
+    """CPU threads of the runtime, at least 1"""
     space: str = "edge"
     """edge, idw, xx or resnet, or a .json file of a space"""
     objective: str = ""
@@ -57,30 +57,30 @@ class StudyOptions:
     budget_mmacs: float = 0.0
     """most million multiply-accumulates; 0: no limit"""
     exchange: float = 1.0
-    """score that one e-fold of the cost must bring (weighted)"""
+    """score that one e-fold of the cost must bring (weighted), 0 or more"""
     score: str = "trainable"
     """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what
     hinders training), ddsar (as published), corrected (true widths, without the stem), detector
     (corrected with neck and head), levels, outputs, stage-macs, plain, or a baseline: params, macs,
     depth, entropy, zen, random"""
     alpha: float = ALPHA
-    """weight of the kernel sizes in the score"""
+    """weight of the kernel sizes in the score, 0 or more"""
     weights: tuple[float, ...] = WEIGHTS
     """shares of faces that stem and c2 to c5 are there for"""
     seed: int = 0
-    """seed of everything drawn"""
+    """seed of everything drawn, a whole number from 0"""
     first: int = 66
-    """networks of each input size measured before the first round, to learn latency from; chosen to
-    cover the space"""
+    """networks of each input size measured before the first round, to learn latency from, at
+    least 20; chosen to cover the space"""
     rounds: int = 4
-    """rounds of evolution, each of which ends on the device"""
+    """rounds of evolution, at least 1, each of which ends on the device"""
     picks: int = 11
-    """networks measured after each round"""
+    """networks measured after each round, at least 1"""
     trials: int = 0
     """short trainings in all, a share of them after each round: networks are then rated by the AP
     that a model learned from them foresees, and --score is only one of its features; 0: none"""
     trial_samples: int = 20_000
-    """crops of 256 px of each of them"""
+    """crops of 256 px of each of them, at least 1"""
     jobs: int = 0
     """trials at once; 0: one a processor"""
     data: str = ""
@@ -88,11 +88,12 @@ class StudyOptions:
     annotations: str = ""
     """boxes of these photos; of one's own, one photo in five is kept aside to measure AP on"""
     max_load: float = 0.5
-    """processor use of other programs, in cores, above which a measurement is not believed"""
+    """processor use of other programs, in cores, above which a measurement is not
+    believed, 0 or more"""
     population: int = 96
-    """networks kept from generation to generation"""
+    """networks kept from generation to generation, at least 2"""
     generations: int = 60
-    """generations a round"""
+    """generations a round, at least 1"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", FORMER.get(self.score, self.score))

@@ -14,6 +14,7 @@ from edgeface.zoo.weights import (
     load_weights,
     load_weights_file,
     network_with,
+    own_name,
     save_weights,
     tensor_shapes,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "named_architectures",
     "names",
     "network_with",
+    "own_name",
     "read_index",
     "resolve",
     "save_weights",

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 ARCHITECTURE_KEY = "architecture"
 """in the metadata of a weights file: its network, as :meth:`Architecture.dumps` writes it"""
+DIGITS = 8
+"""of a SHA-256, in a name"""
+LONGEST_NAME = 64
+"""characters; see :data:`edgeface.bundle.PLAIN_NAME`"""
 COUNTER = "num_batches_tracked"
 """of training steps: it says nothing about a network, and converters drop it"""
 Weights = dict[str, NDArray[np.generic]]
@@ -79,6 +83,12 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelError(
             f"{path} is not a whole safetensors file: {' '.join(str(error).split())}"
         ) from None
+
+
+def own_name(network: str, sha256: str) -> str:
+    """What is made of a user's own weights is called so: files and folders are named after a model,
+    and must not take the place of those of other weights."""
+    return f"{network[: LONGEST_NAME - DIGITS - 1]}-{sha256[:DIGITS]}"
 
 
 def save_weights(model: FaceNet, path: Path) -> None:

@@ -177,19 +177,37 @@ class TestResult:
         code, _, err = cli("--target", "onnx", *SMALL, "--weights", weights)
         assert code == 0, err
         assert "random" not in err
-        info = Bundle.open(cli.out / "edgeface-n-onnx-fp32-64x64").manifest.weights
-        assert info.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        found = Bundle.open(cli.out / f"edgeface-n-{digest[:8]}-onnx-fp32-64x64").manifest
+        assert found.weights.sha256 == digest and found.architecture.name == "edgeface-n"
+
+    def test_other_weights_are_never_replaced(
+        self, cli: CommandInto, weights: Path, tmp_path: Path
+    ) -> None:
+        """Neither those that ship nor a user's; random ones may be."""
+        assert cli("--target", "onnx", *SMALL, "--seed", 1)[0] == 0
+        assert cli("--target", "onnx", *SMALL)[0] == 0
+        assert cli("--target", "onnx", *SMALL, "--weights", weights)[0] == 0
+        bundles = sorted(cli.out.iterdir())
+        before = [Bundle.open(path).manifest for path in bundles]
+        line = failed(cli("--target", "onnx", *SMALL, "--seed", 1))
+        assert "holds other weights (SHA-256" in line and "--out" in line
+        assert [Bundle.open(path).manifest for path in bundles] == before and len(before) == 2
 
     def test_a_weights_file_alone(self, cli: CommandInto, tmp_path: Path) -> None:
-        """The Bundle has the name of the network that the file is of."""
+        """The Bundle has the name of the network that the file is of, and digits of the file."""
+        import hashlib
+
         from edgeface.zoo import save_weights
 
         network = random_source("extd-ssd-32-relu", 5).network
         save_weights(network, tmp_path / "mine.safetensors")
         code, _, err = cli("--target", "onnx", *SMALL, "--model", tmp_path / "mine.safetensors")
         assert code == 0 and "random" not in err, err
-        manifest = Bundle.open(cli.out / "extd-ssd-32-relu-onnx-fp32-64x64").manifest
-        assert (manifest.model, manifest.architecture) == ("extd-ssd-32-relu", network.architecture)
+        digits = hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()[:8]
+        model = f"extd-ssd-32-relu-{digits}"
+        manifest = Bundle.open(cli.out / f"{model}-onnx-fp32-64x64").manifest
+        assert (manifest.model, manifest.architecture) == (model, network.architecture)
         line = fails(
             CommandInto(cli.command, "export", tmp_path / "no"),
             "--target",

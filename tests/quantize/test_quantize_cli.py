@@ -50,12 +50,12 @@ class TestMistakes:
             (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
             (
                 ("--target", "onnx", "--max-drop", -1),
-                "--max-drop -1.0: give AP points from 0 to 100, such as 0.5",
+                "--max-drop (AP points) -1.0 is not between 0 and 100",
             ),
             (("--target", "onnx", "--max-drop", "nan"), "--max-drop nan: give AP points"),
             (
                 ("--target", "onnx", "--max-reverted", 2),
-                "--max-reverted 2.0: give a share of the layers from 0 to 1",
+                "--max-reverted (share of the layers) 2.0 is not between 0 and 1",
             ),
             (("--target", "onnx", "--scale", "best"), "--scale best: onnx takes "),
             (
@@ -130,9 +130,9 @@ class TestMistakes:
             in line
         )
         (folder / "2.png").write_bytes((folder / "1.png").read_bytes()[:-20])
-        assert "2.png: the image is truncated or damaged" in fails(
-            cli, *usual, "--calibration", folder
-        )
+        code, out, err = cli(*usual, "--calibration", folder)
+        assert code == 2 and out == "" and "2.png: the image is truncated or damaged" in err
+        assert "has 1 different photo" in err
         assert "--images 0: give a number of photos" in fails(cli, *usual, "--images", 0)
 
     def test_bundle_of_another_target(

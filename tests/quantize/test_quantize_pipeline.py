@@ -108,6 +108,8 @@ class TestBundle:
             "method": OnnxQuantizer.scales[0],
             "images": IMAGES,
             "seed": 0,
+            "held_out": 6,
+            "with_faces": 6,
             "sha256": manifest.calibration and manifest.calibration["sha256"],
         }
         assert len(set(done.calibration["sha256"])) == IMAGES
