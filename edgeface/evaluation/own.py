@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
-from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage, named
 from edgeface.images.annotations import read_annotations
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
@@ -26,11 +26,11 @@ def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, 
     """
     images = read_annotations(annotations)
     photos = {image_key(image.path): find_photo(Path(root), image.path) for image in images}
-    missing = [image.path for image in images if photos[image_key(image.path)] is None]
+    missing = [image for image in images if photos[image_key(image.path)] is None]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(images)} photos of {annotations} are not below {root},"
-            f" {missing[0]} for one; accepted: a folder that has all of them"
+            f"{len(missing)} of {len(images)} photos of {annotations} are not below {root}:"
+            f" {named(missing)}; accepted: a folder that has all of them"
         )
     if len(photos) < len(images):
         raise DataError(

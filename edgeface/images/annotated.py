@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from edgeface.errors import DataError
 
+NAMED = 5
+"""images that a message names"""
 POINT_MARGIN = 0.5
 """A landmark lies inside the image, or outside by at most this share of the face's larger side"""
 
@@ -32,6 +35,12 @@ class AnnotatedImage:
     None in other files"""
     line: int = 0
     """of the file, from 1, in which it is named; 0: of no file"""
+
+
+def named(images: Sequence[AnnotatedImage]) -> str:
+    """Paths and lines of the first few, for a message."""
+    first = [f"{i.path} (line {i.line})" if i.line else i.path for i in images[:NAMED]]
+    return ", ".join(first) + ", ..." * (len(images) > NAMED)
 
 
 def listed(numbers: NDArray[np.float32]) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+HOLE = 128
+"""zeros in a row"""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,7 +36,7 @@ def inspect(data: bytes) -> Container:
     """Read the chunks of a JPEG, PNG or WebP file; any other content gives the defaults. Never
     raises."""
     if data.startswith(JPEG_MAGIC):
-        return Container(whole=_jpeg_ends(data))
+        return Container(whole=_jpeg_ends(data) and not _jpeg_has_hole(data))
     if data.startswith(PNG_MAGIC):
         return _inspect_png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -71,6 +73,36 @@ def _jpeg_ends(data: bytes) -> bool:
         if marker == 0:
             return True  # not as a JPEG should be: for OpenCV to judge
     return False
+
+
+def _jpeg_has_hole(data: bytes) -> bool:
+    """Is there a run of zeros in the first scan that no encoder writes, as where a page of a disk
+    was lost? What follows is then decoded in the wrong places, without a word.
+
+    In a baseline file the code of nothing but zero bits means, for at least one of its tables, a
+    coefficient that is not zero (unless the tables were made for an image that is mostly flat): a
+    run of them would be blocks of 63 such coefficients each.
+    """
+    codes: list[int] = []
+    baseline = False
+    for marker, at in jpeg_segments(data):
+        baseline = baseline or marker in (0xC0, 0xC1)
+        if marker == 0xC4:
+            codes += _zero_codes(data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")])
+        if marker == 0xDA:
+            end = data.find(b"\xff\xd9", at)
+            scan = data[at:end].rstrip(b"\0")  # some cameras fill up with zeros
+            return baseline and any(code & 15 for code in codes) and bytes(HOLE) in scan
+    return False
+
+
+def _zero_codes(tables: bytes) -> Iterator[int]:
+    """The symbol that each AC table gives to zero bits: run << 4 | size of a coefficient."""
+    while len(tables) > 17:
+        count = sum(tables[1:17])
+        if tables[0] >> 4 and count and len(tables) > 17:
+            yield tables[17]
+        tables = tables[17 + count :]
 
 
 def _inspect_png(data: bytes) -> Container:

@@ -148,7 +148,7 @@ def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
         raise ImageError("the image is damaged, or too large for the memory") from None
     if pixels is None:
         raise ImageError("the image is truncated, damaged, or of a kind that OpenCV cannot decode")
-    if heard.tells_damage(len(data)):
+    if heard.tells_damage(data):
         raise ImageError("the image is truncated or damaged inside")
     return pixels
 

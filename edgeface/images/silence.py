@@ -12,17 +12,18 @@ from collections.abc import Iterator
 import cv2
 
 DAMAGE = re.compile(
-    rb"premature end|bad (Huffman|arithmetic) code|Inconsistent progression|instead of RST"
-    rb"|(?P<left>\d+) extraneous bytes",
+    rb"premature end|bad (Huffman|arithmetic) code|Inconsistent progression|instead of RST",
     re.IGNORECASE,
 )
 """what libjpeg says of a file of which it then fills in the rest"""
+LEFT = re.compile(rb"(\d+) extraneous bytes")
+"""what it says of data that are left over once the image is full"""
+FEW = 8
+"""bytes that may be left over"""
 LIBJPEG = re.compile(
     rb"(Corrupt JPEG data|Premature end|Inconsistent progression|Warning: unknown"
     rb" JFIF|Invalid SOS|Unknown Adobe)[^\n]*\n?"
 )
-PADDING_SHARE = 1 / 32
-"""of a file, which some cameras leave empty before its end marker"""
 _LOCK = threading.RLock()
 """file descriptors belong to the whole process"""
 
@@ -47,10 +48,14 @@ class Heard:
 
     text = b""
 
-    def tells_damage(self, size: int) -> bool:
-        """Did libjpeg find that the data of a file of ``size`` bytes are not whole?"""
-        found = DAMAGE.search(self.text)
-        return found is not None and int(found["left"] or size) > PADDING_SHARE * size
+    def tells_damage(self, data: bytes) -> bool:
+        """Did libjpeg find that the ``data`` of a file are not whole?"""
+        found = LEFT.search(self.text)
+        if found is None:
+            return DAMAGE.search(self.text) is not None
+        count = int(found[1])
+        left = data[: data.find(b"\xff\xd9", data.find(b"\xff\xda"))][-count:]
+        return count >= FEW and len(set(left)) > 1  # some cameras fill up with one byte
 
 
 @contextlib.contextmanager

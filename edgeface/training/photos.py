@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from edgeface.errors import DataError
-from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.annotated import AnnotatedImage, named
 
 LEAST_SIDE_PX = 3
 """larger side of a face, below which there is nothing to see"""
-NAMED = 5
-"""missing photos that a message names"""
 
 
 def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) -> None:
@@ -22,14 +20,9 @@ def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) ->
     ``root``."""
     missing = [image for image in images if not (root / image.path).is_file()]
     if missing:
-        listed = ", ".join(
-            f"{image.path}{f' (line {image.line})' if image.line else ''}"
-            for image in missing[:NAMED]
-        )
-        more = ", ..." if len(missing) > NAMED else ""
         raise DataError(
-            f"{annotations}: {len(missing)} of {len(images)} photos are not in {root}: {listed}"
-            f"{more}; accepted: paths below the folder of photos"
+            f"{annotations}: {len(missing)} of {len(images)} photos are not in {root}:"
+            f" {named(missing)}; accepted: paths below the folder of photos"
         )
 
 
