@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import write_text
+from edgeface.files import read_regular, write_text
 from edgeface.latency.cores import allowed
 from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
@@ -119,7 +119,7 @@ class Scorer:
         if not path.is_file():
             return []
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = json.loads(read_regular(path).decode("utf-8"))
             return [from_fields(ScoredNetwork, row, str(path)) for row in rows]
         except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
             raise DataError(

@@ -25,7 +25,7 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import LOCK, locked, write_text
+from edgeface.files import LOCK, locked, read_regular, write_text
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
@@ -134,7 +134,7 @@ class Study:
             return None
         self.archive.update((e.candidate.key, e) for e in self._evaluations(number))
         try:
-            return from_fields(Round, json.loads(path.read_text(encoding="utf-8")), str(path))
+            return from_fields(Round, json.loads(read_regular(path).decode("utf-8")), str(path))
         except (OSError, ValueError, RecursionError, EdgefaceError) as error:
             raise DataError(
                 f"{path} is not a round of a search ({error}): delete it, and that round is"
@@ -190,7 +190,7 @@ class Study:
     def _evaluations(self, number: int) -> list[ScoredNetwork]:
         path = self.folder / f"evaluations-{number}.jsonl"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_regular(path).decode("utf-8").splitlines()
             return [from_fields(ScoredNetwork, json.loads(line), str(path)) for line in lines]
         except (OSError, ValueError, RecursionError, EdgefaceError) as error:
             raise DataError(
@@ -368,7 +368,7 @@ def load_options(folder: Path, device: str = "") -> StudyOptions:
     not keep, because they may run commands. Raises OptionError where there is none."""
     path = folder / STUDY
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path).decode("utf-8"))
         known = from_fields(StudyOptions, data, str(path))
         plain = without_options(known.device)
         same = without_options(device) == plain

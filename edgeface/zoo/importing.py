@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, Architecture, get_architecture
 from edgeface.errors import ModelError, OptionError
+from edgeface.files import require_regular
 from edgeface.schema import short
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _read_all(files: Sequence[Path]) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     """Tensors of one file, told by its content, whatever it is called."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:

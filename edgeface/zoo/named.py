@@ -21,6 +21,7 @@ from edgeface.architecture.structure import parse
 from edgeface.bundle import PLAIN_NAME
 from edgeface.decode import head_layout
 from edgeface.errors import EdgefaceError, ModelError
+from edgeface.files import read_regular
 from edgeface.schema import from_fields, short
 from edgeface.zoo.weights import ARCHITECTURE_KEY, SUFFIX, read_metadata
 
@@ -91,7 +92,7 @@ def _of_file(model: Path | str) -> Architecture:
 def _entries(path: Path) -> list[Any]:
     """What describes each network of a file, in its order."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except (OSError, ValueError) as error:
         raise ModelError(
             f"cannot read {path} ({type(error).__name__}): give the front.json of a search, or a"

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError, EdgefaceError
-from edgeface.files import write_text
+from edgeface.files import read_regular, write_text
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, to_fields
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
@@ -170,7 +170,7 @@ def _read(path: Path) -> list[Trial]:
     if not path.is_file():
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(read_regular(path).decode("utf-8"))
         return [from_fields(Trial, row, str(path)) for row in rows]
     except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
         raise DataError(
