@@ -11,20 +11,14 @@ import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeface import __version__, zoo
 from edgeface.backends import get_backend
-from edgeface.bundle import (
-    Bundle,
-    Manifest,
-    refuse_other_weights,
-    write_bundle,
-)
+from edgeface.bundle import Bundle, Manifest, refuse_other_weights, write_bundle
 from edgeface.detector import Detector
-from edgeface.errors import BundleError, DataError, MissingExtraError, OptionError, QuantizeError
+from edgeface.errors import BundleError, DataError, OptionError, QuantizeError
 from edgeface.files import LOCK, check_writable, locked
 from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
@@ -45,7 +39,7 @@ from quantize.measure import (
     int8_manifest,
     named_files,
 )
-from quantize.request import QuantizeRequest
+from quantize.request import QuantizeRequest, check_installed
 
 __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
@@ -377,27 +371,6 @@ def open_float(path: Path, target: str) -> Bundle:
     if manifest.input.dynamic:
         raise BundleError(f"{path} takes images of any size, INT8 needs one size: {again}")
     return bundle
-
-
-def check_installed(target: str, kind: type[Quantizer]) -> None:
-    """Raise MissingExtraError for the first package that is needed and not installed; imports
-    none."""
-    backend = get_backend(target)
-    if backend.installed() is None:
-        raise MissingExtraError(
-            backend.distributions[0], backend.extra, f"running a {target} model"
-        )
-    missing = [name for name in kind.distributions if not _has_distribution(name)]
-    if missing:
-        raise MissingExtraError(missing[0], "export", f"quantising for {target}")
-
-
-def _has_distribution(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _compared(reference: FileAccuracy, found: FileAccuracy, max_drop: float) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgeface.backends import check_combination
-from edgeface.errors import OptionError
+from edgeface.backends import check_combination, get_backend
+from edgeface.errors import MissingExtraError, OptionError
 from edgeface.options import check_number, parse_size
+
+if TYPE_CHECKING:
+    from quantize.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,24 @@ class QuantizeRequest:
             raise OptionError(
                 "--bundle excludes --weights and --seed: a Bundle has its weights inside"
             )
+
+
+def check_installed(target: str, kind: type[Quantizer]) -> None:
+    """Raise MissingExtraError for the first package that is needed and not installed; imports
+    none."""
+    backend = get_backend(target)
+    if backend.installed() is None:
+        raise MissingExtraError(
+            backend.distributions[0], backend.extra, f"running a {target} model"
+        )
+    missing = [name for name in kind.distributions if not _has_distribution(name)]
+    if missing:
+        raise MissingExtraError(missing[0], "export", f"quantising for {target}")
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -68,7 +68,6 @@ def command(
     format: Format = "table",
     options: Any = None,
 ) -> int | None:
-    from edgeface.latency.devices import open_device
     from edgeface.latency.measurement import save_measurements
 
     if save:
@@ -77,27 +76,11 @@ def command(
             save, (file for bundle in bundles for file in Path(bundle).glob("*")), "--save"
         )
     records: list[Measurement] = []
-    stopped = False
     with Terminal() as terminal:
         failures = Failures(terminal)
         jobs = _jobs(bundles, threads, fast, failures)
         chosen = _reference(jobs, reference)
-        try:
-            with open_device(device) as opened:
-                opened.measure(
-                    jobs,
-                    options,
-                    chosen,
-                    terminal.tick,
-                    records.append,
-                    lambda _, why: failures(why),
-                )
-        except KeyboardInterrupt:
-            stopped = True
-        except EdgefaceError as error:  # what was measured before is printed all the same
-            if not records:
-                raise
-            failures(error)
+        stopped = _measured(device, jobs, options, chosen, terminal, records, failures)
         for runtime in dict.fromkeys(record.runtime for record in records):
             tell_fast(terminal, runtime, fast)
         if format == "json":
@@ -114,6 +97,37 @@ def command(
         return failures.ended(
             f"of {total} models could not be measured; the figures of the others are printed", total
         )
+
+
+def _measured(
+    device: str,
+    jobs: list[Job],
+    protocol: Protocol,
+    reference: int,
+    terminal: Terminal,
+    records: list[Measurement],
+    failed: Callable[[object], None],
+) -> bool:
+    """Fill ``records``; what was measured before it went wrong stays. True after Ctrl-C."""
+    from edgeface.latency.devices import open_device
+
+    try:
+        with open_device(device) as opened:
+            opened.measure(
+                jobs,
+                protocol,
+                reference,
+                terminal.tick,
+                records.append,
+                lambda _, why: failed(why),
+            )
+    except KeyboardInterrupt:
+        return True
+    except EdgefaceError as error:
+        if not records:
+            raise
+        failed(error)
+    return False
 
 
 def _jobs(

@@ -115,7 +115,7 @@ def command(
             f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground"
             " truth, or one of photos with --annotations FILE"
         )
-    from edgeface.evaluation import evaluate_model, plot_curves, save_predictions
+    from edgeface.evaluation import evaluate_model
 
     if plot:
         check_writable(plot, "--plot", folder=False)
@@ -139,15 +139,21 @@ def command(
         )
         tell_fast(terminal, done.report.protocol.runtime, fast)
         _print_report(done, heights, format)
-        if plot:
-            plot_curves(plot, done.report, done.result)
-        if predictions:
-            save_predictions(predictions, done.predictions.detections)
+        _save(done, plot, predictions)
         read = done.report.images
         total = read + len(failures.told)
         return failures.ended(
             f"of {total} photos could not be read; the figures are those of the other {read}"
         )
+
+
+def _save(done: Evaluation, plot: Path | None, predictions: Path | None) -> None:
+    from edgeface.evaluation import plot_curves, save_predictions
+
+    if plot:
+        plot_curves(plot, done.report, done.result)
+    if predictions:
+        save_predictions(predictions, done.predictions.detections)
 
 
 def _print_report(done: Evaluation, heights: str, format: str) -> None:

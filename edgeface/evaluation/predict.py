@@ -101,9 +101,8 @@ def evaluate_model(
     :mod:`edgeface.evaluation.landmarks`. annotations: a file of faces on photos of one's own below
     ``root``, in place of WIDER FACE's: see :mod:`edgeface.evaluation.own`.
 
-    Raises an EdgefaceError with one line: for data that is missing, before the model is opened, for
-    a model that is missing or cannot run at that scale, for a damaged image. With ``on_error`` that
-    is told there and left out, with its faces.
+    Raises an EdgefaceError: for data that is missing, before the model is opened, for a model that
+    cannot run at that scale, for a damaged image, which with ``on_error`` is told and left out.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
     ground_truth, images = annotated_photos(root, annotations)

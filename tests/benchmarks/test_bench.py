@@ -154,7 +154,6 @@ def test_a_file_of_weights_is_a_model(
     o = bench.Options(out=tmp_path, model=str(tmp_path / "mine.safetensors"))
     made = [bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size) for _ in range(2)]
     assert re.match(r"edgeface-0\.5x-[0-9a-f]{8}-onnx-fp32-", made[0].path.name)
-    assert "exporting" not in capsys.readouterr().err.partition("comparing")[2]
     assert capsys.readouterr().err.count("exporting") == 1, "the second time, it is there"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,25 @@ def test_scaling_in_steps_is_that_at_once(
     steps = resized(image, width, height, block_bytes=block)
     assert steps.shape == once.shape
     assert np.abs(steps.astype(int) - once).mean() < 0.7
+
+
+def test_more_pixels_than_are_accepted() -> None:
+    """A few kilobytes that say they are 40000 x 40000: refused from the header, before any memory
+    is taken."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0)
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ImageError, match="40000 x 40000 px, more than the 134217728 px"):
+        decode_image(content)
+    with pytest.raises(ImageError, match=r"2\^30 px"):
+        decode_image(content, max_pixels=1 << 40)

@@ -24,7 +24,8 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError, MissingExtraError, OptionError, OutputError, QuantizeError
 from edgeface.evaluation import evaluate_model
 from quantize.onnx import OnnxQuantizer
-from quantize.pipeline import Quantization, QuantizeRequest, check_installed, quantize_model
+from quantize.pipeline import Quantization, QuantizeRequest, quantize_model
+from quantize.request import check_installed
 
 IMAGES = 6
 
