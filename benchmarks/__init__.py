@@ -3,6 +3,4 @@ prove claims."""
 
 from __future__ import annotations
 
-from edgeface.interrupts import quiet_until_main
-
-quiet_until_main()
+import edgeface  # noqa: F401 - from here on Ctrl-C leaves no traceback

@@ -17,13 +17,29 @@ Names are imported on first use, so ``import edgeface`` costs nothing and needs 
 
 from __future__ import annotations
 
-from edgeface.interrupts import quiet_until_main
+import sys
 
-quiet_until_main()  # before anything that takes long
+
+def _quiet_until_main() -> None:
+    """Let a command end without a traceback where Ctrl-C comes before its ``main`` does, while it
+    imports what it needs.
+
+    Python then ends the process by the signal, which a shell sees as 130. Nothing is changed in a
+    program that merely imports the library.
+    """
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
+    if name in ("-m", "edgeface", "edgeface.exe"):
+        sys.excepthook = lambda kind, error, trace: (
+            print("stopped", file=sys.stderr)
+            if issubclass(kind, KeyboardInterrupt)
+            else sys.__excepthook__(kind, error, trace)
+        )
+
+
+_quiet_until_main()  # before anything that takes long
 
 import importlib  # noqa: E402
 import os  # noqa: E402
-import sys  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from edgeface.deprecations import OldModules, old_name  # noqa: E402
