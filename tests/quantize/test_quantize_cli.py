@@ -52,7 +52,10 @@ class TestMistakes:
                 ("--target", "onnx", "--max-drop", -1),
                 "--max-drop (AP points) -1.0 is not between 0 and 100",
             ),
-            (("--target", "onnx", "--max-drop", "nan"), "--max-drop nan: give AP points"),
+            (
+                ("--target", "onnx", "--max-drop", "nan"),
+                "--max-drop (AP points) nan is not between",
+            ),
             (
                 ("--target", "onnx", "--max-reverted", 2),
                 "--max-reverted (share of the layers) 2.0 is not between 0 and 1",
