@@ -35,15 +35,15 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def umask() -> Iterator[Callable[[int], None]]:
+def umask() -> Iterator[Callable[[int], int]]:
     before = os.umask(0o022)
-    yield lambda mask: os.umask(mask) and None
+    yield os.umask
     os.umask(before)
 
 
 @pytest.mark.parametrize(("mask", "file", "folder"), [(0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
 def test_the_umask_is_honoured(
-    tmp_path: Path, umask: Callable[[int], None], mask: int, file: int, folder: int
+    tmp_path: Path, umask: Callable[[int], int], mask: int, file: int, folder: int
 ) -> None:
     umask(mask)
     with atomic_write(tmp_path / "a.txt") as temporary:

@@ -93,8 +93,9 @@ def test_a_quantisation_that_runs(
     """Of the same file: others may be made beside it."""
     floats = exported("onnx")
     name = floats.path.name.replace("fp32", "int8")
-    quantize = ("quantize", "--target", "onnx", "--bundle", floats.path, "--no-accuracy")
-    quantize += ("--calibration", portraits, "--images", 2, "--out", tmp_path)
+    quantize: tuple[object, ...] = ("quantize", "--target", "onnx", "--no-accuracy")
+    quantize += ("--bundle", floats.path, "--calibration", portraits, "--images", 2)
+    quantize += ("--out", tmp_path)
     with held(tmp_path / f".{name}{LOCK}") as process:
         failed(edgeface(*quantize), f"{name} is in use by process {process.pid}")
     assert not (tmp_path / name).exists()

@@ -24,7 +24,9 @@ def album(tmp_path: Path, astronaut: np.ndarray, hopper_path: Path) -> Path:
     folder.mkdir()
     rows = []
     for i in range(4):
-        photo = cv2.imread(str(hopper_path)) if i % 2 else astronaut[..., ::-1]
+        hopper = cv2.imread(str(hopper_path))
+        assert hopper is not None
+        photo = hopper if i % 2 else astronaut[..., ::-1]
         content = cv2.imencode(".jpg", photo)[1].tobytes()
         if i == 2:
             content = content[:9000] + bytes(4096) + content[13096:]
