@@ -95,7 +95,7 @@ def test_every_module_of_a_verb_is_listed() -> None:
 )
 def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgeface: Command) -> None:
     output = "".join(edgeface(verb, "--help")[1].split())
-    flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights"))]
+    flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights", "data", "annotations"))]
     assert len(flags) >= 9
     for name in flags:
         text = field_help(cls)[name].replace("``", "`")
@@ -370,6 +370,6 @@ def test_help_says_what_a_number_may_be(cls: type) -> None:
 
 def test_options_of_dataclasses_are_whole_sentences() -> None:
     for cls in (TrainOptions, StudyOptions, AutoFEMOptions, Protocol):
-        for parameter in parameters_of(cls, ("sizes", "weights")):
+        for parameter in parameters_of(cls, ("sizes", "weights", "data", "annotations")):
             (info,) = parameter.annotation.__metadata__
             assert info.help.endswith(".") and not info.help.startswith("Of "), info.help
