@@ -29,9 +29,9 @@ from benchmarks.peer_decoders import (
 )
 from edgeface.architecture.strides import LANDMARKS
 from edgeface.backends import get_backend, import_runtime
-from edgeface.decode import Decoded, HeadLayout, nms
+from edgeface.decode import TOP_K, Decoded, HeadLayout, nms
 from edgeface.detections import Detections
-from edgeface.detector import TOP_K, Detector, Fitted
+from edgeface.detector import Detector, Fitted
 from edgeface.errors import BundleError, DataError, MissingExtraError
 from edgeface.images import as_rgb, read_image
 from edgeface.runners import Heads, Runner

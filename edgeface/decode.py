@@ -43,6 +43,11 @@ from edgeface.errors import ModelError
 from edgeface.schema import from_fields
 from edgeface.types import Floats
 
+DEFAULT_SCORE = 0.5
+DEFAULT_IOU = 0.45
+TOP_K = 5000
+"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can
+cost"""
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small
 enough for the cache"""

@@ -14,6 +14,8 @@ from pathlib import Path
 from edgeface.errors import OptionError
 
 MAX_SIDE_PX = 8192
+DEFAULT_LONG_SIDE_PX = 640
+"""that a photo is scaled to for a model of any size"""
 EVALUATION_SCALES = ("640", "original", "multi")
 """of the photos of WIDER FACE: long side in px, none, several with a vote"""
 

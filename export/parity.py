@@ -90,7 +90,7 @@ def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
     """Compare the files of ``bundle`` with ``network`` (evaluation mode). Raises ExportError if a
     head differs."""
     manifest = bundle.manifest
-    inputs = _inputs(manifest.input.width, manifest.input.height, manifest.input.dynamic)
+    inputs = sample_inputs(manifest.input.width, manifest.input.height, manifest.input.dynamic)
     with _one_thread():
         runner = open_runner(bundle, threads=1)
         try:
@@ -143,7 +143,7 @@ def sample_photo() -> Batch:
         raise MissingExtraError("scikit-image", "export", "the parity check on a photo") from None
 
 
-def _inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:
+def sample_inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:
     """Name -> uint8 RGB [1, H, W, 3]. A file of any size is also tried at another one."""
     random = np.random.default_rng(NOISE_SEED)
 

@@ -16,6 +16,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import OutputError
 from edgeface.files import check_writable
 from edgeface.quiet import quiet_stage
+from edgeface.runners import read_contract
 from export.request import INPUT_NAME, Converted, ExportRequest
 
 if TYPE_CHECKING:
@@ -37,23 +38,27 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """The result as ``--format json`` prints it."""
-        manifest = self.bundle.manifest
-        return {
-            "path": str(self.bundle.path),
-            "model": manifest.model,
-            "target": manifest.target,
-            "precision": manifest.precision,
-            "width": manifest.input.width,
-            "height": manifest.input.height,
-            "dynamic": manifest.input.dynamic,
-            "file": manifest.primary,
-            "files": manifest.files,
-            "bytes": self.bundle.size_bytes,
-            "sha256": manifest.files[manifest.primary],
-            "operators": dict(sorted(self.operators.items())),
-            "parity": manifest.parity,
-            "weights": manifest.to_json()["weights"],
-        }
+        return bundle_json(self.bundle) | {"operators": dict(sorted(self.operators.items()))}
+
+
+def bundle_json(bundle: Bundle) -> dict[str, Any]:
+    """What was written, JSON-ready."""
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.path),
+        "model": manifest.model,
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "width": manifest.input.width,
+        "height": manifest.input.height,
+        "dynamic": manifest.input.dynamic,
+        "file": manifest.primary,
+        "files": manifest.files,
+        "bytes": bundle.size_bytes,
+        "sha256": manifest.files[manifest.primary],
+        "parity": manifest.parity,
+        "weights": manifest.to_json()["weights"],
+    }
 
 
 def export_model(
@@ -84,9 +89,9 @@ def export_model(
         unproven = write_bundle(scratch / manifest.folder_name, manifest, files)
         with quiet_stage(f"running the {request.target} file", verbose):
             parity = check_parity(unproven, source.network)
-    bundle = write_bundle(
-        Path(out) / manifest.folder_name, replace(manifest, parity=parity.to_json()), files
-    )
+            contract = read_contract(unproven)
+    proven = replace(manifest, parity=parity.to_json(), contract=contract)
+    bundle = write_bundle(Path(out) / manifest.folder_name, proven, files)
     return Exported(bundle, parity, converted.operators)
 
 

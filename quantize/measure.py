@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import Bundle, Manifest, write_bundle
+from edgeface.bundle import FORMAT_VERSION, Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, decode_all
 from edgeface.detector import Detector
 from edgeface.errors import DataError
@@ -100,6 +100,8 @@ def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
         ),
         outputs=dict(quantized.outputs or manifest.outputs),
         parity=None,
+        contract=None,
+        format_version=FORMAT_VERSION,
     )
 
 

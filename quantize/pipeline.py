@@ -22,7 +22,7 @@ from edgeface.errors import BundleError, DataError, OptionError, QuantizeError
 from edgeface.files import LOCK, check_writable, locked
 from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
-from edgeface.runners import open_runner
+from edgeface.runners import open_runner, read_contract
 from edgeface.types import Progress, unseen
 from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
@@ -306,6 +306,8 @@ class _Job:
             calibration=calibration,
             accuracy=accuracy,
         )
+        with as_bundle(manifest, quantized) as made:
+            manifest = dataclasses.replace(manifest, contract=read_contract(made))
         return write_bundle(self.out / name, manifest, named_files(manifest, quantized))
 
     def _noise_meter(self, float_bundle: Bundle) -> Callable[[Quantized], HeadNoise]:
@@ -352,6 +354,7 @@ def open_float(path: Path, target: str) -> Bundle:
     """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
     and of ``target``."""
     bundle = Bundle.open(path)
+    bundle.require_heads()
     manifest = bundle.manifest
     size = f"{manifest.input.width}x{manifest.input.height}"
     again = (

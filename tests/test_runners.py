@@ -245,7 +245,9 @@ def _rewritten(
 ) -> Bundle:
     """A copy with other files or manifest fields, whose hashes match."""
     contents = {name: bundle.read(name) for name in bundle.manifest.files} | (files or {})
-    return write_bundle(folder, dataclasses.replace(bundle.manifest, **changes), contents)
+    return write_bundle(
+        folder, dataclasses.replace(bundle.manifest, contract=None, **changes), contents
+    )
 
 
 @each_file

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeface.bundle.manifest import MANIFEST, Manifest, WeightsInfo
+from edgeface.bundle.manifest import APIS, MANIFEST, README, Manifest, WeightsInfo
+from edgeface.bundle.readme import readme
 from edgeface.errors import BundleError
 from edgeface.files import atomic_folder, recover
 from edgeface.options import as_path
@@ -44,6 +45,16 @@ class Bundle:
             else:
                 bundle.file(name)
         return bundle
+
+    def require_heads(self) -> None:
+        """Raise BundleError for a file that gives no heads, because it is made for the API of
+        others."""
+        api = self.manifest.api
+        if api is not None:
+            raise BundleError(
+                f"{self.path} is made for {APIS[api]}: open its {self.manifest.primary} with that, "
+                f"see its {README}; for edgeface, export without --for"
+            )
 
     @property
     def primary(self) -> Path:
@@ -119,6 +130,8 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        if manifest.contract is not None or manifest.api is not None:
+            (temporary / README).write_text(readme(manifest), encoding="utf-8")
     return Bundle.open(path)
 
 

@@ -10,12 +10,23 @@ from typing import Any
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import BACKENDS, PRECISIONS
+from edgeface.bundle.contract import Contract, contract_of
 from edgeface.decode import HeadLayout
 from edgeface.errors import BundleError, ModelError
 from edgeface.schema import from_fields, short, to_fields
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, FORMAT_VERSION)
+"""1 has no contract"""
 MANIFEST = "manifest.json"
+README = "README.txt"
+"""the contract in words, beside the manifest"""
+APIS = {
+    "mediapipe": "MediaPipe's ObjectDetector",
+    "task-library": "the ObjectDetector of the TFLite Task Library",
+    "opencv": "cv2.FaceDetectorYN",
+}
+"""of others, that files are made for -> what opens them"""
 MAX_SIDE_PX = 1 << 16
 RANDOM_WEIGHTS = "none: random weights"
 """beginning of the licence of a network with random weights"""
@@ -44,6 +55,7 @@ class InputSpec:
     name: str = "image"
     """name of the input tensor in the file"""
     colour: str = "RGB"
+    """RGB; BGR in files for OpenCV's API"""
     range: tuple[float, ...] = (0, 255)
     """lowest and highest pixel value"""
     pad_value: int = 0
@@ -57,7 +69,7 @@ class InputSpec:
         )
         _require(self.layout in ("NCHW", "NHWC"), "layout", "NCHW or NHWC")
         _require(self.dtype in ("float32", "uint8", "int8"), "dtype", "float32, uint8 or int8")
-        _require(self.colour == "RGB", "colour", "RGB")
+        _require(self.colour in ("RGB", "BGR"), "colour", "RGB or BGR")
         _require(tuple(self.range) == (0, 255), "range", "[0, 255]")
         _require(0 <= self.pad_value <= 255, "pad_value", "0 to 255")
 
@@ -112,25 +124,30 @@ class Manifest:
     """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count,
     "protocol": text}``, ``reverted_layers`` (kept in float) and more figures of what quantising
     cost"""
+    contract: Contract | None = None
+    """how to feed the file and read what it gives, in full; null: written before there was one, or
+    made for the ``api`` of others, which does that"""
+    api: str | None = None
+    """``mediapipe``, ``task-library`` or ``opencv``: what the file is made for; null: for decoding
+    as the contract says"""
     format_version: int = FORMAT_VERSION
 
     @property
     def folder_name(self) -> str:
         """``<model>-<target>-<precision>-<W>x<H>``, with ``-dynamic`` appended for a file of any
-        size."""
-        size = f"{self.input.width}x{self.input.height}" + (
-            "-dynamic" if self.input.dynamic else ""
-        )
-        return f"{self.model}-{self.target}-{self.precision}-{size}"
+        size, and what it is made for."""
+        size = f"{self.input.width}x{self.input.height}"
+        marks = "-dynamic" * self.input.dynamic + (f"-{self.api}" if self.api else "")
+        return f"{self.model}-{self.target}-{self.precision}-{size}{marks}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest.
 
-        Of landmarks it speaks only where there are any: other manifests are, to the byte, what they
-        were before.
+        Of landmarks, contract and api it speaks only where there are any: other manifests are, to
+        the byte, what they were before.
         """
         data: dict[str, Any] = to_fields(self)
-        return data
+        return {k: v for k, v in data.items() if v is not None or k not in ("contract", "api")}
 
     def dumps(self) -> str:
         """Return the canonical text of ``manifest.json``: equal Manifests give equal bytes."""
@@ -141,10 +158,11 @@ class Manifest:
         """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed
         or out of range."""
         version = data.get("format_version") if isinstance(data, dict) else None
-        if isinstance(data, dict) and (type(version) is not int or version != FORMAT_VERSION):
+        if isinstance(data, dict) and (type(version) is not int or version not in READ_VERSIONS):
             raise BundleError(
                 f"manifest: format_version {short(version)} is not one this edgeface reads "
-                f"({FORMAT_VERSION}): export the model again, or install a newer edgeface"
+                f"({' and '.join(map(str, READ_VERSIONS))}): export the model again, or install a"
+                " newer edgeface"
             )
         try:
             manifest = from_fields(cls, data, "manifest")
@@ -168,15 +186,16 @@ def _check_consistent(manifest: Manifest) -> None:
             f"manifest: unknown precision {short(manifest.precision)} (known:"
             f" {', '.join(PRECISIONS)})"
         )
+    if manifest.api not in (None, *APIS):
+        raise BundleError(f"manifest: unknown api {short(manifest.api)} (known: {', '.join(APIS)})")
     _check_files(manifest.files)
     if manifest.primary not in manifest.files:
         raise BundleError(
             f"manifest: primary file {short(manifest.primary)} is not one of its files"
         )
-    if set(manifest.outputs) != set(manifest.head_layout.output_names):
-        raise BundleError(
-            f"manifest: outputs must name exactly {', '.join(manifest.head_layout.output_names)}"
-        )
+    names = manifest.head_layout.output_names
+    if manifest.api is None and set(manifest.outputs) != set(names):
+        raise BundleError(f"manifest: outputs must name exactly {', '.join(names)}")
     scales = manifest.output_quantization
     if scales is not None and (
         set(scales) != set(manifest.outputs)
@@ -185,13 +204,27 @@ def _check_consistent(manifest: Manifest) -> None:
         raise BundleError(
             "manifest: output_quantization must give [scale, zero point] of every output"
         )
+    _check_contract(manifest)
+
+
+def _check_contract(manifest: Manifest) -> None:
+    """It must be what the other fields say, in other words."""
+    contract = manifest.contract
+    if contract is None:
+        return
+    ports = contract.ports
+    names = {ours: port.name for ours, port in ports.outputs.items()}
+    same_names = names == manifest.outputs and ports.input.name == manifest.input.name
+    if same_names and contract == contract_of(manifest, ports):
+        return
+    raise BundleError("manifest: its contract contradicts its other fields: export the model again")
 
 
 def _check_files(files: dict[str, str]) -> None:
     for name, digest in files.items():
         if "/" in name or "\\" in name or ":" in name or name in (".", ".."):
             raise BundleError(f"manifest names a file outside its folder: {short(name)}")
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, README):
             raise BundleError(f"manifest: {short(name)} is not a plain file name")
         if not _SHA256.fullmatch(digest):
             raise BundleError(

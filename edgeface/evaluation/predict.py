@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeface.decode import HeadLayout
+from edgeface.decode import TOP_K, HeadLayout
 from edgeface.detections import Detections
-from edgeface.detector import TOP_K, Detector
+from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks

@@ -13,5 +13,6 @@ def open_probe(bundle: Bundle) -> Probe:
     raises."""
     from edgeface.backends import get_backend
 
+    bundle.require_heads()
     probe: Probe = get_backend(bundle.manifest.target).load_probe()(bundle)
     return probe

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from edgeface.bundle import Bundle
+from edgeface.bundle import Bundle, Contract, contract_of
 from edgeface.runners.base import Heads, Runner, RunnerClosedError
 from edgeface.runners.forks import RunnerForkedError
 
-__all__ = ["Heads", "Runner", "RunnerClosedError", "RunnerForkedError", "open_runner"]
+__all__ = [
+    "Heads",
+    "Runner",
+    "RunnerClosedError",
+    "RunnerForkedError",
+    "open_runner",
+    "read_contract",
+]
 
 
 def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
@@ -21,6 +28,18 @@ def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
     """
     from edgeface.backends import get_backend
 
+    bundle.require_heads()
     runner: Runner = get_backend(bundle.manifest.target).load_runner()(bundle, threads, fast)
     runner.trained = not bundle.manifest.weights.random
     return runner
+
+
+def read_contract(bundle: Bundle) -> Contract:
+    """What the manifest of ``bundle`` and its file, opened in its runtime, say together.
+
+    Raises what :func:`open_runner` raises.
+    """
+    with open_runner(bundle) as runner:
+        ports = runner.ports()
+    assert ports is not None, "of a file"
+    return contract_of(bundle.manifest, ports)

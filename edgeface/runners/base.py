@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.bundle import Ports
 from edgeface.decode import HeadLayout
 from edgeface.errors import EdgefaceError, ImageError, OptionError
 from edgeface.runners import forks
@@ -99,6 +100,10 @@ class Runner(ABC):
             if not self._closed:
                 self._closed = True
                 self._close()
+
+    def ports(self) -> Ports | None:
+        """Where the open file has its tensors; None: it is no file."""
+        return None
 
     def precision_hints(self) -> dict[str, Any]:
         """JSON-ready: settings of the runtime that decide what it computes in; empty where it has

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.bundle import Bundle, Manifest
+from edgeface.bundle import Bundle, Manifest, Port, Ports
 from edgeface.errors import BundleError
 
 
@@ -61,6 +61,20 @@ def check_io(
     missing = sorted(set(manifest.outputs.values()) - set(outputs))
     if missing:
         raise BundleError(f"{where}: the file has no output {missing[0]!r} that its manifest names")
+
+
+def named_ports(manifest: Manifest, inputs: Sequence[str], outputs: Sequence[str]) -> Ports:
+    """Of a format in which tensors are addressed by their names; ``inputs``, ``outputs``: all of
+    the file, in the runtime's order."""
+
+    def port(name: str, names: Sequence[str]) -> Port:
+        return Port(name, name, names.index(name))
+
+    return Ports(
+        None,
+        port(manifest.input.name, inputs),
+        {ours: port(theirs, outputs) for ours, theirs in manifest.outputs.items()},
+    )
 
 
 def to_tensor(batch: NDArray[np.uint8], layout: str) -> NDArray[np.float32]:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.backends import get_backend, import_runtime
-from edgeface.bundle import Bundle, Manifest
+from edgeface.bundle import Bundle, Manifest, Ports
 from edgeface.errors import BundleError, ImageError, ModelError
 from edgeface.formats.ncnn import NcnnModel, parse_model
 from edgeface.quiet import quiet
 from edgeface.runners.base import Heads, Runner
-from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc
+from edgeface.runners.files import check_io, fixed_size, load_failed, named_ports, to_nhwc
 
 _ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 
@@ -49,6 +49,9 @@ class NcnnRunner(Runner):
             name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
             for name in self.layout.output_names
         }
+
+    def ports(self) -> Ports:
+        return named_ports(self._manifest, self._net.input_names(), self._net.output_names())
 
     def precision_hints(self) -> dict[str, Any]:
         option = self._net.opt

@@ -8,9 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.backends import get_backend, import_runtime
-from edgeface.bundle import Bundle
+from edgeface.bundle import Bundle, Ports
 from edgeface.runners.base import Heads, Runner
-from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
+from edgeface.runners.files import (
+    check_io,
+    fixed_size,
+    load_failed,
+    named_ports,
+    to_nhwc,
+    to_tensor,
+)
 
 
 class OnnxRuntimeRunner(Runner):
@@ -36,7 +43,7 @@ class OnnxRuntimeRunner(Runner):
         shapes = {i.name: i.shape for i in self._session.get_inputs()}
         check_io(bundle, shapes, [o.name for o in self._session.get_outputs()])
         self._input, self._layout = manifest.input.name, manifest.input.layout
-        self._outputs = manifest.outputs
+        self._outputs, self._manifest = manifest.outputs, manifest
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         names = self.layout.output_names
@@ -45,6 +52,10 @@ class OnnxRuntimeRunner(Runner):
         return {
             name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)
         }
+
+    def ports(self) -> Ports:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        return named_ports(self._manifest, [i.name for i in inputs], [o.name for o in outputs])
 
     def delegates(self) -> dict[str, Any]:
         return {"providers": list(self._session.get_providers())}

@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.backends import get_backend, import_runtime
-from edgeface.bundle import MAX_SIDE_PX, Bundle
+from edgeface.bundle import MAX_SIDE_PX, Bundle, Ports
 from edgeface.errors import BundleError
 from edgeface.runners.base import Heads, Runner
-from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
+from edgeface.runners.files import (
+    check_io,
+    fixed_size,
+    load_failed,
+    named_ports,
+    to_nhwc,
+    to_tensor,
+)
 
 
 class OpenVinoRunner(Runner):
@@ -37,7 +44,7 @@ class OpenVinoRunner(Runner):
             self._compiled, self._request = compiled, compiled.create_infer_request()
         except Exception as error:
             raise load_failed(bundle, error) from None
-        self._layout = manifest.input.layout
+        self._layout, self._manifest = manifest.input.layout, manifest
         self._outputs = [
             (name, compiled.output(manifest.outputs[name])) for name in self.layout.output_names
         ]
@@ -46,6 +53,10 @@ class OpenVinoRunner(Runner):
         found = self._request.infer([to_tensor(batch, self._layout)], share_outputs=True)
         # The request writes into the same memory next time: what is handed out is a copy.
         return {name: to_nhwc(np.array(found[port]), self._layout) for name, port in self._outputs}
+
+    def ports(self) -> Ports:
+        inputs, outputs = self._compiled.inputs, self._compiled.outputs
+        return named_ports(self._manifest, [_name(p) for p in inputs], [_name(p) for p in outputs])
 
     def precision_hints(self) -> dict[str, Any]:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")

@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.backends import get_backend, import_runtime
-from edgeface.bundle import Bundle
+from edgeface.bundle import PIXEL_IN_INT8, Bundle, Port, Ports
 from edgeface.errors import BundleError
 from edgeface.quiet import quiet
 from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
-
-INPUT_QUANTIZATION = (1.0, -128)
-"""(scale, zero point) of an int8 input: q = pixel - 128, which is a flipped top bit and loses
-nothing"""
 
 Details = dict[str, dict[str, Any]]
 """tensor name -> what the interpreter says of it: index, shape, dtype, quantization"""
@@ -45,7 +41,7 @@ class TFLiteRunner(Runner):
             ours: int(outputs[theirs]["index"]) for ours, theirs in manifest.outputs.items()
         }
         self._layout, self._dtype = manifest.input.layout, manifest.input.dtype
-        self._scales = manifest.output_quantization
+        self._scales, self._manifest = manifest.output_quantization, manifest
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         self._interpreter.set_tensor(self._input, to_input(batch, self._layout, self._dtype))
@@ -57,6 +53,16 @@ class TFLiteRunner(Runner):
     def _output(self, name: str) -> NDArray[np.float32]:
         value: NDArray[Any] = self._interpreter.get_tensor(self._outputs[name])
         return value if self._scales is None else dequantize(value, *self._scales[name])
+
+    def ports(self) -> Ports:
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        names = self._manifest.outputs
+        return Ports(
+            next(iter(self._interpreter.get_signature_list()), None),
+            _port(self._manifest.input.name, self._input, inputs),
+            {ours: _port(names[ours], number, outputs) for ours, number in self._outputs.items()},
+        )
 
     def delegates(self) -> dict[str, Any] | None:
         """How many operators the file has and in how many partitions a delegate took them; 0: none
@@ -156,6 +162,12 @@ def _details(interpreter: Any) -> tuple[Details, Details]:
     return by_name[0], by_name[1]
 
 
+def _port(name: str, number: int, details: list[dict[str, Any]]) -> Port:
+    """Of the tensor ``number`` of the graph, which is one of ``details``."""
+    place = [detail["index"] for detail in details].index(number)
+    return Port(name, details[place]["name"], place)
+
+
 def _check_types(
     bundle: Bundle, inputs: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]
 ) -> None:
@@ -165,7 +177,7 @@ def _check_types(
     scales = manifest.output_quantization
     where = bundle.path / manifest.primary
     wanted: dict[str, tuple[float, ...] | None] = {
-        manifest.input.name: INPUT_QUANTIZATION if manifest.input.dtype == "int8" else None
+        manifest.input.name: PIXEL_IN_INT8 if manifest.input.dtype == "int8" else None
     }
     wanted |= {
         theirs: scales[ours] if scales else None for ours, theirs in manifest.outputs.items()

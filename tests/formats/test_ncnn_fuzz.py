@@ -254,6 +254,7 @@ class TestManifests:
         bundle = exported("ncnn")
         manifest = replace(
             bundle.manifest,
+            contract=None,
             output_quantization=dict.fromkeys(bundle.manifest.outputs, (0.1, 3.0)),
             calibration={"method": "mse", "images": 2, "sha256": ["0" * 64, "1" * 64]},
             accuracy={

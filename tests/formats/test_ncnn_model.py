@@ -228,7 +228,7 @@ class TestRunnerChecks:
         model = change(parse_model(param, content))
         return write_bundle(
             folder / "b",
-            replace(bundle.manifest, **manifest),
+            replace(bundle.manifest, contract=None, **manifest),
             {"edgeface-n.param": dump_param(model), "edgeface-n.bin": dump_bin(model)},
         )
 

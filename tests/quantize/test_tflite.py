@@ -288,6 +288,7 @@ def test_a_manifest_that_says_something_else(
     scales["box_16"] = (scale * change.get("scale", 1), zero_point + change.get("zero_point", 0))
     other = dataclasses.replace(
         manifest,
+        contract=None,
         input=dataclasses.replace(manifest.input, dtype=change.get("input", "int8")),
         output_quantization=change.get("output_quantization", scales),
     )
