@@ -19,6 +19,7 @@ def export(
     size: str = "640x480",
     dynamic: bool = False,
     weights: Path | str | None = None,
+    made_for: str | None = None,
     out: Path | str = "dist",
 ) -> Bundle:
     """Export a network, prove that the file computes what torch computes, and return its Bundle, a
@@ -27,7 +28,8 @@ def export(
     model: a name that ``edgeface models`` lists, or a .safetensors file that edgeface wrote; a
     network without weights gets random ones, and the manifest says so. target: onnx, tflite,
     openvino or ncnn. precision: fp32 or fp16. size: of the input, WIDTHxHEIGHT in px; dynamic:
-    accept others, too. weights: your own, of the network called ``model``.
+    accept others, too. weights: your own, of the network called ``model``. made_for: ``opencv``,
+    ``mediapipe`` or ``task-library``, for a file that the detector of others opens as its own.
 
     Raises OptionError for a combination that cannot be and without a checkout, ModelError,
     ExportError, MissingExtraError, OutputError.
@@ -35,6 +37,9 @@ def export(
     width, height = parse_size(size)
     request = _part("export.request:ExportRequest")(target, precision, width, height, dynamic)
     source = _part("export.source:load_source")(model, weights)
+    if made_for is not None:
+        adapted: Bundle = _part("export.apis:export_for")(made_for, source, request, out)
+        return adapted
     exported: Bundle = _part("export.pipeline:export_model")(source, request, out).bundle
     return exported
 

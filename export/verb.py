@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeface import zoo
 from edgeface.backends import BACKENDS, export_targets
-from edgeface.cli.flags import DEFAULT_MODEL, Format, Network, Weights
+from edgeface.bundle import APIS, README, Bundle
+from edgeface.cli.flags import DEFAULT_MODEL, Format, Network, Weights, is_given
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.terminal import Terminal
+from edgeface.decode import head_layout
+from edgeface.errors import OptionError
 from edgeface.files import check_writable
 from edgeface.options import parse_size
-from export.pipeline import Exported, export_model
+from export.apis import adapt, check_api, export_for
+from export.pipeline import Exported, bundle_json, export_model
 from export.request import ExportRequest, require
 
 if TYPE_CHECKING:
     from export.parity import Parity
+    from export.source import Source
 
 DYNAMIC = ", ".join(row.target for row in BACKENDS.values() if row.dynamic)
 EPILOG = """Examples:
@@ -28,6 +34,10 @@ edgeface export --target tflite
 edgeface export --target onnx --size 320x320 --dynamic
 
 edgeface export --target tflite --precision fp16 --model runs/mine/weights.safetensors
+
+edgeface export --target onnx --for opencv
+
+edgeface export --target tflite --for mediapipe --bundle dist/edgeface-n-tflite-int8-640x480
 
 The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds
 the input contract, SHA-256, tool versions and the parity figures. A file that differs from torch is
@@ -59,10 +69,28 @@ Seed = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        help=(
+            "Make a file that the detector of others opens as its own: opencv (onnx;"
+            " cv2.FaceDetectorYN), mediapipe (tflite), task-library (tflite, with NMS inside)."
+        ),
+    ),
+]
+Given = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        help="With --for: make it of this Bundle, INT8 too, instead of exporting --model.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")]
 
 
 def export(
+    ctx: typer.Context,
     target: Target,
     model: Network = DEFAULT_MODEL,
     precision: Precision = "fp32",
@@ -70,28 +98,88 @@ def export(
     dynamic: Dynamic = False,
     weights: Weights = None,
     seed: Seed = None,
+    made_for: For = None,
+    bundle: Given = None,
     out: Out = Path("dist"),
     format: Format = "table",
     verbose: Verbose = False,
 ) -> None:
+    if bundle is not None:
+        _print_adapted(_adapted(ctx, target, made_for, bundle, out, verbose), format)
+        return
     request = ExportRequest(target, precision, *parse_size(size), dynamic)
+    if made_for is not None:
+        layout = head_layout(zoo.resolve(model, weights).architecture)
+        check_api(made_for, target, layout, precision)
     check_writable(out)
     require("exporting", "torch", "safetensors")
     with Terminal(steps=True) as terminal:
-        with terminal.stage(f"loading {model}"):
-            from export.source import load_source
-
-            source = load_source(model, weights, seed)
-        if source.seed is not None:
-            terminal.note(
-                f"{model} gets random weights (seed {source.seed}): the file is good for latency"
-                " and graph checks, not for finding faces"
-            )
-        exported = export_model(source, request, out, stage=terminal.stage, verbose=verbose)
-    if format == "json":
+        source = _source(model, weights, seed, terminal)
+        how: dict[str, Any] = {"stage": terminal.stage, "verbose": verbose}
+        if made_for is None:
+            exported = export_model(source, request, out, **how)
+        else:
+            made = export_for(made_for, source, request, out, **how)
+    if made_for is not None:
+        _print_adapted(made, format)
+    elif format == "json":
         print_json(exported.to_json())
     else:
         _print_exported(exported)
+
+
+def _adapted(
+    ctx: typer.Context, target: str, api: str | None, path: Path, out: Path, verbose: bool
+) -> Bundle:
+    """A Bundle's form for an API."""
+    if api is None:
+        raise OptionError("--bundle is for making a file for the API of others: name it with --for")
+    for name in ("model", "precision", "size", "dynamic", "weights", "seed"):
+        if is_given(ctx, name):
+            raise OptionError(f"--bundle excludes --{name}: a Bundle has its own inside")
+    bundle = Bundle.open(path)
+    if bundle.manifest.target != target:
+        raise OptionError(f"{path} is made for {bundle.manifest.target}, --target says {target}")
+    with Terminal(steps=True) as terminal, terminal.stage(f"adapting {path}"):
+        return adapt(bundle, api, out, verbose)
+
+
+def _source(model: str, weights: Path | None, seed: int | None, terminal: Terminal) -> Source:
+    with terminal.stage(f"loading {model}"):
+        from export.source import load_source
+
+        source = load_source(model, weights, seed)
+    if source.seed is not None:
+        terminal.note(
+            f"{model} gets random weights (seed {source.seed}): the file is good for latency"
+            " and graph checks, not for finding faces"
+        )
+    return source
+
+
+def _print_adapted(bundle: Bundle, format: str) -> None:
+    result = bundle_json(bundle) | {"for": bundle.manifest.api}
+    if format == "json":
+        print_json(result)
+        return
+    spec, parity = bundle.manifest.input, result["parity"]
+    worst = max(parity["max_abs"].values())
+    lines = {
+        "bundle": result["path"],
+        "for": APIS[str(result["for"])],
+        "file": f"{result['file']}, {result['bytes']:,} bytes, sha256 {result['sha256'][:12]}",
+        "input": f"{spec.colour} 0-255, float32 {spec.layout}, {_size(result)}",
+        "parity": f"{worst:.1e} from the file it is made of, at most {parity['tolerance']:g}",
+        "next": f"see {bundle.path / README}",
+    }
+    for label, text in lines.items():
+        say(f"{label:<10} {text}")
+
+
+def _size(result: dict[str, Any]) -> str:
+    return f"{result['width']}x{result['height']}" + (
+        " or any multiples of 32" if result["dynamic"] else ""
+    )
 
 
 def _print_exported(exported: Exported) -> None:
@@ -100,16 +188,13 @@ def _print_exported(exported: Exported) -> None:
         f"{count} {name}"
         for name, count in sorted(result["operators"].items(), key=lambda item: (-item[1], item[0]))
     )
-    size = f"{result['width']}x{result['height']}" + (
-        " or any multiples of 32" if result["dynamic"] else ""
-    )
     lines = {
         "bundle": result["path"],
         "file": (
             f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, sha256"
             f" {result['sha256'][:12]}"
         ),
-        "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {size}",
+        "input": f"RGB 0-255, float32 {exported.bundle.manifest.input.layout}, {_size(result)}",
         "operators": f"{sum(result['operators'].values())}: {operators}",
         "weights": (
             f"sha256 {result['weights']['sha256'][:12]}, licence {result['weights']['licence']}"

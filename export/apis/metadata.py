@@ -1,0 +1,96 @@
+"""What Google's object detectors read of a .tflite file.
+
+TFLite Metadata is a FlatBuffer in the file (``M001``, metadata_schema.fbs), a list of labels lies
+in a zip behind it, and for MediaPipe's own decoding there are the anchors (``V001``,
+object_detector_metadata_schema.fbs). Numbers of fields are those of the schemas.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+
+from edgeface.types import Floats
+from export.apis.flat import Scalar, Table, dumps
+
+LABELS = "labels.txt"
+LABEL = "face"
+PARSER = "1.0.0"
+"""of TFLite Metadata: the first that knows all of this"""
+FIRST_DATE = (1980, 1, 1, 0, 0, 0)
+"""that a zip can hold: the same bytes on every day"""
+RGB, FEATURE, IMAGE, BOXES, NORMALIZATION = 1, 1, 2, 3, 1
+"""ColorSpaceType; of the unions ContentProperties and ProcessUnitOptions"""
+AXIS_LABELS, VALUE_LABELS = 2, 3
+"""AssociatedFileType: labels of an output's positions, and of its values"""
+BOUNDARIES = 1
+"""BoundingBoxType: two corners"""
+CORNERS = (1, 0, 3, 2)
+"""where left, top, right and bottom are in ymin, xmin, ymax, xmax"""
+
+
+def raw_metadata(name: str, licence: str, anchors: Floats, points: int) -> bytes:
+    """Of a file without NMS: outputs location and score, decoded by MediaPipe. anchors: float32 [N,
+    4], centre x, y, width, height, 0 to 1. points: landmarks behind the box in location."""
+    outputs = [_boxes("location"), _feature("score", AXIS_LABELS)]
+    options = _decoding(anchors, points)
+    custom = [Table({0: "DETECTOR_METADATA", 1: dumps(options, b"V001")})]
+    return _model(name, licence, Table({2: [_image()], 3: outputs, 9: custom}))
+
+
+def suppressed_metadata(name: str, licence: str) -> bytes:
+    """Of a file with NMS inside: outputs location, category, score and number of detections."""
+    count = "number of detections"
+    outputs = [_boxes("location"), _feature("category", VALUE_LABELS), _feature("score")]
+    group = Table({0: "detection_result", 1: ["location", "category", "score"]})
+    return _model(name, licence, Table({2: [_image()], 3: [*outputs, _feature(count)], 8: [group]}))
+
+
+def with_labels(content: bytes) -> bytes:
+    """A .tflite file with the zip of its labels behind it."""
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(LABELS, FIRST_DATE), LABEL + "\n")
+    return buffer.getvalue()
+
+
+def _model(name: str, licence: str, graph: Table) -> bytes:
+    text = "Finds faces: one box a face."
+    table = Table({0: name, 1: text, 2: "1", 3: [graph], 5: licence, 7: PARSER})
+    return dumps(table, b"M001")
+
+
+def _image() -> Table:
+    """Raw pixels: nothing is subtracted, divided by 1."""
+    content = Table({0: Scalar("Uint8", IMAGE), 1: Table({0: Scalar("Uint8", RGB)})})
+    norm = Table({0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)})
+    unit = Table({0: Scalar("Uint8", NORMALIZATION), 1: norm})
+    zero_to_255 = Table({0: np.full(1, 255, np.float32), 1: np.zeros(1, np.float32)})
+    return Table({0: "image", 3: content, 4: [unit], 5: zero_to_255})
+
+
+def _boxes(name: str) -> Table:
+    properties = Table({0: np.array(CORNERS, np.uint32), 1: Scalar("Uint8", BOUNDARIES)})
+    return Table({0: name, 3: Table({0: Scalar("Uint8", BOXES), 1: properties})})
+
+
+def _feature(name: str, labels: int | None = None) -> Table:
+    table = Table({0: name, 3: Table({0: Scalar("Uint8", FEATURE), 1: Table()})})
+    if labels is not None:
+        table[6] = [Table({0: LABELS, 2: Scalar("Uint8", labels)})]
+    return table
+
+
+def _decoding(anchors: Floats, points: int) -> Table:
+    """ObjectDetectorOptions: values are in sides of an anchor, neither exponential nor sigmoid is
+    left to do."""
+    fixed = [
+        Table({i: Scalar("Float32", float(value)) for i, value in enumerate(anchor)})
+        for anchor in anchors
+    ]
+    numbers = {0: 1, 1: len(anchors), 2: 4 + 2 * points, 3: 4, 4: points, 5: 2}
+    decoding = Table({field: Scalar("Int32", value) for field, value in numbers.items()})
+    decoding |= {field: Scalar("Float32", 1.0) for field in (6, 7, 8, 9)}
+    return Table({0: PARSER, 1: Table({0: Table({0: fixed})}), 2: decoding})
