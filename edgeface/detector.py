@@ -12,22 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.backends import has_module
 from edgeface.bundle import MANIFEST, Bundle
-from edgeface.decode import decode, nms
+from edgeface.decode import DEFAULT_IOU, DEFAULT_SCORE, TOP_K, decode, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
 from edgeface.files import recover
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
-from edgeface.options import as_path, check_number
+from edgeface.options import DEFAULT_LONG_SIDE_PX, as_path, check_number
 from edgeface.runners import Heads, Runner, open_runner
 from edgeface.schema import short
-
-DEFAULT_SCORE = 0.5
-DEFAULT_IOU = 0.45
-DEFAULT_LONG_SIDE_PX = 640
-TOP_K = 5000
-"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can
-cost"""
 
 
 class Fitted(NamedTuple):
@@ -79,8 +73,8 @@ class Detector:
         fast: bool = False,
         weights: Path | str | None = None,
     ) -> Detector:
-        """Open a Bundle folder; or a zoo name, or a weights file that says which network it is of,
-        run by torch.
+        """Open a Bundle folder; or a zoo name, of which the best ready file runs whose runtime is
+        installed, else torch; or a weights file that says which network it is of, run by torch.
 
         score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by
         more are dropped. size: for models that take any size, the long side in px that an image is
@@ -88,7 +82,7 @@ class Detector:
         see :func:`edgeface.runners.open_runner`. weights: a safetensors file for the network called
         ``model``, instead of what ships with edgeface. Raises an EdgefaceError with one line.
         """
-        runner = _open(model, threads, fast, weights)
+        runner = _open(model, threads, size, fast, weights)
         try:
             return cls(runner, score_threshold, nms_iou, size)
         except BaseException:
@@ -191,9 +185,11 @@ class Detector:
         return place(rgb, fitted, *canvas), factors
 
 
-def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | None) -> Runner:
-    """A network goes to torch, anything else is a Bundle folder (its manifest.json will do as
-    well)."""
+def _open(
+    model: Path | str, threads: int, size: int | str | None, fast: bool, weights: Path | str | None
+) -> Runner:
+    """A name goes to its best ready file that runs here, else to torch; anything else is a Bundle
+    folder (its manifest.json will do as well)."""
     from edgeface import zoo
     from edgeface.architecture.registry import suggestions
 
@@ -201,10 +197,12 @@ def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | Non
     text = str(model)
     if path.name == MANIFEST and path.is_file():
         path = path.parent
-    if zoo.is_network(model) and not (path / MANIFEST).is_file():
-        from edgeface.runners.torch import TorchRunner
-
-        return TorchRunner.open(text, threads, weights=weights)
+    if not (path / MANIFEST).is_file():
+        ready = None if weights is not None else zoo.find_ready(text, size)
+        if ready is not None:
+            path = ready.path
+        elif zoo.is_network(model):
+            return _open_torch(text, threads, size, weights)
     if path.is_file() and (path.parent / MANIFEST).is_file():
         raise OptionError(f"{path} is a file of a Bundle: give its folder, {path.parent}")
     if weights is not None:
@@ -222,6 +220,18 @@ def _open(model: Path | str, threads: int, fast: bool, weights: Path | str | Non
     return open_runner(
         Bundle.open(path, verify=False), threads, fast
     )  # the runner checks the bytes it loads
+
+
+def _open_torch(
+    model: str, threads: int, size: int | str | None, weights: Path | str | None
+) -> Runner:
+    from edgeface import zoo
+    from edgeface.runners.torch import TorchRunner
+
+    wrong = None if weights is not None or has_module("torch") else zoo.cannot_run(model, size)
+    if wrong is not None:
+        raise wrong
+    return TorchRunner.open(model, threads, weights=weights)
 
 
 def _checked_size(runner: Runner, size: int | str | None) -> int | str:

@@ -95,7 +95,10 @@ def test_every_module_of_a_verb_is_listed() -> None:
 )
 def test_help_of_a_dataclass_comes_from_its_fields(verb: str, cls: type, edgeface: Command) -> None:
     output = "".join(edgeface(verb, "--help")[1].split())
-    flags = [parameter.name for parameter in parameters_of(cls, ("sizes", "weights", "data", "annotations"))]
+    flags = [
+        parameter.name
+        for parameter in parameters_of(cls, ("sizes", "weights", "data", "annotations"))
+    ]
     assert len(flags) >= 9
     for name in flags:
         text = field_help(cls)[name].replace("``", "`")

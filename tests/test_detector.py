@@ -294,14 +294,15 @@ def test_own_weights_for_a_network_by_name(
 ) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     from edgeface import zoo
+    from edgeface.runners.torch import TorchRunner
     from edgeface.zoo import save_weights
 
     shipped = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(shipped.read_bytes())
     found = [
-        Detector.open("edgeface-n", size=320, weights=weights).detect(astronaut)
-        for weights in (None, copy)
+        Detector(TorchRunner.open("edgeface-n"), size=320).detect(astronaut),
+        Detector.open("edgeface-n", size=320, weights=copy).detect(astronaut),
     ]
     assert found[0] == found[1] and len(found[0]) > 0
     save_weights(zoo.load_network("edgeface-n"), alone := tmp_path / "alone.safetensors")

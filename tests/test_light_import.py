@@ -154,17 +154,19 @@ def test_detection_with_one_runtime(target: str, exported: Callable[..., Bundle]
     assert run_python(blocker + DETECT, str(exported(target).path)) == "True"
 
 
-def test_zoo_name_without_torch_says_what_to_do() -> None:
+def test_weights_without_torch_say_what_to_do() -> None:
+    """A name alone runs its ready file: tests/zoo/test_ready.py."""
     code = BLOCKER + textwrap.dedent("""
+        import sys
         from edgeface import Detector
         from edgeface.errors import EdgefaceError
         try:
-            Detector.open("edgeface-n")
+            Detector.open("edgeface-n", weights=sys.argv[1])
         except EdgefaceError as error:
             print(error)
         """)
-    expected = "edgeface[zoo]" if "edgeface-n" in zoo.names() else "ships without weights"
-    assert expected in run_python(code)
+    weights = zoo.FOLDER / zoo.get_entry("edgeface-n").weights
+    assert "edgeface[zoo]" in run_python(code, str(weights))
 
 
 @pytest.mark.slow

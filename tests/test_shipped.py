@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.images import read_image
+from edgeface.runners import Runner, open_runner
+from edgeface.runners.torch import TorchRunner
 
 pytest.importorskip("torch", reason="torch is not installed")
 
@@ -27,16 +29,17 @@ def detector(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Detector]:
     """edgeface-n as the zoo ships it, in each runtime; exported at 640x480."""
-    model = "edgeface-n"
-    if request.param != "torch":
-        from export import ExportRequest, export_model, load_source
-
-        made = export_model(
-            load_source(model), ExportRequest(request.param), tmp_path_factory.mktemp("dist")
-        )
-        model = str(made.bundle.path)
-    with Detector.open(model, score_threshold=0.3) as opened:
+    with Detector(_runner(request.param, tmp_path_factory), score_threshold=0.3) as opened:
         yield opened
+
+
+def _runner(name: str, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    if name == "torch":
+        return TorchRunner.open("edgeface-n")
+    from export import ExportRequest, export_model, load_source
+
+    out = tmp_path_factory.mktemp("dist")
+    return open_runner(export_model(load_source("edgeface-n"), ExportRequest(name), out).bundle)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def scene(astronaut: NDArray[np.uint8], hopper: NDArray[np.uint8]) -> NDArray[np
 
 @pytest.fixture(scope="module")
 def reference(scene: NDArray[np.uint8]) -> Detections:
-    with Detector.open("edgeface-n", score_threshold=0.3) as torch_detector:
+    with Detector(TorchRunner.open("edgeface-n"), score_threshold=0.3) as torch_detector:
         return torch_detector.detect(scene)
 
 

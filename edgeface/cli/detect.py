@@ -98,6 +98,7 @@ def command(
         try:
             with opened as detector, saver as keep:
                 tell_fast(terminal, detector.runner.runtime, fast)
+                _tell_choice(terminal, detector, model, None if weights else long_side)
                 if not detector.runner.trained:
                     terminal.note(f"{model} has random weights: the boxes mean nothing")
                 run.look(detector, inputs, keep)
@@ -174,6 +175,22 @@ class _Run:
                 " saved; what was found in the others is printed"
             )
         return FAILED if self.failures else None
+
+
+def _tell_choice(
+    terminal: Terminal, detector: Detector, model: str, size: int | str | None
+) -> None:
+    """What runs for a name, and at which size."""
+    from edgeface import zoo
+
+    if model not in zoo.names():
+        return
+    runner = detector.runner
+    ready = None if runner.runtime.startswith("torch") else zoo.find_ready(model, size)
+    width, height = runner.input_size or (0, 0)
+    where = f"input {width}x{height} px" if width else f"long side {detector.size} px"
+    file = f"{ready.name}, " if ready else ""
+    terminal.note(f"{model}: {file}{runner.runtime}, {where}")
 
 
 def _saved(

@@ -10,6 +10,7 @@ from typing import Any
 from edgeface import __version__
 from edgeface.backends import BACKENDS, PRECISIONS
 from edgeface.cli.flags import Format
+from edgeface.cli.models import ready_json
 from edgeface.cli.output import print_json, print_table, say
 
 EPILOG = """Examples:
@@ -74,6 +75,18 @@ def command(format: Format = "table") -> None:
     for reason, where in _reasons(backends).items():
         say(f"off: {', '.join(where)}: {reason}")
     say(f"models with weights: {', '.join(report['models_with_weights']) or 'none'}")
+    _say_ready(report["ready"])
+
+
+def _say_ready(files: list[dict[str, Any]]) -> None:
+    """Ready files that run here, and what brings the others."""
+    say(f"ready files that run here: {', '.join(f['name'] for f in files if f['here']) or 'none'}")
+    missing: dict[str, list[str]] = {}
+    for file in files:
+        if not file["here"]:
+            missing.setdefault(file["fix"], []).append(file["name"])
+    for fix, names in missing.items():
+        say(f"{', '.join(names)}: {fix}")
 
 
 def _reasons(backends: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -121,6 +134,7 @@ def diagnose() -> dict[str, Any]:
         "tools": tools,
         "backends": backends,
         "models_with_weights": list(zoo.names()),
+        "ready": [ready_json(file) for file in zoo.ready_files()],
     }
 
 

@@ -52,8 +52,9 @@ Model = Annotated[
     str,
     typer.Option(
         help=(
-            "Zoo name (see `edgeface models`), a .safetensors file that `edgeface train` or"
-            " `edgeface weights import` wrote, or the folder of an exported Bundle."
+            "Zoo name, of which the best ready file that runs here is taken, or the name of one"
+            " (see `edgeface models`); a .safetensors file that `edgeface train` or `edgeface"
+            " weights import` wrote; or the folder of an exported Bundle."
         )
     ),
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeface.backends import BACKENDS
 from edgeface.cli.flags import NETWORK_HELP, Format
 from edgeface.cli.output import print_json, print_table
 from edgeface.cli.terminal import Terminal
 from edgeface.options import parse_size
+
+if TYPE_CHECKING:
+    from edgeface.zoo import ReadyFile
 
 EPILOG = """Examples:
 
@@ -19,7 +23,9 @@ edgeface models runs/pi/front.json   # every network of a search; #3 for one
 
 edgeface models --size 320x320 --format json
 
-Parameters and multiply-accumulates (MACs) of the networks as they are trained."""
+Parameters and multiply-accumulates (MACs) of the networks as they are trained. Ready files run
+without torch; --model takes their names, and for the name of a network takes the first that runs
+here."""
 
 VARIANTS = (
     "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that"
@@ -55,6 +61,7 @@ def command(
                     "params": network.params,
                     "macs": network.macs,
                     "weights": name in shipped,
+                    "ready": [ready_json(file) for file in zoo.ready_files(name)],
                 }
                 for name, network in found.items()
             ]
@@ -76,3 +83,32 @@ def command(
     )
     if not named:
         print(VARIANTS)
+    _print_ready([ready_json(file) for name in found for file in zoo.ready_files(name)])
+
+
+def ready_json(file: ReadyFile) -> dict[str, Any]:
+    """A ready file, JSON-ready: what it is and whether it runs here."""
+    return {
+        "name": file.name,
+        "runtime": BACKENDS[file.target].title,
+        "precision": file.precision,
+        "input": file.size,
+        "bytes": file.bytes,
+        "here": file.runs_here,
+        "fix": None if file.runs_here else f"pip install 'edgeface[{BACKENDS[file.target].extra}]'",
+    }
+
+
+def _print_ready(files: list[dict[str, Any]]) -> None:
+    if not files:
+        return
+    print()
+    print_table(
+        ("ready file", "runtime", "input", "bytes", "here"),
+        [
+            (f["name"], f["runtime"], f["input"], f"{f['bytes']:,}", f["fix"] or "runs")
+            for f in files
+        ],
+        right=("bytes",),
+        fold=("here",),
+    )

@@ -1,10 +1,19 @@
-"""The zoo: weights that ship with the package, each with a model card; and weights files of
-users."""
+"""The zoo: weights that ship with the package, each with a model card and with ready files for the
+runtimes; and weights files of users."""
 
 from __future__ import annotations
 
 from edgeface.zoo.index import FOLDER, ZooEntry, get_entry, names, read_index
 from edgeface.zoo.named import MAX_BLOCKS, named_architecture, named_architectures
+from edgeface.zoo.ready import (
+    BUNDLES,
+    ReadyFile,
+    cannot_run,
+    find_ready,
+    read_ready,
+    ready_file,
+    ready_files,
+)
 from edgeface.zoo.resolve import Choice, is_network, load_network, resolve
 from edgeface.zoo.weights import (
     ARCHITECTURE_KEY,
@@ -21,13 +30,17 @@ from edgeface.zoo.weights import (
 
 __all__ = [
     "ARCHITECTURE_KEY",
+    "BUNDLES",
     "COUNTER",
     "FOLDER",
     "MAX_BLOCKS",
     "Choice",
+    "ReadyFile",
     "Shapes",
     "Weights",
     "ZooEntry",
+    "cannot_run",
+    "find_ready",
     "get_entry",
     "is_network",
     "load_network",
@@ -39,6 +52,9 @@ __all__ = [
     "network_with",
     "own_name",
     "read_index",
+    "read_ready",
+    "ready_file",
+    "ready_files",
     "resolve",
     "save_weights",
     "tensor_shapes",

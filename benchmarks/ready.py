@@ -1,0 +1,180 @@
+"""``python -m benchmarks.ready --data WIDER``: the ready files that ship in
+``edgeface/zoo/bundles``.
+
+Every model with weights is exported, proven equal to torch, and quantised within the accuracy
+budget, for the runtimes and sizes of KINDS. A file that is there and was made of the same weights
+is kept, so a run that was stopped goes on where it was; what was made of other weights goes away.
+Same weights, photos and tool versions: same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.common import Printed
+from edgeface import zoo
+from edgeface.backends import BACKENDS
+from edgeface.bundle import MANIFEST, README, Bundle, write_bundle
+from edgeface.bundle.readme import readme
+from edgeface.cli.flags import RESUMES, program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import BundleError
+from edgeface.files import atomic_write
+from edgeface.options import check_choice
+from export import ExportRequest, export_model, load_source
+from quantize.pipeline import QuantizeRequest, quantize_model
+
+LANDSCAPE, PORTRAIT, SMALL = (640, 480), (480, 640), (320, 320)
+KINDS = (
+    ("onnx", "fp32", LANDSCAPE, True),
+    ("tflite", "fp32", LANDSCAPE, False),
+    *(
+        (target, "int8", size, False)
+        for size in (LANDSCAPE, PORTRAIT)
+        for target in ("tflite", "openvino", "ncnn")
+    ),
+    ("tflite", "int8", SMALL, False),
+)
+"""target, precision, size in px, whether it takes any size. A float file is three times an INT8
+one, so it is there for one size, or for all; the small size is for phones"""
+Kind = tuple[str, str, tuple[int, int], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    data: Path
+    """WIDER FACE folder: its training photos calibrate, its validation photos hold the budget"""
+    models: tuple[str, ...] = ()
+    """networks; default: all that ship with weights"""
+    targets: tuple[str, ...] = ()
+    """only files of these runtimes; others stay as they are. Default: all"""
+    max_drop: float = 0.5
+    """AP points that the worst of easy, medium and hard may lose in INT8"""
+    work: Path = Path("dist/ready")
+    """folder for float files that INT8 ones are made of, and for what was measured"""
+    out: Path = zoo.BUNDLES
+    """folder that the ready files and their index are written to"""
+    again: bool = False
+    """make all anew"""
+
+
+def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
+    """All of the files, and the index of what then lies in ``options.out``.
+
+    The index is written after each file, so that those of a run that was stopped are used.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = write_index(options.out)
+    for model in options.models or zoo.names():
+        for kind in KINDS:
+            wanted = not options.targets or kind[0] in options.targets
+            if wanted and _make(model, kind, options, terminal):
+                rows = write_index(options.out)
+    return rows
+
+
+def write_index(folder: Path) -> list[zoo.ReadyFile]:
+    """``index.json`` of the Bundles in ``folder`` that were made of the weights that ship; others
+    are removed."""
+    rows = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        bundle = Bundle.open(path)
+        model = bundle.manifest.model
+        if model in zoo.names() and _is_current(bundle):
+            digest = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+            rows.append(zoo.ready_file(bundle, digest))
+        else:
+            shutil.rmtree(path)
+    with atomic_write(folder / "index.json") as temporary:
+        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    return rows
+
+
+def _make(model: str, kind: Kind, options: Options, terminal: Terminal) -> bool:
+    """Returns False where it was there."""
+    target, precision, size, dynamic = kind
+    marks = "-dynamic" * dynamic
+    path = options.out / f"{model}-{target}-{precision}-{size[0]}x{size[1]}{marks}"
+    if not options.again and _is_there(path):
+        _renew_readme(Bundle.open(path))
+        return False
+    terminal.line(f"making {path.name} ...")
+    made = (
+        _int8(model, kind, options, terminal)
+        if precision == "int8"
+        else _float(model, kind, options)
+    )
+    write_bundle(path, made.manifest, {name: made.read(name) for name in made.manifest.files})
+    return True
+
+
+def _float(model: str, kind: Kind, options: Options) -> Bundle:
+    target, _, size, dynamic = kind
+    request = ExportRequest(target, "fp32", *size, dynamic)
+    return export_model(load_source(model), request, _work(model, options)).bundle
+
+
+def _int8(model: str, kind: Kind, options: Options, terminal: Terminal) -> Bundle:
+    target, _, (width, height), _ = kind
+    request = QuantizeRequest(target, model, width, height, max_drop=options.max_drop)
+    done = quantize_model(
+        request,
+        _work(model, options),
+        data=options.data,
+        progress=terminal.tick,
+        note=terminal.note,
+    )
+    return done.bundle
+
+
+def _work(model: str, options: Options) -> Path:
+    """Of these weights: what was made of others is not replaced."""
+    return options.work / zoo.get_entry(model).sha256[:12]
+
+
+def _renew_readme(bundle: Bundle) -> None:
+    """It may say better what it says."""
+    path, text = bundle.path / README, readme(bundle.manifest)
+    if path.read_text(encoding="utf-8") != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return _is_current(Bundle.open(path))
+    except BundleError:
+        return False
+
+
+def _is_current(bundle: Bundle) -> bool:
+    manifest = bundle.manifest
+    return (
+        manifest.contract is not None
+        and manifest.weights.sha256 == zoo.get_entry(manifest.model).sha256
+    )
+
+
+def _run(options: Options) -> int | None:
+    check_choice("targets", options.targets, BACKENDS)
+    with Terminal(steps=True) as terminal:
+        rows = make_ready(options, terminal)
+    text = table(("file", "bytes"), [(row.name, f"{row.bytes:,}") for row in rows])
+    total = f"{sum(row.bytes for row in rows):,} bytes in all"
+    emit([asdict(row) for row in rows], f"{text}\n{total}", options.format, options.save)
+    return None
+
+
+main = program_of(Options, "python -m benchmarks.ready", __doc__, _run, RESUMES)
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main())

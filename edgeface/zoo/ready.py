@@ -1,0 +1,146 @@
+"""Ready files: Bundles of the models with weights, which ship in ``bundles/`` and need no torch.
+
+``python -m benchmarks.ready`` makes them and ``bundles/index.json``. Files that were made of other
+weights than those that ship are not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from edgeface.backends import BACKENDS, PRECISIONS, has_module
+from edgeface.bundle import MANIFEST, Bundle
+from edgeface.errors import EdgefaceError, MissingExtraError, OptionError
+from edgeface.schema import from_fields, read_packaged
+from edgeface.zoo.index import FOLDER, get_entry, names
+
+BUNDLES = FOLDER / "bundles"
+INDEX = BUNDLES / "index.json"
+
+
+@dataclass(frozen=True)
+class ReadyFile:
+    """One row of ``bundles/index.json``."""
+
+    name: str
+    """of its folder, and what ``--model`` takes"""
+    model: str
+    target: str
+    precision: str
+    width: int
+    """px, of its input"""
+    height: int
+    """px"""
+    dynamic: bool
+    """True: takes images of any size"""
+    bytes: int
+    """of its model files"""
+    manifest: str
+    """SHA-256 of its manifest, which holds those of its files"""
+    weights: str
+    """SHA-256 of the weights it was made of"""
+
+    @property
+    def path(self) -> Path:
+        return BUNDLES / self.name
+
+    @property
+    def runs_here(self) -> bool:
+        """Is its runtime installed?"""
+        return BACKENDS[self.target].installed() is not None
+
+    @property
+    def size(self) -> str:
+        """Of its input, for people."""
+        return "any size" if self.dynamic else f"{self.width}x{self.height}"
+
+    def takes(self, size: int | str | None) -> bool:
+        """Can a Detector of this size (see :meth:`Detector.open`) use it?"""
+        return size is None or self.dynamic or size == max(self.width, self.height)
+
+
+def ready_file(bundle: Bundle, manifest_sha256: str) -> ReadyFile:
+    """The row of a Bundle that lies where ready files do."""
+    manifest = bundle.manifest
+    spec = manifest.input
+    return ReadyFile(
+        bundle.path.name,
+        manifest.model,
+        manifest.target,
+        manifest.precision,
+        spec.width,
+        spec.height,
+        spec.dynamic,
+        bundle.size_bytes,
+        manifest_sha256,
+        manifest.weights.sha256,
+    )
+
+
+def read_ready(path: Path = INDEX) -> tuple[ReadyFile, ...]:
+    """All rows, best first: float before INT8, any size before one. Raises ModelError for an index
+    that is damaged."""
+    if not path.is_file():
+        return ()
+    rows: list[object] = read_packaged(path, list)
+    found = [from_fields(ReadyFile, row, f"{path}: {i}") for i, row in enumerate(rows)]
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(file: ReadyFile) -> tuple[object, ...]:
+    area = file.width * file.height
+    target = list(BACKENDS).index(file.target)
+    precision = PRECISIONS.index(file.precision)
+    return precision, not file.dynamic, target, -area, file.height > file.width
+
+
+@cache
+def _shipped() -> tuple[ReadyFile, ...]:
+    models = names()
+    return tuple(
+        file
+        for file in read_ready()
+        if file.model in models
+        and file.weights == get_entry(file.model).sha256
+        and (file.path / MANIFEST).is_file()
+    )
+
+
+def ready_files(model: str | None = None) -> tuple[ReadyFile, ...]:
+    """Ready files of the weights that ship, best first; of one model, if named."""
+    return tuple(file for file in _shipped() if model in (None, file.model))
+
+
+def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
+    """What runs for a name, without ``--weights``: the ready file of that name, or the best one of
+    the model of that name at this size (see :meth:`Detector.open`) whose runtime is installed.
+
+    None: there is none, or torch is installed and all that runs here is INT8, which torch exceeds.
+    """
+    for file in _shipped():
+        if file.name == name:
+            return file
+        if file.model == name and file.runs_here and file.takes(size):
+            return None if file.precision == "int8" and has_module("torch") else file
+    return None
+
+
+def cannot_run(model: str, size: int | str | None) -> EdgefaceError | None:
+    """Why no ready file of ``model`` runs here at ``size``, for who has no torch; None: it has no
+    ready files."""
+    files = ready_files(model)
+    if not files:
+        return None
+    here = [file for file in files if file.runs_here]
+    if here:
+        return OptionError(
+            f"{model} cannot run at size {size!r} here: its ready files take"
+            f" {', '.join(file.size for file in here)}: leave --size out, or run: pip install"
+            " 'edgeface[onnx]', whose file takes any"
+        )
+    targets = list(dict.fromkeys(file.target for file in files))
+    backend = BACKENDS[targets[0]]
+    purpose = f"running {model} (ready for {', '.join(targets)}: any one of them will do)"
+    return MissingExtraError(backend.distributions[0], backend.extra, purpose)

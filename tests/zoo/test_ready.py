@@ -1,0 +1,266 @@
+"""Ready files: what ships is of the weights that ship, runs without torch, and finds what torch
+finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from commands import Command, failed
+from test_light_import import BLOCKER, HEAVY, ROOT
+from venvs import make_venv
+
+from benchmarks.ready import KINDS, Options, make_ready, write_index
+from edgeface import zoo
+from edgeface.backends import BACKENDS, get_backend
+from edgeface.bundle import MANIFEST, README, Bundle, json_schema
+from edgeface.bundle.readme import readme
+from edgeface.cli.terminal import Terminal
+from edgeface.detector import Detector
+from edgeface.errors import ModelError
+from edgeface.runners.torch import TorchRunner
+from edgeface.zoo import ready
+
+PHOTO = ROOT / "docs" / "photo.jpg"
+FILES = zoo.read_ready()
+FLOATS = [file for file in FILES if file.precision == "fp32"]
+MOST_BYTES = 10_000_000
+"""of all files; the wheel has weights beside them"""
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+
+
+@pytest.fixture
+def fresh() -> Any:
+    """What ships is read anew, before and after."""
+    ready._shipped.cache_clear()
+    yield
+    ready._shipped.cache_clear()
+
+
+class TestWhatShips:
+    def test_the_index_is_of_the_weights_and_of_the_files(self) -> None:
+        """After other weights: python -m benchmarks.ready --data WIDER."""
+        folders = {path.name for path in zoo.BUNDLES.iterdir() if path.is_dir()}
+        assert {file.name for file in FILES} == folders
+        assert {
+            (f.model, f.target, f.precision, (f.width, f.height), f.dynamic) for f in FILES
+        } == {(model, *kind) for model in zoo.names() for kind in KINDS}
+        for file in FILES:
+            assert file.weights == zoo.get_entry(file.model).sha256, "made of other weights"
+        assert set(ready.ready_files()) == set(FILES)
+
+    @each_file
+    def test_every_byte(self, file: zoo.ReadyFile) -> None:
+        bundle = Bundle.open(file.path)
+        text = (file.path / MANIFEST).read_bytes()
+        assert hashlib.sha256(text).hexdigest() == file.manifest
+        assert zoo.ready_file(bundle, file.manifest) == file
+        assert bundle.manifest.folder_name == file.name and bundle.manifest.contract is not None
+        assert (file.path / README).read_text() == readme(bundle.manifest)
+        jsonschema.validate(json.loads(text), json.loads(json_schema.PATH.read_text()))
+        if file.precision == "int8":
+            accuracy = bundle.manifest.accuracy
+            assert accuracy is not None and accuracy["images"] > 0 and accuracy["max_drop"] <= 0.5
+
+    def test_a_few_megabytes_in_the_wheel(self) -> None:
+        found = [path for path in zoo.BUNDLES.rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in found) <= MOST_BYTES
+        packaged = (ROOT / "pyproject.toml").read_text()
+        assert '"zoo/bundles/*.json", "zoo/bundles/*/*"' in packaged
+        assert all(len(path.relative_to(zoo.BUNDLES).parts) <= 2 for path in found)
+
+    @pytest.mark.parametrize("file", FLOATS, ids=lambda file: file.name)
+    def test_float_files_find_what_torch_finds(self, file: zoo.ReadyFile, astronaut: Any) -> None:
+        pytest.importorskip("torch", reason="torch is not installed")
+        image = astronaut
+        if not file.dynamic:  # what both see unscaled
+            image = np.zeros((file.height, file.width, 3), np.uint8)
+            part = astronaut[: file.height, : file.width]
+            image[: part.shape[0], : part.shape[1]] = part
+        with (
+            Detector(TorchRunner.open(file.model), 0.3) as torch,
+            Detector.open(file.name, score_threshold=0.3) as ours,
+        ):
+            expected, found = torch.detect(image), ours.detect(image)
+        assert len(found) == len(expected) > 0
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        assert found.landmarks is not None and expected.landmarks is not None
+        np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=0.01)
+
+    @each_file
+    def test_the_face_of_a_photo(self, file: zoo.ReadyFile, astronaut: Any) -> None:
+        with Detector.open(file.name) as detector:
+            faces = detector.detect(astronaut)
+        assert len(faces) == 1 and np.abs(faces.boxes[0] - (178, 62, 270, 180)).max() < 12
+
+
+class TestByName:
+    @pytest.mark.parametrize("target", list(BACKENDS))
+    def test_with_one_runtime_and_no_torch(self, target: str) -> None:
+        """As a device has it: the command line finds a face, and says by what and at which size."""
+        others = {p for t in BACKENDS if t != target for p in get_backend(t).packages}
+        blocked = tuple(sorted({*HEAVY, *others} - {"typer", "rich"}))
+        code = BLOCKER.replace(repr(HEAVY), repr(blocked))
+        code += "from edgeface.cli import main\nsys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, "detect", str(PHOTO), "--format", "json"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)[0]["faces"]) == 1
+        best = next(file for file in FILES if file.target == target)
+        size = "long side 640 px" if best.dynamic else f"input {best.width}x{best.height} px"
+        assert f"edgeface-n: {best.name}, " in done.stderr and size in done.stderr
+
+    def test_by_name_and_by_bundle_the_same(self, astronaut: Any) -> None:
+        best = zoo.find_ready("edgeface-n")
+        assert best is not None and best.precision == "fp32"
+        with Detector.open("edgeface-n") as named, Detector.open(best.path) as bundle:
+            a, b = named.detect(astronaut), bundle.detect(astronaut)
+        assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
+
+    def test_float_before_int8_and_torch_between(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """INT8 only where nothing exact is installed."""
+        order = [file.precision for file in FILES]
+        assert order == sorted(order) and FILES[0].dynamic
+        only = {"ncnn"}
+        monkeypatch.setattr(ready.ReadyFile, "runs_here", property(lambda f: f.target in only))
+        assert zoo.find_ready("edgeface-n") is None, "torch is installed"
+        monkeypatch.setattr(ready, "has_module", lambda name: False)
+        found = zoo.find_ready("edgeface-n")
+        assert found is not None and (found.target, found.size) == ("ncnn", "640x480")
+
+    def test_without_any_runtime(self, edgeface: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+        monkeypatch.setattr("edgeface.detector.has_module", lambda name: False)
+        monkeypatch.setattr(ready, "has_module", lambda name: False)
+        line = failed(edgeface("detect", PHOTO))
+        targets = ", ".join(dict.fromkeys(file.target for file in FILES))
+        assert f"ready for {targets}: any one of them will do" in line
+        assert "pip install 'edgeface[onnx]'" in line
+
+    def test_a_size_that_only_torch_or_a_file_of_any_size_has(
+        self, edgeface: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ready.ReadyFile, "runs_here", property(lambda f: f.target == "tflite"))
+        monkeypatch.setattr("edgeface.detector.has_module", lambda name: False)
+        line = failed(edgeface("detect", PHOTO, "--size", "800"))
+        assert "cannot run at size 800 here" in line and "640x480, " in line
+        assert edgeface("detect", PHOTO, "--size", "640")[0] == 0
+
+    def test_files_of_other_weights_are_not_used(
+        self, monkeypatch: pytest.MonkeyPatch, fresh: None
+    ) -> None:
+        entry = replace(zoo.get_entry("edgeface-n"), sha256="0" * 64)
+        monkeypatch.setattr(ready, "get_entry", lambda name: entry)
+        assert ready.ready_files() == () and zoo.find_ready("edgeface-n") is None
+
+    def test_a_damaged_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "index.json"
+        path.write_text('[{"name": 3}]')
+        with pytest.raises(ModelError, match=r"index\.json: 0"):
+            ready.read_ready(path)
+        assert ready.read_ready(tmp_path / "none.json") == ()
+
+
+class TestCommands:
+    def test_models_and_doctor_say_what_runs_here(
+        self, edgeface: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ready.ReadyFile, "runs_here", property(lambda f: f.target != "ncnn"))
+        code, out, _ = edgeface("models", "--format", "json")
+        rows = {row["name"]: row["ready"] for row in json.loads(out)}
+        assert code == 0 and [row["name"] for row in rows["edgeface-n"]] == [f.name for f in FILES]
+        assert rows["scrfd-0.5g"] == []
+        assert {r["fix"] for r in rows["edgeface-n"]} == {None, "pip install 'edgeface[ncnn]'"}
+        code, out, _ = edgeface("models")
+        assert code == 0 and all(file.name in out for file in FILES)
+        code, out, _ = edgeface("doctor")
+        here = out.split("ready files that run here: ")[1].splitlines()
+        assert code == 0 and FILES[0].name in here[0] and "ncnn" not in here[0]
+        assert "ncnn" in here[1] and here[1].endswith("pip install 'edgeface[ncnn]'")
+
+    def test_the_command_that_makes_them(self, tmp_path: Path) -> None:
+        """Only what is missing is made; the index is of what lies there; the same bytes as ship."""
+        pytest.importorskip("torch", reason="torch is not installed")
+        shelf = tmp_path / "bundles"
+        shutil.copytree(FILES[-1].path, shelf / FILES[-1].name)
+        options = Options(data=tmp_path, targets=("onnx",), out=shelf, work=tmp_path / "work")
+        with Terminal(shown=False) as terminal:
+            rows = make_ready(options, terminal)
+            first = FILES[0]
+            made = shelf / first.name
+            before = made.stat().st_mtime_ns
+            assert [row.name for row in rows] == sorted([first.name, FILES[-1].name])
+            assert make_ready(options, terminal) == rows and made.stat().st_mtime_ns == before
+        for name in Bundle.open(made).manifest.files:
+            assert (made / name).read_bytes() == (first.path / name).read_bytes()
+
+    def test_what_is_of_other_weights_goes_away(self, tmp_path: Path) -> None:
+        from edgeface.bundle import write_bundle
+
+        bundle = Bundle.open(FILES[-1].path)
+        weights = replace(bundle.manifest.weights, sha256="0" * 64)
+        write_bundle(
+            tmp_path / bundle.path.name,
+            replace(bundle.manifest, weights=weights),
+            {name: bundle.read(name) for name in bundle.manifest.files},
+        )
+        assert write_index(tmp_path) == [] and [p.name for p in tmp_path.iterdir()] == [
+            "index.json"
+        ]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built of a copy, so that nothing is left in the checkout."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=ignored)
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, copy]
+    done = subprocess.run(build, capture_output=True, text=True)
+    if done.returncode != 0 and "connection" in done.stderr.lower():
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extra", "packages"),
+    [
+        ("cli", ("ai-edge-litert",)),
+        ("cli", ("tflite-runtime==2.14.0", "numpy==1.26.4", "opencv-python-headless<4.12")),
+        ("cli", ("ncnn",)),
+    ],
+    ids=["litert", "tflite-runtime-2.14", "ncnn"],
+)
+def test_the_wheel_on_a_bare_machine(
+    extra: str, packages: tuple[str, ...], wheel: Path, tmp_path: Path
+) -> None:
+    """The runtimes that devices have, old NumPy too; no torch, no checkout."""
+    assert wheel.stat().st_size <= 12_000_000
+    python = make_venv(tmp_path / "venv", f"{wheel}[{extra}]", *packages)
+    command = [python.with_name("edgeface"), "detect", PHOTO, "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    faces = json.loads(done.stdout)[0]["faces"]
+    assert len(faces) == 1
+    if "ncnn" not in packages:
+        with Detector.open("edgeface-n-tflite-fp32-640x480") as detector:
+            expected = detector.detect(PHOTO)
+        np.testing.assert_allclose(faces[0]["box"], expected.boxes[0], atol=0.01)
