@@ -31,7 +31,7 @@ BENCH_OPTIONS = --model $(MODEL) --out $(OUT) --peers $(PEERS) --data $(DATA) --
   $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(BENCH)
 
 .PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export bench-model search \
-  package clean
+  package lock clean
 
 help: ## list the targets
 	@echo "edgeface: tiny face detectors for ARM and x86 CPUs"; echo
@@ -97,6 +97,9 @@ search: $(STAMP) ## best detector within BUDGET_MS on DEVICE in TARGET and PRECI
 
 package: $(STAMP) ## build the wheel that devices install
 	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(OUT) .
+
+lock: $(STAMP) ## requirements.lock: this environment with hashes, for a release
+	$(RUN) -m benchmarks.lock
 
 clean: ## remove what was built (not .venv, not runs)
 	rm -rf $(OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
