@@ -1,0 +1,239 @@
+import Foundation
+
+/// Sides in px of a photo on the canvas, and of the canvas.
+public struct Fit: Equatable {
+    public let width, height, canvasWidth, canvasHeight: Int
+}
+
+/// In px of the photo.
+public struct Point {
+    public let x, y: Double
+}
+
+/// A face in px of the photo. `landmarks`: eyes, nose, corners of the mouth, left in the photo
+/// first; empty if the model finds none.
+public struct Face {
+    public let score, x1, y1, x2, y2: Double
+    public let landmarks: [Point]
+
+    fileprivate func iou(_ other: Face) -> Double {
+        let shared = max(min(x2, other.x2) - max(x1, other.x1), 0)
+            * max(min(y2, other.y2) - max(y1, other.y1), 0)
+        return shared > 0 ? shared / (area + other.area - shared) : 0
+    }
+
+    private var area: Double { max(x2 - x1, 0) * max(y2 - y1, 0) }
+}
+
+/// photo --letterbox--> canvas --tensor--> your runtime --outputs--> decode --> faces, as a contract
+/// says. Foundation alone.
+public struct Decoder {
+    public let contract: Contract
+    /// Lowest that is reported, 0 to 1.
+    public var score: Double
+
+    public init(_ contract: Contract) {
+        self.contract = contract
+        score = contract.results.score
+    }
+
+    public func fit(photoWidth: Int, photoHeight: Int) -> Fit {
+        let rule = contract.fit
+        let across = rule.longSidePx ?? contract.input.width ?? 0
+        let down = rule.longSidePx ?? contract.input.height ?? 0
+        let s = min(Double(across) / Double(photoWidth), Double(down) / Double(photoHeight))
+        func scaled(_ side: Int) -> Int { Int((Double(side) * s).rounded(.toNearestOrEven)) }
+        let width = min(across, max(1, scaled(photoWidth)))
+        let height = min(down, max(1, scaled(photoHeight)))
+        guard rule.longSidePx != nil else {
+            return Fit(width: width, height: height, canvasWidth: across, canvasHeight: down)
+        }
+        let multiple = rule.multiplePx
+        func whole(_ side: Int) -> Int { (side + multiple - 1) / multiple * multiple }
+        return Fit(
+            width: width, height: height, canvasWidth: whole(width), canvasHeight: whole(height))
+    }
+
+    /// RGB of the canvas, row by row. `pixels`: bytes of the photo, `step` a pixel, in the order
+    /// `red`, `green`, `blue`: 2, 1, 0 with step 4 for a camera's BGRA.
+    public func letterbox(
+        _ pixels: UnsafeBufferPointer<UInt8>, photoWidth: Int, photoHeight: Int, bytesPerRow: Int,
+        step: Int = 4, red: Int = 0, green: Int = 1, blue: Int = 2
+    ) -> [UInt8] {
+        let rule = contract.fit
+        let to = fit(photoWidth: photoWidth, photoHeight: photoHeight)
+        let shrinks = max(to.width, to.height) < max(photoWidth, photoHeight)
+        let byArea = (shrinks ? rule.shrink : rule.enlarge) == "area"
+        let columns = taps(photoWidth, to.width, byArea)
+        let rows = taps(photoHeight, to.height, byArea)
+        var canvas = [UInt8](repeating: rule.value, count: to.canvasWidth * to.canvasHeight * 3)
+        var line = [Float](repeating: 0, count: photoWidth * 3)
+        for y in 0..<to.height {
+            for i in line.indices { line[i] = 0 }
+            for (i, share) in rows[y].shares.enumerated() {
+                var from = (rows[y].first + i) * bytesPerRow
+                for x in 0..<photoWidth {
+                    line[3 * x] += share * Float(pixels[from + red])
+                    line[3 * x + 1] += share * Float(pixels[from + green])
+                    line[3 * x + 2] += share * Float(pixels[from + blue])
+                    from += step
+                }
+            }
+            for x in 0..<to.width {
+                for c in 0..<3 {
+                    var sum: Float = 0
+                    for (i, share) in columns[x].shares.enumerated() {
+                        sum += share * line[(columns[x].first + i) * 3 + c]
+                    }
+                    canvas[(y * to.canvasWidth + x) * 3 + c] =
+                        UInt8(min(255, sum.rounded(.toNearestOrEven)))
+                }
+            }
+        }
+        return canvas
+    }
+
+    /// What the file takes, of a canvas: float32 or int8 in the layout of the contract.
+    public func tensor(_ canvas: [UInt8]) -> Data {
+        let input = contract.input
+        let cells = canvas.count / 3
+        var values = [Float](repeating: 0, count: canvas.count)
+        for (i, byte) in canvas.enumerated() {
+            let at = input.layout == .nchw ? i % 3 * cells + i / 3 : i
+            values[at] = Float(Double(byte) / input.scale + input.zeroPoint)
+        }
+        switch input.dtype {
+        case .float32: return values.withUnsafeBytes { Data($0) }
+        case .int8: return values.map { Int8($0) }.withUnsafeBytes { Data($0) }
+        }
+    }
+
+    /// Faces, best first. `outputs`: bytes in the order of contract.outputs.
+    public func decode(_ outputs: [Data], photoWidth: Int, photoHeight: Int) -> [Face] {
+        let fit = fit(photoWidth: photoWidth, photoHeight: photoHeight)
+        var found: [Face] = []
+        var strides: [Int] = []
+        var levels: [Int: [Tensor.Kind: OutputMap]] = [:]
+        for (spec, data) in zip(contract.outputs, outputs) {
+            guard let kind = spec.kind, let stride = spec.stride else { continue }
+            if levels[stride] == nil { strides.append(stride) }
+            levels[stride, default: [:]][kind] = OutputMap(spec, data, stride, fit)
+        }
+        for stride in strides { addCandidates(stride, levels[stride] ?? [:], to: &found) }
+        // Swift does not promise that sort is stable
+        let order = found.indices.sorted {
+            found[$0].score != found[$1].score ? found[$0].score > found[$1].score : $0 < $1
+        }
+        var kept: [Face] = []
+        for face in order.prefix(contract.results.candidates).map({ found[$0] })
+        where !kept.contains(where: { $0.iou(face) > contract.results.nmsIou }) {
+            kept.append(face)
+        }
+        let fx = Double(fit.width) / Double(photoWidth)
+        let fy = Double(fit.height) / Double(photoHeight)
+        return kept.map { inPhoto($0, fx, fy, Double(photoWidth), Double(photoHeight)) }
+            .filter { $0.x2 > $0.x1 && $0.y2 > $0.y1 }
+    }
+
+    private func addCandidates(
+        _ stride: Int, _ level: [Tensor.Kind: OutputMap], to found: inout [Face]
+    ) {
+        guard let cls = level[.cls], let box = level[.box] else { return }
+        let rule = contract.boxes
+        for row in 0..<cls.rows {
+            for column in 0..<cls.columns {
+                for anchor in 0..<rule.anchors {
+                    let s = 1 / (1 + exp(-cls.at(row, column, anchor)))
+                    guard s >= score else { continue }
+                    let x = Double(column) + rule.offset
+                    let y = Double(row) + rule.offset
+                    let sides = corners(x, y, (0..<4).map { box.at(row, column, 4 * anchor + $0) })
+                        .map { $0 * Double(stride) }
+                    let points = level[.kps].map { kps in
+                        (0..<5).map { i in
+                            let at = 10 * anchor + 2 * i
+                            return Point(
+                                x: (x + kps.at(row, column, at)) * Double(stride),
+                                y: (y + kps.at(row, column, at + 1)) * Double(stride))
+                        }
+                    }
+                    found.append(Face(
+                        score: s, x1: sides[0], y1: sides[1], x2: sides[2], y2: sides[3],
+                        landmarks: points ?? []))
+                }
+            }
+        }
+    }
+
+    /// x1, y1, x2, y2 in strides.
+    private func corners(_ x: Double, _ y: Double, _ v: [Double]) -> [Double] {
+        switch contract.boxes.coding {
+        case .distance:
+            return [x - v[0], y - v[1], x + v[2], y + v[3]]
+        case .ssd:
+            let p = contract.boxes.prior[0]
+            let q = contract.boxes.prior[1]
+            let (cx, cy) = (x + v[0] * p, y + v[1] * q)
+            let (w, h) = (exp(v[2]) * p / 2, exp(v[3]) * q / 2)
+            return [cx - w, cy - h, cx + w, cy + h]
+        }
+    }
+
+    private func inPhoto(
+        _ face: Face, _ fx: Double, _ fy: Double, _ width: Double, _ height: Double
+    ) -> Face {
+        Face(
+            score: face.score,
+            x1: min(max(face.x1 / fx, 0), width), y1: min(max(face.y1 / fy, 0), height),
+            x2: min(max(face.x2 / fx, 0), width), y2: min(max(face.y2 / fy, 0), height),
+            landmarks: face.landmarks.map { Point(x: $0.x / fx, y: $0.y / fy) })
+    }
+}
+
+/// One output of a file, of cells of the canvas.
+private struct OutputMap {
+    let rows, columns: Int
+    private let spec: Tensor
+    private let values: [Double]
+
+    init(_ spec: Tensor, _ data: Data, _ stride: Int, _ fit: Fit) {
+        self.spec = spec
+        rows = (fit.canvasHeight + stride - 1) / stride
+        columns = (fit.canvasWidth + stride - 1) / stride
+        values = data.withUnsafeBytes { bytes in
+            switch spec.dtype {
+            case .int8: return bytes.map { Double(Int8(bitPattern: $0)) }
+            case .float32:
+                return (0..<bytes.count / 4).map {
+                    Double(bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self))
+                }
+            }
+        }
+    }
+
+    func at(_ row: Int, _ column: Int, _ channel: Int) -> Double {
+        let cell = row * columns + column
+        let i = spec.layout == .nchw
+            ? channel * rows * columns + cell : cell * spec.channels + channel
+        return (values[i] - spec.zeroPoint) * spec.scale
+    }
+}
+
+/// For each new pixel the first old one that is in it, and the shares of that and the next ones.
+private func taps(_ old: Int, _ fresh: Int, _ byArea: Bool) -> [(first: Int, shares: [Float])] {
+    let step = Double(old) / Double(fresh)
+    return (0..<fresh).map { i in
+        let (low, high) = (Double(i) * step, Double(i + 1) * step)
+        if byArea {
+            let first = Int(low)
+            let end = min(Int(high.rounded(.up)), old)
+            return (first, (first..<end).map {
+                Float(max(min(Double($0 + 1), high) - max(Double($0), low), 0) / step)
+            })
+        }
+        let centre = min(max((low + high) / 2 - 0.5, 0), Double(old - 1))
+        let first = min(Int(centre), max(old - 2, 0))
+        let rest = Float(centre - Double(first))
+        return (first, old > 1 ? [1 - rest, rest] : [1])
+    }
+}
