@@ -218,6 +218,10 @@ class Decoder {
     const auto rows = taps(photo_height, to.height, area);
     std::vector<uint8_t> canvas(size_t(3) * to.canvas_width * to.canvas_height, value_);
     std::vector<float> line(size_t(3) * photo_width);
+    // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
+    // only where it halves a photo; else to even
+    const bool even = area && (photo_width != 2 * to.width || photo_height != 2 * to.height);
+    const float up = area ? .5f : .375f;
     for (int y = 0; y < to.height; ++y) {
       std::fill(line.begin(), line.end(), 0.f);
       for (size_t i = 0; i < rows[y].shares.size(); ++i) {
@@ -231,7 +235,7 @@ class Decoder {
           for (size_t i = 0; i < columns[x].shares.size(); ++i) {
             sum += columns[x].shares[i] * line[(columns[x].first + i) * 3 + c];
           }
-          row[3 * x + c] = static_cast<uint8_t>(std::min(255.f, std::nearbyint(sum)));
+          row[3 * x + c] = static_cast<uint8_t>(std::min(255.f, even ? std::nearbyint(sum) : sum + up));
         }
       }
     }

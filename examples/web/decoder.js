@@ -37,6 +37,10 @@ export class Decoder {
     const area = (shrinks ? fit.shrink : fit.enlarge) === "area";
     const columns = taps(photoWidth, width, area), rows = taps(photoHeight, height, area);
     const canvas = new Uint8ClampedArray(canvasWidth * canvasHeight * 3).fill(fit.value);
+    // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
+    // only where it halves a photo; else to even
+    const even = area && (photoWidth !== 2 * width || photoHeight !== 2 * height);
+    const up = area ? 0.5 : 0.375;
     const line = new Float32Array(photoWidth * 3);
     rows.forEach(([top, shares], y) => {
       line.fill(0);
@@ -53,7 +57,7 @@ export class Decoder {
         for (let c = 0; c < 3; c++) {
           let sum = 0;
           for (let i = 0; i < weights.length; i++) sum += weights[i] * line[(left + i) * 3 + c];
-          canvas[to + c] = sum; // rounds
+          canvas[to + c] = even ? sum : Math.floor(sum + up);
         }
       });
     });

@@ -68,6 +68,10 @@ public struct Decoder {
         let rows = taps(photoHeight, to.height, byArea)
         var canvas = [UInt8](repeating: rule.value, count: to.canvasWidth * to.canvasHeight * 3)
         var line = [Float](repeating: 0, count: photoWidth * 3)
+        // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
+        // only where it halves a photo; else to even
+        let even = byArea && (photoWidth != 2 * to.width || photoHeight != 2 * to.height)
+        let up: Float = byArea ? 0.5 : 0.375
         for y in 0..<to.height {
             for i in line.indices { line[i] = 0 }
             for (i, share) in rows[y].shares.enumerated() {
@@ -86,7 +90,7 @@ public struct Decoder {
                         sum += share * line[(columns[x].first + i) * 3 + c]
                     }
                     canvas[(y * to.canvasWidth + x) * 3 + c] =
-                        UInt8(min(255, sum.rounded(.toNearestOrEven)))
+                        UInt8(min(255, even ? sum.rounded(.toNearestOrEven) : sum + up))
                 }
             }
         }

@@ -64,6 +64,10 @@ class Decoder(val contract: Contract, var score: Double = contract.results.score
         val columns = taps(photoWidth, to.width, byArea)
         val canvas = ByteArray(to.canvasWidth * to.canvasHeight * 3) { rule.value.toByte() }
         val line = FloatArray(photoWidth * 3)
+        // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
+        // only where it halves a photo; else to even
+        val even = byArea && (photoWidth != 2 * to.width || photoHeight != 2 * to.height)
+        val up = if (byArea) 0.5f else 0.375f
         taps(photoHeight, to.height, byArea).forEachIndexed { y, rows ->
             sumRows(photo, rows, line)
             for (x in 0 until to.width) {
@@ -72,7 +76,7 @@ class Decoder(val contract: Contract, var score: Double = contract.results.score
                     columns[x].shares.forEachIndexed { i, share ->
                         sum += share * line[(columns[x].first + i) * 3 + c]
                     }
-                    canvas[(y * to.canvasWidth + x) * 3 + c] = min(255, round(sum).toInt()).toByte()
+                    canvas[(y * to.canvasWidth + x) * 3 + c] = min(255, (if (even) round(sum) else sum + up).toInt()).toByte()
                 }
             }
         }

@@ -1,0 +1,50 @@
+// What the programs share: BUNDLE and PHOTO in, a line for each face out.
+//
+// A Model opens a file with its runtime: Model(path, decoder), and run(tensor, fit) gives its
+// outputs in the order of decoder.outputs(), which stay until the next run.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "decoder.hpp"
+#include "photo.hpp"
+
+template <typename Model>
+std::vector<edgeface::Face> detect(Model& model, const edgeface::Decoder& decoder,
+                                   const Photo& photo) {
+  const auto canvas = decoder.letterbox(photo.rgb.data(), photo.width, photo.height);
+  const edgeface::Fit fit = decoder.fit(photo.width, photo.height);
+  if (decoder.input().dtype == "int8") {
+    const auto tensor = decoder.tensor<int8_t>(canvas);
+    return decoder.decode(model.run(tensor.data(), tensor.size(), fit), photo.width, photo.height);
+  }
+  const auto tensor = decoder.tensor<float>(canvas);
+  const size_t bytes = tensor.size() * sizeof(float);
+  return decoder.decode(model.run(tensor.data(), bytes, fit), photo.width, photo.height);
+}
+
+template <typename Model>
+int program(int count, char** arguments) try {
+  if (count != 3 && count != 4) {
+    std::fprintf(stderr, "usage: %s BUNDLE PHOTO [SCORE]\n", arguments[0]);
+    return 2;
+  }
+  const std::string folder = arguments[1];
+  const auto manifest = edgeface::Json::parse_file(folder + "/manifest.json");
+  edgeface::Decoder decoder(manifest);
+  if (count == 4) decoder.score = std::atof(arguments[3]);
+  const Photo photo = read_photo(arguments[2]);
+  Model model(folder + "/" + manifest["primary"].text(), decoder);
+  for (const edgeface::Face& face : detect(model, decoder, photo)) {
+    std::printf("%.4f %.3f %.3f %.3f %.3f", face.score, face.x1, face.y1, face.x2, face.y2);
+    for (const edgeface::Point& point : face.landmarks) std::printf(" %.3f %.3f", point.x, point.y);
+    std::printf("\n");
+  }
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "error: %s\n", error.what());
+  return 2;
+}
