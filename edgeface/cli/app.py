@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "detect": Verb("Use", "Find the faces in photos, folders, videos or a camera."),
+    "demo": Verb("Use", "Serve a page that finds faces in the browser, on this machine."),
     "models": Verb("Use", "List the networks with their size and cost."),
     "doctor": Verb("Use", "Say what is installed, what is missing, how to get it."),
     "export": Verb("Make", "Turn a network into a file for a runtime, proven equal."),

@@ -38,7 +38,8 @@ class Decoder:
         # OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
         # only where it halves a photo; else to even
         even = area and [width, height] != [2 * side for side in fitted]
-        canvas[: fitted[1], : fitted[0]] = np.rint(values) if even else values + (0.5 if area else 0.375)
+        values = np.rint(values) if even else values + (0.5 if area else 0.375)
+        canvas[: fitted[1], : fitted[0]] = values
         return canvas
 
     def tensor(self, canvas):

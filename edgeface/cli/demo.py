@@ -1,0 +1,174 @@
+"""``edgeface demo``: the web page of ``examples/web`` on this machine alone."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import shutil
+import webbrowser
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from edgeface.cli.flags import DEFAULT_MODEL
+from edgeface.cli.output import say
+from edgeface.cli.program import stoppable
+from edgeface.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from edgeface.bundle import Bundle
+
+EPILOG = """Examples:
+
+npm install --prefix examples/web && edgeface demo
+
+edgeface demo --model dist/edgeface-n-tflite-int8-320x320 --port 9000 --no-browser"""
+
+PAGE = Path(__file__).parents[2] / "examples" / "web"
+TARGETS = ("tflite", "onnx")
+"""that run in a browser"""
+PACKAGES = ("@litertjs/core", "@litertjs/wasm-utils", "onnxruntime-web")
+HEADERS = {
+    # Both are what a page needs for threads; nothing is fetched from elsewhere either way.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; "
+        "connect-src 'self' blob: data:; img-src 'self' blob: data:"
+    ),
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+}
+TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+Model = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Bundle folder of a TFLite or ONNX file, or a name with ready files; may be repeated.",
+        show_default=DEFAULT_MODEL,
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any that is free.")]
+Packages = Annotated[
+    Path | None,
+    typer.Option(help="Folder node_modules with the runtimes; default: beside the page."),
+]
+Page = Annotated[Path, typer.Option(help="Folder of the page, examples/web of a checkout.")]
+Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
+
+
+def command(
+    model: Model = None,
+    port: Port = 8000,
+    packages: Packages = None,
+    page: Page = PAGE,
+    browser: Browser = True,
+) -> None:
+    folders = {
+        **{f"models/{bundle.path.name}": bundle.path for bundle in _bundles(model)},
+        "node_modules": _packages(page, packages),
+        "": page,
+    }
+    with stoppable("the page is no longer served"), make_server(folders, port) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        say(f"{address} serves {', '.join(n[7:] for n in folders if n[:7] == 'models/')}")
+        say("Ctrl-C stops it; nothing leaves this machine")
+        if browser:
+            webbrowser.open(address)
+        server.serve_forever()
+
+
+def make_server(folders: dict[str, Path], port: int) -> ThreadingHTTPServer:
+    """Files below ``folders`` (prefix of the path -> folder; more special first) on the loopback
+    interface. Raises OutputError where the port is taken."""
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Files, folders))
+    except OSError as error:
+        raise OutputError(
+            f"cannot serve on port {port}: {error.strerror or error}: pass another --port, or 0 for"
+            " any that is free"
+        ) from None
+
+
+class _Files(BaseHTTPRequestHandler):
+    """GET of a file; of models.json the names of the models."""
+
+    def __init__(self, folders: dict[str, Path], *rest: object) -> None:
+        self.folders = folders
+        super().__init__(*rest)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
+        if self.headers.get("Host", "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+            self.send_error(HTTPStatus.FORBIDDEN)  # a name of others that points here
+        elif path == "models.json":
+            names = [name[7:] for name in self.folders if name.startswith("models/")]
+            self._send("application/json", json.dumps(names).encode())
+        elif (file := self._file(path)) is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
+            kind = TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
+            self._send(kind or "application/octet-stream", file.read_bytes())
+
+    def _file(self, path: str) -> Path | None:
+        """What ``path`` means, if it lies in the folder that it names."""
+        for prefix, folder in self.folders.items():
+            if not prefix or path.startswith(f"{prefix}/"):
+                file = (folder / path[len(prefix) :].lstrip("/")).resolve()
+                inside = file.is_relative_to(folder.resolve())
+                return file if inside and file.is_file() else None
+        return None
+
+    def _send(self, kind: str, data: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        for name, value in {**HEADERS, "Content-Type": kind}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Not one line a request."""
+
+
+def _packages(page: Path, packages: Path | None) -> Path:
+    if not (page / "index.html").is_file():
+        raise OptionError(
+            f"there is no page in {page}: it lies in examples/web of a checkout: clone the project"
+            " and run the same command there, or name the folder with --page"
+        )
+    folder = packages or page / "node_modules"
+    missing = [name for name in PACKAGES if not (folder / name).is_dir()]
+    if missing:
+        npm = "" if shutil.which("npm") else " (npm is missing here, too: it comes with Node.js)"
+        raise OptionError(
+            f"{folder} lacks {', '.join(missing)}: run: npm install --prefix {page}{npm}, or name a"
+            " node_modules folder with --packages"
+        )
+    return folder
+
+
+def _bundles(models: list[str] | None) -> list[Bundle]:
+    from edgeface import zoo
+    from edgeface.bundle import Bundle
+
+    found = []
+    for model in models or [DEFAULT_MODEL]:
+        ready = [file for file in zoo.ready_files() if model in (file.name, file.model)]
+        paths = [file.path for file in ready if file.target in TARGETS] or [Path(model)]
+        found += [Bundle.open(path) for path in paths]
+    for bundle in found:
+        manifest = bundle.manifest
+        if manifest.target not in TARGETS or manifest.contract is None:
+            raise OptionError(
+                f"{bundle.path} does not run in the page: name a Bundle with a contract, of target"
+                f" {' or '.join(TARGETS)}, such as `edgeface export --target tflite` makes"
+            )
+    return found

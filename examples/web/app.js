@@ -1,0 +1,123 @@
+// The page: a photo or the camera in, boxes and landmarks drawn over it.
+import {Decoder} from "./decoder.js";
+import {open} from "./runtimes.js";
+
+const element = (id) => document.getElementById(id);
+const picture = element("picture"), context = picture.getContext("2d", {willReadFrequently: true});
+let decoder, runtime, camera = null, shown = null;
+
+const say = (text) => { element("status").textContent = text; };
+const fail = (error) => { console.error(error); say(`error: ${error.message ?? error}`); };
+
+async function choose(folder) {
+  stop();
+  say(`Loading ${folder}…`);
+  const manifest = await (await fetch(`models/${folder}/manifest.json`)).json();
+  runtime?.close();
+  decoder = new Decoder(manifest);
+  decoder.score = Number(element("score").value);
+  runtime = await open(manifest, `models/${folder}/${manifest.primary}`);
+  say(`${manifest.model}, ${runtime.name}: ready`);
+  if (shown) told(await detect(shown));
+}
+
+/** Faces of what can be drawn: an ImageBitmap or a video. */
+async function detect(source) {
+  const width = source.videoWidth ?? source.width, height = source.videoHeight ?? source.height;
+  if (picture.width !== width || picture.height !== height) {
+    Object.assign(picture, {width, height, hidden: false});
+    picture.previousElementSibling.hidden = true;
+  }
+  context.drawImage(source, 0, 0);
+  const start = performance.now();
+  const {data} = context.getImageData(0, 0, width, height);
+  const tensor = decoder.tensor(decoder.letterbox(data, width, height));
+  const ready = performance.now();
+  const outputs = await runtime.run(tensor, decoder.fit(width, height));
+  const ran = performance.now();
+  const faces = decoder.decode(outputs, width, height);
+  draw(faces, Math.max(2, Math.max(width, height) / 300));
+  const times = {network: ran - ready, all: performance.now() - start};
+  window.edgeface = {faces, times, runtime: runtime.name};
+  return {faces, times};
+}
+
+function draw(faces, line) {
+  context.lineWidth = line;
+  context.strokeStyle = context.fillStyle = "#0f6";
+  for (const {box: [x1, y1, x2, y2], landmarks} of faces) {
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+    for (const [x, y] of landmarks ?? []) {
+      context.beginPath();
+      context.arc(x, y, line * 1.2, 0, 2 * Math.PI);
+      context.fill();
+    }
+  }
+}
+
+function told({faces, times}, fps) {
+  const rate = fps ? `, ${fps.toFixed(1)} FPS` : "";
+  const count = `${faces.length} face${faces.length === 1 ? "" : "s"}`;
+  say(`${count}, network ${times.network.toFixed(1)} ms, with all ${times.all.toFixed(1)} ms${rate}`
+      + ` (${runtime.name})`);
+}
+
+async function showPhoto(file) {
+  stop();
+  shown = await createImageBitmap(file); // upright, as its EXIF says
+  told(await detect(shown));
+}
+
+async function start() {
+  const media = {video: {width: 640, height: 480, facingMode: "user"}};
+  const stream = await navigator.mediaDevices.getUserMedia(media);
+  const video = Object.assign(document.createElement("video"), {srcObject: stream, muted: true});
+  camera = {stream, video};
+  stream.getVideoTracks()[0].onended = () => { stop(); say("error: the camera is gone"); };
+  await video.play();
+  element("camera").textContent = "Stop";
+  const frames = [];
+  while (camera?.video === video) {
+    const found = await detect(video);
+    frames.push(performance.now());
+    if (frames.length > 30) frames.shift();
+    const fps = (frames.length - 1) * 1000 / (frames.at(-1) - frames[0]);
+    told(found, frames.length > 1 && fps);
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stop() {
+  camera?.stream.getTracks().forEach((track) => track.stop());
+  camera = null;
+  element("camera").textContent = "Camera";
+}
+
+function listen() {
+  const stage = element("stage");
+  element("camera").onclick = () => camera ? stop() : start().catch((e) => { stop(); fail(e); });
+  element("photo").onchange = ({target}) => target.files[0] && showPhoto(target.files[0]).catch(fail);
+  element("model").onchange = ({target}) => choose(target.value).catch(fail);
+  element("score").oninput = ({target}) => {
+    decoder.score = Number(target.value);
+    if (shown && !camera) detect(shown).then(told).catch(fail);
+  };
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    stage.addEventListener(kind, (event) => {
+      event.preventDefault();
+      stage.classList.toggle("over", kind === "dragover");
+      if (kind === "drop" && event.dataTransfer.files[0]) {
+        showPhoto(event.dataTransfer.files[0]).catch(fail);
+      }
+    });
+  }
+}
+
+async function main() {
+  const models = await (await fetch("models.json")).json();
+  for (const name of models) element("model").add(new Option(name, name));
+  listen();
+  await choose(models[0]);
+}
+
+main().catch(fail);
