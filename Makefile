@@ -30,7 +30,7 @@ TEST_JOBS ?= 2
 BENCH_OPTIONS = --model $(MODEL) --out $(OUT) --peers $(PEERS) --data $(DATA) --max-drop $(MAX_DROP) \
   $(if $(CALIBRATION),--calibration $(CALIBRATION)) $(BENCH)
 
-.PHONY: help setup lint test test-slow train eval export quantize bench bench-pi bench-tables bench-export bench-model search \
+.PHONY: help setup lint test test-slow test-apps train eval export quantize bench bench-pi bench-tables bench-export bench-model search \
   package lock clean
 
 help: ## list the targets
@@ -59,6 +59,9 @@ test: lint ## lint, types and the quick tests (minutes)
 
 test-slow: $(STAMP) ## the full matrix: every network, fresh environments, training (up to an hour)
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile -m slow
+
+test-apps: $(STAMP) ## the decoders in examples/ (Python, JavaScript, C++, Kotlin, Swift) against the golden vectors
+	PYTHON=$(abspath $(RUN)) sh examples/test.sh
 
 train: $(STAMP) ## train MODEL on DATA (WIDER FACE layout) into RUN_DIR; resumes by itself
 	$(RUN) -m edgeface train --model $(MODEL) --data $(DATA) --out $(RUN_DIR)

@@ -1,0 +1,48 @@
+"""python detect.py BUNDLE PHOTO: faces with LiteRT or ONNX Runtime, NumPy and Pillow.
+
+pip install numpy pillow ai-edge-litert (or onnxruntime)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from decoder import Decoder
+from PIL import Image, ImageOps
+
+
+def tflite(path, contract, tensor):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    run = interpreter.get_signature_runner(contract["signature"])
+    found = run(**{contract["input"]["name"]: tensor})
+    return [found[output["name"]] for output in contract["outputs"]]
+
+
+def onnx(path, contract, tensor):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output["name"] for output in contract["outputs"]]
+    return session.run(names, {contract["input"]["name"]: tensor})
+
+
+def main(folder, photo):
+    manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    decoder = Decoder(Path(folder) / "manifest.json")
+    pixels = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
+    tensor = decoder.tensor(decoder.letterbox(pixels))
+    run = {"tflite": tflite, "onnx": onnx}[manifest["target"]]
+    outputs = run(Path(folder) / manifest["primary"], decoder.contract, tensor)
+    boxes, scores, points = decoder.decode(outputs, pixels.shape[1], pixels.shape[0])
+    for i, box in enumerate(boxes):
+        landmarks = [] if points is None else points[i].ravel()
+        print(f"{scores[i]:.4f}", *(f"{value:.3f}" for value in (*box, *landmarks)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python detect.py BUNDLE PHOTO")
+    main(*sys.argv[1:])

@@ -1,0 +1,126 @@
+"""The decoders of other languages against the golden vectors, where their tools are here; what is
+copied out of examples/ needs nothing of the library."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeface.bundle import Bundle
+from edgeface.detector import Detector
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def run(*command: object, cwd: Path = EXAMPLES, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def needs(tool: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"{tool} is not installed")
+    return found
+
+
+def test_python() -> None:
+    assert "Python: " in run(sys.executable, "python/test.py")
+
+
+def test_javascript() -> None:
+    assert "JavaScript: " in run(needs("node"), "web/test.js")
+
+
+def test_cpp(tmp_path: Path) -> None:
+    program = tmp_path / "vectors"
+    strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+    run(needs("g++"), "-std=c++17", "-O1", *strict, "cpp/test.cpp", "-o", program)
+    assert "C++: " in run(program, "vectors")
+
+
+@pytest.mark.slow
+def test_all_that_are_here_and_what_is_missing_is_named() -> None:
+    said = run(needs("sh"), "test.sh", PYTHON=sys.executable)
+    for language in ("Python", "JavaScript", "C++", "Kotlin", "Swift"):
+        assert f"{language}: " in said or "VectorTests" in said
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """With a PATH that has no compiler at all."""
+    for tool in ("sh", "dirname", "mktemp", "rm"):
+        (tmp_path / tool).symlink_to(needs(tool))
+    said = run(tmp_path / "sh", "test.sh", PATH=str(tmp_path), PYTHON="no-python").splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "Python",
+        "JavaScript",
+        "C++",
+        "Kotlin",
+        "Swift",
+    ]
+    assert all("skipped, there is no" in line for line in said)
+
+
+def test_a_wrong_decoder_is_found_out(tmp_path: Path) -> None:
+    """The vectors hold: half a cell off, and the test of a language says so."""
+    for name in ("decoder.js", "test.js", "package.json"):
+        text = (EXAMPLES / "web" / name).read_text()
+        (tmp_path / name).write_text(text.replace("column + offset", "column"))
+    node = needs("node")
+    wrong = [node, str(tmp_path / "test.js"), str(EXAMPLES / "vectors")]
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "boxes" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_the_python_program(target: str, exported: object, tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    assert callable(exported)
+    bundle: Bundle = exported(target, landmarks=True)
+    photo = cv2.imread(str(ROOT / "docs" / "photo.jpg"))
+    assert photo is not None and cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    said = run(sys.executable, "python/detect.py", bundle.path, tmp_path / "photo.png")
+    found = np.array([[float(word) for word in line.split()] for line in said.splitlines()])
+    with Detector.open(bundle.path) as detector:
+        expected = detector.detect(photo[:, :, ::-1])
+    assert len(found) == len(expected) > 0 and expected.landmarks is not None
+    np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
+    apart = np.abs(found[:, None, 1:5] - expected.boxes).max(axis=2)
+    assert apart.min(axis=1).max() < 0.05 and sorted(apart.argmin(axis=1)) == list(
+        range(len(found))
+    )
+
+
+def test_what_is_copied_imports_nothing_of_the_library() -> None:
+    for path in EXAMPLES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            ours = ("edgeface", "export", "quantize", "benchmarks", "tests")
+            assert not any(name.partition(".")[0] in ours for name in names), path
+
+
+def test_nothing_large_or_foreign_lies_there() -> None:
+    """Of what git has, no weights, libraries, packages."""
+    listed = run(needs("git"), "ls-files", "-z", "--", "examples", cwd=ROOT).split("\0")
+    paths = [ROOT / name for name in listed if name]
+    suffixes = {".tflite", ".onnx", ".bin", ".so", ".aar", ".jar", ".wasm", ".npy"}
+    assert [p for p in paths if p.suffix in suffixes or "node_modules" in p.parts] == []
+    assert all(path.stat().st_size < 300_000 for path in paths if path.is_file())
