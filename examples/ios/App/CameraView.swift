@@ -1,0 +1,74 @@
+import AVFoundation
+import FaceDecoder
+import UIKit
+
+/// The front camera with boxes and landmarks over it; nothing leaves the phone.
+final class CameraViewController: UIViewController, AVCaptureVideoDataOutputSampleBufferDelegate {
+    private let session = AVCaptureSession()
+    private let queue = DispatchQueue(label: "frames")
+    private let marks = CAShapeLayer()
+    private var detector: FaceDetector?
+
+    override func viewDidLoad() {
+        super.viewDidLoad()
+        let preview = AVCaptureVideoPreviewLayer(session: session)
+        preview.frame = view.bounds
+        preview.videoGravity = .resizeAspect
+        marks.strokeColor = UIColor.green.cgColor
+        marks.fillColor = nil
+        view.layer.addSublayer(preview)
+        view.layer.addSublayer(marks)
+        AVCaptureDevice.requestAccess(for: .video) { granted in
+            if granted { self.queue.async { self.start() } }
+        }
+    }
+
+    private func start() {
+        guard
+            let manifest = Bundle.main.url(forResource: "manifest", withExtension: "json"),
+            let model = Bundle.main.url(forResource: "edgeface-n", withExtension: "tflite"),
+            let camera = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: .front),
+            let input = try? AVCaptureDeviceInput(device: camera)
+        else { return }
+        detector = try? FaceDetector(manifest: manifest, model: model)
+        let output = AVCaptureVideoDataOutput()
+        output.videoSettings = [
+            kCVPixelBufferPixelFormatTypeKey as String: kCVPixelFormatType_32BGRA
+        ]
+        output.setSampleBufferDelegate(self, queue: queue)
+        session.sessionPreset = .vga640x480
+        session.addInput(input)
+        session.addOutput(output)
+        if let connection = output.connection(with: .video) {
+            connection.videoOrientation = .portrait
+            connection.isVideoMirrored = true
+        }
+        session.startRunning()
+    }
+
+    func captureOutput(
+        _ output: AVCaptureOutput, didOutput sample: CMSampleBuffer, from connection: AVCaptureConnection
+    ) {
+        guard let frame = CMSampleBufferGetImageBuffer(sample),
+            let faces = try? detector?.detect(frame)
+        else { return }
+        let size = CGSize(width: CVPixelBufferGetWidth(frame), height: CVPixelBufferGetHeight(frame))
+        DispatchQueue.main.async { self.draw(faces, in: size) }
+    }
+
+    private func draw(_ faces: [Face], in size: CGSize) {
+        let area = AVMakeRect(aspectRatio: size, insideRect: view.bounds)
+        let scale = area.width / size.width
+        let path = CGMutablePath()
+        for face in faces {
+            path.addRect(CGRect(
+                x: area.minX + face.x1 * scale, y: area.minY + face.y1 * scale,
+                width: (face.x2 - face.x1) * scale, height: (face.y2 - face.y1) * scale))
+            for point in face.landmarks {
+                let centre = CGPoint(x: area.minX + point.x * scale, y: area.minY + point.y * scale)
+                path.addEllipse(in: CGRect(x: centre.x - 2, y: centre.y - 2, width: 4, height: 4))
+            }
+        }
+        marks.path = path
+    }
+}
