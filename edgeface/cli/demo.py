@@ -31,7 +31,7 @@ edgeface demo --model dist/edgeface-n-tflite-int8-320x320 --port 9000 --no-brows
 
 PAGE = Path(__file__).parents[2] / "examples" / "web"
 TARGETS = ("tflite", "onnx")
-"""that run in a browser"""
+"""that run in a browser, the faster runtime first"""
 PACKAGES = ("@litertjs/core", "@litertjs/wasm-utils", "onnxruntime-web")
 HEADERS = {
     # Both are what a page needs for threads; nothing is fetched from elsewhere either way.
@@ -162,7 +162,9 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
     found = []
     for model in models or [DEFAULT_MODEL]:
         ready = [file for file in zoo.ready_files() if model in (file.name, file.model)]
-        paths = [file.path for file in ready if file.target in TARGETS] or [Path(model)]
+        usable = [file for file in ready if file.target in TARGETS]
+        usable.sort(key=lambda file: TARGETS.index(file.target))
+        paths = [file.path for file in usable] or [Path(model)]
         found += [Bundle.open(path) for path in paths]
     for bundle in found:
         manifest = bundle.manifest
