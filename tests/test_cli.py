@@ -59,7 +59,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> 
 def test_help_teaches(verb: str, edgeface: Command) -> None:
     code, out, _ = edgeface(*verb.split(), "--help")
     assert code == 0 and VERBS[verb].summary in " ".join(out.split())
-    assert "--format" in out or verb == "train"
+    assert "--format" in out or verb in ("train", "demo")
     assert f"edgeface {verb}" in out.partition("Examples:")[2]
     options = re.split(r"\n  (?=--)", out.partition("Options:")[2].partition("\n\n")[0])[1:]
     texts = {option.split()[0]: " ".join(option.split("  ", 1)[-1].split()) for option in options}

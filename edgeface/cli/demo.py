@@ -60,7 +60,9 @@ Packages = Annotated[
     Path | None,
     typer.Option(help="Folder node_modules with the runtimes; default: beside the page."),
 ]
-Page = Annotated[Path, typer.Option(help="Folder of the page, examples/web of a checkout.")]
+Page = Annotated[
+    Path, typer.Option(help="Folder of the page.", show_default="examples/web of the checkout")
+]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 
 
