@@ -34,7 +34,8 @@ class Flat:
         return self._at("<i", self._field(number)) if self._field(number) else 0
 
     def real(self, number: int) -> float:
-        return struct.unpack_from("<f", self.content, self._field(number))[0]
+        (value,) = struct.unpack_from("<f", self.content, self._field(number))
+        return float(value)
 
     def data(self, number: int) -> bytes:
         start = self._follow(number)

@@ -24,11 +24,11 @@ class Scalar:
     value: float
 
 
-class Table(dict[int, Any]):
+class FlatTable(dict[int, Any]):
     """Number of a field -> what it holds; others have their default."""
 
 
-def dumps(root: Table, identifier: bytes) -> bytes:
+def dumps(root: FlatTable, identifier: bytes) -> bytes:
     """The buffer, with the four bytes that name its schema."""
     import flatbuffers
 
@@ -37,7 +37,7 @@ def dumps(root: Table, identifier: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _table(builder: Any, table: Table) -> int:
+def _table(builder: Any, table: FlatTable) -> int:
     offsets = {
         number: _offset(builder, value)
         for number, value in table.items()
@@ -60,7 +60,7 @@ def _offset(builder: Any, value: Any) -> int:
         found = _bytes(builder, value)
     elif isinstance(value, np.ndarray):
         found = builder.CreateNumpyVector(value)
-    elif isinstance(value, Table):
+    elif isinstance(value, FlatTable):
         found = _table(builder, value)
     else:
         found = _vector(builder, [_offset(builder, item) for item in value])

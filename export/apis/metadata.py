@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 
 from edgeface.types import Floats
-from export.apis.flat import Scalar, Table, dumps
+from export.apis.flat import FlatTable, Scalar, dumps
 
 LABELS = "labels.txt"
 LABEL = "face"
@@ -36,16 +36,18 @@ def raw_metadata(name: str, licence: str, anchors: Floats, points: int) -> bytes
     4], centre x, y, width, height, 0 to 1. points: landmarks behind the box in location."""
     outputs = [_boxes("location"), _feature("score", AXIS_LABELS)]
     options = _decoding(anchors, points)
-    custom = [Table({0: "DETECTOR_METADATA", 1: dumps(options, b"V001")})]
-    return _model(name, licence, Table({2: [_image()], 3: outputs, 9: custom}))
+    custom = [FlatTable({0: "DETECTOR_METADATA", 1: dumps(options, b"V001")})]
+    return _model(name, licence, FlatTable({2: [_image()], 3: outputs, 9: custom}))
 
 
 def suppressed_metadata(name: str, licence: str) -> bytes:
     """Of a file with NMS inside: outputs location, category, score and number of detections."""
     count = "number of detections"
     outputs = [_boxes("location"), _feature("category", VALUE_LABELS), _feature("score")]
-    group = Table({0: "detection_result", 1: ["location", "category", "score"]})
-    return _model(name, licence, Table({2: [_image()], 3: [*outputs, _feature(count)], 8: [group]}))
+    group = FlatTable({0: "detection_result", 1: ["location", "category", "score"]})
+    return _model(
+        name, licence, FlatTable({2: [_image()], 3: [*outputs, _feature(count)], 8: [group]})
+    )
 
 
 def with_labels(content: bytes) -> bytes:
@@ -56,41 +58,41 @@ def with_labels(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _model(name: str, licence: str, graph: Table) -> bytes:
+def _model(name: str, licence: str, graph: FlatTable) -> bytes:
     text = "Finds faces: one box a face."
-    table = Table({0: name, 1: text, 2: "1", 3: [graph], 5: licence, 7: PARSER})
+    table = FlatTable({0: name, 1: text, 2: "1", 3: [graph], 5: licence, 7: PARSER})
     return dumps(table, b"M001")
 
 
-def _image() -> Table:
+def _image() -> FlatTable:
     """Raw pixels: nothing is subtracted, divided by 1."""
-    content = Table({0: Scalar("Uint8", IMAGE), 1: Table({0: Scalar("Uint8", RGB)})})
-    norm = Table({0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)})
-    unit = Table({0: Scalar("Uint8", NORMALIZATION), 1: norm})
-    zero_to_255 = Table({0: np.full(1, 255, np.float32), 1: np.zeros(1, np.float32)})
-    return Table({0: "image", 3: content, 4: [unit], 5: zero_to_255})
+    content = FlatTable({0: Scalar("Uint8", IMAGE), 1: FlatTable({0: Scalar("Uint8", RGB)})})
+    norm = FlatTable({0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)})
+    unit = FlatTable({0: Scalar("Uint8", NORMALIZATION), 1: norm})
+    zero_to_255 = FlatTable({0: np.full(1, 255, np.float32), 1: np.zeros(1, np.float32)})
+    return FlatTable({0: "image", 3: content, 4: [unit], 5: zero_to_255})
 
 
-def _boxes(name: str) -> Table:
-    properties = Table({0: np.array(CORNERS, np.uint32), 1: Scalar("Uint8", BOUNDARIES)})
-    return Table({0: name, 3: Table({0: Scalar("Uint8", BOXES), 1: properties})})
+def _boxes(name: str) -> FlatTable:
+    properties = FlatTable({0: np.array(CORNERS, np.uint32), 1: Scalar("Uint8", BOUNDARIES)})
+    return FlatTable({0: name, 3: FlatTable({0: Scalar("Uint8", BOXES), 1: properties})})
 
 
-def _feature(name: str, labels: int | None = None) -> Table:
-    table = Table({0: name, 3: Table({0: Scalar("Uint8", FEATURE), 1: Table()})})
+def _feature(name: str, labels: int | None = None) -> FlatTable:
+    table = FlatTable({0: name, 3: FlatTable({0: Scalar("Uint8", FEATURE), 1: FlatTable()})})
     if labels is not None:
-        table[6] = [Table({0: LABELS, 2: Scalar("Uint8", labels)})]
+        table[6] = [FlatTable({0: LABELS, 2: Scalar("Uint8", labels)})]
     return table
 
 
-def _decoding(anchors: Floats, points: int) -> Table:
+def _decoding(anchors: Floats, points: int) -> FlatTable:
     """ObjectDetectorOptions: values are in sides of an anchor, neither exponential nor sigmoid is
     left to do."""
     fixed = [
-        Table({i: Scalar("Float32", float(value)) for i, value in enumerate(anchor)})
+        FlatTable({i: Scalar("Float32", float(value)) for i, value in enumerate(anchor)})
         for anchor in anchors
     ]
     numbers = {0: 1, 1: len(anchors), 2: 4 + 2 * points, 3: 4, 4: points, 5: 2}
-    decoding = Table({field: Scalar("Int32", value) for field, value in numbers.items()})
+    decoding = FlatTable({field: Scalar("Int32", value) for field, value in numbers.items()})
     decoding |= {field: Scalar("Float32", 1.0) for field in (6, 7, 8, 9)}
-    return Table({0: PARSER, 1: Table({0: Table({0: fixed})}), 2: decoding})
+    return FlatTable({0: PARSER, 1: FlatTable({0: FlatTable({0: fixed})}), 2: decoding})

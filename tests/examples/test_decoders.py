@@ -101,7 +101,7 @@ def test_the_python_program(target: str, tmp_path: Path) -> None:
     said = run(sys.executable, "python/detect.py", bundle.path, tmp_path / "photo.png")
     found = np.array([[float(word) for word in line.split()] for line in said.splitlines()])
     with Detector.open(bundle.path) as detector:
-        expected = detector.detect(photo[:, :, ::-1])
+        expected = detector.detect(photo[:, :, ::-1].astype(np.uint8))
     assert len(found) == len(expected) > 0 and expected.landmarks is not None
     np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
     np.testing.assert_allclose(found[:, 1:5], expected.boxes, atol=0.05)

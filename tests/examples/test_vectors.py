@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def decoder_class() -> Any:
-    sys.path.insert(0, str(EXAMPLES / "python"))
-    try:
-        from decoder import Decoder
-    finally:
-        sys.path.pop(0)
-    return Decoder
+    return runpy.run_path(str(EXAMPLES / "python" / "decoder.py"))["Decoder"]
 
 
 def array(text: str, dtype: str, shape: list[int]) -> Any:
@@ -83,7 +78,7 @@ def test_made_anew_they_are_the_same(path: Path) -> None:
 
 def test_they_hold_what_they_should() -> None:
     """Both layouts, both types, one size and any, all codings, faces and none."""
-    cases = [case.values[0] for case in CASES]
+    cases: list[Any] = [case.values[0] for case in CASES]
     contracts = [case["contract"] for case in cases if "faces" in case]
     assert {c["input"]["layout"] for c in contracts} == {"NCHW", "NHWC"}
     assert {c["outputs"][0]["dtype"] for c in contracts} == {"float32", "int8"}

@@ -141,11 +141,12 @@ def test_in_chromium(tmp_path: Path) -> None:
         assert all(url.startswith((address, "blob:", "data:")) for url in found["requests"])
         for made in bundles:
             with Detector.open(made.bundle.path) as detector:
-                expected = detector.detect(photo[:, :, ::-1])
+                expected = detector.detect(photo[:, :, ::-1].astype(np.uint8))
             faces = found["photos"][made.bundle.path.name]["faces"]
             assert len(faces) == len(expected) > 0
             boxes = [face["box"] for face in faces]
             np.testing.assert_allclose(boxes, expected.boxes, atol=0.05)
+            assert expected.landmarks is not None
             points = [face["landmarks"] for face in faces]
             np.testing.assert_allclose(points, expected.landmarks, atol=0.05)
         assert "FPS" in found["status"] and len(found["camera"]["faces"]) > 0

@@ -231,7 +231,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=ignored)
     out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, copy]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    build += ["--wheel-dir", str(out), str(copy)]
     done = subprocess.run(build, capture_output=True, text=True)
     if done.returncode != 0 and "connection" in done.stderr.lower():
         pytest.skip("no package index can be reached")
@@ -255,7 +256,7 @@ def test_the_wheel_on_a_bare_machine(
     """The runtimes that devices have, old NumPy too; no torch, no checkout."""
     assert wheel.stat().st_size <= 12_000_000
     python = make_venv(tmp_path / "venv", f"{wheel}[{extra}]", *packages)
-    command = [python.with_name("edgeface"), "detect", PHOTO, "--format", "json"]
+    command = [str(python.with_name("edgeface")), "detect", str(PHOTO), "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     faces = json.loads(done.stdout)[0]["faces"]
