@@ -82,6 +82,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
     with _as_output_error(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"cannot write {path}: it is not a folder")
         _make_parent(path.parent)
         recover(path)
         temporary = _hidden(path)
@@ -268,18 +270,16 @@ def _as_output_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` while the block runs; its folder is made.
+    """Hold the lock file ``path`` while the block runs; its folder is made, and nothing is left.
 
-    The file stays: what counts is who holds it, which ends with the process, and its text is the
-    number of the last one. A file system without locks goes without. Raises OptionError where
-    another process works on ``what``, OutputError where nothing can be written.
+    What counts is who holds it, which ends with the process; its text is that process's number. A
+    file system without locks goes without. Raises OptionError where another process works on
+    ``what``, OutputError where nothing can be written.
     """
-    try:
+    with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-    with file:
+    try:
         try:
             _lock(file)
         except (BlockingIOError, PermissionError):
@@ -291,9 +291,24 @@ def locked(path: Path, what: str) -> Iterator[None]:
             ) from None
         except OSError:
             pass
+        if _identity(path) != _identity_of(file):  # the one before has just ended and deleted it
+            with locked(path, what):
+                yield
+            return
         file.truncate(0)
         file.write(f"{os.getpid()}\n".encode())
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                path.unlink()
+    finally:
+        file.close()
+
+
+def _identity_of(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
 
 
 def _lock(file: BinaryIO) -> None:

@@ -168,7 +168,11 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: f
     )
     arguments = [sys.executable, "-c", program, "detect", *[str(hopper_path)] * 500]
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite may ignore it
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "up\n"
         time.sleep(moment_s)

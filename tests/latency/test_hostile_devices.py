@@ -16,7 +16,7 @@ import pytest
 from by_hand import record
 
 from edgeface.bundle import Bundle
-from edgeface.cli.output import printable
+from edgeface.cli.output import LONGEST, printable
 from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.devices import staging
 from edgeface.latency.devices.remote import RemoteDevice
@@ -111,7 +111,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def one_line(error: EdgefaceError) -> None:
-    assert len(printable(error)) < 2001 and "\n" not in printable(error)
+    assert len(printable(error)) <= LONGEST and "\n" not in printable(error)
 
 
 def of(function: Callable[[], list[Any]]) -> list[Any]:

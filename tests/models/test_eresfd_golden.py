@@ -69,7 +69,7 @@ def test_priors(case: str, shared: Path, network: FaceNet) -> None:
 def test_black_has_no_face_and_photos_have(shared: Path, network: FaceNet) -> None:
     """The released network gives some cells of a black image .09, so that the papers' threshold has
     none empty."""
-    black = np.zeros((1, 3, 250, 317))
+    black = np.zeros((1, 3, 250, 317), np.float32)
     assert len(detections(network, black, 0.2)) == 0
     assert len(detections(network, black)) > 0
     image, _ = golden(NAME, "photo20", shared)

@@ -97,6 +97,7 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path
     def group(*networks: Architecture) -> dict[str, Any]:
         return measure_group(
             {
+                "device": "local",
                 "setting": dataclasses.asdict(oracle.settings[SIZE]),
                 "architectures": [a.to_json() for a in networks],
                 "protocol": dataclasses.asdict(quick),
