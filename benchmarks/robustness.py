@@ -23,9 +23,10 @@ from benchmarks.robustness_frames import VALUES, Frame, Group, frames
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
+from edgeface.decode import box_iou
 from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
-from edgeface.evaluation.landmarks import MATCH_IOU, box_iou
+from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.files import atomic_write
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_wider

@@ -41,7 +41,7 @@ from edgeface.architecture.specs import S3FDHeadSpec
 from edgeface.architecture.strides import LANDMARKS, S3FD_STRIDES, SIZE_MULTIPLE_PX, STRIDES
 from edgeface.errors import ModelError
 from edgeface.schema import from_fields
-from edgeface.types import Floats
+from edgeface.types import Doubles, Floats
 
 DEFAULT_SCORE = 0.5
 DEFAULT_IOU = 0.45
@@ -252,6 +252,16 @@ def nms(boxes: Floats, scores: Floats, iou: float = 0.45) -> NDArray[np.intp]:
         free = ~_overlaps(block[:, survivors], rest).any(axis=0)
         rows, order = rest[:, free], order[free]
     return np.concatenate(kept) if kept else np.zeros(0, np.intp)
+
+
+def box_iou(a: Floats | Doubles, b: Floats | Doubles) -> Doubles:
+    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.maximum(sides, 0).prod(axis=2)
+    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
+    union = areas[0] + areas[1] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
 
 
 def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeface.decode import box_iou
 from edgeface.errors import DataError, ModelError
 from edgeface.evaluation.own import FOLDERS, find_photo
 from edgeface.images.annotated import AnnotatedImage
@@ -155,16 +156,6 @@ def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.
     distance = np.linalg.norm(found.landmarks[best] - points, axis=2)
     mean = np.where(_known(points), distance, 0).sum(axis=1) / _known(points).sum(axis=1)
     return np.asarray((mean / _sizes(labels)[counting])[matched])
-
-
-def box_iou(a: Boxes, b: Boxes) -> Doubles:
-    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.maximum(sides, 0).prod(axis=2)
-    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
-    union = areas[0] + areas[1] - shared
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
 
 
 def _known(points: Boxes) -> NDArray[np.bool_]:

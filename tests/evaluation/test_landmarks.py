@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from networks import with_part
 
+from edgeface.decode import box_iou
 from edgeface.detections import Detections
 from edgeface.errors import DataError
 from edgeface.evaluation.landmarks import (
     LandmarkAccuracy,
-    box_iou,
     counting_faces,
     face_errors,
     labelled_photos,
