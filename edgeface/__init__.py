@@ -9,6 +9,8 @@
   returns, each :class:`Face` one of them.
 - :class:`Bundle` is the folder of an exported file with its manifest; :func:`export` makes one, and
   :func:`quantize` an INT8 one of it, in a checkout of the project.
+- :func:`align` cuts faces out, upright, for recognition; :func:`blur` makes them unrecognisable;
+  :class:`Tracker` gives those of a video lasting numbers.
 - :class:`EdgefaceError` is the root of every error that a user can cause; the others are in
   :mod:`edgeface.errors`.
 
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from edgeface.detections import Detections, Face
     from edgeface.detector import Detector
     from edgeface.errors import EdgefaceError
+    from edgeface.images import align, blur
+    from edgeface.tracking import Tracker
 
 # ONNX Runtime reports to its maker from the home folder of whoever imports it, unless this is there
 # before. Here it comes before every import of ours, and processes that are started inherit it.
@@ -63,7 +67,10 @@ __all__ = [
     "Detector",
     "EdgefaceError",
     "Face",
+    "Tracker",
     "__version__",
+    "align",
+    "blur",
     "export",
     "quantize",
 ]
@@ -74,6 +81,9 @@ _HOMES = {
     "Detector": "edgeface.detector",
     "EdgefaceError": "edgeface.errors",
     "Face": "edgeface.detections",
+    "Tracker": "edgeface.tracking",
+    "align": "edgeface.images",
+    "blur": "edgeface.images",
     "export": "edgeface.checkout",
     "quantize": "edgeface.checkout",
 }

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeface.cli.flags import DEFAULT_MODEL, Fast, Format, Model, Threads, Weights, tell_fast
-from edgeface.cli.output import print_json, print_table, printable
-from edgeface.cli.program import FAILED, Stopped
+from edgeface.cli.flags import DEFAULT_MODEL, Fast, Model, Threads, Weights, known_format, tell_fast
+from edgeface.cli.rows import ROW_FORMATS, open_rows
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import EdgefaceError, ImageError, OutputError
+from edgeface.errors import OptionError
 
 if TYPE_CHECKING:
-    from edgeface.detections import Detections
     from edgeface.detector import Detector
     from edgeface.images.inputs import Input
-    from edgeface.images.marked import Saver
-    from edgeface.images.scaling import Image
 
-Found = dict[str, Any]
-"""name and faces of one image, as JSON has them"""
 EPILOG = """Examples:
 
 edgeface detect photo.jpg --save out.jpg
 
 edgeface detect holiday/ --save marked/ --format json > faces.json
 
-edgeface detect clip.mp4 --save marked.mp4 --model dist/edgeface-n-tflite-fp32-640x480"""
+edgeface detect clip.mp4 --save marked.mp4 --model dist/edgeface-n-tflite-fp32-640x480
+
+edgeface detect camera:0 --show --track --format jsonl
+
+edgeface detect party/ --blur --save shareable/"""
 
 
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE...", help="Photos, folders, video files, or camera:0."),
+    typer.Argument(
+        metavar="IMAGE...",
+        help=(
+            "Photos, folders, video files; camera:0 or /dev/video0; streams, rtsp:// or http:// and"
+            " the like."
+        ),
+    ),
 ]
 Save = Annotated[
     Path | None,
@@ -65,6 +68,33 @@ MaxPixels = Annotated[
     ),
 ]
 MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")]
+Show = Annotated[
+    bool, typer.Option("--show", help="Show every frame in a window; q or Esc ends it.")
+]
+Track = Annotated[
+    bool,
+    typer.Option("--track", help="Give faces in videos, cameras and streams lasting numbers."),
+]
+Blur = Annotated[
+    bool,
+    typer.Option(
+        "--blur", help="Make faces unrecognisable in what is saved and shown, and mark nothing."
+    ),
+]
+Crop = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write every face here, upright by its landmarks, 112x112 px, for recognition.",
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        callback=lambda format: known_format(format, ROW_FORMATS),
+        help="How faces are printed: table, json, or jsonl, a line for each image as it comes.",
+    ),
+]
 
 
 def command(
@@ -72,6 +102,10 @@ def command(
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
     save: Save = None,
+    show: Show = False,
+    crop: Crop = None,
+    track: Track = False,
+    blur: Blur = False,
     score_threshold: ScoreThreshold = 0.5,
     nms_threshold: NmsThreshold = 0.45,
     size: Size = None,
@@ -81,100 +115,70 @@ def command(
     max_pixels: MaxPixels = 1 << 27,
     format: Format = "table",
 ) -> int | None:
+    _refuse_contradictions(blur, crop, save, show)
+    from edgeface.cli.looking import Look
     from edgeface.detector import Detector
     from edgeface.images.inputs import expand
-    from edgeface.images.marked import Saver
+    from edgeface.images.outputs import Outputs
     from edgeface.quiet import quiet
 
     with Terminal() as terminal:
-        run = _Run(terminal, max_frames, max_pixels)
-        inputs = expand(images, run.failed, terminal.note)
-        saver = Saver(save, inputs) if save and inputs else contextlib.nullcontext()
+        look = Look(terminal, max_frames, max_pixels)
+        inputs = expand(images, look.failed, terminal.note)
+        if track:
+            _refuse_photos(inputs)
+        outputs = Outputs(inputs, save, show, crop, blur)
         with quiet():
             long_side = int(size) if size is not None and size.isdigit() else size
             opened = Detector.open(
                 model, threads, score_threshold, nms_threshold, long_side, fast, weights
             )
-        try:
-            with opened as detector, saver as keep:
-                tell_fast(terminal, detector.runner.runtime, fast)
-                _tell_choice(terminal, detector, model, None if weights else long_side)
-                if not detector.runner.trained:
-                    terminal.note(f"{model} has random weights: the boxes mean nothing")
-                run.look(detector, inputs, keep)
-        finally:  # whatever ends it, what was found is printed
-            if format == "json":
-                print_json(run.found)
-            else:
-                _print_faces(run.found)
-        return run.ended()
-
-
-class _Run:
-    """What is found in the inputs, and which of them went wrong."""
-
-    def __init__(self, terminal: Terminal, most: int | None, max_pixels: int) -> None:
-        self.terminal, self.most, self.max_pixels = terminal, most, max_pixels
-        self.found: list[Found] = []
-        self.inputs = self.failures = self.total = 0
-        self.stopped = False
-
-    def failed(self, error: EdgefaceError) -> None:
-        """An input is none: say so and go on."""
-        self.inputs += 1
-        self.failures += 1
-        self.terminal.line(f"error: {error}")
-
-    def look(self, detector: Detector, inputs: Sequence[Input], saver: Saver | None) -> None:
-        """Look at every frame, until Ctrl-C."""
-        counts = [source.count for source in inputs]
-        self.total = min(sum(counts), self.most or sum(counts)) if all(counts) else 0
-        self.inputs += len(inputs)
-        try:
-            for source in inputs:
-                errors = self._look_at(detector, source, saver)
-                self.failures += bool(errors)
-                for error in errors:
-                    self.terminal.line(f"error: {error}")
-                if len(self.found) == self.most:
-                    return
-        except KeyboardInterrupt:
-            self.stopped = True
-
-    def _look_at(
-        self, detector: Detector, source: Input, saver: Saver | None
-    ) -> list[EdgefaceError]:
-        """Returns why it could not be read to its end, and why not written."""
-        errors: list[EdgefaceError] = []
-        try:
-            for name, image in source.frames(self.max_pixels):
-                faces = detector.detect(image)
-                self.found.append({"image": name, "faces": faces.to_json()})
-                self.terminal.tick("detecting", len(self.found), self.total, name)
-                saver = _saved(saver, name, image, faces, errors)
-                if len(self.found) == self.most:
-                    break
-        except ImageError as error:
-            errors.append(error)
-        if saver:
+        names = [(source.name, source.kind != "image") for source in inputs]
+        rows = open_rows(format, names, track)
+        with opened as detector, outputs:
+            _tell(terminal, detector, model, fast, blur)
+            _tell_choice(terminal, detector, model, None if weights else long_side)
+            if crop:
+                _refuse_pointless(detector, model)
             try:
-                saver.finish()
-            except OutputError as error:
-                errors.append(error)
-        return errors
+                look.at(inputs, detector, rows, outputs, track)
+            finally:  # whatever ends it, what was found is printed
+                rows.end()
+        return look.ended()
 
-    def ended(self) -> int | None:
-        """The exit code. Raises Stopped after Ctrl-C."""
-        if self.stopped:
-            raise Stopped(
-                f"{len(self.found)} images were looked at, what was found in them is printed"
-            )
-        if self.failures and self.inputs > 1:
-            self.terminal.line(
-                f"error: {self.failures} of {self.inputs} inputs could not be read whole, or not"
-                " saved; what was found in the others is printed"
-            )
-        return FAILED if self.failures else None
+
+def _refuse_contradictions(blur: bool, crop: Path | None, save: Path | None, show: bool) -> None:
+    if blur and crop:
+        raise OptionError("--crop writes the faces that --blur hides: leave one of them out")
+    if blur and not (save or show):
+        raise OptionError("--blur changes what is saved or shown: add --save or --show")
+
+
+def _refuse_photos(inputs: Sequence[Input]) -> None:
+    if inputs and all(source.kind == "image" for source in inputs):
+        raise OptionError(
+            "--track follows faces from frame to frame, and these are photos; accepted: videos,"
+            " cameras and streams; leave it out"
+        )
+
+
+def _refuse_pointless(detector: Detector, model: str) -> None:
+    if not detector.runner.layout.landmarks:
+        raise OptionError(
+            f"--crop turns faces upright by their landmarks, and {model} finds none: take a model"
+            f" that does, such as {DEFAULT_MODEL}"
+        )
+
+
+def _tell(terminal: Terminal, detector: Detector, model: str, fast: bool, blur: bool) -> None:
+    tell_fast(terminal, detector.runner.runtime, fast)
+    if not detector.runner.trained:
+        terminal.note(f"{model} has random weights: the boxes mean nothing")
+    if blur:
+        terminal.note(
+            "a face that is not found is not blurred: look at the result; a lower"
+            " --score-threshold hides more"
+        )
 
 
 def _tell_choice(
@@ -191,31 +195,3 @@ def _tell_choice(
     where = f"input {width}x{height} px" if width else f"long side {detector.size} px"
     file = f"{ready.name}, " if ready else ""
     terminal.note(f"{model}: {file}{runner.runtime}, {where}")
-
-
-def _saved(
-    saver: Saver | None, name: str, image: Image, faces: Detections, errors: list[EdgefaceError]
-) -> Saver | None:
-    """Save one frame; returns None where that cannot be, and more frames need not be tried."""
-    try:
-        if saver:
-            saver.add(name, image, faces)
-    except OutputError as error:
-        errors.append(error)
-        return None
-    return saver
-
-
-def _print_faces(found: list[Found]) -> None:
-    rows: list[tuple[Any, ...]] = []
-    for item in found:
-        name = printable(item["image"])
-        rows += [
-            (name, f"{face['score']:.3f}", *(f"{v:.1f}" for v in face["box"]))
-            for face in item["faces"]
-        ]
-        if not item["faces"]:
-            rows.append((name, "no face", "", "", "", ""))
-    figures = ("score", "x1", "y1", "x2", "y2")
-    if rows:
-        print_table(("image", *figures), rows, right=figures)

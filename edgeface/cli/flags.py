@@ -37,10 +37,15 @@ PLAIN = (int, float, str, bool, Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _known_format(format: str) -> str:
-    if format not in FORMATS:
-        raise OptionError(f"unknown format {format!r} (known: {', '.join(FORMATS)})")
+def known_format(format: str, known: Sequence[str] = FORMATS) -> str:
+    """Raises OptionError for another."""
+    if format not in known:
+        raise OptionError(f"unknown format {format!r} (known: {', '.join(known)})")
     return format
+
+
+def _known_format(format: str) -> str:
+    return known_format(format)
 
 
 NETWORK_HELP = (

@@ -42,21 +42,24 @@ def _escaped(character: str) -> str:
 
 def say(text: object) -> None:
     """One line on stdout."""
-    _print(printable(text))
+    put(printable(text))
 
 
 def print_json(data: Any) -> None:
     """On stdout. What is not ASCII is escaped, as JSON can."""
-    _print(json.dumps(data, indent=1))
+    put(json.dumps(data, indent=1))
 
 
-def _print(text: str) -> None:
-    """A reader that has enough, such as head, ends neither the command nor its exit code."""
+def put(text: str) -> bool:
+    """Print at once. A reader that has enough, such as head, ends neither the command nor its exit
+    code: False then."""
     try:
         print(text)
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = nowhere()
+        return False
+    return True
 
 
 def nowhere() -> TextIO:
@@ -75,7 +78,7 @@ def print_table(
     """On stdout, as wide as the terminal, or as wide as it is where there is none; see
     :func:`table`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    _print(table(columns, rows, right, fold, width and width - indent, indent))
+    put(table(columns, rows, right, fold, width and width - indent, indent))
 
 
 def table(
@@ -99,16 +102,16 @@ def table(
     ]
     widths = [max(map(cells_wide, column)) for column in zip(*cells, strict=True)]
     if width is not None:
-        _narrow(widths, [i for i, name in enumerate(columns) if name not in figures], width)
+        narrow(widths, [i for i, name in enumerate(columns) if name not in figures], width)
     folded = [column in set(fold) for column in columns]
     lines = [line for row in cells for line in _lines(row, widths, folded)]
-    aligned = (_joined(line, widths, [column in figures for column in columns]) for line in lines)
+    aligned = (joined(line, widths, [column in figures for column in columns]) for line in lines)
     return textwrap.indent("\n".join(aligned), " " * indent)
 
 
-def _narrow(widths: list[int], names: Sequence[int], width: int) -> None:
-    """Take from the widest of the columns ``names`` until all fit, or until all are as narrow as
-    may be."""
+def narrow(widths: list[int], names: Sequence[int], width: int) -> None:
+    """Take from the widest of the columns ``names`` until all fit in ``width``, or until all are as
+    narrow as may be."""
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0 and names and max(widths[i] for i in names) > NARROWEST:
         widest = max(names, key=lambda i: widths[i])
@@ -132,7 +135,8 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(1, width), break_on_hyphens=False) or [""]
 
 
-def _joined(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+def joined(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """One line of a table; ``right``: of each column, whether its text ends at the right."""
     padded = (
         (
             " " * (width - cells_wide(text)) + text
@@ -177,4 +181,4 @@ def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
         print_json(data)
     else:
         for line in text.splitlines():
-            _print(printable(line, sys.maxsize))
+            put(printable(line, sys.maxsize))

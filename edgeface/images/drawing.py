@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.detections import Detections
 from edgeface.images.scaling import Image
@@ -22,8 +23,10 @@ def draw(
     detections: Detections,
     colour: tuple[int, int, int] = (0, 255, 0),
     scores: bool = True,
+    numbers: NDArray[np.int64] | None = None,
 ) -> Image:
-    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks.
+    """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks, and with
+    its number where there are ``numbers`` [N].
 
     Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of
     :data:`DOT_COLOURS`, and lines join those of one face.
@@ -36,8 +39,10 @@ def draw(
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
         if detections.landmarks is not None:
             _mark(canvas, detections.landmarks[index], min(x2 - x1, y2 - y1), thickness, colour)
-        if scores:
-            _label(canvas, f"{score:.2f}", x1, y1, thickness, colour)
+        number = "" if numbers is None else f"#{numbers[index]}"
+        text = " ".join(filter(None, (number, f"{score:.2f}" if scores else "")))
+        if text:
+            _label(canvas, text, x1, y1, thickness, colour)
     return canvas
 
 

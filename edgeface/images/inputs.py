@@ -1,23 +1,26 @@
-"""What a user names as input: photos, folders of them, videos and cameras."""
+"""What a user names as input: photos, folders of them, videos, cameras and streams."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeface.errors import ImageError
+from edgeface.images.addresses import (
+    VIDEO_SUFFIXES,
+    address_scheme,
+    camera_number,
+    is_live,
+    refuse_address,
+    shown,
+    video_suffix,
+)
 from edgeface.images.reading import MAX_PIXELS, OnError, read_image
 from edgeface.images.scaling import Image
-from edgeface.images.videos import (
-    CAMERA,
-    VIDEO_SUFFIXES,
-    frame_count,
-    refuse_stream,
-    video_frames,
-)
+from edgeface.images.videos import frame_count, video_frames
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -49,27 +52,39 @@ FINDER = "._"
 
 @dataclass(frozen=True)
 class Input:
-    """One file or camera."""
+    """One file, camera or stream."""
 
     name: str
-    """as it was given, or its path"""
+    """as it was given, or its path; of an address without name and password"""
     kind: str
-    """image, video or camera"""
+    """image, video, camera or stream"""
     folder: Path | None = None
     """the one it was found in, where a folder was given"""
+    address: str = field(default="", repr=False)
+    """all of it, of a video or stream in a network"""
 
-    def frames(self, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[str, Image]]:
+    @property
+    def opens(self) -> str:
+        """What is opened."""
+        return self.address or self.name
+
+    @property
+    def live(self) -> bool:
+        """Does it go on without end, and wait for nobody?"""
+        return self.kind in ("camera", "stream")
+
+    def frames(self, max_pixels: int = MAX_PIXELS) -> Generator[tuple[str, Image], None, None]:
         """Yield (name, uint8 RGB frame); a video's or camera's frames are ``clip.mp4#0``,
         ``clip.mp4#1``, ... Raises ImageError."""
         if self.kind == "image":
             yield self.name, read_image(self.name, max_pixels)
         else:
-            yield from video_frames(self.name)
+            yield from video_frames(self.opens)
 
     @property
     def count(self) -> int:
         """Frames, as far as is known; 0: not known."""
-        return 1 if self.kind == "image" else frame_count(self.name)
+        return 1 if self.kind == "image" else frame_count(self.opens)
 
 
 @dataclass(frozen=True)
@@ -85,10 +100,12 @@ class Folder:
 
 
 def source_kind(text: str) -> str:
-    """'camera', 'folder', 'video' or 'image': how :func:`sources` takes this input. A file's suffix
-    decides."""
-    if text.startswith(CAMERA):
+    """'camera', 'stream', 'folder', 'video' or 'image': how :func:`sources` takes this input. A
+    file's suffix decides. Raises ImageError for a camera that is none."""
+    if camera_number(text) is not None:
         return "camera"
+    if address_scheme(text):
+        return "stream" if is_live(text) else "video"
     if Path(text).is_dir():
         return "folder"
     return "video" if Path(text).suffix.lower() in VIDEO_SUFFIXES else "image"
@@ -148,7 +165,7 @@ def expand(
     on_error: OnError | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[Input]:
-    """The files and cameras that ``inputs`` mean, in order; of a folder its photos.
+    """The files, cameras and streams that ``inputs`` mean, in order; of a folder its photos.
 
     note: told, once a folder, what was skipped. An input that is none raises ImageError, or, with
     ``on_error``, is handed there and left out.
@@ -165,8 +182,14 @@ def expand(
 def _expanded(text: str, note: Callable[[str], None]) -> list[Input]:
     kind = source_kind(text)
     if kind != "folder":
-        refuse_stream(text)
-        return [Input(text, kind)]
+        refuse_address(text)
+        if kind == "stream" and video_suffix(text) in IMAGE_SUFFIXES:
+            raise ImageError(
+                f"{shown(text)}: photos are not fetched: save it first, for example with: curl -O"
+                " ADDRESS"
+            )
+        name = shown(text)
+        return [Input(name, kind, address="" if name == text else text)]
     listed = _photos_of(Path(text))
     if listed.skipped:
         note(f"{text}: skipped {listed.skipped}")
@@ -176,8 +199,8 @@ def _expanded(text: str, note: Callable[[str], None]) -> list[Input]:
 def sources(
     inputs: Sequence[str | Input], on_error: OnError | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[str, Image]]:
-    """Yield (name, frame) of each image file, folder, video file or camera (``camera:0``); frames
-    are uint8 RGB.
+    """Yield (name, frame) of each image file, folder, video file, camera (``camera:0``) or stream
+    (``rtsp://...``); frames are uint8 RGB.
 
     Names are the paths; a video's or camera's frames are ``clip.mp4#0``, ``clip.mp4#1``, ... Memory
     holds one frame at a time. An input that cannot be read, or not to its end, raises ImageError,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -12,10 +14,11 @@ import cv2
 from edgeface.detections import Detections
 from edgeface.errors import OptionError, OutputError
 from edgeface.files import atomic_write, check_writable, refuse_input
+from edgeface.images.addresses import VIDEO_SUFFIXES
 from edgeface.images.drawing import draw
 from edgeface.images.inputs import IMAGE_SUFFIXES, Input
 from edgeface.images.scaling import Image
-from edgeface.images.videos import VIDEO_SUFFIXES, decodable_frames, video_fps
+from edgeface.images.videos import decodable_frames, video_fps
 from edgeface.quiet import quiet
 
 FRAME = "#"
@@ -60,27 +63,35 @@ class Saver:
         self.into_folder = not target.suffix or target.is_dir()
         if not self.into_folder:
             _check_file(target, inputs)
-        self.paths = self._planned(inputs)
+        self.paths = (
+            planned(target, inputs)
+            if self.into_folder
+            else {source.name: target for source in inputs}
+        )
         """name of each input -> its file"""
         for path in self.paths.values():
             if path.exists():
                 refuse_input(path, (source.name for source in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
-        self._clips = {source.name for source in inputs if source.kind != "image"}
+        self._clips = {source.name: source for source in inputs if source.kind != "image"}
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:
-        """Save one frame as :func:`edgeface.images.sources` names it. Raises OutputError; then the
-        frame's file, or video, is not written."""
+        """Save one frame as :func:`edgeface.images.sources` names it, with its faces drawn. Raises
+        OutputError; then the frame's file, or video, is not written."""
+        self.write(name, draw(image, faces))
+
+    def write(self, name: str, picture: Image) -> None:
+        """The same for a picture in which nothing is left to draw."""
         source, _, frame = name.rpartition(FRAME)
-        drawn = draw(image, faces)
         if source not in self._clips or not frame.isdigit():
-            write_image(self.paths[name], drawn)
+            write_image(self.paths[name], picture)
             return
-        if self._video is None or self._video.source != source:
+        clip = self._clips[source]
+        if self._video is None or self._video.source != clip:
             self.finish()
-            self._video = _Video(source, self.paths[source], drawn)
-        self._video.add(drawn)
+            self._video = _Video(clip, self.paths[source], picture)
+        self._video.add(picture)
 
     def finish(self, error: BaseException | None = None) -> None:
         """Write the video that is at hand; after an ``error``, drop it. Raises OutputError."""
@@ -96,22 +107,22 @@ class Saver:
     ) -> None:
         self.finish(error)
 
-    def _planned(self, inputs: Sequence[Input]) -> dict[str, Path]:
-        """Name of each input -> its file. Raises OptionError where two would have one."""
-        if not self.into_folder:
-            return {source.name: self.target for source in inputs}
-        plain = {source.name: self.target / _plain_name(source) for source in inputs}
-        if len(set(plain.values())) < len(plain):
-            plain = {s.name: self.target / path for s, path in _apart(inputs).items()}
-        first: dict[Path, str] = {}
-        for name, path in plain.items():
-            if path in first:
-                raise OptionError(
-                    f"--save {self.target}: {first[path]} and {name} would both be saved as"
-                    f" {path.name}: save them in two runs"
-                )
-            first[path] = name
-        return plain
+
+def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> dict[str, Path]:
+    """Name of each input -> its file in ``folder``. Raises OptionError where two would have
+    one."""
+    plain = {source.name: folder / _plain_name(source) for source in inputs}
+    if len(set(plain.values())) < len(plain):
+        plain = {s.name: folder / path for s, path in _apart(inputs).items()}
+    first: dict[Path, str] = {}
+    for name, path in plain.items():
+        if path in first:
+            raise OptionError(
+                f"{option} {folder}: {first[path]} and {name} would both be saved as"
+                f" {path.name}: save them in two runs"
+            )
+        first[path] = name
+    return plain
 
 
 def _check_file(target: Path, inputs: Sequence[Input]) -> None:
@@ -134,7 +145,7 @@ def _plain_name(source: Input) -> PurePath:
         return path.relative_to(source.folder)
     if source.kind == "image":
         return PurePath(path.name)
-    return PurePath(f"{PurePath(source.name.replace(':', '-')).stem}.mp4")
+    return PurePath(f"{PurePath(re.sub('[:?*&=%]', '-', source.name)).stem or 'video'}.mp4")
 
 
 def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
@@ -153,13 +164,18 @@ def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
 
 
 class _Video:
-    """A video file under a temporary name until it is closed."""
+    """A video file under a temporary name until it is closed.
 
-    def __init__(self, source: str, path: Path, first: Image) -> None:
+    Of a live source every moment lasts as long as it did: frames are repeated or left out, whatever
+    the pace at which faces are found.
+    """
+
+    def __init__(self, source: Input, path: Path, first: Image) -> None:
         self.source, self._path, self._frames = source, path, 0
+        self._fps, self._began = video_fps(source.opens), time.monotonic()
         self._context = atomic_write(path)
         self._temporary = self._context.__enter__()
-        writer = _open_writer(self._temporary, video_fps(source), first.shape[1::-1])
+        writer = _open_writer(self._temporary, self._fps, first.shape[1::-1])
         if writer is None:
             error = OutputError(
                 f"cannot write {path}: OpenCV has no encoder for it here: save as .mp4 or .avi"
@@ -169,8 +185,13 @@ class _Video:
         self._writer = writer
 
     def add(self, frame: Image) -> None:
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self._frames += 1
+        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        due = self._frames + 1
+        if self.source.live and self._frames:
+            due = 1 + int((time.monotonic() - self._began) * self._fps)
+        for _ in range(due - self._frames):
+            self._writer.write(bgr)
+        self._frames = max(due, self._frames)
 
     def close(self, error: BaseException | None) -> None:
         """OpenCV says nothing of what it could not write, so that is counted."""

@@ -1,64 +1,44 @@
-"""Frames of video files and cameras."""
+"""Frames of video files, cameras and streams."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edgeface.errors import ImageError
+from edgeface.images.addresses import (
+    COUNTED,
+    TIMED,
+    address_scheme,
+    camera_number,
+    is_live,
+    shown,
+    video_suffix,
+)
 from edgeface.images.scaling import Image
 from edgeface.images.silence import opencv_quiet
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".f4v",
-        ".flv",
-        ".h264",
-        ".h265",
-        ".hevc",
-        ".m2ts",
-        ".m4v",
-        ".mjpeg",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    )
-)
-CAMERA = "camera:"
-COUNTED = (".avi", ".m4v", ".mov", ".mp4")
-"""formats that state how many frames there are"""
-TIMED = (".flv", ".mkv", ".webm", ".wmv")
-"""formats that state how long they are, sound included"""
 TIMED_SHARE = 0.9
 """of the frames that such a duration makes, which sound may be longer than"""
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 """FFmpeg, too, leaves it to our one line"""
-_STREAM = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_DEVICE = re.compile(r"/dev/video(\d+)")
+WAIT_MS = 10_000
+"""for a camera or server that says nothing"""
+DEFAULT_FPS = 25.0
 
 
-def video_frames(text: str) -> Iterator[tuple[str, Image]]:
-    """Yield (``text#index``, uint8 RGB frame) of a video file or of ``camera:N``, until it ends.
+def video_frames(text: str) -> Generator[tuple[str, Image], None, None]:
+    """Yield (``text#index``, uint8 RGB frame) of a video file, camera or address, until it ends;
+    the password in an address is left out of the name.
 
-    Raises ImageError where there is none, and after the last frame where some could not be decoded.
+    Raises ImageError where there is none, after the last frame where some could not be decoded, and
+    where a camera or stream ends.
     """
-    capture = _open_capture(text)
+    capture, name = _open_capture(text), shown(text)
     least, stated = _stated_frames(capture, text)
     index = 0
     try:
@@ -68,34 +48,41 @@ def video_frames(text: str) -> Iterator[tuple[str, Image]]:
             if not good:
                 break
             yield (
-                f"{text}#{index}",
+                f"{name}#{index}",
                 np.ascontiguousarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8),
             )
             index += 1
     finally:
         capture.release()
+    if is_live(text):
+        raise ImageError(
+            f"{name}: no more frames came after {index}: the camera or stream ended, or is gone"
+        )
     if index == 0:
-        raise ImageError(f"{text}: no frame could be decoded")
+        raise ImageError(f"{name}: no frame could be decoded")
     if index < least:
         raise ImageError(
-            f"{text}: {index} of {stated} frames could be decoded: the video is cut or damaged"
+            f"{name}: {index} of {stated} frames could be decoded: the video is cut or damaged"
         )
 
 
 def video_fps(text: str) -> float:
-    """Frames per second that a video file or camera states; 25 where it states none."""
+    """Frames per second that a video file states; 25 where it states none, and of a camera or
+    stream, which is not opened twice."""
+    if is_live(text):
+        return DEFAULT_FPS
     capture = _open_capture(text)
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
-    return fps if 0 < fps < 1000 else 25.0
+    return fps if 0 < fps < 1000 else DEFAULT_FPS
 
 
 def frame_count(text: str) -> int:
-    """Frames that a video file states; 0 where it states none or cannot be opened, and of a
-    camera."""
-    if text.startswith(CAMERA):
-        return 0
+    """Frames that a video file states; 0 where it states none or cannot be opened, and of a camera
+    or stream."""
     try:
+        if is_live(text):
+            return 0
         capture = _open_capture(text)
     except ImageError:
         return 0
@@ -115,24 +102,9 @@ def decodable_frames(path: Path) -> int:
     return count
 
 
-def refuse_stream(text: str) -> None:
-    """Raise ImageError for what is a camera or a stream under another name, with the name to
-    use."""
-    device = _DEVICE.fullmatch(text)
-    if device:
-        raise ImageError(f"{text} is a camera: write camera:{device[1]}")
-    if text.isascii() and text.isdigit() and not Path(text).exists():
-        raise ImageError(f"no image at {text}: for a camera write camera:{text}")
-    if _STREAM.match(text) and not Path(text).exists():
-        raise ImageError(
-            f"{text}: streams are not read: save a part of it first, for example with: ffmpeg -i"
-            " ADDRESS -t 60 -c copy clip.mkv"
-        )
-
-
 def _stated_frames(capture: cv2.VideoCapture, text: str) -> tuple[int, int]:
     """(fewest frames of a whole video, frames that it states); zeros where it states none."""
-    suffix = Path(text).suffix.lower()
+    suffix = video_suffix(text)
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     if suffix not in COUNTED + TIMED or not 0 < count < 1 << 31:
         return 0, 0
@@ -142,24 +114,33 @@ def _stated_frames(capture: cv2.VideoCapture, text: str) -> tuple[int, int]:
 
 
 def _open_capture(text: str) -> cv2.VideoCapture:
-    if text.startswith(CAMERA):
-        number = text.removeprefix(CAMERA)
-        if not (number.isascii() and number.isdigit() and len(number) <= 3):
-            raise ImageError(f"{text!r} is not a camera: write camera:0 for the first one")
-        target: int | str = int(number)
-    else:
-        path = Path(text)
-        if not path.is_file():
-            raise ImageError(
-                f"{text} is not a regular file" if path.exists() else f"no video at {text}"
-            )
-        target = str(path.absolute())  # a colon in a relative path would name a protocol
+    camera = camera_number(text)
     with opencv_quiet():
-        capture = cv2.VideoCapture(target)
+        if camera is not None:
+            capture, what = cv2.VideoCapture(camera), "no camera opens"
+        elif address_scheme(text):
+            wait = [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                WAIT_MS,
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                WAIT_MS,
+            ]
+            capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG, wait)
+            what = "no video comes from there"
+        else:
+            # Absolute: a colon in a relative path would name a protocol.
+            capture = cv2.VideoCapture(str(_existing(text).absolute()))
+            what = "not a video that OpenCV can decode"
     if not capture.isOpened():
         capture.release()
-        what = (
-            "no camera opens" if isinstance(target, int) else "not a video that OpenCV can decode"
-        )
-        raise ImageError(f"{text}: {what}")
+        raise ImageError(f"{shown(text)}: {what}")
     return capture
+
+
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ImageError(
+            f"{text} is not a regular file" if path.exists() else f"no video at {text}"
+        )
+    return path

@@ -62,9 +62,10 @@ def test_a_folder_of_nothing_but_heic_says_so(tmp_path: Path) -> None:
     ("text", "hint"),
     [
         ("0", "for a camera write camera:0"),
-        ("/dev/video0", "write camera:0"),
-        ("rtsp://host/stream", "ffmpeg -i"),
-        ("https://host/a.jpg", "ffmpeg -i"),
+        ("camera:x", "write camera:0 for the first one"),
+        ("https://host/a.jpg", "curl -O"),
+        ("file:///etc/passwd.mp4", "file:// is not read; accepted: http://"),
+        ("ftp://me:secret@host/a.mp4", "^ftp://host/a.mp4: ftp:// is not read"),
     ],
 )
 def test_other_names_of_cameras_and_streams_get_the_right_one(text: str, hint: str) -> None:

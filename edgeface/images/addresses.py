@@ -1,0 +1,102 @@
+"""What a text names that is no photo: a video file, a camera, an address in a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from edgeface.errors import ImageError
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".f4v",
+        ".flv",
+        ".h264",
+        ".h265",
+        ".hevc",
+        ".m2ts",
+        ".m4v",
+        ".mjpeg",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    )
+)
+COUNTED = (".avi", ".m4v", ".mov", ".mp4")
+"""formats that state how many frames there are"""
+TIMED = (".flv", ".mkv", ".webm", ".wmv")
+"""formats that state how long they are, sound included"""
+SCHEMES = ("http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
+"""of addresses that are read; FFmpeg knows more, some of which read files or start others"""
+CAMERA = "camera:"
+_DEVICE = re.compile(r"/dev/video(\d{1,3})", re.ASCII)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+def camera_number(text: str) -> int | None:
+    """N of ``camera:N`` and ``/dev/videoN``, None for what is no camera. Raises ImageError for
+    another ``camera:``."""
+    device = _DEVICE.fullmatch(text)
+    if device:
+        return int(device[1])
+    if not text.startswith(CAMERA):
+        return None
+    number = text.removeprefix(CAMERA)
+    if not (number.isascii() and number.isdigit() and len(number) <= 3):
+        raise ImageError(f"{text!r} is not a camera: write camera:0 for the first one")
+    return int(number)
+
+
+def address_scheme(text: str) -> str:
+    """``rtsp`` of ``rtsp://...``; empty for what is no address, or is a file of that name."""
+    found = _ADDRESS.match(text)
+    return found[1].lower() if found and not Path(text).exists() else ""
+
+
+def video_suffix(text: str) -> str:
+    """``.mp4`` of a file or an address, lower case."""
+    path = urlsplit(text).path if address_scheme(text) else text
+    return PurePosixPath(path).suffix.lower()
+
+
+def shown(text: str) -> str:
+    """An address without the name and the password in it; anything else as it is."""
+    if not address_scheme(text):
+        return text
+    scheme, _, rest = text.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def is_live(text: str) -> bool:
+    """Frames come when they come, and without end: of a camera, or of an address that does not name
+    a video file with an end (``.../clip.mp4``)."""
+    if address_scheme(text):
+        return video_suffix(text) not in COUNTED + TIMED
+    return camera_number(text) is not None
+
+
+def refuse_address(text: str) -> None:
+    """Raise ImageError for a camera under another name, with the name to use, and for an address
+    that is not read."""
+    if text.isascii() and text.isdigit() and not Path(text).exists():
+        raise ImageError(f"no image at {text}: for a camera write camera:{text}")
+    scheme = address_scheme(text)
+    if scheme and scheme not in SCHEMES:
+        raise ImageError(
+            f"{shown(text)}: {scheme}:// is not read; accepted:"
+            f" {', '.join(f'{known}://' for known in SCHEMES)}; save others first, for example"
+            " with: ffmpeg -i ADDRESS -t 60 -c copy clip.mkv"
+        )

@@ -1,0 +1,50 @@
+"""Aligned faces out: a file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edgeface.detections import Detections
+from edgeface.files import check_writable, refuse_input
+from edgeface.images.alignment import align
+from edgeface.images.inputs import Input
+from edgeface.images.marked import FRAME, planned, write_image
+from edgeface.images.scaling import Image
+
+
+class Cropper:
+    """Writes every face, aligned, 112x112 px, to ``folder``::
+
+        photo.jpg      photo-face1.png, photo-face2.png, ...
+        clip.mp4       clip-frame0-face1.png, ...
+
+    Raises OptionError where an input would be replaced, OutputError for a place that cannot be
+    written.
+    """
+
+    def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
+        self._inputs = [source.name for source in inputs]
+        whole = planned(folder, inputs, "--crop")
+        short = {name: path.with_suffix("") for name, path in whole.items()}
+        self._begins = short if len(set(short.values())) == len(short) else whole
+        """name of each input -> how the paths of its faces begin"""
+        check_writable(folder, "--crop")
+
+    def add(
+        self, name: str, image: Image, faces: Detections, numbers: Iterable[int] | None = None
+    ) -> None:
+        """Write the faces of one frame as :func:`edgeface.images.sources` names it.
+
+        numbers: what each is called by; default from 1, the best first. Raises OptionError where a
+        file of the user's would be replaced, OutputError where one cannot be written.
+        """
+        source, _, frame = name.rpartition(FRAME)
+        begin = self._begins.get(name)
+        if begin is None:
+            begin = self._begins[source].with_name(f"{self._begins[source].name}-frame{frame}")
+        called = range(1, len(faces) + 1) if numbers is None else numbers
+        for number, face in zip(called, align(image, faces.landmarks), strict=True):
+            path = begin.with_name(f"{begin.name}-face{number}.png")
+            refuse_input(path, self._inputs, "--crop")
+            write_image(path, face)

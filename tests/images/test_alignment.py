@@ -1,0 +1,134 @@
+"""Aligned faces: against scikit-image, and on real faces that were turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from skimage.transform import SimilarityTransform
+
+from edgeface import align
+from edgeface.bundle import Bundle
+from edgeface.detections import Detections
+from edgeface.detector import Detector
+from edgeface.errors import ImageError, OptionError, OutputError
+from edgeface.images.alignment import TEMPLATE, similarity
+from edgeface.images.crops import Cropper
+from edgeface.images.inputs import expand
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_similarity_is_scikit_images(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    source = random.uniform(-200, 900, (5, 2))
+    target = TEMPLATE + random.normal(0, 3, (5, 2))
+    expected = SimilarityTransform.from_estimate(source, target).params[:2]
+    np.testing.assert_allclose(similarity(source, target), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_mirrored_face_is_turned_and_not_mirrored_back() -> None:
+    mirrored = TEMPLATE * (-1, 1)
+    matrix = similarity(mirrored, TEMPLATE)
+    assert np.linalg.det(matrix[:, :2]) > 0
+    expected = SimilarityTransform.from_estimate(mirrored, TEMPLATE).params[:2]
+    np.testing.assert_allclose(matrix, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_points_come_to_lie_on_the_template() -> None:
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    moved = TEMPLATE @ (3.5 * turn).T + (40, -70)
+    matrix = similarity(moved, TEMPLATE)
+    np.testing.assert_allclose(moved @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [-25, 0, 20])
+def test_a_turned_portrait_is_upright_again(astronaut: Any, degrees: float) -> None:
+    """The network that ships finds the points; the eyes then lie level, and where they should."""
+    turn = cv2.getRotationMatrix2D((224, 120), degrees, 1)
+    photo = cv2.warpAffine(astronaut, turn, (512, 512))
+    with Detector.open("edgeface-n") as detector:
+        faces = detector.detect(photo)
+        (face,) = align(photo, faces.landmarks)
+        assert face.shape == (112, 112, 3) and face.dtype == np.uint8
+        again = detector.detect(cv2.copyMakeBorder(face, 56, 56, 56, 56, cv2.BORDER_CONSTANT))
+    assert again.landmarks is not None and len(again) == 1
+    points = again.landmarks[0] - 56
+    assert np.abs(points - TEMPLATE).max() < 8
+    assert abs(points[0, 1] - points[1, 1]) < 5
+
+
+def test_it_is_warped_as_opencv_does_it_with_that_matrix(astronaut: Any) -> None:
+    points = np.array([[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]], np.float32)
+    matrix = SimilarityTransform.from_estimate(points.astype(float), TEMPLATE * 2).params[:2]
+    expected = cv2.warpAffine(astronaut, matrix, (224, 224))
+    (face,) = align(astronaut, points, size=224)
+    assert np.abs(face.astype(int) - expected).max() <= 1
+    assert align(astronaut, np.zeros((0, 5, 2), np.float32)).shape == (0, 112, 112, 3)
+
+
+def test_what_cannot_be_aligned_is_said(astronaut: Any) -> None:
+    with pytest.raises(OptionError, match="this network has none: take one that has"):
+        align(astronaut, None)
+    with pytest.raises(ImageError, match="all in one place"):
+        align(astronaut, np.full((5, 2), 7, np.float32))
+    with pytest.raises(OptionError, match="size 0"):
+        align(astronaut, np.zeros((0, 5, 2), np.float32), size=0)
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_crop_writes_every_face_once(
+    edgeface: Command, hopper_path: Path, astronaut: Any, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    (album / "deep").mkdir(parents=True)
+    pair = np.concatenate((astronaut, astronaut), 1)
+    cv2.imwrite(str(album / "pair.png"), cv2.cvtColor(pair, cv2.COLOR_RGB2BGR))
+    (album / "deep" / "pair.jpg").write_bytes(hopper_path.read_bytes())
+    code, _, err = edgeface("detect", album, "--crop", tmp_path / "faces")
+    written = {p.relative_to(tmp_path / "faces").as_posix() for p in tmp_path.rglob("*-face*")}
+    assert code == 0, err
+    assert written == {"pair-face1.png", "pair-face2.png", "deep/pair-face1.png"}
+    with Detector.open("edgeface-n") as detector:
+        faces = detector.detect(pair)
+    for number, expected in enumerate(align(pair, faces.landmarks), 1):
+        found = cv2.imread(str(tmp_path / "faces" / f"pair-face{number}.png"))
+        assert (cv2.cvtColor(found, cv2.COLOR_BGR2RGB) == expected).all()
+
+
+def test_crop_needs_landmarks(
+    edgeface: Command, exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
+) -> None:
+    plain = exported("onnx").path
+    code, out, err = edgeface("detect", hopper_path, "--model", plain, "--crop", tmp_path / "faces")
+    assert code == 2 and out == "" and "finds none: take a model that does" in err
+    assert not (tmp_path / "faces").exists()
+
+
+def test_no_input_is_replaced_and_no_two_photos_share_a_file(
+    astronaut: Any, tmp_path: Path
+) -> None:
+    points = np.array([[[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]]], np.float32)
+    faces = Detections(np.array([[150, 60, 260, 180]], np.float32), np.ones(1, np.float32), points)
+    names = ["a.jpg", "a.png", "b-face1.png", "b.jpg"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"a photo")
+    inputs = expand([str(tmp_path / name) for name in names])
+    cropper = Cropper(tmp_path / "faces", inputs)
+    for source in inputs[:2]:
+        cropper.add(source.name, astronaut, faces)
+    assert {p.name for p in (tmp_path / "faces").iterdir()} == {
+        "a.jpg-face1.png",
+        "a.png-face1.png",
+    }
+    beside = Cropper(tmp_path, inputs[2:])
+    with pytest.raises(OptionError, match=r"is the input .*b-face1\.png, which it would replace"):
+        beside.add(inputs[3].name, astronaut, faces)
+    assert (tmp_path / "b-face1.png").read_bytes() == b"a photo"
+    with pytest.raises(OutputError, match="is not a folder"):
+        Cropper(tmp_path / "a.jpg" / "faces", inputs)

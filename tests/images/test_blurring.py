@@ -1,0 +1,130 @@
+"""A blurred face: what is left of it, and what is left of everything else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeface.detector import Detector
+from edgeface.images import blur
+from edgeface.images.blurring import CELLS, MARGIN
+
+BOX = np.array([[100, 40, 220, 200]], np.float32)
+SIZE = (round(160 * (1 + 2 * MARGIN)), round(120 * (1 + 2 * MARGIN)))
+"""height and width of what is blurred around BOX"""
+
+
+def region(image: Any) -> Any:
+    top, left = round(40 - MARGIN * 160), round(100 - MARGIN * 120)
+    return image[top : top + SIZE[0], left : left + SIZE[1]]
+
+
+def test_all_else_stays(astronaut: Any) -> None:
+    before = astronaut.copy()
+    blurred = blur(astronaut, BOX)
+    assert (astronaut == before).all()
+    region(before)[:] = region(blurred)
+    assert (before == blurred).all()
+    assert (blur(astronaut, BOX[:0]) == astronaut).all()
+
+
+def test_faces_of_equal_mean_colours_become_the_same_picture(astronaut: Any) -> None:
+    """So nothing but these means can be brought back, by whatever method."""
+    random = np.random.default_rng(0)
+    other = astronaut.copy()
+    rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in SIZE)
+    for (top, bottom), (left, right) in itertools.product(
+        itertools.pairwise(rows), itertools.pairwise(columns)
+    ):
+        cell = region(other)[top:bottom, left:right]
+        pixels = random.permutation(cell.reshape(-1, 3))
+        cell[:] = pixels.reshape(cell.shape)
+    assert (region(other) != region(astronaut)).mean() > 0.9
+    apart = blur(other, BOX).astype(int) - blur(astronaut, BOX)
+    assert SIZE[0] % CELLS == SIZE[1] % CELLS == 0 and (apart == 0).all()
+
+
+def test_nothing_of_the_face_remains_above_its_cells(astronaut: Any) -> None:
+    """Share of the spectrum's energy above one period in two cells, mean left out."""
+
+    def above(image: Any) -> float:
+        grey = region(image).astype(float).mean(2)
+        window = np.outer(*(np.hanning(side) for side in grey.shape))
+        energy = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+        periods = [np.abs(np.fft.fftfreq(side, 1 / side)) for side in grey.shape]
+        return float(energy[np.hypot(*np.meshgrid(*periods, indexing="ij")) > CELLS].sum())
+
+    assert above(blur(astronaut, BOX)) < 0.01 * above(astronaut)
+
+
+def test_the_network_that_ships_finds_no_face_in_it(astronaut: Any, hopper_path: Path) -> None:
+    hopper = cv2.cvtColor(cv2.imread(str(hopper_path)), cv2.COLOR_BGR2RGB)
+    with Detector.open("edgeface-n") as detector:
+        for photo in (astronaut, hopper):
+            faces = detector.detect(photo)
+            assert len(faces) == 1 and len(detector.detect(blur(photo, faces.boxes))) == 0
+
+
+@pytest.mark.parametrize("box", [(-40, -30, 60, 50), (480, 470, 700, 690), (600, 0, 700, 90)])
+def test_faces_at_the_edge_and_beyond(astronaut: Any, box: tuple[float, ...]) -> None:
+    blurred = blur(astronaut, np.array([box], np.float32))
+    assert blurred.shape == astronaut.shape
+    assert (blurred == astronaut).all() == (box[0] >= 600)
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_saved_photos_hold_no_face_and_no_mark(
+    edgeface: Command, hopper_path: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.png"
+    code, out, err = edgeface("detect", hopper_path, "--blur", "--save", saved, "--format", "json")
+    assert code == 0 and "a face that is not found is not blurred" in err
+    (item,) = json.loads(out)
+    photo = cv2.cvtColor(cv2.imread(str(hopper_path)), cv2.COLOR_BGR2RGB)
+    expected = blur(photo, np.array([face["box"] for face in item["faces"]], np.float32))
+    assert (cv2.cvtColor(cv2.imread(str(saved)), cv2.COLOR_BGR2RGB) == expected).all()
+
+
+def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
+    edgeface: Command, astronaut: Any, tmp_path: Path
+) -> None:
+    """Frames with the eyes covered, in which no face is found, between others."""
+    clip, saved = tmp_path / "clip.avi", tmp_path / "saved.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (512, 512))
+    frame = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)
+    covered = frame.copy()
+    covered[60:150:6, 150:300] = covered[60:150:6, 150:300] // 2
+    covered[140:200] = 30
+    for i in range(9):
+        writer.write(covered if i in (4, 5) else frame)
+    writer.release()
+    arguments = ("--blur", "--track", "--save", saved, "--format", "jsonl", "--size", "320")
+    code, out, err = edgeface("detect", clip, *arguments, "--score-threshold", "0.9")
+    assert code == 0, err
+    found = [len(json.loads(line)["faces"]) for line in out.splitlines()]
+    assert found == [1, 1, 1, 1, 0, 0, 1, 1, 1]
+    capture = cv2.VideoCapture(str(saved))
+    for i in range(9):
+        good, picture = capture.read()
+        # The eyes, all of which lie in one cell or two.
+        assert good and cv2.Laplacian(picture[80:130, 180:260], cv2.CV_64F).std() < 6, i
+    assert cv2.Laplacian(frame[80:130, 180:260], cv2.CV_64F).std() > 12
+
+
+def test_contradictions_are_refused(edgeface: Command, hopper_path: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--blur",), "add --save or --show"),
+        (("--blur", "--crop", tmp_path / "faces"), "the faces that --blur hides"),
+        (("--track",), "these are photos"),
+    ):
+        code, out, err = edgeface("detect", hopper_path, *arguments)
+        assert code == 2 and out == "" and words in err, err

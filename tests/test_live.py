@@ -1,0 +1,302 @@
+"""Live use of ``edgeface detect``: files, and a camera that serves MJPEG on loopback
+as IP cameras do."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from commands import said
+
+from edgeface.detections import Detections
+from edgeface.detector import Detector
+from edgeface.errors import OptionError
+from edgeface.images.addresses import camera_number, is_live, shown
+from edgeface.images.inputs import Input, expand, source_kind, sources
+from edgeface.images.marked import Saver
+
+Command = Callable[..., tuple[int, str, str]]
+FLAGS = ("--size", "320", "--format", "jsonl")
+PROGRAM = (sys.executable, "-m", "edgeface", "detect")
+
+
+class Camera:
+    """Serves frames until it vanishes, at about 50 a second, and a whole file beside them."""
+
+    def __init__(self, jpeg: bytes, clip: bytes) -> None:
+        self.jpeg, self.clip = jpeg, clip
+        self.sent, self.gone = 0, threading.Event()
+        self.asked: list[str] = []
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self.gone.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(camera) -> type[http.server.BaseHTTPRequestHandler]:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                camera.asked.append(self.headers.get("Authorization", ""))
+                if "private" in self.path and not camera.asked[-1]:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                if self.path.endswith(".mp4"):
+                    self.send_header("Content-Length", str(len(camera.clip)))
+                    self.end_headers()
+                    self.wfile.write(camera.clip)
+                    return
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                self._stream()
+
+            def _stream(self) -> None:
+                try:
+                    while not camera.gone.wait(0.02):
+                        head = f"Content-Type: image/jpeg\r\nContent-Length: {len(camera.jpeg)}"
+                        self.wfile.write(f"--frame\r\n{head}\r\n\r\n".encode())
+                        self.wfile.write(camera.jpeg + b"\r\n")
+                        camera.sent += 1
+                except OSError:  # who watched is gone
+                    pass
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def clip(astronaut: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face that walks to the right, 12 frames."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    face = cv2.cvtColor(cv2.resize(astronaut[:300, 60:380], (160, 150)), cv2.COLOR_RGB2BGR)
+    for i in range(12):
+        frame = np.full((240, 320, 3), 90, np.uint8)
+        frame[40:190, 6 * i : 6 * i + 160] = face
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def camera(astronaut: Any, clip: Path) -> Iterator[Camera]:
+    photo = cv2.cvtColor(cv2.resize(astronaut, (256, 256)), cv2.COLOR_RGB2BGR)
+    served = Camera(cv2.imencode(".jpg", photo)[1].tobytes(), clip.read_bytes())
+    yield served
+    served.close()
+
+
+def test_rows_of_a_video_are_those_of_the_detector(edgeface: Command, clip: Path) -> None:
+    code, out, err = edgeface("detect", clip, *FLAGS)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and said(err) == []
+    assert "note: 12 frames in " in err and " FPS; finding faces took " in err
+    with Detector.open("edgeface-n", size=320) as detector:
+        for row, (name, frame) in zip(rows, sources([str(clip)]), strict=True):
+            assert row["image"] == name
+            assert Detections.from_json(row["faces"]) == detector.detect(frame)
+
+
+@pytest.mark.parametrize("format", ["json", "table"])
+def test_every_format_says_the_same(edgeface: Command, clip: Path, format: str) -> None:
+    lines = edgeface("detect", clip, "--track", *FLAGS)[1].splitlines()
+    rows = [json.loads(line) for line in lines]
+    out = edgeface("detect", clip, "--track", *FLAGS[:2], "--format", format)[1]
+    if format == "json":
+        assert out == json.dumps(rows, indent=1) + "\n"
+        return
+    head, *body = [line.split() for line in out.splitlines()]
+    assert head == ["image", "score", "x1", "y1", "x2", "y2", "id"]
+    assert body == [
+        [
+            row["image"],
+            f"{face['score']:.3f}",
+            *(f"{v:.1f}" for v in face["box"]),
+            str(face["id"]),
+        ]
+        for row in rows
+        for face in row["faces"]
+    ]
+    starts = {line.index(f".mp4#{i}") for i, line in enumerate(out.splitlines()[1:])}
+    assert len(starts) == 1 and len({len(line) for line in out.splitlines()}) == 1
+
+
+def test_a_face_keeps_its_number_through_a_video(edgeface: Command, clip: Path) -> None:
+    code, out, _ = edgeface("detect", clip, clip, "--track", *FLAGS)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(rows) == 24
+    assert [[face["id"] for face in row["faces"]] for row in rows] == [[1]] * 24
+    assert rows[11]["faces"][0]["box"][0] - rows[0]["faces"][0]["box"][0] > 50
+
+
+def test_a_file_of_a_server_is_read_whole(
+    edgeface: Command, camera: Camera, clip: Path, tmp_path: Path
+) -> None:
+    """And its password is told to the server alone."""
+    address = f"http://me:secret@{camera.host}/private/clip.mp4"
+    saved = tmp_path / "out"
+    code, out, err = edgeface("detect", address, *FLAGS, "--save", saved)
+    assert code == 0 and said(err) == [] and "secret" not in out + err
+    assert any(camera.asked)
+    local = edgeface("detect", clip, *FLAGS)[1].splitlines()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["faces"] for row in rows] == [json.loads(line)["faces"] for line in local]
+    assert [row["image"] for row in rows] == [
+        f"http://{camera.host}/private/clip.mp4#{i}" for i in range(12)
+    ]
+    assert [path.name for path in saved.iterdir()] == ["clip.mp4"]
+
+
+def test_rows_of_a_stream_come_while_it_runs_and_its_end_is_told(camera: Camera) -> None:
+    """A camera that vanishes: what was found is there, with counts, and the exit code is 2."""
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        first = json.loads(process.stdout.readline())
+        assert not camera.gone.is_set() and len(first["faces"]) == 1
+        camera.gone.set()
+        rest = process.stdout.read().splitlines()
+        err = process.stderr.read()
+    assert process.returncode == 2 and all(json.loads(line)["faces"] for line in rest)
+    assert f"note: {1 + len(rest)} frames in " in err
+    (line,) = said(err)
+    assert "no more frames came after" in line and "the camera or stream ended, or is gone" in line
+
+
+def test_ctrl_c_ends_a_stream_with_the_summary(camera: Camera, tmp_path: Path) -> None:
+    saved = tmp_path / "live.mp4"
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--save", str(saved)]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for _ in range(3):  # the first two are saved by then
+            process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rows = 3 + len(process.stdout.read().splitlines())
+        err = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert f"note: {rows} frames in " in err
+    assert f"stopped: {rows} images were looked at" in err
+    assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
+
+
+def test_head_ends_a_stream(camera: Camera) -> None:
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["faces"]
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 0 and said(err) == []
+
+
+def test_max_frames_ends_a_stream(edgeface: Command, camera: Camera) -> None:
+    code, out, err = edgeface("detect", f"http://{camera.host}/live", *FLAGS, "--max-frames", "3")
+    assert code == 0 and len(out.splitlines()) == 3 and said(err) == []
+
+
+def test_memory_does_not_grow_with_the_length(clip: Path) -> None:
+    """Most that a process takes for 40 and for 400 times the frames."""
+    program = (
+        "import resource, sys; from edgeface.cli import main; code = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    most = []
+    for times in (4, 40):
+        arguments = [sys.executable, "-c", program, "detect", *[str(clip)] * times]
+        done = subprocess.run([*arguments, "--size", "64"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        most.append(int(done.stderr.splitlines()[-1]))
+    assert most[1] < most[0] * 1.05
+
+
+def test_a_saved_stream_lasts_as_long_as_it_did(astronaut: Any, tmp_path: Path) -> None:
+    """At whatever pace frames come: here two, half a second apart."""
+    source = Input("camera:0", "camera")
+    began = time.monotonic()
+    with Saver(tmp_path / "out.avi", [source]) as saver:
+        for i in range(2):
+            saver.write(f"camera:0#{i}", astronaut)
+            time.sleep(0.5)
+        saver.write("camera:0#9", astronaut)
+        lasted_s = time.monotonic() - began
+    written = cv2.VideoCapture(str(tmp_path / "out.avi")).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert 26 <= written <= lasted_s * 25 + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "live"),
+    [
+        ("camera:0", "camera", True),
+        ("/dev/video2", "camera", True),
+        ("rtsp://me:p@ss@host:554/a?b=1", "stream", True),
+        ("http://host/video.mjpeg", "stream", True),
+        ("http://host/live.m3u8", "stream", True),
+        ("https://host/clip.MP4?token=1", "video", False),
+        ("clip.mp4", "video", False),
+        ("photo.jpg", "image", False),
+    ],
+)
+def test_what_a_name_means(text: str, kind: str, live: bool) -> None:
+    assert source_kind(text) == kind and is_live(text) == live
+    (found,) = expand([text])
+    assert found.kind == kind and found.live == live and found.opens == text
+    assert "p@ss" not in found.name and "p@ss" not in repr(found)
+
+
+def test_names_of_addresses_and_cameras() -> None:
+    assert shown("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
+    assert shown("rtsp://host/a") == "rtsp://host/a" and shown("a@b.jpg") == "a@b.jpg"
+    assert camera_number("/dev/video12") == 12 and camera_number("photo.jpg") is None
+
+
+def test_what_does_not_open_is_one_line(edgeface: Command) -> None:
+    for name, words in (
+        ("http://127.0.0.1:9/live", "no video comes from there"),
+        ("http://u:secret@127.0.0.1:9/clip.mp4", "no video comes from there"),
+        ("/dev/video77", "no camera opens"),
+    ):
+        code, out, err = edgeface("detect", name, *FLAGS)
+        (line,) = said(err)
+        assert code == 2 and out == "" and words in line and "secret" not in line
+
+
+def test_a_window_needs_a_screen(edgeface: Command, clip: Path) -> None:
+    """What is installed for tests has no windows; see the manual of --show."""
+    code, out, err = edgeface("detect", clip, "--show", *FLAGS)
+    assert code == 2 and out == ""
+    assert "this OpenCV has no windows: run: pip uninstall" in err or "display" in err
+
+
+def test_two_streams_of_one_name_are_two_files(tmp_path: Path) -> None:
+    inputs = expand(["rtsp://a/live", "rtsp://b/live", "camera:0"])
+    paths = Saver(tmp_path / "out", inputs).paths
+    assert len(set(paths.values())) == 3
+    with pytest.raises(OptionError, match="one camera is saved as one of"):
+        Saver(tmp_path / "a.png", inputs[2:])
