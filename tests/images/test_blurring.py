@@ -97,18 +97,17 @@ def test_saved_photos_hold_no_face_and_no_mark(
 def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
     edgeface: Command, astronaut: Any, tmp_path: Path
 ) -> None:
-    """Frames with the eyes covered, in which no face is found, between others."""
+    """Frames with all below the eyes covered, in which no face is found, between others."""
     clip, saved = tmp_path / "clip.avi", tmp_path / "saved.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (512, 512))
     frame = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)
     covered = frame.copy()
-    covered[60:150:6, 150:300] = covered[60:150:6, 150:300] // 2
-    covered[140:200] = 30
+    covered[110:200] = 30
     for i in range(9):
         writer.write(covered if i in (4, 5) else frame)
     writer.release()
     arguments = ("--blur", "--track", "--save", saved, "--format", "jsonl", "--size", "320")
-    code, out, err = edgeface("detect", clip, *arguments, "--score-threshold", "0.9")
+    code, out, err = edgeface("detect", clip, *arguments, "--score-threshold", "0.75")
     assert code == 0, err
     found = [len(json.loads(line)["faces"]) for line in out.splitlines()]
     assert found == [1, 1, 1, 1, 0, 0, 1, 1, 1]

@@ -1,0 +1,83 @@
+"""Faces from a camera of a Raspberry Pi: one line of JSON a frame.
+
+    venv/bin/python camera.py                 # the camera on the ribbon cable, by Picamera2
+    venv/bin/python camera.py --usb 0         # /dev/video0, by OpenCV; also a video file
+
+For a USB camera `edgeface detect camera:0 --format jsonl` does the same; copy this where your own
+program should get the faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from edgeface import Detector, Tracker
+
+Frame = np.ndarray
+"""uint8 RGB [H, W, 3]"""
+
+
+def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
+    """Of the Camera Module, as Picamera2 (apt install python3-picamera2) gives them."""
+    from picamera2 import Picamera2
+
+    with Picamera2() as camera:
+        # Its names count from the last byte: BGR888 is red, green, blue in memory.
+        camera.configure(
+            camera.create_video_configuration({"format": "BGR888", "size": (width, height)})
+        )
+        camera.start()
+        while True:
+            yield camera.capture_array("main")
+
+
+def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
+    """Of a USB camera, by its number, or of a video file."""
+    capture = cv2.VideoCapture(int(name) if name.isdigit() else name)
+    capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+    capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen is what is there now
+    while True:
+        good, frame = capture.read()
+        if not good:
+            capture.release()
+            return
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Faces from a camera, one line of JSON a frame.")
+    parser.add_argument("--usb", metavar="N", help="number of a USB camera, or a video file")
+    parser.add_argument("--model", default="edgeface-n", help="an exported folder, or a name")
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--threads", type=int, default=4, help="a Pi has four cores")
+    options = parser.parse_args()
+    size = options.width, options.height
+    frames = ribbon_frames(*size) if options.usb is None else usb_frames(options.usb, *size)
+    tracker, count, begun = Tracker(), 0, time.monotonic()
+    try:
+        with Detector.open(options.model, options.threads) as detector:
+            for frame in frames:
+                faces = detector.detect(frame)
+                rows = faces.to_json()
+                for row, number in zip(rows, tracker.update(faces).tolist(), strict=True):
+                    row["id"] = number
+                print(json.dumps({"frame": count, "faces": rows}), flush=True)
+                count += 1
+    except KeyboardInterrupt:
+        pass
+    took_s = time.monotonic() - begun
+    print(f"{count} frames, {count / took_s:.1f} FPS", file=sys.stderr)
+    return 0 if count else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
