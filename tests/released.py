@@ -8,9 +8,11 @@ which the first 750.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgeface import zoo
 from edgeface.decode import decode, head_layout, nms
@@ -51,7 +53,7 @@ def golden(name: str, case: str, shared: Path) -> tuple[Doubles, dict[str, Doubl
 
 
 def detections(
-    net: FaceNet, image: Doubles, score_threshold: float = SCORE_THRESHOLD
+    net: FaceNet, image: NDArray[Any], score_threshold: float = SCORE_THRESHOLD
 ) -> Detections:
     """What ``net`` finds in RGB float32 [1, 3, H, W] after the authors' NMS, in px."""
     layout = head_layout(net.architecture)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from edgeface.bundle import Bundle
 from edgeface.detections import Detections
 from edgeface.detector import Detector
+from edgeface.images import read_image
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "raspberry-pi"
@@ -56,7 +58,7 @@ def test_the_camera_loop_says_what_the_detector_says(
 ) -> None:
     """With a video in place of the camera."""
     bundle = exported("tflite").path
-    photo = cv2.resize(cv2.imread(str(hopper_path)), (160, 192))
+    photo = cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192))
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 192))
     for _ in range(3):
@@ -73,7 +75,7 @@ def test_the_camera_loop_says_what_the_detector_says(
     capture = cv2.VideoCapture(str(clip))
     with Detector.open(bundle) as detector:
         for number, row in enumerate(rows):
-            frame = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB)
+            frame: Any = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB)
             assert row["frame"] == number
             assert Detections.from_json(row["faces"]) == detector.detect(frame)
             assert all(face["id"] >= 1 for face in row["faces"])

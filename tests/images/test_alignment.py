@@ -16,6 +16,7 @@ from edgeface.bundle import Bundle
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import ImageError, OptionError, OutputError
+from edgeface.images import read_image
 from edgeface.images.alignment import TEMPLATE, similarity
 from edgeface.images.crops import Cropper
 from edgeface.images.inputs import expand
@@ -49,7 +50,7 @@ def test_points_come_to_lie_on_the_template() -> None:
 def test_a_turned_portrait_is_upright_again(astronaut: Any, degrees: float) -> None:
     """The network that ships finds the points; the eyes then lie level, and where they should."""
     turn = cv2.getRotationMatrix2D((224, 120), degrees, 1)
-    photo = cv2.warpAffine(astronaut, turn, (512, 512))
+    photo: Any = cv2.warpAffine(astronaut, turn, (512, 512))
     with Detector.open("edgeface-n") as detector:
         faces = detector.detect(photo)
         (face,) = align(photo, faces.landmarks)
@@ -98,8 +99,8 @@ def test_crop_writes_every_face_once(
     with Detector.open("edgeface-n") as detector:
         faces = detector.detect(pair)
     for number, expected in enumerate(align(pair, faces.landmarks), 1):
-        found = cv2.imread(str(tmp_path / "faces" / f"pair-face{number}.png"))
-        assert (cv2.cvtColor(found, cv2.COLOR_BGR2RGB) == expected).all()
+        found = read_image(tmp_path / "faces" / f"pair-face{number}.png")
+        assert (found == expected).all()
 
 
 def test_crop_needs_landmarks(

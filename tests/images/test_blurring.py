@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgeface.detector import Detector
-from edgeface.images import blur
+from edgeface.images import blur, read_image
 from edgeface.images.blurring import CELLS, MARGIN
 
 BOX = np.array([[100, 40, 220, 200]], np.float32)
@@ -65,7 +65,7 @@ def test_nothing_of_the_face_remains_above_its_cells(astronaut: Any) -> None:
 
 
 def test_the_network_that_ships_finds_no_face_in_it(astronaut: Any, hopper_path: Path) -> None:
-    hopper = cv2.cvtColor(cv2.imread(str(hopper_path)), cv2.COLOR_BGR2RGB)
+    hopper = read_image(hopper_path)
     with Detector.open("edgeface-n") as detector:
         for photo in (astronaut, hopper):
             faces = detector.detect(photo)
@@ -89,9 +89,9 @@ def test_saved_photos_hold_no_face_and_no_mark(
     code, out, err = edgeface("detect", hopper_path, "--blur", "--save", saved, "--format", "json")
     assert code == 0 and "a face that is not found is not blurred" in err
     (item,) = json.loads(out)
-    photo = cv2.cvtColor(cv2.imread(str(hopper_path)), cv2.COLOR_BGR2RGB)
+    photo = read_image(hopper_path)
     expected = blur(photo, np.array([face["box"] for face in item["faces"]], np.float32))
-    assert (cv2.cvtColor(cv2.imread(str(saved)), cv2.COLOR_BGR2RGB) == expected).all()
+    assert (read_image(saved) == expected).all()
 
 
 def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
