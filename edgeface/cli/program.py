@@ -23,7 +23,9 @@ USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__b
 INTERRUPTED = 130
 FAILED = 2
 NO_MEMORY = re.compile(
-    r"out of memory|not enough memory|insufficient memory|can't allocate|bad_alloc", re.IGNORECASE
+    r"out of memory|failed to allocate|not enough memory|insufficient memory|can't allocate"
+    r"|bad_alloc",
+    re.IGNORECASE,
 )
 """what torch, OpenCV and the runtimes call it"""
 
