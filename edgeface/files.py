@@ -317,6 +317,6 @@ def _lock(file: BinaryIO) -> None:
         import msvcrt
 
         file.seek(BUSY_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -140,11 +140,9 @@ def command(
         tell_fast(terminal, done.report.protocol.runtime, fast)
         _print_report(done, heights, format)
         _save(done, plot, predictions)
-        read = done.report.images
-        total = read + len(failures.told)
-        return failures.ended(
-            f"of {total} photos could not be read; the figures are those of the other {read}"
-        )
+        total = done.report.images + len(failures.told)
+        others = f"the figures are those of the other {done.report.images}"
+        return failures.ended(f"of {total} photos could not be read; {others}")
 
 
 def _save(done: Evaluation, plot: Path | None, predictions: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from edgeface.options import parse_size
 
 if TYPE_CHECKING:
     from edgeface.zoo import ReadyFile
+    from edgeface.zoo.counted import Counted
 
 EPILOG = """Examples:
 
@@ -67,6 +69,13 @@ def command(
             ]
         )
         return
+    _print_networks(found, shipped, size)
+    if not named:
+        print(VARIANTS)
+    _print_ready([ready_json(file) for name in found for file in zoo.ready_files(name)])
+
+
+def _print_networks(found: dict[str, Counted], shipped: Collection[str], size: str) -> None:
     figures = ("params", f"MACs at {size}")
     print_table(
         ("name", *figures, "weights"),
@@ -81,9 +90,6 @@ def command(
         ],
         right=figures,
     )
-    if not named:
-        print(VARIANTS)
-    _print_ready([ready_json(file) for name in found for file in zoo.ready_files(name)])
 
 
 def ready_json(file: ReadyFile) -> dict[str, Any]:

@@ -108,11 +108,8 @@ def evaluate_model(
     ground_truth, images = annotated_photos(root, annotations)
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
-    score, iou = (
-        (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU)
-        if scale == MULTI
-        else (SCORE_THRESHOLD, NMS_IOU)
-    )
+    own = (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU)
+    score, iou = own if scale == MULTI else (SCORE_THRESHOLD, NMS_IOU)
     score = score if score_threshold is None else score_threshold
     iou = iou if nms_iou is None else nms_iou
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:

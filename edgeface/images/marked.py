@@ -153,7 +153,8 @@ def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
     of a video."""
     files = {source: os.path.abspath(source.name) for source in inputs}  # noqa: PTH100 - lexical
     try:
-        common = os.path.commonpath([os.path.dirname(path) for path in files.values()])  # noqa: PTH120
+        parents = [os.path.dirname(path) for path in files.values()]  # noqa: PTH120
+        common = os.path.commonpath(parents)
     except ValueError:  # two drives
         common = ""
     below = {source: PurePath(os.path.relpath(path, common)) for source, path in files.items()}

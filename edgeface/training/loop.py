@@ -21,7 +21,6 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.models import Architecture, build
 from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
@@ -214,7 +213,7 @@ class Trainer:
         hold_freed_memory()
         steps = min(self.options.steps, until or self.options.steps)
         if self.rank == 0:
-            self._write_config()
+            write_text(self.run / "config.json", json.dumps(self._config, indent=1))
         with stop_request(self.world) as stop:
             log = Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             figures: list[Tensor] = []
@@ -371,10 +370,6 @@ class Trainer:
             {"step": self.step, "config": self._config},
         )
 
-    def _write_config(self) -> None:
-        with atomic_write(self.run / "config.json") as temporary:
-            temporary.write_text(json.dumps(self._config, indent=1))
-
 
 def _with_precision(
     options: TrainOptions, coarsest: int, checkpoint: Path, device: torch.device
@@ -401,5 +396,5 @@ def _with_precision(
         return options
     if checkpoint.exists():
         taken = read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
-        return replace(options, precision=taken)
-    return replace(options, precision="bf16" if fast and large else "fp32")
+        return dataclasses.replace(options, precision=taken)
+    return dataclasses.replace(options, precision="bf16" if fast and large else "fp32")

@@ -61,8 +61,8 @@ def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any
     return trainer
 
 
-def differing(a: Path, b: Path) -> list[str]:
-    ours, theirs = load_file(a), load_file(b)
+def differing(*files: Path) -> list[str]:
+    ours, theirs = map(load_file, files)
     assert ours.keys() == theirs.keys()
     return [k for k in ours if not ours[k].equal(theirs[k])]
 
@@ -91,7 +91,7 @@ def test_numbers_out_of_range_are_refused_in_one_line(name: str, value: float) -
 
 def test_help_says_the_ranges() -> None:
     texts = {name: " ".join(text.split()) for name, text in field_help(TrainOptions).items()}
-    assert [name for name, numbers in RANGES.items() if str(numbers) not in texts[name]] == []
+    assert not [name for name, numbers in RANGES.items() if str(numbers) not in texts[name]]
 
 
 def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() -> None:
@@ -376,13 +376,7 @@ def test_compiled_bf16_is_resumed_exactly(cache: Cache, tmp_path: Path) -> None:
     trained(cache, tmp_path / "whole", options)
     trained(cache, tmp_path / "cut", replace(options, samples=4))
     trained(cache, tmp_path / "cut", options)
-    assert (
-        differing(
-            tmp_path / "cut" / "checkpoint.safetensors",
-            tmp_path / "whole" / "checkpoint.safetensors",
-        )
-        == []
-    )
+    assert not differing(*(tmp_path / run / "checkpoint.safetensors" for run in ("cut", "whole")))
 
 
 @pytest.mark.parametrize(
