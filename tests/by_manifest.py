@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+import edgeface  # noqa: F401 - before a runtime that would report to its maker
+
 Array = NDArray[Any]
 Face = tuple[float, list[float], list[list[float]]]
 """score, x1 y1 x2 y2, points"""

@@ -63,7 +63,7 @@ class TestOpenCV:
         photo = np.ascontiguousarray(astronaut[: crop[0], : crop[1]])
         found = with_opencv(made.primary, photo)
         expected = at_original_size(shipped("onnx"), photo)
-        assert len(found) == len(expected) == 1
+        assert len(found) == len(expected) >= 1
         compare(found, expected, 0.01)
 
     def test_every_candidate(self, exported: Make, astronaut: Any, tmp_path: Path) -> None:
@@ -356,4 +356,4 @@ class TestBundle:
         made = checkout.export("edgeface-n", "onnx", size="64x64", made_for="opencv", out=tmp_path)
         assert made.path == tmp_path / "edgeface-n-onnx-fp32-64x64-dynamic-opencv"
         photo = read_image(Path(__file__).parents[2] / "docs" / "photo.jpg")
-        assert len(with_opencv(made.primary, photo)) == 1
+        assert len(with_opencv(made.primary, photo)) >= 1
