@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgeface.images import Image, as_rgb, fit_size, place, read_image
 from edgeface.options import DEFAULT_LONG_SIDE_PX, as_path, check_number
 from edgeface.runners import Heads, Runner, open_runner
 from edgeface.schema import short
+from edgeface.types import Closing
 
 
 class Fitted(NamedTuple):
@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
     height: int
 
 
-class Detector:
+class Detector(Closing):
     """Finds faces in images, with any runner.
 
     ::
@@ -143,17 +143,6 @@ class Detector:
     def close(self) -> None:
         """Free the model. Calling it again does nothing."""
         self.runner.close()
-
-    def __enter__(self) -> Detector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in px of the network input for an image of this size."""

@@ -14,7 +14,8 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from edgeface.errors import ModelError
+from edgeface.errors import DataError, EdgefaceError, ModelError
+from edgeface.files import read_regular
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -66,6 +67,19 @@ def from_fields(cls: type[T], data: Any, where: str) -> T:
     own = getattr(cls, "from_fields", None)
     found: T = own(data, where) if own else read_fields(cls, data, where)
     return found
+
+
+def read_rows(cls: type[T], path: Path, advice: str) -> list[T]:
+    """The dataclasses ``cls`` in a file with a JSON list of them; none where there is no file.
+
+    Raises DataError for a file that cannot be read, whose message ends in ``advice``.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [from_fields(cls, row, str(path)) for row in json.loads(read_regular(path))]
+    except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it, and {advice}") from None
 
 
 def read_fields(cls: type[T], data: Any, where: str) -> T:

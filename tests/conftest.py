@@ -153,3 +153,24 @@ def write_mat() -> Callable[..., Path]:
     from official_mat import write_ground_truth
 
     return write_ground_truth
+
+
+@pytest.fixture(scope="session")
+def bundle(exported: Callable[..., Bundle]) -> str:
+    """Folder of a Bundle with random weights."""
+    return str(exported("onnx").path)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: Image) -> dict[str, str]:
+    """Image files that are none, by what is wrong with them."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    whole = cv2.imencode(".jpg", astronaut)[1].tobytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return {p.stem: str(p) for p in folder.iterdir()} | {
+        "missing": str(folder / "missing.jpg"),
+        "folder": str(folder),
+    }

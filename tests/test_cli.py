@@ -36,25 +36,6 @@ if TYPE_CHECKING:
     from edgeface.bundle import Bundle
 
 
-@pytest.fixture(scope="session")
-def bundle(exported: Callable[..., Bundle]) -> str:
-    return str(exported("onnx").path)
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> dict[str, str]:
-    """Image files that are none, by what is wrong with them."""
-    folder = tmp_path_factory.mktemp("damaged")
-    (folder / "zero.jpg").write_bytes(b"")
-    (folder / "text.jpg").write_text("not an image")
-    whole = cv2.imencode(".jpg", astronaut)[1].tobytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return {p.stem: str(p) for p in folder.iterdir()} | {
-        "missing": str(folder / "missing.jpg"),
-        "folder": str(folder),
-    }
-
-
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_teaches(verb: str, edgeface: Command) -> None:
     code, out, _ = edgeface(*verb.split(), "--help")

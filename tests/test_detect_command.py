@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,26 +18,7 @@ from commands import Command, said
 from edgeface.detections import Detections
 
 if TYPE_CHECKING:
-    from edgeface.bundle import Bundle
-
-
-@pytest.fixture(scope="session")
-def bundle(exported: Callable[..., Bundle]) -> str:
-    return str(exported("onnx").path)
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> dict[str, str]:
-    """Image files that are none, by what is wrong with them."""
-    folder = tmp_path_factory.mktemp("damaged")
-    (folder / "zero.jpg").write_bytes(b"")
-    (folder / "text.jpg").write_text("not an image")
-    whole = cv2.imencode(".jpg", astronaut)[1].tobytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    return {p.stem: str(p) for p in folder.iterdir()} | {
-        "missing": str(folder / "missing.jpg"),
-        "folder": str(folder),
-    }
+    pass
 
 
 def test_one_bad_image_does_not_end_the_run(

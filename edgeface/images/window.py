@@ -6,12 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from types import TracebackType
 
 import cv2
 
 from edgeface.errors import OutputError
 from edgeface.images.scaling import Image
+from edgeface.types import Closing
 
 TITLE = "edgeface"
 END_KEYS = (27, ord("q"))
@@ -21,7 +21,7 @@ PROBE_S = 30
 SAVE = "or write to a file with --save"
 
 
-class Window:
+class Window(Closing):
     """One window. Raises OutputError where there can be none.
 
     q, Esc or closing it sets ``closed``.
@@ -48,15 +48,8 @@ class Window:
             if self.closed or key >= 0 or not wait:
                 return
 
-    def __enter__(self) -> Window:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take it from the screen."""
         cv2.destroyAllWindows()
 
 

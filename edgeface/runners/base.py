@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,7 @@ from edgeface.bundle import Ports
 from edgeface.decode import HeadLayout
 from edgeface.errors import EdgefaceError, ImageError, OptionError
 from edgeface.runners import forks
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from edgeface.types import Closing
 
 Heads = dict[str, NDArray[np.float32]]
 MAX_THREADS = 1024
@@ -26,7 +23,7 @@ class RunnerClosedError(EdgefaceError):
     """A runner or detector that is used after ``close()``."""
 
 
-class Runner(ABC):
+class Runner(Closing):
     """A loaded model: uint8 RGB in, raw head outputs out.
 
     Thread-safe: calls wait for each other, and closing waits for the call that runs; threads that
@@ -114,17 +111,6 @@ class Runner(ABC):
         """JSON-ready: which engine runs how many operators, as far as the runtime tells; None if it
         does not."""
         return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run_alone(self, batch: NDArray[np.uint8]) -> Heads:
         """One checked image while no other thread computes or closes."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError, EdgefaceError, OptionError
-from edgeface.files import read_regular, write_text
+from edgeface.errors import OptionError
+from edgeface.files import write_text
 from edgeface.latency.cores import allowed
-from edgeface.schema import from_fields, to_fields
+from edgeface.schema import read_rows, to_fields
 from edgeface.search import selection
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
@@ -115,17 +115,8 @@ class Scorer:
         return self.folder / f"trials-{number}.json"
 
     def _stored(self, number: int) -> list[ScoredNetwork]:
-        path = self._path(number)
-        if not path.is_file():
-            return []
-        try:
-            rows = json.loads(read_regular(path).decode("utf-8"))
-            return [from_fields(ScoredNetwork, row, str(path)) for row in rows]
-        except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}): delete it, and the trials of that round are"
-                " chosen again"
-            ) from None
+        advice = "the trials of that round are chosen again"
+        return read_rows(ScoredNetwork, self._path(number), advice)
 
 
 def _oracle(

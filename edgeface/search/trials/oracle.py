@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError, EdgefaceError
-from edgeface.files import read_regular, write_text
+from edgeface.files import write_text
 from edgeface.predict.table import anonymous
-from edgeface.schema import from_fields, to_fields
+from edgeface.schema import from_fields, read_rows, to_fields
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
 from edgeface.types import Progress
 from edgeface.workers import open_workers
 
 TRIALS = "trials.json"
+LOST = "its trials are read from their folders again"
 ENDED_SHARE = 3
 """of a group, one trial in so many ends in the middle"""
 LEAST_LINE = 4
@@ -69,7 +69,7 @@ class AccuracyOracle:
         self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
         self.progress, self.ray = progress, ray
         self.trials: dict[Architecture, Trial] = {
-            anonymous(t.architecture): t for t in _read(self.path)
+            anonymous(t.architecture): t for t in read_rows(Trial, self.path, LOST)
         }
         self._model: AccuracyModel | None = None
 
@@ -164,16 +164,3 @@ class AccuracyOracle:
                 ap = 1 / (1 + math.exp(-float(slope * t.loss + level)))
                 found.append(Training(t.architecture, ap, max(rest, LEAST_DEVIATION)))
         return found
-
-
-def _read(path: Path) -> list[Trial]:
-    if not path.is_file():
-        return []
-    try:
-        rows = json.loads(read_regular(path).decode("utf-8"))
-        return [from_fields(Trial, row, str(path)) for row in rows]
-    except (OSError, ValueError, TypeError, RecursionError, EdgefaceError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): delete it, and its trials are read from their"
-            " folders again"
-        ) from None
