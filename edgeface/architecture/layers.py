@@ -233,6 +233,10 @@ def block_part(block: Block, width: int, height: int) -> Part:
         elif block.kind == "separable":
             walk.conv(walk.channels, block.kernel, stride, depthwise=True)
             walk.conv(block.out_channels, 1)
+        elif block.kind == "led":
+            if index == 0:
+                walk.conv(block.out_channels, block.kernel, stride)
+            _residual(walk, block, block.out_channels, block.bottleneck, 1, False)
         else:
             for out, inner, step, project in _residuals(block, stride, index == 0):
                 _residual(walk, block, out, inner, step, project)
@@ -259,7 +263,7 @@ def _residual(
 ) -> None:
     if project or stride > 1 or walk.channels != out:
         walk.shortcut(out, stride)
-    if block.kind == "basic":
+    if block.kind in ("basic", "led"):
         walk.conv(inner, block.kernel, stride)
         walk.conv(out, block.kernel)
     else:

@@ -9,9 +9,11 @@ Four published forms, written one after another without separators (K is 3, 5 or
     SuperResK1K3K1(in,out,stride,bottleneck,layers)     bottleneck residuals
     SuperResIDWE1K3(in,out,stride,bottleneck,layers)    inverted depthwise residuals
 
-and two of our own:
+and three of our own:
 
     SuperDWK3BNRELU(in,out,stride,layers)               depthwise K x K, then 1x1 (MobileNetV1)
+    SuperConvResK3K3(in,out,stride,bottleneck,layers)   a convolution, then basic residuals that
+                                                        have no projection (edgeface-n's stages)
     SuperConvK6BNRELU(in,out,4,1)                       a stem straight to stride 4
 
 Parsing is strict (no spaces, no leading zeros), so that printing gives back the very same text.
@@ -31,15 +33,15 @@ KERNELS = (3, 5, 7)
 EXPANSIONS = (1, 2, 4, 6)
 STEM_KERNEL = 6
 """of the stem that goes straight to stride 4"""
-KINDS = ("conv", "separable", "basic", "bottleneck", "inverted")
+KINDS = ("conv", "separable", "basic", "led", "bottleneck", "inverted")
 PLAIN = ("conv", "separable")
 """kinds without shortcut and inner width"""
 MAX_CHANNELS = 9999
 MAX_LAYERS = 99
 ACCEPTED = (
-    "SuperConvK3BNRELU or SuperDWK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperResK1K3K1 or"
-    " SuperResIDWE1K3(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E one of 1, 2, 4, 6;"
-    " SuperConvK6BNRELU(in,out,4,1)"
+    "SuperConvK3BNRELU or SuperDWK3BNRELU(in,out,stride,layers), SuperResK3K3, SuperConvResK3K3,"
+    " SuperResK1K3K1 or SuperResIDWE1K3(in,out,stride,bottleneck,layers), K one of 3, 5, 7 and E"
+    " one of 1, 2, 4, 6; SuperConvK6BNRELU(in,out,4,1)"
 )
 
 _NUMBER = r"([1-9]\d{0,3})"
@@ -47,6 +49,9 @@ _FORMS = {
     "conv": re.compile(rf"SuperConvK([3567])BNRELU\({_NUMBER},{_NUMBER},([124]),{_NUMBER}\)"),
     "separable": re.compile(rf"SuperDWK([357])BNRELU\({_NUMBER},{_NUMBER},([12]),{_NUMBER}\)"),
     "basic": re.compile(rf"SuperResK([357])K\1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"),
+    "led": re.compile(
+        rf"SuperConvResK([357])K\1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"
+    ),
     "bottleneck": re.compile(
         rf"SuperResK1K([357])K1\({_NUMBER},{_NUMBER},([12]),{_NUMBER},{_NUMBER}\)"
     ),
@@ -58,13 +63,14 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class SuperBlock:
-    """One super-block: ``layers`` inner layers of one kind, of which the first carries the stride.
+    """One super-block: ``layers`` inner layers of one kind, of which the first carries the stride;
+    of kind led, a convolution before them does.
 
     ``str(block)`` is its published text. Raises ModelError for a value that has none.
     """
 
     kind: str
-    """conv, separable, basic, bottleneck or inverted"""
+    """conv, separable, basic, led (by a convolution), bottleneck or inverted"""
     kernel: int
     in_channels: int
     out_channels: int
@@ -112,6 +118,7 @@ class SuperBlock:
             "conv": f"SuperConvK{k}BNRELU",
             "separable": f"SuperDWK{k}BNRELU",
             "basic": f"SuperResK{k}K{k}",
+            "led": f"SuperConvResK{k}K{k}",
             "bottleneck": f"SuperResK1K{k}K1",
             "inverted": f"SuperResIDWE{self.expansion}K{k}",
         }

@@ -20,8 +20,14 @@ of all four nets:
 - a super-block of stride 1 continues the stage before it, and a stage's feature is the output of
   its last block.
 
-Two forms are ours: depthwise separable blocks, and a 6x6 stem of stride 4 that stands for stem and
-c2 (why it is fast: :mod:`edgeface.models.convnet`).
+Three forms are ours: depthwise separable blocks, basic residuals led by a convolution that changes
+stride and width (so that none has a projection), and a 6x6 stem of stride 4 that stands for stem
+and c2 (why it is fast: :mod:`edgeface.models.convnet`).
+
+Convolutions begin as torch draws them, not as the authors do (Xavier, gain 3.26, some five times as
+large): behind a batch normalisation the scale of weights changes nothing but the speed at which
+steps of a given size turn them, and with ours the same network reached .388 of AP hard instead of
+.330 in 19,200 crops.
 """
 
 from __future__ import annotations
@@ -34,8 +40,6 @@ from edgeface.errors import ModelError
 from edgeface.models.blocks import Residual, StagedBackbone, conv_bn
 
 BN_EPS = 1e-3
-XAVIER_GAIN = 3.26033
-"""Gain of the authors' initialisation."""
 STEPS = ([2, 2, 2, 2, 2], [4, 2, 2, 2])
 """strides of stem, c2, c3, c4 and c5; a stem of stride 4 is c2, too"""
 
@@ -54,12 +58,13 @@ class PlainNet(StagedBackbone):
             for stage in stages[1:]
         )
         self.channels = tuple(stage[-1].out_channels for stage in stages[-3:])
-        _initialise(self)
+        for module in self.modules():
+            if isinstance(module, Residual):  # which begins as its shortcut
+                nn.init.zeros_(module.last_scale)
 
 
 def build_super_block(block: SuperBlock) -> list[nn.Module]:
-    """Return the layers of one super-block, in order: ConvNorm for a conv block, Residual for the
-    others."""
+    """Return the layers of one super-block, in order: ConvNorm and Residual."""
     layers: list[nn.Module] = []
     in_channels, stride = block.in_channels, block.stride
     for index in range(block.layers):
@@ -95,6 +100,12 @@ def _basic_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) 
     return [_residual(branch, in_channels, out, stride, first)]
 
 
+def _led_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
+    out = block.out_channels
+    lead = [conv_bn(in_channels, out, block.kernel, stride, eps=BN_EPS)] if first else []
+    return [*lead, *_basic_layer(block, out, 1, False)]
+
+
 def _bottleneck_layer(
     block: SuperBlock, in_channels: int, stride: int, first: bool
 ) -> list[nn.Module]:
@@ -124,6 +135,7 @@ _INNER_LAYERS = {
     "conv": _conv_layer,
     "separable": _separable_layer,
     "basic": _basic_layer,
+    "led": _led_layer,
     "bottleneck": _bottleneck_layer,
     "inverted": _inverted_layer,
 }
@@ -170,16 +182,3 @@ def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
             f"plainnet structure: its strides are {steps}, accepted: {' or '.join(map(str, STEPS))}"
         )
     return stages
-
-
-def _initialise(net: PlainNet) -> None:
-    """Xavier-normal convolutions; the last scale of each residual branch is 0, so that it starts as
-    its shortcut."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.xavier_normal_(module.weight, gain=XAVIER_GAIN)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    for module in net.modules():
-        if isinstance(module, Residual):
-            nn.init.zeros_(module.last_scale)

@@ -43,6 +43,8 @@ FRESH = 1_000_000
 
 CHOICE = 10
 """random networks from which each one of the first is chosen"""
+KNOWN_SHARE = 4
+"""of the first networks, one in so many at most is of the zoo"""
 
 Judge = Callable[[Sequence[Candidate]], list[ScoredNetwork]]
 Objective = Callable[[ScoredNetwork], Goal]
@@ -60,14 +62,21 @@ class Pool:
         return Candidate(self.space.sample(seed), random.Random(seed).choice(self.sizes))
 
     def first(self, seed: int, count: int, target: str) -> list[Candidate]:
-        """``count`` networks for each size, because each size has a latency model of its own; of
-        random ones those that teach most of the others' latency."""
-        found, each = [], CHOICE * count
+        """``count`` networks for each size, because each size has a latency model of its own: those
+        of the zoo, and of random ones those that teach most of the others' latency."""
+        known = self.space.members()[: count // KNOWN_SHARE]
+        found, each, count = [], CHOICE * count, count - len(known)
         for place, size in enumerate(self.sizes):
             drawn = [self.space.sample(seed + place * each + i) for i in range(each)]
             found += [
-                Candidate(drawn[i], size)
-                for i in sorted(first_networks(drawn, parse_size(size), target, count))
+                Candidate(a, size)
+                for a in (
+                    *known,
+                    *(
+                        drawn[i]
+                        for i in sorted(first_networks(drawn, parse_size(size), target, count))
+                    ),
+                )
             ]
         return found
 

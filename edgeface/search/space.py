@@ -7,8 +7,8 @@ xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottle
         kernels 3 to 7
 resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in
         EResFD
-edge    our own: the blocks of resnet and depthwise separable ones, behind a stem of stride 2 or
-        straight to stride 4
+edge    our own: the blocks of resnet, residuals led by a convolution and depthwise separable ones,
+        behind a stem of stride 2 or straight to stride 4
 ======  ==========================================================================================
 
 A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down
@@ -34,7 +34,16 @@ from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of
-from edgeface.architecture.specs import Head, Neck, PlainHeadSpec, PlainNetSpec, PyramidSpec
+from edgeface.architecture.registry import get_architecture, listed
+from edgeface.architecture.specs import (
+    Backbone,
+    ConvNetSpec,
+    Head,
+    Neck,
+    PlainHeadSpec,
+    PlainNetSpec,
+    PyramidSpec,
+)
 from edgeface.architecture.structure import (
     PLAIN,
     STEM_KERNEL,
@@ -126,6 +135,37 @@ class Space:
         raise OptionError(
             f"space {self.name}: nothing drawn has about {wanted / 1e6:.0f} million"
             f" multiply-accumulates in {MAX_TRIES} tries"
+        )
+
+    def members(self) -> list[Architecture]:
+        """Networks of the zoo that lie in this space, without landmarks: what is known to be good
+        is where a search begins."""
+        found = [
+            Architecture(
+                name,
+                _plain(known.backbone),
+                known.neck,
+                dataclasses.replace(known.head, landmarks=0),
+            ).named_by_content(self.name)
+            for name in listed()
+            if isinstance((known := get_architecture(name)).backbone, ConvNetSpec | PlainNetSpec)
+            and isinstance(known.head, PlainHeadSpec)
+        ]
+        return [a for a in found if self._made_of(a) and self.contains(a)]
+
+    def _made_of(self, architecture: Architecture) -> bool:
+        """Has it this space's blocks, stem, neck and head?"""
+        stem, *blocks = parse(architecture.structure)
+        neck, head = architecture.neck, architecture.head
+        return (
+            stem.stride in self.stem_strides
+            and stem.out_channels in self.stems
+            and stem.layers <= self.stem_layers
+            and all((b.kind, b.kernel, b.expansion) in self.blocks for b in blocks)
+            and all(b.layers <= self.depth and b.bottleneck <= self.max_inner for b in blocks)
+            and neck.kind == "fpn"
+            and neck.channels in self.necks
+            and head.channels in self.heads
         )
 
     def mutate(self, parent: Architecture, draw: random.Random) -> Architecture:
@@ -267,6 +307,19 @@ class Space:
         return PyramidSpec("fpn", draw.choice(self.necks)), head
 
 
+def _plain(backbone: Backbone) -> PlainNetSpec:
+    """The same layers as a structure string."""
+    if isinstance(backbone, PlainNetSpec):
+        return backbone
+    assert isinstance(backbone, ConvNetSpec), backbone.kind
+    widths = backbone.widths
+    blocks = [SuperBlock("conv", STEM_KERNEL, 3, widths[0], 4, 1)]
+    for before, out, depth in zip(widths[:-1], widths[1:], backbone.depths, strict=True):
+        kind, inner = ("led", out) if depth else ("conv", 0)
+        blocks.append(SuperBlock(kind, 3, before, out, 2, max(depth, 1), inner))
+    return PlainNetSpec(format_structure(blocks))
+
+
 _KERNELS = (3, 5, 7)
 
 SPACES: dict[str, Space] = {
@@ -309,6 +362,7 @@ SPACES: dict[str, Space] = {
                 ("separable", 3, 0),
                 ("separable", 5, 0),
                 ("basic", 3, 0),
+                ("led", 3, 0),
                 ("bottleneck", 3, 0),
             ),
             (8, 16, 24, 32),

@@ -54,7 +54,10 @@ def test_any_structure_survives_the_round_trip(blocks: tuple[SuperBlock, ...]) -
     assert format_structure(parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["SuperConvK6BNRELU(3,16,4,1)", "SuperDWK5BNRELU(16,24,2,3)"])
+@pytest.mark.parametrize(
+    "text",
+    ["SuperConvK6BNRELU(3,16,4,1)", "SuperDWK5BNRELU(16,24,2,3)", "SuperConvResK3K3(16,24,2,8,3)"],
+)
 def test_our_own_forms_survive_it(text: str) -> None:
     assert format_structure(parse(text)) == text
 
@@ -130,7 +133,7 @@ def test_any_text_is_read_exactly_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "dense"}, "conv, separable, basic, bottleneck, inverted"),
+        ({"kind": "dense"}, "conv, separable, basic, led, bottleneck, inverted"),
         ({"kernel": 4}, "3, 5 or 7"),
         ({"stride": 4}, "1 or 2"),
         ({"bottleneck": 0}, "bottleneck is 0"),

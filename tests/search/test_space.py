@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from networks import with_part
 
-from edgeface.architecture.layers import macs_of
+from edgeface.architecture.layers import macs_of, params_of
+from edgeface.architecture.registry import get_architecture
 from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import OptionError
+from edgeface.search.evolution import Pool
 from edgeface.search.space import SPACES, get_space
 
 
@@ -46,8 +49,22 @@ def test_the_edge_space_has_both_stems_and_all_kinds() -> None:
         "conv",
         "separable",
         "basic",
+        "led",
         "bottleneck",
     }
+
+
+def test_a_search_of_the_edge_space_knows_the_detectors_of_the_zoo() -> None:
+    space = SPACES["edge"]
+    members = {macs_of(a, 640, 480): a for a in space.members()}
+    for name in ("edgeface-n", "edgeface-0.5x", "edgeface-1x", "edgeface-2x"):
+        known = get_architecture(name)
+        bare = with_part(known, "head", landmarks=0)
+        assert params_of(members[macs_of(bare, 640, 480)]) == params_of(bare)
+    assert not SPACES["idw"].members()
+    first = Pool(space, ("640x480",)).first(0, 20, "onnx")
+    assert len(first) == 20
+    assert set(members.values()) <= {c.architecture for c in first}
 
 
 def test_same_seed_same_network() -> None:

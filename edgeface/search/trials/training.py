@@ -48,7 +48,6 @@ def recipe(
         decay_share=0.5,
         ema=0.98,
         compile=compile,
-        precision="fp32",
         checkpoint_every=max(1, steps // 8),
         snapshot_every=steps,
     )
