@@ -51,6 +51,8 @@ from edgeface.zoo import save_weights
 
 MAX_GRADIENT = 10.0
 """norm"""
+COMPILED_FROM = 2000
+"""steps of a run that make good the minute which compiling the network takes"""
 FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
 """Options that may change on a resume: they make a run longer, or write more or less of it"""
 
@@ -90,6 +92,10 @@ class Trainer:
         if options.compile and self.device.type == "cpu":
             # One pass over the largest tensor of a step instead of two.
             self.model.normalise.compile(dynamic=False)
+            if self.options.steps >= COMPILED_FROM:
+                # Not the neck: what is made of a bilinear resize is slower than torch's own.
+                self.model.backbone.compile(dynamic=False)
+                self.model.head.compile(dynamic=False)
         self.optimizers = make_optimizers(
             self.model, self.options.optimizer, self.options.lr, self.options.weight_decay
         )

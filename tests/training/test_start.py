@@ -22,7 +22,7 @@ from edgeface.cli import main
 from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.options import field_help
-from edgeface.training import open_photos, train_model
+from edgeface.training import loop, open_photos, train_model
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
@@ -377,6 +377,22 @@ def test_compiled_bf16_is_resumed_exactly(cache: Cache, tmp_path: Path) -> None:
     trained(cache, tmp_path / "cut", replace(options, samples=4))
     trained(cache, tmp_path / "cut", options)
     assert not differing(*(tmp_path / run / "checkpoint.safetensors" for run in ("cut", "whole")))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_what_torchs_own_does(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = trained(cache, tmp_path / "own", replace(SMALL, compile=True))
+    monkeypatch.setattr(loop, "COMPILED_FROM", 1)
+    compiled = trained(cache, tmp_path / "compiled", replace(SMALL, compile=True))
+    assert compiled.model.backbone._compiled_call_impl is not None
+    assert own.model.backbone._compiled_call_impl is None
+    begun = Trainer(NET, SMALL, cache, tmp_path / "begun").model.state_dict()
+    for name, value in own.model.state_dict().items():
+        # sums in another order; what was learned is a thousand times as much
+        moved = (value - begun[name]).abs().max()
+        assert (compiled.model.state_dict()[name] - value).abs().max() <= 1e-3 * moved, name
 
 
 @pytest.mark.parametrize(
