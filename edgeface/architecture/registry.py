@@ -101,14 +101,18 @@ def listed() -> tuple[str, ...]:
     return tuple(name for name in ARCHITECTURES if not name.endswith(VARIANT_SUFFIX))
 
 
-register(
-    Architecture(
-        name="edgeface-n",
-        backbone=ConvNetSpec(widths=(32, 48, 64, 64), depths=(1, 1, 2)),
-        neck=PyramidSpec("fpn", 32),
-        head=PlainHeadSpec(channels=32, stack=1, landmarks=LANDMARKS),
+for _name, _widths, _depths, _channels in (
+    ("edgeface-n", (32, 48, 64, 64), (1, 1, 2), 32),
+    ("edgeface-s", (32, 64, 80, 96), (1, 2, 2), 64),
+):
+    register(
+        Architecture(
+            name=_name,
+            backbone=ConvNetSpec(widths=_widths, depths=_depths),
+            neck=PyramidSpec("fpn", _channels),
+            head=PlainHeadSpec(channels=_channels, stack=1, landmarks=LANDMARKS),
+        )
     )
-)
 
 for _entry in read_searched():
     register(_entry.architecture)

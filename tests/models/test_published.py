@@ -95,8 +95,9 @@ def test_deployable_variant_costs_the_same(name: str) -> None:
 
 
 def test_listing_shows_each_network_once() -> None:
-    assert listed()[:20] == (
+    assert listed()[:21] == (
         "edgeface-n",
+        "edgeface-s",
         "edgeface-0.5x",
         "edgeface-1x",
         "edgeface-2x",
@@ -111,7 +112,7 @@ def test_listing_shows_each_network_once() -> None:
     assert set(ARCHITECTURES) == {*listed(), *variants} and len(variants) == 13
     assert len(ARCHITECTURES) == len(listed()) + len(variants)
     with_landmarks = {n for n in listed() if head_layout(get_architecture(n)).landmarks}
-    assert with_landmarks == {"edgeface-n", *WITH_LANDMARKS}
+    assert with_landmarks == {"edgeface-n", "edgeface-s", *WITH_LANDMARKS}
 
 
 def test_networks_without_landmarks_are_what_they_were() -> None:
