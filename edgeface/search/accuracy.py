@@ -90,8 +90,7 @@ class Scorer:
         """The trials of round ``number``."""
         if self.oracle:
             chosen = self._stored(number) or self._choose(number, measured)
-            what = f"round {number} of {self.options.rounds}: training"
-            self.oracle.train([e.architecture for e in chosen], what)
+            self.oracle.train([e.architecture for e in chosen], "training")
 
     def _choose(self, number: int, measured: Sequence[ScoredNetwork]) -> list[ScoredNetwork]:
         trials, rounds = self.options.trials, self.options.rounds + 1

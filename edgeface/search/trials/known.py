@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeface.architecture import Architecture, PlainHeadSpec, PlainNetSpec, PyramidSpec
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
+from edgeface.backends import CHECKOUT
 from edgeface.errors import DataError, ModelError
 from edgeface.search.trials.model import Training
 
@@ -15,13 +16,11 @@ SETTINGS = ("easy", "medium", "hard")
 RESULTS = (*SETTINGS, "cls_loss", "box_loss")
 NETWORK_FIELDS = ("name", "structure", "neck", "head", "params", "macs")
 COLUMNS = (*NETWORK_FIELDS, *RESULTS, "samples", "seed")
-CHECKOUT = Path(__file__).parents[3] / "benchmarks" / "evidence"
-"""tables that come with a checkout"""
 
 
 def checkout_tables() -> list[Path]:
     """Those of the checkout that this package lies in; none where it is installed."""
-    return sorted(CHECKOUT.glob("*.csv"))
+    return sorted((CHECKOUT / "benchmarks" / "evidence").glob("*.csv"))
 
 
 def read_known(paths: Sequence[Path]) -> list[Training]:
