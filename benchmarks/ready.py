@@ -43,6 +43,10 @@ KINDS = (
 """target, precision, size in px, whether it takes any size. A float file is three times an INT8
 one, so it is there for one size, or for all; the small size is for phones"""
 Kind = tuple[str, str, tuple[int, int], bool]
+LARGE_KINDS = (("tflite", "int8", LANDSCAPE, False),)
+SMALL_BYTES = 2_000_000
+"""of weights, up to which a model has all of KINDS, and LARGE_KINDS beyond: the wheel, which holds
+the weights, too, has 12 MB"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +77,17 @@ def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
     options.out.mkdir(parents=True, exist_ok=True)
     rows = write_index(options.out)
     for model in options.models or zoo.names():
-        for kind in KINDS:
+        for kind in kinds_of(model):
             wanted = not options.targets or kind[0] in options.targets
             if wanted and _make(model, kind, options, terminal):
                 rows = write_index(options.out)
     return rows
+
+
+def kinds_of(model: str) -> tuple[Kind, ...]:
+    """The ready files that ``model``, one of the zoo with weights, ships with."""
+    weights = zoo.FOLDER / zoo.get_entry(model).weights
+    return KINDS if weights.stat().st_size <= SMALL_BYTES else LARGE_KINDS
 
 
 def write_index(folder: Path) -> list[zoo.ReadyFile]:
