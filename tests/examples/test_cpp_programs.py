@@ -162,7 +162,7 @@ class TestHere:
         bundle = zoo.BUNDLES / f"edgeface-n-{file}"
         done = subprocess.run([program, bundle, clip, "0.3"], capture_output=True, text=True)
         if "built without OpenCV" in done.stderr:
-            pytest.skip("OpenCV's files are not here: apt install libopencv-videoio-dev")
+            pytest.skip("OpenCV's files are not here: apt install libopencv-dev")
         assert done.returncode == 0, done.stderr
         rows = rows_of(done.stdout)
         with Detector.open(bundle, score_threshold=0.3) as detector:
