@@ -1,8 +1,10 @@
 """``python -m benchmarks.browser BUNDLE``: a .tflite file in LiteRT.js in headless Chromium beside
 the same file in LiteRT, turn by turn, one thread each.
 
-Needs Chromium, node, and in --packages what `npm install --prefix examples/web` brings, with
-playwright-core. One core has both; a pass is a tensor in, outputs copied out.
+LiteRT.js takes float32 alone: an INT8 Bundle gets such an input by `edgeface export --target tflite
+--for mediapipe --bundle BUNDLE`. Needs Chromium, node, and in --packages what `npm install --prefix
+examples/web` brings, with playwright-core. One core has both; a pass is a tensor in, outputs copied
+out.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from edgeface.cli.demo import PAGE, make_server
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import BundleError, MissingExtraError
-from edgeface.runners import open_runner
+from edgeface.errors import BundleError, OptionError
+from edgeface.runners.tflite import load_runtime
 from edgeface.types import Doubles
 
 WARM_UP = 5
@@ -54,11 +56,17 @@ class Options(Printed):
 
 
 def native(bundle: Bundle) -> Passes:
-    runner, photo = open_runner(bundle, 1), photo_of(bundle)
+    interpreter = load_runtime().interpreter(model_path=str(bundle.primary), num_threads=1)
+    interpreter.allocate_tensors()
+    (source,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    photo = photo_of(bundle).astype(np.float32).reshape(source["shape"])
 
     def timed(_: int) -> float:
         start = time.perf_counter()
-        runner.run(photo)
+        interpreter.set_tensor(source["index"], photo)
+        interpreter.invoke()
+        for output in outputs:
+            interpreter.get_tensor(output["index"])
         return 1e3 * (time.perf_counter() - start)
 
     return lambda count: np.array([timed(i) for i in range(count)])
@@ -66,11 +74,11 @@ def native(bundle: Bundle) -> Passes:
 
 @contextmanager
 def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
-    """Raises MissingExtraError, and BundleError where the file does not run there."""
+    """Raises OptionError, and BundleError where the file does not run there."""
     chromium, node = shutil.which("chromium"), shutil.which("node")
     playwright = packages / "playwright-core"
     if not (chromium and node and playwright.is_dir()):
-        raise MissingExtraError(
+        raise OptionError(
             f"chromium, node and {playwright} are needed: apt install chromium nodejs; npm install"
             f" --prefix {packages.parent} playwright-core"
         )
@@ -81,7 +89,7 @@ def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
             "playwright": str(playwright.resolve()),
             "chromium": chromium,
             "address": f"http://127.0.0.1:{server.server_address[1]}/",
-            "model": f"/models/{bundle.path.name}",
+            "model": f"/models/{bundle.path.name}/{bundle.manifest.primary}",
         }
         command = [node, str(Path(__file__).with_suffix(".mjs")), json.dumps(config)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -102,8 +110,11 @@ def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
 
 def _run(o: Options) -> None:
     bundle = Bundle.open(o.bundle)
-    if bundle.manifest.target != "tflite" or bundle.manifest.api:
-        raise BundleError(f"{o.bundle} is not for LiteRT: run: edgeface export --target tflite")
+    if bundle.manifest.target != "tflite" or bundle.manifest.input.dtype != "float32":
+        raise BundleError(
+            f"{o.bundle} does not run in LiteRT.js, which takes .tflite files with a float32 input:"
+            " run: edgeface export --target tflite --for mediapipe --bundle BUNDLE"
+        )
     with Terminal(steps=True) as terminal, pinned(1), in_browser(bundle, o.packages) as browser:
         subjects = {"LiteRT": native(bundle), "LiteRT.js": browser}
         for passes in subjects.values():

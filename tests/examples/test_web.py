@@ -104,6 +104,8 @@ def test_what_is_missing_is_named(
         "demo", "--model", exported("ncnn").path, "--packages", tmp_path, "--no-browser"
     )
     assert code == 2 and "does not run in the page" in err and err.count("\n") == 1
+    code, _, err = edgeface("demo", "--model", "edgeface-n-tflite-int8-640x480", "--no-browser")
+    assert code == 2 and "LiteRT.js takes no INT8 input" in err and err.count("\n") == 1
 
 
 @pytest.mark.slow
