@@ -92,8 +92,8 @@ def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
             "model": f"/models/{bundle.path.name}/{bundle.manifest.primary}",
         }
         command = [node, str(Path(__file__).with_suffix(".mjs")), json.dumps(config)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, **pipes) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdin and process.stdout
             asked, answers = process.stdin, process.stdout
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
+import numpy as np
 
 from benchmarks.against import Run, measure, report
 from benchmarks.common import Printed, environment
@@ -56,7 +57,7 @@ def _run(o: Options) -> None:
     bundle = Bundle.open(o.bundle)
     if bundle.manifest.api != "opencv":
         raise BundleError(f"{o.bundle} is not for OpenCV: run: edgeface export --for opencv")
-    photo = cv2.resize(read_image(PHOTO)[:, :, ::-1], SIZE)
+    photo = np.asarray(cv2.resize(read_image(PHOTO)[:, :, ::-1], SIZE), np.uint8)
     cv2.setNumThreads(1)
     with Terminal(steps=True) as terminal, pinned(1):
         paths = {o.peer.stem: o.peer, bundle.path.name: bundle.primary}

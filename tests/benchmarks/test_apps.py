@@ -13,6 +13,7 @@ import pytest
 from benchmarks import browser, install, opencv
 from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.cli.demo import PAGE
 
 ROOT = Path(__file__).parents[2]
 INT8 = zoo.BUNDLES / "edgeface-n-tflite-int8-640x480"
@@ -63,7 +64,7 @@ def test_in_a_browser_beside_the_runtime(tmp_path: Path) -> None:
     """An INT8 file with the input of a float one."""
     from export.apis import adapt
 
-    modules = Path(os.environ.get("EDGEFACE_NODE_MODULES", browser.PAGE / "node_modules"))
+    modules = Path(os.environ.get("EDGEFACE_NODE_MODULES", PAGE / "node_modules"))
     if not (modules / "playwright-core").is_dir():
         pytest.skip(f"{modules} lacks playwright-core: set EDGEFACE_NODE_MODULES")
     options = ["--packages", modules, "--rounds", 2, "--per-round", 1]

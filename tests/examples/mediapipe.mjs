@@ -18,7 +18,7 @@ const found = await page.evaluate(async ({models, photo}) => {
   for (const modelAssetPath of models) {
     const baseOptions = {modelAssetPath, delegate: "CPU"};
     const detector = await ObjectDetector.createFromOptions(
-      files, {baseOptions, scoreThreshold: 0.3});
+      files, {baseOptions, scoreThreshold: 0.5});
     found.push(detector.detect(image).detections);
     detector.close();
   }

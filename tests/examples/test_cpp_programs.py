@@ -215,8 +215,8 @@ def litert_for_arm() -> Path:
 
     home: Path = cache_folder(f"litert-arm64-{version('ai-edge-litert')}")
     if not home.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", home]
-        pip += ["--only-binary=:all:", "--platform", "manylinux_2_27_aarch64"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        pip += [str(home), "--only-binary=:all:", "--platform", "manylinux_2_27_aarch64"]
         pip += ["--python-version", platform.python_version()]
         pip += [f"ai-edge-litert=={version('ai-edge-litert')}"]
         done = subprocess.run(pip, capture_output=True, text=True)

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from browser import CHROMIUM
 
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.demo import HEADERS, PACKAGES, PAGE, make_server
 from edgeface.detector import Detector
+from edgeface.images import letterbox
 
 ROOT = Path(__file__).parents[2]
 MODULES = Path(os.environ.get("EDGEFACE_NODE_MODULES", PAGE / "node_modules"))
@@ -148,22 +150,20 @@ def test_in_chromium(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mediapipe_in_chromium(astronaut: Any, tmp_path: Path) -> None:
-    """The files for its ObjectDetector, in @mediapipe/tasks-vision: the Detector's face within a
-    pixel, whose parts MediaPipe cuts off."""
-    from export import ExportRequest, export_model, load_source
+    """Ready files made over for its ObjectDetector, in @mediapipe/tasks-vision: the Detector's face
+    within a pixel, whose parts MediaPipe cuts off."""
     from export.apis import adapt
 
     node = need_browser("playwright-core", "@mediapipe/tasks-vision")
-    request = ExportRequest("tflite", "fp32", 320, 320)
-    bundle = export_model(load_source("edgeface-n"), request, tmp_path / "dist").bundle
+    bundle = Bundle.open(zoo.BUNDLES / "edgeface-n-tflite-fp32-640x480")
     made = [adapt(bundle, api, tmp_path / "dist") for api in ("mediapipe", "task-library")]
-    photo = cv2.resize(astronaut, (320, 320), interpolation=cv2.INTER_AREA)
+    photo = letterbox(astronaut, 640, 480)[0]
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("<!doctype html>")
     assert cv2.imwrite(str(tmp_path / "page" / "photo.png"), photo[:, :, ::-1])
     folders = {f"models/{one.path.name}": one.path for one in made}
     models = [f"/models/{one.path.name}/{one.manifest.primary}" for one in made]
-    with Detector.open(bundle.path, score_threshold=0.3) as detector:
+    with Detector.open(bundle.path) as detector:
         expected = detector.detect(photo)
     assert len(expected) == 1
     x1, y1, x2, y2 = expected.boxes[0]
