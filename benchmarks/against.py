@@ -192,18 +192,11 @@ class Options(Printed):
             )
 
 
-def _run(o: Options) -> None:
-    bundles = [Bundle.open(path) for path in o.bundles]
-    with Terminal(steps=True) as terminal, pinned(o.threads):
-        rows = rows_of(measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal))
-    size = bundles[0].manifest.input
-    result = {
-        "width": size.width,
-        "height": size.height,
-        "threads": o.threads,
-        "rows": rows,
-        "environment": environment("torch", *installed_runtimes()),
-    }
+def report(
+    samples: dict[str, list[Doubles]], width: int, height: int, threads: int
+) -> tuple[dict[str, Any], str]:
+    """As JSON, without its environment, and as a table."""
+    rows = rows_of(samples)
     lines = [
         (
             r["name"],
@@ -216,18 +209,18 @@ def _run(o: Options) -> None:
         )
         for r in rows
     ]
-    text = table(
-        (
-            f"{size.width}x{size.height}, {o.threads} thread{'s' * (o.threads > 1)}",
-            "median ms",
-            "min",
-            "p90",
-            "ratio",
-            "95 %",
-            "verdict",
-        ),
-        lines,
-    )
+    heading = f"{width}x{height}, {threads} thread{'s' * (threads > 1)}"
+    text = table((heading, "median ms", "min", "p90", "ratio", "95 %", "verdict"), lines)
+    return {"width": width, "height": height, "threads": threads, "rows": rows}, text
+
+
+def _run(o: Options) -> None:
+    bundles = [Bundle.open(path) for path in o.bundles]
+    size = bundles[0].manifest.input
+    with Terminal(steps=True) as terminal, pinned(o.threads):
+        samples = measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal)
+    result, text = report(samples, size.width, size.height, o.threads)
+    result["environment"] = environment("torch", *installed_runtimes())
     emit(result, text, o.format, o.save)
 
 

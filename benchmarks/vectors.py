@@ -112,9 +112,9 @@ def _geometry() -> Iterator[Case]:
 
 
 def _pixels() -> Iterator[Case]:
-    """Smaller by area, by a whole number and not; larger; as it is."""
+    """Smaller by area, by a whole number (2, 6) and not; larger; as it is."""
     portrait = _portrait()
-    for width, height in ((48, 37), (64, 64), (13, 21), (32, 20), (25, 60)):
+    for width, height in ((48, 37), (64, 64), (13, 21), (32, 20), (25, 60), (192, 6)):
         photo = place(portrait, (width, height), width, height)
         contract = contract_for(POINTED, InputSpec(32, 32, layout="NHWC"))
         case = _case(f"{width}x{height} in 32x32", contract, POINTED, (width, height))

@@ -22,9 +22,11 @@ def cache_folder(name: str) -> Path:
     return Path(base).expanduser() / "edgeface-tests" / name
 
 
-def unpack(packages: Sequence[str], suite: str, architecture: str, root: Path) -> None:
-    """Unpack ``packages`` and all that they depend on below ``root``. Skips the test without apt or
-    a network."""
+def unpack(
+    packages: Sequence[str], suite: str, architecture: str, root: Path, alone: bool = False
+) -> None:
+    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``. Skips the
+    test without apt or a network."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: this needs Debian's packages")
@@ -54,12 +56,11 @@ def unpack(packages: Sequence[str], suite: str, architecture: str, root: Path) -
             }.items()
         )
     )
-    for command in (
-        ("update", "-qq"),
-        ("install", "-qq", "-y", "-d", "--no-install-recommends", *packages),
-    ):
+    install = ("install", "-qq", "-y", "-d", "--no-install-recommends")
+    for command in (("update", "-qq"), (*(("download",) if alone else install), *packages)):
         done = subprocess.run(
             ["apt-get", *command],
+            cwd=state / "cache/archives",
             env={**os.environ, "APT_CONFIG": f"{state}/apt.conf"},
             capture_output=True,
             text=True,

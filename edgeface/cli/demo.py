@@ -165,11 +165,18 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
     for model in models or [DEFAULT_MODEL]:
         ready = [file for file in zoo.ready_files() if model in (file.name, file.model)]
         usable = [file for file in ready if file.target in TARGETS]
+        if model not in (file.name for file in usable):  # a network: what the page can run of it
+            usable = [file for file in usable if file.precision == "fp32"]
         usable.sort(key=lambda file: TARGETS.index(file.target))
         paths = [file.path for file in usable] or [Path(model)]
         found += [Bundle.open(path) for path in paths]
     for bundle in found:
         manifest = bundle.manifest
+        if manifest.input.dtype == "int8":
+            raise OptionError(
+                f"{bundle.path} does not run in the page: LiteRT.js takes no INT8 input: name the"
+                " float Bundle that it was made of, or a model"
+            )
         if manifest.target not in TARGETS or manifest.contract is None:
             raise OptionError(
                 f"{bundle.path} does not run in the page: name a Bundle with a contract, of target"

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -27,7 +26,7 @@ class Json {
   static Json parse(const std::string& text) {
     const char* at = text.c_str();
     Json value = read(at);
-    skip(at);
+    peek(at);
     if (at != text.c_str() + text.size()) throw std::runtime_error("JSON: more than one value");
     return value;
   }
@@ -41,9 +40,8 @@ class Json {
   bool has(const std::string& key) const { return members_.count(key) && !members_.at(key).null(); }
   bool null() const { return kind_ == 'n'; }
   const Json& operator[](const std::string& key) const {
-    const auto found = members_.find(key);
-    if (found == members_.end()) throw std::runtime_error("JSON: there is no " + key);
-    return found->second;
+    if (!members_.count(key)) throw std::runtime_error("no " + key + ": export the model again");
+    return members_.at(key);
   }
   const Json& operator[](size_t index) const { return items_.at(index); }
   const std::vector<Json>& items() const { return items_; }
@@ -52,33 +50,33 @@ class Json {
     if (kind_ != '0') throw std::runtime_error("JSON: a number was expected");
     return number_;
   }
-  int whole() const { return static_cast<int>(number()); }
+  int whole() const { return null() ? 0 : int(number()); }  // null is no bound
 
  private:
-  static void skip(const char*& at) {
+  // What comes next but spaces.
+  static char peek(const char*& at) {
     while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t') ++at;
+    return *at;
   }
 
   static void take(const char*& at, const char* word) {
-    for (; *word; ++word, ++at) {
+    for (peek(at); *word; ++word, ++at) {
       if (*at != *word) throw std::runtime_error("JSON: damaged");
     }
   }
 
   static Json read(const char*& at) {
     Json value;
-    skip(at);
-    switch (value.kind_ = *at) {
-      case '{': value.read_members(at); break;
-      case '[': value.read_items(at); break;
+    switch (value.kind_ = peek(at)) {
+      case '{':
+      case '[': value.read_list(at, *at == '{'); break;
       case '"': value.text_ = read_text(at); break;
       case 'n': take(at, "null"); break;
       case 't': take(at, "true"); break;
       case 'f': take(at, "false"); break;
-      default: {
+      default:
         value.number_ = read_number(at);
         value.kind_ = '0';
-      }
     }
     return value;
   }
@@ -93,24 +91,13 @@ class Json {
     return value;
   }
 
-  void read_members(const char*& at) {
-    for (skip(++at); *at != '}';) {
-      skip(at);
-      std::string key = read_text(at);
-      skip(at);
-      take(at, ":");
-      members_[key] = read(at);
-      skip(at);
-      if (*at != '}') take(at, ",");
-    }
-    ++at;
-  }
-
-  void read_items(const char*& at) {
-    for (skip(++at); *at != ']';) {
-      items_.push_back(read(at));
-      skip(at);
-      if (*at != ']') take(at, ",");
+  void read_list(const char*& at, bool named) {
+    const char close = named ? '}' : ']';
+    for (++at; peek(at) != close;) {
+      const std::string key = named ? read_text(at) : "";
+      if (named) take(at, ":");
+      (named ? members_[key] : items_.emplace_back()) = read(at);
+      if (peek(at) != close) take(at, ",");
     }
     ++at;
   }
@@ -145,7 +132,7 @@ struct Point {
 struct Face {
   double score;                  // 0 to 1
   double x1, y1, x2, y2;         // px of the photo
-  std::vector<Point> landmarks;  // eyes, nose, corners of the mouth, left in the photo first; or none
+  std::vector<Point> landmarks;  // eyes, nose, corners of the mouth, left first; or none
 };
 
 // One input or output of a file.
@@ -170,73 +157,61 @@ class Decoder {
 
   explicit Decoder(const std::string& manifest) : Decoder(Json::parse_file(manifest)) {}
 
-  explicit Decoder(const Json& manifest) {
-    if (!manifest.has("contract")) {
-      throw std::runtime_error("the manifest has no contract: export the model again");
+  explicit Decoder(const Json& manifest) : contract_(manifest["contract"]) {
+    input_ = tensor_of(contract_["input"]);
+    for (const Json& output : contract_["outputs"].items()) outputs_.push_back(tensor_of(output));
+    const std::string& coding = contract_["boxes"]["coding"].text();
+    if (coding != "ssd" && coding != "distance") {
+      throw std::runtime_error("unknown box coding " + coding);
     }
-    const Json &contract = manifest["contract"], &fit = contract["fit"], &boxes = contract["boxes"];
-    input_ = tensor_of(contract["input"]);
-    for (const Json& output : contract["outputs"].items()) outputs_.push_back(tensor_of(output));
-    long_side_ = fit.has("long_side_px") ? fit["long_side_px"].whole() : 0;
-    multiple_ = fit["multiple_px"].whole();
-    value_ = static_cast<uint8_t>(fit["value"].whole());
-    shrink_area_ = fit["shrink"].text() == "area";
-    enlarge_area_ = fit["enlarge"].text() == "area";
-    ssd_ = boxes["coding"].text() == "ssd";
-    if (!ssd_ && boxes["coding"].text() != "distance") {
-      throw std::runtime_error("unknown box coding " + boxes["coding"].text());
-    }
-    anchors_ = boxes["anchors"].whole();
-    offset_ = boxes["offset"].number();
-    for (int i = 0; ssd_ && i < 2; ++i) prior_[i] = boxes["prior"][i].number();
-    score = contract["results"]["score"].number();
-    iou_ = contract["results"]["nms_iou"].number();
-    candidates_ = static_cast<size_t>(contract["results"]["candidates"].whole());
+    score = contract_["results"]["score"].number();
   }
 
   const Tensor& input() const { return input_; }
   const std::vector<Tensor>& outputs() const { return outputs_; }
 
   Fit fit(int photo_width, int photo_height) const {
-    const int across = long_side_ ? long_side_ : input_.width;
-    const int down = long_side_ ? long_side_ : input_.height;
+    const Json& rule = contract_["fit"];
+    const int longest = rule["long_side_px"].whole(), multiple = rule["multiple_px"].whole();
+    const int across = longest ? longest : input_.width, down = longest ? longest : input_.height;
     const double s = std::min(double(across) / photo_width, double(down) / photo_height);
     // nearbyint rounds half to even
     const int width = std::min(across, std::max(1, int(std::nearbyint(photo_width * s))));
     const int height = std::min(down, std::max(1, int(std::nearbyint(photo_height * s))));
-    if (!long_side_) return {width, height, across, down};
-    const auto whole = [this](int v) { return (v + multiple_ - 1) / multiple_ * multiple_; };
+    if (!longest) return {width, height, across, down};
+    const auto whole = [=](int v) { return (v + multiple - 1) / multiple * multiple; };
     return {width, height, whole(width), whole(height)};
   }
 
-  // RGB of the canvas, row by row; rgb: the photo, the same way.
+  // RGB of the canvas, row by row; rgb: the photo, the same way. Every level is that of OpenCV,
+  // which models are checked with: the same sums in the same order, in integers where it has them.
   std::vector<uint8_t> letterbox(const uint8_t* rgb, int photo_width, int photo_height) const {
+    const Json& rule = contract_["fit"];
     const Fit to = fit(photo_width, photo_height);
     const bool shrinks = std::max(to.width, to.height) < std::max(photo_width, photo_height);
-    const bool area = shrinks ? shrink_area_ : enlarge_area_;
-    const auto columns = taps(photo_width, to.width, area);
-    const auto rows = taps(photo_height, to.height, area);
-    std::vector<uint8_t> canvas(size_t(3) * to.canvas_width * to.canvas_height, value_);
-    std::vector<float> line(size_t(3) * photo_width);
-    // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
-    // only where it halves a photo; else to even
-    const bool even = area && (photo_width != 2 * to.width || photo_height != 2 * to.height);
-    const float up = area ? .5f : .375f;
+    const bool area = rule[shrinks ? "shrink" : "enlarge"].text() == "area";
+    const bool whole = area && photo_width % to.width == 0 && photo_height % to.height == 0;
+    const int covered = whole ? photo_width / to.width * (photo_height / to.height) : 1;
+    const bool halves = photo_width == 2 * to.width && photo_height == 2 * to.height;
+    const auto columns = taps(photo_width, to.width, area, whole);
+    const auto rows = taps(photo_height, to.height, area, whole);
+    std::vector<uint8_t> canvas(size_t(3) * to.canvas_width * to.canvas_height,
+                                uint8_t(rule["value"].whole()));
+    std::vector<float> line(size_t(3) * to.width);
     for (int y = 0; y < to.height; ++y) {
       std::fill(line.begin(), line.end(), 0.f);
-      for (size_t i = 0; i < rows[y].shares.size(); ++i) {
-        const uint8_t* from = rgb + (rows[y].first + i) * line.size();
-        for (size_t at = 0; at < line.size(); ++at) line[at] += rows[y].shares[i] * from[at];
+      for (const Tap& down : rows[y]) {
+        const uint8_t* from = rgb + size_t(3) * photo_width * down.at;
+        for (int i = 0; i < 3 * to.width; ++i) {
+          float sum = 0;
+          for (const Tap& tap : columns[i / 3]) sum += tap.share * from[3 * tap.at + i % 3];
+          line[i] += area ? down.share * sum : float((int(sum) >> 4) * int(down.share) >> 16);
+        }
       }
       uint8_t* row = canvas.data() + size_t(3) * to.canvas_width * y;
-      for (int x = 0; x < to.width; ++x) {
-        for (int c = 0; c < 3; ++c) {
-          float sum = 0;
-          for (size_t i = 0; i < columns[x].shares.size(); ++i) {
-            sum += columns[x].shares[i] * line[(columns[x].first + i) * 3 + c];
-          }
-          row[3 * x + c] = static_cast<uint8_t>(std::min(255.f, even ? std::nearbyint(sum) : sum + up));
-        }
+      for (int i = 0; i < 3 * to.width; ++i) {
+        const float level = line[i] * (area ? 1.f / covered : .25f);
+        row[i] = uint8_t(area && !halves ? std::nearbyint(level) : level + .5f);
       }
     }
     return canvas;
@@ -267,21 +242,22 @@ class Decoder {
       }
       add_candidates(level, faces);
     }
-    std::stable_sort(faces.begin(), faces.end(),
-                     [](const Face& a, const Face& b) { return a.score > b.score; });
-    if (faces.size() > candidates_) faces.resize(candidates_);
-    std::vector<Face> kept;
-    for (const Face& face : faces) {
-      const auto overlaps = [&](const Face& better) { return iou(face, better) > iou_; };
-      if (std::none_of(kept.begin(), kept.end(), overlaps)) kept.push_back(face);
+    faces = best(faces);
+    const double fx = double(to.width) / width, fy = double(to.height) / height;
+    for (Face& face : faces) {
+      for (double* x : {&face.x1, &face.x2}) *x = std::clamp(*x / fx, 0., double(width));
+      for (double* y : {&face.y1, &face.y2}) *y = std::clamp(*y / fy, 0., double(height));
+      for (Point& point : face.landmarks) point = {point.x / fx, point.y / fy};
     }
-    return in_photo(kept, double(to.width) / width, double(to.height) / height, width, height);
+    const auto nothing_left = [](const Face& f) { return f.x2 <= f.x1 || f.y2 <= f.y1; };
+    faces.erase(std::remove_if(faces.begin(), faces.end(), nothing_left), faces.end());
+    return faces;
   }
 
  private:
-  struct Taps {
-    int first;                  // old pixel
-    std::vector<float> shares;  // of that and the next ones in the new pixel
+  struct Tap {
+    int at;       // old pixel
+    float share;  // of it in a new one
   };
 
   struct Level {
@@ -289,16 +265,16 @@ class Decoder {
     Fit fit;
     std::map<std::string, std::pair<const Tensor*, Output>> maps{};
 
-    int rows() const { return (fit.canvas_height + stride - 1) / stride; }
     int columns() const { return (fit.canvas_width + stride - 1) / stride; }
+    int cells() const { return (fit.canvas_height + stride - 1) / stride * columns(); }
 
-    double at(const std::string& kind, int row, int column, int channel) const {
+    // cell: row by row
+    double at(const std::string& kind, size_t cell, size_t channel) const {
       const auto& [spec, output] = maps.at(kind);
-      const size_t cell = size_t(row) * columns() + column;
-      const size_t plane = output.plane ? output.plane : size_t(rows()) * columns();
+      const size_t plane = output.plane ? output.plane : size_t(cells());
       const size_t i = spec->nchw ? channel * plane + cell : cell * spec->channels + channel;
-      const double value = spec->dtype == "int8" ? double(static_cast<const int8_t*>(output.data)[i])
-                                                 : double(static_cast<const float*>(output.data)[i]);
+      const double value = spec->dtype == "int8" ? static_cast<const int8_t*>(output.data)[i]
+                                                 : static_cast<const float*>(output.data)[i];
       return (value - spec->zero_point) * spec->scale;
     }
   };
@@ -313,100 +289,90 @@ class Decoder {
     tensor.index = spec["index"].whole();
     tensor.scale = spec["scale"].number();
     tensor.zero_point = spec["zero_point"].number();
-    const auto side = [&](int axis) {
-      return spec["shape"][axis].null() ? 0 : spec["shape"][axis].whole();
-    };
-    tensor.channels = side(tensor.nchw ? 1 : 3);
-    tensor.height = side(tensor.nchw ? 2 : 1);
-    tensor.width = side(tensor.nchw ? 3 : 2);
+    const Json& shape = spec["shape"];
+    tensor.channels = shape[tensor.nchw ? 1 : 3].whole();
+    tensor.height = shape[tensor.nchw ? 2 : 1].whole();
+    tensor.width = shape[tensor.nchw ? 3 : 2].whole();
     return tensor;
   }
 
-  static std::vector<Taps> taps(int old, int fresh, bool area) {
+  // By area: how much of an old pixel is in a new one, in px where whole ones are, else of 1.
+  // Bilinear: of the two around the centre, of 2048.
+  static std::vector<std::vector<Tap>> taps(int old, int fresh, bool area, bool whole) {
     const double step = double(old) / fresh;
-    std::vector<Taps> found;
+    std::vector<std::vector<Tap>> found(fresh);
     for (int i = 0; i < fresh; ++i) {
-      if (area) {
-        Taps one{int(i * step), {}};
-        const int end = std::min(int(std::ceil((i + 1) * step)), old);
-        for (int p = one.first; p < end; ++p) {
-          const double part = std::min(p + 1., (i + 1) * step) - std::max(double(p), i * step);
-          one.shares.push_back(float(std::max(part, 0.) / step));
-        }
-        found.push_back(one);
-      } else {
-        const double centre = std::clamp((i + .5) * step - .5, 0., old - 1.);
-        const int first = std::min(int(centre), std::max(old - 2, 0));
-        const float rest = float(centre - first);
-        found.push_back({first, old > 1 ? std::vector<float>{1 - rest, rest}
-                                        : std::vector<float>{1}});
+      const double low = i * step, high = std::min((i + 1) * step, double(old));
+      for (int p = int(low); area && p < high; ++p) {
+        const double part = std::min(p + 1., high) - std::max(double(p), low);
+        if (part > 1e-3) found[i].push_back({p, float(whole ? part : part / (high - low))});
       }
+      if (area) continue;
+      const float centre = float((i + .5) * step - .5), first = std::floor(centre);
+      const float right = std::nearbyint(2048 * (centre - first));
+      found[i] = {{std::max(int(first), 0), 2048 - right},
+                  {std::min(int(first) + 1, old - 1), right}};
     }
     return found;
   }
 
   void add_candidates(const Level& level, std::vector<Face>& faces) const {
-    for (int row = 0; row < level.rows(); ++row) {
-      for (int column = 0; column < level.columns(); ++column) {
-        for (int anchor = 0; anchor < anchors_; ++anchor) {
-          const double s = 1 / (1 + std::exp(-level.at("cls", row, column, anchor)));
-          if (s >= score) faces.push_back(face(level, row, column, anchor, s));
-        }
+    const int anchors = contract_["boxes"]["anchors"].whole();
+    for (int cell = 0; cell < level.cells(); ++cell) {
+      for (int anchor = 0; anchor < anchors; ++anchor) {
+        const double s = 1 / (1 + std::exp(-level.at("cls", cell, anchor)));
+        if (s >= score) faces.push_back(face(level, cell, anchor, s));
       }
     }
   }
 
-  Face face(const Level& level, int row, int column, int anchor, double s) const {
-    const double x = column + offset_, y = row + offset_;
-    const int stride = level.stride;
-    const auto v = [&](int i) { return level.at("box", row, column, 4 * anchor + i); };
+  Face face(const Level& level, int cell, int anchor, double s) const {
+    const Json& rule = contract_["boxes"];
+    const double x = cell % level.columns() + rule["offset"].number();
+    const double y = cell / level.columns() + rule["offset"].number();
+    const auto v = [&](int i) { return level.at("box", cell, 4 * anchor + i); };
     Face face{s, x - v(0), y - v(1), x + v(2), y + v(3), {}};
-    if (ssd_) {
-      const double cx = x + v(0) * prior_[0], cy = y + v(1) * prior_[1];
-      const double w = std::exp(v(2)) * prior_[0] / 2, h = std::exp(v(3)) * prior_[1] / 2;
+    if (rule["coding"].text() == "ssd") {
+      const double p = rule["prior"][0].number(), q = rule["prior"][1].number();
+      const double cx = x + v(0) * p, cy = y + v(1) * q;
+      const double w = std::exp(v(2)) * p / 2, h = std::exp(v(3)) * q / 2;
       face = {s, cx - w, cy - h, cx + w, cy + h, {}};
     }
-    for (double* side : {&face.x1, &face.y1, &face.x2, &face.y2}) *side *= stride;
-    for (int i = 0; level.maps.count("kps") && i < 5; ++i) {
-      const auto k = [&](int axis) { return level.at("kps", row, column, 10 * anchor + 2 * i + axis); };
-      face.landmarks.push_back({(x + k(0)) * stride, (y + k(1)) * stride});
+    for (double* side : {&face.x1, &face.y1, &face.x2, &face.y2}) *side *= level.stride;
+    const auto k = [&](int i) { return level.at("kps", cell, 10 * anchor + i); };
+    for (int i = 0; level.maps.count("kps") && i < 10; i += 2) {
+      face.landmarks.push_back({(x + k(i)) * level.stride, (y + k(i + 1)) * level.stride});
     }
     return face;
   }
 
-  static double area(double x1, double y1, double x2, double y2) {
-    return std::max(x2 - x1, 0.) * std::max(y2 - y1, 0.);
+  // Without those that overlap a better one.
+  std::vector<Face> best(std::vector<Face> faces) const {
+    const Json& rule = contract_["results"];
+    const size_t most = size_t(rule["candidates"].whole());
+    std::stable_sort(faces.begin(), faces.end(),
+                     [](const Face& a, const Face& b) { return a.score > b.score; });
+    if (faces.size() > most) faces.resize(most);
+    const double most_iou = rule["nms_iou"].number();
+    std::vector<Face> kept;
+    for (const Face& face : faces) {
+      const auto overlaps = [&](const Face& better) { return iou(face, better) > most_iou; };
+      if (std::none_of(kept.begin(), kept.end(), overlaps)) kept.push_back(face);
+    }
+    return kept;
   }
 
   static double iou(const Face& a, const Face& b) {
-    const double shared = area(std::max(a.x1, b.x1), std::max(a.y1, b.y1),
-                               std::min(a.x2, b.x2), std::min(a.y2, b.y2));
+    const auto area = [](double w, double h) { return std::max(w, 0.) * std::max(h, 0.); };
+    const double shared = area(std::min(a.x2, b.x2) - std::max(a.x1, b.x1),
+                               std::min(a.y2, b.y2) - std::max(a.y1, b.y1));
     if (shared <= 0) return 0;
-    return shared / (area(a.x1, a.y1, a.x2, a.y2) + area(b.x1, b.y1, b.x2, b.y2) - shared);
+    return shared / (area(a.x2 - a.x1, a.y2 - a.y1) + area(b.x2 - b.x1, b.y2 - b.y1) - shared);
   }
 
-  static std::vector<Face> in_photo(std::vector<Face> faces, double fx, double fy, int width,
-                                    int height) {
-    for (Face& face : faces) {
-      face.x1 = std::clamp(face.x1 / fx, 0., double(width));
-      face.x2 = std::clamp(face.x2 / fx, 0., double(width));
-      face.y1 = std::clamp(face.y1 / fy, 0., double(height));
-      face.y2 = std::clamp(face.y2 / fy, 0., double(height));
-      for (Point& point : face.landmarks) point = {point.x / fx, point.y / fy};
-    }
-    const auto nothing_left = [](const Face& f) { return f.x2 <= f.x1 || f.y2 <= f.y1; };
-    faces.erase(std::remove_if(faces.begin(), faces.end(), nothing_left), faces.end());
-    return faces;
-  }
-
+  Json contract_;
   Tensor input_;
   std::vector<Tensor> outputs_;
-  int long_side_, multiple_, anchors_;
-  uint8_t value_;
-  bool shrink_area_, enlarge_area_, ssd_;
-  double offset_, iou_;
-  std::array<double, 2> prior_{};
-  size_t candidates_;
 };
 
 }  // namespace edgeface

@@ -1,7 +1,7 @@
 // detect-ncnn BUNDLE PHOTO: faces with ncnn.
 #include <cstring>
 
-#include <ncnn/net.h>
+#include <net.h>
 
 #include "program.hpp"
 

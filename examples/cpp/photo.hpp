@@ -63,6 +63,14 @@ inline Photo read_jpeg(const std::string& path, std::FILE* file) {
 }
 #endif
 
+// JPEG or PPM, by its first bytes; a file that cannot be read passes, for read_photo to say so.
+inline bool is_photo(const std::string& path) {
+  if (path.rfind("camera:", 0) == 0 || path.find("://") != std::string::npos) return false;
+  std::ifstream file(path, std::ios::binary);
+  const int first = file.get(), second = file.get();
+  return !file || (first == 0xFF && second == 0xD8) || (first == 'P' && second == '6');
+}
+
 inline Photo read_photo(const std::string& path) {
   std::FILE* file = std::fopen(path.c_str(), "rb");
   if (!file) throw std::runtime_error("cannot read " + path);

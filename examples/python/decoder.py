@@ -27,19 +27,31 @@ class Decoder:
         return fitted, box
 
     def letterbox(self, photo):
-        """uint8 RGB [H, W, 3] -> uint8 canvas [H, W, 3]."""
+        """uint8 RGB [H, W, 3] -> uint8 canvas [H, W, 3].
+
+        Every level is that of OpenCV, which models are checked with: the same sums in the same
+        order, in integers where it has them.
+        """
         rule, (height, width) = self.contract["fit"], photo.shape[:2]
         fitted, (right, bottom) = self.fit(width, height)
         area = rule["shrink" if max(fitted) < max(width, height) else "enlarge"] == "area"
-        down, across = _weights(height, fitted[1], area), _weights(width, fitted[0], area)
-        small = np.einsum("ph,hwc->pwc", down, photo.astype(np.float32), optimize=True)
+        whole = area and width % fitted[0] == height % fitted[1] == 0
+        covered = width // fitted[0] * (height // fitted[1]) if whole else 1
+        across = np.zeros((height, fitted[0], 3), np.float32)
+        for at, share in zip(*_taps(width, fitted[0], area, whole), strict=True):
+            across += share[:, None] * photo[:, at]
+        levels = np.zeros((fitted[1], fitted[0], 3), np.float32)
+        for at, share in zip(*_taps(height, fitted[1], area, whole), strict=True):
+            share = share[:, None, None]
+            if area:
+                levels += share * across[at]
+            else:
+                levels += (across[at].astype(int) >> 4) * share.astype(int) >> 16
+        levels *= np.float32(1 / covered if area else 0.25)
+        halves = [width, height] == [2 * side for side in fitted]
         canvas = np.full((bottom, right, 3), rule["value"], np.uint8)
-        values = across @ small
-        # OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
-        # only where it halves a photo; else to even
-        even = area and [width, height] != [2 * side for side in fitted]
-        values = np.rint(values) if even else values + (0.5 if area else 0.375)
-        canvas[: fitted[1], : fitted[0]] = values
+        even = area and not halves
+        canvas[: fitted[1], : fitted[0]] = np.rint(levels) if even else levels + np.float32(0.5)
         return canvas
 
     def tensor(self, canvas):
@@ -87,15 +99,24 @@ class Decoder:
         return scores[picked], np.hstack((low, high)) * stride, points * stride
 
 
-def _weights(old, new, area):
-    """[new, old] px: how much of each old one is in a new one."""
-    step, at = old / new, np.arange(new)[:, None]
-    source = np.arange(old)
-    if area:
-        covered = np.minimum(source + 1, (at + 1) * step) - np.maximum(source, at * step)
-        return np.maximum(covered, 0) / step
-    centre = np.clip((at + 0.5) * step - 0.5, 0, old - 1)
-    return np.maximum(1 - np.abs(source - centre), 0)
+def _taps(old, new, area, whole):
+    """Old pixels in each of ``new`` ones, int [K, new], and their shares, float32 [K, new].
+
+    By area: how much of an old pixel is in a new one, in px where whole ones are, else of 1.
+    Bilinear: of the two around the centre, of 2048.
+    """
+    step, i = old / new, np.arange(new)
+    if not area:
+        centre = ((i + 0.5) * step - 0.5).astype(np.float32)
+        first = np.floor(centre)
+        share = np.rint(2048 * (centre - first))
+        at = np.stack((first, first + 1)).astype(int)
+        return np.clip(at, 0, old - 1), np.stack((2048 - share, share))
+    low, high = i * step, np.minimum((i + 1) * step, old)
+    at = low.astype(int) + np.arange(int(step) + 2)[:, None]
+    share = np.minimum(at + 1, high) - np.maximum(at, low)
+    share = np.where(share > 1e-3, share, 0) / (1 if whole else high - low)
+    return np.minimum(at, old - 1), share.astype(np.float32)
 
 
 def _suppress(boxes, order, most):

@@ -42,7 +42,7 @@ def check(name, case, folder):
     count = near(f"{name}: fit", decoder.fit(width, height), sides, 0)
     if "pixels" in case:
         canvas = decoder.letterbox(array(case["rgb"], "u1", [height, width, 3]))
-        count += near(f"{name}: pixels", canvas, array(case["pixels"], "u1", [-1]), 1)
+        count += near(f"{name}: pixels", canvas, array(case["pixels"], "u1", [-1]), 0)
     if "faces" in case:
         boxes, scores, points = decoder.decode(outputs_of(case), width, height)
         faces = case["faces"]

@@ -27,7 +27,8 @@ export class Decoder {
   }
 
   /**
-   * RGB of the canvas, bytes row by row.
+   * RGB of the canvas, bytes row by row. Every level is that of OpenCV, which models are checked
+   * with: the same sums in the same order, in integers where it has them.
    * @param pixels bytes of the photo, `step` a pixel: 4 as ImageData has them, or 3
    */
   letterbox(pixels, photoWidth, photoHeight, step = 4) {
@@ -35,30 +36,31 @@ export class Decoder {
     const {width, height, canvasWidth, canvasHeight} = this.fit(photoWidth, photoHeight);
     const shrinks = Math.max(width, height) < Math.max(photoWidth, photoHeight);
     const area = (shrinks ? fit.shrink : fit.enlarge) === "area";
-    const columns = taps(photoWidth, width, area), rows = taps(photoHeight, height, area);
-    const canvas = new Uint8ClampedArray(canvasWidth * canvasHeight * 3).fill(fit.value);
-    // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
-    // only where it halves a photo; else to even
+    const whole = area && photoWidth % width === 0 && photoHeight % height === 0;
+    const covered = whole ? photoWidth / width * (photoHeight / height) : 1;
+    const scale = Math.fround(area ? 1 / covered : 0.25);
     const even = area && (photoWidth !== 2 * width || photoHeight !== 2 * height);
-    const up = area ? 0.5 : 0.375;
-    const line = new Float32Array(photoWidth * 3);
-    rows.forEach(([top, shares], y) => {
+    const columns = taps(photoWidth, width, area, whole);
+    const canvas = new Uint8ClampedArray(canvasWidth * canvasHeight * 3).fill(fit.value);
+    const line = new Float32Array(width * 3);
+    taps(photoHeight, height, area, whole).forEach((row, y) => {
       line.fill(0);
-      shares.forEach((share, i) => {
-        let from = (top + i) * photoWidth * step;
-        for (let at = 0; at < line.length; at += 3, from += step) {
-          line[at] += share * pixels[from];
-          line[at + 1] += share * pixels[from + 1];
-          line[at + 2] += share * pixels[from + 2];
-        }
-      });
-      columns.forEach(([left, weights], x) => {
-        const to = (y * canvasWidth + x) * 3;
-        for (let c = 0; c < 3; c++) {
+      for (const down of row) {
+        const from = down.at * photoWidth * step;
+        for (let i = 0; i < line.length; i++) {
+          const column = columns[Math.floor(i / 3)], channel = from + i % 3;
           let sum = 0;
-          for (let i = 0; i < weights.length; i++) sum += weights[i] * line[(left + i) * 3 + c];
-          canvas[to + c] = even ? sum : Math.floor(sum + up);
+          for (let k = 0; k < column.length; k++) {
+            const {at, share} = column[k];
+            sum = Math.fround(sum + Math.fround(share * pixels[channel + at * step]));
+          }
+          line[i] += area ? Math.fround(down.share * sum) : (sum >> 4) * down.share >> 16;
         }
+      }
+      const to = y * canvasWidth * 3;
+      line.forEach((sum, i) => {
+        const level = Math.fround(sum * scale);
+        canvas[to + i] = even ? level : Math.floor(level + 0.5);
       });
     });
     return canvas;
@@ -162,18 +164,25 @@ function iou(a, b) {
   return shared > 0 ? shared / (area(...a) + area(...b) - shared) : 0;
 }
 
-/** For each new pixel the first old one that is in it, and the shares of that and the next ones. */
-function taps(old, fresh, area) {
+/**
+ * Old pixels in each new one, and their shares. By area: how much is in it, in px where whole ones
+ * are, else of 1. Bilinear: of the two around the centre, of 2048.
+ */
+function taps(old, fresh, area, whole) {
   const step = old / fresh;
   return Array.from({length: fresh}, (_, i) => {
     if (!area) {
-      const centre = Math.min(Math.max((i + 0.5) * step - 0.5, 0), old - 1);
-      const first = Math.min(Math.floor(centre), Math.max(old - 2, 0));
-      return [first, old > 1 ? [1 - (centre - first), centre - first] : [1]];
+      const centre = Math.fround((i + 0.5) * step - 0.5), first = Math.floor(centre);
+      const right = halfToEven(2048 * (centre - first));
+      return [{at: Math.max(first, 0), share: 2048 - right},
+              {at: Math.min(first + 1, old - 1), share: right}];
     }
-    const first = Math.floor(i * step), end = Math.min(Math.ceil((i + 1) * step), old);
-    const share = (p) => Math.max(Math.min(p + 1, (i + 1) * step) - Math.max(p, i * step), 0) / step;
-    return [first, Array.from({length: end - first}, (_, p) => share(first + p))];
+    const low = i * step, high = Math.min((i + 1) * step, old), found = [];
+    for (let at = Math.floor(low); at < high; at++) {
+      const part = Math.min(at + 1, high) - Math.max(at, low);
+      if (part > 1e-3) found.push({at, share: Math.fround(whole ? part : part / (high - low))});
+    }
+    return found;
   });
 }
 

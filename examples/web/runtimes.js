@@ -7,6 +7,7 @@ const shapeOf = ({layout}, {canvasWidth: w, canvasHeight: h}) =>
 let liteRt; // is loaded once
 
 async function openLiteRt({contract}, url) {
+  if (contract.input.dtype !== "float32") throw new Error("LiteRT.js takes float32 files alone");
   const {loadLiteRt, loadAndCompile, Tensor} = await import("@litertjs/core");
   liteRt ??= loadLiteRt("node_modules/@litertjs/core/wasm/");
   await liteRt;

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from browser import CHROMIUM
 
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.demo import HEADERS, PACKAGES, PAGE, make_server
 from edgeface.detector import Detector
+from edgeface.images import letterbox
 
 ROOT = Path(__file__).parents[2]
 MODULES = Path(os.environ.get("EDGEFACE_NODE_MODULES", PAGE / "node_modules"))
@@ -104,6 +106,8 @@ def test_what_is_missing_is_named(
         "demo", "--model", exported("ncnn").path, "--packages", tmp_path, "--no-browser"
     )
     assert code == 2 and "does not run in the page" in err and err.count("\n") == 1
+    code, _, err = edgeface("demo", "--model", "edgeface-n-tflite-int8-640x480", "--no-browser")
+    assert code == 2 and "LiteRT.js takes no INT8 input" in err and err.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -112,13 +116,7 @@ def test_in_chromium(tmp_path: Path) -> None:
     there, at the right place: the browser scales and codes its frames."""
     from export import ExportRequest, export_model, load_source
 
-    node = shutil.which("node")
-    if not CHROMIUM or not node:
-        pytest.skip("chromium and node are needed: apt install chromium nodejs")
-    if not (MODULES / "playwright-core").is_dir():
-        pytest.skip(
-            f"{MODULES} lacks playwright-core: npm install it, or set EDGEFACE_NODE_MODULES"
-        )
+    node = need_browser("playwright-core")
     bundles = [
         export_model(load_source("edgeface-n"), ExportRequest(target, "fp32", 320, 320), tmp_path)
         for target in ("tflite", "onnx")
@@ -127,8 +125,6 @@ def test_in_chromium(tmp_path: Path) -> None:
     photo = cv2.imread(str(ROOT / "docs" / "photo.jpg"))
     assert photo is not None and cv2.imwrite(str(tmp_path / "photo.png"), photo)
     config = {
-        "playwright": str(MODULES / "playwright-core"),
-        "chromium": CHROMIUM,
         "models": [name.removeprefix("models/") for name in folders],
         "photo": str(tmp_path / "photo.png"),
         "camera": str(fake_camera(photo, tmp_path / "camera.y4m")),
@@ -152,17 +148,57 @@ def test_in_chromium(tmp_path: Path) -> None:
         assert "FPS" in found["status"] and len(found["camera"]["faces"]) > 0
 
 
-def in_browser(node: str, config: dict[str, Any]) -> dict[str, Any]:
+@pytest.mark.slow
+def test_mediapipe_in_chromium(astronaut: Any, tmp_path: Path) -> None:
+    """Ready files made over for its ObjectDetector, in @mediapipe/tasks-vision: the Detector's face
+    within a pixel, whose parts MediaPipe cuts off."""
+    from export.apis import adapt
+
+    node = need_browser("playwright-core", "@mediapipe/tasks-vision")
+    bundle = Bundle.open(zoo.BUNDLES / "edgeface-n-tflite-fp32-640x480")
+    made = [adapt(bundle, api, tmp_path / "dist") for api in ("mediapipe", "task-library")]
+    photo = letterbox(astronaut, 640, 480)[0]
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text("<!doctype html>")
+    assert cv2.imwrite(str(tmp_path / "page" / "photo.png"), photo[:, :, ::-1])
+    folders = {f"models/{one.path.name}": one.path for one in made}
+    models = [f"/models/{one.path.name}/{one.manifest.primary}" for one in made]
+    with Detector.open(bundle.path) as detector:
+        expected = detector.detect(photo)
+    assert len(expected) == 1
+    x1, y1, x2, y2 = expected.boxes[0]
+    for port in served({**folders, "node_modules": MODULES, "": tmp_path / "page"}):
+        address = f"http://127.0.0.1:{port}/"
+        config = {"address": address, "models": models, "photo": "/photo.png"}
+        for faces in in_browser(node, config, "mediapipe.mjs"):
+            assert len(faces) == 1 and faces[0]["categories"][0]["categoryName"] == "face"
+            assert abs(faces[0]["categories"][0]["score"] - expected.scores[0]) < 1e-3
+            box = [faces[0]["boundingBox"][k] for k in ("originX", "originY", "width", "height")]
+            assert np.abs(np.array(box) - (x1, y1, x2 - x1, y2 - y1)).max() <= 1
+
+
+def need_browser(*modules: str) -> str:
+    """Path of node; skips where it, Chromium or a module is not here."""
+    node = shutil.which("node")
+    if not CHROMIUM or not node:
+        pytest.skip("chromium and node are needed: apt install chromium nodejs")
+    for name in modules:
+        if not (MODULES / name).is_dir():
+            pytest.skip(f"{MODULES} lacks {name}: npm install it, or set EDGEFACE_NODE_MODULES")
+    return node
+
+
+def in_browser(node: str, config: dict[str, Any], script: str = "page.mjs") -> Any:
+    config = {"playwright": str(MODULES / "playwright-core"), "chromium": CHROMIUM, **config}
     done = subprocess.run(
-        [node, str(HERE / "page.mjs"), json.dumps(config)],
+        [node, str(HERE / script), json.dumps(config)],
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def fake_camera(photo: Any, path: Path) -> Path:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from by_hand import wait_for
 from debian import cache_folder, unpack
+from emulation import write_cpuinfo
 from loopback import Loopback, need_sshd
 
 from edgeface import Detections, Detector
@@ -41,12 +42,6 @@ PLATFORMS = (
     "manylinux_2_27_aarch64",
     "manylinux2014_aarch64",
 )
-FEATURES = (
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
-    " asimddp"
-)
-"""those of the emulated Cortex-A76, as its kernel would show them: litert reads them and must not
-be told x86's"""
 QUICK = Protocol(rounds=1, per_round=1, warm_up_s=0, photo_width=640, photo_height=480)
 
 
@@ -105,12 +100,7 @@ def _as_environment(home: Path, python: Path) -> None:
 
     ``-0`` tells Python the script's name, so that what it starts by its own name is emulated too.
     """
-    cpu = (
-        f"processor\t: 0\nFeatures\t: {FEATURES}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU"
-        " part\t: 0xd0b\n\n"
-    )
-    (home / "rootfs" / "proc").mkdir(exist_ok=True)
-    (home / "rootfs" / "proc" / "cpuinfo").write_text(cpu + cpu.replace(": 0\n", ": 1\n", 1))
+    write_cpuinfo(home / "rootfs")
     (home / "venv" / "pyvenv.cfg").write_text(f"home = {home}/rootfs/usr/bin\nversion = 3.11\n")
     python.parent.mkdir()
     draft = python.with_name("draft")

@@ -55,7 +55,9 @@ public struct Decoder {
     }
 
     /// RGB of the canvas, row by row. `pixels`: bytes of the photo, `step` a pixel, in the order
-    /// `red`, `green`, `blue`: 2, 1, 0 with step 4 for a camera's BGRA.
+    /// `red`, `green`, `blue`: 2, 1, 0 with step 4 for a camera's BGRA. Every level is that of
+    /// OpenCV, which models are checked with: the same sums in the same order, in integers where it
+    /// has them.
     public func letterbox(
         _ pixels: UnsafeBufferPointer<UInt8>, photoWidth: Int, photoHeight: Int, bytesPerRow: Int,
         step: Int = 4, red: Int = 0, green: Int = 1, blue: Int = 2
@@ -64,34 +66,28 @@ public struct Decoder {
         let to = fit(photoWidth: photoWidth, photoHeight: photoHeight)
         let shrinks = max(to.width, to.height) < max(photoWidth, photoHeight)
         let byArea = (shrinks ? rule.shrink : rule.enlarge) == "area"
-        let columns = taps(photoWidth, to.width, byArea)
-        let rows = taps(photoHeight, to.height, byArea)
-        var canvas = [UInt8](repeating: rule.value, count: to.canvasWidth * to.canvasHeight * 3)
-        var line = [Float](repeating: 0, count: photoWidth * 3)
-        // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
-        // only where it halves a photo; else to even
+        let whole = byArea && photoWidth % to.width == 0 && photoHeight % to.height == 0
+        let covered = whole ? photoWidth / to.width * (photoHeight / to.height) : 1
+        let scale: Float = byArea ? 1 / Float(covered) : 0.25
         let even = byArea && (photoWidth != 2 * to.width || photoHeight != 2 * to.height)
-        let up: Float = byArea ? 0.5 : 0.375
-        for y in 0..<to.height {
-            for i in line.indices { line[i] = 0 }
-            for (i, share) in rows[y].shares.enumerated() {
-                var from = (rows[y].first + i) * bytesPerRow
-                for x in 0..<photoWidth {
-                    line[3 * x] += share * Float(pixels[from + red])
-                    line[3 * x + 1] += share * Float(pixels[from + green])
-                    line[3 * x + 2] += share * Float(pixels[from + blue])
-                    from += step
+        let columns = taps(photoWidth, to.width, byArea, whole)
+        let channels = [red, green, blue]
+        var canvas = [UInt8](repeating: rule.value, count: to.canvasWidth * to.canvasHeight * 3)
+        for (y, rows) in taps(photoHeight, to.height, byArea, whole).enumerated() {
+            var line = [Float](repeating: 0, count: to.width * 3)
+            for down in rows {
+                for i in line.indices {
+                    let from = down.at * bytesPerRow + channels[i % 3]
+                    var sum: Float = 0
+                    for tap in columns[i / 3] { sum += tap.share * Float(pixels[from + tap.at * step]) }
+                    line[i] += byArea
+                        ? down.share * sum : Float((Int(sum) >> 4) * Int(down.share) >> 16)
                 }
             }
-            for x in 0..<to.width {
-                for c in 0..<3 {
-                    var sum: Float = 0
-                    for (i, share) in columns[x].shares.enumerated() {
-                        sum += share * line[(columns[x].first + i) * 3 + c]
-                    }
-                    canvas[(y * to.canvasWidth + x) * 3 + c] =
-                        UInt8(min(255, even ? sum.rounded(.toNearestOrEven) : sum + up))
-                }
+            for i in line.indices {
+                let level = line[i] * scale
+                canvas[y * to.canvasWidth * 3 + i] =
+                    UInt8(even ? level.rounded(.toNearestOrEven) : level + 0.5)
             }
         }
         return canvas
@@ -223,21 +219,24 @@ private struct OutputMap {
     }
 }
 
-/// For each new pixel the first old one that is in it, and the shares of that and the next ones.
-private func taps(_ old: Int, _ fresh: Int, _ byArea: Bool) -> [(first: Int, shares: [Float])] {
+/// Old pixels in each new one, and their shares. By area: how much is in it, in px where whole ones
+/// are, else of 1. Bilinear: of the two around the centre, of 2048.
+private func taps(
+    _ old: Int, _ fresh: Int, _ byArea: Bool, _ whole: Bool
+) -> [[(at: Int, share: Float)]] {
     let step = Double(old) / Double(fresh)
     return (0..<fresh).map { i in
-        let (low, high) = (Double(i) * step, Double(i + 1) * step)
         if byArea {
-            let first = Int(low)
-            let end = min(Int(high.rounded(.up)), old)
-            return (first, (first..<end).map {
-                Float(max(min(Double($0 + 1), high) - max(Double($0), low), 0) / step)
-            })
+            let low = Double(i) * step
+            let high = min(Double(i + 1) * step, Double(old))
+            return (Int(low)..<Int(high.rounded(.up))).compactMap { at in
+                let part = min(Double(at + 1), high) - max(Double(at), low)
+                return part > 1e-3 ? (at, Float(whole ? part : part / (high - low))) : nil
+            }
         }
-        let centre = min(max((low + high) / 2 - 0.5, 0), Double(old - 1))
-        let first = min(Int(centre), max(old - 2, 0))
-        let rest = Float(centre - Double(first))
-        return (first, old > 1 ? [1 - rest, rest] : [1])
+        let centre = Float((Double(i) + 0.5) * step - 0.5)
+        let first = centre.rounded(.down)
+        let right = (2048 * (centre - first)).rounded(.toNearestOrEven)
+        return [(max(Int(first), 0), 2048 - right), (min(Int(first) + 1, old - 1), right)]
     }
 }

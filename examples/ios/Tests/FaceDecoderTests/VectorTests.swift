@@ -43,7 +43,7 @@ final class VectorTests: XCTestCase {
                 decoder.letterbox(
                     $0, photoWidth: width, photoHeight: height, bytesPerRow: 3 * width, step: 3)
             }
-            assertNear(canvas.map(Double.init), pixels.map(Double.init), 1, vector.name)
+            assertNear(canvas.map(Double.init), pixels.map(Double.init), 0, vector.name)
         }
         guard let outputs = vector.outputs, let wanted = vector.faces else { return }
         let faces = decoder.decode(outputs, photoWidth: width, photoHeight: height)

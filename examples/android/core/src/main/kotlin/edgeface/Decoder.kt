@@ -55,29 +55,35 @@ class Decoder(val contract: Contract, var score: Double = contract.results.score
         return Fit(width, height, whole(width), whole(height))
     }
 
-    /** RGB of the canvas, row by row. [photo]: pixels as Bitmap.getPixels has them, 0xAARRGGBB. */
+    /**
+     * RGB of the canvas, row by row. [photo]: pixels as Bitmap.getPixels has them, 0xAARRGGBB. Every
+     * level is that of OpenCV, which models are checked with: the same sums in the same order, in
+     * integers where it has them.
+     */
     fun letterbox(photo: IntArray, photoWidth: Int, photoHeight: Int): ByteArray {
         val rule = contract.fit
         val to = fit(photoWidth, photoHeight)
         val shrinks = max(to.width, to.height) < max(photoWidth, photoHeight)
         val byArea = if (shrinks) rule.shrinkByArea else rule.enlargeByArea
-        val columns = taps(photoWidth, to.width, byArea)
-        val canvas = ByteArray(to.canvasWidth * to.canvasHeight * 3) { rule.value.toByte() }
-        val line = FloatArray(photoWidth * 3)
-        // OpenCV, which models are checked with, rounds bilinear values up from .625, and halves up
-        // only where it halves a photo; else to even
+        val whole = byArea && photoWidth % to.width == 0 && photoHeight % to.height == 0
+        val covered = if (whole) photoWidth / to.width * (photoHeight / to.height) else 1
+        val scale = if (byArea) 1f / covered else 0.25f
         val even = byArea && (photoWidth != 2 * to.width || photoHeight != 2 * to.height)
-        val up = if (byArea) 0.5f else 0.375f
-        taps(photoHeight, to.height, byArea).forEachIndexed { y, rows ->
-            sumRows(photo, rows, line)
-            for (x in 0 until to.width) {
-                for (c in 0 until 3) {
-                    var sum = 0f
-                    columns[x].shares.forEachIndexed { i, share ->
-                        sum += share * line[(columns[x].first + i) * 3 + c]
-                    }
-                    canvas[(y * to.canvasWidth + x) * 3 + c] = min(255, (if (even) round(sum) else sum + up).toInt()).toByte()
+        val columns = taps(photoWidth, to.width, byArea, whole)
+        val canvas = ByteArray(to.canvasWidth * to.canvasHeight * 3) { rule.value.toByte() }
+        taps(photoHeight, to.height, byArea, whole).forEachIndexed { y, rows ->
+            val line = FloatArray(to.width * 3)
+            for (down in rows) {
+                for (i in line.indices) {
+                    val sum = across(photo, down.at * photoWidth, columns[i / 3], 16 - i % 3 * 8)
+                    line[i] += if (byArea) down.share * sum
+                    else ((sum.toInt() shr 4) * down.share.toInt() shr 16).toFloat()
                 }
+            }
+            for (i in line.indices) {
+                val level = line[i] * scale
+                val rounded = (if (even) round(level) else level + 0.5f).toInt()
+                canvas[y * to.canvasWidth * 3 + i] = rounded.toByte()
             }
         }
         return canvas
@@ -183,35 +189,38 @@ private class OutputMap(val spec: Tensor, private val data: ByteBuffer, fit: Fit
 }
 
 /** The first old pixel that is in a new one, and the shares of that and the next ones. */
-private class Taps(val first: Int, val shares: FloatArray)
+/** An old pixel, and the share of it in a new one. */
+private class Tap(val at: Int, val share: Float)
 
-private fun taps(old: Int, fresh: Int, byArea: Boolean): List<Taps> {
+/**
+ * Of each new pixel. By area: how much of an old one is in it, in px where whole ones are, else of
+ * 1. Bilinear: of the two around the centre, of 2048.
+ */
+private fun taps(old: Int, fresh: Int, byArea: Boolean, whole: Boolean): List<List<Tap>> {
     val step = old.toDouble() / fresh
     return List(fresh) { i ->
         if (byArea) {
-            val first = floor(i * step).toInt()
-            val end = min(ceil((i + 1) * step).toInt(), old)
-            fun share(p: Int) = min(p + 1.0, (i + 1) * step) - max(p.toDouble(), i * step)
-            Taps(first, FloatArray(end - first) { (max(share(first + it), 0.0) / step).toFloat() })
+            val low = i * step
+            val high = min((i + 1) * step, old.toDouble())
+            (low.toInt() until ceil(high).toInt()).mapNotNull { p ->
+                val part = min(p + 1.0, high) - max(p.toDouble(), low)
+                Tap(p, (if (whole) part else part / (high - low)).toFloat()).takeIf { part > 1e-3 }
+            }
         } else {
-            val centre = ((i + 0.5) * step - 0.5).coerceIn(0.0, old - 1.0)
-            val first = min(centre.toInt(), max(old - 2, 0))
-            val rest = (centre - first).toFloat()
-            Taps(first, if (old > 1) floatArrayOf(1 - rest, rest) else floatArrayOf(1f))
+            val centre = ((i + 0.5) * step - 0.5).toFloat()
+            val first = floor(centre)
+            val right = round(2048 * (centre - first))
+            listOf(
+                Tap(max(first.toInt(), 0), 2048 - right),
+                Tap(min(first.toInt() + 1, old - 1), right),
+            )
         }
     }
 }
 
-private fun sumRows(photo: IntArray, rows: Taps, line: FloatArray) {
-    line.fill(0f)
-    val width = line.size / 3
-    rows.shares.forEachIndexed { i, share ->
-        val start = (rows.first + i) * width
-        for (x in 0 until width) {
-            val pixel = photo[start + x]
-            line[3 * x] += share * (pixel shr 16 and 255)
-            line[3 * x + 1] += share * (pixel shr 8 and 255)
-            line[3 * x + 2] += share * (pixel and 255)
-        }
-    }
+/** Of one channel of the row that begins at [start]. */
+private fun across(photo: IntArray, start: Int, taps: List<Tap>, shift: Int): Float {
+    var sum = 0f
+    for (tap in taps) sum += tap.share * (photo[start + tap.at] shr shift and 255)
+    return sum
 }
