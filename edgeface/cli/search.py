@@ -18,6 +18,7 @@ from edgeface.errors import DeviceError, OptionError
 from edgeface.files import write_text
 from edgeface.search.commands import export_command, train_command
 from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
+from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
@@ -105,6 +106,7 @@ Finish = Annotated[
     int,
     typer.Option(
         min=0,
+        max=MOST,
         help=(
             "Train the best network of the front with so many crops of --data, export or"
             " quantise it and measure the file, into --out. 300000 are a full training."

@@ -264,5 +264,5 @@ def test_refused_before_anything_is_measured(
 
 
 def test_a_number_of_trials_that_cannot_be() -> None:
-    with pytest.raises(OptionError, match="--trials must be 0 or more"):
+    with pytest.raises(OptionError, match="--trials must be from 0 to"):
         StudyOptions(trials=-1)
