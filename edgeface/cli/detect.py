@@ -67,7 +67,9 @@ MaxPixels = Annotated[
         help="Refuse photos that claim more px, before memory is taken for them.",
     ),
 ]
-MaxFrames = Annotated[int | None, typer.Option(min=1, max=10**9, help="Stop after this many frames in all.")]
+MaxFrames = Annotated[
+    int | None, typer.Option(min=1, max=10**9, help="Stop after this many frames in all.")
+]
 Show = Annotated[
     bool, typer.Option("--show", help="Show every frame in a window; q or Esc ends it.")
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import OptionError
 from edgeface.files import write_text
+from edgeface.images.reading import OnError
 from edgeface.latency.cores import allowed
 from edgeface.schema import read_rows, to_fields
 from edgeface.search import selection
@@ -34,10 +35,15 @@ class Scorer:
     DataError for photos that they cannot be trained or measured on."""
 
     def __init__(
-        self, options: StudyOptions, folder: Path, progress: Progress, ray: str | None = None
+        self,
+        options: StudyOptions,
+        folder: Path,
+        progress: Progress,
+        ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self.options, self.folder = options, folder
-        self.oracle = _oracle(options, folder, progress, ray) if options.trials else None
+        self.oracle = _oracle(options, folder, progress, ray, on_error) if options.trials else None
 
     def check(self) -> None:
         """Raise DataError where trials would have nothing to learn from."""
@@ -119,7 +125,11 @@ class Scorer:
 
 
 def _oracle(
-    options: StudyOptions, folder: Path, progress: Progress, ray: str | None
+    options: StudyOptions,
+    folder: Path,
+    progress: Progress,
+    ray: str | None,
+    on_error: OnError | None,
 ) -> AccuracyOracle:
     if not options.data:
         raise OptionError(
@@ -130,4 +140,5 @@ def _oracle(
     short = recipe(options.trial_samples, seed=options.seed)
     plan = plan_of(folder, Path(options.data), annotations, short)
     jobs = options.jobs or max(1, len(allowed()))
-    return AccuracyOracle(plan, folder, read_known(checkout_tables()), jobs, progress, ray)
+    known = read_known(checkout_tables())
+    return AccuracyOracle(plan, folder, known, jobs, progress, ray, on_error)

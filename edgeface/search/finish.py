@@ -20,6 +20,7 @@ from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
 from edgeface.errors import OptionError
 from edgeface.files import write_text
+from edgeface.images.reading import OnError
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -77,12 +78,14 @@ def finish(
     landmarks: Path | None,
     progress: Progress,
     note: Callable[[str], None],
+    on_error: OnError | None = None,
 ) -> Finished | None:
     """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
     was stopped before.
 
     landmarks: file of those of the annotated faces, or None: those of the annotations, if they have
-    any. Raises OptionError for a search without photos and without a checkout, and what training,
+    any. on_error: is told of photos that cannot be read, which are left out then. Raises
+    OptionError for a search without photos and without a checkout, and what training,
     export and evaluation raise.
     """
     from edgeface.training import train_model
@@ -106,10 +109,11 @@ def finish(
         landmarks=landmarks,
         progress=progress,
         note=note,
+        on_error=on_error,
     ):
         return None
     bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES)
-    return _measured(options, folder, net, samples, plan, bundle, progress)
+    return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
 
 
 def check(options: StudyOptions) -> None:
@@ -154,11 +158,16 @@ def _measured(
     plan: Plan,
     bundle: Bundle,
     progress: Progress,
+    on_error: OnError | None,
 ) -> Finished:
     from edgeface.evaluation import evaluate_model
 
     report = evaluate_model(
-        bundle.path, plan.validation, annotations=plan.kept, progress=progress
+        bundle.path,
+        plan.validation,
+        annotations=plan.kept,
+        progress=progress,
+        on_error=on_error,
     ).report
     record = _timed(options, bundle, progress)
     found = Finished(

@@ -26,6 +26,7 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import LOCK, locked, read_regular, write_text
+from edgeface.images.reading import OnError
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
@@ -63,7 +64,9 @@ class Study:
         progress: Progress,
         note: Note,
         ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
+        """on_error: is told of photos that cannot be read, which all trials then do without."""
         self.options, self.folder, self.note = options, folder, note
         self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
@@ -73,7 +76,7 @@ class Study:
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
             )
-        self.scorer = Scorer(options, folder, self.progress, ray)
+        self.scorer = Scorer(options, folder, self.progress, ray, on_error)
         # an unknown score is refused before anything is written
         self.score(self.pool.sample(0).architecture)
         kept = dataclasses.replace(options, device=without_options(options.device))

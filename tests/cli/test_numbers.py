@@ -67,7 +67,13 @@ def test_help_says_both_ends(verb: str, name: str, edgeface: Command) -> None:
 @pytest.mark.parametrize("value", ["1" + "0" * 30, "-1" + "0" * 30])
 @pytest.mark.parametrize(("verb", "name"), NUMBERS)
 def test_what_is_beyond_is_refused(
-    verb: str, name: str, value: str, edgeface: Command, bundle: str, portraits: Path, tmp_path: Path
+    verb: str,
+    name: str,
+    value: str,
+    edgeface: Command,
+    bundle: str,
+    portraits: Path,
+    tmp_path: Path,
 ) -> None:
     photo = portraits / "hopper.jpg"
     places = {"photo": photo, "bundle": bundle, "photos": portraits, "out": tmp_path / "out"}

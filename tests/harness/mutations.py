@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from edgeface.images.headers import PNG_MAGIC, jpeg_segments
 
@@ -78,7 +79,7 @@ def split(data: bytes) -> list[bytes]:
     else:
         places = list(range(0, len(data), 512))
     bounds = [0, *places, len(data)]
-    return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a] or [data]
+    return [data[a:b] for a, b in pairwise(bounds) if b > a] or [data]
 
 
 def _walk(data: bytes, at: int, form: str, length_at: int, around: int) -> list[int]:

@@ -3,7 +3,6 @@ line, never a crash, a hang or all of the memory."""
 
 from __future__ import annotations
 
-import io
 import random
 from pathlib import Path
 from typing import Any

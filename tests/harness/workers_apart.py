@@ -74,5 +74,3 @@ def one_line(error: Exception) -> bool:
 def ended(results: dict[str, Any]) -> None:
     """The last line."""
     print(json.dumps({**results, "peak_bytes": peak_bytes()}), flush=True)
-
-

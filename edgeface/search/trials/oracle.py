@@ -21,6 +21,7 @@ import numpy as np
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.files import write_text
+from edgeface.images.reading import OnError
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, read_rows, to_fields
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
@@ -65,7 +66,10 @@ class AccuracyOracle:
         jobs: int,
         progress: Progress,
         ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
+        """on_error: is told of photos that cannot be read, which all trials then do without."""
+        self.on_error = on_error
         self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
         self.progress, self.ray = progress, ray
         self.trials: dict[Architecture, Trial] = {
@@ -77,7 +81,7 @@ class AccuracyOracle:
         """Raise DataError for photos that nothing can be learned from, before anything else is
         done."""
         self.progress("reading the photos", 0, 1)
-        prepare(self.plan)
+        prepare(self.plan, self.on_error)
         self.progress("reading the photos", 1, 1)
 
     @property
