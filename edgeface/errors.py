@@ -28,10 +28,18 @@ def is_no_memory(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         full = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        full |= isinstance(error, SystemError) and not _has_room()  # Python, where nothing is left
         if full or isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _has_room(size: int = 1 << 26) -> bool:
+    try:
+        return bool(bytearray(size))
+    except MemoryError:
+        return False
 
 
 class EdgefaceError(Exception):
