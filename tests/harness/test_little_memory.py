@@ -1,9 +1,9 @@
 """61 runs of commands that get less and less memory: the right result, or one line and exit code 2;
 nothing half-written, no traceback, no hang.
 
-What is not Python may end the process where it gets no memory, before Python hears of it: torch by a
-signal, OpenBLAS, which NumPy and OpenCV bring, with a line of its own. That is counted, and of each
-command some endings must be ours.
+What is not Python may end the process where it gets no memory, before Python hears of it: torch by
+a signal, OpenBLAS, which NumPy and OpenCV bring, with a line of its own. That is counted, and of
+each command some endings must be ours.
 """
 
 from __future__ import annotations

@@ -18,17 +18,15 @@ from typing import Any
 
 from edgeface.cli.output import LONGEST, printable
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-HUNG = 1
-"""exit code of Python's own watchdog"""
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "tests/harness"
 
 
 def apart(script: str, *arguments: object, limit_s: float = 900) -> dict[str, Any]:
     """The last line of ``script``; AssertionError names the item at which it crashed or hung."""
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests"), str(HERE)))
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *map(str, arguments)],
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         errors="replace",
