@@ -11,11 +11,11 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import OptionError
 from edgeface.files import write_text
-from edgeface.images.reading import OnError
 from edgeface.latency.cores import allowed
 from edgeface.schema import read_rows, to_fields
 from edgeface.search import selection
@@ -28,6 +28,9 @@ from edgeface.search.trials.oracle import AccuracyOracle
 from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import recipe
 from edgeface.types import Progress
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 
 class Scorer:

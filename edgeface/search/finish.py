@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeface import checkout
 from edgeface.architecture import Architecture, PlainHeadSpec
@@ -20,7 +20,6 @@ from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
 from edgeface.errors import OptionError
 from edgeface.files import write_text
-from edgeface.images.reading import OnError
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -30,6 +29,9 @@ from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 from edgeface.types import Progress
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 DETECTOR = "detector.json"
 RUN, FILES = "training", "detector"

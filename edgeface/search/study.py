@@ -21,12 +21,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import LOCK, locked, read_regular, write_text
-from edgeface.images.reading import OnError
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
@@ -41,6 +41,9 @@ from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, Scor
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
 from edgeface.types import Progress
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 STUDY, REPORT = "study.json", "report.html"
 ENDS = (48, 25)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from edgeface.cli import main
 from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.training import loop, open_photos, train_model
-from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
+from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.optimizer import Muon, orthogonalise
@@ -414,19 +413,3 @@ def test_command_line_of_a_branch_is_checked_before_any_work(
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["pipe", "folder", "cut"])
-def test_what_is_no_checkpoint_is_refused_before_it_is_opened(kind: str, tmp_path: Path) -> None:
-    """A pipe would never end."""
-    path, model = tmp_path / "checkpoint.safetensors", build("edgeface-n")
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        save_checkpoint(path, model, None, [], {"step": 1})
-        path.write_bytes(path.read_bytes()[:-9])
-    for read in (read_meta, lambda path: load_checkpoint(path, model, None, [])):
-        with pytest.raises(ModelError, match=r"^\S+ is not a training checkpoint \([^\n]+\)$"):
-            read(path)

@@ -15,19 +15,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.files import write_text
-from edgeface.images.reading import OnError
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, read_rows, to_fields
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
 from edgeface.types import Progress
 from edgeface.workers import open_workers
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 TRIALS = "trials.json"
 LOST = "its trials are read from their folders again"
