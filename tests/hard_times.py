@@ -112,7 +112,17 @@ def quantize(floats: Path, data: Path, out: Path) -> Task:
 
 
 def train(data: Path, faces: Path, out: Path) -> Task:
-    small = ("--samples", 16, "--batch", 2, "--size", 64, "--late-size", 64, "--no-compile")
+    small: tuple[object, ...] = (
+        "--samples",
+        16,
+        "--batch",
+        2,
+        "--size",
+        64,
+        "--late-size",
+        64,
+        "--no-compile",
+    )
     small += ("--threads", 1, "--checkpoint-every", 2)
     arguments = ("train", "--data", data, "--annotations", faces, "--out", out, *small)
     return Task(arguments, out / "weights.safetensors", load_weights_file)

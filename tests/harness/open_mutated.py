@@ -85,7 +85,7 @@ def mutate(folder: Path, kind: str, rng: random.Random) -> bool:
     if kind == "text":
         new = rng.choice(BYTES)(text, rng)
         path.write_bytes(new)
-        return new != text
+        return bool(new != text)
     model = folder / rng.choice(sorted(manifest["files"]))
     content = model.read_bytes()
     new = rng.choice(BYTES)(content, rng)
@@ -93,7 +93,7 @@ def mutate(folder: Path, kind: str, rng: random.Random) -> bool:
     if kind == "signed":
         manifest["files"][model.name] = hashlib.sha256(new).hexdigest()
         path.write_text(json.dumps(manifest))
-    return new != content
+    return bool(new != content)
 
 
 def mutated_weights(content: bytes, rng: random.Random) -> bytes:
@@ -118,7 +118,8 @@ def same(found: Detections, wanted: Detections) -> bool:
 def main() -> None:
     model, kind, first, count, target = sys.argv[1:]
     whole, place = Path(model), Path(target) / Path(model).name
-    photo = np.ascontiguousarray(data.astronaut())[:256, :256]
+    astronaut: Any = data.astronaut
+    photo = np.ascontiguousarray(astronaut())[:256, :256]
     size = 160 if kind == "weights" else None
     with Detector.open(model, size=size, score_threshold=SCORE) as detector:
         wanted = detector.detect(photo)
