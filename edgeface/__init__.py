@@ -19,15 +19,18 @@ Names are imported on first use, so ``import edgeface`` costs nothing and needs 
 
 from __future__ import annotations
 
+import _thread
 import sys
+import time
 
 
 def _quiet_until_main() -> None:
     """Let a command end without a traceback where Ctrl-C comes before its ``main`` does, while it
     imports what it needs.
 
-    Python then ends the process by the signal, which a shell sees as 130. Nothing is changed in a
-    program that merely imports the library.
+    Python then ends the process by the signal, which a shell sees as 130. Code that Python calls by
+    itself, as after an import, cannot be ended: there the Ctrl-C comes once more. Nothing is
+    changed in a program that merely imports the library.
     """
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
     if name in ("-m", "edgeface", "edgeface.exe"):
@@ -36,6 +39,21 @@ def _quiet_until_main() -> None:
             if issubclass(kind, KeyboardInterrupt)
             else sys.__excepthook__(kind, error, trace)
         )
+        sys.unraisablehook = lambda ignored: (
+            _thread.start_new_thread(_interrupt_again, (_thread.get_ident(),))
+            if issubclass(ignored.exc_type, KeyboardInterrupt)
+            else sys.__unraisablehook__(ignored)
+        )
+
+
+def _interrupt_again(thread: int) -> None:
+    import signal
+
+    time.sleep(0.01)  # until that code is over
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(thread, signal.SIGINT)
+    else:  # Windows; what waits there goes on waiting
+        _thread.interrupt_main()
 
 
 _quiet_until_main()  # before anything that takes long

@@ -7,6 +7,40 @@ invariants.
 
 from __future__ import annotations
 
+import errno
+import re
+
+_NO_MEMORY = re.compile(
+    r"out of memory|failed to allocate|not enough memory|insufficient memory|can(no|')t allocate"
+    r"|unable to allocate|bad.alloc|failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+"""what torch, NumPy, OpenCV, the runtimes and the system's loader of libraries call it"""
+NO_MEMORY = (
+    "there is not enough memory for this: close other programs, or ask for less at once (a smaller"
+    " --size or --batch)"
+)
+
+
+def is_no_memory(error: BaseException | None) -> bool:
+    """Is it, or what it came of, that memory ran out?"""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        full = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        full |= isinstance(error, SystemError) and not _has_room()  # Python, where nothing is left
+        if full or isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _has_room(size: int = 1 << 26) -> bool:
+    try:
+        return bool(bytearray(size))
+    except MemoryError:
+        return False
+
 
 class EdgefaceError(Exception):
     """A problem the user can fix. Its text is one line."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import numbers
 import os
 import re
 import textwrap
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeface.errors import OptionError
 
 MAX_SIDE_PX = 8192
 DEFAULT_LONG_SIDE_PX = 640
 """that a photo is scaled to for a model of any size"""
+MAX_THREADS = 1024
+MAX_SEED = 2**31 - 1
 EVALUATION_SCALES = ("640", "original", "multi")
 """of the photos of WIDER FACE: long side in px, none, several with a vote"""
 
@@ -42,6 +47,32 @@ def check_number(what: str, value: object, low: float, high: float) -> float:
     if not number or not low <= value <= high:  # type: ignore[operator]
         raise OptionError(f"{what} {value!r} is not between {low:g} and {high:g}")
     return float(value)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option takes."""
+
+    low: float
+    high: float
+    open: bool = False
+    """``low`` itself is not among them"""
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open else self.low <= value
+        return above and value <= self.high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        return f"{'above' if self.open else 'from'} {self.low} to {self.high}"
+
+
+def check_ranges(options: Any) -> None:
+    """Raise OptionError, naming the option, where a field of a dataclass is outside of what the
+    ``ranges`` of its class say."""
+    for name, numbers_ in options.ranges.items():
+        value = getattr(options, name)
+        if value not in numbers_:
+            raise OptionError(f"--{name.replace('_', '-')} must be {numbers_}, got {value}")
 
 
 def as_path(what: str, value: object) -> Path:

@@ -17,7 +17,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError
 from edgeface.files import check_writable
-from edgeface.options import parse_size
+from edgeface.options import MAX_SEED, parse_size
 from export.apis import adapt, check_api, export_for
 from export.pipeline import Exported, bundle_json, export_model
 from export.request import ExportRequest, require
@@ -65,7 +65,9 @@ Dynamic = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
-        help="Use random weights drawn from this number: for latency and graph checks only."
+        min=0,
+        max=MAX_SEED,
+        help="Use random weights drawn from this number: for latency and graph checks only.",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")]

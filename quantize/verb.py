@@ -15,7 +15,7 @@ from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.files import check_writable
-from edgeface.options import parse_size
+from edgeface.options import MAX_SEED, parse_size
 from edgeface.quiet import quiet_stage
 from export.request import require
 from quantize.ranges import SCALES
@@ -49,10 +49,12 @@ Network = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
+        min=0,
+        max=MAX_SEED,
         help=(
             "Use random weights drawn from this number: for latency and noise; accuracy is"
             " not measured."
-        )
+        ),
     ),
 ]
 Size = Annotated[
@@ -87,7 +89,9 @@ Calibration = Annotated[
     ),
 ]
 Images = Annotated[int, typer.Option(help="Calibration photos taken from it, 1 to 4096.")]
-CalibrationSeed = Annotated[int, typer.Option(help="Another number takes other photos.")]
+CalibrationSeed = Annotated[
+    int, typer.Option(min=0, max=MAX_SEED, help="Another number takes other photos.")
+]
 Scale = Annotated[
     str | None,
     typer.Option(

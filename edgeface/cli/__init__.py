@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from edgeface.errors import MissingExtraError
+from edgeface.errors import NO_MEMORY, MissingExtraError, is_no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from edgeface.cli.program import run
     except KeyboardInterrupt:
         return 130
-    except ImportError as error:  # a device that only embeds the library
-        if (error.name or "").partition(".")[0] != "typer":
+    except (ImportError, MemoryError, OSError) as error:
+        if is_no_memory(error):
+            print(f"error: {NO_MEMORY}", file=sys.stderr)
+            return 2
+        # a device that only embeds the library
+        if (getattr(error, "name", None) or "").partition(".")[0] != "typer":
             raise
         print(f"error: {MissingExtraError('typer', 'cli', 'the command line')}", file=sys.stderr)
         return 2

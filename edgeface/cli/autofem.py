@@ -13,6 +13,7 @@ from edgeface.cli.flags import Annotations, Cache, Format, Photos, TorchDevice, 
 from edgeface.cli.output import print_json, print_table
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
+from edgeface.options import MAX_THREADS
 from edgeface.search.autofem.options import AutoFEMOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def command(
     annotations: Annotations = None,
     cache: Cache = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")
+        int,
+        typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0 leaves torch's own choice."),
     ] = 0,
     device: TorchDevice = "cpu",
     format: Format = "table",

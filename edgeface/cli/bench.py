@@ -16,6 +16,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, EdgefaceError, OptionError
 from edgeface.files import check_writable, refuse_input
 from edgeface.latency.protocol import Job, Protocol
+from edgeface.options import MAX_THREADS
 
 if TYPE_CHECKING:
     from edgeface.latency.measurement import Measurement
@@ -39,6 +40,7 @@ ThreadCounts = Annotated[
     list[int],
     typer.Option(
         min=1,
+        max=MAX_THREADS,
         help=(
             "CPU threads of the runtime; given several times, every Bundle is measured with each."
         ),

@@ -10,6 +10,7 @@ import typer
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.errors import OptionError
+from edgeface.files import check_writable, refuse_input
 
 if TYPE_CHECKING:
     from edgeface.probes.compare import Comparison
@@ -44,7 +45,8 @@ def command(
         float | None,
         typer.Option(
             help=(
-                "Relative RMS, rms(A - B) / std(A), beyond which two tensors differ. Default: 0.001"
+                "Relative RMS, rms(A - B) / std(A), beyond which two tensors differ, 0 to 1000."
+                " Default: 0.001"
                 " between fp32 files, "
                 "0.01 if one is fp16, 0.3 if one is int8."
             )
@@ -60,6 +62,9 @@ def command(
             "--image is missing: both files need a photo to compute on, best one with faces: run: "
             f"edgeface compare {a} {b} --image photo.jpg"
         )
+    if plot:
+        check_writable(plot, "--plot", folder=False)
+        refuse_input(plot, [image], "--plot")
     from edgeface.images import read_image
     from edgeface.probes.compare import Subject, compare, plot_comparison
 

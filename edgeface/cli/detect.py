@@ -45,10 +45,10 @@ Save = Annotated[
     typer.Option(help="Write the photo or video with boxes here; a folder for several."),
 ]
 ScoreThreshold = Annotated[
-    float, typer.Option(help="Report faces that score at least this, 0 to 1.")
+    float, typer.Option(min=0, max=1, help="Report faces that score at least this.")
 ]
 NmsThreshold = Annotated[
-    float, typer.Option(help="Of two boxes with a higher IoU keep the better one.")
+    float, typer.Option(min=0, max=1, help="Of two boxes with a higher IoU keep the better one.")
 ]
 Size = Annotated[
     str | None,
@@ -67,7 +67,9 @@ MaxPixels = Annotated[
         help="Refuse photos that claim more px, before memory is taken for them.",
     ),
 ]
-MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames in all.")]
+MaxFrames = Annotated[
+    int | None, typer.Option(min=1, max=10**9, help="Stop after this many frames in all.")
+]
 Show = Annotated[
     bool, typer.Option("--show", help="Show every frame in a window; q or Esc ends it.")
 ]

@@ -25,7 +25,7 @@ from edgeface.backends import BACKENDS
 from edgeface.cli.program import as_command, new_app, run, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
-from edgeface.options import field_help
+from edgeface.options import MAX_THREADS, field_help
 
 DEFAULT_MODEL = "edgeface-n"
 FORMATS = ("table", "json")
@@ -72,7 +72,7 @@ Weights = Annotated[
         )
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the runtime.")]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="CPU threads of the runtime.")]
 Fast = Annotated[
     bool,
     typer.Option(
@@ -163,7 +163,9 @@ def is_given(ctx: typer.Context, parameter: str) -> bool:
 
 def parameters_of(cls: type, without: Sequence[str] = ()) -> list[inspect.Parameter]:
     """One parameter for each plain field, as Typer reads it."""
-    texts = field_help(cls)
+    texts, ranges = field_help(cls), getattr(cls, "ranges", {})
+    for name in ranges.keys() & texts.keys():
+        texts[name] = f"{texts[name].rstrip('.')}; {ranges[name]}"
     return [
         _parameter(
             f, get_type_hints(cls, include_extras=True)[f.name], _sentence(texts.get(f.name, ""))

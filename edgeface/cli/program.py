@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,18 +15,12 @@ from typing import Any
 import typer
 
 from edgeface.cli.output import nowhere, printable
-from edgeface.errors import EdgefaceError, OutputError
+from edgeface.errors import NO_MEMORY, EdgefaceError, OutputError, is_no_memory
 
 USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
 """the parser's own; which package it lies in depends on Typer's version"""
 INTERRUPTED = 130
 FAILED = 2
-NO_MEMORY = re.compile(
-    r"out of memory|failed to allocate|not enough memory|insufficient memory|can't allocate"
-    r"|bad_alloc",
-    re.IGNORECASE,
-)
-"""what torch, OpenCV and the runtimes call it"""
 
 
 class Stopped(Exception):
@@ -82,17 +75,12 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
         return _misused(error, name)
     except EdgefaceError as error:
         return _end("error", str(error), FAILED)
-    except OSError as error:
-        return _end("error", str(OutputError(str(error))), FAILED)
     except Exception as error:
-        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+        if is_no_memory(error):
+            return _end("error", NO_MEMORY, FAILED)
+        if not isinstance(error, OSError):
             raise
-        return _end(
-            "error",
-            "there is not enough memory for this: close other programs, or ask for less at once "
-            "(a smaller --size or --batch)",
-            FAILED,
-        )
+        return _end("error", str(OutputError(str(error))), FAILED)
 
 
 def _misused(error: Any, name: str) -> int:

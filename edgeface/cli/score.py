@@ -29,7 +29,7 @@ def command(
             help=f"{NETWORK_HELP} Or a structure string.",
         ),
     ],
-    alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes.")] = 0.25,
+    alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes, 0 to 1000.")] = 0.25,
     data: Annotated[
         Path | None,
         typer.Option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import Format, given, is_given, with_options
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import Stopped, stoppable
@@ -18,6 +19,7 @@ from edgeface.errors import DeviceError, OptionError
 from edgeface.files import write_text
 from edgeface.search.commands import export_command, train_command
 from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
+from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
@@ -105,6 +107,7 @@ Finish = Annotated[
     int,
     typer.Option(
         min=0,
+        max=MOST,
         help=(
             "Train the best network of the front with so many crops of --data, export or"
             " quantise it and measure the file, into --out. 300000 are a full training."
@@ -134,24 +137,27 @@ def command(
     landmarks: Landmarks = None,
     format: Format = "table",
     options: Any = None,
-) -> None:
+) -> int | None:
     if published:
         others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
         _run_published(published, options, data, out, format, others - {"alpha", "seed"})
-        return
+        return None
     options = dataclasses.replace(options, sizes=tuple(size), **_photos(data, annotations))
     options, folder = _chosen(options, out, resume, given(ctx, options))
     if finish:
         from edgeface.search.finish import check
 
         check(options)
-    front = _run(options, folder, table, ray)
-    if format == "json":
-        print_json([net.to_json() for net in front])
-    else:
-        _print_front(front, options, folder)
-    if finish:
-        _finish(options, folder, front, finish, landmarks)
+    with Terminal() as terminal:
+        failures = Failures(terminal)
+        front = _run(options, folder, table, ray, failures)
+        if format == "json":
+            print_json([net.to_json() for net in front])
+        else:
+            _print_front(front, options, folder)
+        if finish:
+            _finish(options, folder, front, finish, landmarks, failures)
+        return failures.ended("photos could not be read and were left out of the trainings")
 
 
 def _finish(
@@ -160,19 +166,22 @@ def _finish(
     front: Sequence[FrontNet],
     samples: int,
     landmarks: Path | None,
+    failures: Failures,
 ) -> None:
     from edgeface.search.finish import DETECTOR, finish
 
-    with Terminal() as terminal:
-        made = finish(options, folder, front, samples, landmarks, terminal.tick, terminal.note)
-        if made is None:
-            raise Stopped(
-                f"nothing is lost, edgeface search --resume {folder} --finish {samples} goes on"
-            )
-        quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
-        hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
-        terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
-        terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
+    terminal = failures.terminal
+    made = finish(
+        options, folder, front, samples, landmarks, terminal.tick, terminal.note, failures
+    )
+    if made is None:
+        raise Stopped(
+            f"nothing is lost, edgeface search --resume {folder} --finish {samples} goes on"
+        )
+    quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
+    hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
+    terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
+    terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
 
 
 def _run_published(
@@ -253,7 +262,11 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
 
 
 def _run(
-    options: StudyOptions, folder: Path, tables: Sequence[Path], ray: str | None
+    options: StudyOptions,
+    folder: Path,
+    tables: Sequence[Path],
+    ray: str | None,
+    failures: Failures,
 ) -> list[FrontNet]:
     from edgeface.predict.table import LatencyTable
     from edgeface.search.study import Study
@@ -262,8 +275,9 @@ def _run(
     if "?" in options.device:  # the folder does not keep options, which may run commands
         go_on += f" --device {shlex.quote(options.device)}"
     try:
-        with stoppable(f"nothing is lost, {go_on} goes on from here"), Terminal() as terminal:
-            study = Study(options, folder, terminal.tick, terminal.note, ray)
+        with stoppable(f"nothing is lost, {go_on} goes on from here"):
+            terminal = failures.terminal
+            study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
             front = study.run(
                 lambda done: terminal.line(_sentence(done)),
                 [LatencyTable.load(path) for path in tables],

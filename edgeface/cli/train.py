@@ -25,6 +25,7 @@ from edgeface.cli.flags import (
 from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
+from edgeface.options import MAX_THREADS
 from edgeface.training.options import TrainOptions, get_recipe
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ InMemory = Annotated[
     bool, typer.Option(help="Hold the decoded photos in memory instead of mapping the file.")
 ]
 TorchThreads = Annotated[
-    int, typer.Option(min=0, help="CPU threads per process; 0 leaves torch's own choice.")
+    int,
+    typer.Option(
+        min=0, max=MAX_THREADS, help="CPU threads per process; 0 leaves torch's own choice."
+    ),
 ]
 
 

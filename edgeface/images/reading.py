@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgeface.errors import ImageError
 from edgeface.files import read_file
-from edgeface.images.headers import JPEG_MAGIC, inspect
+from edgeface.images.headers import JPEG_MAGIC, PNG_MAGIC, inspect
 from edgeface.images.scaling import Image
 from edgeface.images.silence import Heard, listening, opencv_quiet
 from edgeface.images.sizes import stated_size
@@ -136,9 +136,9 @@ def as_rgb(image: NDArray[np.generic]) -> Image:
 
 
 def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
-    jpeg = data.startswith(JPEG_MAGIC)
+    speaks = data.startswith((JPEG_MAGIC, PNG_MAGIC))
     try:
-        with opencv_quiet(), listening() if jpeg else contextlib.nullcontext(Heard()) as heard:
+        with opencv_quiet(), listening() if speaks else contextlib.nullcontext(Heard()) as heard:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         if "MAX_IMAGE" in str(error):

@@ -20,10 +20,11 @@ LEFT = re.compile(rb"(\d+) extraneous bytes")
 """what it says of data that are left over once the image is full"""
 FEW = 8
 """bytes that may be left over"""
-LIBJPEG = re.compile(
+LIBRARIES = re.compile(
     rb"(Corrupt JPEG data|Premature end|Inconsistent progression|Warning: unknown"
-    rb" JFIF|Invalid SOS|Unknown Adobe)[^\n]*\n?"
+    rb" JFIF|Invalid SOS|Unknown Adobe|libpng error|libpng warning)[^\n]*\n?"
 )
+"""what libjpeg and libpng say"""
 _LOCK = threading.RLock()
 """file descriptors belong to the whole process"""
 
@@ -60,8 +61,8 @@ class Heard:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Heard]:
-    """Hear what is written to file descriptor 2 while the block runs; all but what libjpeg says is
-    passed on.
+    """Hear what is written to file descriptor 2 while the block runs; all but what libjpeg and
+    libpng say is passed on.
 
     libjpeg goes on after damage, fills in grey, and tells of it there alone.
     """
@@ -75,7 +76,7 @@ def listening() -> Iterator[Heard]:
             yield heard
         with contextlib.suppress(BlockingIOError):  # nothing was said
             heard.text = os.read(reader, 1 << 16)
-        rest = LIBJPEG.sub(b"", heard.text)
+        rest = LIBRARIES.sub(b"", heard.text)
         if rest:
             with contextlib.suppress(OSError):
                 os.write(2, rest)

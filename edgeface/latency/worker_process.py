@@ -33,6 +33,9 @@ folder"""
 GRACE_S = 2.0
 """what an idle worker has for ending by itself before it is killed"""
 LAST_WORDS_BYTES = 4096
+MAX_ANSWER_BYTES = 64 << 20
+UNASKED = 16
+"""answers that nobody has asked for, after which a worker is ended"""
 
 
 class WorkerProcess:
@@ -110,25 +113,26 @@ class WorkerProcess:
     def _listen(self) -> None:
         assert self._process.stdout
         with self._process.stdout as answers:
-            for line in answers:
+            while line := answers.readline(MAX_ANSWER_BYTES):
+                if self._answers.qsize() >= UNASKED:
+                    self._process.kill()
+                    break
                 self._answers.put(line)
         self._answers.put(b"")
 
     def _understand(self, line: bytes) -> dict[str, Any]:
         if not line:
             raise self._died()
-        try:
+        answer: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line)
-        except ValueError:
-            self.kill()
-            raise DeviceError(
-                f"{self.name}: its worker process answered nonsense: {line[:60]!r}"
-            ) from None
-        if "error" in answer:
-            self.kill()
-            raise DeviceError(f"{self.name}: {answer['error']}")
-        result: dict[str, Any] = answer["ok"]
-        return result
+        found = answer if isinstance(answer, dict) else {}
+        if isinstance(result := found.get("ok"), dict):
+            return result
+        self.kill()
+        if "error" in found:
+            raise DeviceError(f"{self.name}: {found['error']}")
+        raise DeviceError(f"{self.name}: its worker process answered nonsense: {line[:60]!r}")
 
     def _died(self) -> DeviceError:
         code = self._process.wait()

@@ -47,6 +47,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import MissingExtraError, OptionError
 from edgeface.files import atomic_write
 from edgeface.images import letterbox
+from edgeface.options import check_number
 from edgeface.probes import Probe, TensorInfo, open_probe
 from edgeface.probes.align import Side, align
 from edgeface.types import Floats
@@ -245,8 +246,7 @@ def compare(
     """
     if tolerance is None:
         tolerance = max(TOLERANCES[subject.precision] for subject in (a, b))
-    if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise OptionError(f"--tolerance must be a number of 0 or more, got {tolerance:g}")
+    check_number("--tolerance", tolerance, 0, 1000)
     _check_same_network(a, b)
     batch = letterbox(image, *_common_size(a, b))[0][None]
     with a.open() as probe_a, b.open() as probe_b:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from edgeface.bundle import Ports
 from edgeface.decode import HeadLayout
 from edgeface.errors import EdgefaceError, ImageError, OptionError
+from edgeface.options import MAX_THREADS
 from edgeface.runners import forks
 from edgeface.types import Closing
 
 Heads = dict[str, NDArray[np.float32]]
-MAX_THREADS = 1024
 
 
 class RunnerClosedError(EdgefaceError):

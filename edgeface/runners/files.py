@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle, Manifest, Port, Ports
-from edgeface.errors import BundleError
+from edgeface.errors import NO_MEMORY, BundleError, is_no_memory
 
 
 def fixed_size(manifest: Manifest) -> tuple[int, int] | None:
@@ -19,6 +19,8 @@ def fixed_size(manifest: Manifest) -> tuple[int, int] | None:
 def load_failed(bundle: Bundle, error: Exception) -> BundleError:
     """One line for a runtime that refuses the file."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if is_no_memory(error):
+        reason = NO_MEMORY
     return BundleError(f"{bundle.path / bundle.manifest.primary} cannot be loaded: {reason}")
 
 

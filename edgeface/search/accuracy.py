@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import OptionError
@@ -28,16 +29,24 @@ from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import recipe
 from edgeface.types import Progress
 
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
+
 
 class Scorer:
     """What stands for accuracy in one search. Raises OptionError for trials without photos,
     DataError for photos that they cannot be trained or measured on."""
 
     def __init__(
-        self, options: StudyOptions, folder: Path, progress: Progress, ray: str | None = None
+        self,
+        options: StudyOptions,
+        folder: Path,
+        progress: Progress,
+        ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self.options, self.folder = options, folder
-        self.oracle = _oracle(options, folder, progress, ray) if options.trials else None
+        self.oracle = _oracle(options, folder, progress, ray, on_error) if options.trials else None
 
     def check(self) -> None:
         """Raise DataError where trials would have nothing to learn from."""
@@ -119,7 +128,11 @@ class Scorer:
 
 
 def _oracle(
-    options: StudyOptions, folder: Path, progress: Progress, ray: str | None
+    options: StudyOptions,
+    folder: Path,
+    progress: Progress,
+    ray: str | None,
+    on_error: OnError | None,
 ) -> AccuracyOracle:
     if not options.data:
         raise OptionError(
@@ -130,4 +143,5 @@ def _oracle(
     short = recipe(options.trial_samples, seed=options.seed)
     plan = plan_of(folder, Path(options.data), annotations, short)
     jobs = options.jobs or max(1, len(allowed()))
-    return AccuracyOracle(plan, folder, read_known(checkout_tables()), jobs, progress, ray)
+    known = read_known(checkout_tables())
+    return AccuracyOracle(plan, folder, known, jobs, progress, ray, on_error)

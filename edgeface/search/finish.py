@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeface import checkout
 from edgeface.architecture import Architecture, PlainHeadSpec
@@ -29,6 +29,9 @@ from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 from edgeface.types import Progress
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 DETECTOR = "detector.json"
 RUN, FILES = "training", "detector"
@@ -77,12 +80,14 @@ def finish(
     landmarks: Path | None,
     progress: Progress,
     note: Callable[[str], None],
+    on_error: OnError | None = None,
 ) -> Finished | None:
     """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
     was stopped before.
 
     landmarks: file of those of the annotated faces, or None: those of the annotations, if they have
-    any. Raises OptionError for a search without photos and without a checkout, and what training,
+    any. on_error: is told of photos that cannot be read, which are left out then. Raises
+    OptionError for a search without photos and without a checkout, and what training,
     export and evaluation raise.
     """
     from edgeface.training import train_model
@@ -106,10 +111,11 @@ def finish(
         landmarks=landmarks,
         progress=progress,
         note=note,
+        on_error=on_error,
     ):
         return None
     bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES)
-    return _measured(options, folder, net, samples, plan, bundle, progress)
+    return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
 
 
 def check(options: StudyOptions) -> None:
@@ -154,11 +160,16 @@ def _measured(
     plan: Plan,
     bundle: Bundle,
     progress: Progress,
+    on_error: OnError | None,
 ) -> Finished:
     from edgeface.evaluation import evaluate_model
 
     report = evaluate_model(
-        bundle.path, plan.validation, annotations=plan.kept, progress=progress
+        bundle.path,
+        plan.validation,
+        annotations=plan.kept,
+        progress=progress,
+        on_error=on_error,
     ).report
     record = _timed(options, bundle, progress)
     found = Finished(

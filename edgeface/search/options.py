@@ -12,11 +12,11 @@ report.html           plots of the front and of how it came about
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from edgeface.errors import OptionError
-from edgeface.options import parse_size
+from edgeface.options import MAX_THREADS, Range, check_ranges, parse_size
 from edgeface.predict.table import LEAST_NETWORKS
 from edgeface.search.results import COSTS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
@@ -33,6 +33,24 @@ FREE = ("max_load", "jobs")
 class StudyOptions:
     """What a search depends on. Each field's text is its --help."""
 
+    ranges: ClassVar[dict[str, Range]] = {
+        "threads": Range(1, MAX_THREADS),
+        "budget_ms": Range(0, 10**6),
+        "budget_mmacs": Range(0, 10**9),
+        "exchange": Range(0, 10**6),
+        "alpha": Range(0, 1000),
+        "seed": Range(0, 2**63 - 1),
+        "first": Range(LEAST_NETWORKS, 100_000),
+        "rounds": Range(1, 100_000),
+        "picks": Range(1, 100_000),
+        "trials": Range(0, 100_000),
+        "trial_samples": Range(1, 10**10),
+        "jobs": Range(0, MAX_THREADS),
+        "max_load": Range(0, 1024),
+        "population": Range(2, 100_000),
+        "generations": Range(1, 10**6),
+    }
+
     device: str = "local"
     """local, ssh://[user@]host[:port] or adb://serial"""
     target: str = "openvino"
@@ -42,7 +60,7 @@ class StudyOptions:
     sizes: tuple[str, ...] = SIZES
     """of the input, WxH in px; several let the search choose among them"""
     threads: int = 1
-    """CPU threads of the runtime, at least 1"""
+    """CPU threads of the runtime"""
     space: str = "edge"
     """edge, idw, xx or resnet, or a .json file of a space"""
     objective: str = ""
@@ -57,30 +75,30 @@ class StudyOptions:
     budget_mmacs: float = 0.0
     """most million multiply-accumulates; 0: no limit"""
     exchange: float = 1.0
-    """score that one e-fold of the cost must bring (weighted), 0 or more"""
+    """score that one e-fold of the cost must bring (weighted)"""
     score: str = "trainable"
     """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what
     hinders training), ddsar (as published), corrected (true widths, without the stem), detector
     (corrected with neck and head), levels, outputs, stage-macs, plain, or a baseline: params, macs,
     depth, entropy, zen, random"""
     alpha: float = ALPHA
-    """weight of the kernel sizes in the score, 0 or more"""
+    """weight of the kernel sizes in the score"""
     weights: tuple[float, ...] = WEIGHTS
     """shares of faces that stem and c2 to c5 are there for"""
     seed: int = 0
-    """seed of everything drawn, a whole number from 0"""
+    """seed of everything drawn"""
     first: int = 66
-    """networks of each input size measured before the first round, to learn latency from, at
-    least 20; chosen to cover the space"""
+    """networks of each input size measured before the first round, to learn latency
+    from; chosen to cover the space"""
     rounds: int = 4
-    """rounds of evolution, at least 1, each of which ends on the device"""
+    """rounds of evolution, each of which ends on the device"""
     picks: int = 11
-    """networks measured after each round, at least 1"""
+    """networks measured after each round"""
     trials: int = 0
     """short trainings in all, a share of them after each round: networks are then rated by the AP
     that a model learned from them foresees, and --score is only one of its features; 0: none"""
     trial_samples: int = 20_000
-    """crops of 256 px of each of them, at least 1"""
+    """crops of 256 px of each of them"""
     jobs: int = 0
     """trials at once; 0: one a processor"""
     data: str = ""
@@ -89,11 +107,11 @@ class StudyOptions:
     """boxes of these photos; of one's own, one photo in five is kept aside to measure AP on"""
     max_load: float = 0.5
     """processor use of other programs, in cores, above which a measurement is not
-    believed, 0 or more"""
+    believed"""
     population: int = 96
-    """networks kept from generation to generation, at least 2"""
+    """networks kept from generation to generation"""
     generations: int = 60
-    """generations a round, at least 1"""
+    """generations a round"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", FORMER.get(self.score, self.score))
@@ -111,31 +129,8 @@ class StudyOptions:
                 "--objective budget needs --budget-ms, the milliseconds a network may take, or "
                 "--budget-mmacs; --objective pareto does without"
             )
-        self._check_numbers()
+        check_ranges(self)
         if not self.sizes or len(set(self.sizes)) < len(self.sizes):
             raise OptionError("--size: give one or more input sizes, each once, such as 640x480")
         for size in self.sizes:
             parse_size(size)
-
-    def _check_numbers(self) -> None:
-        least = {
-            "first": LEAST_NETWORKS,
-            "trials": 0,
-            "trial_samples": 1,
-            "jobs": 0,
-            "rounds": 1,
-            "picks": 1,
-            "population": 2,
-            "generations": 1,
-            "threads": 1,
-            "budget_ms": 0,
-            "budget_mmacs": 0,
-            "exchange": 0,
-            "alpha": 0,
-            "max_load": 0,
-        }
-        for name, bound in least.items():
-            if not bound <= getattr(self, name) < math.inf:
-                raise OptionError(
-                    f"--{name.replace('_', '-')} must be {bound} or more, got {getattr(self, name)}"
-                )

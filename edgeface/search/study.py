@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
@@ -40,6 +41,9 @@ from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, Scor
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
 from edgeface.types import Progress
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 STUDY, REPORT = "study.json", "report.html"
 ENDS = (48, 25)
@@ -63,7 +67,9 @@ class Study:
         progress: Progress,
         note: Note,
         ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
+        """on_error: is told of photos that cannot be read, which all trials then do without."""
         self.options, self.folder, self.note = options, folder, note
         self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
@@ -73,7 +79,7 @@ class Study:
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
             )
-        self.scorer = Scorer(options, folder, self.progress, ray)
+        self.scorer = Scorer(options, folder, self.progress, ray, on_error)
         # an unknown score is refused before anything is written
         self.score(self.pool.sample(0).architecture)
         kept = dataclasses.replace(options, device=without_options(options.device))

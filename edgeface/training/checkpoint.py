@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeface.errors import ModelError
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, require_regular
 from edgeface.training.ema import EMA
 
 
@@ -39,6 +39,7 @@ def save_checkpoint(
 def read_meta(path: Path) -> dict[str, Any]:
     """Return the ``meta`` of a checkpoint. Raises ModelError when the file is not one."""
     try:
+        require_regular(path)
         with safe_open(str(path), framework="pt") as file:
             meta: dict[str, Any] = json.loads((file.metadata() or {})["meta"])
             return meta
@@ -46,16 +47,26 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not a training checkpoint ({error})") from None
 
 
+def _read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Tensors of the parts of a checkpoint. Raises ModelError."""
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    try:
+        require_regular(path)
+        with safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+                kind, name = key.split(".", 1)
+                groups[kind][name] = file.get_tensor(key)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} is not a training checkpoint ({error})") from None
+    return groups
+
+
 def load_checkpoint(
     path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer]
 ) -> None:
     """Restore what :func:`save_checkpoint` wrote. Raises ModelError when it does not fit the
     network."""
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-    with safe_open(str(path), framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-            kind, name = key.split(".", 1)
-            groups[kind][name] = file.get_tensor(key)
+    groups = _read_groups(path)
     try:
         model.load_state_dict(groups["model"])
         if ema:

@@ -3,12 +3,12 @@ its --help."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from edgeface.errors import OptionError
+from edgeface.options import MAX_SEED, Range, check_ranges
 
 if TYPE_CHECKING:
     from edgeface.architecture.architecture import Architecture
@@ -20,53 +20,12 @@ ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
 LOSSES = ("quality", "multibox", "drmc")
 PRECISIONS = ("auto", "bf16", "fp32")
 MAX_SIZE_PX = 4096
+MOST = 10**10
+"""of crops or steps of a run"""
 LOG_EVERY = 25
 """steps, of a line in the log of a run"""
 OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
 """Assigner and loss of networks with a box coding, where nothing else is asked for"""
-
-
-@dataclass(frozen=True)
-class Range:
-    """Accepted numbers, from ``low`` to ``high``; with ``open`` neither end itself."""
-
-    low: float
-    high: float = math.inf
-    open: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        inside = self.low < value < self.high if self.open else self.low <= value <= self.high
-        return inside and math.isfinite(value)
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"{'above' if self.open else 'at least'} {self.low}"
-        return (
-            f"{'between' if self.open else 'from'} {self.low} {'and' if self.open else 'to'}"
-            f" {self.high}"
-        )
-
-
-RANGES = {
-    "samples": Range(1),
-    "batch": Range(1),
-    "late_share": Range(0, 1),
-    "lr": Range(0, open=True),
-    "weight_decay": Range(0, 1),
-    "warmup": Range(0),
-    "warmup_lr": Range(0),
-    "decay_share": Range(0, 1),
-    "ema": Range(0, 1),
-    "box_weight": Range(0),
-    "landmark_weight": Range(0),
-    "margin": Range(0),
-    "margin_scale": Range(0, open=True),
-    "seed": Range(0, 2**31 - 1),
-    "checkpoint_every": Range(1),
-    "snapshot_every": Range(1),
-}
-"""What the numbers of :class:`TrainOptions` may be; sizes have a rule of their own. --help says the
-same."""
 
 
 @dataclass(frozen=True)
@@ -130,40 +89,59 @@ class AugmentOptions:
 class TrainOptions:
     """What a run depends on, apart from the network and the data."""
 
+    ranges: ClassVar[dict[str, Range]] = {
+        "samples": Range(1, MOST),
+        "batch": Range(1, 65_536),
+        "late_share": Range(0, 1),
+        "lr": Range(0, 10, open=True),
+        "weight_decay": Range(0, 1),
+        "warmup": Range(0, MOST),
+        "warmup_lr": Range(0, 10),
+        "decay_share": Range(0, 1),
+        "ema": Range(0, 1),
+        "box_weight": Range(0, 1000),
+        "landmark_weight": Range(0, 1000),
+        "margin": Range(0, 1000),
+        "margin_scale": Range(0, 1000, open=True),
+        "seed": Range(0, MAX_SEED),
+        "checkpoint_every": Range(1, MOST),
+        "snapshot_every": Range(1, MOST),
+    }
+
     samples: int = 300_000
-    """images seen in the whole run, at least 1"""
+    """images seen in the whole run"""
     batch: int = 32
-    """images per optimiser step, over all processes, at least 1"""
+    """images per optimiser step, over all processes"""
     size: int = 320
     """side of the square crops, px: a multiple of 32 from 64 to 4096"""
     late_size: int = 448
     """side of the crops in the last part of the run, px: a multiple of 32 from 64 to 4096"""
     late_share: float = 0.15
-    """share of the samples seen at ``late_size``, from 0 to 1"""
+    """share of the samples seen at ``late_size``"""
     optimizer: str = "muon"
     """adamw, muon (orthogonalised updates for the convolutions), or sgd (momentum .9)"""
     lr: float = 3e-3
-    """peak learning rate, above 0"""
+    """peak learning rate"""
     weight_decay: float = 0.02
     """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the
-    gradient; from 0 to 1"""
+    gradient"""
     warmup: int = 300
-    """optimiser steps of linear warm-up, at least 0"""
+    """optimiser steps of linear warm-up"""
     warmup_lr: float = 0.0
-    """learning rate that the warm-up starts from, at least 0"""
+    """learning rate that the warm-up starts from"""
     decay_share: float = 0.35
     """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is
-    constant; from 0 to 1. With 0 it never falls: such a run can be made longer at will, and --from
+    constant. With 0 it never falls: such a run can be made longer at will, and --from
     takes weights from it"""
     drops: str = ""
     """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead
     of decay_share"""
     ema: float = 0.998
-    """decay of the moving average of the weights, per step, from 0 to 1"""
+    """decay of the moving average of the weights, per step"""
     box_weight: float = 2.0
-    """weight of the box loss, at least 0"""
+    """weight of the box loss"""
     landmark_weight: float = 0.1
-    """weight of the landmark loss, for networks with landmarks, at least 0"""
+    """weight of the landmark loss, for networks with landmarks"""
     assigner: str = ""
     """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of
     .4, ASFD); nothing: dynamic, with prior boxes compensated"""
@@ -171,9 +149,9 @@ class TrainOptions:
     """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality,
     with prior boxes multibox"""
     margin: float = 0.2
-    """taken from the logit of what is right, with drmc, at least 0"""
+    """taken from the logit of what is right, with drmc"""
     margin_scale: float = 1.0
-    """factor of the logits, with drmc, above 0"""
+    """factor of the logits, with drmc"""
     precision: str = "auto"
     """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX,
     GPUs), else fp32. A run that is resumed keeps what it has"""
@@ -181,11 +159,11 @@ class TrainOptions:
     """compile the sampling of crops and the normalisation of their pixels: several times as fast;
     from 2,000 steps, backbone and head, too; needs a C++ compiler"""
     seed: int = 0
-    """seed of the initial weights, the order of the images and every crop, from 0 to 2147483647"""
+    """seed of the initial weights, the order of the images and every crop"""
     checkpoint_every: int = 250
-    """optimiser steps between checkpoints, at least 1"""
+    """optimiser steps between checkpoints"""
     snapshot_every: int = 1000
-    """optimiser steps between kept snapshots of the averaged weights, at least 1"""
+    """optimiser steps between kept snapshots of the averaged weights"""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:
@@ -199,9 +177,7 @@ class TrainOptions:
             if getattr(self, name) not in accepted:
                 known = ", ".join(filter(None, accepted))
                 raise OptionError(f"--{name} {getattr(self, name)!r} is not one of: {known}")
-        for name, numbers in RANGES.items():
-            if getattr(self, name) not in numbers:
-                raise OptionError(f"{_flag(name)} must be {numbers}, not {getattr(self, name)}")
+        check_ranges(self)
         for name in ("size", "late_size"):
             side = getattr(self, name)
             if side % 32 or not 64 <= side <= MAX_SIZE_PX:

@@ -73,6 +73,22 @@ def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == "a line of the program's\n"
 
 
+def test_a_png_that_is_damaged_below_its_checksums_says_nothing_on_stderr(
+    astronaut: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What libpng would say there; Pillow writes one IDAT chunk."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(astronaut[:64, :64]).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    at = data.index(b"IDAT")
+    (size,) = struct.unpack_from(">I", data, at - 4)
+    data[at + 4 + size // 2] ^= 0x55
+    struct.pack_into(">I", data, at + 4 + size, zlib.crc32(data[at : at + 4 + size]))
+    with pytest.raises(ImageError, match="damaged"):
+        decode_image(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
 def test_without_a_stderr_damage_is_heard_all_the_same(astronaut: Any, tmp_path: Path) -> None:
     content = jpeg(astronaut)
     cut = tmp_path / "cut.jpg"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +24,7 @@ from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.examine import examine
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
+from edgeface.latency.worker_process import WorkerProcess
 
 STRANGE: tuple[Any, ...] = (
     None,
@@ -194,6 +196,48 @@ def test_other_lines(kind: str, bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(EdgefaceError) as caught:
             measured(bundle, tmp_path, {kind: line})
         one_line(caught.value)
+
+
+FLOODS = {
+    "an endless line": "while True: sys.stdout.write('x' * 65536)",
+    "lines for ever": "while True: print('Welcome!')",
+    "objects that mean nothing": "while True: print('{}')",
+    "a slow greeting": "while True: print('Welcome!', flush=True); time.sleep(.1)",
+    "endless complaints": "while True: sys.stderr.write('x' * 65536)",
+}
+
+
+class Flood(Stranger):
+    """Says without end what ``program`` says."""
+
+    program = ""
+
+    def arguments(self, command: str) -> list[str]:
+        return [sys.executable, "-c", f"import sys, time\n{self.program}"]
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_device_that_does_not_end(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, within the time that a device has, and within memory."""
+    monkeypatch.setattr("edgeface.latency.devices.shell.ANSWER_S", 2.0)
+    monkeypatch.setattr("edgeface.latency.devices.shell.STAGE_LIMIT_S", 3.0)
+    device = Flood(URL)
+    device.program = FLOODS[kind]
+    with pytest.raises(DeviceError, match=r"does not end|nothing was heard for too long") as caught:
+        device.check()
+    one_line(caught.value)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak < 4 << 30, "nothing of it is kept"
+
+
+@pytest.mark.parametrize("text", ["{}\n", "[1]\n", '{"ok": {}}\n', "x" * 4096])
+def test_a_worker_that_does_not_end(text: str) -> None:
+    talk = f"import sys\nwhile True: sys.stdout.write({text!r})"
+    python = (sys.executable, "-c", talk, "--")
+    with WorkerProcess("it", 20.0, python) as worker, pytest.raises(DeviceError) as caught:
+        for _ in range(100):
+            worker.ask("nothing")
+    one_line(caught.value)
 
 
 def test_a_device_that_says_nothing_has_measured_nothing(bundle: Path, tmp_path: Path) -> None:

@@ -284,8 +284,11 @@ def run(*arguments: str) -> Result:
         (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
         (("--out", "{folder}/a", "--size", "64x64", "--size", "64x64"), "each once"),
         (("--out", "{folder}/a", "--score", "beauty"), "unknown score 'beauty'"),
-        (("--out", "{folder}/a", "--first", "3"), "--first must be 20 or more"),
-        (("--out", "{folder}/a", "--budget-ms", "nan"), "--budget-ms must be 0 or more"),
+        (("--out", "{folder}/a", "--first", "3"), "--first must be from 20 to 100000, got 3"),
+        (
+            ("--out", "{folder}/a", "--budget-ms", "nan"),
+            "--budget-ms must be from 0 to 1000000, got nan",
+        ),
         (("--out", "{folder}/a", "--objective", "luck"), "--objective 'luck' is not one of"),
         (("--out", "{folder}/a", "--data", "{folder}/none.txt"), "there are no faces"),
         (("--out", "{folder}/a", "--device", "telnet://pi"), "telnet"),

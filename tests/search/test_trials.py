@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Command, failed
 
-from edgeface.errors import DataError, OptionError
+from edgeface.architecture import get_architecture
+from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_annotations
 from edgeface.search.options import StudyOptions
@@ -31,7 +33,7 @@ from edgeface.search.trials.known import checkout_tables, network_fields, networ
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
 from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
 from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of, write_plain
-from edgeface.search.trials.training import Plan, recipe
+from edgeface.search.trials.training import Plan, prepare, recipe, train_briefly
 
 KNOWN = read_known(checkout_tables())
 
@@ -139,6 +141,24 @@ def test_nothing_to_measure_on(photos: tuple[Path, Path], tmp_path: Path) -> Non
     with pytest.raises(DataError, match="has 19 photos, accepted for trials: 50 at least"):
         plan_of(tmp_path, data, few, recipe(64))
     assert not (tmp_path / TRAINED).exists()
+
+
+def test_photos_that_cannot_be_read_are_told_and_left_out(
+    photos: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As in `edgeface train`: one to learn from and one that is kept aside."""
+    data = shutil.copytree(photos[0], tmp_path / "photos")
+    plan = quick(plan_of(tmp_path, data, photos[1], recipe(64)))
+    trained, kept = (read_annotations(tmp_path / name)[0].path for name in (TRAINED, KEPT))
+    for name in (trained, kept):
+        (data / name).write_bytes((data / name).read_bytes()[:900])
+    with pytest.raises(ImageError, match="truncated"):
+        prepare(plan)
+    told: list[str] = []
+    prepare(plan, lambda error: told.append(str(error)))
+    assert len(told) == 2 and kept in told[0] and trained in told[1]
+    found = train_briefly(plan, get_architecture("edgeface-n"))
+    assert found is not None and found.protocol.startswith("9 photos")
 
 
 # Trials
@@ -264,5 +284,5 @@ def test_refused_before_anything_is_measured(
 
 
 def test_a_number_of_trials_that_cannot_be() -> None:
-    with pytest.raises(OptionError, match="--trials must be 0 or more"):
+    with pytest.raises(OptionError, match="--trials must be from 0 to"):
         StudyOptions(trials=-1)

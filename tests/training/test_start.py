@@ -21,13 +21,12 @@ from edgeface.architecture import get_architecture
 from edgeface.cli import main
 from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
-from edgeface.options import field_help
 from edgeface.training import loop, open_photos, train_model
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.optimizer import Muon, orthogonalise
-from edgeface.training.options import RANGES, TrainOptions
+from edgeface.training.options import TrainOptions
 from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
 
@@ -82,16 +81,16 @@ def differing(*files: Path) -> list[str]:
         ("seed", -1),
         ("size", 32_000),
         ("snapshot_every", 0),
+        ("lr", 1e30),
+        ("batch", 10**9),
+        ("samples", 10**18),
     ],
 )
 def test_numbers_out_of_range_are_refused_in_one_line(name: str, value: float) -> None:
-    with pytest.raises(OptionError, match=f"^--{name.replace('_', '-')} must be .*not [^\n]+$"):
+    with pytest.raises(
+        OptionError, match=f"^--{name.replace('_', '-')} must be .*(got|not) [^\n]+$"
+    ):
         TrainOptions(**{name: value})  # type: ignore[arg-type]
-
-
-def test_help_says_the_ranges() -> None:
-    texts = {name: " ".join(text.split()) for name, text in field_help(TrainOptions).items()}
-    assert not [name for name, numbers in RANGES.items() if str(numbers) not in texts[name]]
 
 
 def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() -> None:

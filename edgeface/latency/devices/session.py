@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import subprocess
 import threading
 import time
@@ -20,6 +21,10 @@ waits"""
 GRACE_S = 10.0
 """what the far side has for ending by itself once its input has ended"""
 MAX_LINE_BYTES = 64 << 20
+MAX_GREETING_BYTES = 1 << 20
+"""of all that is not ours"""
+MAX_WORDS_BYTES = 4096
+"""of a line of standard error"""
 CHUNK = 1 << 16
 LAST_WORDS = 40
 """lines of standard error that are kept"""
@@ -32,14 +37,19 @@ class Session(Closing):
     of the command is closed, which is what ends it on the device, and the local process is gone.
     """
 
-    def __init__(self, arguments: Sequence[str], silence_s: float) -> None:
-        """``silence_s``: the command is given up when it sends nothing, and takes nothing, for as
-        long."""
+    def __init__(
+        self, arguments: Sequence[str], silence_s: float, limit_s: float = math.inf
+    ) -> None:
+        """``silence_s``: the command is given up when it sends no line of ours, and takes nothing,
+        for as long; ``limit_s``: and after as long, whatever it sends."""
         self.heard = False
         """did any line of ours arrive?"""
         self.silent = False
         """was it given up?"""
+        self.endless = ""
+        """what would not end, where it was given up for that"""
         self._silence_s, self._last, self._beating = silence_s, time.monotonic(), False
+        self._limit_s, self._begun = limit_s, time.monotonic()
         self._words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._closed = threading.Event()
         try:
@@ -73,15 +83,19 @@ class Session(Closing):
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """JSON objects that the command prints, as they come. Anything else, such as a greeting, is
-        passed over."""
+        passed over, but for one without end."""
         assert self._process.stdout
+        others = 0
         while line := self._process.stdout.readline(MAX_LINE_BYTES):
-            self._last = time.monotonic()
-            with contextlib.suppress(ValueError, RecursionError):
-                data = json.loads(line)
-                if isinstance(data, dict):
-                    self.heard = True
-                    yield data
+            data = _read_object(line)
+            if data is not None:
+                self.heard, self._last = True, time.monotonic()
+                yield data
+                continue
+            others += len(line)
+            if others > MAX_GREETING_BYTES:
+                self._give_up("text that is not edgeface's")
+                return
 
     def close(self) -> int:
         """End the command and return the exit code of the local process. Calling it again does
@@ -115,7 +129,7 @@ class Session(Closing):
     def _listen(self) -> None:
         assert self._process.stderr
         with self._process.stderr as errors:
-            for line in errors:
+            while line := errors.readline(MAX_WORDS_BYTES):
                 self._words.append(line.decode("utf-8", errors="replace").strip())
 
     def _drain(self) -> None:
@@ -124,10 +138,17 @@ class Session(Closing):
             while rest.read(CHUNK):
                 pass
 
+    def _give_up(self, what: str) -> None:
+        self.endless = what
+        self._process.kill()
+
     def _watch(self) -> None:
         beat = time.monotonic()
         while not self._closed.wait(0.2):
             now = time.monotonic()
+            if now - self._begun > self._limit_s:
+                self._give_up(f"answers, for more than {self._limit_s:g} s")
+                return
             if now - self._last > self._silence_s:
                 self.silent = True
                 self._process.kill()
@@ -135,3 +156,11 @@ class Session(Closing):
             if self._beating and now - beat >= BEAT_S:
                 beat = now
                 self._write(b"\n")
+
+
+def _read_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object that is the line; None for any other line."""
+    with contextlib.suppress(ValueError, RecursionError):
+        data = json.loads(line)
+        return data if isinstance(data, dict) else None
+    return None

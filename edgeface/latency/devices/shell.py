@@ -24,6 +24,8 @@ from edgeface.schema import from_fields
 
 ANSWER_S = 120.0
 """silence after which a device that only has to look at itself is given up"""
+STAGE_LIMIT_S = 3600.0
+"""within which a device has taken all files; the slowest line takes minutes"""
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 """exit codes of a shell"""
 
@@ -78,7 +80,7 @@ class ShellDevice(Device):
         # The path of Python is handed on to be used again: it may be a script, of which Python
         # itself knows nothing.
         command = self._command(f'-I -c {shlex.quote(STAGE.read_text(encoding="utf-8"))} "$P"')
-        with self._session(command, ANSWER_S) as session:
+        with self._session(command, ANSWER_S, STAGE_LIMIT_S) as session:
             request = {"root": self.root, "files": [file.to_json() for file in files]}
             session.send(json.dumps(request).encode() + b"\n")
             staged: Staged | None = None
@@ -115,11 +117,13 @@ class ShellDevice(Device):
     def _agent(
         self, staged: Staged, request: Request, silence_s: float, run: Run | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Lines of the agent up to its last. Raises DeviceError when it ends before."""
+        """Lines of the agent up to its last. Raises DeviceError when it ends before, and when it
+        does not end: each job has its time twice, for the reference may come again beside it."""
         command = self._command(
             f"-u {shlex.quote(f'{staged.root}/{agent_path()}')}", staged.executable
         )
-        with self._session(command, silence_s) as session:
+        limit_s = silence_s + 2 * len(request.jobs) * request.protocol.time_limit_s
+        with self._session(command, silence_s, limit_s) as session:
             session.send(json.dumps(request.to_json()).encode() + b"\n")
             session.keep_alive()
             for line in session.lines():
@@ -130,14 +134,14 @@ class ShellDevice(Device):
                 yield line
             raise self._failure(session, run)
 
-    def _session(self, command: str, silence_s: float) -> Session:
+    def _session(self, command: str, silence_s: float, limit_s: float) -> Session:
         arguments = self.arguments(command)
         if shutil.which(arguments[0]) is None:
             raise DeviceError(
                 f"{self.url}: {arguments[0]} is not installed here: run: sudo apt-get install "
                 f"{self.package}"
             )
-        return Session(arguments, silence_s)
+        return Session(arguments, silence_s, limit_s)
 
     def _command(self, words: str, python: str | None = None) -> str:
         """A command line for any Bourne shell: Python with ``words``, in which ``$P`` is that
@@ -194,6 +198,11 @@ class ShellDevice(Device):
         words = session.last_words()
         known = self.explain(code, words)
         then = run.so_far() if run else "run the same command again"
+        if session.endless:
+            return DeviceError(
+                f"{self.url}: the device sends {session.endless}, and does not end: remove its"
+                f" cache folder {self.folder}; {then}"
+            )
         if session.silent:
             return DeviceError(
                 f"{self.url}: nothing was heard for too long: the device hangs or is gone; {then}"

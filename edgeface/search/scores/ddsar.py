@@ -45,6 +45,7 @@ from edgeface.architecture.specs import (
 )
 from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import DataError, ModelError, OptionError
+from edgeface.options import check_number
 from edgeface.zoo.named import named_architecture
 
 STAGES = ("stem", "c2", "c3", "c4", "c5")
@@ -105,8 +106,7 @@ def score(
     five stages.
     """
     check_weights(weights)
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise OptionError(f"--alpha {alpha}: give a number of at least 0, such as {ALPHA}")
+    check_number("--alpha", alpha, 0, 1000)
     literal = stages_of(backbone, side, literal=True)
     ses, fss = (
         [expressivity(stage) for stage in literal],

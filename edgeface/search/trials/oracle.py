@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Trainin
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
 from edgeface.types import Progress
 from edgeface.workers import open_workers
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 TRIALS = "trials.json"
 LOST = "its trials are read from their folders again"
@@ -65,7 +68,10 @@ class AccuracyOracle:
         jobs: int,
         progress: Progress,
         ray: str | None = None,
+        on_error: OnError | None = None,
     ) -> None:
+        """on_error: is told of photos that cannot be read, which all trials then do without."""
+        self.on_error = on_error
         self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
         self.progress, self.ray = progress, ray
         self.trials: dict[Architecture, Trial] = {
@@ -77,7 +83,7 @@ class AccuracyOracle:
         """Raise DataError for photos that nothing can be learned from, before anything else is
         done."""
         self.progress("reading the photos", 0, 1)
-        prepare(self.plan)
+        prepare(self.plan, self.on_error)
         self.progress("reading the photos", 1, 1)
 
     @property

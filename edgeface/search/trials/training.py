@@ -12,12 +12,15 @@ import csv
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError
+from edgeface.errors import DataError, ImageError
 from edgeface.schema import from_fields
 from edgeface.training.options import LOG_EVERY, TrainOptions
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 SAMPLES = 19_200
 BATCH = 16
@@ -151,6 +154,7 @@ def _train(plan: Plan, architecture: Architecture, until: int | None = None) -> 
             Path(plan.cache),
             threads=plan.threads,
             until=until,
+            on_error=_known,
         )
 
 
@@ -167,16 +171,26 @@ def half_loss(plan: Plan, architecture: Architecture) -> float | None:
     return sum(losses) / len(losses) if losses and steps[-1] >= plan.half else None
 
 
-def prepare(plan: Plan) -> None:
+def _known(error: ImageError) -> None:
+    """A photo that cannot be read was told of by :func:`prepare`."""
+
+
+def prepare(plan: Plan, on_error: OnError | None = None) -> None:
     """Decode the photos, which trainings that start together would otherwise all do, and look
-    whether there is something to evaluate on, which they would miss only at their end. Raises
-    DataError."""
+    whether there is something to evaluate on, which they would miss only at their end.
+
+    Raises DataError, and ImageError for a photo that cannot be read; with ``on_error`` it is told
+    there, and all trials do without it.
+    """
     from edgeface.evaluation.predict import annotated_photos
     from edgeface.images.annotations import read_annotations
+    from edgeface.images.reading import read_or_tell
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
     from edgeface.training.dataset import open_cache
 
-    annotated_photos(plan.validation, plan.kept)
+    _, photos = annotated_photos(plan.validation, plan.kept)
+    for path in photos.values():
+        read_or_tell(path, on_error)
     data = Path(plan.data)
     boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
     if boxes.is_file():  # if not, the training says what is accepted
@@ -184,6 +198,7 @@ def prepare(plan: Plan) -> None:
             Path(plan.cache),
             data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
             read_annotations(boxes),
+            on_error=on_error,
         )
 
 
@@ -201,7 +216,9 @@ def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
     ground_truth, photos = annotated_photos(plan.validation, plan.kept)
     network = network_with(architecture, load_weights_file(run / "weights.safetensors"))
     with Detector(TorchRunner(network, plan.threads), SCORE_THRESHOLD, NMS_IOU) as detector:
-        report = evaluate_detector(detector, architecture.name, ground_truth, photos).report
+        report = evaluate_detector(
+            detector, architecture.name, ground_truth, photos, on_error=_known
+        ).report
     log = _rows(run / "log.csv")[-1]
     return Trained(
         architecture.name,

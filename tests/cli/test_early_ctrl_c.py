@@ -1,0 +1,84 @@
+"""Ctrl-C at any moment of a command's first second: no traceback, and it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INTERRUPTED = (130, -signal.SIGINT)
+"""of the two a shell makes 130"""
+SCRIPT = textwrap.dedent("""
+    import sys
+    class First:
+        def find_spec(self, name, path=None, target=None):
+            if name == "edgeface.deprecations":
+                print("up", flush=True)
+    sys.meta_path.insert(0, First())
+    from edgeface.cli import main
+    sys.exit(main())
+    """)
+"""what pip installs; says when Python has come to the first import of ours, for before that nothing
+of ours has run"""
+SWALLOWED = textwrap.dedent("""
+    import edgeface, signal, time, weakref
+    class Thing:
+        pass
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    print("up", flush=True)
+    del thing
+    time.sleep(60)
+    """)
+VERBS = (
+    ("models",),
+    ("--help",),
+    ("export", "--target", "onnx", "--size", "64x64"),
+    ("search", "--published", "0.5g"),
+)
+
+
+def started(folder: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
+    """A program called ``edgeface``; a suite may ignore the signal."""
+    script = folder / "edgeface"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout and process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(8), *(pytest.param(s, marks=pytest.mark.slow) for s in range(8, 150))]
+)
+def test_no_traceback(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    verb = VERBS[seed % len(VERBS)]
+    process = started(tmp_path, SCRIPT, *verb)
+    time.sleep(rng.uniform(0, 0.1 if seed % 2 else 1))
+    over = process.poll() is not None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    assert process.returncode in INTERRUPTED or over or verb == ("--help",), err
+
+
+def test_where_python_would_swallow_it_it_comes_again(tmp_path: Path) -> None:
+    process = started(tmp_path, SWALLOWED)
+    _, err = process.communicate(timeout=50)
+    assert (process.returncode in INTERRUPTED, err) == (True, "stopped\n")

@@ -1,0 +1,78 @@
+"""48 commands killed at moments drawn from a seed: what the user had is whole or the new one is,
+the next start works, and what the killed one left is gone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hard_times
+import pytest
+from hard_times import Task
+
+from edgeface.bundle import Bundle
+from edgeface.files import LEFT_S
+
+pytest.importorskip("torch", reason="torch is not installed")
+KILLS = 8
+"""of each command"""
+NAMES = ("export", "quantize", "train", "save", "search", "bench")
+LIMIT_S = 600
+
+
+@pytest.fixture
+def task(
+    request: pytest.FixtureRequest,
+    exported: Callable[..., Bundle],
+    hopper_path: Path,
+    tmp_path: Path,
+) -> Task:
+    data, faces = hard_times.photos(tmp_path, hopper_path)
+    out = tmp_path / "out"
+    return {
+        "export": lambda: hard_times.export(tmp_path, out),
+        "quantize": lambda: hard_times.quantize(exported("onnx").path, data, out),
+        "train": lambda: hard_times.train(data, faces, out),
+        "save": lambda: hard_times.save(hard_times.clip(tmp_path / "clip.avi", hopper_path), out),
+        "search": lambda: hard_times.search(out),
+        "bench": lambda: hard_times.bench(exported("onnx").path, out),
+    }[request.param]()
+
+
+def run(task: Task, kill_s: float | None = None) -> float:
+    """Seconds that it took; killed with all its processes after ``kill_s``."""
+    start = time.monotonic()
+    process = task.start(start_new_session=True)
+    if kill_s is not None:
+        time.sleep(kill_s)
+        os.killpg(process.pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=LIMIT_S)
+    if kill_s is None:
+        assert process.returncode == 0, err
+    assert "Traceback" not in err, err
+    return time.monotonic() - start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", NAMES, indirect=True)
+def test_killed_at_any_moment(task: Task, request: pytest.FixtureRequest) -> None:
+    long_s = run(task)
+    assert task.is_whole(), "the user's own, from now on"
+    rng = random.Random(NAMES.index(request.node.callspec.params["task"]))
+    left = 0
+    for _ in range(KILLS):
+        # half of them near the end, where files are written
+        run(task, long_s * (rng.uniform(0.8, 1.02) if rng.random() < 0.5 else rng.uniform(0.02, 1)))
+        found = task.hidden()
+        left += len(found)
+        assert task.is_whole() or any(path.name.endswith("-old") for path in found)
+    past = time.time() - 2 * LEFT_S
+    for path in task.hidden():
+        os.utime(path, (past, past))
+    run(task)
+    print(task.arguments[0], f"{long_s:.1f} s, {KILLS} kills, {left} temporaries left")
+    assert task.is_whole() and not task.hidden()

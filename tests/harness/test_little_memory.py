@@ -1,0 +1,89 @@
+"""61 runs of commands that get less and less memory: the right result, or one line and exit code 2;
+nothing half-written, no traceback, no hang.
+
+What is not Python may end the process where it gets no memory, before Python hears of it: torch by
+a signal, OpenBLAS, which NumPy and OpenCV bring, with a line of its own. That is counted, and of
+each command some endings must be ours.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import hard_times
+import pytest
+from commands import said
+from hard_times import Task
+
+from edgeface.backends import export_targets
+from edgeface.bundle import Bundle
+from edgeface.zoo.index import FOLDER
+
+pytest.importorskip("torch", reason="torch is not installed")
+SHARES = (0.15, 0.4, 0.7, 0.9, 0.97)
+"""of the addresses that it needs"""
+NAMES = (*export_targets(), "torch", "eval", "export", "quantize", "train", "search")
+LIMIT_S = 600
+SIGNALS = (-6, -11)
+"""abort, segmentation fault"""
+OPENBLAS = "OpenBLAS error: Memory allocation still failed"
+
+
+@pytest.fixture
+def task(
+    request: pytest.FixtureRequest,
+    exported: Callable[..., Bundle],
+    hopper_path: Path,
+    tmp_path: Path,
+) -> Task:
+    data, faces = hard_times.photos(tmp_path, hopper_path)
+    name, out = request.param, tmp_path / "out"
+    if name in export_targets():
+        return hard_times.detect(hopper_path, exported(name).path)
+    return {
+        "torch": lambda: hard_times.detect(hopper_path, FOLDER / "edgeface-n.safetensors", True),
+        "eval": lambda: hard_times.evaluate(data, faces),
+        "export": lambda: hard_times.export(tmp_path, out),
+        "quantize": lambda: hard_times.quantize(exported("onnx").path, data, out),
+        "train": lambda: hard_times.train(data, faces, out),
+        "search": lambda: hard_times.search(out),
+    }[name]()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", NAMES, indirect=True)
+def test_right_or_one_line(task: Task, tmp_path: Path) -> None:
+    process = task.start()
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, err
+    *lines, last = out.splitlines()
+    peak = int(re.findall(r"\d+", last)[0]) * 1024
+    shares = (*SHARES, 1.5) if task.arguments[0] == "search" else SHARES
+    ended = [_ending(task, int(peak * share), lines) for share in shares]
+    print(task.arguments[0], f"peak {peak / 1e6:.0f} MB:", *ended)
+    assert "one line" in ended
+
+
+def _ending(task: Task, limit: int, wanted: list[str]) -> str:
+    if task.made is not None:
+        shutil.rmtree(task.made.parent, ignore_errors=True)
+    process = task.start(limit)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert "Traceback" not in err, err
+    if process.returncode == 0:
+        assert task.is_whole() if task.made is not None else out.splitlines() == wanted
+        return "right"
+    task.is_whole()
+    if task.torch and process.returncode in SIGNALS:
+        return "ended by torch"
+    if process.returncode == 1 and err.startswith(OPENBLAS):
+        return "ended by OpenBLAS"
+    assert process.returncode == 2 and len(said(err)) == 1 and said(err)[0].startswith("error: "), (
+        process.returncode,
+        err,
+    )
+    assert not task.hidden()
+    return "one line"
