@@ -25,7 +25,6 @@ from edgeface.training import loop, open_photos, train_model
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
-from edgeface.training.optimizer import Muon, orthogonalise
 from edgeface.training.options import TrainOptions
 from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
@@ -343,30 +342,6 @@ def test_landmarks_that_are_missing_or_not_used_are_told(
     own = with_points(photos, tmp_path / "own.csv", 4)
     assert train_model(BOXES, few, photos, tmp_path / "b", own, tmp_path / "cache", threads=1)
     assert "note: boxes has no landmarks" in capsys.readouterr().err
-
-
-def test_convolutions_of_one_shape_are_updated_as_each_alone_would_be() -> None:
-    """Momentum, Nesterov, Newton-Schulz and decay, matrix by matrix, against the batched step."""
-    generator = torch.Generator().manual_seed(0)
-    params = [
-        torch.nn.Parameter(torch.randn(shape, generator=generator))
-        for shape in ((8, 4, 3, 3), (8, 4, 3, 3), (48, 4, 1, 1))
-    ]
-    want = [p.detach().clone() for p in params]
-    momenta = [torch.zeros_like(p) for p in want]
-    optimizer = Muon(params, lr=0.1, momentum=0.9, weight_decay=0.5)
-    for _ in range(2):
-        for p, w, m in zip(params, want, momenta, strict=True):
-            p.grad = torch.randn(p.shape, generator=generator)
-            m.mul_(0.9).add_(p.grad, alpha=0.1)
-            update = (
-                orthogonalise((0.1 * p.grad + 0.9 * m).flatten(1))
-                * 0.2
-                * max(len(p), p[0].numel()) ** 0.5
-            )
-            w.mul_(1 - 0.1 * 0.5).sub_(0.1 * update.view_as(w))
-        optimizer.step()
-    torch.testing.assert_close([p.detach() for p in params], want)
 
 
 @pytest.mark.slow
