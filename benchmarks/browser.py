@@ -98,7 +98,8 @@ def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
             asked, answers = process.stdin, process.stdout
 
             def passes(count: int) -> Doubles:
-                print(count, file=asked, flush=True)
+                asked.write(f"{count}\n")
+                asked.flush()
                 if line := answers.readline():
                     return np.array(json.loads(line))
                 raise BundleError(f"{bundle.path} does not run in the browser, as it says above")

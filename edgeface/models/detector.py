@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Architecture, InputNorm
-from edgeface.architecture.specs import Backbone, S3FDHeadSpec
+from edgeface.architecture.specs import Backbone, S3FDHeadSpec, SCRFDHeadSpec
 from edgeface.errors import ModelError
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.asfd_backbone import ASFDBackbone
@@ -40,6 +40,8 @@ class FaceNet(nn.Module):
         self.architecture = architecture
         self.normalise: nn.Module = Normalise(architecture.input)
         self.backbone = build_backbone(architecture.backbone)
+        if isinstance(self.backbone, PlainNet) and isinstance(architecture.head, SCRFDHeadSpec):
+            self.backbone.draw_as_published()  # DamoFD's own, not one of a search
         self.neck = build_neck(architecture.neck, self.backbone.channels)
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
         self.dual = isinstance(architecture.head, S3FDHeadSpec) and architecture.head.dual

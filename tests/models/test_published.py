@@ -196,7 +196,8 @@ def test_outputs_have_the_documented_shapes(name: str) -> None:
         model = build(name).eval()
         outputs = model(torch.empty(2, 3, 64, 96))
     layout = head_layout(model.architecture)
-    kinds = (1, 4, 10) if "-kps" in name or name == "edgeface-n" else (1, 4)
+    ours = ("edgeface-n", "edgeface-s")
+    kinds = (1, 4, 10) if "-kps" in name or name in ours else (1, 4)
     expected = [
         (2, c * layout.anchors, -(-64 // s), -(-96 // s)) for s in layout.strides for c in kinds
     ]
@@ -227,3 +228,6 @@ def test_plainnet_follows_the_authors_initialisation() -> None:
     # 56 -> 56, 3x3: Xavier-normal std = gain * sqrt(2 / (fan in + fan out))
     weight = backbone.get_parameter("stem.1.conv.weight")
     assert weight.std().item() == pytest.approx(3.26033 * (2 / (2 * 56 * 9)) ** 0.5, rel=0.02)
+    # searched, as torch draws it: uniform within 1 / sqrt(fan in)
+    searched = build("edgeface-2x").backbone.get_parameter("stem.0.conv.weight")
+    assert searched.std().item() == pytest.approx((3 * searched[0].numel()) ** -0.5, rel=0.05)

@@ -172,10 +172,10 @@ def test_halves_share_no_photo(cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"channels": 10}, "--channels is 10, accepted: a multiple of 4"),
-        ({"size": 100}, "--size is 100, accepted: a multiple of 32"),
-        ({"warmup_share": 1.0}, "--warmup-share is 1.0"),
-        ({"steps": 0}, "--steps is 0"),
+        ({"channels": 10}, "--channels must be a multiple of 4, got 10"),
+        ({"size": 100}, "--size must be a multiple of 32, got 100"),
+        ({"warmup_share": 1.0}, "--warmup-share must be from 0 to 0.99, got 1.0"),
+        ({"steps": 0}, "--steps must be from 1 to 1000000000, got 0"),
     ],
 )
 def test_options_that_are_not_accepted(fields: dict[str, float], said: str) -> None:
