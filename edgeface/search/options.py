@@ -76,11 +76,11 @@ class StudyOptions:
     """most million multiply-accumulates; 0: no limit"""
     exchange: float = 1.0
     """score that one e-fold of the cost must bring (weighted)"""
-    score: str = "trainable"
-    """what stands for accuracy: trainable (multiply-accumulates where the faces are, less what
-    hinders training), ddsar (as published), corrected (true widths, without the stem), detector
-    (corrected with neck and head), levels, outputs, stage-macs, plain, or a baseline: params, macs,
-    depth, entropy, zen, random"""
+    score: str = "stage-macs"
+    """what stands for accuracy: stage-macs (multiply-accumulates where the faces are), trainable
+    (the same, less what no shortcut bypasses), ddsar (as published), corrected (true widths,
+    without the stem), detector (corrected with neck and head), levels, outputs, plain, or a
+    baseline: params, macs, depth, entropy, zen, random"""
     alpha: float = ALPHA
     """weight of the kernel sizes in the score"""
     weights: tuple[float, ...] = WEIGHTS

@@ -11,8 +11,8 @@ outputs     detector by what convolutions write instead of what they read
             (:mod:`edgeface.search.scores.outputs`)
 stage-macs  multiply-accumulates, weighed stage by stage like the faces (:func:`stage_macs_score`)
 plain       convolutions that no shortcut bypasses, the fewer the better (:func:`unbypassed`)
-trainable   stage-macs and plain together (:func:`trainable`): what ranked our own short trainings
-            best
+trainable   stage-macs and plain together (:func:`trainable`): what ranked best as long as networks
+            began from the published initialisation
 params      weights and biases of the deployed network
 macs        multiply-accumulates at 640x480
 depth       convolutions one after the other, from the image to the deepest output (:func:`depth`)
