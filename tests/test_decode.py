@@ -223,7 +223,7 @@ def test_head_layout_of_every_network(name: str) -> None:
     layout = head_layout(get_architecture(name))
     published = name.startswith(("damofd", "scrfd"))
     assert (layout.anchors, layout.offset) == ((2, 0.0) if published else (1, 0.5))
-    landmarks = "-kps" in name or name == "edgeface-n"
+    landmarks = "-kps" in name or name in ("edgeface-n", "edgeface-s")
     kinds = ("cls", "box", "kps") if landmarks else ("cls", "box")
     assert layout.output_names == tuple(f"{kind}_{s}" for s in layout.strides for kind in kinds)
     if published or name.startswith("edgeface"):

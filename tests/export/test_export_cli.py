@@ -64,7 +64,10 @@ class TestMistakes:
             (("--target", "tflite", "--dynamic"), "--dynamic: a tflite file has one fixed size"),
             (("--target", "onnx", "--format", "xml"), "unknown format 'xml' (known: table, json)"),
             (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
-            (("--target", "onnx", "--seed", "-1"), "--seed -1: a seed is a whole number from 0"),
+            (
+                ("--target", "onnx", "--seed", "-1"),
+                "'--seed': Input should be greater than or equal to 0",
+            ),
             (
                 ("--target", "onnx", "--weights", "a", "--seed", "1"),
                 "--weights and --seed exclude each other",
