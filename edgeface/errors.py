@@ -12,7 +12,8 @@ import re
 
 _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|not enough memory|insufficient memory|can(no|')t allocate"
-    r"|unable to allocate|bad.alloc|failed to map segment|can't start new thread",
+    r"|unable to allocate|bad.alloc|failed to map segment|can't start new thread"
+    r"|could not create a primitive$",
     re.IGNORECASE,
 )
 """what torch, NumPy, OpenCV, the runtimes and the system's loader of libraries call it"""

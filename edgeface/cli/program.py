@@ -15,7 +15,13 @@ from typing import Any
 import typer
 
 from edgeface.cli.output import nowhere, printable
-from edgeface.errors import NO_MEMORY, EdgefaceError, OutputError, is_no_memory
+from edgeface.errors import (
+    NO_MEMORY,
+    EdgefaceError,
+    MissingExtraError,
+    OutputError,
+    is_no_memory,
+)
 
 USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
 """the parser's own; which package it lies in depends on Typer's version"""
@@ -25,6 +31,10 @@ FAILED = 2
 
 class Stopped(Exception):
     """Ctrl-C, in a command that can say what is kept or what to run next."""
+
+
+RESERVE = 1 << 22
+"""bytes that are held back, to say in that there is no more memory"""
 
 
 @contextlib.contextmanager
@@ -57,7 +67,9 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     arguments: default those of the process. A mistake is one line on stderr.
     """
     _open_streams()
+    reserve: list[bytearray] = []
     try:
+        reserve.append(bytearray(RESERVE))
         parser = typer.main.get_command(command) if isinstance(command, typer.Typer) else command
         code = parser.main(arguments, prog_name=name, standalone_mode=False) or 0
         if code == INTERRUPTED:
@@ -74,8 +86,11 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     except USAGE_ERRORS as error:
         return _misused(error, name)
     except EdgefaceError as error:
-        return _end("error", str(error), FAILED)
+        # a library that is there, but finds no memory to load in
+        starved = isinstance(error, MissingExtraError) and is_no_memory(error)
+        return _end("error", NO_MEMORY if starved else str(error), FAILED)
     except Exception as error:
+        reserve.clear()
         if is_no_memory(error):
             return _end("error", NO_MEMORY, FAILED)
         if not isinstance(error, OSError):

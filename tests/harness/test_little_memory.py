@@ -26,9 +26,11 @@ pytest.importorskip("torch", reason="torch is not installed")
 SHARES = (0.15, 0.4, 0.7, 0.9, 0.97)
 """of the addresses that it needs"""
 NAMES = (*export_targets(), "torch", "eval", "export", "quantize", "train", "search")
-LIMIT_S = 600
+LIMIT_S = 180
 SIGNALS = (-6, -11)
 """abort, segmentation fault"""
+IGNORED = re.compile(r"Exception ignored (in|on)\b.*?(?=Exception ignored|error: |\n|$)\n?")
+"""what Python itself says where it has not even the memory to say more"""
 OPENBLAS = "OpenBLAS error: Memory allocation still failed"
 
 
@@ -81,6 +83,7 @@ def _ending(task: Task, limit: int, wanted: list[str]) -> str:
         return "ended by torch"
     if process.returncode == 1 and err.startswith(OPENBLAS):
         return "ended by OpenBLAS"
+    err = IGNORED.sub("", err)
     assert process.returncode == 2 and len(said(err)) == 1 and said(err)[0].startswith("error: "), (
         process.returncode,
         err,
