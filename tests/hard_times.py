@@ -13,12 +13,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from workers_apart import ROOT
 
+from edgeface.backends import export_targets
 from edgeface.bundle import Bundle
 from edgeface.files import MARK
 from edgeface.latency.measurement import load_measurements
 from edgeface.zoo import load_weights_file
+from edgeface.zoo.index import FOLDER
 
 FACE = (181, 49, 383, 337)
 """of Grace Hopper, drawn by hand"""
@@ -161,3 +164,27 @@ def detect(photo: Path, model: object, torch: bool = False) -> Task:
 def evaluate(data: Path, faces: Path) -> Task:
     arguments = ("eval", "--data", data, "--annotations", faces, "--format", "json")
     return Task(arguments, None, torch=False)
+
+
+@pytest.fixture
+def task(
+    request: pytest.FixtureRequest,
+    exported: Callable[..., Bundle],
+    hopper_path: Path,
+    tmp_path: Path,
+) -> Task:
+    """The one of the name that a test is parametrised with; a runtime's is a detection by it."""
+    data, faces = photos(tmp_path, hopper_path)
+    name, out = request.param, tmp_path / "out"
+    if name in export_targets():
+        return detect(hopper_path, exported(name).path)
+    return {
+        "torch": lambda: detect(hopper_path, FOLDER / "edgeface-n.safetensors", True),
+        "eval": lambda: evaluate(data, faces),
+        "export": lambda: export(tmp_path, out),
+        "quantize": lambda: quantize(exported("onnx").path, data, out),
+        "train": lambda: train(data, faces, out),
+        "save": lambda: save(clip(tmp_path / "clip.avi", hopper_path), out),
+        "search": lambda: search(out),
+        "bench": lambda: bench(exported("onnx").path, out),
+    }[name]()

@@ -7,14 +7,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-import hard_times
 import pytest
-from hard_times import Task
+from hard_times import Task, task
 
-from edgeface.bundle import Bundle
 from edgeface.files import LEFT_S
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -22,25 +18,7 @@ KILLS = 8
 """of each command"""
 NAMES = ("export", "quantize", "train", "save", "search", "bench")
 LIMIT_S = 600
-
-
-@pytest.fixture
-def task(
-    request: pytest.FixtureRequest,
-    exported: Callable[..., Bundle],
-    hopper_path: Path,
-    tmp_path: Path,
-) -> Task:
-    data, faces = hard_times.photos(tmp_path, hopper_path)
-    out = tmp_path / "out"
-    return {
-        "export": lambda: hard_times.export(tmp_path, out),
-        "quantize": lambda: hard_times.quantize(exported("onnx").path, data, out),
-        "train": lambda: hard_times.train(data, faces, out),
-        "save": lambda: hard_times.save(hard_times.clip(tmp_path / "clip.avi", hopper_path), out),
-        "search": lambda: hard_times.search(out),
-        "bench": lambda: hard_times.bench(exported("onnx").path, out),
-    }[request.param]()
+__all__ = ["task"]  # a fixture
 
 
 def run(task: Task, kill_s: float | None = None) -> float:
