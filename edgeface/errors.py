@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable, Iterator
 
 _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|not enough memory|insufficient memory|can(no|')t allocate"
@@ -23,17 +24,33 @@ NO_MEMORY = (
 )
 
 
-def is_no_memory(error: BaseException | None) -> bool:
+def is_no_memory(error: BaseException) -> bool:
     """Is it, or what it came of, that memory ran out?"""
+    return any(map(_is_full, _origins(error, lambda e: e.__cause__ or e.__context__)))
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Did a Ctrl-C cause it? An extension module that is interrupted while it loads raises an
+    ImportError from it."""
+    return any(isinstance(e, KeyboardInterrupt) for e in _origins(error, lambda e: e.__cause__))
+
+
+def _origins(
+    error: BaseException, before: Callable[[BaseException], BaseException | None]
+) -> Iterator[BaseException]:
+    """The error, what it came of, and so on."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        full = isinstance(error, OSError) and error.errno == errno.ENOMEM
-        full |= isinstance(error, SystemError) and not _has_room()  # Python, where nothing is left
-        if full or isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    origin: BaseException | None = error
+    while origin is not None and id(origin) not in seen:
+        yield origin
+        seen.add(id(origin))
+        origin = before(origin)
+
+
+def _is_full(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    full |= isinstance(error, SystemError) and not _has_room()  # Python, where nothing is left
+    return full or isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _has_room(size: int = 1 << 26) -> bool:

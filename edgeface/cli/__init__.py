@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from edgeface.errors import NO_MEMORY, MissingExtraError, is_no_memory
+from edgeface.errors import NO_MEMORY, MissingExtraError, is_interrupt, is_no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ImportError, MemoryError, OSError) as error:
+        if is_interrupt(error):
+            return 130
         if is_no_memory(error):
             print(f"error: {NO_MEMORY}", file=sys.stderr)
             return 2

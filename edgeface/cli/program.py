@@ -20,6 +20,7 @@ from edgeface.errors import (
     EdgefaceError,
     MissingExtraError,
     OutputError,
+    is_interrupt,
     is_no_memory,
 )
 
@@ -85,17 +86,22 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
         return 0
     except USAGE_ERRORS as error:
         return _misused(error, name)
-    except EdgefaceError as error:
-        # a library that is there, but finds no memory to load in
-        starved = isinstance(error, MissingExtraError) and is_no_memory(error)
-        return _end("error", NO_MEMORY if starved else str(error), FAILED)
     except Exception as error:
         reserve.clear()
-        if is_no_memory(error):
-            return _end("error", NO_MEMORY, FAILED)
-        if not isinstance(error, OSError):
-            raise
-        return _end("error", str(OutputError(str(error))), FAILED)
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """One line for what can be said in one; a fault of ours goes on as it is."""
+    if is_interrupt(error):
+        return _end("stopped", "", INTERRUPTED)
+    ours = isinstance(error, EdgefaceError)
+    # a library that is there, but finds no memory to load in, is called missing
+    if is_no_memory(error) and (not ours or isinstance(error, MissingExtraError)):
+        return _end("error", NO_MEMORY, FAILED)
+    if not ours and not isinstance(error, OSError):
+        raise error
+    return _end("error", str(error if ours else OutputError(str(error))), FAILED)
 
 
 def _misused(error: Any, name: str) -> int:

@@ -33,6 +33,12 @@ def ending(error: BaseException | int | None) -> int:
     return run(as_command(command, "Does nothing."), "test", [])
 
 
+def interrupted(error: Exception) -> Exception:
+    """As pybind11 makes of a Ctrl-C in a module that loads."""
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -52,6 +58,8 @@ def ending(error: BaseException | int | None) -> int:
             "error: there is not enough",
         ),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (interrupted(ImportError("initialization failed")), 130, "stopped\n"),
+        (interrupted(DataError("the model does not load")), 130, "stopped\n"),
         (Stopped("go on with x"), 130, "stopped: go on with x\n"),
         (BrokenPipeError(), 0, ""),
     ],
