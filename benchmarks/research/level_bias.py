@@ -1,0 +1,201 @@
+"""``python -m benchmarks.research.level_bias --model WEIGHTS --data WIDER --annotations FILE --out
+NEW``: let the levels of a trained network score alike.
+
+Training sees crops in which small faces are the most. In a whole photo the finest level then gives
+the heads of a far crowd, which nobody annotated, scores that a large face in shadow has. A constant
+on the logits of each coarser level mends the order; it is the bias of that level's last
+convolution, so that the network stays as it is. The constants are chosen on photos of the training:
+those of the best mean of easy, medium and hard AP, where faces count from 50, 30 and 10 px of
+height, which is about what WIDER FACE's three sets hold.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import Printed
+from edgeface import zoo
+from edgeface.architecture.strides import STRIDES
+from edgeface.cli.flags import program_of
+from edgeface.cli.output import emit, table
+from edgeface.cli.terminal import Terminal
+from edgeface.detector import Detector, Fitted
+from edgeface.errors import ModelError
+from edgeface.evaluation import evaluate
+from edgeface.evaluation.own import own_photos
+from edgeface.evaluation.predict import SCORE_THRESHOLD
+from edgeface.evaluation.wider import SETTINGS, GroundTruth, WiderResult
+from edgeface.files import check_writable, refuse_input
+from edgeface.images import read_image
+from edgeface.models.blocks import ConvNorm
+from edgeface.models.detector import FaceNet
+from edgeface.models.head import PlainHead
+from edgeface.runners.base import Heads
+from edgeface.runners.torch import TorchRunner
+
+COUNTS_FROM_PX = dict(zip(SETTINGS, (50, 30, 10), strict=True))
+GRID = np.round(np.arange(-0.4, 1.21, 0.2), 1)
+"""constants that are tried, in logits"""
+KEPT = "nothing is kept, the same command begins again"
+Seen = Mapping[str, tuple[Heads, Fitted]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    model: str
+    """a .safetensors file that training wrote, or the name of a network with weights"""
+    data: Path
+    """folder of the photos"""
+    annotations: Path
+    """their faces: the annotations that the network was trained with"""
+    out: Path
+    """the new weights"""
+    photos: int = 800
+    """so many of them, drawn by --seed"""
+    seed: int = 0
+    """of the draw"""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Constants with what they come to."""
+
+    constants: dict[int, float]
+    """stride -> logits that are added to its scores"""
+    result: WiderResult
+
+    @property
+    def mean(self) -> float:
+        """AP, mean of the three settings."""
+        return float(np.mean([_ap(self.result, setting) for setting in SETTINGS]))
+
+
+def settings_by_height(truth: GroundTruth) -> GroundTruth:
+    """The same photos; each setting holds the faces of its height that counted as hard."""
+    return GroundTruth(
+        {
+            key: replace(
+                faces,
+                counts={
+                    setting: faces.counts["hard"] & (faces.boxes[:, 3] >= px)
+                    for setting, px in COUNTS_FROM_PX.items()
+                },
+            )
+            for key, faces in truth.images.items()
+        }
+    )
+
+
+def search(detector: Detector, seen: Seen, truth: GroundTruth) -> Iterator[Tried]:
+    """What is tried, one after another: first both coarser levels together, then the coarsest."""
+    strides = detector.runner.layout.strides
+
+    def attempt(constants: dict[int, float]) -> Tried:
+        found = {
+            key: detector.postprocess(_added(heads, constants), fitted, top_k=None)
+            for key, (heads, fitted) in seen.items()
+        }
+        return Tried(constants, evaluate(found, truth))
+
+    best = attempt(dict.fromkeys(strides[1:], 0.0))
+    yield best
+    for moved in (strides[1:], strides[2:]):
+        start = best.constants
+        for constant in GRID:
+            tried = attempt(start | dict.fromkeys(moved, float(constant)))
+            yield tried
+            best = max(best, tried, key=lambda each: each.mean)
+
+
+def add_constants(network: FaceNet, constants: Mapping[int, float]) -> None:
+    """To the biases, in place. Raises ModelError for a head whose levels share a convolution."""
+    head = network.head
+    if not isinstance(head, PlainHead):
+        raise ModelError(
+            f"{network.architecture.name}: its levels share one convolution, so that no level has a"
+            " bias of its own; accepted: a network with a head of kind 'plain'"
+        )
+    with torch.no_grad():
+        for stride, constant in constants.items():
+            level = head.cls[STRIDES.index(stride)]
+            assert isinstance(level, ConvNorm) and level.conv.bias is not None
+            level.conv.bias += constant
+
+
+def as_table(tried: Sequence[Tried]) -> str:
+    """AP as fractions, on the photos of the training."""
+    strides = sorted(tried[0].constants)
+    rows = [
+        (
+            *(f"{each.constants[stride]:+.1f}" for stride in strides),
+            *(f"{_ap(each.result, setting):.4f}" for setting in SETTINGS),
+            f"{each.mean:.4f}",
+        )
+        for each in tried
+    ]
+    return table((*(f"stride {stride}" for stride in strides), *SETTINGS, "mean"), rows)
+
+
+def _added(heads: Heads, constants: Mapping[int, float]) -> Heads:
+    """The outputs of the network as if its class outputs had these constants in their biases."""
+    added = {f"cls_{stride}": np.float32(constant) for stride, constant in constants.items()}
+    return {name: value + added[name] if name in added else value for name, value in heads.items()}
+
+
+def _ap(result: WiderResult, setting: str) -> float:
+    ap: float | None = getattr(result, setting)
+    return 0.0 if ap is None else ap
+
+
+def _drawn(o: Options) -> tuple[GroundTruth, dict[str, Path]]:
+    truth, photos = own_photos(o.annotations, o.data)
+    keys = np.random.default_rng(o.seed).permutation(sorted(photos))[: o.photos]
+    images = {key: truth.images[key] for key in sorted(keys)}
+    return settings_by_height(GroundTruth(images)), {key: photos[key] for key in images}
+
+
+def _seen(detector: Detector, photos: Mapping[str, Path], terminal: Terminal) -> Seen:
+    seen: dict[str, tuple[Heads, Fitted]] = {}
+    for key, path in photos.items():
+        terminal.tick("photos", len(seen), len(photos))
+        fitted = detector.preprocess(read_image(path))
+        seen[key] = detector.runner.run(fitted.batch), fitted
+    return seen
+
+
+def _run(o: Options) -> int:
+    check_writable(o.out, folder=False)
+    refuse_input(o.out, (o.model,), "--out")
+    truth, photos = _drawn(o)
+    network = zoo.load_network(o.model)
+    add_constants(network, {})  # refused before the work where it cannot be done
+    runner = TorchRunner.open(o.model)
+    tried: list[Tried] = []
+    with Detector(runner, score_threshold=SCORE_THRESHOLD) as detector, Terminal() as terminal:
+        seen = _seen(detector, photos, terminal)
+        for each in search(detector, seen, truth):
+            terminal.tick("constants", len(tried), 2 * len(GRID) + 1)
+            tried.append(each)
+    best = max(tried, key=lambda each: each.mean)
+    add_constants(network, best.constants)
+    zoo.save_weights(network, o.out)
+    rows = [each.constants | {s: _ap(each.result, s) for s in SETTINGS} for each in tried]
+    chosen = ", ".join(f"stride {s}: {c:+.1f}" for s, c in best.constants.items())
+    text = f"{as_table(tried)}\n{o.out}: {chosen}, best of {len(photos)} photos"
+    emit({"rows": rows, "best": best.constants, "photos": len(photos)}, text, o.format, o.save)
+    return 0
+
+
+main = program_of(Options, "python -m benchmarks.research.level_bias", __doc__, _run, KEPT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
