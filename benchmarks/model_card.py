@@ -43,15 +43,20 @@ SIZE = (640, 480)
 
 
 def publish(
-    run: Path, data: Path, note: str, latency: Path | None, folder: Path = zoo.FOLDER
+    run: Path,
+    weights: Path,
+    data: Path,
+    note: str,
+    latency: Path | None,
+    folder: Path = zoo.FOLDER,
 ) -> dict[str, Any]:
-    """Evaluate the run's weights and write weights, card and index entry; returns the evaluation
-    report."""
+    """Evaluate ``weights``, those of the run or made of them, and write weights, card and index
+    entry; returns the evaluation report."""
     config = json.loads((run / "config.json").read_text())
     architecture = Architecture.from_json(config["architecture"])
     name = architecture.name
-    content = (run / "weights.safetensors").read_bytes()
-    report = _evaluate(architecture, run / "weights.safetensors", data)
+    content = weights.read_bytes()
+    report = _evaluate(architecture, weights, data)
     entry = zoo.ZooEntry(
         weights=f"{name}.safetensors",
         sha256=hashlib.sha256(content).hexdigest(),
@@ -62,7 +67,7 @@ def publish(
         accuracy=report,
     )
     index = to_fields(zoo.read_index(folder) | {name: entry})
-    card = _card(entry, config, run, note, latency)
+    card = _card(entry, config, run, len(content), note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
         with atomic_write(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -85,7 +90,12 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
 
 
 def _card(
-    entry: zoo.ZooEntry, config: dict[str, Any], run: Path, note: str, latency: Path | None
+    entry: zoo.ZooEntry,
+    config: dict[str, Any],
+    run: Path,
+    size_bytes: int,
+    note: str,
+    latency: Path | None,
 ) -> str:
     architecture, report = entry.architecture, entry.accuracy
     assert report is not None
@@ -98,7 +108,7 @@ def _card(
         (
             f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at"
             f" {SIZE[0]}x{SIZE[1]} (convolutions only),"
-            f" {len((run / 'weights.safetensors').read_bytes()):,} bytes of float32 weights."
+            f" {size_bytes:,} bytes of float32 weights."
         ),
         "## Accuracy",
         *_accuracy(report),
@@ -212,6 +222,8 @@ class Options:
     """folder of a finished training run"""
     data: Path
     """WIDER FACE folder with the validation images"""
+    weights: Path | None = None
+    """what benchmarks.research.level_bias made of the run's weights; default: those of RUN"""
     latency: Path | None = None
     """folder that make bench wrote, with peers"""
     note: str = ""
@@ -221,11 +233,10 @@ class Options:
 
 
 def _run(o: Options) -> None:
-    if not (o.run / "weights.safetensors").exists():
-        raise DataError(
-            f"{o.run} holds no weights.safetensors: train one with edgeface train --out {o.run}"
-        )
-    print_json(publish(o.run, o.data, o.note, o.latency, o.zoo))
+    weights = o.weights or o.run / "weights.safetensors"
+    if not weights.exists():
+        raise DataError(f"no weights at {weights}: train some with edgeface train --out {o.run}")
+    print_json(publish(o.run, weights, o.data, o.note, o.latency, o.zoo))
 
 
 main = program_of(Options, "python -m benchmarks.model_card", __doc__, _run)
