@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import Command, failed
-from test_numbers import LEAST, function_of
+from verbs import LEAST, function_of
 
 from benchmarks.common import Printed
 from edgeface.cli.app import VERBS
@@ -88,6 +88,21 @@ def test_a_plot_in_the_place_of_an_input(
     for arguments in ((*least("compare")[:3], "--image", photo), least("quantize"), own):
         failed(edgeface(*arguments, "--plot", photo), "is the input", "which it would replace")
     assert photo.read_bytes() == before
+
+
+def test_a_long_search_asks_before_it_begins(edgeface: Command, places: Path) -> None:
+    out = ("--out", places / "file")
+    code, _, err = edgeface("search", "--published", "0.5g", *out)
+    assert (
+        code == 2
+        and err == f"error: cannot write {out[1]}/architecture.json: {out[1]} is not a folder\n"
+    )
+
+
+def test_imported_weights_replace_no_checkpoint(edgeface: Command, places: Path) -> None:
+    arguments = ("weights", "import", places / "file", "--model", "extd-fpn-32-prelu")
+    failed(edgeface(*arguments, "--out", places / "file"), "is the input")
+    assert (places / "file").read_text() == "the user's"
 
 
 @dataclass(frozen=True, kw_only=True)
