@@ -68,7 +68,7 @@ def test_train(edgeface: Command, album: Path, tmp_path: Path) -> None:
 
 def test_autofem(edgeface: Command, album: Path, tmp_path: Path) -> None:
     arguments = ("--data", album, "--annotations", album / "faces.csv", "--out", tmp_path / "run")
-    small = ("--channels", 8, "--steps", 1, "--batch", 1, "--size", 64)
+    small = ("--channels", 8, "--steps", 1, "--batch", 2, "--size", 64)
     code, out, err = edgeface("autofem", *arguments, *small, "--format", "json")
     found = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert code == 2 and json.loads(out) == found, err

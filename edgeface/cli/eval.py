@@ -115,6 +115,10 @@ def command(
     format: Format = "table",
 ) -> int | None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
+    if plot:
+        check_plot(plot, _photos(data, annotations) if plot.exists() else ())
+    if predictions:
+        check_writable(predictions, "--predictions")
     if not data.is_dir():
         raise DataError(
             f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground"
@@ -127,10 +131,6 @@ def command(
         )
     from edgeface.evaluation import evaluate_model
 
-    if plot:
-        check_plot(plot, _photos(data, annotations) if plot.exists() else ())
-    if predictions:
-        check_writable(predictions, "--predictions")
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):
         failures = Failures(terminal)
         done = evaluate_model(
