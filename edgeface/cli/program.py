@@ -11,6 +11,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,7 +22,6 @@ from edgeface.errors import (
     EdgefaceError,
     MissingExtraError,
     OptionError,
-    OutputError,
     is_interrupt,
     is_no_memory,
 )
@@ -104,7 +104,15 @@ def _failed(error: Exception) -> int:
         return _end("error", NO_MEMORY, FAILED)
     if not ours and not isinstance(error, OSError):
         raise error
-    return _end("error", str(error if ours else OutputError(str(error))), FAILED)
+    return _end("error", str(error) if ours else _of_the_system(error), FAILED)
+
+
+def _of_the_system(error: Exception) -> str:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the folder that you are in was deleted: change into another one with: cd"
+    return str(error)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:

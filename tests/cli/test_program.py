@@ -247,6 +247,16 @@ def test_a_full_disk_is_one_line() -> None:
     )
 
 
+def test_the_folder_that_one_is_in_is_gone(tmp_path: Path) -> None:
+    command = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(RUN)} bench nowhere --save x.json"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    line = "error: the folder that you are in was deleted: change into another one with: cd\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
