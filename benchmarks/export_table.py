@@ -30,6 +30,7 @@ from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
 from edgeface.models.complexity import count
 from edgeface.options import parse_size
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.types import Progress
 from export.pipeline import export_model
 from export.request import ExportRequest
@@ -185,9 +186,7 @@ def own_table(records: dict[str, Record]) -> str:
 
 def plot(path: Path, records: dict[str, Record], title: str) -> None:
     """Hard AP against latency: one colour a runtime, one marker a precision."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     markers = dict(zip(("fp32", "fp16", "int8", "fp32" + FAST), "osD*", strict=True))
     for i, (target, row) in enumerate(BACKENDS.items()):
@@ -208,8 +207,7 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path, dpi=110)
 
 
 def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:

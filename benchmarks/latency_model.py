@@ -25,10 +25,10 @@ from edgeface.backends import BACKENDS
 from edgeface.cli.flags import RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.files import atomic_write
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.options import check_choice
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.predict.measure import measure
 from edgeface.predict.table import LatencyTable, Setting
 from edgeface.search.space import SPACES
@@ -60,9 +60,7 @@ def networks(most: int = max(LEARNED.values())) -> list[Architecture]:
 
 def draw(results: Sequence[Result], path: Path) -> None:
     """Scatter plots: what was measured against each of the three predictors."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.1 * len(results)), layout="constrained")
+    figure = new_figure(12, 3.1 * len(results))
     axes = figure.subplots(len(results), 3, squeeze=False)
     for row, result in zip(axes, results, strict=True):
         setting, spaces = (
@@ -104,8 +102,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
         ends = np.array([result.measured_ms.min(), result.measured_ms.max()])
         row[0].fill_between(ends, ends * (1 - WITHIN), ends * (1 + WITHIN), color="grey", alpha=0.2)
         row[0].legend(fontsize=8)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=80, format=path.suffix.lstrip("."))
+    save_figure(figure, path, dpi=80)
 
 
 def as_table(results: Sequence[Result]) -> str:

@@ -24,6 +24,7 @@ from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.files import atomic_write
 from edgeface.models import Architecture
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.runners.torch import TorchRunner
 from edgeface.types import Progress
 from edgeface.zoo import load_weights_file, network_with
@@ -61,9 +62,7 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
 
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     """AP of the three settings against epochs."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
     for setting in SETTINGS:
         axes.plot(
@@ -75,8 +74,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="epoch", ylabel="AP", title="WIDER FACE development images, long side 640")
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def _config(run: Path) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from edgeface.decode import box_iou
 from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU
-from edgeface.files import atomic_write
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_wider
+from edgeface.pages.figures import new_figure, save_figure
 
 SCORE_FLOOR = 0.1
 """no threshold is lower"""
@@ -97,9 +97,7 @@ def read_photos(data: Path) -> list[tuple[AnnotatedImage, Path]]:
 
 def plot(path: Path, rows: Sequence[Recall]) -> None:
     """Recall of each model against each kind of value, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = new_figure(12, 6)
     for axes, kind in zip(figure.subplots(2, 4, sharey=True).flat, VALUES, strict=True):
         for model in dict.fromkeys(row.model for row in rows):
             own = [row for row in rows if row.model == model and row.kind == kind]
@@ -111,8 +109,7 @@ def plot(path: Path, rows: Sequence[Recall]) -> None:
     lines, models = axes.get_legend_handles_labels()
     figure.legend(lines, models, loc="outside lower center", ncols=4, fontsize=8)
     figure.supylabel("recall at equal false boxes")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def as_table(rows: Sequence[Recall], below: str) -> str:
@@ -146,7 +143,7 @@ class Options(Printed):
     threads: int = 1
     """CPU threads of each model"""
     plot: Path | None = None
-    """draw the recalls into this PNG"""
+    """draw the recalls to this .png or .svg"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.false_boxes < math.inf:

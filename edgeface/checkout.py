@@ -3,12 +3,16 @@ in a checkout of the project, whose rooms lie beside this package."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import from_checkout
 from edgeface.bundle import Bundle
 from edgeface.options import parse_size
+
+if TYPE_CHECKING:
+    from edgeface.images.reading import OnError
 
 
 def export(
@@ -51,6 +55,8 @@ def quantize(
     calibration: Path | str | None = None,
     max_drop: float = 0.5,
     out: Path | str | None = None,
+    leave_out: Collection[str] = (),
+    on_error: OnError | None = None,
 ) -> Bundle:
     """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
     beside ``bundle``.
@@ -58,7 +64,8 @@ def quantize(
     data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may
     lose ``max_drop`` AP points (0 to 100); without it no accuracy is measured, and the manifest
     says so. calibration: a folder of photos that ranges are taken from; default: the training
-    photos of ``data``.
+    photos of ``data``. leave_out: photos of that folder, by their paths in it, that none is taken
+    from. on_error: is told of photos that cannot be read, which are then left out.
 
     Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
     be held, BundleError, DataError, MissingExtraError, OutputError.
@@ -68,7 +75,12 @@ def quantize(
         made.manifest.target, bundle=made.path, max_drop=max_drop, accuracy=data is not None
     )
     done = _part("quantize.pipeline:quantize_model")(
-        request, out or made.path.parent, data=data, calibration=calibration
+        request,
+        out or made.path.parent,
+        data=data,
+        calibration=calibration,
+        leave_out=leave_out,
+        on_error=on_error,
     )
     quantized: Bundle = done.bundle
     return quantized

@@ -120,10 +120,7 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
         with _as_output_error(Path(path)):
             _refuse_special(inside)
         inside = inside.parent
-    while not inside.exists() and inside != inside.parent:
-        inside = inside.parent
-    if not inside.is_dir():
-        raise OutputError(f"cannot write {path}: {inside} is not a folder")
+    inside = _refuse_file(path, inside)
     try:
         tempfile.TemporaryDirectory(
             prefix=".edgeface-", dir=inside
@@ -168,6 +165,15 @@ def require_regular(path: Path | str) -> None:
     if not stat.S_ISREG(mode):
         what = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
         raise OSError(errno.EINVAL, f"it is {what}")
+
+
+def _refuse_file(path: Path | str, folder: Path) -> Path:
+    """The nearest to ``folder`` that is there. Raises OutputError where that is a file."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: {folder} is not a folder")
+    return folder
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -265,6 +271,8 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        with contextlib.suppress(OSError):
+            _refuse_file(path, path.absolute().parent)
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeface.errors import EdgefaceError, ExportError
+from edgeface.errors import EdgefaceError, ExportError, is_no_memory
 
 _LOCK = threading.RLock()
 """file descriptors belong to the whole process: two threads that load must put them back in turn"""
@@ -49,7 +49,8 @@ def quiet_stage(stage: str, verbose: bool = False) -> Iterator[None]:
     """Run a block of a converter's with all that it says turned away.
 
     A failure inside becomes one ExportError line that names ``stage``; with ``verbose`` nothing is
-    turned away and the converter's own traceback follows. Errors that are ours pass through.
+    turned away and the converter's own traceback follows. Errors that are ours pass through, and
+    one that says that memory ran out, whatever its kind, is a MemoryError.
     """
     try:
         with contextlib.nullcontext() if verbose else quiet(everything=True):
@@ -59,6 +60,8 @@ def quiet_stage(stage: str, verbose: bool = False) -> Iterator[None]:
     except Exception as error:
         if verbose:
             raise
+        if is_no_memory(error):
+            raise MemoryError(str(error)) from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ExportError(
             f"{stage} failed: {reason} (run again with --verbose for the converter's log)"

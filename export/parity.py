@@ -16,6 +16,7 @@ landmark by 0.4 px at stride 8, where boxes are 8 px and up, by 1.6 px at stride
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ TOLERANCE = 1e-4
 TOLERANCE_FP16 = 0.05
 """Largest difference that float16 weights may make."""
 NOISE_SEED = 20
+PORTRAITS = {
+    "skimage": "data/astronaut.png",
+    "matplotlib": "mpl-data/sample_data/grace_hopper.jpg",
+}
+"""package -> photo that it brings along: NASA and the US Navy, public domain"""
 
 Heads = dict[str, NDArray[np.float32]]
 Batch = NDArray[np.uint8]
@@ -127,20 +133,17 @@ def torch_heads(network: FaceNet, batch: Batch) -> dict[str, NDArray[np.floating
 
 def sample_photo() -> Batch:
     """A portrait that an installed package brings along: uint8 RGB [H, W, 3]. Raises
-    MissingExtraError."""
-    try:
-        from skimage.data import astronaut
+    MissingExtraError.
 
-        photo: Batch = astronaut()  # type: ignore[no-untyped-call]
-        return photo
-    except ImportError:
-        pass
-    try:
-        from matplotlib.cbook import get_sample_data
-
-        return read_image(Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False))))
-    except ImportError:
-        raise MissingExtraError("scikit-image", "export", "the parity check on a photo") from None
+    The package is not imported: scikit-image inverts a matrix on the way, and the OpenBLAS of SciPy
+    asks for ever for memory that it does not get.
+    """
+    for package, name in PORTRAITS.items():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if (path := Path(folder, name)).is_file():
+                return read_image(path)
+    raise MissingExtraError("scikit-image", "export", "the parity check on a photo")
 
 
 def sample_inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:

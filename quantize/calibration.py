@@ -8,6 +8,7 @@ not on the order in which a file system lists them. Two files with the same cont
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from edgeface.types import Progress, unseen
 
 HELD_OUT = 8
 """photos on which the heads of a candidate are compared with the float heads"""
+USUAL = 64
+"""photos, where nobody says how many"""
+ASIDE = 4
+"""of fewer than enough, one in so many is held out"""
 MAX_PHOTOS = 4096
 """they are held in memory, 0.9 MB each at 640x480"""
 
@@ -45,16 +50,18 @@ class CalibrationSet:
 
 def read_calibration(
     folder: Path | str,
-    count: int,
+    count: int | None,
     width: int,
     height: int,
     seed: int = 0,
     progress: Progress = unseen,
     on_error: OnError | None = None,
+    leave_out: Collection[str] = (),
 ) -> CalibrationSet:
     """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x
     ``height`` px.
 
+    count: None: 64, or most of what there is, the rest to judge the file on.
     folder: photos at any depth, or a WIDER FACE root, of which the training photos are taken.
     The next few are held out, to judge the file on. Validation photos are
     refused: ranges fitted to them would flatter the accuracy that is measured
@@ -62,15 +69,15 @@ def read_calibration(
     is missing, without photos or with fewer than asked, ImageError naming a photo that is damaged;
     with ``on_error`` that is told there, and another one is taken.
     """
-    if not 1 <= count <= MAX_PHOTOS:
+    if count is not None and not 1 <= count <= MAX_PHOTOS:
         raise OptionError(
             f"--images {count}: give a number of photos from 1 to {MAX_PHOTOS}; some dozens do"
         )
-    folder = Path(folder)
+    folder, wanted = Path(folder), count or USUAL
     images: list[Image] = []
     hashes: dict[str, None] = {}
-    for path in _in_drawn_order(_photo_folder(folder), seed):
-        progress("reading the calibration photos", len(images), count + HELD_OUT)
+    for path in _in_drawn_order(_photo_folder(folder), seed, leave_out):
+        progress("reading the calibration photos", len(images), wanted + HELD_OUT)
         try:
             content = _read(path)
             digest = hashlib.sha256(content).hexdigest()
@@ -81,15 +88,22 @@ def read_calibration(
             if on_error is None:
                 raise
             on_error(error)
-        if len(images) == count + HELD_OUT:
+        if len(images) == wanted + HELD_OUT:
             break
-    progress("reading the calibration photos", count + HELD_OUT, count + HELD_OUT)
-    if len(images) < count:
+    progress("reading the calibration photos", wanted + HELD_OUT, wanted + HELD_OUT)
+    if not images:
+        raise DataError(
+            f"no photo in {folder} can be read: give a folder of whole ones with --calibration"
+        )
+    if count is None:
+        wanted = min(wanted, len(images) - min(HELD_OUT, len(images) // ASIDE))
+    elif len(images) < count:
         raise DataError(
             f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were"
             f" asked for: add some, or ask for fewer with --images {len(images)}"
         )
-    return CalibrationSet(tuple(images[:count]), tuple(hashes)[:count], seed, tuple(images[count:]))
+    taken, held_out = tuple(images[:wanted]), tuple(images[wanted:])
+    return CalibrationSet(taken, tuple(hashes)[:wanted], seed, held_out)
 
 
 def _photo_folder(folder: Path) -> Path:
@@ -115,8 +129,9 @@ def _photo_folder(folder: Path) -> Path:
     return folder
 
 
-def _in_drawn_order(folder: Path, seed: int) -> list[Path]:
-    """Image files below ``folder`` by the SHA-256 of seed and relative path."""
+def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list[Path]:
+    """Image files below ``folder`` by the SHA-256 of seed and relative path, without those whose
+    path is in ``leave_out``."""
     try:
         found = list_folder(folder)
     except ImageError as error:
@@ -133,11 +148,11 @@ def _in_drawn_order(folder: Path, seed: int) -> list[Path]:
             f" {example}, none with the suffix of a {ACCEPTED} image"
         )
 
-    def drawn(path: Path) -> tuple[bytes, str]:
-        name = path.relative_to(folder).as_posix()
+    def drawn(name: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
 
-    return sorted(found.photos, key=drawn)
+    names = {path.relative_to(folder).as_posix() for path in found.photos}
+    return [folder / name for name in sorted(names - set(leave_out), key=drawn)]
 
 
 def _read(path: Path) -> bytes:

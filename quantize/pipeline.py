@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,7 @@ def quantize_model(
     note: Note = lambda text: None,
     verbose: bool = False,
     on_error: OnError | None = None,
+    leave_out: Collection[str] = (),
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
@@ -93,9 +94,10 @@ def quantize_model(
     photos of ``data``. stage, progress, note: told what is being done. Raises an EdgefaceError in
     one line; then no INT8 Bundle is written, but what was measured is kept in ``out``, so that the
     same call goes on from there, also after KeyboardInterrupt. With ``on_error`` a photo that
-    cannot be read is told there and left out.
+    cannot be read is told there and left out. leave_out: photos of the folder, by their paths in
+    it, that no range is taken from.
     """
-    job = _Job(request, Path(out), data, calibration, stage, progress, note, on_error)
+    job = _Job(request, Path(out), data, calibration, stage, progress, note, on_error, leave_out)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
     name = job.name(float_bundle)
@@ -120,8 +122,9 @@ class _Job:
         progress: Progress,
         note: Note,
         on_error: OnError | None,
+        leave_out: Collection[str],
     ) -> None:
-        self.request, self.out, self.on_error = request, out, on_error
+        self.request, self.out, self.on_error, self.leave_out = request, out, on_error, leave_out
         self.data, self.folder = data, data if calibration is None else calibration
         self.stage, self.progress, self.note = stage, progress, note
         kind: Any = get_backend(request.target).load_quantizer()
@@ -167,6 +170,7 @@ class _Job:
             request.calibration_seed,
             self.progress,
             self.on_error,
+            self.leave_out,
         )
         self._check_photos()
 

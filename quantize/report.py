@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.cli.output import print_table, say
-from edgeface.errors import MissingExtraError
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
-from edgeface.files import atomic_write
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.types import Progress
 from quantize.budget import SETTINGS
 from quantize.pipeline import Quantization
@@ -181,13 +180,9 @@ def plot(path: Path, done: Quantization) -> None:
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "eval", "drawing the report") from None
     accuracy = done.accuracy
     measured = bool(accuracy["float"])
-    figure = Figure(figsize=(11 if measured else 5, 4.2), layout="constrained")
+    figure = new_figure(11 if measured else 5, 4.2)
     panels = figure.subplots(
         1, 2 if measured else 1, squeeze=False, width_ratios=(7, 4) if measured else None
     )[0]
@@ -198,8 +193,7 @@ def plot(path: Path, done: Quantization) -> None:
     panels[-1].tick_params("x", labelrotation=90)  # side by side, nine names overlap
     panels[-1].set(ylabel="dB", title="signal-to-noise ratio of the heads")
     figure.suptitle(f"{done.bundle.path.name}: INT8 against float")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path, dpi=110)
 
 
 def _draw_accuracy(axes: Axes, accuracy: dict[str, Any]) -> None:

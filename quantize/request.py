@@ -38,8 +38,8 @@ class QuantizeRequest:
     """AP points that the worst of easy, medium and hard may lose"""
     max_reverted: float = 0.5
     """share of the layers that may be kept in float for it, 0 to 1"""
-    images: int = 64
-    """calibration photos"""
+    images: int | None = None
+    """calibration photos; None: 64, or most of what there is"""
     calibration_seed: int = 0
     """another number takes other photos of the folder"""
     scale: str | None = None

@@ -14,10 +14,9 @@ from edgeface.cli.output import print_json
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
-from edgeface.files import check_writable
 from edgeface.options import MAX_SEED, parse_size
+from edgeface.pages.figures import check_plot
 from edgeface.quiet import quiet_stage
-from export.request import require
 from quantize.ranges import SCALES
 from quantize.request import QuantizeRequest
 
@@ -88,7 +87,12 @@ Calibration = Annotated[
         )
     ),
 ]
-Images = Annotated[int, typer.Option(help="Calibration photos taken from it, 1 to 4096.")]
+Images = Annotated[
+    int | None,
+    typer.Option(
+        help=("Calibration photos taken from it, 1 to 4096. Default: 64, or most of what there is.")
+    ),
+]
 CalibrationSeed = Annotated[
     int, typer.Option(min=0, max=MAX_SEED, help="Another number takes other photos.")
 ]
@@ -120,7 +124,7 @@ NoAccuracy = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder that the Bundles' folders are written to.")]
 Plot = Annotated[
     Path | None,
-    typer.Option(help="Draw AP by face height and the noise of the heads into this PNG."),
+    typer.Option(help="Draw AP by face height and the noise of the heads into this .png or .svg."),
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show what converters and runtimes print.")
@@ -137,7 +141,7 @@ def quantize(
     max_drop: MaxDrop = 0.5,
     max_reverted: MaxReverted = 0.5,
     calibration: Calibration = None,
-    images: Images = 64,
+    images: Images = None,
     calibration_seed: CalibrationSeed = 0,
     scale: Scale = None,
     data: Wider = None,
@@ -170,8 +174,7 @@ def quantize(
         threads,
     )
     if plot is not None:
-        require("drawing the report", "matplotlib")
-        check_writable(plot, "--plot", folder=False)
+        check_plot(plot, calibration.rglob("*") if calibration else ())
     with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
         return _run(request, out, data, calibration, plot, format, verbose, terminal)
 

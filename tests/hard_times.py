@@ -26,11 +26,15 @@ from edgeface.zoo.index import FOLDER
 FACE = (181, 49, 383, 337)
 """of Grace Hopper, drawn by hand"""
 FRAMES = 30
-PROGRAM = """
+CPU_S = 240
+"""what a command may compute where memory is little, several times what any needs: one that hangs
+and spins ends by SIGXCPU, however busy the machine is"""
+PROGRAM = f"""
 import resource, sys
 limit = int(sys.argv.pop(1))
 if limit:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, ({CPU_S}, {CPU_S} + 10))
 from edgeface.cli import main
 code = main(sys.argv[1:])
 sys.stdout.flush()
@@ -63,6 +67,16 @@ class Task:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             **options,
         )
+
+    def ended(self, limit: int = 0, within_s: float = 900) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a run with so many bytes of addresses. Raises
+        TimeoutExpired for one that hangs, of which nothing is left."""
+        process = self.start(limit)
+        try:
+            out, err = process.communicate(timeout=within_s)
+        finally:
+            process.kill()
+        return process.returncode, out, err
 
     def is_whole(self) -> bool:
         """Is what it makes there? Raises where it is, and is not whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,10 @@ def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
     assert bundle.path == tmp_path / "edgeface-n-onnx-fp32-64x64"
     with pytest.raises(OptionError, match="quantising needs photos to take ranges from"):
         edgeface.quantize(bundle)
+    made = edgeface.quantize(bundle, calibration=portraits, leave_out=["hopper.jpg"]).manifest
+    used = hashlib.sha256((portraits / "astronaut.png").read_bytes()).hexdigest()
+    assert made.precision == "int8" and made.calibration is not None
+    assert made.calibration["sha256"] == [used]
     with pytest.raises(OptionError, match="unknown target 'coreml'"):
         edgeface.export("edgeface-n", "coreml")
 

@@ -278,9 +278,9 @@ def test_names_of_addresses_and_cameras() -> None:
 
 def test_what_does_not_open_is_one_line(edgeface: Command) -> None:
     for name, words in (
-        ("http://127.0.0.1:9/live", "no video comes from there"),
+        ("http://127.0.0.1:9/live", "is the address right"),
         ("http://u:secret@127.0.0.1:9/clip.mp4", "no video comes from there"),
-        ("/dev/video77", "no camera opens"),
+        ("/dev/video77", "in use by no other program"),
     ):
         code, out, err = edgeface("detect", name, *FLAGS)
         (line,) = said(err)

@@ -66,6 +66,16 @@ def test_train(edgeface: Command, album: Path, tmp_path: Path) -> None:
     assert "1 photos could not be read and were left out" in err
 
 
+def test_autofem(edgeface: Command, album: Path, tmp_path: Path) -> None:
+    arguments = ("--data", album, "--annotations", album / "faces.csv", "--out", tmp_path / "run")
+    small = ("--channels", 8, "--steps", 1, "--batch", 2, "--size", 64)
+    code, out, err = edgeface("autofem", *arguments, *small, "--format", "json")
+    found = json.loads((tmp_path / "run" / "genotype.json").read_text())
+    assert code == 2 and json.loads(out) == found, err
+    assert err.count("2.jpg: the image is truncated or damaged") == 1
+    assert "1 photos could not be read and were left out of the search" in err
+
+
 def test_everything_damaged_is_one_refusal(edgeface: Command, album: Path, tmp_path: Path) -> None:
     for path in album.glob("*.jpg"):
         path.write_bytes(b"no photo")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeface.quiet import quiet
+from edgeface.errors import ExportError
+from edgeface.quiet import quiet, quiet_stage
 
 
 def say(text: str) -> None:
@@ -33,6 +34,13 @@ def test_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
         raise ValueError("told")
     say("after")
     assert capfd.readouterr().err == "after"
+
+
+def test_a_converter_without_memory_has_no_other_fault() -> None:
+    with pytest.raises(MemoryError, match="bad_alloc"), quiet_stage("converting"):
+        raise RuntimeError("std::bad_alloc")
+    with pytest.raises(ExportError, match="no such operator"), quiet_stage("converting"):
+        raise RuntimeError("no such operator")
 
 
 def test_what_was_printed_before_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from edgeface.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of, parts_of
 from edgeface.cli.output import table
 from edgeface.errors import DataError
-from edgeface.files import atomic_write
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.search.scores.registry import PROXIES, WITH_ALPHA, proxy
 from edgeface.search.trials.known import read_rows
 from edgeface.search.trials.model import LEAST_TRAININGS, Training, left_out
@@ -200,10 +200,8 @@ def as_table(found: Sequence[Correlation], evidence: Evidence) -> str:
 def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:
     """Scatter plots: AP hard against each score, those with an alpha at ``alpha``; filled where the
     stem has stride 4."""
-    from matplotlib.figure import Figure
-
     columns = 4
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = new_figure(13, 9)
     ap, strides = evidence.ap("hard"), np.array([stem_stride(a) for a in evidence.networks])
     scores = scores_of(evidence.networks, (alpha,))
     for (name, values), axes in zip(
@@ -220,5 +218,4 @@ def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:
         found = correlate(values, ap, resamples=1)
         axes.set(xlabel=name, ylabel="AP hard")
         axes.set_title(f"Kendall {found.kendall:+.2f}, Spearman {found.spearman:+.2f}", fontsize=9)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=90, format=path.suffix.lstrip(".") or "png")
+    save_figure(figure, path, dpi=90)

@@ -12,6 +12,7 @@ it uses.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,9 @@ from edgeface.errors import NO_MEMORY, MissingExtraError, is_interrupt, is_no_me
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with ``arguments`` (default: those of the process); returns the exit
     code."""
+    # Before anything imports NumPy: OpenBLAS waits for ever for a thread that a limit of memory or
+    # of processes refused it, and what it computes depends on how many it has.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from edgeface.cli.app import app
         from edgeface.cli.program import run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeface.backends import require_module
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import Annotations, Cache, Format, Photos, TorchDevice, with_options
 from edgeface.cli.output import print_json, print_table
 from edgeface.cli.program import stoppable
@@ -46,20 +47,28 @@ def command(
     device: TorchDevice = "cpu",
     format: Format = "table",
     options: Any = None,
-) -> None:
+) -> int | None:
     require_module("torch", "train", "searching a neck")
     from edgeface.search.autofem.search import search
     from edgeface.training import open_photos, prepare_torch
 
     prepare_torch(threads, device)
     with Terminal() as terminal, stoppable("the same command goes on from the last checkpoint"):
-        photos = open_photos(data, annotations, cache or out / "cache", progress=terminal.tick)
+        failures = Failures(terminal)
+        photos = open_photos(
+            data,
+            annotations,
+            cache or out / "cache",
+            progress=terminal.tick,
+            on_error=failures,
+        )
         found = search(options, photos, out, device, terminal.tick)
         terminal.line(str(out / "genotype.json"))
-    if format == "json":
-        print_json(dataclasses.asdict(found))
-    else:
-        _print_genotype(found)
+        if format == "json":
+            print_json(dataclasses.asdict(found))
+        else:
+            _print_genotype(found)
+        return failures.ended("photos could not be read and were left out of the search")
 
 
 def _print_genotype(found: Genotype) -> None:

@@ -10,7 +10,7 @@ import typer
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.errors import OptionError
-from edgeface.files import check_writable, refuse_input
+from edgeface.pages.figures import check_plot
 
 if TYPE_CHECKING:
     from edgeface.probes.compare import Comparison
@@ -53,7 +53,8 @@ def command(
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the relative RMS of every tensor into this PNG.")
+        Path | None,
+        typer.Option(help="Draw the relative RMS of every tensor into this .png or .svg."),
     ] = None,
     format: Format = "table",
 ) -> int:
@@ -63,8 +64,7 @@ def command(
             f"edgeface compare {a} {b} --image photo.jpg"
         )
     if plot:
-        check_writable(plot, "--plot", folder=False)
-        refuse_input(plot, [image], "--plot")
+        check_plot(plot, [image])
     from edgeface.images import read_image
     from edgeface.probes.compare import Subject, compare, plot_comparison
 

@@ -15,6 +15,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
 from edgeface.files import check_writable
 from edgeface.options import EVALUATION_SCALES, check_choice
+from edgeface.pages.figures import check_plot
 
 if TYPE_CHECKING:
     from edgeface.evaluation import Evaluation
@@ -30,6 +31,8 @@ edgeface eval --data wider --model eresfd-16.safetensors --scale multi
 edgeface eval --data photos --annotations kept.csv --model runs/mine/weights.safetensors"""
 
 
+GROUND_TRUTH = ("eval_tools/ground_truth", "wider_face_val.mat")
+"""below --data, or there itself"""
 Wider = Annotated[
     Path,
     typer.Option(
@@ -65,7 +68,9 @@ Heights = Annotated[
         help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale)."
     ),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Draw the precision-recall curves into this PNG.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw the precision-recall curves into this .png or .svg.")
+]
 Predictions = Annotated[
     Path | None,
     typer.Option(
@@ -110,17 +115,22 @@ def command(
     format: Format = "table",
 ) -> int | None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
+    if plot:
+        check_plot(plot, _photos(data, annotations) if plot.exists() else ())
+    if predictions:
+        check_writable(predictions, "--predictions")
     if not data.is_dir():
         raise DataError(
             f"--data {data} is not a folder: give one as WIDER FACE is distributed, with ground"
             " truth, or one of photos with --annotations FILE"
         )
+    if annotations is None and not any((data / place).exists() for place in GROUND_TRUTH):
+        raise DataError(
+            f"--data {data} has no eval_tools/ground_truth to measure AP with: give WIDER FACE's"
+            " folder, or --annotations FILE for photos of your own"
+        )
     from edgeface.evaluation import evaluate_model
 
-    if plot:
-        check_writable(plot, "--plot", folder=False)
-    if predictions:
-        check_writable(predictions, "--predictions")
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):
         failures = Failures(terminal)
         done = evaluate_model(
@@ -143,6 +153,13 @@ def command(
         total = done.report.images + len(failures.told)
         others = f"the figures are those of the other {done.report.images}"
         return failures.ended(f"of {total} photos could not be read; {others}")
+
+
+def _photos(data: Path, annotations: Path | None) -> list[Path]:
+    """The user's own; WIDER FACE's are .jpg, which no plot is."""
+    from edgeface.images.annotations import read_annotations
+
+    return [data / image.path for image in read_annotations(annotations)] if annotations else []
 
 
 def _save(done: Evaluation, plot: Path | None, predictions: Path | None) -> None:

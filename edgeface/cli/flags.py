@@ -25,7 +25,9 @@ from edgeface.backends import BACKENDS
 from edgeface.cli.program import as_command, new_app, run, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
+from edgeface.files import check_writable
 from edgeface.options import MAX_THREADS, field_help
+from edgeface.pages.figures import check_plot
 
 DEFAULT_MODEL = "edgeface-n"
 FORMATS = ("table", "json")
@@ -272,10 +274,19 @@ def program_of_steps(
 def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
     @with_options(cls)
     def command(options: Any) -> int | None:
+        _check_places(options)
         with stoppable(kept):
             return work(options)
 
     return command
+
+
+def _check_places(options: Any) -> None:
+    """Where results will be written, asked before the work. Raises OutputError, OptionError."""
+    if save := getattr(options, "save", None):
+        check_writable(save, "--save", folder=False)
+    if plot := getattr(options, "plot", None):
+        check_plot(plot)
 
 
 def _help(doc: str | None) -> tuple[str, str | None]:

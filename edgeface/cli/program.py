@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,7 +21,7 @@ from edgeface.errors import (
     NO_MEMORY,
     EdgefaceError,
     MissingExtraError,
-    OutputError,
+    OptionError,
     is_interrupt,
     is_no_memory,
 )
@@ -71,6 +73,7 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     reserve: list[bytearray] = []
     try:
         reserve.append(bytearray(RESERVE))
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         parser = typer.main.get_command(command) if isinstance(command, typer.Typer) else command
         code = parser.main(arguments, prog_name=name, standalone_mode=False) or 0
         if code == INTERRUPTED:
@@ -101,7 +104,26 @@ def _failed(error: Exception) -> int:
         return _end("error", NO_MEMORY, FAILED)
     if not ours and not isinstance(error, OSError):
         raise error
-    return _end("error", str(error if ours else OutputError(str(error))), FAILED)
+    return _end("error", str(error) if ours else _of_the_system(error), FAILED)
+
+
+def _of_the_system(error: Exception) -> str:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the folder that you are in was deleted: change into another one with: cd"
+    return str(error)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path is the folder that one is in, which nobody means. Raises OptionError."""
+    for before, text in zip(("", *arguments), arguments, strict=False):
+        name = before if before.startswith("--") else "an argument"
+        if not text or re.fullmatch("--[a-z-]+=", text):
+            raise OptionError(
+                f"{text.rstrip('=') or name} is empty: give a value, or leave it out; is a variable"
+                " of the shell not set?"
+            )
 
 
 def _misused(error: Any, name: str) -> int:

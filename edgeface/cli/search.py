@@ -16,7 +16,7 @@ from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import Stopped, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
-from edgeface.files import write_text
+from edgeface.files import check_writable, write_text
 from edgeface.search.commands import export_command, train_command
 from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
 from edgeface.training.options import MOST
@@ -200,6 +200,8 @@ def _run_published(
         named = ", ".join(f"--{other.replace('_', '-')}" for other in sorted(others))
         raise OptionError(f"--published asks no device: leave {named} out")
     regime = regime_of(name)
+    if out:
+        check_writable(out / ARCHITECTURE, folder=False)
     weights = weights_of_annotations(data) if data else options.weights
     with stoppable("nothing was written"), Terminal() as terminal:
         best = search(

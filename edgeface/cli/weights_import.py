@@ -10,6 +10,7 @@ import typer
 from edgeface.backends import require_module
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, say
+from edgeface.files import check_writable, refuse_input
 
 EPILOG = """Examples:
 
@@ -47,7 +48,10 @@ def command(
     require_module("torch", "zoo", "importing weights")
     from edgeface.zoo.importing import import_weights
 
-    done = import_weights(files, model, out or Path(f"{model}.safetensors"))
+    out = out or Path(f"{model}.safetensors")
+    check_writable(out, folder=False)
+    refuse_input(out, files, "--out")
+    done = import_weights(files, model, out)
     if format == "json":
         print_json(done.to_json())
     else:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeface.errors import MissingExtraError
 from edgeface.evaluation.report import Report
 from edgeface.evaluation.wider import HEIGHT_BINS_PX, SETTINGS, WiderResult
-from edgeface.files import atomic_write
+from edgeface.pages.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,20 +21,12 @@ def plot_curves(path: Path | str, report: Report, result: WiderResult) -> None:
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
-    figure = draw_curves(report, result)
-    # No date and no version inside: equal results give equal bytes on one matplotlib.
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(draw_curves(report, result), path)
 
 
 def draw_curves(report: Report, result: WiderResult) -> Figure:
-    """The figure of :func:`plot_curves`, drawn without pyplot, so without a display or a global
-    state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "eval", "drawing curves") from error
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    """The figure of :func:`plot_curves`."""
+    figure = new_figure(11, 5)
     settings, heights = figure.subplots(1, 2, sharey=True)
     _draw(settings, result, SETTINGS, "setting")
     _draw(heights, result, tuple(HEIGHT_BINS_PX), f"face height, {report.protocol.heights} px")

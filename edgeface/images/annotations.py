@@ -115,7 +115,10 @@ def _read_lines(path: Path) -> list[str]:
     try:
         text = read_file(path, DataError, "annotation file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"annotation file {path} is not UTF-8 text") from error
+        raise DataError(
+            f"annotation file {path} is not UTF-8 text; accepted: WIDER FACE text, or CSV with"
+            f" {','.join(PLAIN_COLUMNS)}"
+        ) from error
     return [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 

@@ -117,7 +117,8 @@ def _open_capture(text: str) -> cv2.VideoCapture:
     camera = camera_number(text)
     with opencv_quiet():
         if camera is not None:
-            capture, what = cv2.VideoCapture(camera), "no camera opens"
+            capture = cv2.VideoCapture(camera)
+            what = "no camera opens: is it there, and in use by no other program?"
         elif address_scheme(text):
             wait = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
@@ -126,11 +127,11 @@ def _open_capture(text: str) -> cv2.VideoCapture:
                 WAIT_MS,
             ]
             capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG, wait)
-            what = "no video comes from there"
+            what = "no video comes from there: is the address right, and reached from here?"
         else:
             # Absolute: a colon in a relative path would name a protocol.
             capture = cv2.VideoCapture(str(_existing(text).absolute()))
-            what = "not a video that OpenCV can decode"
+            what = "not a video that OpenCV can decode: make one with: ffmpeg -i FILE clip.mp4"
     if not capture.isOpened():
         capture.release()
         raise ImageError(f"{shown(text)}: {what}")

@@ -1,1 +1,1 @@
-"""Reports as single HTML files that open offline."""
+"""Reports as single HTML files that open offline, and pictures of figures."""

@@ -44,10 +44,10 @@ from numpy.typing import NDArray
 from edgeface.architecture.architecture import Architecture
 from edgeface.bundle import Bundle
 from edgeface.decode import head_layout
-from edgeface.errors import MissingExtraError, OptionError
-from edgeface.files import atomic_write
+from edgeface.errors import OptionError
 from edgeface.images import letterbox
 from edgeface.options import check_number
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.probes import Probe, TensorInfo, open_probe
 from edgeface.probes.align import Side, align
 from edgeface.types import Floats
@@ -285,10 +285,6 @@ def plot_comparison(path: Path | str, comparison: Comparison) -> None:
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "eval", "drawing the comparison") from error
     errors = np.array([pair.rel_rms for pair in comparison.pairs])
     top = max(
         1e-7, 10 * comparison.tolerance, 2 * float(errors[np.isfinite(errors)].max(initial=0))
@@ -296,7 +292,7 @@ def plot_comparison(path: Path | str, comparison: Comparison) -> None:
     errors = np.clip(
         np.nan_to_num(errors, nan=top, posinf=top), 1e-8, top
     )  # a log scale has no zero
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = new_figure(11, 5)
     axes = figure.subplots()
     axes.semilogy(errors, ".-", lw=0.8, label="relative RMS, at least 1e-8")
     axes.axhline(
@@ -325,8 +321,7 @@ def plot_comparison(path: Path | str, comparison: Comparison) -> None:
     axes.set_title(f"A: {comparison.a}\nB: {comparison.b}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 def _torch_probe(name: str) -> Probe:

@@ -20,6 +20,7 @@ from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
 from edgeface.errors import OptionError
 from edgeface.files import write_text
+from edgeface.images.annotations import read_annotations
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -114,7 +115,7 @@ def finish(
         on_error=on_error,
     ):
         return None
-    bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES)
+    bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES, on_error)
     return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
 
 
@@ -137,7 +138,14 @@ def with_landmarks(architecture: Architecture) -> Architecture:
     return changed.named_by_content(family)
 
 
-def _file(options: StudyOptions, net: FrontNet, plan: Plan, weights: Path, out: Path) -> Bundle:
+def _file(
+    options: StudyOptions,
+    net: FrontNet,
+    plan: Plan,
+    weights: Path,
+    out: Path,
+    on_error: OnError | None,
+) -> Bundle:
     int8 = options.precision == "int8"
     made = checkout.export(
         str(weights),
@@ -148,8 +156,11 @@ def _file(options: StudyOptions, net: FrontNet, plan: Plan, weights: Path, out: 
     )
     if not int8:
         return made
-    official = None if plan.kept else plan.data
-    return checkout.quantize(made, data=official, calibration=plan.data if plan.kept else None)
+    if not plan.kept:
+        return checkout.quantize(made, data=plan.data, on_error=on_error)
+    # No range is taken from the photos that the file is then judged on.
+    aside = {image.path for image in read_annotations(plan.kept)}
+    return checkout.quantize(made, calibration=plan.data, leave_out=aside, on_error=on_error)
 
 
 def _measured(

@@ -42,6 +42,7 @@ from edgeface.types import Progress, unseen
 LEVELS = 3
 LONG_SIDE_PX = 640
 CACHE_VERSION = 2
+SOURCE = "source.json"
 LEFT_OUT = "left_out"
 """in source.json: why photos that could not be read are not in the cache"""
 
@@ -93,10 +94,12 @@ def open_cache(
     source = _source(image_root, images)
     with contextlib.suppress(OSError):
         recover(folder)
-    if not folder.exists():
+    if not folder.exists() or _is_empty(folder):
         _build(folder, image_root, images, source, progress, on_error)
+    if not (folder / SOURCE).is_file():
+        raise DataError(f"{folder} holds other files than an image cache: name another --cache")
     try:
-        found = json.loads((folder / "source.json").read_text())
+        found = json.loads((folder / SOURCE).read_text())
         _check_source(folder, found, source)
         if on_error:
             for text in found.get(LEFT_OUT, ()):
@@ -113,6 +116,10 @@ def open_cache(
     if len(pixels) != source_pixels(index):
         raise DataError(f"{folder}/pixels.u32 is truncated: delete the folder and run again")
     return Cache(pixels=torch.from_numpy(pixels), **index)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _check_source(folder: Path, found: dict[str, object], source: dict[str, object]) -> None:
@@ -210,10 +217,15 @@ def _build(
             raise DataError(
                 f"none of the {len(images)} photos in {root} can be read: {left_out[0]}"
             )
+        if left_out and all(image.invalid.all() for image in kept):
+            raise DataError(
+                f"{root}: {len(left_out)} of {len(images)} photos cannot be read, and no other has"
+                f" a face to learn from: {left_out[0]}"
+            )
         index = save(_index(sizes, boxes, points, kept))
         (temporary / "index.safetensors").write_bytes(index)
         told = source | ({LEFT_OUT: left_out} if left_out else {})
-        (temporary / "source.json").write_text(json.dumps(told, indent=1))
+        (temporary / SOURCE).write_text(json.dumps(told, indent=1))
 
 
 def _decode_or_why(

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgeface.backends import has_module
 from edgeface.files import atomic_write
+from edgeface.pages.figures import new_figure, save_figure
 from edgeface.training.options import LOG_EVERY, TrainOptions
 
 LOG_FIELDS = (
@@ -98,19 +100,16 @@ class Log:
 
     def plot(self) -> None:
         """Draw the losses and the learning rate; without matplotlib the log alone has to do."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
+        if not has_module("matplotlib"):
             return
         with self.path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         if not rows:
             return
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        figure = new_figure(9, 3.2)
         for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
             axis.plot(
                 [float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1
             )
             axis.set(xlabel="epoch", title=name)
-        with atomic_write(self.path.with_name("curves.png")) as temporary:
-            figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+        save_figure(figure, self.path.with_name("curves.png"))

@@ -3,7 +3,6 @@ refused, before anything is done."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from pathlib import Path
@@ -11,32 +10,12 @@ from typing import Any, get_args
 
 import pytest
 from commands import Command, failed
+from verbs import LEAST, function_of
 
-from edgeface.backends import CHECKOUT_VERBS, load_verb
 from edgeface.cli.app import VERBS
 
-LEAST: dict[str, tuple[str, ...]] = {
-    "detect": ("{photo}",),
-    "demo": (),
-    "export": ("--target", "onnx"),
-    "quantize": ("--target", "onnx", "--calibration", "{photos}", "--no-accuracy"),
-    "train": ("--data", "nowhere", "--out", "{out}"),
-    "eval": ("--data", "nowhere"),
-    "compare": ("{bundle}", "{bundle}", "--image", "{photo}"),
-    "bench": ("{bundle}",),
-    "search": ("--out", "{out}"),
-    "score": ("damofd-0.5g",),
-    "autofem": ("--data", "nowhere", "--out", "{out}"),
-}
-"""arguments without which a verb does not come to its numbers"""
 RANGE = re.compile(r"(?:from|above) \S+ to \S+|\d[\d.]* to \d+|\d<=x<=\d+|multiple of 32 from")
 """what help says of a number"""
-
-
-def function_of(verb: str) -> Any:
-    if verb in CHECKOUT_VERBS:
-        return load_verb(verb)
-    return importlib.import_module(f"edgeface.cli.{verb.replace(' ', '_')}").command
 
 
 def _kinds(hint: Any) -> set[Any]:

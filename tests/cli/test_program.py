@@ -11,6 +11,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from commands import Command, failed
 
 from edgeface.backends import PRECISIONS, export_targets
 from edgeface.cli.program import Stopped, as_command, run, stoppable
@@ -101,6 +102,22 @@ def test_a_refused_option_is_one_line_that_names_the_help(
     assert err.startswith(line) and err.endswith(": see test --help\n") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("detect", ""), "an argument"),
+        (("detect", "photo.jpg", "--save", ""), "--save"),
+        (("detect", "photo.jpg", "--save="), "--save"),
+        (("train", "--data", "", "--out", "run"), "--data"),
+    ],
+)
+def test_an_empty_path_is_not_the_folder_that_one_is_in(
+    edgeface: Command, arguments: tuple[str, ...], what: str
+) -> None:
+    """It is a variable of the shell that is not set."""
+    failed(edgeface(*arguments), f"error: {what} is empty")
+
+
 REFUSED = (
     ("models", "--size", "641x480"),
     ("detect", "x.jpg", "--format", "xml"),
@@ -179,6 +196,20 @@ def test_ctrl_c_while_a_benchmark_imports_leaves_no_traceback() -> None:
     assert done.returncode in (130, -signal.SIGINT) and done.stderr == "stopped\n"
 
 
+def test_no_thread_is_asked_for_that_a_limit_could_refuse() -> None:
+    """OpenBLAS, which NumPy and OpenCV bring, would wait for it for ever."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("this system does not say how many threads a process has")
+    code = (
+        "import os; from edgeface.cli import main; main(['detect', 'none.jpg'])\n"
+        "import cv2, numpy; print(len(os.listdir('/proc/self/task')))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.stdout == "1\n", done.stderr
+
+
 @pytest.mark.parametrize("locale", ["C", "en_US.ISO-8859-1"])
 def test_stdout_that_cannot_encode_a_name_loses_nothing(locale: str, tmp_path: Path) -> None:
     (tmp_path / "写真.jpg").write_text("not an image")
@@ -214,6 +245,16 @@ def test_a_full_disk_is_one_line() -> None:
     assert (
         done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     )
+
+
+def test_the_folder_that_one_is_in_is_gone(tmp_path: Path) -> None:
+    command = f"mkdir gone; cd gone; rmdir ../gone; {' '.join(RUN)} bench nowhere --save x.json"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    line = "error: the folder that you are in was deleted: change into another one with: cd\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 @pytest.mark.parametrize(

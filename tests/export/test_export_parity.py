@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,17 @@ def test_photo_is_a_photo() -> None:
     assert photo.dtype == np.uint8
     assert photo.shape[2] == 3
     assert photo.std() > 30
+
+
+def test_the_package_of_the_photo_is_not_imported() -> None:
+    """Where memory is short, what its imports compute would never end."""
+    code = (
+        "import sys; from export.parity import sample_photo; sample_photo()\n"
+        "print([name for name in ('skimage', 'matplotlib', 'scipy') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.slow

@@ -127,6 +127,22 @@ class TestSelection:
         assert all((a == b).all() for a, b in zip(found.held_out, more.images[12:], strict=False))
         assert more.held_out == () and more.judges == more.images[:HELD_OUT]
 
+    def test_nobody_says_how_many(self, folder: Path) -> None:
+        """Most of a small folder, the others to judge the file on."""
+        found = read_calibration(folder, None, *SIZE)
+        assert (len(found.images), len(found.held_out)) == (18, 6)
+        assert found.sha256 == read_calibration(folder, 24, *SIZE).sha256[:18]
+
+    def test_what_is_left_out_is_not_taken(self, folder: Path) -> None:
+        drawn = read_calibration(folder, 24, *SIZE).sha256
+        names = {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*.*")
+            if hashlib.sha256(path.read_bytes()).hexdigest() in drawn[:6]
+        }
+        found = read_calibration(folder, 18, *SIZE, leave_out=names)
+        assert len(names) == 6 and found.sha256 == drawn[6:]
+
     def test_a_damaged_photo_is_told_and_another_taken(self, folder: Path) -> None:
         drawn = read_calibration(folder, 24, *SIZE)
         first = next(
@@ -141,6 +157,15 @@ class TestSelection:
 
 
 class TestMistakes:
+    def test_all_are_damaged(self, folder: Path) -> None:
+        for path in folder.rglob("*.*"):
+            path.write_bytes(path.read_bytes()[:50])
+        told: list[ImageError] = []
+        for count in (4, None):
+            with pytest.raises(DataError, match=f"no photo in {folder} can be read: give"):
+                read_calibration(folder, count, *SIZE, on_error=told.append)
+        assert len(told) == 48
+
     def test_missing(self, tmp_path: Path) -> None:
         assert failure(tmp_path / "none").startswith(
             f"calibration folder {tmp_path / 'none'} does not exist: give a "

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from edgeface.architecture import get_architecture
 from edgeface.architecture.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
-from edgeface.errors import DataError, ModelError, OptionError
+from edgeface.errors import DataError, ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.search import CHOICES, WEIGHTS, GenotypeSearch, halves, search
@@ -38,6 +38,7 @@ from edgeface.search.autofem.supernet import (
 )
 from edgeface.training import open_photos
 from edgeface.training.dataset import Cache
+from edgeface.types import unseen
 
 OPTIONS = AutoFEMOptions(
     channels=8, steps=4, warmup_share=0.25, batch=2, size=64, checkpoint_every=1
@@ -190,6 +191,17 @@ def test_searches_that_cannot_be(cache: Cache, tmp_path: Path) -> None:
     one, _ = halves(dataclasses.replace(cache, count=cache.count[:1]), seed=1)
     with pytest.raises(DataError, match="1 photo to search on"):
         search(OPTIONS, one, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_it_before_anything_is_saved(
+    cache: Cache, tmp_path: Path
+) -> None:
+    run = GenotypeSearch(OPTIONS, cache, tmp_path)
+    with torch.no_grad():
+        next(run.net.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"the loss is not finite at step 1: .* lower --lr"):
+        run.fit(unseen)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_and_choices_learn_in_turn(cache: Cache, tmp_path: Path) -> None:

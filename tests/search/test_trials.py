@@ -271,6 +271,32 @@ def test_a_search_with_trials_ends_in_a_detector(
     assert (folder / made["bundle"] / "manifest.json").is_file()
 
 
+@pytest.mark.slow
+def test_a_damaged_photo_is_told_and_the_exit_code_says_so(
+    photos: tuple[Path, Path], small_space: str, tmp_path: Path, edgeface: Command
+) -> None:
+    """The search goes on without it, and prints its front."""
+    data = shutil.copytree(photos[0], tmp_path / "photos")
+    name = read_annotations(photos[1])[0].path
+    (data / name).write_bytes((data / name).read_bytes()[:900])
+    own = dataclasses.replace(OPTIONS, space=small_space, trials=2)
+    small = [
+        word
+        for name, value in dataclasses.asdict(own).items()
+        if value != getattr(StudyOptions(), name) and name != "sizes"
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    where = ("--data", data, "--annotations", photos[1], "--size", *own.sizes)
+    out = ("--out", tmp_path / "run", "--format", "json")
+    code, found, err = edgeface("search", *where, *small, *out)
+    front = json.loads(found)
+    assert code == 2 and front, err
+    assert len(json.loads((tmp_path / "run" / TRIALS).read_text())) == 2
+    assert err.count(f"{name}: the image is truncated or damaged") == 1
+    assert "error: 1 photos could not be read and were left out of the trainings" in err
+    assert (tmp_path / "run" / "front.json").is_file()
+
+
 def test_refused_before_anything_is_measured(
     photos: tuple[Path, Path], tmp_path: Path, edgeface: Command
 ) -> None:

@@ -177,6 +177,26 @@ def test_damaged_cache_is_refused(photos: Path, tmp_path: Path, damage: str) -> 
         open_cache(tmp_path / "cache", photos, images)
 
 
+def test_a_folder_of_something_else_is_no_cache(photos: Path, tmp_path: Path) -> None:
+    """Nobody is told to delete it; one that is empty becomes the cache."""
+    images = read_annotations(photos / "faces.csv")
+    with pytest.raises(DataError, match=r"holds other files .*: name another --cache"):
+        open_cache(photos, photos, images)
+    (tmp_path / "cache").mkdir()
+    assert len(open_cache(tmp_path / "cache", photos, images)) == len(images)
+
+
+def test_nothing_is_left_to_learn_from(photos: Path, tmp_path: Path) -> None:
+    first, *others = read_annotations(photos / "faces.csv")
+    without = [dataclasses.replace(i, boxes=i.boxes[:0], invalid=i.invalid[:0]) for i in others]
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    (copy / first.path).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"1 of .* cannot be read, and no other has a face"):
+        open_cache(tmp_path / "cache", copy, [first, *without], on_error=print)
+    assert list(tmp_path.iterdir()) == [copy]
+
+
 def test_failed_build_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     copy = tmp_path / "photos"
     shutil.copytree(photos, copy)

@@ -16,7 +16,7 @@ import torch
 from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
-from edgeface.errors import DataError, OptionError
+from edgeface.errors import DataError, OptionError, TrainingError
 from edgeface.files import LOCK, locked
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
@@ -45,7 +45,7 @@ def search(
     """Search on the photos in ``cache``; go on where the run folder is, if it has a checkpoint.
 
     Raises OptionError when that is of other options, DataError for fewer than two photos,
-    ModelError for a network without AutoFEM.
+    ModelError for a network without AutoFEM, TrainingError for a loss that is not finite.
     """
     with locked(run / LOCK, f"the search in {run}"):
         found = GenotypeSearch(options, cache, run, device)
@@ -130,6 +130,11 @@ class GenotypeSearch:
         loss = found.cls / found.positives.clamp(
             min=1
         ) + self.recipe.box_weight * found.box / found.weight.clamp(min=1e-3)
+        if not loss.isfinite():
+            raise TrainingError(
+                f"the loss is not finite at step {self.step + 1}: search with a lower --lr; what"
+                f" {self.run} holds is from before"
+            )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

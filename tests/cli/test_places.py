@@ -1,0 +1,129 @@
+"""Where a result will be written is asked before the work: a plot, a saved table, and whether what
+draws it is there."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from commands import Command, failed
+from verbs import LEAST, function_of
+
+from benchmarks.common import Printed
+from edgeface.cli.app import VERBS
+from edgeface.cli.flags import program_of
+
+DRAWS = [verb for verb in VERBS if "plot" in inspect.signature(function_of(verb)).parameters]
+BAD = {
+    "file/a.png": "cannot write",
+    "folder.png": "it is a folder",
+    "a.jpg": "saved as one of .png, .svg",
+    "a": "saved as one of .png, .svg",
+    "..": "saved as one of .png, .svg",
+}
+"""place -> what is said of it"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Path:
+    """A folder with a file and a folder in the way."""
+    (tmp_path / "file").write_text("the user's")
+    (tmp_path / "folder.png").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def least(
+    bundle: str, hopper_path: Path, portraits: Path, tmp_path: Path
+) -> Callable[[str], list[str]]:
+    """What a verb needs to begin its work."""
+
+    def arguments(verb: str) -> list[str]:
+        names = {"photo": hopper_path, "photos": portraits, "bundle": bundle, "out": tmp_path / "o"}
+        return [verb, *(a.format(**names).replace("nowhere", str(tmp_path)) for a in LEAST[verb])]
+
+    return arguments
+
+
+def test_what_draws_is_found() -> None:
+    assert {"eval", "compare", "quantize"} <= set(DRAWS)
+
+
+@pytest.mark.parametrize("place", BAD)
+@pytest.mark.parametrize("verb", DRAWS)
+def test_a_plot_that_cannot_be_written(
+    edgeface: Command, least: Callable[[str], list[str]], places: Path, verb: str, place: str
+) -> None:
+    before = sorted(places.rglob("*"))
+    failed(edgeface(*least(verb), "--plot", places / place), BAD[place])
+    assert sorted(places.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", DRAWS)
+def test_a_plot_without_what_draws_it(
+    edgeface: Command,
+    least: Callable[[str], list[str]],
+    tmp_path: Path,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = least(verb)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    failed(edgeface(*arguments, "--plot", tmp_path / "a.png"), "pip install 'edgeface[eval]'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plot_in_the_place_of_an_input(
+    edgeface: Command, least: Callable[[str], list[str]], portraits: Path, tmp_path: Path
+) -> None:
+    photo = portraits / "astronaut.png"
+    faces = tmp_path / "faces.csv"
+    faces.write_text("image,x1,y1,x2,y2\nastronaut.png,176,60,272,180\n")
+    before = photo.read_bytes()
+    own = ("eval", "--data", portraits, "--annotations", faces)
+    for arguments in ((*least("compare")[:3], "--image", photo), least("quantize"), own):
+        failed(edgeface(*arguments, "--plot", photo), "is the input", "which it would replace")
+    assert photo.read_bytes() == before
+
+
+def test_a_long_search_asks_before_it_begins(edgeface: Command, places: Path) -> None:
+    out = ("--out", places / "file")
+    code, _, err = edgeface("search", "--published", "0.5g", *out)
+    assert (
+        code == 2
+        and err == f"error: cannot write {out[1]}/architecture.json: {out[1]} is not a folder\n"
+    )
+
+
+def test_imported_weights_replace_no_checkpoint(edgeface: Command, places: Path) -> None:
+    arguments = ("weights", "import", places / "file", "--model", "extd-fpn-32-prelu")
+    failed(edgeface(*arguments, "--out", places / "file"), "is the input")
+    assert (places / "file").read_text() == "the user's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of a benchmark that draws."""
+
+    plot: Path | None = None
+    """where"""
+
+
+def _never(options: Options) -> None:
+    raise AssertionError("the work has begun")
+
+
+@pytest.mark.parametrize("place", BAD)
+def test_a_benchmark_asks_before_it_works(
+    places: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = program_of(Options, "python -m benchmarks.none", "None.", _never)
+    assert main(["--plot", str(places / place)]) == 2
+    err = capsys.readouterr().err
+    assert BAD[place] in err and err.count("\n") == 1
+    assert main(["--save", str(places / "file" / "a.json")]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write ")
