@@ -25,8 +25,8 @@ def cache_folder(name: str) -> Path:
 def unpack(
     packages: Sequence[str], suite: str, architecture: str, root: Path, alone: bool = False
 ) -> None:
-    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``. Skips the
-    test without apt or a network."""
+    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``, which is
+    there once all is in it. Skips the test without apt or a network."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: this needs Debian's packages")
@@ -71,5 +71,6 @@ def unpack(
                 f" {(done.stderr.strip().splitlines() or ['no reason'])[-1]}"
             )
     for package in sorted((state / "cache/archives").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", package, root], check=True)
+        subprocess.run(["dpkg-deb", "-x", package, state / "root"], check=True)
+    (state / "root").rename(root)
     shutil.rmtree(state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from venvs import build_wheel, make_venv
 
 from edgeface import zoo
 from edgeface.backends import export_targets, get_backend
@@ -174,33 +174,10 @@ def test_weights_without_torch_say_what_to_do() -> None:
 def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_path: Path) -> None:
     """A real environment: the wheel with its one extra, installed by pip, and nothing else."""
     bundle = exported(target)
-    copy = tmp_path / "source"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, copy)
-    shutil.copytree(
-        ROOT / "edgeface", copy / "edgeface", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    pip = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        f"{copy}[{target}]",
-    ]
-    installed = subprocess.run(pip, capture_output=True, text=True)
-    if installed.returncode != 0 and "connection" in installed.stderr.lower():
-        pytest.skip("no package index can be reached")
-    assert installed.returncode == 0, installed.stderr
+    python = make_venv(tmp_path / "venv", f"{build_wheel(tmp_path)}[{target}]")
     for name in ("torch", "typer", "scipy", "onnx"):
-        check = [python, "-c", f"import {name}"]
+        check = [str(python), "-c", f"import {name}"]
         assert subprocess.run(check, capture_output=True).returncode != 0, f"{name} came along"
-    result = subprocess.run(
-        [python, "-c", DETECT, str(bundle.path)], capture_output=True, text=True, cwd=tmp_path
-    )
+    detect = [str(python), "-c", DETECT, str(bundle.path)]
+    result = subprocess.run(detect, capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout.strip() == "True", result.stderr

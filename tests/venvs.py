@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,38 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
+
 
 def make_venv(folder: Path, *packages: str) -> Path:
     """A fresh Python with these packages from the package index, or the test is skipped."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-    done = subprocess.run(pip, capture_output=True, text=True)
+    _pip(python, "install", *packages)
+    return python
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel, made in ``folder`` of a copy, so that nothing is left in the checkout, or the test
+    is skipped."""
+    copy = folder / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=ignored)
+    _pip(Path(sys.executable), "wheel", "--no-deps", "--wheel-dir", str(folder), str(copy))
+    shutil.rmtree(copy)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _pip(python: Path, verb: str, *words: str) -> None:
+    command = [str(python), "-m", "pip", verb, "--quiet", "--disable-pip-version-check", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0 and "connection" in done.stderr.lower():
         pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stderr
-    return python
 
 
 def run_json(python: Path, code: str, *arguments: object) -> Any:

@@ -25,6 +25,8 @@ EPILOG = """Examples:
 
 edgeface bench dist/edgeface-n-tflite-int8-640x480
 
+edgeface bench edgeface-n
+
 edgeface bench dist/edgeface-n-* --threads 1 --threads 2 --save before.json
 
 edgeface bench dist/edgeface-n-ncnn-fp32-640x480 --device ssh://pi@raspberrypi.local
@@ -33,7 +35,12 @@ A folder that is called 'compare' is written ./compare."""
 
 
 Bundles = Annotated[
-    list[str], typer.Argument(metavar="BUNDLE...", help="Folders of exported Bundles.")
+    list[str],
+    typer.Argument(
+        metavar="BUNDLE...",
+        help="Folders of exported Bundles; names of ready files, or of a network: its ready files"
+        " that run here.",
+    ),
 ]
 DeviceUrl = Annotated[str, typer.Option(help=DEVICE_HELP)]
 ThreadCounts = Annotated[
@@ -140,7 +147,7 @@ def _jobs(
     from edgeface.bundle import Bundle
 
     folders: dict[Path, None] = {}
-    for bundle in dict.fromkeys(bundles):
+    for bundle in dict.fromkeys(folder for name in bundles for folder in _folders(name)):
         try:
             folders[Bundle.open(bundle, verify=False).path.resolve()] = None
         except BundleError as error:  # noqa: PERF203 - one that is bad must not end the run
@@ -155,6 +162,16 @@ def _jobs(
         for count in dict.fromkeys(threads)
         for folder, label in labels.items()
     ]
+
+
+def _folders(name: str) -> list[str]:
+    """Of a name, those of its ready files; anything else is a folder itself."""
+    from edgeface import zoo
+
+    if Path(name).exists():
+        return [name]
+    ready = [f for f in zoo.ready_files() if f.name == name or (f.model == name and f.runs_here)]
+    return [str(file.path) for file in ready] or [name]
 
 
 def _labels(folders: Iterable[Path]) -> dict[Path, str]:

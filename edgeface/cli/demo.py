@@ -27,7 +27,7 @@ EPILOG = """Examples:
 
 npm install --prefix examples/web && edgeface demo
 
-edgeface demo --model dist/edgeface-n-tflite-int8-320x320 --port 9000 --no-browser"""
+edgeface demo --model dist/edgeface-n-tflite-fp32-320x320 --port 9000 --no-browser"""
 
 PAGE = Path(__file__).parents[2] / "examples" / "web"
 TARGETS = ("tflite", "onnx")

@@ -29,12 +29,19 @@ def onnx(path, contract, tensor):
     return session.run(names, {contract["input"]["name"]: tensor})
 
 
+RUNTIMES = {"tflite": tflite, "onnx": onnx}
+
+
 def main(folder, photo):
     manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     decoder = Decoder(Path(folder) / "manifest.json")
     pixels = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
     tensor = decoder.tensor(decoder.letterbox(pixels))
-    run = {"tflite": tflite, "onnx": onnx}[manifest["target"]]
+    if manifest["target"] not in RUNTIMES:
+        raise SystemExit(
+            f"error: {folder} is for {manifest['target']}: name one for tflite or onnx"
+        )
+    run = RUNTIMES[manifest["target"]]
     outputs = run(Path(folder) / manifest["primary"], decoder.contract, tensor)
     boxes, scores, points = decoder.decode(outputs, pixels.shape[1], pixels.shape[0])
     for i, box in enumerate(boxes):
@@ -45,4 +52,7 @@ def main(folder, photo):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit("usage: python detect.py BUNDLE PHOTO")
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from None

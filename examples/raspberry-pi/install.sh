@@ -63,7 +63,7 @@ if [ -z "$wheel" ]; then
 fi
 [ -f "$wheel" ] || fail "no wheel at $wheel"
 
-if [ ! -x "$venv/bin/python" ]; then
+if [ ! -x "$venv/bin/pip" ]; then # an interrupted one has Python alone
   # Picamera2 comes from apt alone, so where it is the environment sees the packages of the system.
   if python3 -c 'import picamera2' 2>/dev/null; then
     python3 -m venv --system-site-packages "$venv"
@@ -94,7 +94,5 @@ cat <<TEXT
 
 Now, for example:
   $venv/bin/edgeface detect camera:0 --model $model --format jsonl
+  $venv/bin/edgeface bench $model
 TEXT
-if [ -d "$model" ]; then
-  echo "  $venv/bin/edgeface bench $model"
-fi

@@ -8,10 +8,8 @@ ncnn_DIR.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from debian import cache_folder, unpack
-from emulation import write_cpuinfo
+from emulation import wheel_for_arm, write_cpuinfo
 
 from edgeface import zoo
 from edgeface.detector import Detector
@@ -197,30 +195,35 @@ class TestArm:
         run("aarch64-linux-gnu-g++", *strict, CPP / "test.cpp", "-o", tmp_path / "vectors")
         assert "C++: " in run(*arm, tmp_path / "vectors", CPP.parent / "vectors")
 
-    @pytest.mark.parametrize("file", ["tflite-fp32-640x480", "tflite-int8-640x480"])
-    def test_litert(
-        self, file: str, arm: list[object], photos: list[Image], tmp_path: Path
+    @pytest.mark.parametrize(("runtime", "file"), PROGRAMS)
+    def test_portraits(
+        self, runtime: str, file: str, arm: list[object], photos: list[Image], tmp_path: Path
     ) -> None:
-        library = litert_for_arm() / "ai_edge_litert" / "libLiteRt.so"
         program = tmp_path / "detect"
-        flags = ("-std=c++17", "-O2", f"-Wl,-rpath,{library.parent}")
-        run("aarch64-linux-gnu-g++", *flags, CPP / "litert.cpp", library, "-o", program)
+        command = ("aarch64-linux-gnu-g++", "-std=c++20", "-O2", CPP / f"{runtime}.cpp")
+        run(*command, *linked_for_arm(runtime, tmp_path), "-o", program)
         assert check([*arm, program], file, photos[1:3], tmp_path) >= 2
 
 
-def litert_for_arm() -> Path:
-    """The wheel for aarch64, of the version that is installed here, unpacked once."""
-    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
-    from importlib.metadata import version
-
-    home: Path = cache_folder(f"litert-arm64-{version('ai-edge-litert')}")
-    if not home.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-        pip += [str(home), "--only-binary=:all:", "--platform", "manylinux_2_27_aarch64"]
-        pip += ["--python-version", platform.python_version()]
-        pip += [f"ai-edge-litert=={version('ai-edge-litert')}"]
-        done = subprocess.run(pip, capture_output=True, text=True)
-        if done.returncode and "connection" in done.stderr.lower():
-            pytest.skip("no package index can be reached")
-        assert done.returncode == 0, done.stderr
-    return home
+def linked_for_arm(runtime: str, folder: Path) -> list[object]:
+    """Flags of the compiler: headers and the library of the aarch64 wheel, which is found again."""
+    if runtime == "ncnn":
+        home = Path(os.environ.get("NCNN_ARM64", "none"))
+        if not home.is_dir():
+            pytest.skip("ncnn for aarch64 is not here: build it, and set NCNN_ARM64 to its folder")
+        return ["-I", home / "include" / "ncnn", home / "lib" / "libncnn.a"]
+    wheel = {"litert": "ai-edge-litert"}.get(runtime, runtime)
+    pytest.importorskip(wheel.replace("-", "_"), reason=f"{wheel} is not installed")
+    home = wheel_for_arm(wheel)
+    if runtime == "litert":
+        library, headers = home / "ai_edge_litert" / "libLiteRt.so", None
+    elif runtime == "openvino":
+        (library,) = (home / "openvino" / "libs").glob("libopenvino.so.*")
+        headers = home / "openvino" / "include"
+    else:
+        library = folder / "libonnxruntime.so.1"
+        (wanted,) = (home / "onnxruntime" / "capi").glob("libonnxruntime.so.*")
+        library.symlink_to(wanted)
+        headers = onnxruntime_headers()
+    paths = [f"-Wl,-{kind},{library.parent}" for kind in ("rpath", "rpath-link")]
+    return [*(("-I", headers) if headers else ()), library, *paths]

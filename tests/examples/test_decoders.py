@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeface import zoo
 from edgeface.detector import Detector
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+PHOTO = ROOT / "docs" / "photo.jpg"
 
 
 def run(*command: object, cwd: Path = EXAMPLES, **environment: str) -> str:
@@ -96,7 +98,7 @@ def test_the_python_program(target: str, tmp_path: Path) -> None:
 
     request = ExportRequest(target, "fp32", 320, 320)
     bundle = export_model(load_source("edgeface-n"), request, tmp_path).bundle
-    photo = cv2.imread(str(ROOT / "docs" / "photo.jpg"))
+    photo = cv2.imread(str(PHOTO))
     assert photo is not None and cv2.imwrite(str(tmp_path / "photo.png"), photo)
     said = run(sys.executable, "python/detect.py", bundle.path, tmp_path / "photo.png")
     found = np.array([[float(word) for word in line.split()] for line in said.splitlines()])
@@ -106,6 +108,28 @@ def test_the_python_program(target: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
     np.testing.assert_allclose(found[:, 1:5], expected.boxes, atol=0.05)
     np.testing.assert_allclose(found[:, 5:].reshape(-1, 5, 2), expected.landmarks, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "photo", "words"),
+    [
+        ("nowhere", PHOTO, "manifest.json"),
+        (zoo.BUNDLES / "edgeface-n-ncnn-int8-640x480", PHOTO, "is for ncnn: name one for tflite"),
+        (
+            zoo.BUNDLES / "edgeface-n-onnx-fp32-640x480-dynamic",
+            EXAMPLES / "test.sh",
+            "cannot ident",
+        ),
+    ],
+)
+def test_what_the_python_program_cannot_do_is_one_line(
+    bundle: Path | str, photo: Path, words: str
+) -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    command = [sys.executable, EXAMPLES / "python" / "detect.py", bundle, photo]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and words in done.stderr
 
 
 def test_what_is_copied_imports_nothing_of_the_library() -> None:

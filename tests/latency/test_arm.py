@@ -13,7 +13,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from by_hand import wait_for
 from debian import cache_folder, unpack
-from emulation import write_cpuinfo
+from emulation import CONSTRAINTS, pip_for_arm, write_cpuinfo
 from loopback import Loopback, need_sshd
 
 from edgeface import Detections, Detector
@@ -32,16 +31,9 @@ from edgeface.latency.protocol import Job, Protocol
 
 pytestmark = pytest.mark.slow
 
-CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 FILES = (("ncnn", "fp32"), ("tflite", "fp32"), ("tflite", "int8"), ("openvino", "fp32"))
 PACKAGES = ("numpy", "opencv-python-headless", "ncnn", "ai-edge-litert", "openvino")
 PYTHON_DEBS = ("python3.11-minimal", "libpython3.11-stdlib", "libgomp1", "libstdc++6", "zlib1g")
-PLATFORMS = (
-    "manylinux_2_35_aarch64",
-    "manylinux_2_28_aarch64",
-    "manylinux_2_27_aarch64",
-    "manylinux2014_aarch64",
-)
 QUICK = Protocol(rounds=1, per_round=1, warm_up_s=0, photo_width=640, photo_height=480)
 
 
@@ -58,7 +50,8 @@ def arm_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home.mkdir(parents=True)
         unpack(("qemu-user-static",), "bookworm", _own_architecture(), home / "qemu")
         unpack(PYTHON_DEBS, "bookworm", "arm64", home / "rootfs")
-        _wheels(home / "venv" / "lib" / "python3.11" / "site-packages")
+        target = home / "venv" / "lib" / "python3.11" / "site-packages"
+        pip_for_arm("install", "3.11", "--target", target, *PACKAGES)
         _as_environment(home, python)
     return python
 
@@ -67,32 +60,6 @@ def _own_architecture() -> str:
     return subprocess.run(
         ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
     ).stdout.strip()
-
-
-def _wheels(target: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--target",
-        str(target),
-        "--only-binary=:all:",
-        "--python-version",
-        "3.11",
-        "--implementation",
-        "cp",
-        *(word for name in PLATFORMS for word in ("--platform", name)),
-        "-c",
-        str(CONSTRAINTS),
-        *PACKAGES,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and "connection" in done.stderr.lower():
-        pytest.skip("the aarch64 wheels cannot be had: no package index can be reached")
-    assert done.returncode == 0, done.stderr
 
 
 def _as_environment(home: Path, python: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from by_hand import calm, environment, record, stages, steady
 from commands import Command, failed
 
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import ACCEPTED, open_device
@@ -154,6 +155,14 @@ def test_a_bundle_that_is_none_does_not_end_the_others(
     code, out, err = edgeface("bench", tmp_path, bundles[1], "--format", "json", *QUICK)
     assert code == 2 and [row["bundle"] for row in json.loads(out)] == [Path(bundles[1]).name]
     assert "is not a Bundle" in err and "1 of 2 models" in err
+
+
+def test_names_are_those_of_ready_files(edgeface: Command) -> None:
+    """A network's are all that run here, and each is measured once."""
+    names = [file.name for file in zoo.ready_files("edgeface-s") if file.runs_here]
+    code, out, err = edgeface("bench", "edgeface-s", names[0], "--format", "json", *QUICK)
+    assert code == 0, err
+    assert [row["bundle"] for row in json.loads(out)] == names == ["edgeface-s-tflite-int8-640x480"]
 
 
 def test_the_place_of_the_records_is_checked_before_measuring(

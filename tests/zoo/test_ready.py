@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from commands import Command, failed
 from test_light_import import BLOCKER, HEAVY, ROOT
-from venvs import make_venv
+from venvs import build_wheel, make_venv
 
 from benchmarks.ready import Options, kinds_of, make_ready, write_index
 from edgeface import zoo
@@ -226,20 +226,7 @@ class TestCommands:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built of a copy, so that nothing is left in the checkout."""
-    copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "edgeface", copy / "edgeface", ignore=ignored)
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    build += ["--wheel-dir", str(out), str(copy)]
-    done = subprocess.run(build, capture_output=True, text=True)
-    if done.returncode != 0 and "connection" in done.stderr.lower():
-        pytest.skip("no package index can be reached")
-    assert done.returncode == 0, done.stderr
-    return next(out.glob("*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.slow

@@ -80,8 +80,9 @@ public struct Decoder {
                     let from = down.at * bytesPerRow + channels[i % 3]
                     var sum: Float = 0
                     for tap in columns[i / 3] { sum += tap.share * Float(pixels[from + tap.at * step]) }
+                    // In Swift a shift comes before a product.
                     line[i] += byArea
-                        ? down.share * sum : Float((Int(sum) >> 4) * Int(down.share) >> 16)
+                        ? down.share * sum : Float(((Int(sum) >> 4) * Int(down.share)) >> 16)
                 }
             }
             for i in line.indices {
