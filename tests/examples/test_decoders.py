@@ -126,7 +126,7 @@ def test_what_the_python_program_cannot_do_is_one_line(
     bundle: Path | str, photo: Path, words: str
 ) -> None:
     pytest.importorskip("PIL", reason="Pillow is not installed")
-    command = [sys.executable, EXAMPLES / "python" / "detect.py", bundle, photo]
+    command = [sys.executable, str(EXAMPLES / "python" / "detect.py"), str(bundle), str(photo)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ") and words in done.stderr
