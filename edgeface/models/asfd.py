@@ -121,8 +121,8 @@ class Fusion(nn.Module):
         )
         """of what comes from above, from below (where there is such) and from the same level"""
         self.output = nn.ModuleList(conv_bias(channels, channels, 1) for _ in range(LEVELS))
-        self.shares: tuple[tuple[float, ...], ...] = ()
-        """softmax of ``mixes``, once folded"""
+        self.shares: tuple[tuple[float | None, ...], ...] = ()
+        """softmax of ``mixes``, once folded; None where a convolution holds it"""
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         above, below = [maps[-1]], [maps[0]]
@@ -138,14 +138,23 @@ class Fusion(nn.Module):
                 + [op(f)]
             )
             shares = self.shares[level] if self.shares else self.mixes[level].softmax(0)
-            outputs.append(
-                convolve(_sum(part * share for part, share in zip(parts, shares, strict=True)))
-            )
+            mixed = zip(parts, shares, strict=True)
+            outputs.append(convolve(_sum(f if share is None else f * share for f, share in mixed)))
         return tuple(outputs)
 
     def fold(self) -> None:
-        """Make the mixing shares constants."""
-        self.shares = tuple(tuple(mix.softmax(0).tolist()) for mix in self.mixes)
+        """Make the mixing shares constants, and part of the convolutions whose output nothing else
+        takes. (Exporters do that by themselves; weights are rounded to float16 after it.)"""
+        shares: list[list[float | None]] = [mix.softmax(0).tolist() for mix in self.mixes]
+        ends = [(self.top_down[0], shares[0], 0), (self.bottom_up[-1], shares[-1], 0)]
+        for op, row, part in [*zip(self.same, shares, [-1] * LEVELS, strict=True), *ends]:
+            layer, share = list(op.children())[-1], row[part]
+            assert isinstance(layer, ConvNorm) and layer.conv.bias is not None and share is not None
+            with torch.no_grad():
+                layer.conv.weight.mul_(share)
+                layer.conv.bias.mul_(share)
+            row[part] = None
+        self.shares = tuple(map(tuple, shares))
         self.mixes = nn.ParameterList()
 
 

@@ -285,4 +285,4 @@ def test_commands_search_a_neck_and_train_it(photos: Path, tmp_path: Path) -> No
     config = json.loads((tmp_path / "net" / "config.json").read_text())
     assert config["architecture"]["neck"]["genotype"] == json.loads(path.read_text())
     wrong = edgeface("train", *data, "--out", str(tmp_path / "no"), "--genotype", str(path))
-    assert wrong.returncode == 2 and "genotype and repeats are for autofem only" in wrong.stderr
+    assert wrong.returncode == 2 and "a genotype is for neck autofem" in wrong.stderr
