@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ Floats = NDArray[np.float32]
 """what networks compute with"""
 Doubles = NDArray[np.float64]
 """what statistics are computed with"""
+Note = Callable[[str], None]
+"""takes a sentence that a user should see"""
 
 
 class Closing(ABC):

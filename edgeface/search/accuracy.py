@@ -27,7 +27,7 @@ from edgeface.search.trials.model import AccuracyModel
 from edgeface.search.trials.oracle import AccuracyOracle
 from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import recipe
-from edgeface.types import Progress
+from edgeface.types import Note, Progress
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -42,11 +42,14 @@ class Scorer:
         options: StudyOptions,
         folder: Path,
         progress: Progress,
+        note: Note,
         ray: str | None = None,
         on_error: OnError | None = None,
     ) -> None:
         self.options, self.folder = options, folder
-        self.oracle = _oracle(options, folder, progress, ray, on_error) if options.trials else None
+        self.oracle = (
+            _oracle(options, folder, progress, note, ray, on_error) if options.trials else None
+        )
 
     def check(self) -> None:
         """Raise DataError where trials would have nothing to learn from."""
@@ -66,8 +69,16 @@ class Scorer:
     def scores(self, architectures: Sequence[Architecture]) -> list[float]:
         """The AP that is foreseen, 0 to 1; without a model, the zero-cost scores."""
         if model := self.model:
-            return [expected.ap for expected in model.predict(architectures)]
+            expected = model.predict(architectures)
+            return [
+                0.0 if self._failed(a) else x.ap
+                for a, x in zip(architectures, expected, strict=True)
+            ]
         return [self.proxy(a) for a in architectures]
+
+    def _failed(self, architecture: Architecture) -> bool:
+        trial = self.oracle.find(architecture) if self.oracle else None
+        return trial is not None and bool(trial.failed)
 
     def rescored(self, chosen: Round) -> Round:
         """With the scores of today: before there were trials, they were on another scale."""
@@ -131,6 +142,7 @@ def _oracle(
     options: StudyOptions,
     folder: Path,
     progress: Progress,
+    note: Note,
     ray: str | None,
     on_error: OnError | None,
 ) -> AccuracyOracle:
@@ -144,4 +156,4 @@ def _oracle(
     plan = plan_of(folder, Path(options.data), annotations, short)
     jobs = options.jobs or max(1, len(allowed()))
     known = read_known(checkout_tables())
-    return AccuracyOracle(plan, folder, known, jobs, progress, ray, on_error)
+    return AccuracyOracle(plan, folder, known, jobs, progress, note, ray, on_error)

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,9 @@ from edgeface.predict.table import LEAST_NETWORKS, LatencyTable, Record, Setting
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import Candidate
-from edgeface.types import Progress
+from edgeface.types import Note, Progress
 from edgeface.workers import open_workers
 
-Note = Callable[[str], None]
 RESOURCE = "edgeface_device"
 """of a Ray cluster: only machines with it measure, and one thing at a time"""
 TRIES = 2

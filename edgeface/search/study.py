@@ -34,13 +34,13 @@ from edgeface.schema import from_fields, to_fields
 from edgeface.search import selection
 from edgeface.search.accuracy import Scorer
 from edgeface.search.evolution import CHOICE, FRESH, Pool, evolve
-from edgeface.search.latency import LatencyOracle, Note
+from edgeface.search.latency import LatencyOracle
 from edgeface.search.options import FREE, FRONT, StudyOptions
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
-from edgeface.types import Progress
+from edgeface.types import Note, Progress
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -79,7 +79,7 @@ class Study:
                 f"{folder} holds a search with other options: go on with edgeface search --resume "
                 f"{folder}, or choose another --out folder"
             )
-        self.scorer = Scorer(options, folder, self.progress, ray, on_error)
+        self.scorer = Scorer(options, folder, self.progress, note, ray, on_error)
         # an unknown score is refused before anything is written
         self.score(self.pool.sample(0).architecture)
         kept = dataclasses.replace(options, device=without_options(options.device))

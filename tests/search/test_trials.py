@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from commands import Command, failed
 
-from edgeface.architecture import get_architecture
-from edgeface.errors import DataError, ImageError, OptionError
+from edgeface.architecture import Architecture, get_architecture
+from edgeface.errors import DataError, ImageError, OptionError, TrainingError
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_annotations
 from edgeface.search.options import StudyOptions
@@ -25,6 +25,9 @@ pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 
 from edgeface.search.scores.registry import PROXIES, proxy
@@ -34,6 +37,8 @@ from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_ou
 from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
 from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of, write_plain
 from edgeface.search.trials.training import Plan, prepare, recipe, train_briefly
+from edgeface.training import train_model
+from edgeface.training.start import CHECKPOINT
 
 KNOWN = read_known(checkout_tables())
 
@@ -180,7 +185,7 @@ def test_a_third_ends_early_and_nothing_is_trained_twice(
     told: list[tuple[str, int, int]] = []
 
     def oracle() -> AccuracyOracle:
-        return AccuracyOracle(plan, tmp_path, KNOWN, 1, lambda *step: told.append(step))
+        return AccuracyOracle(plan, tmp_path, KNOWN, 1, lambda *step: told.append(step), print)
 
     first = oracle()
     first.check()
@@ -199,6 +204,46 @@ def test_a_third_ends_early_and_nothing_is_trained_twice(
     assert again.model is not None
 
 
+def begin_badly(plan: Plan, network: Architecture) -> None:
+    """One step of its training, which leaves weights that no loss is finite with."""
+    run = plan.run_of(network)
+    run.mkdir(parents=True)
+    assert plan.annotations and plan.options.steps > 1
+    train_model(
+        network,
+        plan.options,
+        Path(plan.data),
+        run,
+        Path(plan.annotations),
+        Path(plan.cache),
+        until=1,
+    )
+    with safe_open(str(run / CHECKPOINT), framework="pt") as file:
+        meta = file.metadata()
+    tensors = load_file(run / CHECKPOINT)
+    for name, tensor in tensors.items():
+        if name.startswith("model.") and tensor.is_floating_point():
+            tensor.fill_(torch.nan)
+    save_file(tensors, run / CHECKPOINT, meta)
+
+
+def test_one_that_diverges_does_not_end_the_others(
+    photos: tuple[Path, Path], tmp_path: Path, small_space: str
+) -> None:
+    plan = quick(plan_of(tmp_path, *photos, recipe(64)))
+    good, bad = (get_space(small_space).sample(seed) for seed in range(2))
+    begin_badly(plan, bad)
+    notes: list[str] = []
+    oracle = AccuracyOracle(plan, tmp_path, KNOWN, 1, unseen, notes.append)
+    with pytest.raises(TrainingError, match="all 1 trainings of the search failed: the loss is"):
+        oracle.train([bad], "training")
+    oracle.train([bad, good], "training")
+    (note,) = notes
+    assert note.startswith(f"{bad.name} is left out") and "not finite at step 2" in note
+    found = AccuracyOracle(plan, tmp_path, KNOWN, 1, unseen, print)
+    assert found.find(bad) is not None and [t.architecture for t in found.trainings] == [good]
+
+
 def test_what_one_that_ended_would_have_reached_is_read_off_the_others(tmp_path: Path) -> None:
     """AP falls with the loss: the logit is a line, and the one that ended lies on it."""
     networks = [t.architecture for t in KNOWN[:6]]
@@ -214,14 +259,16 @@ def test_what_one_that_ended_would_have_reached_is_read_off_the_others(tmp_path:
         )
     )
     plan = Plan(recipe(64), "", None, "", "", "")
-    (guessed,) = [t for t in AccuracyOracle(plan, tmp_path, (), 1, unseen).trainings if t.deviation]
+    (guessed,) = [
+        t for t in AccuracyOracle(plan, tmp_path, (), 1, unseen, print).trainings if t.deviation
+    ]
     assert guessed.architecture == networks[5] and 0.24 < guessed.ap < 0.27
 
 
 def test_a_damaged_table_of_trials(tmp_path: Path) -> None:
     (tmp_path / TRIALS).write_text('[{"loss": "much"}]')
     with pytest.raises(DataError, match=r"trials\.json cannot be read .*delete it"):
-        AccuracyOracle(Plan(recipe(64), "", None, "", "", ""), tmp_path, (), 1, unseen)
+        AccuracyOracle(Plan(recipe(64), "", None, "", "", ""), tmp_path, (), 1, unseen, print)
 
 
 # In a search

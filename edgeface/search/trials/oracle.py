@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeface.architecture.architecture import Architecture
+from edgeface.errors import TrainingError
 from edgeface.files import write_text
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, read_rows, to_fields
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
-from edgeface.types import Progress
+from edgeface.types import Note, Progress
 from edgeface.workers import open_workers
 
 if TYPE_CHECKING:
@@ -47,13 +48,20 @@ class Trial:
 
     architecture: Architecture
     loss: float
-    """in the middle of its training"""
+    """in the middle of its training; 0 where that failed"""
     ap: float | None = None
     """0 to 1, on the hard faces of WIDER FACE or all of one's own; None: it has not come so far"""
     trained: int = 0
     """crops; 0 until it is over"""
     protocol: str = ""
     """of the evaluation, in words"""
+    failed: str = ""
+    """what ended a training that diverged"""
+
+    @property
+    def over(self) -> bool:
+        """Is there no more to do for it?"""
+        return bool(self.trained or self.failed)
 
 
 class AccuracyOracle:
@@ -67,11 +75,13 @@ class AccuracyOracle:
         known: Sequence[Training],
         jobs: int,
         progress: Progress,
+        note: Note,
         ray: str | None = None,
         on_error: OnError | None = None,
     ) -> None:
-        """on_error: is told of photos that cannot be read, which all trials then do without."""
-        self.on_error = on_error
+        """note: is told of networks whose training failed; on_error: of photos that cannot be read,
+        which all trials then do without."""
+        self.note, self.on_error = note, on_error
         self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
         self.progress, self.ray = progress, ray
         self.trials: dict[Architecture, Trial] = {
@@ -95,15 +105,21 @@ class AccuracyOracle:
         return self._model
 
     def find(self, architecture: Architecture) -> Trial | None:
-        """The trial of this network, whatever it is called; None where there is none."""
+        """The trial of this network, whatever it is called; None where there is none that is
+        over."""
         found = self.trials.get(anonymous(architecture))
-        return found if found and found.trained else None
+        return found if found and found.over else None
 
     def train(self, architectures: Sequence[Architecture], what: str) -> None:
-        """Train those that have no trial, to the end or, a third of them, to the middle."""
+        """Train those that have no trial, to the end or, a third of them, to the middle.
+
+        One whose training diverges is told of and does not end the others. Raises TrainingError
+        where all that were trained so far do.
+        """
         todo = [a for a in architectures if self.find(a) is None]
         with open_workers(self.ray, self.jobs) as workers:
             self._run(workers, train_half_item, todo, f"{what}, first half", self._take_half)
+            todo = [a for a in todo if self.find(a) is None]
             ending = self._hopeless(todo)
             for architecture in ending:
                 trial = self.trials[anonymous(architecture)]
@@ -111,6 +127,9 @@ class AccuracyOracle:
                 self._keep(replace(trial, trained=crops))
             left = [a for a in todo if a not in ending]
             self._run(workers, train_item, left, f"{what}, second half", self._take_whole)
+        failed = [t.failed for t in self.trials.values() if t.failed]
+        if failed and len(failed) == len(self.trials):
+            raise TrainingError(f"all {len(failed)} trainings of the search failed: {failed[0]}")
 
     def _run(
         self,
@@ -118,7 +137,7 @@ class AccuracyOracle:
         task: Callable[[dict[str, Any]], Any],
         todo: Sequence[Architecture],
         what: str,
-        take: Callable[[Architecture, Any], None],
+        take: Callable[[Architecture, dict[str, Any]], None],
     ) -> None:
         done = 0
         self.progress(what, done, len(todo))
@@ -127,14 +146,21 @@ class AccuracyOracle:
             nonlocal done
             if result is None:
                 raise KeyboardInterrupt
-            take(todo[index], result)
+            if "failed" in result:
+                self._fail(todo[index], result["failed"])
+            else:
+                take(todo[index], result)
             done += 1
             self.progress(what, done, len(todo))
 
         workers.run(task, [self.plan.item(a) for a in todo], finished)
 
-    def _take_half(self, architecture: Architecture, loss: float) -> None:
-        self._keep(Trial(architecture, loss))
+    def _fail(self, architecture: Architecture, reason: str) -> None:
+        self._keep(Trial(architecture, 0.0, failed=reason))
+        self.note(f"{architecture.name} is left out of the search, its training failed: {reason}")
+
+    def _take_half(self, architecture: Architecture, data: dict[str, Any]) -> None:
+        self._keep(Trial(architecture, data["loss"]))
 
     def _take_whole(self, architecture: Architecture, data: dict[str, Any]) -> None:
         found = from_fields(Trained, data, "training")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError, ImageError
+from edgeface.errors import DataError, ImageError, TrainingError
 from edgeface.schema import from_fields
 from edgeface.training.options import LOG_EVERY, TrainOptions
 
@@ -114,16 +114,24 @@ class Trained:
 
 
 def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
-    """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out."""
-    found = train_briefly(*Plan.of_item(item))
+    """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out; of a
+    training that diverged only what it said, as ``failed``."""
+    try:
+        found = train_briefly(*Plan.of_item(item))
+    except TrainingError as error:
+        return {"failed": str(error)}
     return dataclasses.asdict(found) if found else None
 
 
-def train_half_item(item: dict[str, Any]) -> float | None:
-    """Like :func:`train_item`, to the middle: the loss there (:func:`half_loss`)."""
+def train_half_item(item: dict[str, Any]) -> dict[str, Any] | None:
+    """Like :func:`train_item`, to the middle: the ``loss`` there (:func:`half_loss`)."""
     plan, architecture = Plan.of_item(item)
-    _train(plan, architecture, plan.half)
-    return half_loss(plan, architecture)
+    try:
+        _train(plan, architecture, plan.half)
+    except TrainingError as error:
+        return {"failed": str(error)}
+    loss = half_loss(plan, architecture)
+    return None if loss is None else {"loss": loss}
 
 
 def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
