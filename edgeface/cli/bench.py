@@ -13,12 +13,13 @@ from edgeface.cli.flags import DEVICE_HELP, Fast, Format, tell_fast, with_option
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import BundleError, EdgefaceError, OptionError
+from edgeface.errors import BundleError, DeviceError, EdgefaceError, OptionError
 from edgeface.files import check_writable, refuse_input
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.options import MAX_THREADS
 
 if TYPE_CHECKING:
+    from edgeface.latency.devices import Device
     from edgeface.latency.measurement import Measurement
 
 EPILOG = """Examples:
@@ -39,7 +40,7 @@ Bundles = Annotated[
     typer.Argument(
         metavar="BUNDLE...",
         help="Folders of exported Bundles; names of ready files, or of a network: its ready files"
-        " that run here.",
+        " that run on the device.",
     ),
 ]
 DeviceUrl = Annotated[str, typer.Option(help=DEVICE_HELP)]
@@ -77,6 +78,7 @@ def command(
     format: Format = "table",
     options: Any = None,
 ) -> int | None:
+    from edgeface.latency.devices import open_device
     from edgeface.latency.measurement import save_measurements
 
     if save:
@@ -85,11 +87,11 @@ def command(
             save, (file for bundle in bundles for file in Path(bundle).glob("*")), "--save"
         )
     records: list[Measurement] = []
-    with Terminal() as terminal:
+    with Terminal() as terminal, open_device(device) as opened:
         failures = Failures(terminal)
-        jobs = _jobs(bundles, threads, fast, failures)
+        jobs = _jobs(bundles, threads, fast, opened, failures)
         chosen = _reference(jobs, reference)
-        stopped = _measured(device, jobs, options, chosen, terminal, records, failures)
+        stopped = _measured(opened, jobs, options, chosen, terminal, records, failures)
         for runtime in dict.fromkeys(record.runtime for record in records):
             tell_fast(terminal, runtime, fast)
         if format == "json":
@@ -109,7 +111,7 @@ def command(
 
 
 def _measured(
-    device: str,
+    device: Device,
     jobs: list[Job],
     protocol: Protocol,
     reference: int,
@@ -118,18 +120,10 @@ def _measured(
     failed: Callable[[object], None],
 ) -> bool:
     """Fill ``records``; what was measured before it went wrong stays. True after Ctrl-C."""
-    from edgeface.latency.devices import open_device
-
     try:
-        with open_device(device) as opened:
-            opened.measure(
-                jobs,
-                protocol,
-                reference,
-                terminal.tick,
-                records.append,
-                lambda _, why: failed(why),
-            )
+        device.measure(
+            jobs, protocol, reference, terminal.tick, records.append, lambda _, why: failed(why)
+        )
     except KeyboardInterrupt:
         return True
     except EdgefaceError as error:
@@ -140,14 +134,20 @@ def _measured(
 
 
 def _jobs(
-    bundles: Sequence[str], threads: Sequence[int], fast: bool, failed: Callable[[object], None]
+    bundles: Sequence[str],
+    threads: Sequence[int],
+    fast: bool,
+    device: Device,
+    failed: Callable[[object], None],
 ) -> list[Job]:
     """Every Bundle with every number of threads; what is none is told. Raises BundleError where
     none is left."""
     from edgeface.bundle import Bundle
 
     folders: dict[Path, None] = {}
-    for bundle in dict.fromkeys(folder for name in bundles for folder in _folders(name)):
+    for bundle in dict.fromkeys(
+        folder for name in bundles for folder in ready_folders(name, device)
+    ):
         try:
             folders[Bundle.open(bundle, verify=False).path.resolve()] = None
         except BundleError as error:  # noqa: PERF203 - one that is bad must not end the run
@@ -164,13 +164,23 @@ def _jobs(
     ]
 
 
-def _folders(name: str) -> list[str]:
-    """Of a name, those of its ready files; anything else is a folder itself."""
+def ready_folders(name: str, device: Device) -> list[str]:
+    """Of a ready file's name, its folder; of a network's, those of its ready files that run on
+    ``device``; anything else is a folder itself."""
     from edgeface import zoo
 
     if Path(name).exists():
         return [name]
-    ready = [f for f in zoo.ready_files() if f.name == name or (f.model == name and f.runs_here)]
+    ready = [file for file in zoo.ready_files() if file.name == name]
+    if not ready and (files := zoo.ready_files(name)):
+        targets = device.targets()
+        ready = [file for file in files if file.target in targets]
+        if not ready:
+            needed = ", ".join(dict.fromkeys(file.target for file in files))
+            raise DeviceError(
+                f"{device.url} has no runtime for the ready files of {name} ({needed}, any one of"
+                f" them will do): run: edgeface device check {device.url}"
+            )
     return [str(file.path) for file in ready] or [name]
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 from by_hand import alive, record, wait_for
 
+from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.cli.bench import ready_folders
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency import zipapp
-from edgeface.latency.devices import staging
+from edgeface.latency.devices import open_device, staging
 from edgeface.latency.devices.base import Finding
 from edgeface.latency.devices.journal import KEPT_S, Journal
 from edgeface.latency.devices.remote import RemoteDevice
@@ -191,6 +194,23 @@ class Board(RemoteDevice):
 
     def python_advice(self) -> str:
         return "board get python3"
+
+
+def test_a_network_stands_for_the_ready_files_that_run_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    local = open_device("local")
+    board = Board("board://x", sys.executable)
+    assert board.targets() == local.targets() != []
+    files = zoo.ready_files("edgeface-n")
+    assert ready_folders("edgeface-n", board) == [str(f.path) for f in files if f.runs_here]
+    venv.create(tmp_path / "bare", with_pip=False)
+    bare = Board("board://x", str(tmp_path / "bare/bin/python"))
+    assert bare.targets() == []
+    with pytest.raises(DeviceError, match=r"no runtime for the ready files of edgeface-n .*check"):
+        ready_folders("edgeface-n", bare)
+    assert ready_folders(files[0].name, bare) == [str(files[0].path)]
 
 
 def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:

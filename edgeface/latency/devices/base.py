@@ -42,6 +42,10 @@ class Device(Closing):
         reached at all."""
 
     @abstractmethod
+    def targets(self) -> list[str]:
+        """Those whose runtime is installed there. Raises DeviceError as :meth:`check` does."""
+
+    @abstractmethod
     def measure(
         self,
         jobs: Sequence[Job],

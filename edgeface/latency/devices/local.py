@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeface.backends import BACKENDS
 from edgeface.latency import session as timing
 from edgeface.latency.devices.base import Device, Finding, findings
 from edgeface.latency.examine import examine
@@ -24,6 +25,9 @@ class LocalDevice(Device):
 
     def check(self) -> list[Finding]:
         return findings(examine(), f"{sys.executable} -m pip install")
+
+    def targets(self) -> list[str]:
+        return [target for target, row in BACKENDS.items() if row.installed() is not None]
 
     def measure(
         self,

@@ -101,6 +101,11 @@ class RemoteDevice(ShellDevice):
             found.insert(1, self._missing_venv(staged))
         return found
 
+    def targets(self) -> list[str]:
+        """As :class:`Device` says."""
+        runtimes = self._examine(self._stage(()))["runtimes"]
+        return [target for target, version in runtimes.items() if version]
+
     def measure(
         self,
         jobs: Sequence[Job],
