@@ -132,6 +132,7 @@ def measure_file(
             "target": manifest.target,
             "precision": manifest.precision + FAST * fast,
             "files": manifest.files,
+            "weights": manifest.weights.sha256,
             "bytes": bundle.size_bytes,
             "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
             "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
@@ -300,6 +301,7 @@ here is typed by hand.
 
 {own_table(records)}
 
+Of weights with the SHA-256 {first["weights"]}.
 `from torch`: largest absolute difference of any head from torch in float64, on noise and a photo
 (fp16: from the trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP
 in points on {first["images"]} WIDER FACE validation photos
