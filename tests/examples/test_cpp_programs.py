@@ -24,6 +24,9 @@ from emulation import wheel_for_arm, write_cpuinfo
 from edgeface import zoo
 from edgeface.detector import Detector
 from edgeface.images import Image, read_image
+from export.pipeline import export_model
+from export.request import ExportRequest
+from export.source import load_source
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +39,9 @@ PROGRAMS = (
     ("litert", "tflite-int8-640x480"),
     ("ncnn", "ncnn-int8-640x480"),
 )
+ON_ARM = (*(row for row in PROGRAMS if row[0] != "openvino"), ("openvino", ""))
+"""Of OpenVINO a file in float: it computes INT8 otherwise than on x86 (scores of portraits .003
+apart)"""
 MISSING = {
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install openvino",
@@ -120,9 +126,13 @@ def assert_same_faces(rows: Any, expected: Any) -> None:
         np.testing.assert_allclose(points, expected.landmarks, atol=TOLERANCE_PX)
 
 
-def check(command: Sequence[object], file: str, photos: Sequence[Image], folder: Path) -> int:
+def ready(file: str) -> Path:
+    return zoo.BUNDLES / f"edgeface-n-{file}"
+
+
+def check(command: Sequence[object], bundle: Path, photos: Sequence[Image], folder: Path) -> int:
     """Number of faces of score .3 and more, all at the Detector's place."""
-    bundle, faces = zoo.BUNDLES / f"edgeface-n-{file}", 0
+    faces = 0
     with Detector.open(bundle, score_threshold=0.3) as detector:
         for photo in photos:
             path, (height, width) = folder / "photo.ppm", photo.shape[:2]
@@ -138,14 +148,17 @@ class TestHere:
     def test_portraits(
         self, runtime: str, file: str, build: Build, photos: list[Image], tmp_path: Path
     ) -> None:
-        assert check([build(runtime)], file, photos, tmp_path) >= len(photos)
+        assert check([build(runtime)], ready(file), photos, tmp_path) >= len(photos)
 
     def test_twenty_photos(
         self, runtime: str, file: str, build: Build, shared: Path, tmp_path: Path
     ) -> None:
+        """ncnn in float: INT8 depends on the instructions that it was built for (without AVX a
+        weak score was .007 off)."""
+        bundle = floats(runtime, tmp_path) if runtime == "ncnn" else ready(file)
         paths = sorted((shared / "wider" / "WIDER_val" / "images").rglob("*.jpg"))
         twenty = [read_image(path) for path in paths[:: max(1, len(paths) // 20)][:20]]
-        assert check([build(runtime)], file, twenty, tmp_path) > 50
+        assert check([build(runtime)], bundle, twenty, tmp_path) > 50
 
     def test_a_video(
         self, runtime: str, file: str, build: Build, photos: list[Image], tmp_path: Path
@@ -157,7 +170,7 @@ class TestHere:
         for frame in frames:
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         writer.release()
-        bundle = zoo.BUNDLES / f"edgeface-n-{file}"
+        bundle = ready(file)
         done = subprocess.run([program, bundle, clip, "0.3"], capture_output=True, text=True)
         if "built without OpenCV" in done.stderr:
             pytest.skip("OpenCV's files are not here: apt install libopencv-dev")
@@ -168,7 +181,7 @@ class TestHere:
                 assert_same_faces(rows[rows[:, 0] == number][:, 1:], detector.detect(frame))
 
     def test_what_cannot_be_is_one_line(self, runtime: str, file: str, build: Build) -> None:
-        bundle = zoo.BUNDLES / f"edgeface-n-{file}"
+        bundle = ready(file)
         for arguments in ((ROOT, "photo.jpg"), (bundle, "none.jpg"), (bundle, CPP / "test.cpp")):
             words = [build(runtime), *arguments]
             done = subprocess.run(words, capture_output=True, text=True)
@@ -195,14 +208,21 @@ class TestArm:
         run("aarch64-linux-gnu-g++", *strict, CPP / "test.cpp", "-o", tmp_path / "vectors")
         assert "C++: " in run(*arm, tmp_path / "vectors", CPP.parent / "vectors")
 
-    @pytest.mark.parametrize(("runtime", "file"), PROGRAMS)
+    @pytest.mark.parametrize(("runtime", "file"), ON_ARM)
     def test_portraits(
         self, runtime: str, file: str, arm: list[object], photos: list[Image], tmp_path: Path
     ) -> None:
+        bundle = ready(file) if file else floats(runtime, tmp_path)
         program = tmp_path / "detect"
         command = ("aarch64-linux-gnu-g++", "-std=c++20", "-O2", CPP / f"{runtime}.cpp")
         run(*command, *linked_for_arm(runtime, tmp_path), "-o", program)
-        assert check([*arm, program], file, photos[1:3], tmp_path) >= 2
+        assert check([*arm, program], bundle, photos[1:3], tmp_path) >= 2
+
+
+def floats(target: str, folder: Path) -> Path:
+    """edgeface-n in float, of which there is no ready file."""
+    request = ExportRequest(target, "fp32", 640, 480)
+    return export_model(load_source("edgeface-n"), request, folder).bundle.path
 
 
 def linked_for_arm(runtime: str, folder: Path) -> list[object]:
