@@ -23,13 +23,16 @@ import _thread
 import sys
 import time
 
+_asked_to_stop = False
+
 
 def _quiet_until_main() -> None:
     """Let a command end without a traceback where Ctrl-C comes before its ``main`` does, while it
     imports what it needs.
 
     Python then ends the process by the signal, which a shell sees as 130. Code that Python calls by
-    itself, as after an import, cannot be ended: there the Ctrl-C comes once more. Nothing is
+    itself, as after an import, cannot be ended: there the Ctrl-C comes once more. What a library
+    took for an error of its own while it loaded, ``stop_if_asked`` brings to light. Nothing is
     changed in a program that merely imports the library.
     """
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
@@ -44,6 +47,26 @@ def _quiet_until_main() -> None:
             if issubclass(ignored.exc_type, KeyboardInterrupt)
             else sys.__unraisablehook__(ignored)
         )
+        import signal  # takes long enough for a Ctrl-C
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    global _asked_to_stop
+    _asked_to_stop = True
+    raise KeyboardInterrupt
+
+
+def stop_if_asked() -> None:
+    """Where a program's ``main`` begins: raise KeyboardInterrupt for a Ctrl-C that came before."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _asked_to_stop:
+        raise KeyboardInterrupt
 
 
 def _interrupt_again(thread: int) -> None:

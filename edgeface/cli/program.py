@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+import edgeface
 from edgeface.cli.output import nowhere, printable
 from edgeface.errors import (
     NO_MEMORY,
@@ -72,6 +73,7 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     reserve: list[bytearray] = []
     try:
+        edgeface.stop_if_asked()
         reserve.append(bytearray(RESERVE))
         _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         parser = typer.main.get_command(command) if isinstance(command, typer.Typer) else command

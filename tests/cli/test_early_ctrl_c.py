@@ -38,6 +38,15 @@ SWALLOWED = textwrap.dedent("""
     del thing
     time.sleep(60)
     """)
+TAKEN = textwrap.dedent("""
+    import contextlib, edgeface, signal, sys
+    print("up", flush=True)
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+    from edgeface.cli import main
+    sys.exit(main())
+    """)
+"""what a library does that takes everything for an error of its own while it loads"""
 VERBS = (
     ("models",),
     ("--help",),
@@ -82,3 +91,9 @@ def test_where_python_would_swallow_it_it_comes_again(tmp_path: Path) -> None:
     process = started(tmp_path, SWALLOWED)
     _, err = process.communicate(timeout=50)
     assert (process.returncode in INTERRUPTED, err) == (True, "stopped\n")
+
+
+def test_where_a_library_took_it_for_its_own_it_is_heeded(tmp_path: Path) -> None:
+    process = started(tmp_path, TAKEN, "models")
+    out, err = process.communicate(timeout=50)
+    assert (process.returncode in INTERRUPTED, out, err) == (True, "", "stopped\n")
