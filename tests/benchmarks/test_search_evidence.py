@@ -27,6 +27,9 @@ from edgeface.search.trials.model import LEAST_TRAININGS
 pytest.importorskip("scipy", reason="SciPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+SPACE = NETWORKS.with_name("space.json")
+"""that the networks of the checkout were drawn from"""
+
 
 # -- select
 
@@ -71,8 +74,9 @@ def test_the_networks_of_the_checkout() -> None:
 
 @pytest.mark.slow
 def test_the_networks_of_the_checkout_are_drawn_again(tmp_path: Path) -> None:
-    """Whoever changes what the edge space holds leaves the old one beside them as a .json file."""
-    assert main(["select", "--networks", str(tmp_path / "nets.json")]) == 0
+    """In the space as it was, which lies beside them: whoever changes what `edge` holds leaves the
+    old one there."""
+    assert main(["select", "--space", str(SPACE), "--networks", str(tmp_path / "nets.json")]) == 0
     assert load_networks(tmp_path / "nets.json") == load_networks(NETWORKS)
 
 
