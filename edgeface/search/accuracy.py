@@ -71,12 +71,13 @@ class Scorer:
         if model := self.model:
             expected = model.predict(architectures)
             return [
-                0.0 if self._failed(a) else x.ap
+                0.0 if self.failed(a) else x.ap
                 for a, x in zip(architectures, expected, strict=True)
             ]
         return [self.proxy(a) for a in architectures]
 
-    def _failed(self, architecture: Architecture) -> bool:
+    def failed(self, architecture: Architecture) -> bool:
+        """Did its training diverge?"""
         trial = self.oracle.find(architecture) if self.oracle else None
         return trial is not None and bool(trial.failed)
 

@@ -324,13 +324,15 @@ class Study:
         return min(seen.values(), key=lambda e: sign * e.predicted_ms)
 
     def _front(self, rounds: Sequence[Round]) -> list[FrontNet]:
-        """The measured networks that keep the limits and that no other one beats, cheapest
-        first."""
+        """The measured networks that keep the limits and can be trained, and that no other one
+        beats, cheapest first."""
         kept: dict[
             Key, FrontNet
         ] = {}  # one that was too uncertain may be chosen again, when more is known of it
         for r in rounds:
             for e in r.picked:
+                if self.scorer.failed(e.architecture):
+                    continue
                 found = self.oracle.ms(e.candidate)
                 if found and selection.within(self.options, selection.as_measured(e, found[0])):
                     kept[e.candidate.key] = self._net(e, found, r.number)
