@@ -162,11 +162,12 @@ class Trainer:
                 f"{self.run} was started with other {name}: choose another --out folder"
             )
         before = from_fields(TrainOptions, config["options"], "options").completed(self.layout)
-        for name in (f.name for f in dataclasses.fields(before) if f.name not in FREE):
-            if getattr(before, name) != getattr(self.options, name):
+        now = self.options.values()
+        for name, value in before.values().items():
+            if name not in FREE and value != now[name]:
                 raise OptionError(
-                    f"{self.run} was started with {name} {getattr(before, name)!r}: resume with the"
-                    " same options or choose another --out folder"
+                    f"{self.run} was started with {name} {value!r}: resume with the same options or"
+                    " choose another --out folder"
                 )
         trained = int(meta["step"])
         if trained > self.options.steps:

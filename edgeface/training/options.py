@@ -3,9 +3,9 @@ its --help."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeface.errors import OptionError
 from edgeface.options import MAX_SEED, Range, check_ranges
@@ -217,6 +217,11 @@ class TrainOptions:
             return rate * 0.1 ** sum(step >= self.steps * share for share in self.drop_shares)
         return min(rate, self.lr * ((self.steps - step) / max(1.0, self.steps * self.decay_share)))
 
+    def values(self) -> dict[str, object]:
+        """Every option by its name, those of the crops among them."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "augment"}
+        return own | asdict(self.augment)
+
     def completed(self, layout: HeadLayout) -> TrainOptions:
         """These options with the assigner and the loss of a network with ``layout``, where they say
         nothing.
@@ -287,6 +292,46 @@ RECIPES: dict[str, TrainOptions] = {
 }
 """How the authors of each family trained it, as far as they say; ``edgeface`` for all other
 networks."""
+
+
+_NEAR = {
+    "scale_low": 0.85,
+    "scale_high": 1.2,
+    "anchor_share": 0.04,
+    "large_share": 0.06,
+    "blur_share": 0.05,
+    "colour_share": 0.3,
+    "grey_share": 0.02,
+    "roll_share": 0.12,
+    "occlusion_share": 0.03,
+    "light_share": 0.03,
+    "noise_share": 0.01,
+    "compression_share": 0.02,
+    "motion_share": 0.01,
+}
+CROPS: dict[str, dict[str, Any]] = {
+    "wide": {name: getattr(AugmentOptions(), name) for name in _NEAR},
+    "near": _NEAR,
+}
+"""What crops are like: faces brought to all sizes and much disturbed, or nearly the photos as they
+are detected"""
+
+
+def with_crops(options: TrainOptions, name: str | None) -> TrainOptions:
+    """``options`` with the crops of :data:`CROPS` called ``name``; None leaves them.
+
+    Raises OptionError for an unknown name, and for options whose crops have no such scales.
+    """
+    if name is None:
+        return options
+    if name not in CROPS:
+        raise OptionError(f"--crops {name!r} is not one of: {', '.join(CROPS)}")
+    if options.augment.crop != "zoom":
+        raise OptionError(
+            f"--crops {name} is not for the crops of this recipe, which sizes of faces decide:"
+            " leave --crops out, or pass --recipe edgeface"
+        )
+    return replace(options, augment=replace(options.augment, **CROPS[name]))
 
 
 def get_recipe(name: str | None, architecture: Architecture) -> TrainOptions:
