@@ -26,7 +26,7 @@ from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.options import MAX_THREADS
-from edgeface.training.options import TrainOptions, get_recipe, with_crops
+from edgeface.training.options import TrainOptions, get_recipe
 
 if TYPE_CHECKING:
     from edgeface.architecture import Architecture
@@ -41,7 +41,8 @@ edgeface train --data photos --annotations faces.csv --init edgeface-n --out run
 edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: \
 whenever weights are wanted:
 
-edgeface train --data wider --from runs/long --out runs/weights --samples 300000 --crops near
+edgeface train --data wider --from runs/long --out runs/weights --samples 300000 \
+--late-share 1
 
 torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine
 
@@ -65,17 +66,6 @@ RecipeName = Annotated[
         help=(
             "Options to begin with: edgeface (the defaults below), extd, eresfd or asfd."
             " Default: that of the network's family."
-        )
-    ),
-]
-Crops = Annotated[
-    str | None,
-    typer.Option(
-        help=(
-            "Crops that are learned from: wide (scales from .45 to 2, faces brought to all sizes,"
-            " much disturbed: for training from nothing), or near (.85 to 1.2, less disturbed,"
-            " nearly the photos as they are detected: for the end of a long training). Default:"
-            " the recipe's, or with --from that run's."
         )
     ),
 ]
@@ -126,7 +116,6 @@ def command(
     model: Network = DEFAULT_MODEL,
     genotype: GenotypeFile = None,
     recipe: RecipeName = None,
-    crops: Crops = None,
     annotations: Annotations = None,
     landmarks: Landmarks = None,
     init: Init = None,
@@ -143,7 +132,6 @@ def command(
         architecture, options = _branched(branch, out, others, named)
     else:
         architecture, options = _chosen(model, genotype, recipe, named)
-    options = with_crops(options, crops)
     require_module("torch", "train", "training")
     from edgeface.training import train_model
 

@@ -53,7 +53,15 @@ MAX_GRADIENT = 10.0
 """norm"""
 COMPILED_FROM = 2000
 """steps of a run that make good the minute which compiling the network takes"""
-FREE = {"samples", "decay_share", "late_share", "late_size", "checkpoint_every", "snapshot_every"}
+FREE = {
+    "samples",
+    "decay_share",
+    "late_share",
+    "late_size",
+    "late_near",
+    "checkpoint_every",
+    "snapshot_every",
+}
 """Options that may change on a resume: they make a run longer, or write more or less of it"""
 
 
@@ -272,7 +280,7 @@ class Trainer:
         part = o.batch // self.world
         return make_batch(
             self.cache,
-            o.augment,
+            o.augment_at(step),
             o.size_at(step),
             o.batch,
             self.passed + step,

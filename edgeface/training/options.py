@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from edgeface.errors import OptionError
 from edgeface.options import MAX_SEED, Range, check_ranges
@@ -85,6 +85,34 @@ class AugmentOptions:
             raise OptionError(f"crop {self.crop!r} is not one of: zoom, s3fd")
 
 
+NEAR_LOW, NEAR_HIGH = 0.85, 1.2
+NEAR_SHARES = {
+    "anchor_share": 0.04,
+    "blur_share": 0.05,
+    "colour_share": 0.3,
+    "grey_share": 0.02,
+    "large_share": 0.06,
+    "roll_share": 0.12,
+    "occlusion_share": 0.03,
+    "light_share": 0.03,
+    "noise_share": 0.01,
+    "compression_share": 0.02,
+    "motion_share": 0.01,
+}
+"""Largest shares of :func:`near`"""
+
+
+def near(augment: AugmentOptions) -> AugmentOptions:
+    """Nearly the photos as they are detected: scales and shares of ``augment`` within those of
+    NEAR_LOW, NEAR_HIGH and NEAR_SHARES. Crops of the S3FD family stay as they are."""
+    if augment.crop != "zoom":
+        return augment
+    shares = {name: min(getattr(augment, name), most) for name, most in NEAR_SHARES.items()}
+    high = min(augment.scale_high, max(augment.scale_low, NEAR_HIGH))
+    low = max(augment.scale_low, min(NEAR_LOW, high))
+    return replace(augment, scale_low=low, scale_high=high, **shares)
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What a run depends on, apart from the network and the data."""
@@ -117,7 +145,10 @@ class TrainOptions:
     late_size: int = 448
     """side of the crops in the last part of the run, px: a multiple of 32 from 64 to 4096"""
     late_share: float = 0.15
-    """share of the samples seen at ``late_size``"""
+    """share of the samples, at the end, that are seen at ``late_size``"""
+    late_near: bool = True
+    """in that part, crops are nearly the photos as they are detected: scales of .85 to 1.2, fewer
+    faces brought to a size, turned or covered, fewer changes of colour and noise"""
     optimizer: str = "muon"
     """adamw, muon (orthogonalised updates for the convolutions), or sgd (momentum .9)"""
     lr: float = 3e-3
@@ -196,7 +227,14 @@ class TrainOptions:
 
     def size_at(self, step: int) -> int:
         """Crop side at a step."""
-        return self.late_size if step >= self.steps * (1 - self.late_share) else self.size
+        return self.late_size if self._late(step) else self.size
+
+    def augment_at(self, step: int) -> AugmentOptions:
+        """What the crops of a step draw from."""
+        return near(self.augment) if self.late_near and self._late(step) else self.augment
+
+    def _late(self, step: int) -> bool:
+        return step >= self.steps * (1 - self.late_share)
 
     @property
     def drop_shares(self) -> tuple[float, ...]:
@@ -292,46 +330,6 @@ RECIPES: dict[str, TrainOptions] = {
 }
 """How the authors of each family trained it, as far as they say; ``edgeface`` for all other
 networks."""
-
-
-_NEAR = {
-    "scale_low": 0.85,
-    "scale_high": 1.2,
-    "anchor_share": 0.04,
-    "large_share": 0.06,
-    "blur_share": 0.05,
-    "colour_share": 0.3,
-    "grey_share": 0.02,
-    "roll_share": 0.12,
-    "occlusion_share": 0.03,
-    "light_share": 0.03,
-    "noise_share": 0.01,
-    "compression_share": 0.02,
-    "motion_share": 0.01,
-}
-CROPS: dict[str, dict[str, Any]] = {
-    "wide": {name: getattr(AugmentOptions(), name) for name in _NEAR},
-    "near": _NEAR,
-}
-"""What crops are like: faces brought to all sizes and much disturbed, or nearly the photos as they
-are detected"""
-
-
-def with_crops(options: TrainOptions, name: str | None) -> TrainOptions:
-    """``options`` with the crops of :data:`CROPS` called ``name``; None leaves them.
-
-    Raises OptionError for an unknown name, and for options whose crops have no such scales.
-    """
-    if name is None:
-        return options
-    if name not in CROPS:
-        raise OptionError(f"--crops {name!r} is not one of: {', '.join(CROPS)}")
-    if options.augment.crop != "zoom":
-        raise OptionError(
-            f"--crops {name} is not for the crops of this recipe, which sizes of faces decide:"
-            " leave --crops out, or pass --recipe edgeface"
-        )
-    return replace(options, augment=replace(options.augment, **CROPS[name]))
 
 
 def get_recipe(name: str | None, architecture: Architecture) -> TrainOptions:

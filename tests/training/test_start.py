@@ -37,6 +37,7 @@ SMALL = TrainOptions(
     batch=2,
     size=64,
     late_size=64,
+    late_share=0.0,
     warmup=1,
     decay_share=0.0,
     compile=False,
