@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3fd import (
@@ -101,9 +102,14 @@ def test_checkpoints_of_earlier_versions_go_on(cache: Cache, tmp_path: Path) -> 
     trainer = Trainer(architecture, dataclasses.replace(options, samples=16), cache, run)
     trainer.resume()
     assert trainer.step == 3
-    for changed in ({"loss": "drmc"}, {"augment": S3FD_CROPS}, {"assigner": "atss"}):
+    others: dict[str, dict[str, Any]] = {
+        "loss": {"loss": "drmc"},
+        "crop": {"augment": S3FD_CROPS},
+        "assigner": {"assigner": "atss"},
+    }
+    for name, changed in others.items():
         other = Trainer(architecture, dataclasses.replace(options, **changed), cache, run)
-        with pytest.raises(OptionError, match=next(iter(changed))):
+        with pytest.raises(OptionError, match=f"was started with {name} '"):
             other.resume()
     other = Trainer(get_architecture("eresfd-16"), options, cache, run)
     with pytest.raises(OptionError, match="other architecture"):
