@@ -30,6 +30,7 @@ VERBS = {
     "export": Verb("Make", "Turn a network into a file for a runtime, proven equal."),
     "quantize": Verb("Make", "Make an INT8 file within an accuracy budget."),
     "train": Verb("Make", "Train a network on your photos or on WIDER FACE."),
+    "weights average": Verb("Make", "Average the ends of trainings that began as one."),
     "weights import": Verb("Make", "Turn published weights into a file that --model takes."),
     "eval": Verb("Measure", "Evaluate a model by the official WIDER FACE protocol."),
     "compare": Verb("Measure", "Name the first tensor where two exports part."),

@@ -1,0 +1,49 @@
+"""``edgeface weights average``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeface.backends import require_module
+from edgeface.cli.flags import Format
+from edgeface.cli.output import print_json, say
+from edgeface.files import check_writable, refuse_input
+
+EPILOG = """Examples:
+
+edgeface train --data wider --from runs/long --out runs/a --samples 200000 --seed 1
+
+edgeface train --data wider --from runs/long --out runs/b --samples 200000 --seed 2
+
+edgeface weights average runs/[ab]/weights.safetensors --out mean.safetensors
+
+edgeface eval --data wider --model mean.safetensors
+
+Only trainings with one start in common have a mean worth anything, and not each of them: evaluate
+it beside its parts."""
+
+
+def command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Two or more .safetensors files of one network, as `edgeface train` writes them.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    format: Format = "table",
+) -> None:
+    require_module("torch", "zoo", "averaging weights")
+    from edgeface.zoo.averaging import average_weights
+
+    check_writable(out, folder=False)
+    refuse_input(out, files, "--out")
+    done = average_weights(files, out)
+    if format == "json":
+        print_json(done.to_json())
+    else:
+        say(f"{done.weights}: {done.model}, mean of {len(done.files)} files")
