@@ -1,6 +1,8 @@
 """The accuracy budget: as many layers in INT8 as it allows. Knows no runtime and no file format.
 
-1. Quantise everything and measure. Within the budget: done.
+1. Quantise everything and measure. Within the budget: done. Where the user has not said how ranges
+   are chosen, each way is tried before any layer is kept in float: float costs time on the device,
+   another range costs none (:meth:`quantize.pipeline._Job.budget`).
 2. Rank the layers by damage: how much less the best candidates' scores, boxes and landmarks change
    when that layer alone is kept in float. What happens to the background, which is most of a head,
    does not matter.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from edgeface.errors import QuantizeError
@@ -105,18 +107,16 @@ class Budget:
         journal: QuantizeJournal,
         progress: Progress = unseen,
         scale: str = "",
+        untried: Sequence[str] = (),
     ) -> None:
         """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for
         its progress.
 
-        scale: the one in use, which an error message then does not suggest.
+        scale: how the quantizer chose its ranges. untried: other ways, which an error message
+        suggests.
         """
-        self.quantizer, self.journal, self.progress, self.scale = (
-            quantizer,
-            journal,
-            progress,
-            scale,
-        )
+        self.quantizer, self.journal, self.progress = quantizer, journal, progress
+        self.scale, self.untried = scale, untried
         self._noise, self._accuracy = noise, accuracy
         self._last: tuple[frozenset[str], Quantized] | None = None
 
@@ -135,7 +135,7 @@ class Budget:
     def noise(self, reverted: Collection[str]) -> HeadNoise:
         """Of the candidate with ``reverted`` in float."""
         return self.journal.remember(
-            _name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted))
+            self._name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted))
         )
 
     def accuracy(self, reverted: Collection[str]) -> FileAccuracy:
@@ -144,10 +144,13 @@ class Budget:
         if reverted:
             what += f" with {len(reverted)} layer{'s' * (len(reverted) != 1)} in float"
         return self.journal.remember(
-            _name("accuracy", reverted),
+            self._name("accuracy", reverted),
             FileAccuracy,
             lambda: self._accuracy(self.quantized(reverted), what),
         )
+
+    def _name(self, kind: str, reverted: Collection[str]) -> str:
+        return json.dumps([self.scale, kind, *sorted(reverted)])
 
     def ranked(self, by: str = RANKINGS[0]) -> tuple[str, ...]:
         """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order
@@ -191,7 +194,7 @@ class Budget:
         accepted = (  # rounded up: with it, the same measurements hold
             f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"
         )
-        others = ", ".join(name for name in self.quantizer.scales if name != self.scale)
+        others = ", ".join(self.untried)
         return (
             f"the budget of {max_drop:g} AP points cannot be held: best drop {accepted} points with"
             f" {count} of {len(self.quantizer.layers)} layers in float: accept it with --max-drop"
@@ -218,7 +221,3 @@ def smallest(holds: Callable[[int], bool], most: int) -> int | None:
         else:
             failed = middle
     return tried
-
-
-def _name(kind: str, reverted: Collection[str]) -> str:
-    return json.dumps([kind, *sorted(reverted)])

@@ -18,7 +18,7 @@ from edgeface import __version__, zoo
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, Manifest, refuse_other_weights, write_bundle
 from edgeface.detector import Detector
-from edgeface.errors import BundleError, DataError, OptionError, QuantizeError
+from edgeface.errors import DataError, OptionError, QuantizeError
 from edgeface.files import LOCK, check_writable, locked
 from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
@@ -27,7 +27,7 @@ from edgeface.types import Progress, unseen
 from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
-from quantize.budget import Budget, FileAccuracy, HeadNoise
+from quantize.budget import ROUNDING, Budget, FileAccuracy, HeadNoise, worst_drop
 from quantize.calibration import CalibrationSet, read_calibration
 from quantize.journal import QuantizeJournal, fingerprint
 from quantize.measure import (
@@ -39,7 +39,7 @@ from quantize.measure import (
     int8_manifest,
     named_files,
 )
-from quantize.request import QuantizeRequest, check_installed
+from quantize.request import QuantizeRequest, check_installed, open_float
 
 __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
@@ -106,7 +106,7 @@ def quantize_model(
         quiet_stage(f"quantising {float_bundle.manifest.model} for {request.target}", verbose),
     ):
         job.count_faces(float_bundle)
-        return job.within_budget(float_bundle, job.quantizer(float_bundle))
+        return job.within_budget(float_bundle)
 
 
 class _Job:
@@ -129,7 +129,6 @@ class _Job:
         self.stage, self.progress, self.note = stage, progress, note
         kind: Any = get_backend(request.target).load_quantizer()
         self.kind: type[Quantizer] = kind
-        self.scale = request.scale or self.kind.scales[0]
         self.given: Bundle | None = None
         self.width, self.height = request.width, request.height
         self.validation: ValidationSet | None = None
@@ -141,9 +140,9 @@ class _Job:
     def prepare(self) -> None:
         """Find what is wrong with the request, and read the photos."""
         request = self.request
-        if self.scale not in self.kind.scales:
+        if request.scale is not None and request.scale not in self.kind.scales:
             raise OptionError(
-                f"--scale {self.scale}: {request.target} takes {', '.join(self.kind.scales)}"
+                f"--scale {request.scale}: {request.target} takes {', '.join(self.kind.scales)}"
             )
         check_installed(request.target, self.kind)
         check_writable(self.out)
@@ -241,9 +240,9 @@ class _Job:
                 " the file finds before you ship it, or give other photos with --calibration"
             )
 
-    def quantizer(self, float_bundle: Bundle) -> Quantizer:
+    def quantizer(self, float_bundle: Bundle, scale: str) -> Quantizer:
         """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
-        quantizer = self.kind(float_bundle, self.photos.images, self.scale, self.progress)
+        quantizer = self.kind(float_bundle, self.photos.images, scale, self.progress)
         if not quantizer.layers:
             raise QuantizeError(
                 f"{float_bundle.manifest.model} has no layer that INT8 can carry on "
@@ -251,21 +250,40 @@ class _Job:
             )
         return quantizer
 
-    def within_budget(self, float_bundle: Bundle, quantizer: Quantizer) -> Quantization:
-        """Choose the layers that stay in float, and write the Bundle."""
+    def budget(
+        self, float_bundle: Bundle, journal: QuantizeJournal, reference: FileAccuracy | None
+    ) -> Budget:
+        """With the ranges that were asked for; else with the first whose file holds the budget with
+        all layers in INT8, or if none does, with those that lose least."""
+        noise, accuracy = self._noise_meter(float_bundle), self._accuracy_meter(float_bundle)
+        asked, every = self.request.scale, self.kind.scales
+        untried = tuple(scale for scale in every if asked and scale != asked)
+        tried: list[tuple[float, Budget]] = []
+        for scale in (asked,) if asked else every:
+            if tried:
+                self.progress(f"too much lost, ranges by {scale} instead", 0, 1)
+            quantizer = self.quantizer(float_bundle, scale)
+            budget = Budget(quantizer, noise, accuracy, journal, self.progress, scale, untried)
+            if reference is None or asked:
+                return budget
+            tried.append((worst_drop(reference, budget.accuracy(())), budget))
+            if tried[-1][0] <= self.request.max_drop + ROUNDING:
+                break
+        return min(tried, key=lambda pair: pair[0])[1]
+
+    def within_budget(self, float_bundle: Bundle) -> Quantization:
+        """Choose ranges and the layers that stay in float, and write the Bundle."""
         name = self.name(float_bundle)
         refuse_other_weights(self.out / name, float_bundle.manifest.weights)
         journal = QuantizeJournal(
             self.out / f".{name}.journal.json", self._fingerprint(float_bundle), self.note
         )
-        budget = Budget(
-            quantizer,
-            self._noise_meter(float_bundle),
-            self._accuracy_meter(float_bundle),
-            journal,
-            self.progress,
-            self.scale,
-        )
+        reference: FileAccuracy | None = None
+        if self.validation is not None:
+            reference = journal.remember(
+                "float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float")
+            )
+        budget = self.budget(float_bundle, journal, reference)
         accuracy: dict[str, Any] = {
             "float": None,
             "int8": None,
@@ -275,10 +293,7 @@ class _Job:
             "note": f"not measured: {self.unmeasured}",
         }
         reverted: tuple[str, ...] = ()
-        if self.validation is not None:
-            reference = journal.remember(
-                "float", FileAccuracy, lambda: self._measured(float_bundle, "measuring float")
-            )
+        if reference is not None:
             reverted = budget.hold(reference, self.request.max_drop, self.request.max_reverted)
             accuracy = _compared(reference, budget.accuracy(reverted), self.request.max_drop)
         noise = budget.noise(reverted)
@@ -286,18 +301,24 @@ class _Job:
             accuracy["landmark_shift"] = round(noise.landmark_shift, 4)
         accuracy |= {
             "snr_db": {head: round(db, 2) for head, db in noise.snr_db.items()},
-            "reverted_layers": [layer for layer in quantizer.layers if layer in reverted],
-            "float_layers": list(quantizer.float_layers),
+            "reverted_layers": [layer for layer in budget.quantizer.layers if layer in reverted],
+            "float_layers": list(budget.quantizer.float_layers),
         }
-        bundle = self._write(name, float_bundle.manifest, budget.quantized(reverted), accuracy)
+        bundle = self._write(name, float_bundle.manifest, budget, reverted, accuracy)
         journal.discard()
-        return Quantization(bundle, float_bundle, self.request, len(quantizer.layers))
+        return Quantization(bundle, float_bundle, self.request, len(budget.quantizer.layers))
 
     def _write(
-        self, name: str, manifest: Manifest, quantized: Quantized, accuracy: dict[str, Any]
+        self,
+        name: str,
+        manifest: Manifest,
+        budget: Budget,
+        reverted: Collection[str],
+        accuracy: dict[str, Any],
     ) -> Bundle:
+        quantized = budget.quantized(reverted)
         calibration = {
-            "method": self.scale,
+            "method": budget.scale,
             "images": len(self.photos.images),
             "seed": self.photos.seed,
             "with_faces": self.with_faces,
@@ -347,37 +368,11 @@ class _Job:
             float=float_bundle.manifest.dumps(),
             photos=self.photos.sha256,
             judges=[hashlib.sha256(photo.tobytes()).hexdigest() for photo in self.photos.judges],
-            scale=self.scale,
+            scale=self.request.scale,
             tools=versions(*self.kind.distributions),
             runtime=runtime,
             validation=self.validation and self.validation.sha256,
         )
-
-
-def open_float(path: Path, target: str) -> Bundle:
-    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
-    and of ``target``."""
-    bundle = Bundle.open(path)
-    bundle.require_heads()
-    manifest = bundle.manifest
-    size = f"{manifest.input.width}x{manifest.input.height}"
-    again = (
-        f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
-    )
-    if manifest.target != target:
-        raise BundleError(
-            f"{path} is made for {manifest.target}, --target says {target}: give one made for "
-            f"{target}, or --target {manifest.target}"
-        )
-    if manifest.precision == "int8":
-        raise BundleError(
-            f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}"
-        )
-    if manifest.precision != "fp32":
-        raise BundleError(f"{path} is {manifest.precision}, INT8 is made from fp32: {again}")
-    if manifest.input.dynamic:
-        raise BundleError(f"{path} takes images of any size, INT8 needs one size: {again}")
-    return bundle
 
 
 def _compared(reference: FileAccuracy, found: FileAccuracy, max_drop: float) -> dict[str, Any]:

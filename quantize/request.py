@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.backends import check_combination, get_backend
-from edgeface.errors import MissingExtraError, OptionError
+from edgeface.bundle import Bundle
+from edgeface.errors import BundleError, MissingExtraError, OptionError
 from edgeface.options import check_number, parse_size
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class QuantizeRequest:
     calibration_seed: int = 0
     """another number takes other photos of the folder"""
     scale: str | None = None
-    """how ranges are chosen; None: the target's default"""
+    """how ranges are chosen; None: the first way of the target's that holds the budget"""
     accuracy: bool = True
     """measure AP and hold the budget"""
     threads: int = 1
@@ -79,3 +80,29 @@ def _has_distribution(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def open_float(path: Path, target: str) -> Bundle:
+    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
+    and of ``target``."""
+    bundle = Bundle.open(path)
+    bundle.require_heads()
+    manifest = bundle.manifest
+    size = f"{manifest.input.width}x{manifest.input.height}"
+    again = (
+        f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
+    )
+    if manifest.target != target:
+        raise BundleError(
+            f"{path} is made for {manifest.target}, --target says {target}: give one made for "
+            f"{target}, or --target {manifest.target}"
+        )
+    if manifest.precision == "int8":
+        raise BundleError(
+            f"{path} is already INT8: give the fp32 Bundle that it was made from, or {again}"
+        )
+    if manifest.precision != "fp32":
+        raise BundleError(f"{path} is {manifest.precision}, INT8 is made from fp32: {again}")
+    if manifest.input.dynamic:
+        raise BundleError(f"{path} takes images of any size, INT8 needs one size: {again}")
+    return bundle

@@ -7,7 +7,7 @@ its place. Tensors that only move values (out of PAD, RESIZE, MAX_POOL and the l
 of their input, as the kernels demand; the tool sees to that.
 
 The input is exactly 0 to 255: scale 1, zero point -128, so a pixel becomes int8 by flipping its top
-bit.
+bit. Weights that read pixels are rounded here (:mod:`quantize.rounding`).
 
 A layer that is kept in float takes along the operators that nothing but float feeds; the rest stays
 int8::
@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
@@ -40,8 +41,12 @@ from edgeface.types import Progress, unseen
 from export.request import require
 from quantize.base import Quantized, Quantizer
 from quantize.ranges import observe
+from quantize.rounding import pixel_weights
 
 PIXEL_RANGE = (0.0, 255.0)
+WEIGHT_LEVELS = 127
+"""largest magnitude of a weight: two products with an int8 pixel, 2 * 128 * 127, fit in 16 bits,
+which is what ARM kernels add them in"""
 TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 """operators that the tool calls otherwise"""
 ISLANDS = ("QUANTIZE", "DEQUANTIZE")
@@ -196,7 +201,7 @@ class TFLiteQuantizer(Quantizer):
         except Exception as error:  # whatever its version raises
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise QuantizeError(f"ai-edge-quantizer cannot quantise this file: {reason}") from error
-        return bytes(made.quantized_model)
+        return _round_pixel_weights(bytes(made.quantized_model), self._content)
 
     def _float_operators(self, reverted: Collection[str]) -> list[TFLiteOperator]:
         """The layers ``reverted`` and, of the operators without weights, those that only floats
@@ -224,3 +229,44 @@ class TFLiteQuantizer(Quantizer):
                 floats.append(op)
                 tensors.update(op.outputs)
         return floats
+
+
+def _round_pixel_weights(content: bytes, source: bytes) -> bytes:
+    """``content``, an int8 file of the float file ``source``, with the weights of the convolutions
+    that read the image rounded our way; the scales stay the tool's, peak / WEIGHT_LEVELS."""
+    made = bytearray(content)
+    original = dict(_pixel_filters(bytearray(source)))
+    for position, filters in _pixel_filters(made):
+        if filters.dtype == np.int8:  # else the layer is kept in float
+            weight = original[position].transpose(0, 3, 1, 2)
+            rounded, _ = pixel_weights(weight, WEIGHT_LEVELS)
+            filters[...] = rounded.transpose(0, 2, 3, 1)
+    return bytes(made)
+
+
+def _pixel_filters(content: bytearray) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(which of its convolutions, weights [O, H, W, I] that can be written to) of each CONV_2D of a
+    .tflite file that reads the image, through operators that move pixels or nothing."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    graph = model.Subgraphs(0)
+    kinds = schema.BuiltinOperator
+    moving = {kinds.PAD, kinds.PADV2, kinds.QUANTIZE, kinds.DEQUANTIZE}
+    pixels, position = {graph.Inputs(0)}, 0
+    for operator in map(graph.Operators, range(graph.OperatorsLength())):
+        kind = model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()
+        if operator.Inputs(0) in pixels and kind in moving:
+            pixels.add(operator.Outputs(0))
+        elif kind == kinds.CONV_2D:
+            if operator.Inputs(0) in pixels:
+                tensor = graph.Tensors(operator.Inputs(1))
+                buffer = model.Buffers(tensor.Buffer())
+                data = (  # the tool puts large buffers behind the table
+                    np.frombuffer(content, np.uint8, buffer.Size(), buffer.Offset())
+                    if buffer.Offset()
+                    else buffer.DataAsNumpy()
+                )
+                dtype = np.int8 if tensor.Type() == schema.TensorType.INT8 else np.float32
+                yield position, data.view(dtype).reshape(tensor.ShapeAsNumpy())
+            position += 1

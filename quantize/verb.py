@@ -101,7 +101,8 @@ Scale = Annotated[
     typer.Option(
         help=(
             f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it."
-            " Default: what suits the target best."
+            " Default: what suits the target best, and if the budget does not hold, the others"
+            " before any layer is kept in float."
         )
     ),
 ]

@@ -64,7 +64,9 @@ class Bench:
         self.noises = 0
         self.journal = QuantizeJournal(None, "") if journal is None else journal
         self.quantizer = Synthetic(self.damage)
-        self.budget = Budget(self.quantizer, self.noise, self.accuracy, self.journal)
+        self.budget = Budget(
+            self.quantizer, self.noise, self.accuracy, self.journal, untried=Synthetic.scales
+        )
 
     def lost(self, quantized: Quantized) -> tuple[tuple[str, ...], float]:
         reverted = tuple(filter(None, quantized.files[".txt"].decode().split(",")))

@@ -234,6 +234,33 @@ class TestBudget:
             ".edgeface-n-onnx-int8-160x128.journal.json"
         ]
 
+    def test_ranges_are_chosen_another_way_before_a_layer_is_kept_in_float(
+        self, float_bundle: Bundle, mini_wider: Path, tmp_path: Path
+    ) -> None:
+        drops: dict[str, float] = {}
+        for scale in OnnxQuantizer.scales:
+            asked = request(float_bundle, images=3, scale=scale, max_drop=100.0)
+            accuracy = quantize_model(asked, tmp_path / scale, data=mini_wider).accuracy
+            drops[scale] = 100 * max(
+                accuracy["float"][name] - accuracy["int8"][name]
+                for name in ("easy", "medium", "hard")
+                if accuracy["float"][name] is not None
+            )
+        least = max(min(drops.values()), 0) + 1e-3  # the manifest has six digits
+        notes: list[str] = []
+        made = quantize_model(
+            request(float_bundle, images=3, max_drop=least),
+            tmp_path / "any",
+            data=mini_wider,
+            progress=lambda what, done, total: notes.append(what),
+        )
+        first = next(scale for scale, drop in drops.items() if drop <= least)
+        assert made.bundle.manifest.calibration is not None
+        assert made.bundle.manifest.calibration["method"] == first
+        assert made.accuracy["reverted_layers"] == []
+        tried = [what for what in dict.fromkeys(notes) if what.endswith("instead")]
+        assert len(tried) == list(drops).index(first)
+
     def test_layers_are_kept_in_float_until_it_holds(
         self, reverted: tuple[Quantization, Steps], mini_wider: Path, done: Quantization
     ) -> None:

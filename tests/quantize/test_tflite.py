@@ -134,6 +134,32 @@ def test_every_operator_is_int8_and_weights_have_a_scale_per_channel(
     assert all(np.all(np.asarray(w.quantization.zeroPoint) == 0) for w in weights)
 
 
+def test_errors_of_the_weights_that_read_pixels_cancel(made: Make, floats: Bundle) -> None:
+    """Over each kernel plane half a step is left; each weight by itself to its nearest step would
+    leave several."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    def first(bundle: Bundle) -> tuple[Any, Any]:
+        model = flatbuffer_utils.read_model_from_bytearray(bytearray(bundle.read()))
+        tensors = model.subgraphs[0].tensors
+        filters = tensors[model.subgraphs[0].operators[0].inputs[1]]
+        return filters, np.asarray(model.buffers[filters.buffer].data, np.uint8)
+
+    float_filters, data = first(floats)
+    exact = data.view(np.float32).reshape(float_filters.shape)
+    filters, data = first(made())
+    rounded = data.view(np.int8).reshape(filters.shape)
+    scale = np.asarray(filters.quantization.scale, np.float64)[:, None, None, None]
+    np.testing.assert_allclose(scale.ravel(), np.abs(exact).max((1, 2, 3)) / 127, rtol=1e-6)
+    steps = exact / scale
+
+    def left(weights: Any) -> float:
+        return float(np.abs((weights - steps).sum((1, 2))).max())
+
+    assert left(rounded) <= 0.5 + 1e-3 < 1 < left(np.rint(steps))
+    assert np.abs(rounded - steps).max() <= 1 + 1e-4
+
+
 def test_names_of_the_layers(quantizer: TFLiteQuantizer) -> None:
     assert quantizer.layers[:5] == (
         "backbone.stem",
