@@ -247,18 +247,18 @@ class TestBudget:
                 if accuracy["float"][name] is not None
             )
         least = max(min(drops.values()), 0) + 1e-3  # the manifest has six digits
-        notes: list[str] = []
+        steps = Steps()
         made = quantize_model(
             request(float_bundle, images=3, max_drop=least),
             tmp_path / "any",
             data=mini_wider,
-            progress=lambda what, done, total: notes.append(what),
+            progress=steps,
         )
         first = next(scale for scale, drop in drops.items() if drop <= least)
         assert made.bundle.manifest.calibration is not None
         assert made.bundle.manifest.calibration["method"] == first
         assert made.accuracy["reverted_layers"] == []
-        tried = [what for what in dict.fromkeys(notes) if what.endswith("instead")]
+        tried = [what for what, _ in steps.seen if what.endswith("instead")]
         assert len(tried) == list(drops).index(first)
 
     def test_layers_are_kept_in_float_until_it_holds(
