@@ -180,7 +180,7 @@ def own_table(records: dict[str, Record]) -> str:
             f"{record['bytes'] / base['bytes']:.3f} | {parity} | "
             + " | ".join(f"{100 * record[s]:.2f}" for s in SETTINGS)
             + f" | {100 * (base['hard'] - record['hard']):.2f} | {latency:.2f} | "
-            f"{latency / base['latency']['cpu_median_ms']:.2f} |"
+            f"{latency / base['latency']['median']:.2f} |"
         )
     return "\n".join(lines)
 

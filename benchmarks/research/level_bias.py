@@ -183,6 +183,7 @@ def _seen(detector: Detector, photos: Mapping[str, Path], terminal: Terminal) ->
 
 
 def _run(o: Options) -> int:
+    zoo.check_weights_out(o.out)
     check_writable(o.out, folder=False)
     refuse_input(o.out, (o.model,), "--out")
     truth, photos = _drawn(o)

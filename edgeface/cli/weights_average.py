@@ -38,8 +38,10 @@ def command(
     format: Format = "table",
 ) -> None:
     require_module("torch", "zoo", "averaging weights")
+    from edgeface.zoo import check_weights_out
     from edgeface.zoo.averaging import average_weights
 
+    check_weights_out(out)
     check_writable(out, folder=False)
     refuse_input(out, files, "--out")
     done = average_weights(files, out)

@@ -46,9 +46,11 @@ def command(
 
     get_architecture(model)
     require_module("torch", "zoo", "importing weights")
+    from edgeface.zoo import check_weights_out
     from edgeface.zoo.importing import import_weights
 
     out = out or Path(f"{model}.safetensors")
+    check_weights_out(out)
     check_writable(out, folder=False)
     refuse_input(out, files, "--out")
     done = import_weights(files, model, out)

@@ -18,7 +18,14 @@ import numpy as np
 from edgeface.architecture import Architecture
 from edgeface.errors import ModelError, OptionError
 from edgeface.zoo.named import is_weights_file, named_architecture
-from edgeface.zoo.weights import Weights, load_weights_file, network_with, save_weights
+from edgeface.zoo.weights import (
+    ARCHITECTURE_KEY,
+    Weights,
+    load_weights_file,
+    network_with,
+    read_metadata,
+    save_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,10 @@ def average_weights(files: Sequence[Path], out: Path) -> Averaged:
 def _architecture(file: Path) -> Architecture:
     if not is_weights_file(file):
         raise ModelError(f"{file}: give the weights.safetensors of a training")
+    if ARCHITECTURE_KEY not in read_metadata(file):
+        raise ModelError(
+            f"{file} does not say which network it is of: give files that edgeface train wrote"
+        )
     return named_architecture(file)
 
 

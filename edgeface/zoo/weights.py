@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.architecture import Architecture
-from edgeface.errors import MissingExtraError, ModelError
+from edgeface.errors import MissingExtraError, ModelError, OptionError
 from edgeface.files import atomic_write, read_regular, require_regular
 from edgeface.schema import short
 from edgeface.zoo.index import FOLDER, get_entry
@@ -89,6 +89,15 @@ def own_name(network: str, sha256: str) -> str:
     """What is made of a user's own weights is called so: files and folders are named after a model,
     and must not take the place of those of other weights."""
     return f"{network[: LONGEST_NAME - DIGITS - 1]}-{sha256[:DIGITS]}"
+
+
+def check_weights_out(path: Path) -> None:
+    """Raise OptionError for a new weights file that no ``--model`` would take as one."""
+    if path.suffix != SUFFIX:
+        raise OptionError(
+            f"--out {path}: a file of weights is told by its name: call it"
+            f" {path.with_suffix(SUFFIX) if path.name else f'NAME{SUFFIX}'}"
+        )
 
 
 def save_weights(model: FaceNet, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from edgeface import zoo
@@ -57,8 +57,11 @@ def test_what_has_no_mean(ends: list[Path], tmp_path: Path) -> None:
     zoo.save_weights(build("scrfd-0.5g"), other)
     cut.write_bytes(ends[0].read_bytes()[:-100])
     text.write_text("no weights")
+    unnamed = tmp_path / "u.safetensors"
+    save_file(load_file(ends[0]), unnamed)
     out = tmp_path / "mean.safetensors"
     for files, words in (
+        ([ends[0], unnamed], "u.safetensors does not say .*: give files that edgeface train wrote"),
         ([ends[0]], "two files or more, 1 given"),
         ([ends[0], other], "is of scrfd-0.5g"),
         ([ends[0], cut], "c.safetensors is not a whole"),
@@ -85,3 +88,13 @@ def test_the_command(ends: list[Path], tmp_path: Path) -> None:
     refused = run(*ends, "--out", ends[0])
     assert "is the input" in str(refused.exception)
     assert ends[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("average",), ("import", "--model", NAME)])
+def test_a_name_that_no_model_option_takes(
+    ends: list[Path], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    out = tmp_path / "mean.pth"
+    words = ["weights", *command, *map(str, ends), "--out", str(out)]
+    refused = CliRunner().invoke(app, words)
+    assert "mean.safetensors" in str(refused.exception) and not out.exists()
