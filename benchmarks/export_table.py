@@ -294,7 +294,8 @@ def document(o: Options, records: dict[str, Record], rows: list[Record], conditi
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
     text = f"""# Every exported file
 
-Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing here is typed by hand.
+Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing
+here is typed by hand.
 
 ## {o.model}, {o.size}
 
