@@ -183,9 +183,9 @@ def _seen(detector: Detector, photos: Mapping[str, Path], terminal: Terminal) ->
 
 
 def _run(o: Options) -> int:
-    zoo.check_weights_out(o.out)
     check_writable(o.out, folder=False)
     refuse_input(o.out, (o.model,), "--out")
+    zoo.check_weights_out(o.out)
     truth, photos = _drawn(o)
     network = zoo.load_network(o.model)
     add_constants(network, {})  # refused before the work where it cannot be done

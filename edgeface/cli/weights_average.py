@@ -41,9 +41,9 @@ def command(
     from edgeface.zoo import check_weights_out
     from edgeface.zoo.averaging import average_weights
 
-    check_weights_out(out)
     check_writable(out, folder=False)
     refuse_input(out, files, "--out")
+    check_weights_out(out)
     done = average_weights(files, out)
     if format == "json":
         print_json(done.to_json())

@@ -50,9 +50,9 @@ def command(
     from edgeface.zoo.importing import import_weights
 
     out = out or Path(f"{model}.safetensors")
-    check_weights_out(out)
     check_writable(out, folder=False)
     refuse_input(out, files, "--out")
+    check_weights_out(out)
     done = import_weights(files, model, out)
     if format == "json":
         print_json(done.to_json())
