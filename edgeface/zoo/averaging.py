@@ -2,7 +2,7 @@
 
 Ends of trainings that have one start in common, such as two that ``edgeface train --from`` branched
 off the same run, lie in one valley of the loss; their mean is often better than each (Wortsman et
-al. 2022, "Model soups"). Ends of trainings from different seeds are not, and their mean is noise:
+al. 2022, "Model soups"). Trainings that each began from nothing are not, and their mean is noise:
 only an evaluation tells.
 """
 
