@@ -1,5 +1,4 @@
-"""Random square crop, turn, resize, flip and colour change, as batched tensor operations without a
-loop over images.
+"""Random square crop, turn, resize, flip and colour change of a batch of photos.
 
 A batch is a pure function of (seed, step): the same on every run, on one process or several, and
 after a resume.
@@ -14,32 +13,29 @@ Geometry of one sample (all in px of the cached image):
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
-What a camera does to the pixels comes last (:mod:`edgeface.training.degrade`). For the S3FD family
+Pixels are made by :mod:`edgeface.training.render`; what a camera does to them comes last
+(:mod:`edgeface.training.degrade`). For the S3FD family
 crops are as :mod:`edgeface.training.crops` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, largest_face, s3fd_crop
-from edgeface.training.dataset import LEVELS, Cache
+from edgeface.training.dataset import Cache
 from edgeface.training.degrade import DRAWS, degrade
 from edgeface.training.options import AugmentOptions
+from edgeface.training.render import Look, changes, colour, light, render, source_of
 
 MIRRORED = [1, 0, 2, 4, 3]
 """Which landmark of the mirror image is which: left and right of an image, not of a person"""
 MORE_DRAWS = 11 + DRAWS
 """Random numbers of a sample for large faces, roll, light, and what a camera does"""
-PIECE = 8
-"""Images sampled at a time: what they need in between then stays in the allocator's pool and near
-the cache."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,10 @@ def make_batch(
     if options.large_share:
         scale, origin = _large(cache, options, size, index, more[:4], scale, origin)
     view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5)
-    images = _images(cache, options, index, view, rand, _light(options, size, more[6:11]), compiled)
+    source = source_of(cache, index, scale, view.to_photo(), rand[6] < options.blur_share)
+    changed = changes(options.colour_share, rand[7:12], rand[12:16])
+    look = Look(*colour(options, changed), light(options, size, more[6:11]))
+    images = render(cache.pixels, source, look, size, compiled)
     boxes, landmarks, ignore, image = _faces(cache, options, index, view)
     hidden = degrade(images, boxes, image, ignore, options, torch.stack(more[11:], 1))
     return Batch(images.permute(0, 3, 1, 2), boxes, landmarks, ignore | hidden, image)
@@ -146,28 +145,6 @@ class View:
             1,
         )
         return torch.cat([centre - reach, centre + reach], 1)
-
-
-def _images(
-    cache: Cache,
-    options: AugmentOptions,
-    index: Tensor,
-    view: View,
-    rand: tuple[Tensor, ...],
-    light: Tensor,
-    compiled: bool,
-) -> Tensor:
-    """float32 [B, S, S, 3]."""
-    size = view.size
-    render = _compiled_render() if compiled else _render
-    images = torch.empty(len(index), size, size, 3, device=index.device)
-    colour = _colour(options, _changes(options.colour_share, rand[7:12], rand[12:16]))
-    where = _where(cache, index, view, rand[6] < options.blur_share)
-    grid = torch.arange(size, device=index.device) + 0.5
-    for start in range(0, len(index), PIECE):
-        piece = slice(start, start + PIECE)
-        images[piece] = render(cache.pixels, grid, *(t[piece] for t in (*where, *colour, light)))
-    return images
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
@@ -233,143 +210,6 @@ def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
     return torch.where(
         rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0
     )
-
-
-def _light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
-    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y
-    of a crop px.
-
-    The gain falls from one side of the crop to the other, from 1 to 1.5 down to .15 to 1.
-    """
-    strong, weak, angle = 1 + 0.5 * rand[1], 0.15 + 0.85 * rand[2], rand[3] * 2 * math.pi
-    slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]
-    middle = (strong + weak)[:, None] / 2 - slope.sum(1, True) * size / 2
-    changed = torch.cat([(2 * rand[4] - 1)[:, None], middle, slope], 1)
-    return torch.where(
-        (rand[0] < o.light_share)[:, None], changed, changed.new_tensor([0, 1, 0, 0])
-    )
-
-
-def _where(cache: Cache, index: Tensor, view: View, blur: Tensor) -> tuple[Tensor, ...]:
-    """What :func:`_render` samples, on the pyramid level that fits each scale.
-
-    Returns base (number of the level's first pixel), height and width [B], and the map from crop px
-    to level px: matrix [B, 2, 2] and offset [B, 2].
-    """
-    level = (-torch.log2(view.scale) + 0.25).floor().long() + blur
-    level = level.clamp(0, LEVELS - 1)
-    height, width = cache.level_height[index, level], cache.level_width[index, level]
-    shrink = torch.stack(
-        [width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1
-    )
-    matrix, offset = view.to_photo()
-    return (
-        cache.level_offset[index, level],
-        height,
-        width,
-        matrix * shrink[:, :, None],
-        offset * shrink - 0.5,
-    )
-
-
-def _render(
-    pixels: Tensor,
-    grid: Tensor,
-    base: Tensor,
-    height: Tensor,
-    width: Tensor,
-    matrix: Tensor,
-    offset: Tensor,
-    colour: Tensor,
-    brightness: Tensor,
-    light: Tensor,
-) -> Tensor:
-    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image
-    stays black.
-
-    Written channel by channel, so that a compiler can make one loop of it: nothing between the
-    packed pixels and the result is then ever stored.
-    """
-    x, y = grid[None, None, :], grid[None, :, None]
-    (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[:, :, :, None, None].unbind(1))
-    u = x * xx + y * xy + offset[:, 0, None, None]
-    v = x * yx + y * yy + offset[:, 1, None, None]
-    last_x, last_y = (width - 1)[:, None, None], (height - 1)[:, None, None]
-    inside = ((u >= -0.5) & (u <= last_x + 0.5) & (v >= -0.5) & (v <= last_y + 0.5)).float()
-    left, above = u.floor(), v.floor()
-    fx, fy = u - left, v - above
-    x0, y0 = left.long(), above.long()
-    x1, y1 = (x0 + 1).clamp(min=0).minimum(last_x), (y0 + 1).clamp(min=0).minimum(last_y)
-    x0, y0 = x0.clamp(min=0).minimum(last_x), y0.clamp(min=0).minimum(last_y)
-    rows = [base[:, None, None] + row * width[:, None, None] for row in (y0, y1)]
-    corners = [torch.take(pixels, row + column) for row in rows for column in (x0, x1)]
-
-    def channel(shift: int) -> Tensor:
-        a, b, c, d = ((corner >> shift & 255).float() for corner in corners)
-        top, bottom = a + (b - a) * fx, c + (d - c) * fx
-        return top + (bottom - top) * fy
-
-    red, green, blue = channel(0), channel(8), channel(16)
-    weights = colour[:, :, :, None, None]
-    mixed = (
-        red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + brightness
-        for k in range(3)
-    )
-    bend, *gain = light[:, :, None, None].unbind(1)
-    gained = (gain[0] + gain[1] * x + gain[2] * y).clamp(min=0) * inside
-    tones = (value.clamp(0, 255) for value in mixed)
-    lit = (tone * (1 + bend - bend / 255 * tone) * gained for tone in tones)
-    return torch.stack([value.clamp(max=255) for value in lit], -1)
-
-
-@lru_cache(maxsize=1)
-def _compiled_render() -> Callable[..., Tensor]:
-    return torch.compile(_render, dynamic=False)
-
-
-def _changes(
-    share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    """What :func:`_colour` draws from, with .5 (no change) in samples that are not changed in that
-    respect."""
-    hue, saturation, grey, contrast, brightness = draws
-    hue, saturation, contrast, brightness = (
-        torch.where(switch < share, draw, 0.5)
-        for switch, draw in zip(switches, (hue, saturation, contrast, brightness), strict=True)
-    )
-    return hue, saturation, grey, contrast, brightness
-
-
-def _colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1,
-    1] per image.
-
-    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix +
-    offset.
-    """
-    batch, device = len(rand[0]), rand[0].device
-
-    def symmetric(u: Tensor, reach: float) -> Tensor:
-        return (2 * u - 1) * reach
-
-    luma = torch.tensor([0.299, 0.587, 0.114], device=device)
-    to_yiq = torch.tensor(
-        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device
-    )
-    angle = symmetric(rand[0], math.radians(o.hue_degrees))
-    turn = torch.zeros(batch, 3, 3, device=device)
-    turn[:, 0, 0] = 1
-    turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
-    turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
-    matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq
-    saturation = 1 + symmetric(rand[1], o.saturation)
-    saturation = torch.where(rand[2] < o.grey_share, torch.zeros_like(saturation), saturation)[
-        :, None, None
-    ]
-    matrix = (saturation * torch.eye(3, device=device) + (1 - saturation) * luma) @ matrix
-    matrix = matrix * (1 + symmetric(rand[3], o.contrast))[:, None, None]
-    offset = symmetric(rand[4], o.brightness)[:, None, None]
-    return matrix.transpose(1, 2), offset
 
 
 def _faces(

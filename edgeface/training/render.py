@@ -1,0 +1,255 @@
+"""The pixels of crops: sampled from the photos of a cache, then coloured and lit.
+
+On a CPU by OpenCV, whose pixels of 8 bits are the fastest there; elsewhere by torch, on the device
+that the photos lie on. OpenCV rounds positions to 1/32 px and pixels to whole numbers, so that the
+two differ by a few grey levels at steep edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeface.training.dataset import LEVELS, Cache
+from edgeface.training.options import AugmentOptions
+
+PIECE = 8
+"""Crops made at a time by torch: what they need in between then stays in the allocator's pool"""
+UNLIT = (0.0, 1.0, 0.0, 0.0)
+"""Light of a crop that is as it was"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What each crop is sampled from: a level of a photo's pyramid.
+
+    base (number of its first pixel in the cache), height and width: int64 [B]. Pixel (u, v) of the
+    level, its centre at whole numbers, = matrix [B, 2, 2] @ (x, y) + offset [B, 2], with (x, y) in
+    px of the crop, whose first pixel has its centre at (.5, .5).
+    """
+
+    base: Tensor
+    height: Tensor
+    width: Tensor
+    matrix: Tensor
+    offset: Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and light of each crop: rgb @ colour [B, 3, 3] + brightness [B, 1, 1]; then light
+    [B, 4], see :func:`light`."""
+
+    colour: Tensor
+    brightness: Tensor
+    light: Tensor
+
+
+def source_of(
+    cache: Cache, index: Tensor, scale: Tensor, to_photo: tuple[Tensor, Tensor], blur: Tensor
+) -> Source:
+    """On the pyramid level that fits each ``scale`` [B] (crop px per photo px); ``blur`` bool [B]
+    takes the one below. to_photo: matrix [B, 2, 2] and offset [B, 2] of photo px = matrix @ crop px
+    + offset."""
+    level = (-torch.log2(scale) + 0.25).floor().long() + blur
+    level = level.clamp(0, LEVELS - 1)
+    height, width = cache.level_height[index, level], cache.level_width[index, level]
+    shrink = torch.stack(
+        [width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1
+    )
+    matrix, offset = to_photo
+    return Source(
+        cache.level_offset[index, level],
+        height,
+        width,
+        matrix * shrink[:, :, None],
+        offset * shrink - 0.5,
+    )
+
+
+def render(pixels: Tensor, source: Source, look: Look, size: int, compiled: bool) -> Tensor:
+    """Crops float32 [B, size, size, 3], 0 to 255, of the ``pixels`` of a cache; black outside of
+    the photos. ``compiled`` is for other devices than a CPU."""
+    if pixels.device.type == "cpu":
+        return warped(pixels, source, look, size)
+    return gathered(pixels, source, look, size, compiled)
+
+
+def gathered(pixels: Tensor, source: Source, look: Look, size: int, compiled: bool) -> Tensor:
+    """:func:`render` by torch, on any device."""
+    make = _compiled() if compiled else sampled
+    images = torch.empty(len(source.base), size, size, 3, device=pixels.device)
+    grid = torch.arange(size, device=pixels.device) + 0.5
+    inputs = (*vars(source).values(), *vars(look).values())
+    for start in range(0, len(images), PIECE):
+        piece = slice(start, start + PIECE)
+        images[piece] = make(pixels, grid, *(t[piece] for t in inputs))
+    return images
+
+
+def warped(pixels: Tensor, source: Source, look: Look, size: int) -> Tensor:
+    """:func:`render` by OpenCV, in memory of the CPU."""
+    images = np.empty((len(source.base), size, size, 3), np.float32)
+    middle = source.matrix.sum(2) / 2 + source.offset  # OpenCV counts from the first px's centre
+    to_level = torch.cat([source.matrix, middle[..., None]], 2).double().numpy()
+    colour = torch.cat([look.colour, look.brightness.expand(-1, 1, 3)], 1).mT.double().numpy()
+    levels = torch.stack([source.base, source.height, source.width], 1).tolist()
+    outside = _outside(source, size).tolist()
+    light, lit = look.light.numpy(), (look.light != torch.tensor(UNLIT)).any(1).tolist()
+    stored = pixels.numpy()
+    for i, (base, height, width) in enumerate(levels):
+        level = stored[base : base + height * width].view(np.uint8).reshape(height, width, 4)
+        crop = _warp(level, to_level[i], size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+        crop = cv2.transform(cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB), colour[i])
+        if outside[i]:
+            photo = np.ones((height, width), np.uint8)
+            within = _warp(photo, to_level[i], size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+            crop = cv2.copyTo(crop, within)
+        images[i] = _lit(crop, light[i]) if lit[i] else crop
+    return torch.from_numpy(images)
+
+
+def _warp(level: np.ndarray, to_level: np.ndarray, size: int, how: int, border: int) -> np.ndarray:
+    return cv2.warpAffine(
+        level, to_level, (size, size), flags=how | cv2.WARP_INVERSE_MAP, borderMode=border
+    )
+
+
+def _outside(source: Source, size: int) -> Tensor:
+    """bool [B]: whether a part of the crop lies outside of its photo; the corners decide."""
+    ends = torch.tensor([0.5, size - 0.5])
+    corners = torch.cartesian_prod(ends, ends).T
+    at = source.matrix @ corners + source.offset[:, :, None]
+    last = torch.stack([source.width, source.height], 1)[:, :, None] - 0.5
+    return ((at < -0.5) | (at > last)).flatten(1).any(1)
+
+
+def _lit(crop: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """uint8 [S, S, 3] in another ``light`` [4]: float32."""
+    bend, level, right, down = light
+    grid, tone = np.arange(len(crop), dtype=np.float32) + 0.5, np.arange(256, dtype=np.float32)
+    gain = (level + right * grid + down * grid[:, None]).clip(min=0)
+    image: np.ndarray = cv2.LUT(crop, tone * (1 + bend - bend / 255 * tone))
+    image *= gain[..., None]
+    np.minimum(image, 255, out=image)
+    return image
+
+
+def sampled(
+    pixels: Tensor,
+    grid: Tensor,
+    base: Tensor,
+    height: Tensor,
+    width: Tensor,
+    matrix: Tensor,
+    offset: Tensor,
+    colour: Tensor,
+    brightness: Tensor,
+    light: Tensor,
+) -> Tensor:
+    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image
+    stays black.
+
+    Written channel by channel, so that a compiler can make one loop of it: nothing between the
+    packed pixels and the result is then ever stored.
+    """
+    x, y = grid[None, None, :], grid[None, :, None]
+    (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[:, :, :, None, None].unbind(1))
+    u = x * xx + y * xy + offset[:, 0, None, None]
+    v = x * yx + y * yy + offset[:, 1, None, None]
+    last_x, last_y = (width - 1)[:, None, None], (height - 1)[:, None, None]
+    inside = ((u >= -0.5) & (u <= last_x + 0.5) & (v >= -0.5) & (v <= last_y + 0.5)).float()
+    left, above = u.floor(), v.floor()
+    fx, fy = u - left, v - above
+    x0, y0 = left.long(), above.long()
+    x1, y1 = (x0 + 1).clamp(min=0).minimum(last_x), (y0 + 1).clamp(min=0).minimum(last_y)
+    x0, y0 = x0.clamp(min=0).minimum(last_x), y0.clamp(min=0).minimum(last_y)
+    rows = [base[:, None, None] + row * width[:, None, None] for row in (y0, y1)]
+    corners = [torch.take(pixels, row + column) for row in rows for column in (x0, x1)]
+
+    def channel(shift: int) -> Tensor:
+        a, b, c, d = ((corner >> shift & 255).float() for corner in corners)
+        top, bottom = a + (b - a) * fx, c + (d - c) * fx
+        return top + (bottom - top) * fy
+
+    red, green, blue = channel(0), channel(8), channel(16)
+    weights = colour[:, :, :, None, None]
+    mixed = (
+        red * weights[:, 0, k] + green * weights[:, 1, k] + blue * weights[:, 2, k] + brightness
+        for k in range(3)
+    )
+    bend, *gain = light[:, :, None, None].unbind(1)
+    gained = (gain[0] + gain[1] * x + gain[2] * y).clamp(min=0) * inside
+    tones = (value.clamp(0, 255) for value in mixed)
+    lit = (tone * (1 + bend - bend / 255 * tone) * gained for tone in tones)
+    return torch.stack([value.clamp(max=255) for value in lit], -1)
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(sampled, dynamic=False)
+
+
+def changes(
+    share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """What :func:`colour` draws from, with .5 (no change) in samples that are not changed in that
+    respect."""
+    hue, saturation, grey, contrast, brightness = draws
+    hue, saturation, contrast, brightness = (
+        torch.where(switch < share, draw, 0.5)
+        for switch, draw in zip(switches, (hue, saturation, contrast, brightness), strict=True)
+    )
+    return hue, saturation, grey, contrast, brightness
+
+
+def colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1,
+    1] per image.
+
+    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix +
+    offset.
+    """
+    batch, device = len(rand[0]), rand[0].device
+
+    def symmetric(u: Tensor, reach: float) -> Tensor:
+        return (2 * u - 1) * reach
+
+    luma = torch.tensor([0.299, 0.587, 0.114], device=device)
+    to_yiq = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device
+    )
+    angle = symmetric(rand[0], math.radians(o.hue_degrees))
+    turn = torch.zeros(batch, 3, 3, device=device)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
+    turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
+    matrix = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    saturation = 1 + symmetric(rand[1], o.saturation)
+    saturation = torch.where(rand[2] < o.grey_share, torch.zeros_like(saturation), saturation)[
+        :, None, None
+    ]
+    matrix = (saturation * torch.eye(3, device=device) + (1 - saturation) * luma) @ matrix
+    matrix = matrix * (1 + symmetric(rand[3], o.contrast))[:, None, None]
+    offset = symmetric(rand[4], o.brightness)[:, None, None]
+    return matrix.transpose(1, 2), offset
+
+
+def light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
+    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y
+    of a crop px.
+
+    The gain falls from one side of the crop to the other, from 1 to 1.5 down to .15 to 1.
+    """
+    strong, weak, angle = 1 + 0.5 * rand[1], 0.15 + 0.85 * rand[2], rand[3] * 2 * math.pi
+    slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]
+    middle = (strong + weak)[:, None] / 2 - slope.sum(1, True) * size / 2
+    changed = torch.cat([(2 * rand[4] - 1)[:, None], middle, slope], 1)
+    return torch.where((rand[0] < o.light_share)[:, None], changed, changed.new_tensor(UNLIT))
