@@ -23,7 +23,7 @@ from benchmarks.common import Printed, environment
 from edgeface.architecture.strides import LANDMARKS
 from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
-from edgeface.decode import HeadLayout, decode, nms
+from edgeface.decode import HeadLayout, decode, mean_landmarks, nms
 from edgeface.errors import OptionError
 from edgeface.options import parse_size
 
@@ -121,8 +121,11 @@ def measure(width: int, height: int, runs: int, seed: int = 0) -> list[SceneTimi
 def _postprocess(
     outputs: dict[str, NDArray[np.float32]], layout: HeadLayout, threshold: float
 ) -> tuple[int, int]:
-    boxes, scores, _ = decode(outputs, layout, threshold)
-    return len(boxes), len(nms(boxes, scores, NMS_IOU))
+    boxes, scores, points = decode(outputs, layout, threshold)
+    kept = nms(boxes, scores, NMS_IOU)
+    if points is not None:
+        mean_landmarks(boxes, scores, points, kept, NMS_IOU)
+    return len(boxes), len(kept)
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> float:

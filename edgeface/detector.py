@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeface.backends import has_module
 from edgeface.bundle import MANIFEST, Bundle
-from edgeface.decode import DEFAULT_IOU, DEFAULT_SCORE, TOP_K, decode, nms
+from edgeface.decode import DEFAULT_IOU, DEFAULT_SCORE, TOP_K, decode, mean_landmarks, nms
 from edgeface.detections import Detections
 from edgeface.errors import ModelError, OptionError
 from edgeface.files import recover
@@ -130,13 +130,12 @@ class Detector(Closing):
         )
         if top_k is not None:
             check_number("top_k", top_k, 0, math.inf)
+        iou = self.nms_iou if nms_iou is None else check_number("NMS IoU", nms_iou, 0, 1)
         boxes, scores, points = decode(heads, self.runner.layout, threshold, top_k)
-        kept = nms(
-            boxes,
-            scores,
-            self.nms_iou if nms_iou is None else check_number("NMS IoU", nms_iou, 0, 1),
-        )
-        landmarks = None if points is None else points[kept] / fitted.factors[:2]
+        kept = nms(boxes, scores, iou)
+        landmarks = None
+        if points is not None:
+            landmarks = mean_landmarks(boxes, scores, points, kept, iou) / fitted.factors[:2]
         found = Detections(boxes[kept] / fitted.factors, scores[kept], landmarks)
         return _in_image(found, fitted.width, fitted.height)
 

@@ -37,7 +37,10 @@ def find(folder: Path, photo: Array, score: float | None = None) -> list[Face]:
     rule = contract["results"]
     candidates = _decode(contract, outputs, rule["score"] if score is None else score)
     candidates.sort(key=lambda face: -face[0])
-    kept = _suppress(candidates[: rule["candidates"]], rule["nms_iou"])
+    candidates = candidates[: rule["candidates"]]
+    kept = _suppress(candidates, rule["nms_iou"])
+    if contract["landmarks"]:
+        kept = [(*face[:2], _points(face, candidates, rule["nms_iou"])) for face in kept]
     faces = [_in_photo(face, factors, photo) for face in kept]
     return [(s, b, points) for s, b, points in faces if b[2] > b[0] and b[3] > b[1]]
 
@@ -157,6 +160,15 @@ def _suppress(faces: list[Face], most: float) -> list[Face]:
         if all(_iou(face[1], other[1]) <= most for other in kept):
             kept.append(face)
     return kept
+
+
+def _points(face: Face, candidates: list[Face], most: float) -> list[list[float]]:
+    shares = [max(_iou(face[1], box) - most, 0) * score for score, box, _ in candidates]
+    if not any(shares):
+        return face[2]
+    points = np.array([points for _, _, points in candidates])
+    mean: list[list[float]] = np.average(points, axis=0, weights=shares).tolist()
+    return mean
 
 
 def _iou(a: list[float], b: list[float]) -> float:

@@ -1,5 +1,4 @@
-"""The decoder against a loop over cells, NMS against the textbook, and both against damaged
-outputs."""
+"""The decoder against a loop over cells, and against damaged outputs."""
 
 from __future__ import annotations
 
@@ -8,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeface.architecture import ARCHITECTURES, get_architecture
-from edgeface.decode import HeadLayout, check_outputs, decode, decode_all, head_layout, nms
+from edgeface.decode import HeadLayout, check_outputs, decode, decode_all, head_layout
 from edgeface.errors import ModelError
 
 Heads = dict[str, NDArray[np.float32]]
@@ -251,90 +248,3 @@ def test_head_layout_round_trip() -> None:
     for bad in wrong:
         with pytest.raises(ModelError, match="head_layout"):
             HeadLayout.from_json(bad)
-
-
-# Small whole numbers: the exact overlap is a ratio of integers, so that a tie with the threshold is
-# decided alike.
-CORNERS = st.integers(0, 12)
-BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS)
-
-
-def textbook_nms(
-    boxes: list[tuple[int, ...]], scores: list[float], numerator: int, denominator: int
-) -> list[int]:
-    kept: list[int] = []
-    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-        if all(not _exceeds(boxes[i], boxes[j], numerator, denominator) for j in kept):
-            kept.append(i)
-    return kept
-
-
-def _exceeds(a: tuple[int, ...], b: tuple[int, ...], numerator: int, denominator: int) -> bool:
-    def area(x1: int, y1: int, x2: int, y2: int) -> int:
-        return max(0, x2 - x1) * max(0, y2 - y1)
-
-    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    return shared * denominator > numerator * (area(*a) + area(*b) - shared)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.lists(st.tuples(BOX, st.integers(-3, 3)), max_size=150),
-    st.sampled_from([(1, 3), (1, 7), (3, 5)]),
-)
-def test_nms_equals_the_textbook(
-    items: list[tuple[tuple[int, ...], int]], threshold: tuple[int, int]
-) -> None:
-    boxes, scores = [box for box, _ in items], [float(score) for _, score in items]
-    # The bounds are off the ratios that such boxes can have by less than float32 resolves: shift
-    # them a little up.
-    iou = threshold[0] / threshold[1] + 1e-5
-    found = nms(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), iou)
-    assert found.tolist() == textbook_nms(boxes, scores, *threshold)
-
-
-@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 1000, 3000])
-def test_nms_across_blocks(count: int) -> None:
-    random = np.random.default_rng(count)
-    corner = random.uniform(0, 300, (count, 2))
-    boxes = np.concatenate((corner, corner + random.uniform(5, 60, (count, 2))), 1).astype(
-        np.float32
-    )
-    scores = random.uniform(0, 1, count).astype(np.float32)
-    kept = nms(boxes, scores, 0.45)
-    assert kept.tolist() == _quick_textbook(boxes, scores, 0.45)
-
-
-def _quick_textbook(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float
-) -> list[int]:
-    x1, y1, x2, y2 = boxes.astype(float).T
-    area = (x2 - x1) * (y2 - y1)
-    order = np.argsort(-scores, kind="stable")
-    kept = []
-    while order.size:
-        i, rest = order[0], order[1:]
-        kept.append(int(i))
-        width = np.maximum(0, np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest]))
-        height = np.maximum(0, np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest]))
-        shared = width * height
-        order = rest[shared / (area[i] + area[rest] - shared) <= iou]
-    return kept
-
-
-def test_nms_at_the_ends() -> None:
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [9, 9, 12, 12], [20, 20, 30, 30]], np.float32)
-    scores = np.array([0.5, 0.9, 0.8, 0.1], np.float32)
-    assert nms(boxes, scores, 0).tolist() == [1, 3]
-    assert nms(boxes, scores, 1).tolist() == [1, 2, 0, 3]
-    assert nms(boxes[:0], scores[:0]).tolist() == []
-
-
-def test_nms_ignores_boxes_without_area() -> None:
-    boxes = np.array([[0, 0, 10, 10], [5, 5, 5, 5], [10, 10, 0, 0], [8, 2, 2, 8]], np.float32)
-    assert nms(boxes, np.array([4, 3, 2, 1], np.float32)).tolist() == [0, 1, 2, 3]
-
-
-def test_negative_zero_ties_with_zero() -> None:
-    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert nms(boxes, np.array([0.0, -0.0, 0.0], np.float32), 1).tolist() == [0, 1, 2]

@@ -176,7 +176,8 @@ class ResultRule:
     """From candidates to faces: drop those that score less than ``score``, keep the best
     ``candidates``, drop of two that overlap the one that scores less, divide x by fitted width /
     photo width and y by fitted height / photo height, clip boxes to the photo, and drop those of
-    which nothing is left."""
+    which nothing is left. Landmarks of a face are the mean of those of all candidates whose overlap
+    with it exceeds ``nms_iou``, itself among them, weighted by score * (overlap - nms_iou)."""
 
     score: float = DEFAULT_SCORE
     """lowest that is reported, 0 to 1; an app may choose another"""

@@ -76,7 +76,7 @@ def _contract(contract: Contract) -> Iterator[str]:
     yield "2. FILL THE INPUT\n" + _input(contract)
     yield "3. READ THE OUTPUTS\n" + "\n".join(_output(output) for output in contract.outputs)
     yield "4. DECODE\n" + _decode(contract.boxes, contract.landmarks)
-    yield "5. CHOOSE\n" + _choose(contract.results)
+    yield "5. CHOOSE\n" + _choose(contract.results, contract.landmarks)
 
 
 def _fit(fit: FitRule, source: InputTensor) -> str:
@@ -148,13 +148,20 @@ def _decode(boxes: BoxRule, landmarks: LandmarkRule | None) -> str:
     )
 
 
-def _choose(results: ResultRule) -> str:
+def _choose(results: ResultRule, landmarks: LandmarkRule | None) -> str:
+    mean = (
+        ""
+        if landmarks is None
+        else " Points of a face are the mean of those of all candidates that overlap it by more "
+        "than that, itself among them, weighted by score * (overlap - "
+        f"{results.nms_iou:g})."
+    )
     return (
         f"Keep scores of at least {results.score:g} (yours to choose), the best "
         f"{results.candidates} of them; best first, drop every box whose intersection over union "
-        f"with a kept one exceeds {results.nms_iou:g}. Divide x by w / photo width and y by h / "
-        "photo height, clip boxes to the photo, and drop those of which nothing is left (found in "
-        "what was filled)."
+        f"with a kept one exceeds {results.nms_iou:g}.{mean} Divide x by w / photo width and y by "
+        "h / photo height, clip boxes to the photo, and drop those of which nothing is left (found "
+        "in what was filled)."
     )
 
 

@@ -30,7 +30,7 @@ from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, largest_
 from edgeface.training.dataset import Cache
 from edgeface.training.degrade import DRAWS, degrade
 from edgeface.training.options import AugmentOptions
-from edgeface.training.render import Look, changes, colour, light, render, source_of
+from edgeface.training.render import CropLook, changes, colour, light, render, source_of
 
 MIRRORED = [1, 0, 2, 4, 3]
 """Which landmark of the mirror image is which: left and right of an image, not of a person"""
@@ -91,7 +91,7 @@ def make_batch(
     view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5)
     source = source_of(cache, index, scale, view.to_photo(), rand[6] < options.blur_share)
     changed = changes(options.colour_share, rand[7:12], rand[12:16])
-    look = Look(*colour(options, changed), light(options, size, more[6:11]))
+    look = CropLook(*colour(options, changed), light(options, size, more[6:11]))
     images = render(cache.pixels, source, look, size, compiled)
     boxes, landmarks, ignore, image = _faces(cache, options, index, view)
     hidden = degrade(images, boxes, image, ignore, options, torch.stack(more[11:], 1))

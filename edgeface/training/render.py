@@ -27,7 +27,7 @@ UNLIT = (0.0, 1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Source:
+class CropSource:
     """What each crop is sampled from: a level of a photo's pyramid.
 
     base (number of its first pixel in the cache), height and width: int64 [B]. Pixel (u, v) of the
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Look:
+class CropLook:
     """Colour and light of each crop: rgb @ colour [B, 3, 3] + brightness [B, 1, 1]; then light
     [B, 4], see :func:`light`."""
 
@@ -54,7 +54,7 @@ class Look:
 
 def source_of(
     cache: Cache, index: Tensor, scale: Tensor, to_photo: tuple[Tensor, Tensor], blur: Tensor
-) -> Source:
+) -> CropSource:
     """On the pyramid level that fits each ``scale`` [B] (crop px per photo px); ``blur`` bool [B]
     takes the one below. to_photo: matrix [B, 2, 2] and offset [B, 2] of photo px = matrix @ crop px
     + offset."""
@@ -65,7 +65,7 @@ def source_of(
         [width / cache.level_width[index, 0], height / cache.level_height[index, 0]], 1
     )
     matrix, offset = to_photo
-    return Source(
+    return CropSource(
         cache.level_offset[index, level],
         height,
         width,
@@ -74,7 +74,7 @@ def source_of(
     )
 
 
-def render(pixels: Tensor, source: Source, look: Look, size: int, compiled: bool) -> Tensor:
+def render(pixels: Tensor, source: CropSource, look: CropLook, size: int, compiled: bool) -> Tensor:
     """Crops float32 [B, size, size, 3], 0 to 255, of the ``pixels`` of a cache; black outside of
     the photos. ``compiled`` is for other devices than a CPU."""
     if pixels.device.type == "cpu":
@@ -82,7 +82,9 @@ def render(pixels: Tensor, source: Source, look: Look, size: int, compiled: bool
     return gathered(pixels, source, look, size, compiled)
 
 
-def gathered(pixels: Tensor, source: Source, look: Look, size: int, compiled: bool) -> Tensor:
+def gathered(
+    pixels: Tensor, source: CropSource, look: CropLook, size: int, compiled: bool
+) -> Tensor:
     """:func:`render` by torch, on any device."""
     make = _compiled() if compiled else sampled
     images = torch.empty(len(source.base), size, size, 3, device=pixels.device)
@@ -94,7 +96,7 @@ def gathered(pixels: Tensor, source: Source, look: Look, size: int, compiled: bo
     return images
 
 
-def warped(pixels: Tensor, source: Source, look: Look, size: int) -> Tensor:
+def warped(pixels: Tensor, source: CropSource, look: CropLook, size: int) -> Tensor:
     """:func:`render` by OpenCV, in memory of the CPU."""
     images = np.empty((len(source.base), size, size, 3), np.float32)
     middle = source.matrix.sum(2) / 2 + source.offset  # OpenCV counts from the first px's centre
@@ -122,7 +124,7 @@ def _warp(level: np.ndarray, to_level: np.ndarray, size: int, how: int, border: 
     )
 
 
-def _outside(source: Source, size: int) -> Tensor:
+def _outside(source: CropSource, size: int) -> Tensor:
     """bool [B]: whether a part of the crop lies outside of its photo; the corners decide."""
     ends = torch.tensor([0.5, size - 0.5])
     corners = torch.cartesian_prod(ends, ends).T

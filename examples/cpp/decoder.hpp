@@ -359,7 +359,26 @@ class Decoder {
       const auto overlaps = [&](const Face& better) { return iou(face, better) > most_iou; };
       if (std::none_of(kept.begin(), kept.end(), overlaps)) kept.push_back(face);
     }
+    for (Face& face : kept) face.landmarks = mean_landmarks(face, faces, most_iou);
     return kept;
+  }
+
+  // Of all that overlap a face by more than most, itself among them, as the contract weighs them.
+  static std::vector<Point> mean_landmarks(const Face& face, const std::vector<Face>& candidates,
+                                           double most) {
+    std::vector<Point> mean(face.landmarks.size(), Point{0, 0});
+    double total = 0;
+    for (const Face& other : candidates) {
+      const double weight = std::max(iou(face, other) - most, 0.) * other.score;
+      total += weight;
+      for (size_t i = 0; weight > 0 && i < mean.size(); ++i) {
+        mean[i].x += weight * other.landmarks[i].x;
+        mean[i].y += weight * other.landmarks[i].y;
+      }
+    }
+    if (total <= 0) return face.landmarks;
+    for (Point& point : mean) point = {point.x / total, point.y / total};
+    return mean;
   }
 
   static double iou(const Face& a, const Face& b) {

@@ -73,12 +73,14 @@ class Decoder:
         scores, boxes, points = (np.concatenate(part) for part in zip(*parts, strict=True))
         order = np.argsort(-scores, kind="stable")[: rule["candidates"]]
         kept = _suppress(boxes, order, rule["nms_iou"])
+        means = _mean_landmarks(boxes, scores, points, order, kept, rule["nms_iou"])
         fitted = self.fit(width, height)[0]
         factors = np.array([fitted[0] / width, fitted[1] / height] * 2)
         boxes = np.clip(boxes[kept] / factors, 0, [width, height] * 2)
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        points = points[kept][inside] / factors[:2] if self.contract["landmarks"] else None
-        return boxes[inside], scores[kept][inside], points
+        if not self.contract["landmarks"]:
+            return boxes[inside], scores[kept][inside], None
+        return boxes[inside], scores[kept][inside], means[inside] / factors[:2]
 
     def _level(self, stride, level):
         rule = self.contract["boxes"]
@@ -121,11 +123,26 @@ def _taps(old, new, area, whole):
 
 def _suppress(boxes, order, most):
     kept = []
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     while len(order):
         best, order = order[0], order[1:]
         kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        shared = np.prod(np.maximum(np.minimum(boxes[best, 2:], boxes[order, 2:]) - low, 0), axis=1)
-        order = order[shared <= most * (area[best] + area[order] - shared)]
+        order = order[_iou(boxes[best], boxes[order]) <= most]
     return np.array(kept, int)
+
+
+def _mean_landmarks(boxes, scores, points, order, kept, most):
+    """Of all that overlap a face by more than ``most``, itself among them, as the contract weighs
+    them."""
+    means = points[kept]
+    for i, face in enumerate(kept):
+        weight = np.maximum(_iou(boxes[face], boxes[order]) - most, 0) * scores[order]
+        if weight.any():
+            means[i] = np.average(points[order], axis=0, weights=weight)
+    return means
+
+
+def _iou(box, boxes):
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = [np.prod(np.maximum(b[..., 2:] - b[..., :2], 0), axis=-1) for b in (box, boxes)]
+    return shared / np.maximum(areas[0] + areas[1] - shared, 1e-12)

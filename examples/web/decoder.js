@@ -96,7 +96,9 @@ export class Decoder {
     const found = [];
     for (const [stride, level] of levels) this.#candidates(stride, level, found);
     found.sort((a, b) => b.score - a.score); // stable
-    const kept = suppress(found.slice(0, results.candidates), results.nms_iou);
+    const candidates = found.slice(0, results.candidates);
+    const kept = suppress(candidates, results.nms_iou).map((face) => face.landmarks
+      ? {...face, landmarks: meanLandmarks(face, candidates, results.nms_iou)} : face);
     const fx = width / photoWidth, fy = height / photoHeight;
     const within = (v, most) => Math.min(Math.max(v, 0), most);
     return kept.map(({score, box: [x1, y1, x2, y2], landmarks}) => ({
@@ -155,6 +157,19 @@ function suppress(faces, most) {
     if (kept.every((better) => iou(face.box, better.box) <= most)) kept.push(face);
   }
   return kept;
+}
+
+/** Of all that overlap a face by more than `most`, itself among them, as the contract weighs them. */
+function meanLandmarks(face, candidates, most) {
+  const sums = face.landmarks.map(() => [0, 0]);
+  let total = 0;
+  for (const {score, box, landmarks} of candidates) {
+    const weight = Math.max(iou(face.box, box) - most, 0) * score;
+    if (weight === 0) continue;
+    total += weight;
+    landmarks.forEach((point, i) => point.forEach((v, axis) => { sums[i][axis] += weight * v; }));
+  }
+  return total > 0 ? sums.map((point) => point.map((v) => v / total)) : face.landmarks;
 }
 
 function iou(a, b) {

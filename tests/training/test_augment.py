@@ -27,8 +27,8 @@ from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.degrade import DRAWS, Change, compress, degrade, motion_blur, noise
 from edgeface.training.options import AugmentOptions
 from edgeface.training.render import (
-    Look,
-    Source,
+    CropLook,
+    CropSource,
     changes,
     colour,
     gathered,
@@ -165,7 +165,7 @@ def test_parts_make_the_whole(cache: Cache) -> None:
     assert torch.cat([p.image + 4 * i for i, p in enumerate(parts)]).equal(whole.image)
 
 
-def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[Source, Look]:
+def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[CropSource, CropLook]:
     """Of crops turned by up to 40 degrees, half of them mirrored, .4 to 2 times a photo's px, from
     a corner of the photo to a part of what lies outside of it."""
     draw = torch.rand(24, crops, generator=torch.Generator().manual_seed(3)).unbind(0)
@@ -173,7 +173,7 @@ def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[Source, Lo
     origin = torch.stack(draw[2:4], 1) * 200 - 60
     view = View(SIZE, scale, origin, turn, draw[4] < 0.5)
     index = torch.arange(crops) % len(cache)
-    look = Look(
+    look = CropLook(
         *colour(options, changes(1.0, draw[5:10], draw[10:14])), light(options, SIZE, draw[14:19])
     )
     return source_of(cache, index, scale, view.to_photo(), draw[19] < 0.3), look

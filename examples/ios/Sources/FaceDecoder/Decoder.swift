@@ -22,6 +22,23 @@ public struct Face {
         return shared > 0 ? shared / (area + other.area - shared) : 0
     }
 
+    /// Of all that overlap this by more than `most`, itself among them, as the contract weighs them.
+    fileprivate func meanLandmarks(_ candidates: [Face], _ most: Double) -> [Point] {
+        let weights = candidates.map { max(iou($0) - most, 0) * $0.score }
+        let total = weights.reduce(0, +)
+        guard total > 0 else { return landmarks }
+        let voters = zip(candidates, weights).filter { $0.1 > 0 }
+        return landmarks.indices.map { i in
+            Point(
+                x: voters.reduce(0) { $0 + $1.1 * $1.0.landmarks[i].x } / total,
+                y: voters.reduce(0) { $0 + $1.1 * $1.0.landmarks[i].y } / total)
+        }
+    }
+
+    fileprivate func with(_ points: [Point]) -> Face {
+        Face(score: score, x1: x1, y1: y1, x2: x2, y2: y2, landmarks: points)
+    }
+
     private var area: Double { max(x2 - x1, 0) * max(y2 - y1, 0) }
 }
 
@@ -126,13 +143,15 @@ public struct Decoder {
             found[$0].score != found[$1].score ? found[$0].score > found[$1].score : $0 < $1
         }
         var kept: [Face] = []
-        for face in order.prefix(contract.results.candidates).map({ found[$0] })
-        where !kept.contains(where: { $0.iou(face) > contract.results.nmsIou }) {
+        let candidates = order.prefix(contract.results.candidates).map { found[$0] }
+        let most = contract.results.nmsIou
+        for face in candidates where !kept.contains(where: { $0.iou(face) > most }) {
             kept.append(face)
         }
         let fx = Double(fit.width) / Double(photoWidth)
         let fy = Double(fit.height) / Double(photoHeight)
-        return kept.map { inPhoto($0, fx, fy, Double(photoWidth), Double(photoHeight)) }
+        return kept.map { $0.with($0.meanLandmarks(candidates, most)) }
+            .map { inPhoto($0, fx, fy, Double(photoWidth), Double(photoHeight)) }
             .filter { $0.x2 > $0.x1 && $0.y2 > $0.y1 }
     }
 

@@ -32,6 +32,20 @@ data class Face(
         return if (shared > 0) shared / (area() + other.area() - shared) else 0.0
     }
 
+    /** Of all that overlap this by more than [most], itself among them, as the contract weighs them. */
+    internal fun meanLandmarks(candidates: List<Face>, most: Double): List<Point> {
+        val weights = candidates.map { max(iou(it) - most, 0.0) * it.score }
+        val total = weights.sum()
+        if (total <= 0) return landmarks
+        val voters = candidates.zip(weights).filter { (_, weight) -> weight > 0 }
+        return landmarks.indices.map { i ->
+            Point(
+                voters.sumOf { (face, weight) -> weight * face.landmarks[i].x } / total,
+                voters.sumOf { (face, weight) -> weight * face.landmarks[i].y } / total,
+            )
+        }
+    }
+
     private fun area() = area(x1, y1, x2, y2)
     private fun area(l: Double, t: Double, r: Double, b: Double) = max(r - l, 0.0) * max(b - t, 0.0)
 }
@@ -110,14 +124,15 @@ class Decoder(val contract: Contract, var score: Double = contract.results.score
         val maps = contract.outputs.zip(outputs) { spec, data -> OutputMap(spec, data, fit) }
         val rule = contract.results
         val kept = ArrayList<Face>()
-        maps.groupBy { it.spec.stride }
+        val candidates = maps.groupBy { it.spec.stride }
             .flatMap { (stride, level) -> candidates(stride, level.associateBy { it.spec.kind }) }
             .sortedByDescending { it.score } // stable
             .take(rule.candidates)
-            .filterTo(kept) { face -> kept.none { it.iou(face) > rule.nmsIou } }
+        candidates.filterTo(kept) { face -> kept.none { it.iou(face) > rule.nmsIou } }
         val fx = fit.width.toDouble() / photoWidth
         val fy = fit.height.toDouble() / photoHeight
-        return kept.map { it.inPhoto(fx, fy, photoWidth, photoHeight) }
+        return kept.map { it.copy(landmarks = it.meanLandmarks(candidates, rule.nmsIou)) }
+            .map { it.inPhoto(fx, fy, photoWidth, photoHeight) }
             .filter { it.x2 > it.x1 && it.y2 > it.y1 }
     }
 

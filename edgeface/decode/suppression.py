@@ -1,0 +1,118 @@
+"""From candidates to faces: non-maximum suppression, and what becomes of the landmarks of those
+that it drops. In NumPy, the only one of the project."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeface.types import Doubles, Floats
+
+DEFAULT_IOU = 0.45
+NMS_BLOCK = 64
+"""boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small
+enough for the cache"""
+
+
+def nms(boxes: Floats, scores: Floats, iou: float = DEFAULT_IOU) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: indices of the kept boxes, score descending, ties by index.
+
+    A box is dropped when its intersection over union with a better kept one exceeds ``iou``. Boxes
+    are continuous coordinates x1, y1, x2, y2 (no + 1); an inverted or empty box has area 0 and
+    touches nothing. Blocks of candidates are resolved among themselves, then one matrix of
+    kept-against-rest drops the rest, so the cost in NumPy calls grows with N / NMS_BLOCK instead of
+    with the number of faces.
+    """
+    order = by_score(np.asarray(scores, np.float32))
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T, np.float32)
+    # IoU > t  <=>  intersection > t / (1 + t) * (area_a + area_b): no division per pair.
+    share = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0) * np.float32(iou / (1 + iou))
+    rows = np.stack((x1, y1, x2, y2, share))
+    kept: list[NDArray[np.intp]] = []
+    while order.size:
+        block = rows[:, :NMS_BLOCK]
+        survivors = _greedy(_overlaps(block, block))
+        kept.append(order[survivors])
+        rest, order = rows[:, NMS_BLOCK:], order[NMS_BLOCK:]
+        if order.size == 0:
+            break
+        free = ~_overlaps(block[:, survivors], rest).any(axis=0)
+        rows, order = rest[:, free], order[free]
+    return np.concatenate(kept) if kept else np.zeros(0, np.intp)
+
+
+def mean_landmarks(
+    boxes: Floats,
+    scores: Floats,
+    landmarks: Floats,
+    kept: NDArray[np.intp],
+    iou: float = DEFAULT_IOU,
+) -> Floats:
+    """Landmarks float32 [K, 5, 2] of the ``kept`` candidates: the mean of those of all candidates
+    that overlap each of them by more than ``iou``, itself among them, weighted by score x (overlap
+    - iou).
+
+    Several cells of a network see one face, and each is off by an error of its own: the mean's is
+    smaller. The weight reaches 0 where a candidate no longer counts, so that files of one network
+    that differ in rounding give points that differ as little. A box without area keeps its own.
+    """
+    found = landmarks[kept].astype(np.float64)
+    for start in range(0, len(kept), NMS_BLOCK):
+        block = kept[start : start + NMS_BLOCK]
+        weight = np.maximum(box_iou(boxes[block], boxes) - iou, 0) * scores
+        total = weight.sum(axis=1)
+        counts = np.flatnonzero(total)
+        sums = np.tensordot(weight[counts], landmarks, 1)
+        found[start + counts] = sums / total[counts, None, None]
+    return found.astype(np.float32)
+
+
+def box_iou(a: Floats | Doubles, b: Floats | Doubles) -> Doubles:
+    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
+    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.maximum(sides, 0).prod(axis=2)
+    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
+    union = areas[0] + areas[1] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0))
+
+
+def by_score(scores: Floats) -> NDArray[np.intp]:
+    """Indices by score descending, ties by index: a stable argsort of float32, five times faster.
+
+    Bits of a float, as an integer, sort like the float once those of negative floats are turned
+    round. Inverted bits (to descend) and index make one integer each: integers sort with vector
+    instructions, and no two are equal.
+    """
+    bits = np.ascontiguousarray(scores + np.float32(0)).view(
+        np.int32
+    )  # + 0 makes a negative zero equal to zero
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
+    keys = ~bits.astype(np.int64) << 32 | np.arange(len(bits), dtype=np.int64)
+    keys.sort()
+    return (keys & 0xFFFFFFFF).astype(np.intp)
+
+
+def _overlaps(kept: Floats, others: Floats) -> NDArray[np.bool_]:
+    """[5, K] and [5, M] rows of x1, y1, x2, y2, share -> bool [K, M], True where IoU exceeds the
+    threshold."""
+    width = np.minimum(kept[2, :, None], others[2])
+    width -= np.maximum(kept[0, :, None], others[0])
+    np.maximum(
+        width, 0, out=width
+    )  # one clipped factor is enough: a negative height gives a product <= 0
+    height = np.minimum(kept[3, :, None], others[3])
+    height -= np.maximum(kept[1, :, None], others[1])
+    width *= height
+    return np.asarray(width > kept[4, :, None] + others[4])
+
+
+def _greedy(overlaps: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Indices that greedy suppression keeps, from a square bool matrix in score order."""
+    free = np.ones(len(overlaps), np.bool_)
+    survivors = []
+    for index in range(len(overlaps)):
+        if free[index]:
+            survivors.append(index)
+            free[index + 1 :] &= ~overlaps[index, index + 1 :]
+    return np.array(survivors, np.intp)
