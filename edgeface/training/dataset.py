@@ -7,7 +7,8 @@ Cache folder:
     index.safetensors    offset, height, width of each level of each image; boxes, landmarks,
                          face ranges
     source.json          what it was made from: a cache made from other data, or from photos that
-                         have changed since, is refused, not reused
+                         have changed since, is refused, not reused; photos whose times alone
+                         have changed, as those of a copy, are compared byte by byte once
 
 Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per
 tap instead of three; the reductions let a strongly shrunk crop be sampled without aliasing.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +32,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgeface.architecture.strides import LANDMARKS
-from edgeface.errors import DataError, ImageError
-from edgeface.files import atomic_folder, recover
+from edgeface.errors import DataError, ImageError, OutputError
+from edgeface.files import atomic_folder, recover, write_text
 from edgeface.images import read_image
 from edgeface.images.annotated import AnnotatedImage, check_boxes
 from edgeface.images.reading import OnError
 from edgeface.images.scaling import resized
-from edgeface.training.photos import photos_digest
+from edgeface.training.photos import contents_digest, photos_digest
 from edgeface.types import Progress, unseen
 
 LEVELS = 3
 LONG_SIDE_PX = 640
 CACHE_VERSION = 2
 SOURCE = "source.json"
+PHOTOS, CONTENTS = "photos", "contents"
+"""in source.json: digests of when the photos last changed, and of their bytes"""
 LEFT_OUT = "left_out"
 """in source.json: why photos that could not be read are not in the cache"""
 
@@ -100,7 +104,7 @@ def open_cache(
         raise DataError(f"{folder} holds other files than an image cache: name another --cache")
     try:
         found = json.loads((folder / SOURCE).read_text())
-        _check_source(folder, found, source)
+        _check_source(folder, found, source, lambda: contents_digest(image_root, images, progress))
         if on_error:
             for text in found.get(LEFT_OUT, ()):
                 on_error(ImageError(text))
@@ -122,12 +126,22 @@ def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
 
 
-def _check_source(folder: Path, found: dict[str, object], source: dict[str, object]) -> None:
+def _check_source(
+    folder: Path,
+    found: dict[str, object],
+    source: dict[str, object],
+    contents: Callable[[], str],
+) -> None:
     """Raise DataError for a cache of something else. Early ones say nothing of their photos."""
-    for key, value in source.items():
-        if found.get(key, value if key == "photos" else None) != value:
-            what = "photos that have changed since" if key == "photos" else "other images or boxes"
-            raise DataError(f"{folder} caches {what}: delete it or pass another --cache folder")
+    advice = "delete it or pass another --cache folder"
+    if any(found.get(key) != value for key, value in source.items() if key != PHOTOS):
+        raise DataError(f"{folder} caches other images or boxes: {advice}")
+    if found.get(PHOTOS, source[PHOTOS]) == source[PHOTOS]:
+        return
+    if found.get(CONTENTS) != contents():
+        raise DataError(f"{folder} caches photos that have changed since: {advice}")
+    with contextlib.suppress(OutputError):  # so that it is not asked again
+        write_text(folder / SOURCE, json.dumps(found | {PHOTOS: source[PHOTOS]}, indent=1))
 
 
 def source_pixels(index: dict[str, Tensor]) -> int:
@@ -146,7 +160,7 @@ def _source(root: Path, images: list[AnnotatedImage]) -> dict[str, object]:
         "images": len(images),
         "sha256": digest.hexdigest(),
         "long_side_px": LONG_SIDE_PX,
-        "photos": photos_digest(root, images),
+        PHOTOS: photos_digest(root, images),
     }
 
 
@@ -224,7 +238,8 @@ def _build(
             )
         index = save(_index(sizes, boxes, points, kept))
         (temporary / "index.safetensors").write_bytes(index)
-        told = source | ({LEFT_OUT: left_out} if left_out else {})
+        told = source | {CONTENTS: contents_digest(root, images, progress)}
+        told |= {LEFT_OUT: left_out} if left_out else {}
         (temporary / SOURCE).write_text(json.dumps(told, indent=1))
 
 

@@ -3,6 +3,7 @@ changed since, and is there anything in them that can be learned?"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from edgeface.errors import DataError
 from edgeface.images.annotated import AnnotatedImage, named
+from edgeface.types import Progress, unseen
 
 LEAST_SIDE_PX = 3
 """larger side of a face, below which there is nothing to see"""
@@ -56,4 +58,17 @@ def photos_digest(root: Path, images: list[AnnotatedImage]) -> str:
                 f"cannot read photo {root / image.path}: {error.strerror or error}"
             ) from None
         digest.update(f"{image.path} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def contents_digest(root: Path, images: list[AnnotatedImage], progress: Progress = unseen) -> str:
+    """SHA-256 over the bytes of each photo, however old: what a copy of a dataset has in common
+    with it. A photo that cannot be read has none."""
+    digest = hashlib.sha256()
+    for done, image in enumerate(images):
+        progress("comparing photos", done, len(images))
+        with contextlib.suppress(OSError):
+            content = (root / image.path).read_bytes()
+            digest.update(f"{image.path} {hashlib.sha256(content).hexdigest()}\n".encode())
+    progress("comparing photos", len(images), len(images))
     return digest.hexdigest()

@@ -78,6 +78,30 @@ def test_photos_that_changed_or_went_are_noticed(photos: Path, tmp_path: Path) -
         open_cache(tmp_path / "cache", copy, images)
 
 
+def test_a_copy_of_the_photos_has_the_same_cache(photos: Path, tmp_path: Path) -> None:
+    """Their times differ, their bytes do not: compared once, then known."""
+    images = read_annotations(photos / "faces.csv")
+    copy, seen = tmp_path / "photos", []
+    shutil.copytree(photos, copy, copy_function=shutil.copyfile)
+    first = open_cache(tmp_path / "cache", photos, images)
+
+    def told(what: str, done: int, total: int, more: str = "", /) -> None:
+        seen.append(what)
+
+    assert open_cache(tmp_path / "cache", copy, images, progress=told).pixels.equal(first.pixels)
+    assert set(seen) == {"comparing photos"}
+    seen.clear()
+    assert open_cache(tmp_path / "cache", copy, images, progress=told).pixels.equal(first.pixels)
+    assert not seen
+    before = (copy / "0.png").stat()
+    content = bytearray((copy / "0.png").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "0.png").write_bytes(content)
+    os.utime(copy / "0.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(DataError, match="photos that have changed since: delete it"):
+        open_cache(tmp_path / "cache", copy, images)
+
+
 def test_an_early_cache_says_nothing_of_its_photos(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     first = open_cache(tmp_path / "cache", photos, images)
