@@ -222,6 +222,14 @@ class LatencyOracle:
         table = self.tables.get(candidate.size)
         return table.find(candidate.architecture) if table else None
 
+    def doubt(self, candidate: Candidate) -> str:
+        """Why what was measured of ``candidate`` may not be quoted; empty where it may, and where
+        nothing was."""
+        table, wanted = self.tables.get(candidate.size), candidate.key[0]
+        records = [r for r in table.records if anonymous(r.architecture) == wanted] if table else []
+        reasons = [reason for record in records for reason in record.invalid_reasons]
+        return reasons[0] if reasons else ""
+
     def ms(self, candidate: Candidate) -> tuple[float, float, float] | None:
         """(measured, low, high) in ms, of which the last two bound the 95 % interval."""
         record = self.record(candidate)

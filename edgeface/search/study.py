@@ -93,11 +93,10 @@ class Study:
         self._progress(f"{self._where}{what}", done, total, note)
 
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
-        """All rounds that are not over yet, and the front, which is also written; ``known``: tables
-        to begin with.
+        """All rounds that are not over yet, and the front, which is also written.
 
-        Of a search that is over, nothing is measured again. Raises OptionError where another
-        process works in the folder.
+        known: tables to begin with. Of a search that is over, nothing is measured again. Raises
+        OptionError where another process works in the folder.
         """
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
@@ -113,11 +112,11 @@ class Study:
             self._where = f"round {number} of {self.options.rounds}: "
             chosen = self._stored(number) or self._choose(number)
             if not over:
-                self.oracle.measure([e.candidate for e in chosen.picked])
-            if number == 0 and not over:
-                chosen = self._completed(chosen)
+                self.oracle.measure(self._doubted(rounds) + [e.candidate for e in chosen.picked])
+                chosen = self._completed(chosen) if number == 0 else chosen
             rounds.append(chosen)
             if not over:
+                self._doubted(rounds, self.note)
                 self._train(number, rounds)
             if number == 0:
                 self._check_budget()
@@ -125,6 +124,7 @@ class Study:
         self._where = "the front: "
         rounds = [self.scorer.rescored(r) for r in rounds]
         if not over:  # what the front promises is measured twice
+            self.oracle.measure(self._doubted(rounds))
             self.oracle.measure([net.candidate for net in self._front(rounds)], again=True)
         rounds = [self._with_measurements(r) for r in rounds]
         front = [self.scorer.told(n) for n in self._predicted_unseen(self._front(rounds))]
@@ -133,6 +133,14 @@ class Study:
         return front
 
     # One round
+
+    def _doubted(self, rounds: Sequence[Round], note: Note = lambda _: None) -> list[Candidate]:
+        """Those picked whose measurement may not be quoted; how many, and why, is told."""
+        picked = [e.candidate for r in rounds for e in r.picked]
+        doubts = {candidate: why for candidate in picked if (why := self.oracle.doubt(candidate))}
+        if doubts:
+            note(f"{len(doubts)} networks are measured again later: {[*doubts.values()][-1]}")
+        return list(doubts)
 
     def _stored(self, number: int) -> Round | None:
         path = self._path(number)

@@ -18,7 +18,7 @@ from studies import OPTIONS, SIZE, begin, quiet_note, resume, sound_progress
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
-from edgeface.predict.table import LatencyTable
+from edgeface.predict.table import LatencyTable, anonymous
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -27,6 +27,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 from typer.testing import CliRunner, Result
 
 from edgeface.cli.app import app
+from edgeface.search.latency import LatencyOracle
 from edgeface.search.results import Candidate, FrontNet, Round
 from edgeface.search.study import Study, load_options
 
@@ -372,6 +373,41 @@ def test_too_few_good_records_are_made_up_for(small_space: str, tmp_path: Path) 
     assert lacking >= 3 and study.oracle.missing(SIZE) == 0
     assert len(completed.picked) >= len(chosen.picked) + lacking and notes
     assert study._stored(0) == completed
+
+
+def test_what_may_not_be_believed_is_measured_again_later(
+    small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program disturbed all that the first of two rounds measured: that is told, and the
+    second measures it again beside its own."""
+    notes: list[str] = []
+    study = begin(tmp_path / "run", notes.append, space=small_space, picks=2, rounds=2)
+    rounds: list[Round] = []
+    asked: list[list[Candidate]] = []
+    """in the first round, in the second, for the front: what is left, and the front again"""
+
+    def disturbed(candidates: list[Candidate], again: bool = False) -> None:
+        LatencyOracle.measure(study.oracle, candidates, again)
+        if rounds:
+            asked.append(candidates)
+        if len(rounds) == len(asked) == 1:
+            table = study.oracle.tables[SIZE]
+            keys = {candidate.key[0] for candidate in candidates[-2:]}
+            records = tuple(
+                dataclasses.replace(r, wrong=("too busy",))
+                if anonymous(r.architecture) in keys
+                else r
+                for r in table.records
+            )
+            study.oracle._keep(SIZE, dataclasses.replace(table, records=records))
+
+    monkeypatch.setattr(study.oracle, "measure", disturbed)
+    study.run(rounds.append)
+    assert len(rounds) == 3 and not rounds[1].picked
+    assert any(note.endswith("networks are measured again later: too busy") for note in notes)
+    first, second = asked[0][-2:], asked[1][-2:]
+    assert set(first) <= set(asked[1][:-2]) and not set(first) & set(second)
+    assert not any("too busy" in study.oracle.doubt(candidate) for candidate in first)
 
 
 def test_a_busy_machine_is_told_at_once(small_space: str, tmp_path: Path) -> None:
