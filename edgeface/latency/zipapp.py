@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-ROOMS = ("architecture", "bundle", "formats", "images", "latency", "runners", "zoo")
+ROOMS = ("architecture", "bundle", "decode", "formats", "images", "latency", "runners", "zoo")
 """folders that measuring and detecting with an exported file needs, beside the modules in none"""
 MAIN = b"""\
 import sys

@@ -93,11 +93,9 @@ class Study:
         self._progress(f"{self._where}{what}", done, total, note)
 
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
-        """All rounds that are not over yet, and the front, which is also written.
-
-        known: tables to begin with. Of a search that is over, nothing is measured again. Raises
-        OptionError where another process works in the folder.
-        """
+        """All rounds that are not over yet, and the front, which is also written. ``known``: tables
+        to begin with. Of a search that is over, nothing is measured again. Raises OptionError where
+        another process works in the folder."""
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
 
@@ -112,7 +110,8 @@ class Study:
             self._where = f"round {number} of {self.options.rounds}: "
             chosen = self._stored(number) or self._choose(number)
             if not over:
-                self.oracle.measure(self._doubted(rounds) + [e.candidate for e in chosen.picked])
+                wanted = self._doubted(rounds) + [e.candidate for e in chosen.picked]
+                self.oracle.measure(list({c.key: c for c in wanted}.values()))
                 chosen = self._completed(chosen) if number == 0 else chosen
             rounds.append(chosen)
             if not over:
