@@ -3,6 +3,8 @@ that it drops. In NumPy, the only one of the project."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,9 @@ DEFAULT_IOU = 0.45
 NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small
 enough for the cache"""
+MEAN_BLOCK = 16
+"""faces whose overlaps with all candidates are computed at once: some arrays of that size stay in
+the cache"""
 
 
 def nms(boxes: Floats, scores: Floats, iou: float = DEFAULT_IOU) -> NDArray[np.intp]:
@@ -56,15 +61,27 @@ def mean_landmarks(
     smaller. The weight reaches 0 where a candidate no longer counts, so that files of one network
     that differ in rounding give points that differ as little. A box without area keeps its own.
     """
-    found = landmarks[kept].astype(np.float64)
-    for start in range(0, len(kept), NMS_BLOCK):
-        block = kept[start : start + NMS_BLOCK]
-        weight = np.maximum(box_iou(boxes[block], boxes) - iou, 0) * scores
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, np.float32)
+    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    points = landmarks.reshape(len(landmarks), math.prod(landmarks.shape[1:]))
+    found = points[kept]
+    for start in range(0, len(kept), MEAN_BLOCK):
+        block = kept[start : start + MEAN_BLOCK]
+        weight = np.minimum(x2[block, None], x2)
+        weight -= np.maximum(x1[block, None], x1)
+        np.maximum(weight, 0, out=weight)  # a negative height gives a product <= 0, which weighs 0
+        height = np.minimum(y2[block, None], y2)
+        height -= np.maximum(y1[block, None], y1)
+        weight *= height
+        union = np.subtract(area[block, None] + area, weight, out=height)
+        weight /= np.maximum(union, np.finfo(np.float32).tiny, out=union)
+        weight -= np.float32(iou)
+        np.maximum(weight, 0, out=weight)
+        weight *= scores
         total = weight.sum(axis=1)
         counts = np.flatnonzero(total)
-        sums = np.tensordot(weight[counts], landmarks, 1)
-        found[start + counts] = sums / total[counts, None, None]
-    return found.astype(np.float32)
+        found[start + counts] = weight[counts] @ points / total[counts, None]
+    return found.reshape(-1, *landmarks.shape[1:])
 
 
 def box_iou(a: Floats | Doubles, b: Floats | Doubles) -> Doubles:
