@@ -79,7 +79,7 @@ def mean_landmarks(
         np.maximum(weight, 0, out=weight)
         weight *= scores
         total = weight.sum(axis=1)
-        counts = np.flatnonzero(total)
+        counts = np.flatnonzero(total > 0)  # not where a damaged file's area overflows
         found[start + counts] = weight[counts] @ points / total[counts, None]
     return found.reshape(-1, *landmarks.shape[1:])
 

@@ -78,8 +78,9 @@ def read_photos(
 
 
 def prepare_torch(threads: int, device: str) -> None:
-    """Give torch its threads (0: its own choice). Raises OptionError for a device that is not
-    there."""
+    """Give torch, and OpenCV, which makes the crops, their threads (0: their own choice). Raises
+    OptionError for a device that is not there."""
+    import cv2
     import torch
 
     try:
@@ -88,6 +89,7 @@ def prepare_torch(threads: int, device: str) -> None:
         raise OptionError(f"--device {device!r} is not usable here: use cpu") from None
     if threads:
         torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
 
 
 def train_model(
