@@ -403,8 +403,8 @@ def _with_precision(
         )
     if options.precision == "bf16" and not fast:
         print(
-            "note: --precision bf16 is slow here, a processor without AMX: --precision auto takes "
-            "what is faster",
+            "note: --precision bf16 is slow here, a processor without AMX or AVX-512 BF16: "
+            "--precision auto takes what is faster",
             file=sys.stderr,
         )
     if options.precision != "auto":

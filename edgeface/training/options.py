@@ -185,7 +185,7 @@ class TrainOptions:
     """factor of the logits, with drmc"""
     precision: str = "auto"
     """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX,
-    GPUs), else fp32. A run that is resumed keeps what it has"""
+    AVX-512 BF16, GPUs), else fp32. A run that is resumed keeps what it has"""
     compile: bool = True
     """compile the sampling of crops and the normalisation of their pixels: several times as fast;
     from 2,000 steps, backbone and head, too; needs a C++ compiler"""

@@ -9,6 +9,8 @@ import torch
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """parameters of glibc's mallopt"""
+CPU_BF16 = ("amx_bf16", "avx512_bf16")
+"""what torch calls the instructions"""
 
 
 def make_deterministic() -> None:
@@ -34,8 +36,9 @@ def hold_freed_memory() -> None:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Does the processor compute bfloat16 faster than float32? CPUs with AMX do, and GPUs of its
-    generation."""
+    """Does the processor compute bfloat16 faster than float32? CPUs with AMX or AVX-512 BF16 do,
+    and GPUs of their generation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    able = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(able.get(name) for name in CPU_BF16)

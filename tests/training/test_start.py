@@ -26,6 +26,7 @@ from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
+from edgeface.training.process import fast_bf16
 from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
 
@@ -226,6 +227,13 @@ def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
     capsys.readouterr()
     Trainer(NET, replace(SMALL, precision="bf16"), cache, tmp_path / "other")
     assert "note: --precision bf16 is slow here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["amx_bf16", "avx512_bf16", "avx512_vnni"])
+def test_bf16_is_fast_where_the_cpu_computes_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    able = dict.fromkeys(torch.cpu.get_capabilities(), False) | {name: True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert fast_bf16(torch.device("cpu")) == (name != "avx512_vnni")
 
 
 def test_bf16_is_not_for_maps_of_one_pixel(
