@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,13 @@ from edgeface.images import Image
 if TYPE_CHECKING:
     from edgeface.bundle import Bundle
     from export import Source
+
+
+def pytest_configure() -> None:
+    """Tests press Ctrl-C. What a script's shell starts with ``&`` ignores it, and so does all that
+    is started from there: such tests would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
