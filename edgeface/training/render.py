@@ -22,6 +22,8 @@ from edgeface.training.options import AugmentOptions
 
 PIECE = 8
 """Crops made at a time by torch: what they need in between then stays in the allocator's pool"""
+Size = tuple[int, int]
+"""width and height, px"""
 UNLIT = (0.0, 1.0, 0.0, 0.0)
 """Light of a crop that is as it was"""
 
@@ -103,34 +105,62 @@ def warped(pixels: Tensor, source: CropSource, look: CropLook, size: int) -> Ten
     to_level = torch.cat([source.matrix, middle[..., None]], 2).double().numpy()
     colour = torch.cat([look.colour, look.brightness.expand(-1, 1, 3)], 1).mT.double().numpy()
     levels = torch.stack([source.base, source.height, source.width], 1).tolist()
-    outside = _outside(source, size).tolist()
     light, lit = look.light.numpy(), (look.light != torch.tensor(UNLIT)).any(1).tolist()
     stored = pixels.numpy()
-    for i, (base, height, width) in enumerate(levels):
+    for i, part in enumerate(_reached(source, size)):
+        base, height, width = levels[i]
         level = stored[base : base + height * width].view(np.uint8).reshape(height, width, 4)
-        crop = _warp(level, to_level[i], size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-        crop = cv2.transform(cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB), colour[i])
-        if outside[i]:
-            photo = np.ones((height, width), np.uint8)
-            within = _warp(photo, to_level[i], size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-            crop = cv2.copyTo(crop, within)
+        if part is None:
+            crop = _crop(level, to_level[i], colour[i], (size, size))
+        else:
+            crop = _cut(level, to_level[i], colour[i], part, (size, size))
         images[i] = _lit(crop, light[i]) if lit[i] else crop
     return torch.from_numpy(images)
 
 
-def _warp(level: np.ndarray, to_level: np.ndarray, size: int, how: int, border: int) -> np.ndarray:
+def _crop(level: np.ndarray, to_level: np.ndarray, colour: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 [height, width, 3]; beyond the photo, its border."""
+    crop = _warp(level, to_level, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return cv2.transform(cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB), colour)
+
+
+def _cut(
+    level: np.ndarray, to_level: np.ndarray, colour: np.ndarray, part: list[int], size: Size
+) -> np.ndarray:
+    """:func:`_crop`, black beyond the photo. Sampled is only the ``part`` (left, top, right,
+    bottom) that the photo reaches: of what is beyond, each px takes OpenCV longer."""
+    left, top, right, bottom = part
+    shape = (right - left, bottom - top)
+    to_level = to_level + np.outer(to_level[:, :2] @ (left, top), (0, 0, 1))
+    photo = np.ones(level.shape[:2], np.uint8)
+    within = _warp(photo, to_level, shape, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+    whole = np.zeros((*size[::-1], 3), np.uint8)
+    whole[top:bottom, left:right] = cv2.copyTo(_crop(level, to_level, colour, shape), within)
+    return whole
+
+
+def _warp(level: np.ndarray, to_level: np.ndarray, size: Size, how: int, border: int) -> np.ndarray:
     return cv2.warpAffine(
-        level, to_level, (size, size), flags=how | cv2.WARP_INVERSE_MAP, borderMode=border
+        level, to_level, size, flags=how | cv2.WARP_INVERSE_MAP, borderMode=border
     )
 
 
-def _outside(source: CropSource, size: int) -> Tensor:
-    """bool [B]: whether a part of the crop lies outside of its photo; the corners decide."""
+def _reached(source: CropSource, size: int) -> list[list[int] | None]:
+    """Left, top, right and bottom of what the photo reaches of each crop, px, a little more than it
+    does; None for a crop that lies within its photo: the corners decide."""
     ends = torch.tensor([0.5, size - 0.5])
     corners = torch.cartesian_prod(ends, ends).T
     at = source.matrix @ corners + source.offset[:, :, None]
     last = torch.stack([source.width, source.height], 1)[:, :, None] - 0.5
-    return ((at < -0.5) | (at > last)).flatten(1).any(1)
+    outside = ((at < -0.5) | (at > last)).flatten(1).any(1)
+    photo = torch.stack([last.new_full(last.shape, -0.5), last], 3)  # [B, 2, 1, 2]
+    x, y = photo[:, 0, 0], photo[:, 1, 0]
+    edges = torch.stack([x[:, [0, 0, 1, 1]], y[:, [0, 1, 0, 1]]], 1) - source.offset[:, :, None]
+    reach = torch.linalg.inv(source.matrix) @ edges
+    low = (reach.amin(2).floor() - 1).clamp(0, size - 1)
+    high = (reach.amax(2).ceil() + 1).clamp(1, size).maximum(low + 1)
+    parts = torch.cat([low, high], 1).long().tolist()
+    return [part if cut else None for part, cut in zip(parts, outside.tolist(), strict=True)]
 
 
 def _lit(crop: np.ndarray, light: np.ndarray) -> np.ndarray:
