@@ -24,16 +24,18 @@ import sys
 import time
 
 _asked_to_stop = False
+_NOT_NOW = ("_frozen_importlib", "importlib._bootstrap", "torch.jit._trace")
+"""Python that C++ calls which cannot hand on an exception: it would abort the process"""
 
 
 def _quiet_until_main() -> None:
-    """Let a command end without a traceback where Ctrl-C comes before its ``main`` does, while it
+    """Let a command end in good order where Ctrl-C comes before its ``main`` does, or while it
     imports what it needs.
 
     Python then ends the process by the signal, which a shell sees as 130. Code that Python calls by
-    itself, as after an import, cannot be ended: there the Ctrl-C comes once more. What a library
-    took for an error of its own while it loaded, ``stop_if_asked`` brings to light. Nothing is
-    changed in a program that merely imports the library.
+    itself, as after an import, cannot be ended, and libraries that load must not be: there the
+    Ctrl-C comes once more. What a library took for an error of its own, ``stop_if_asked`` brings to
+    light. Nothing is changed in a program that merely imports the library.
     """
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
     if name in ("-m", "edgeface", "edgeface.exe"):
@@ -43,7 +45,7 @@ def _quiet_until_main() -> None:
             else sys.__excepthook__(kind, error, trace)
         )
         sys.unraisablehook = lambda ignored: (
-            _thread.start_new_thread(_interrupt_again, (_thread.get_ident(),))
+            _interrupt_again()
             if issubclass(ignored.exc_type, KeyboardInterrupt)
             else sys.__unraisablehook__(ignored)
         )
@@ -53,26 +55,30 @@ def _quiet_until_main() -> None:
             signal.signal(signal.SIGINT, _interrupt)
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     global _asked_to_stop
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _NOT_NOW:
+            return _interrupt_again()
+        frame = frame.f_back
     _asked_to_stop = True
     raise KeyboardInterrupt
 
 
 def stop_if_asked() -> None:
     """Where a program's ``main`` begins: raise KeyboardInterrupt for a Ctrl-C that came before."""
-    import signal
-
-    if signal.getsignal(signal.SIGINT) is _interrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     if _asked_to_stop:
         raise KeyboardInterrupt
 
 
-def _interrupt_again(thread: int) -> None:
+def _interrupt_again() -> None:
+    _thread.start_new_thread(_interrupt_soon, (_thread.get_ident(),))
+
+
+def _interrupt_soon(thread: int) -> None:
     import signal
 
-    time.sleep(0.01)  # until that code is over
+    time.sleep(0.01)  # until what runs there is over; if it is not, again
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(thread, signal.SIGINT)
     else:  # Windows; what waits there goes on waiting
@@ -88,6 +94,8 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 from edgeface.deprecations import OldModules, old_name  # noqa: E402
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from edgeface.bundle import Bundle
     from edgeface.checkout import export, quantize
     from edgeface.detections import Detections, Face

@@ -47,6 +47,22 @@ TAKEN = textwrap.dedent("""
     sys.exit(main())
     """)
 """what a library does that takes everything for an error of its own while it loads"""
+CALLED_BACK = textwrap.dedent("""
+    import edgeface, signal, sys
+    from edgeface.cli import main
+    c_function, function = sys.argv.pop(1).split(" > ")
+    running = []
+    def watch(frame, event, called):
+        if event == "c_call" and called.__name__ == c_function:
+            running.append(called)
+        elif running and event == "call" and frame.f_code.co_name == function:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+    print("up", flush=True)
+    sys.setprofile(watch)
+    sys.exit(main())
+    """)
+"""a Ctrl-C at a moment given: where C++ calls back to Python"""
 VERBS = (
     ("models",),
     ("--help",),
@@ -97,3 +113,20 @@ def test_where_a_library_took_it_for_its_own_it_is_heeded(tmp_path: Path) -> Non
     process = started(tmp_path, TAKEN, "models")
     out, err = process.communicate(timeout=50)
     assert (process.returncode in INTERRUPTED, out, err) == (True, "", "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "_multiprocessing_init > _lock_unlock_module",
+        "_dist_autograd_init > _lock_unlock_module",
+        "_create_graph_by_tracing > __instancecheck__",
+    ],
+)
+def test_where_c_would_abort_for_it_it_comes_later(moment: str, tmp_path: Path) -> None:
+    """At each of these moments the process aborted or crashed."""
+    process = started(
+        tmp_path, CALLED_BACK, moment, "export", "--target", "onnx", "--size", "64x64"
+    )
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "stopped"), err
