@@ -98,7 +98,7 @@ def ir_files(model: Any, name: str) -> dict[str, bytes]:
     openvino = import_runtime(get_backend("openvino"))
     with tempfile.TemporaryDirectory(prefix="edgeface-openvino-") as folder:
         xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
-        openvino.serialize(model, xml, weights)
+        openvino.serialize(model, str(xml), str(weights))
         return {".xml": _lean(xml.read_bytes(), name), ".bin": weights.read_bytes()}
 
 
