@@ -56,6 +56,12 @@ def test_a_failing_measurement_leaves_the_others(written: Path) -> None:
     assert QuantizeJournal(written, INPUTS).remember("first", Figure, never) == FIGURE
 
 
+def test_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "journal.py").write_text("# as it was before a pull")
+    monkeypatch.setattr("quantize.journal.__file__", str(tmp_path / "journal.py"))
+    assert fingerprint(model="a", scale="mse") != INPUTS
+
+
 def test_other_inputs(written: Path) -> None:
     journal, notes = notes_of(written, fingerprint(model="a", scale="max"))
     assert len(journal) == 0
