@@ -58,8 +58,8 @@ def test_a_turned_portrait_is_upright_again(astronaut: Any, degrees: float) -> N
         again = detector.detect(cv2.copyMakeBorder(face, 56, 56, 56, 56, cv2.BORDER_CONSTANT))
     assert again.landmarks is not None and len(again) == 1
     points = again.landmarks[0] - 56
-    # How far nose and mouth lie below the eyes is the face's own, of this one 4 to 5 px more and
-    # less than the template's by both networks; eyes and the line of the nose are where they should.
+    # How far nose and mouth lie below the eyes is the face's own: this nose by both networks 4 to
+    # 5 px farther than the template's. The eyes and the line of the nose are where they should.
     assert np.abs(points[:2] - TEMPLATE[:2]).max() < 4
     assert abs(points[2, 0] - TEMPLATE[2, 0]) < 4
     assert abs(points[0, 1] - points[1, 1]) < 5
