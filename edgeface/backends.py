@@ -166,7 +166,8 @@ BACKENDS: dict[str, Backend] = {
             platforms=_SERVERS,
             dynamic=True,
             fast=(
-                "arithmetic in bfloat16 on CPUs with AMX and in float16 on ARM, instead of float32"
+                "arithmetic in bfloat16 on CPUs with AMX or AVX-512 BF16, in float16 on ARM,"
+                " instead of float32"
             ),
         ),
         Backend(

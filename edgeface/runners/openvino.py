@@ -27,8 +27,8 @@ from edgeface.runners.files import (
 class OpenVinoRunner(Runner):
     """Runs a Bundle of target ``openvino``, made for one image at a time.
 
-    fast: leave the arithmetic to OpenVINO, which takes bfloat16 on CPUs with AMX and float16 on
-    ARM.
+    fast: leave the arithmetic to OpenVINO, which takes bfloat16 on CPUs with AMX or AVX-512 BF16,
+    float16 on ARM.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
