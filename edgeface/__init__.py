@@ -24,6 +24,8 @@ import sys
 import time
 
 _asked_to_stop = False
+"""by a Ctrl-C that nothing has heeded, as far as is known"""
+_main_began = False
 _NOT_NOW = ("_frozen_importlib", "importlib._bootstrap", "torch.jit._trace")
 """Python that C++ calls which cannot hand on an exception: it would abort the process"""
 
@@ -61,17 +63,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         if frame.f_globals.get("__name__") in _NOT_NOW:
             return _interrupt_again()
         frame = frame.f_back
-    _asked_to_stop = True
+    _asked_to_stop = not _main_began  # before it, what loads may take this for an error of its own
     raise KeyboardInterrupt
 
 
 def stop_if_asked() -> None:
-    """Where a program's ``main`` begins: raise KeyboardInterrupt for a Ctrl-C that came before."""
-    if _asked_to_stop:
+    """Where a program's ``main`` begins and where it ends: raise KeyboardInterrupt for a Ctrl-C
+    that came before and was not heeded."""
+    global _asked_to_stop, _main_began
+    asked, _asked_to_stop, _main_began = _asked_to_stop, False, True
+    if asked:
         raise KeyboardInterrupt
 
 
 def _interrupt_again() -> None:
+    global _asked_to_stop
+    _asked_to_stop = True
     _thread.start_new_thread(_interrupt_soon, (_thread.get_ident(),))
 
 
@@ -79,6 +86,8 @@ def _interrupt_soon(thread: int) -> None:
     import signal
 
     time.sleep(0.01)  # until what runs there is over; if it is not, again
+    if not _asked_to_stop:
+        return
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(thread, signal.SIGINT)
     else:  # Windows; what waits there goes on waiting

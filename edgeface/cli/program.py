@@ -81,6 +81,7 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()
+        edgeface.stop_if_asked()
         return int(code)
     except (KeyboardInterrupt, typer.Abort):
         return _end("stopped", "", INTERRUPTED)
