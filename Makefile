@@ -76,8 +76,8 @@ quantize: $(STAMP) ## MODEL to TARGET as INT8, at most MAX_DROP AP points below 
 	$(RUN) -m edgeface quantize --model $(MODEL) --target $(TARGET) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT) \
 	  --data $(DATA) $(if $(CALIBRATION),--calibration $(CALIBRATION))
 
-bench-export: $(STAMP) ## every file of MODEL: size, parity, AP, latency, into docs; MATRIX=1: every network too
-	$(RUN) -m benchmarks.export_table $(if $(MATRIX),--matrix) --model $(MODEL) --data $(DATA) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT)
+bench-export: $(STAMP) ## every file of MODEL: size, parity, AP, latency, into docs
+	$(RUN) -m benchmarks.export_table --model $(MODEL) --data $(DATA) --size $(SIZE) --max-drop $(MAX_DROP) --out $(OUT)
 
 bench: $(STAMP) ## latency of MODEL on every runtime and of PEERS, into OUT/bench; BENCH='--again' and the like
 	$(RUN) -m benchmarks.bench $(BENCH_OPTIONS)

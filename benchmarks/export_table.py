@@ -3,9 +3,8 @@ timed side by side.
 
 Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each
 file on the WIDER FACE validation photos, times all of them in turn in one process, and writes
-docs/exports.md and docs/exports.png. With --matrix it also exports every published network to every
-target. Results are kept per file in OUT/bench/exports.json, so a run that was stopped goes on where
-it was; a file whose bytes have changed is measured again.
+docs/exports.md and docs/exports.png. Results are kept per file in OUT/bench/exports.json, so a run
+that was stopped goes on where it was; a file whose bytes have changed is measured again.
 """
 
 from __future__ import annotations
@@ -17,31 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Printed, environment, installed_runtimes
-from edgeface.architecture.registry import listed
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import EdgefaceError
 from edgeface.evaluation import evaluate_model
 from edgeface.files import atomic_write
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
-from edgeface.models.complexity import count
 from edgeface.options import parse_size
 from edgeface.pages.figures import new_figure, save_figure
 from edgeface.types import Progress
 from export.pipeline import export_model
 from export.request import ExportRequest
-from export.source import load_source, random_source
+from export.source import load_source
 
 SETTINGS = ("easy", "medium", "hard")
-MOST_PARAMS = 10e6
-"""of a network of the matrix: those of ASFD-D2 to D6 would take hours"""
-QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
-"""published networks whose INT8 files --matrix makes, in the variant whose heads have batch
-normalisation"""
 FAST = " fast"
 Record = dict[str, Any]
 
@@ -62,8 +53,6 @@ class Options(Printed):
     """folder that exports.md and .png go to"""
     max_drop: float = 0.5
     """accuracy budget of INT8 in AP points"""
-    matrix: bool = False
-    """also every published network to every target"""
     rounds: int = 34
     """rounds of three runs a file"""
     seed: int = 0
@@ -135,10 +124,15 @@ def measure_file(
             "weights": manifest.weights.sha256,
             "bytes": bundle.size_bytes,
             "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,
-            "snr_db": min(accuracy["snr_db"].values()) if accuracy.get("snr_db") else None,
+            "snr_db": least_snr(accuracy) if accuracy.get("snr_db") else None,
             "reverted": accuracy.get("reverted_layers", []),
         },
     )
+
+
+def least_snr(accuracy: Record) -> float:
+    """Of the heads of an INT8 file, dB, by the ``accuracy`` of its manifest."""
+    return min(map(float, accuracy["snr_db"].values()))
 
 
 def add_latency(o: Options, records: dict[str, Record], progress: Progress | None = None) -> None:
@@ -211,91 +205,14 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     save_figure(figure, path, dpi=110)
 
 
-def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
-    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure
-    is a row, not an end."""
-    width, height = parse_size(o.size)
-    names = [name for name in listed() if count(name, width, height).params <= MOST_PARAMS]
-    jobs = [
-        (name, target, precision)
-        for name in names
-        for target, precision in combinations("fp32", "fp16")
-    ]
-    jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
-    rows = []
-    for done, (name, target, precision) in enumerate(jobs):
-        key = f"matrix {name} {target} {precision} {o.size}"
-        row = results.known(key, ok=True)
-        if row is None:
-            terminal.line(f"{done + 1} of {len(jobs)}: {name} {target} {precision}")
-            row = results.keep(
-                key,
-                {"model": name, "target": target, "precision": precision}
-                | _matrix_cell(o, name, target, precision, (width, height)),
-            )
-        rows.append(row)
-    return rows
-
-
-def _matrix_cell(
-    o: Options, name: str, target: str, precision: str, size: tuple[int, int]
-) -> Record:
-    try:
-        if precision != "int8":
-            done = export_model(
-                random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix"
-            )
-            parity = done.parity
-            worst = max(max(case.values()) for case in (parity.rounded or parity.cases).values())
-            return {"ok": True, "bytes": done.bundle.size_bytes, "parity": worst}
-        from quantize.pipeline import QuantizeRequest, quantize_model
-
-        request = QuantizeRequest(
-            target=target, model=name, width=size[0], height=size[1], seed=0, images=16
-        )
-        bundle = quantize_model(request, o.out / "matrix", data=o.data).bundle
-        accuracy = bundle.manifest.accuracy or {}
-        return {
-            "ok": True,
-            "bytes": bundle.size_bytes,
-            "snr_db": min(accuracy["snr_db"].values()),
-            "float_layers": accuracy["float_layers"],
-        }
-    except EdgefaceError as error:
-        return {"ok": False, "error": str(error)}
-
-
-def matrix_table(rows: list[Record]) -> str:
-    """Markdown: a line per network, a column per file: largest difference from torch, or the worst
-    head's SNR."""
-    columns = [(t, p) for t in BACKENDS for p in ("fp32", "fp16", "int8")]
-    cells = {(r["model"], r["target"], r["precision"]): r for r in rows}
-    lines = [
-        "| network | " + " | ".join(f"{t} {p}" for t, p in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for name in dict.fromkeys(r["model"] for r in rows):
-        texts = [_cell(cells.get((name, *column))) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
-
-
-def _cell(row: Record | None) -> str:
-    if row is None:
-        return ""
-    if not row["ok"]:
-        return "FAILED"
-    return f"{row['snr_db']:.0f} dB" if "snr_db" in row else f"{row['parity']:.0e}"
-
-
-def document(o: Options, records: dict[str, Record], rows: list[Record], conditions: Record) -> str:
+def document(o: Options, records: dict[str, Record], conditions: Record) -> str:
     """The text of docs/exports.md."""
     first = next(iter(records.values()))
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
     text = f"""# Every exported file
 
-Written by `python -m benchmarks.export_table{" --matrix" if rows else ""} --data WIDER`; nothing
-here is typed by hand.
+Written by `python -m benchmarks.export_table --data WIDER`; nothing here is typed by hand. How far
+the files of [every network](networks.md) are from torch is on a page of its own.
 
 ## {o.model}, {o.size}
 
@@ -322,25 +239,7 @@ end,
     ]
     if reverted:
         text += "\nLayers that the accuracy budget kept in float:\n\n" + "\n".join(reverted) + "\n"
-    return text + (_matrix(o, rows) if rows else "")
-
-
-def _matrix(o: Options, rows: list[Record]) -> str:
-    """The section of all networks."""
-    failed = [
-        f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]
-    ]
-    text = f"""
-## Every network to every target
-
-{matrix_table(rows)}
-
-{len(rows)} files at {o.size} with random weights (the published networks ship without),
-{len(failed)} failures. fp32 and fp16: largest difference of any head from torch in float64 (fp16:
-from the network with its weights rounded to float16), at most 1e-4 or the file is not written.
-int8: signal-to-noise ratio of the worst head against the float file.
-"""
-    return text + ("\n".join(failed) + "\n" if failed else "")
+    return text
 
 
 def _validity(records: dict[str, Record]) -> str:
@@ -381,15 +280,14 @@ def _run(o: Options) -> int:
                 records[bundle.path.name + FAST] = measure_file(
                     o, bundle, results, terminal, fast=True
                 )
-        rows = matrix(o, results, terminal) if o.matrix else []
         add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
     with atomic_write(o.docs / "exports.md") as temporary:
-        temporary.write_text(document(o, records, rows, conditions), encoding="utf-8")
+        temporary.write_text(document(o, records, conditions), encoding="utf-8")
     plot(o.docs / "exports.png", records, f"{o.model}, {o.size}: hard AP against latency")
-    printed = {"files": records, "matrix": rows, "environment": conditions}
+    printed = {"files": records, "environment": conditions}
     emit(printed, summary(records), o.format, o.save)
-    return int(any(not row["ok"] for row in rows))
+    return 0
 
 
 main = program_of(Options, "python -m benchmarks.export_table", __doc__, _run, RESUMES)

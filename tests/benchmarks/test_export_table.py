@@ -64,7 +64,7 @@ def test_page_and_plot(
     options: Options, records: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     conditions = {"cpu": "a CPU", "cores": 2, "load_1min": 0.1}
-    text = document(options, records, [], conditions)
+    text = document(options, records, conditions)
     assert own_table(records) in text and records[FILES[0]]["weights"] in text
     plot(tmp_path / "exports.png", records, "title")
     assert (tmp_path / "exports.png").stat().st_size > 1000

@@ -1,0 +1,158 @@
+"""``python -m benchmarks.export_matrix --data WIDER``: every published network to every target.
+
+Exports each to every target in fp32 and fp16, and some as INT8, with random weights, and writes how
+far the files are from torch to docs/networks.md. Hours. Results are kept per file in
+OUT/bench/matrix.json, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.common import Printed
+from benchmarks.export_table import Record, Records, least_snr
+from edgeface.architecture.registry import listed
+from edgeface.backends import BACKENDS, combinations
+from edgeface.cli.flags import RESUMES, program_of
+from edgeface.cli.output import emit
+from edgeface.cli.terminal import Terminal
+from edgeface.errors import EdgefaceError
+from edgeface.files import atomic_write
+from edgeface.models.complexity import count
+from edgeface.options import parse_size
+from export.pipeline import export_model
+from export.request import ExportRequest
+from export.source import random_source
+
+MOST_PARAMS = 10e6
+"""of a network: those of ASFD-D2 to D6 would take hours each"""
+QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
+"""published networks whose INT8 files are made, in the variant whose heads have batch
+normalisation"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Printed):
+    """Of the command line."""
+
+    data: Path
+    """WIDER FACE folder, whose photos calibrate the INT8 files"""
+    size: str = "640x480"
+    """input WIDTHxHEIGHT in px"""
+    out: Path = Path("dist")
+    """folder of Bundles and results"""
+    docs: Path = Path("docs")
+    """folder that networks.md goes to"""
+
+
+def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
+    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure
+    is a row, not an end."""
+    width, height = parse_size(o.size)
+    names = [name for name in listed() if count(name, width, height).params <= MOST_PARAMS]
+    jobs = [
+        (name, target, precision)
+        for name in names
+        for target, precision in combinations("fp32", "fp16")
+    ]
+    jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
+    rows = []
+    for done, (name, target, precision) in enumerate(jobs):
+        key = f"{name} {target} {precision} {o.size}"
+        row = results.known(key, ok=True)
+        if row is None:
+            terminal.line(f"{done + 1} of {len(jobs)}: {name} {target} {precision}")
+            row = results.keep(
+                key,
+                {"model": name, "target": target, "precision": precision}
+                | _made(o, name, target, precision, (width, height)),
+            )
+        rows.append(row)
+    return rows
+
+
+def _made(o: Options, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:
+    """Size and distance from torch of one file, or why it was not written."""
+    try:
+        if precision != "int8":
+            done = export_model(
+                random_source(name, 0), ExportRequest(target, precision, *size), o.out / "matrix"
+            )
+            parity = done.parity
+            worst = max(max(case.values()) for case in (parity.rounded or parity.cases).values())
+            return {"ok": True, "bytes": done.bundle.size_bytes, "parity": worst}
+        from quantize.pipeline import QuantizeRequest, quantize_model
+
+        request = QuantizeRequest(
+            target=target, model=name, width=size[0], height=size[1], seed=0, images=16
+        )
+        bundle = quantize_model(request, o.out / "matrix", data=o.data).bundle
+        accuracy = bundle.manifest.accuracy or {}
+        return {
+            "ok": True,
+            "bytes": bundle.size_bytes,
+            "snr_db": least_snr(accuracy),
+            "float_layers": accuracy["float_layers"],
+        }
+    except EdgefaceError as error:
+        return {"ok": False, "error": str(error)}
+
+
+def matrix_table(rows: list[Record]) -> str:
+    """Markdown: a line per network, a column per file: largest difference from torch, or the worst
+    head's SNR."""
+    columns = [(t, p) for t in BACKENDS for p in ("fp32", "fp16", "int8")]
+    cells = {(r["model"], r["target"], r["precision"]): r for r in rows}
+    lines = [
+        "| network | " + " | ".join(f"{t} {p}" for t, p in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in dict.fromkeys(r["model"] for r in rows):
+        texts = [_cell(cells.get((name, *column))) for column in columns]
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: Record | None) -> str:
+    if row is None:
+        return ""
+    if not row["ok"]:
+        return "FAILED"
+    return f"{row['snr_db']:.0f} dB" if "snr_db" in row else f"{row['parity']:.0e}"
+
+
+def document(size: str, rows: list[Record]) -> str:
+    """The text of docs/networks.md."""
+    failed = [
+        f"- {r['model']} {r['target']} {r['precision']}: {r['error']}" for r in rows if not r["ok"]
+    ]
+    text = f"""# Every network to every target
+
+Written by `python -m benchmarks.export_matrix --data WIDER`; nothing here is typed by hand.
+
+{matrix_table(rows)}
+
+{len(rows)} files at {size} with random weights (the published networks ship without),
+{len(failed)} failures. fp32 and fp16: largest difference of any head from torch in float64 (fp16:
+from the network with its weights rounded to float16), at most 1e-4 or the file is not written.
+int8: signal-to-noise ratio of the worst head against the float file.
+"""
+    return text + ("\n" + "\n".join(failed) + "\n" if failed else "")
+
+
+def _run(o: Options) -> int:
+    with Terminal(steps=True) as terminal:
+        rows = matrix(o, Records(o.out / "bench" / "matrix.json"), terminal)
+    with atomic_write(o.docs / "networks.md") as temporary:
+        temporary.write_text(document(o.size, rows), encoding="utf-8")
+    emit({"matrix": rows}, matrix_table(rows), o.format, o.save)
+    return int(any(not row["ok"] for row in rows))
+
+
+main = program_of(Options, "python -m benchmarks.export_matrix", __doc__, _run, RESUMES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
