@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Printed, environment, installed_runtimes
 from benchmarks.peers import pinned
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit, table
@@ -215,7 +216,7 @@ def report(
 
 
 def _run(o: Options) -> None:
-    bundles = [Bundle.open(path) for path in o.bundles]
+    bundles = [Bundle.open(zoo.bundle_folder(path)) for path in o.bundles]
     size = bundles[0].manifest.input
     with Terminal(steps=True) as terminal, pinned(o.threads):
         samples = measure(subjects(bundles, o.peer, o.threads), o.rounds, o.seed, terminal)

@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.against import photo_of, report
 from benchmarks.common import Printed, environment
 from benchmarks.peers import pinned
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.demo import PAGE, make_server
 from edgeface.cli.flags import Argument, program_of
@@ -110,7 +111,7 @@ def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
 
 
 def _run(o: Options) -> None:
-    bundle = Bundle.open(o.bundle)
+    bundle = Bundle.open(zoo.bundle_folder(o.bundle))
     if bundle.manifest.target != "tflite" or bundle.manifest.input.dtype != "float32":
         raise BundleError(
             f"{o.bundle} does not run in LiteRT.js, which takes .tflite files with a float32 input:"

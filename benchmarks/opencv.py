@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.against import Run, measure, report
 from benchmarks.common import Printed, environment
 from benchmarks.peers import pinned
+from edgeface import zoo
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit
@@ -54,7 +55,7 @@ def opened(path: Path, photo: Image) -> Run:
 
 
 def _run(o: Options) -> None:
-    bundle = Bundle.open(o.bundle)
+    bundle = Bundle.open(zoo.bundle_folder(o.bundle))
     if bundle.manifest.api != "opencv":
         raise BundleError(f"{o.bundle} is not for OpenCV: run: edgeface export --for opencv")
     photo = np.asarray(cv2.resize(read_image(PHOTO)[:, :, ::-1], SIZE), np.uint8)

@@ -85,7 +85,10 @@ Given = Annotated[
     Path | None,
     typer.Option(
         "--bundle",
-        help="With --for: make it of this Bundle, INT8 too, instead of exporting --model.",
+        help=(
+            "With --for: make it of this Bundle or ready file, INT8 too, instead of exporting"
+            " --model."
+        ),
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")]
@@ -139,7 +142,7 @@ def _adapted(
     for name in ("model", "precision", "size", "dynamic", "weights", "seed"):
         if is_given(ctx, name):
             raise OptionError(f"--bundle excludes --{name}: a Bundle has its own inside")
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(zoo.bundle_folder(path))
     if bundle.manifest.target != target:
         raise OptionError(f"{path} is made for {bundle.manifest.target}, --target says {target}")
     with Terminal(steps=True) as terminal, terminal.stage(f"adapting {path}"):

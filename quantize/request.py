@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeface import zoo
 from edgeface.backends import check_combination, get_backend
 from edgeface.bundle import Bundle
 from edgeface.errors import BundleError, MissingExtraError, OptionError
@@ -85,7 +86,7 @@ def _has_distribution(name: str) -> bool:
 def open_float(path: Path, target: str) -> Bundle:
     """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
     and of ``target``."""
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(zoo.bundle_folder(path))
     bundle.require_heads()
     manifest = bundle.manifest
     size = f"{manifest.input.width}x{manifest.input.height}"

@@ -158,7 +158,7 @@ def _read_manifest(folder: Path) -> Manifest:
         if not folder.is_dir():
             raise BundleError(
                 f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
-                "edgeface export --target onnx"
+                "edgeface export, or take one of: edgeface models"
             )
         path = folder / MANIFEST
         if not path.is_file():

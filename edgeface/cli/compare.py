@@ -31,9 +31,9 @@ def command(
         typer.Argument(
             metavar="A",
             help=(
-                "Folder of an exported Bundle; or, for the network in torch, a zoo name or a"
-                " .safetensors "
-                "file that edgeface wrote: the reference."
+                "Folder of an exported Bundle, or the name of a ready file (edgeface models); or,"
+                " for the network in torch, a zoo name or a .safetensors file that edgeface wrote:"
+                " the reference."
             ),
         ),
     ],

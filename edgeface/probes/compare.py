@@ -211,8 +211,8 @@ class Subject:
 
     @classmethod
     def find(cls, name: Path | str) -> Subject:
-        """The Bundle in the folder ``name``, or the network of that zoo name or weights file, run
-        by torch.
+        """The Bundle in the folder ``name`` or the ready file of that name, or the network of that
+        zoo name or weights file, run by torch.
 
         Raises BundleError, ModelError.
         """
@@ -220,9 +220,8 @@ class Subject:
 
         path = Path(name)
         if path.is_dir() or not zoo.is_network(name):
-            return cls.of_bundle(
-                Bundle.open(path, verify=False)
-            )  # the probe checks the bytes it loads
+            # The probe checks the bytes that it loads.
+            return cls.of_bundle(Bundle.open(zoo.bundle_folder(path), verify=False))
         architecture = zoo.resolve(name).architecture
         return cls(
             f"{name} in torch",

@@ -8,6 +8,7 @@ from edgeface.zoo.named import MAX_BLOCKS, named_architecture, named_architectur
 from edgeface.zoo.ready import (
     BUNDLES,
     ReadyFile,
+    bundle_folder,
     cannot_run,
     find_ready,
     read_ready,
@@ -40,6 +41,7 @@ __all__ = [
     "Shapes",
     "Weights",
     "ZooEntry",
+    "bundle_folder",
     "cannot_run",
     "check_weights_out",
     "find_ready",

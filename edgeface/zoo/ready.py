@@ -113,6 +113,12 @@ def ready_files(model: str | None = None) -> tuple[ReadyFile, ...]:
     return tuple(file for file in _shipped() if model in (None, file.model))
 
 
+def bundle_folder(name: Path | str) -> Path:
+    """The folder of the ready file of that name; anything else is a folder itself."""
+    files = () if Path(name).exists() else _shipped()
+    return next((file.path for file in files if file.name == str(name)), Path(name))
+
+
 def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
     """What runs for a name, without ``--weights``: the ready file of that name, or the best one of
     the model of that name at this size (see :meth:`Detector.open`) whose runtime is installed.

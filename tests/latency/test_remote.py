@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from edgeface.latency.devices.journal import KEPT_S, Journal
 from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.session import Session
+from edgeface.latency.devices.ssh import SshDevice
 from edgeface.latency.protocol import Job, Protocol
 
 # -- stage.py, as a device runs it --------------------------------------------
@@ -211,6 +213,23 @@ def test_a_network_stands_for_the_ready_files_that_run_there(
     with pytest.raises(DeviceError, match=r"no runtime for the ready files of edgeface-n .*check"):
         ready_folders("edgeface-n", bare)
     assert ready_folders(files[0].name, bare) == [str(files[0].path)]
+
+
+def test_what_the_script_for_a_raspberry_pi_installed_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``~/edgeface/venv``, where there is no environment in the cache folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Board, "installed", SshDevice.installed)
+    board = Board("board://x")
+    python = tmp_path / "edgeface" / "venv" / "bin" / "python"
+    assert board._stage(()).executable != str(python)
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    staged = board._stage(())
+    assert staged.executable == str(python)
+    found = board._install(dataclasses.replace(staged, virtual=True))
+    assert found == f"board {python} -m pip install"
 
 
 def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:

@@ -48,12 +48,15 @@ class ShellDevice(Device):
     """the same without ``~``, as a user can type it in an unquoted command"""
     package: str
     """Debian's name of what brings the local program"""
+    installed: tuple[str, ...] = ()
+    """other folders on the device in which an installation made its virtual environment"""
     setup: str = ""
     """shell commands before each of ours, ended by ``; ``"""
 
     def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device; default: a virtual environment in the cache folder, or else
-        python3. journals: folder here for the records of runs that are cut off."""
+        """python: path on the device; default: a virtual environment in the cache folder or in one
+        of ``installed``, or else python3. journals: folder here for the records of runs that are
+        cut off."""
         self.url, self.python, self._journals = url, python, journals
 
     @abstractmethod
@@ -147,10 +150,11 @@ class ShellDevice(Device):
         """A command line for any Bourne shell: Python with ``words``, in which ``$P`` is that
         Python itself."""
         python = python or self.python
+        environments = (f"{folder}/venv/bin/python" for folder in (self.root, *self.installed))
         choose = (
             f"P={quoted_path(python)}"
             if python
-            else f'P={self.root}/venv/bin/python; [ -x "$P" ] || P=python3'
+            else f'for P in {" ".join(environments)} python3; do [ -x "$P" ] && break; done'
         )
         inner = (  # exec: no shell stays between the line and Python
             f'{self.setup}{choose}; exec "$P" {words}'

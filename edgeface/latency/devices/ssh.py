@@ -93,6 +93,7 @@ class SshDevice(RemoteDevice):
 
     root = "~/.cache/edgeface"
     folder = ".cache/edgeface"
+    installed = ("~/edgeface",)
     package = "openssh-client"
 
     def __init__(
@@ -102,9 +103,9 @@ class SshDevice(RemoteDevice):
         config: Path | str | None = None,
         journals: Path | None = None,
     ) -> None:
-        """python: path on the device; default: ~/.cache/edgeface/venv/bin/python if there is one,
-        or else python3. config: ssh configuration to use instead of the user's. Nothing is reached
-        yet. Raises DeviceError.
+        """python: path on the device; default: venv/bin/python in ~/.cache/edgeface or in
+        ~/edgeface, where examples/raspberry-pi installs, or else python3. config: ssh
+        configuration to use instead of the user's. Nothing is reached yet. Raises DeviceError.
         """
         self.address = SshAddress.parse(url)
         super().__init__(self.address.url, python or self.address.python, journals)
