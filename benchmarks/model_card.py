@@ -183,7 +183,10 @@ def _latency(results: Path | None) -> str:
         else []
     )
     if not timings:
-        return "Not measured."
+        return (
+            "In all runtimes and precisions: [every file](../../docs/exports.md); beside others:"
+            " [README](../../README.md#beside-others)."
+        )
     rows = [
         (
             p.model,

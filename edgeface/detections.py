@@ -24,7 +24,8 @@ class Face(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Faces of one image, best first: ``for face in detections`` yields each as a :class:`Face`."""
+    """Faces of one image, best first: ``for face in detections`` yields each as a :class:`Face`,
+    ``detections[0]`` is the best."""
 
     boxes: Floats
     """float32 [N, 4]: x1, y1, x2, y2 in px of the image passed in"""
@@ -47,9 +48,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, index: int) -> Face:
+        points = None if self.landmarks is None else self.landmarks[index]
+        return Face(self.boxes[index], float(self.scores[index]), points)
+
     def __iter__(self) -> Iterator[Face]:
-        for i, (box, score) in enumerate(zip(self.boxes, self.scores, strict=True)):
-            yield Face(box, float(score), None if self.landmarks is None else self.landmarks[i])
+        return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Detections):

@@ -35,6 +35,21 @@ def test_json_gives_the_same_bits_back(landmarks: bool) -> None:
         assert np.array_equal(np.array(points, np.float32), detections.landmarks[2])
 
 
+@pytest.mark.parametrize("landmarks", [False, True])
+def test_a_face_by_its_place(landmarks: bool) -> None:
+    faces = some(landmarks)
+    assert [face.score for face in faces] == [faces[i].score for i in range(3)]
+    assert faces[-1].score == pytest.approx(1 / 3)
+    assert np.array_equal(faces[1].box, faces.boxes[1])
+    if faces.landmarks is None:
+        assert faces[0].landmarks is None
+    else:
+        points = faces[2].landmarks
+        assert points is not None and np.array_equal(points, faces.landmarks[2])
+    with pytest.raises(IndexError):
+        faces[3]
+
+
 def test_empty() -> None:
     empty = Detections.empty()
     assert len(empty) == 0 and empty.to_json() == [] and Detections.from_json([]) == empty

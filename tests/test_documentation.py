@@ -8,6 +8,8 @@ import io
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,17 @@ def test_every_command_exists_with_its_options(page: str) -> None:
             }
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= known, f"{call}: {used - known}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/apps.md"])
+def test_the_first_python_runs(page: str) -> None:
+    """As pasted, in the checkout: it prints the one face of docs/photo.jpg."""
+    code = (ROOT / page).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0.9" in done.stdout and done.stdout.count("[") >= 2
 
 
 def sections(text: str) -> set[str]:

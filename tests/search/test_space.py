@@ -42,6 +42,16 @@ def test_samples_keep_the_limits(name: str) -> None:
         )
 
 
+def test_the_space_of_the_docs(tmp_path: Path) -> None:
+    """docs/search.md has one to begin with: it is drawn from, with all of its blocks."""
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    path = tmp_path / "mine.json"
+    path.write_text(page.split("```json\n")[1].split("```")[0])
+    space = get_space(str(path))
+    kinds = {block.kind for i in range(12) for block in parse(space.sample(i).structure)}
+    assert kinds == {"conv", "led", "separable"}
+
+
 def test_the_edge_space_has_both_stems_and_all_kinds() -> None:
     drawn = [parse(SPACES["edge"].sample(seed).structure) for seed in range(30)]
     assert {blocks[0].stride for blocks in drawn} == {2, 4}
