@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import postprocess, training_speed
 from edgeface.cli.flags import program_of
+from edgeface.cli.program import INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Options:
 
 
 def _run(o: Options) -> int:
-    """Returns the highest exit code of the parts."""
+    """Returns the highest exit code of the parts; Ctrl-C in one of them ends all."""
     codes = []
-    for name, main in (("postprocess", postprocess.main), ("training_speed", training_speed.main)):
-        codes.append(main(["--save", str(o.out / "bench" / f"{name}.json")]))
+    for name, part in (("postprocess", postprocess.main), ("training_speed", training_speed.main)):
+        codes.append(part(["--save", str(o.out / "bench" / f"{name}.json")]))
+        if codes[-1] == INTERRUPTED:
+            break
         print()
     return max(codes)
 

@@ -32,7 +32,7 @@ from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, EdgefaceError, ModelError, OptionError
 from edgeface.files import read_file
-from edgeface.latency.devices import open_device
+from edgeface.latency.devices import Device, open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
 from edgeface.options import check_choice, parse_size
 from edgeface.types import Progress
@@ -168,9 +168,9 @@ class Bundles:
 class Bench:
     """One run of the command."""
 
-    def __init__(self, o: Options, protocol: Protocol, terminal: Terminal) -> None:
-        self.o, self.protocol, self.terminal = o, protocol, terminal
-        self.results = Results(o.results or results_folder(o.out, o.device))
+    def __init__(self, o: Options, protocol: Protocol, device: Device, terminal: Terminal) -> None:
+        self.o, self.protocol, self.device, self.terminal = o, protocol, device, terminal
+        self.results = Results(o.results or results_folder(o.out, device.url))
         self.left_out: list[str] = []
         self.failures = 0
 
@@ -226,27 +226,24 @@ class Bench:
     def _measure(self, bundles: dict[Size, list[Bundle]]) -> None:
         """One session for each size and number of threads: what is compared was measured side by
         side."""
-        with open_device(self.o.device) as device:
-            for group in bundles.values():
-                for threads in self.o.threads if group else ():
-                    missing = [b for b in group if not self._has(b, threads)]
-                    if not missing:
-                        continue
-                    if (
-                        group[0] not in missing
-                    ):  # what the ratios refer to has to be measured beside them
-                        missing.insert(0, group[0])
-                    jobs = [Job(str(bundle.path), threads) for bundle in missing]
+        for group in bundles.values():
+            for threads in self.o.threads if group else ():
+                missing = [b for b in group if not self._has(b, threads)]
+                if not missing:
+                    continue
+                if group[0] not in missing:  # what the ratios refer to is measured beside them
+                    missing.insert(0, group[0])
+                jobs = [Job(str(bundle.path), threads) for bundle in missing]
 
-                    def failed(index: int, why: str, jobs: list[Job] = jobs) -> None:
-                        self.failures += 1
-                        self.leave_out(
-                            why if why.startswith(str(jobs[index])) else f"{jobs[index]}: {why}"
-                        )
-
-                    device.measure(
-                        jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed
+                def failed(index: int, why: str, jobs: list[Job] = jobs) -> None:
+                    self.failures += 1
+                    self.leave_out(
+                        why if why.startswith(str(jobs[index])) else f"{jobs[index]}: {why}"
                     )
+
+                self.device.measure(
+                    jobs, self.protocol, 0, self._one_bar(jobs[0]), self.results.keep, failed
+                )
 
     def _one_bar(self, first: Job) -> Progress:
         """A session is one step, whatever it is doing at the moment."""
@@ -254,13 +251,13 @@ class Bench:
         return lambda _, done, total, note="": self.terminal.tick(what, done, total, note)
 
     def _has(self, bundle: Bundle, threads: int) -> bool:
-        record = self.results.known(bundle, self.o.device, threads, self.protocol)
+        record = self.results.known(bundle, self.device.url, threads, self.protocol)
         return record is not None and (record.valid or not self.o.again)
 
     def _peers(self, bundles: dict[Size, list[Bundle]]) -> None:
         if not (self.o.peers and self.o.peers.is_dir()):
             return
-        if self.o.device != LOCAL:
+        if self.device.url != LOCAL:
             self.leave_out(
                 "the peers: they have no manifest, so they are timed on this machine only"
             )
@@ -302,7 +299,7 @@ class Bench:
 
 
 def results_folder(out: Path, device: str) -> Path:
-    """Where the records of ``device`` are kept."""
+    """Where the records of ``device`` are kept, which is named as they name it."""
     folder = out / "bench"
     return folder if device == LOCAL else folder / re.sub(r"[^A-Za-z0-9@.]+", "-", device)
 
@@ -363,8 +360,8 @@ def _with_reasons(
 
 def _run(o: Options) -> int:
     """Returns 1 if something could not be measured."""
-    with Terminal(steps=True) as terminal:
-        bench = Bench(o, o.protocol, terminal)
+    with open_device(o.device) as device, Terminal(steps=True) as terminal:
+        bench = Bench(o, o.protocol, device, terminal)
         bench.run()
         results = bench.results
         valid = sum(record.valid for record in results.records)

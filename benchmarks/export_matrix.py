@@ -2,7 +2,8 @@
 
 Exports each to every target in fp32 and fp16, and some as INT8, with random weights, and writes how
 far the files are from torch to docs/networks.md. Hours. Results are kept per file in
-OUT/bench/matrix.json, so a run that was stopped goes on where it was.
+OUT/bench/matrix.json, so a run that was stopped goes on where it was; INT8 files are made again if
+the photos have changed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.common import Printed
 from benchmarks.export_table import Record, Records, least_snr
+from benchmarks.measured_on import calibration_photos
 from edgeface.architecture.registry import listed
 from edgeface.backends import BACKENDS, combinations
 from edgeface.cli.flags import RESUMES, program_of
@@ -58,19 +60,29 @@ def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
         for target, precision in combinations("fp32", "fp16")
     ]
     jobs += [(name, target, "int8") for name in QUANTISED for target, _ in combinations("int8")]
-    rows = []
+    rows, photos = [], _photos(o)
     for done, (name, target, precision) in enumerate(jobs):
         key = f"{name} {target} {precision} {o.size}"
-        row = results.known(key, ok=True)
+        wanted = {"measured_on": photos} if precision == "int8" else {}
+        row = results.known(key, ok=True, **wanted)
         if row is None:
             terminal.line(f"{done + 1} of {len(jobs)}: {name} {target} {precision}")
             row = results.keep(
                 key,
                 {"model": name, "target": target, "precision": precision}
+                | wanted
                 | _made(o, name, target, precision, (width, height)),
             )
         rows.append(row)
     return rows
+
+
+def _photos(o: Options) -> str | None:
+    """None: there are none, which is what becomes of the INT8 files."""
+    try:
+        return calibration_photos(o.data)
+    except EdgefaceError:
+        return None
 
 
 def _made(o: Options, name: str, target: str, precision: str, size: tuple[int, int]) -> Record:

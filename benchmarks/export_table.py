@@ -4,7 +4,8 @@ timed side by side.
 Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each
 file on the WIDER FACE validation photos, times all of them in turn in one process, and writes
 docs/exports.md and docs/exports.png. Results are kept per file in OUT/bench/exports.json, so a run
-that was stopped goes on where it was; a file whose bytes have changed is measured again.
+that was stopped goes on where it was; a file is measured again if its bytes, the photos or the
+protocol have changed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Printed, environment, installed_runtimes
+from benchmarks.measured_on import measured_on, validation_photos
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
@@ -104,7 +106,8 @@ def measure_file(
     """Size, parity and AP of one Bundle; ``fast``: in the runner's fast mode."""
     manifest = bundle.manifest
     name = bundle.path.name + FAST * fast
-    measured = results.known(name, files=manifest.files)
+    wanted = {"files": manifest.files, "measured_on": measured_on(validation_photos(o.data))}
+    measured = results.known(name, **wanted)
     if measured is None:
         report = evaluate_model(bundle.path, o.data, progress=terminal.tick, fast=fast).report
         measured = {setting: getattr(report, setting) for setting in SETTINGS}
@@ -117,10 +120,10 @@ def measure_file(
     return results.keep(
         name,
         measured
+        | wanted
         | {
             "target": manifest.target,
             "precision": manifest.precision + FAST * fast,
-            "files": manifest.files,
             "weights": manifest.weights.sha256,
             "bytes": bundle.size_bytes,
             "parity": max(manifest.parity["max_abs"].values()) if manifest.parity else None,

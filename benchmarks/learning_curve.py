@@ -2,7 +2,7 @@
 training run.
 
 Writes curve.csv and curve.png into the run folder and prints the table. Snapshots already in
-curve.csv are not evaluated again, so it can be run while the training goes on.
+curve.csv are not evaluated again on the same photos, so it can be run while the training goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from benchmarks.common import Printed, environment
+from benchmarks.measured_on import measured_on, validation_photos
 from edgeface.cli.flags import RESUMES, Argument, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
@@ -31,16 +32,21 @@ from edgeface.zoo import load_weights_file, network_with
 
 SETTINGS = ("easy", "medium", "hard")
 FIELDS = ("step", "samples", "epoch", *SETTINGS)
+CURVE = "curve.csv"
 
 
 def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> list[dict[str, Any]]:
-    """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows by step."""
+    """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows of these photos by
+    step."""
     config = _config(run)
     architecture = Architecture.from_json(config["architecture"])
     batch, images = int(config["options"]["batch"]), int(config["images"])
     ground_truth = load_ground_truth(data)
     photos = present_images(data, ground_truth)
-    rows = {int(r["step"]): r for r in _read(run / "curve.csv")}
+    wanted = measured_on(validation_photos(data))
+    kept = _read(run / CURVE)
+    others = [row for row in kept if row["measured_on"] != wanted]
+    rows = {int(row["step"]): row for row in kept if row["measured_on"] == wanted}
     for path in sorted((run / "snapshots").glob("step-*.safetensors")):
         step = int(path.stem.removeprefix("step-"))
         if step in rows:
@@ -55,8 +61,9 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
             "samples": step * batch,
             "epoch": round(step * batch / images, 2),
             **{s: round(getattr(report, s), 4) for s in SETTINGS},
+            "measured_on": wanted,
         }
-        _write(run / "curve.csv", [rows[s] for s in sorted(rows)])
+        _write(run / CURVE, [*others, *(rows[s] for s in sorted(rows))])
     return [rows[s] for s in sorted(rows)]
 
 
@@ -77,6 +84,13 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     save_figure(figure, path)
 
 
+def rows_of(path: Path, data: Path) -> list[dict[str, Any]]:
+    """What curve.csv holds of the photos in ``data``."""
+    rows = _read(path)
+    wanted = measured_on(validation_photos(data)) if rows else ""
+    return [row for row in rows if row["measured_on"] == wanted]
+
+
 def _config(run: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((run / "config.json").read_text())
@@ -90,13 +104,13 @@ def _config(run: Path) -> dict[str, Any]:
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with path.open(newline="") as file:  # of earlier versions: without that column
+        return [{"measured_on": "", **row} for row in csv.DictReader(file)]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, (*FIELDS, "measured_on"))
         writer.writeheader()
         writer.writerows(rows)
 

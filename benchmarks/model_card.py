@@ -8,7 +8,6 @@ latency and the curve.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import sys
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from benchmarks.learning_curve import CURVE, rows_of
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
 from edgeface.architecture import Architecture
@@ -67,7 +67,8 @@ def publish(
         accuracy=report,
     )
     index = to_fields(zoo.read_index(folder) | {name: entry})
-    card = _card(entry, config, run, len(content), note, latency)
+    curve = rows_of(run / CURVE, data)
+    card = _card(entry, config, curve, len(content), note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
         with atomic_write(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -92,7 +93,7 @@ def _evaluate(architecture: Architecture, weights: Path, data: Path) -> dict[str
 def _card(
     entry: zoo.ZooEntry,
     config: dict[str, Any],
-    run: Path,
+    curve: list[dict[str, Any]],
     size_bytes: int,
     note: str,
     latency: Path | None,
@@ -130,7 +131,7 @@ def _card(
         "## Training",
         _training(config),
         _block(json.dumps(config["options"], indent=1), "json"),
-        *_curve(run / "curve.csv"),
+        *_curve(curve),
         "## Licence and data",
         f"Weights: {entry.licence}. {entry.data_terms}",
         f"SHA-256 of {entry.weights}: `{entry.sha256}`",
@@ -205,11 +206,9 @@ def _latency(results: Path | None) -> str:
     )
 
 
-def _curve(path: Path) -> list[str]:
-    if not path.exists():
+def _curve(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
         return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     fields = ("epoch", "samples", *SETTINGS)
     return [
         "AP of the averaged weights as the training went (`python -m benchmarks.learning_curve`):",

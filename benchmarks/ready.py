@@ -3,8 +3,9 @@
 
 Every model with weights is exported, proven equal to torch, and quantised within the accuracy
 budget, for the runtimes and sizes of KINDS. A file that is there and was made of the same weights
-is kept, so a run that was stopped goes on where it was; what was made of other weights goes away.
-Same weights, photos and tool versions: same bytes.
+is kept, so a run that was stopped goes on where it was. What an earlier run made of other weights,
+by its index, goes away at the end; a folder with other folders in it is refused. Same weights,
+photos and tool versions: same bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from edgeface.bundle.readme import readme
 from edgeface.cli.flags import RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import BundleError
-from edgeface.files import atomic_write
+from edgeface.errors import BundleError, OptionError
+from edgeface.files import atomic_write, read_file
 from edgeface.options import check_choice
+from edgeface.zoo.ready import INDEX
 from export import ExportRequest, export_model, load_source
 from quantize.pipeline import QuantizeRequest, quantize_model
 
@@ -64,7 +66,8 @@ class Options(Printed):
     work: Path = Path("dist/ready")
     """folder for float files that INT8 ones are made of, and for what was measured"""
     out: Path = zoo.BUNDLES
-    """folder that the ready files and their index are written to"""
+    """folder of the ready files and their index, and of nothing else; those of other weights are
+    removed from it"""
     again: bool = False
     """make all anew"""
 
@@ -72,16 +75,17 @@ class Options(Printed):
 def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
     """All of the files, and the index of what then lies in ``options.out``.
 
-    The index is written after each file, so that those of a run that was stopped are used.
+    The index is written after each file, so that those of a run that was stopped are used. Raises
+    OptionError for a folder that holds others.
     """
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = write_index(options.out)
+    write_index(options.out)
     for model in options.models or zoo.names():
         for kind in kinds_of(model):
             wanted = not options.targets or kind[0] in options.targets
             if wanted and _make(model, kind, options, terminal):
-                rows = write_index(options.out)
-    return rows
+                write_index(options.out)
+    return remove_others(options.out)
 
 
 def kinds_of(model: str) -> tuple[Kind, ...]:
@@ -91,38 +95,73 @@ def kinds_of(model: str) -> tuple[Kind, ...]:
 
 
 def write_index(folder: Path) -> list[zoo.ReadyFile]:
-    """``index.json`` of the Bundles in ``folder`` that were made of the weights that ship; others
-    are removed."""
-    rows = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
-        bundle = Bundle.open(path)
-        model = bundle.manifest.model
-        if model in zoo.names() and _is_current(bundle):
-            digest = hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
-            rows.append(zoo.ready_file(bundle, digest))
-        else:
-            shutil.rmtree(path)
-    with atomic_write(folder / "index.json") as temporary:
+    """``index.json`` of the ready files in ``folder``; those of other weights stay listed, as what
+    was made here. Raises OptionError."""
+    rows = list(_rows(folder).values())
+    with atomic_write(folder / INDEX.name) as temporary:
         temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return rows
 
 
+def remove_others(folder: Path) -> list[zoo.ReadyFile]:
+    """Ready files of the weights that ship stay in ``folder`` and its index; those of others go
+    away. Raises OptionError."""
+    for path, row in _rows(folder).items():
+        if not _is_shipped(row.model, row.weights):
+            shutil.rmtree(path)
+    return write_index(folder)
+
+
+def _rows(folder: Path) -> dict[Path, zoo.ReadyFile]:
+    """Of each folder in ``folder``. Raises OptionError for one that this command did not make: it
+    is neither in the index, nor what a run would have made that was stopped before it said so."""
+    listed = {row.name: row for row in zoo.read_ready(folder / INDEX.name)}
+    rows = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        row = _row(path, listed.get(path.name))
+        if row is None:
+            raise OptionError(
+                f"{path} was not made by this command: move it away, or give --out a folder that"
+                " holds ready files alone"
+            )
+        rows[path] = row
+    return rows
+
+
+def _row(path: Path, listed: zoo.ReadyFile | None) -> zoo.ReadyFile | None:
+    """None: this command did not make it."""
+    try:
+        digest = hashlib.sha256(read_file(path / MANIFEST, BundleError)).hexdigest()
+        if listed and listed.manifest == digest:
+            return listed
+        bundle = Bundle.open(path)
+    except BundleError:
+        return None
+    expected = {_name(model, kind) for model in zoo.names() for kind in kinds_of(model)}
+    ours = path.name in expected and _is_current(bundle)
+    return zoo.ready_file(bundle, digest) if ours else None
+
+
 def _make(model: str, kind: Kind, options: Options, terminal: Terminal) -> bool:
     """Returns False where it was there."""
-    target, precision, size, dynamic = kind
-    marks = "-dynamic" * dynamic
-    path = options.out / f"{model}-{target}-{precision}-{size[0]}x{size[1]}{marks}"
+    path = options.out / _name(model, kind)
     if not options.again and _is_there(path):
         _renew_readme(Bundle.open(path))
         return False
     terminal.line(f"making {path.name} ...")
     made = (
-        _int8(model, kind, options, terminal)
-        if precision == "int8"
-        else _float(model, kind, options)
+        _int8(model, kind, options, terminal) if kind[1] == "int8" else _float(model, kind, options)
     )
+    if path.is_dir() and not _is_there(path):  # a Bundle is not written over other weights
+        shutil.rmtree(path)
     write_bundle(path, made.manifest, {name: made.read(name) for name in made.manifest.files})
     return True
+
+
+def _name(model: str, kind: Kind) -> str:
+    """Of the folder."""
+    target, precision, (width, height), dynamic = kind
+    return f"{model}-{target}-{precision}-{width}x{height}{'-dynamic' * dynamic}"
 
 
 def _float(model: str, kind: Kind, options: Options) -> Bundle:
@@ -166,10 +205,11 @@ def _is_there(path: Path) -> bool:
 
 def _is_current(bundle: Bundle) -> bool:
     manifest = bundle.manifest
-    return (
-        manifest.contract is not None
-        and manifest.weights.sha256 == zoo.get_entry(manifest.model).sha256
-    )
+    return manifest.contract is not None and _is_shipped(manifest.model, manifest.weights.sha256)
+
+
+def _is_shipped(model: str, weights: str) -> bool:
+    return model in zoo.names() and weights == zoo.get_entry(model).sha256
 
 
 def _run(options: Options) -> int | None:

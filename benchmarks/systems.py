@@ -8,8 +8,8 @@ empty. To fill that folder::
     python -m benchmarks.systems --records FOLDER --export [--only NAME ...]
     edgeface bench FOLDER/*-fp32-640x480 --save FOLDER/latency.json
 
-Published AP is of all 3226 validation photos, ours of those that --data holds, and sizes differ
-too: compare within a column.
+Published AP is of all 3226 validation photos, ours of those that --data held, and sizes differ too:
+compare within a column. Other photos there are measured anew.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Printed
+from benchmarks.measured_on import different_photos, measured_on, photos_of, validation_photos
 from benchmarks.published import PUBLISHED, Published
 from benchmarks.results import LATENCY
 from edgeface import zoo
@@ -63,6 +64,8 @@ class SystemAccuracy:
     protocol: str
     weights: str
     """SHA-256 of the weights"""
+    measured_on: str = ""
+    """photos and protocol; empty: before they were kept"""
 
 
 @dataclass
@@ -127,24 +130,22 @@ def load_results(path: Path) -> dict[str, dict[str, SystemAccuracy]]:
         ) from None
 
 
-def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
+def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> str:
     """Evaluate whatever has weights, and keep each figure at once; what is known of the same
-    weights stays."""
-    known = load_results(o.results)
+    weights, photos and protocol stays. Returns which photos."""
+    known, photos = load_results(o.results), validation_photos(o.data)
     for row in rows:
         path = o.weights / f"{row.name}.safetensors" if o.weights else None
         if path is None or not path.is_file():
             if row.name not in zoo.names():
                 continue
             path = None
-        digest = (
-            hashlib.sha256(path.read_bytes()).hexdigest()
-            if path
-            else zoo.get_entry(row.name).sha256
-        )
+        digest = _weights_digest(row.name, path)
         for scale in o.scales:
+            agreed_only = scale == "multi" and row.name.startswith("extd-")
+            asked = (digest, measured_on(photos, scale, agreed_only))
             found = known.setdefault(row.name, {}).get(scale)
-            if found is not None and found.weights == digest:
+            if found is not None and (found.weights, found.measured_on) == asked:
                 continue
             terminal.line(f"measuring {row.name} at scale {scale} ...")
             report = evaluate_model(
@@ -153,22 +154,41 @@ def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
                 scale,
                 progress=terminal.tick,
                 weights=path,
-                agreed_only=scale == "multi" and row.name.startswith("extd-"),
+                agreed_only=agreed_only,
             ).report
             known[row.name][scale] = SystemAccuracy(
-                report.easy, report.medium, report.hard, report.images, str(report.protocol), digest
+                report.easy,
+                report.medium,
+                report.hard,
+                report.images,
+                str(report.protocol),
+                *asked,
             )
-            with atomic_write(o.results) as temporary:
-                temporary.write_text(
-                    json.dumps(
-                        {
-                            name: {s: asdict(ap) for s, ap in scales.items()}
-                            for name, scales in known.items()
-                        },
-                        indent=1,
-                    )
-                    + "\n"
-                )
+            _save_results(o.results, known)
+    return photos
+
+
+def _weights_digest(name: str, path: Path | None) -> str:
+    if path is None:
+        return zoo.get_entry(name).sha256
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _save_results(path: Path, known: Mapping[str, Mapping[str, SystemAccuracy]]) -> None:
+    data = {name: {s: asdict(ap) for s, ap in scales.items()} for name, scales in known.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def add_accuracy(rows: Sequence[System], path: Path, photos: str | None) -> None:
+    """Fill in what was measured: on these photos, None: on any. Raises DataError."""
+    results = load_results(path)
+    for row in rows:
+        row.ap = {
+            scale: ap
+            for scale, ap in results.get(row.name, {}).items()
+            if photos in (None, photos_of(ap.measured_on))
+        }
 
 
 # -- Records ------------------------------------------------------------------
@@ -278,6 +298,7 @@ def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
             ),
             "ms: median of the network at 640x480, one thread, float32/INT8.",
             "Published AP: " + "; ".join(sources) + ".",
+            *different_photos((r.name, ap.measured_on) for r in rows for ap in r.ap.values()),
         )
     )
 
@@ -326,7 +347,7 @@ class Options(Printed):
     """Of the command line."""
 
     measure: bool = False
-    """evaluate whatever has weights, on --data"""
+    """evaluate whatever has weights, on --data, and show AP of these photos alone"""
     data: Path = Path("../shared/wider")
     """WIDER FACE folder"""
     weights: Path | None = None
@@ -358,11 +379,8 @@ def _run(o: Options) -> None:
     with Terminal(steps=True) as terminal:
         if o.export:
             export_missing(rows, o, terminal)
-        if o.measure:
-            measure(rows, o, terminal)
-    results = load_results(o.results)
-    for row in rows:
-        row.ap = results.get(row.name, {})
+        photos = measure(rows, o, terminal) if o.measure else None
+    add_accuracy(rows, o.results, photos)
     if o.records is not None:
         add_records(rows, o.records)
     emit(as_json(rows), as_table(rows, o.scales), o.format, o.save)

@@ -76,7 +76,7 @@ def read_calibration(
     folder, wanted = Path(folder), count or USUAL
     images: list[Image] = []
     hashes: dict[str, None] = {}
-    for path in _in_drawn_order(_photo_folder(folder), seed, leave_out):
+    for path in _in_drawn_order(photo_folder(folder), seed, leave_out):
         progress("reading the calibration photos", len(images), wanted + HELD_OUT)
         try:
             content = _read(path)
@@ -106,7 +106,7 @@ def read_calibration(
     return CalibrationSet(taken, tuple(hashes)[:wanted], seed, held_out)
 
 
-def _photo_folder(folder: Path) -> Path:
+def photo_folder(folder: Path) -> Path:
     """``folder`` itself, or the training photos of a WIDER FACE root."""
     try:
         if not folder.is_dir():

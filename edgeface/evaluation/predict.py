@@ -108,8 +108,7 @@ def evaluate_model(
     ground_truth, images = annotated_photos(root, annotations)
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
-    own = (multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU)
-    score, iou = own if scale == MULTI else (SCORE_THRESHOLD, NMS_IOU)
+    score, iou = thresholds_of(scale)
     score = score if score_threshold is None else score_threshold
     iou = iou if nms_iou is None else nms_iou
     with Detector.open(model, threads, score, iou, size, fast, weights) as detector:
@@ -121,6 +120,13 @@ def evaluate_model(
             protocol = replace(done.report.protocol, evaluator=OWN_EVALUATOR)
             done = replace(done, report=replace(done.report, protocol=protocol))
         return replace(done, landmarks=points)
+
+
+def thresholds_of(scale: str) -> tuple[float, float]:
+    """(score, IoU of NMS) of an evaluation at ``scale`` that names no other."""
+    if scale == MULTI:
+        return multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU
+    return SCORE_THRESHOLD, NMS_IOU
 
 
 def annotated_photos(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeface.types import Doubles
 
@@ -71,43 +72,65 @@ def ratio(rounds_ms: list[Doubles], reference_ms: list[Doubles], seed: int = 0) 
     whole rounds, in pairs: samples of one round share what the machine was doing then, and so do
     the two models.
     """
-    own, other = _medians(rounds_ms), _medians(reference_ms)
-    if len(own) != len(other) or not len(own):
+    count = len(rounds_ms)
+    if count != len(reference_ms) or not count:
         raise ValueError(
-            f"{len(own)} and {len(other)} rounds: a ratio needs the same rounds of both"
+            f"{count} and {len(reference_ms)} rounds: a ratio needs the same rounds of both"
         )
-    picks = np.random.default_rng(seed).integers(0, len(own), (RESAMPLES, len(own)))
-    return _ratio(
-        rounds_ms, reference_ms, np.median(own[picks], axis=1) / np.median(other[picks], axis=1)
-    )
+    picks = _picks(count, np.random.default_rng(seed))
+    return _ratio(rounds_ms, reference_ms, picks, picks)
 
 
 def ratio_of_sessions(new_ms: list[Doubles], old_ms: list[Doubles], seed: int = 0) -> Ratio:
     """Like :func:`ratio` for two sessions: their rounds have nothing to do with each other and are
     drawn apart."""
-    new, old = _medians(new_ms), _medians(old_ms)
     random = np.random.default_rng(seed)
-    drawn = np.median(new[random.integers(0, len(new), (RESAMPLES, len(new)))], axis=1) / np.median(
-        old[random.integers(0, len(old), (RESAMPLES, len(old)))], axis=1
-    )
-    return _ratio(new_ms, old_ms, drawn)
+    return _ratio(new_ms, old_ms, _picks(len(new_ms), random), _picks(len(old_ms), random))
 
 
 def relative_interval(rounds_ms: list[Doubles], seed: int = 0) -> float:
     """Width of the bootstrap interval of the median over the median: how much a repetition would
     differ."""
     own = _medians(rounds_ms)
-    picks = np.random.default_rng(seed).integers(0, len(own), (RESAMPLES, len(own)))
+    picks = _picks(len(own), np.random.default_rng(seed))
     low, high = np.quantile(
         np.median(own[picks], axis=1), ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     )
     return float((high - low) / np.median(own))
 
 
-def _ratio(own_ms: list[Doubles], other_ms: list[Doubles], drawn: Doubles) -> Ratio:
-    low, high = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+def _picks(count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of ``count`` rounds drawn again, [RESAMPLES, count]."""
+    return random.integers(0, count, (RESAMPLES, count))
+
+
+def _ratio(
+    own_ms: list[Doubles],
+    other_ms: list[Doubles],
+    own_picks: NDArray[np.int64],
+    other_picks: NDArray[np.int64],
+) -> Ratio:
+    """Value and interval are of the median of all samples: that of the rounds' medians is another
+    quantity where rounds are short and latencies skewed, and need not lie in its interval."""
     value = np.median(np.concatenate(own_ms)) / np.median(np.concatenate(other_ms))
+    drawn = _drawn_medians(own_ms, own_picks) / _drawn_medians(other_ms, other_picks)
+    low, high = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return Ratio(float(value), float(low), float(high))
+
+
+def _drawn_medians(rounds_ms: list[Doubles], picks: NDArray[np.int64]) -> Doubles:
+    """Median of all samples of each row of picked rounds, [RESAMPLES]: samples are sorted once, and
+    count as often as their round was drawn."""
+    samples = np.concatenate(rounds_ms)
+    order = np.argsort(samples)
+    ordered = samples[order]
+    round_of = np.repeat(np.arange(len(rounds_ms)), [len(each) for each in rounds_ms])[order]
+    found = np.empty(len(picks))
+    for i, pick in enumerate(picks):
+        below = np.cumsum(np.bincount(pick, minlength=len(rounds_ms))[round_of])
+        middle = np.searchsorted(below, ((below[-1] - 1) // 2, below[-1] // 2), side="right")
+        found[i] = ordered[middle].mean()
+    return found
 
 
 def _medians(rounds_ms: list[Doubles]) -> Doubles:

@@ -17,8 +17,9 @@ from benchmarks.results import Results, find_accuracy, load_context
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError
+from edgeface.latency.devices import open_device
 from edgeface.latency.devices.local import LocalDevice
-from edgeface.latency.measurement import load_measurements
+from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.zoo import save_weights
 from export.source import load_source
 
@@ -46,11 +47,19 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
     seen: list[list[Job]] = []
 
     class Watched(LocalDevice):
+        def __init__(self, url: str) -> None:
+            self.url = open_device(url).url
+
         def measure(self, jobs: Any, *arguments: Any) -> Any:
             seen.append(list(jobs))
-            return super().measure(jobs, *arguments)
+            protocol, reference, progress, finished, failed = arguments
 
-    monkeypatch.setattr(bench, "open_device", lambda url: Watched())
+            def named(record: Measurement) -> None:
+                finished(dataclasses.replace(record, device=self.url))
+
+            return super().measure(jobs, protocol, reference, progress, named, failed)
+
+    monkeypatch.setattr(bench, "open_device", Watched)
     return seen
 
 
@@ -119,6 +128,21 @@ def test_stopped_and_gone_on(
     assert run(out, *flags) == 0
     assert [[job.threads for job in jobs] for jobs in sessions] == [[1], [2], [2]]
     assert [r.threads for r in load_measurements(out / "stopped" / "latency.json")] == [1, 2]
+
+
+@pytest.mark.parametrize("options", ["?python=/opt/venv/bin/python", "/"])
+def test_a_device_with_options_is_gone_on_with(
+    out: Path, sessions: list[list[Job]], options: str
+) -> None:
+    """They are no part of its name: not in records, not in the folder."""
+    url = f"ssh://pi@{'slash' if options == '/' else 'query'}"
+    flags = ["--precisions", "fp32", "--threads", "1", "--device", url + options]
+    folder = bench.results_folder(out, url)
+    assert run(out, *flags) == 0 and len(sessions) == 1
+    (record,) = load_measurements(folder / "latency.json")
+    assert record.device == url
+    assert run(out, *flags) == 0 and len(sessions) == 1, "it is there"
+    assert run(out, *flags, "--again") == 0 and len(sessions) == 2, "what is not valid is not"
 
 
 def test_int8_without_photos_is_left_out(

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import learning_curve, model_card
+from benchmarks import __main__ as tables
+from benchmarks import learning_curve, model_card, postprocess, training_speed
 from edgeface import zoo
 from edgeface.models import build, get_architecture
 from edgeface.training.options import TrainOptions
@@ -86,6 +87,28 @@ def test_learning_curve_then_card(
     )
     card = (shelf / entry.card).read_text()
     assert entry.sha256 in card and "Two photos." in card and "640 crops (6.4 epochs" in card
+
+
+def test_ctrl_c_in_a_part_ends_all_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A part that fails does not."""
+    begun: list[str] = []
+
+    def pressed(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def next_part(arguments: list[str]) -> int:
+        begun.append(arguments[-1])
+        return 0
+
+    monkeypatch.setattr(training_speed, "main", next_part)
+    monkeypatch.setattr(postprocess, "measure", pressed)
+    assert tables.main(["--out", str(tmp_path)]) == 130 and begun == []
+    assert "stopped" in capsys.readouterr().err
+    monkeypatch.setattr(postprocess, "main", lambda arguments: 1)
+    assert tables.main(["--out", str(tmp_path)]) == 1
+    assert begun == [str(tmp_path / "bench" / "training_speed.json")]
 
 
 @pytest.mark.parametrize("command", [learning_curve, model_card])

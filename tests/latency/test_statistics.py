@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeface.latency import statistics
 from edgeface.latency.statistics import Ratio, Summary, ratio, ratio_of_sessions, relative_interval
 
 
@@ -65,6 +66,31 @@ def test_what_slows_both_models_of_a_round_widens_no_ratio() -> None:
     paired, apart = ratio(own, other), ratio_of_sessions(own, other)
     assert paired.high - paired.low < (apart.high - apart.low) / 2
     assert apart.low < 1.5 < apart.high
+
+
+@pytest.mark.parametrize("per_round", [1, 2, 3, 10])
+def test_a_ratio_lies_in_its_interval_however_skewed(per_round: int) -> None:
+    """Rounds of two samples, one side skewed: the mean of two is no median of many."""
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        skewed = [10 + random.exponential(2, per_round) for _ in range(30)]
+        even = [10 + random.normal(0, 0.3, per_round) for _ in range(30)]
+        for found in (ratio(skewed, even), ratio_of_sessions(skewed, even[:20])):
+            assert found.low <= found.value <= found.high
+
+
+def test_an_interval_is_of_what_is_drawn_of_all_samples() -> None:
+    """Drawn round by round and sorted anew, also of rounds that are not equally long."""
+    random = np.random.default_rng(0)
+    own = [random.uniform(1, 9, count) for count in (2, 5, 1, 4)]
+    other = [random.uniform(1, 9, count) for count in (3, 3, 2, 6)]
+    drawn = []
+    for picks in np.random.default_rng(0).integers(0, 4, (statistics.RESAMPLES, 4)):
+        of_both = [np.concatenate([rounds_[i] for i in picks]) for rounds_ in (own, other)]
+        drawn.append(np.median(of_both[0]) / np.median(of_both[1]))
+    found = ratio(own, other)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))))
+    assert found.value == np.median(np.concatenate(own)) / np.median(np.concatenate(other))
 
 
 def test_equal_arguments_give_equal_intervals() -> None:

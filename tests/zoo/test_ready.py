@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from commands import Command, failed
 from test_light_import import BLOCKER, HEAVY, ROOT
 from venvs import build_wheel, make_venv
 
-from benchmarks.ready import Options, kinds_of, make_ready, write_index
+from benchmarks import ready as command
+from benchmarks.ready import Options, kinds_of, make_ready
 from edgeface import zoo
 from edgeface.backends import BACKENDS, get_backend
-from edgeface.bundle import MANIFEST, README, Bundle, json_schema
+from edgeface.bundle import MANIFEST, README, Bundle, json_schema, write_bundle
 from edgeface.bundle.readme import readme
 from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
@@ -209,19 +210,64 @@ class TestCommands:
         for name in Bundle.open(made).manifest.files:
             assert (made / name).read_bytes() == (first.path / name).read_bytes()
 
-    def test_what_is_of_other_weights_goes_away(self, tmp_path: Path) -> None:
-        from edgeface.bundle import write_bundle
+    def test_what_is_of_other_weights_goes_away_at_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only what the index lists, and it stays listed until then: a run may be stopped."""
+        old, kept = of_other_weights(tmp_path), tmp_path / FILES[0].name
+        options = Options(data=tmp_path, targets=("onnx",), out=tmp_path)
+        shutil.copytree(FILES[0].path, kept)
+        digest = hashlib.sha256((old / MANIFEST).read_bytes()).hexdigest()
+        row = replace(FILES[-1], manifest=digest, weights="0" * 64)
+        (tmp_path / "index.json").write_text(json.dumps([asdict(row)]))
+        with monkeypatch.context() as patch, Terminal(shown=False) as terminal:
+            patch.setattr(command, "remove_others", lambda folder: [])
+            assert make_ready(options, terminal) == []
+        assert set(zoo.read_ready(tmp_path / "index.json")) == {row, FILES[0]} and old.is_dir()
+        with Terminal(shown=False) as terminal:
+            assert make_ready(options, terminal) == [FILES[0]]
+        assert {path.name for path in tmp_path.iterdir()} == {"index.json", kept.name}
+        assert zoo.read_ready(tmp_path / "index.json") == (FILES[0],)
 
-        bundle = Bundle.open(FILES[-1].path)
-        weights = replace(bundle.manifest.weights, sha256="0" * 64)
-        write_bundle(
-            tmp_path / bundle.path.name,
-            replace(bundle.manifest, weights=weights),
-            {name: bundle.read(name) for name in bundle.manifest.files},
-        )
-        assert write_index(tmp_path) == [] and [p.name for p in tmp_path.iterdir()] == [
-            "index.json"
-        ]
+    def test_a_file_of_other_weights_is_made_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = of_other_weights(tmp_path, FILES[0])
+        digest = hashlib.sha256((old / MANIFEST).read_bytes()).hexdigest()
+        row = replace(FILES[0], manifest=digest, weights="0" * 64)
+        (tmp_path / "index.json").write_text(json.dumps([asdict(row)]))
+        monkeypatch.setattr(command, "_float", lambda *arguments: Bundle.open(FILES[0].path))
+        options = Options(data=tmp_path, targets=("onnx",), out=tmp_path)
+        with Terminal(shown=False) as terminal:
+            assert make_ready(options, terminal) == [FILES[0]]
+        assert Bundle.open(old).manifest == Bundle.open(FILES[0].path).manifest
+
+    @pytest.mark.parametrize("content", ["a Bundle", "a listed name", "a folder"])
+    def test_folders_of_a_user_are_refused_and_stay(
+        self, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also where the index lists one of that name: it is another one."""
+        if content == "a folder":
+            shutil.copytree(FILES[-1].path, tmp_path / "mine" / FILES[-1].name)
+        else:
+            of_other_weights(tmp_path)
+        if content == "a listed name":
+            (tmp_path / "index.json").write_text(json.dumps([asdict(FILES[-1])]))
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert command.main(["--data", str(tmp_path), "--out", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        assert "was not made by this command" in error
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def of_other_weights(folder: Path, file: zoo.ReadyFile = FILES[-1]) -> Path:
+    """A Bundle like ``file``."""
+    bundle = Bundle.open(file.path)
+    weights = replace(bundle.manifest.weights, sha256="0" * 64)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    manifest = replace(bundle.manifest, weights=weights)
+    return write_bundle(folder / file.name, manifest, files).path
 
 
 @pytest.fixture(scope="module")
