@@ -265,7 +265,7 @@ class Study:
     def _train(self, number: int, rounds: Sequence[Round]) -> None:
         """This round's share of the trials, of what was measured and keeps the limits."""
         measured = [
-            selection.as_measured(e, found[0])
+            selection.as_measured(self.options, e, found[0])
             for r in rounds
             for e in r.picked
             if (found := self.oracle.ms(e.candidate))
@@ -340,8 +340,8 @@ class Study:
             for e in r.picked:
                 if self.scorer.failed(e.architecture):
                     continue
-                found = self.oracle.ms(e.candidate)
-                if found and selection.within(self.options, selection.as_measured(e, found[0])):
+                found, o = self.oracle.ms(e.candidate), self.options
+                if found and selection.within(o, selection.as_measured(o, e, found[0])):
                     kept[e.candidate.key] = self._net(e, found, r.number)
         return selection.front(self.options, kept.values())
 
