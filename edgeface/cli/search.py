@@ -18,7 +18,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
 from edgeface.files import check_writable, write_text
 from edgeface.search.commands import export_command, train_command
-from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
+from edgeface.search.options import FREE, FRONT, SIZES, STUDY, StudyOptions, load_options
 from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
@@ -232,8 +232,6 @@ def _chosen(
         )
     if not resume:
         return options, folder
-    from edgeface.search.study import load_options
-
     known = load_options(resume, options.device)
     same = ("device",) if options.device == known.device else ()
     fixed = {name: getattr(known, name) for name in (*FREE, *same)}
@@ -276,18 +274,22 @@ def _run(
     go_on = shlex.join(["edgeface", "search", "--resume", str(folder)])
     if "?" in options.device:  # the folder does not keep options, which may run commands
         go_on += f" --device {shlex.quote(options.device)}"
+    terminal = failures.terminal
     try:
-        with stoppable(f"nothing is lost, {go_on} goes on from here"):
-            terminal = failures.terminal
-            study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
-            front = study.run(
-                lambda done: terminal.line(_sentence(done)),
-                [LatencyTable.load(path) for path in tables],
-            )
-            terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
-            return front
-    except DeviceError as error:
-        raise DeviceError(f"{error}; what was measured is kept: {go_on}") from None
+        study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
+        front = study.run(
+            lambda done: terminal.line(_sentence(done)),
+            [LatencyTable.load(path) for path in tables],
+        )
+    except (DeviceError, KeyboardInterrupt) as error:
+        begun = (folder / STUDY).is_file()
+        if isinstance(error, DeviceError):
+            kept = f"; what was measured is kept: {go_on}" if begun else ""
+            raise DeviceError(f"{error}{kept}") from None
+        kept = f"nothing is lost, {go_on} goes on from here"
+        raise Stopped(kept if begun else "nothing was measured yet") from None
+    terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
+    return front
 
 
 def _sentence(done: Round) -> str:
