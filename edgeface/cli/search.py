@@ -24,8 +24,12 @@ from edgeface.training.options import MOST
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
 """what the published search writes"""
-ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish")
+ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish", "landmarks")
 """options beside those of a study that are of no use to it"""
+TAKES = {"alpha", "data", "seed"}
+"""options of a study that it takes"""
+GIVEN_BY = {"sizes": "size", "weights": "data"}
+"""options of a study that are given by another name"""
 
 if TYPE_CHECKING:
     from edgeface.search.results import FrontNet, Round
@@ -140,10 +144,15 @@ def command(
 ) -> int | None:
     if published:
         others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
-        _run_published(published, options, data, out, format, others - {"alpha", "seed"})
+        _run_published(published, options, data, out, format, others - TAKES)
         return None
-    options = dataclasses.replace(options, sizes=tuple(size), **_photos(data, annotations))
-    options, folder = _chosen(options, out, resume, given(ctx, options))
+    if landmarks and not finish:
+        raise OptionError("--landmarks are for --finish: give it, too, or leave --landmarks out")
+    photos = _photos(data, annotations)
+    options = dataclasses.replace(options, sizes=tuple(size), **photos)
+    named = {*given(ctx, options), *photos.keys() & {"weights"}}
+    named |= {"sizes"} if is_given(ctx, "size") else set()
+    options, folder = _chosen(options, out, resume, named)
     if finish:
         from edgeface.search.finish import check
 
@@ -197,8 +206,7 @@ def _run_published(
     from edgeface.search.scores.ddsar import weights_of_annotations
 
     if others:
-        named = ", ".join(f"--{other.replace('_', '-')}" for other in sorted(others))
-        raise OptionError(f"--published asks no device: leave {named} out")
+        raise OptionError(f"--published asks no device: leave {_flags(others)} out")
     regime = regime_of(name)
     if out:
         check_writable(out / ARCHITECTURE, folder=False)
@@ -220,8 +228,12 @@ def _run_published(
         say(f"next: edgeface train --model {shlex.quote(str(out / ARCHITECTURE))} --data PHOTOS")
 
 
+def _flags(names: Collection[str]) -> str:
+    return ", ".join(sorted({f"--{GIVEN_BY.get(n, n).replace('_', '-')}" for n in names}))
+
+
 def _chosen(
-    options: StudyOptions, out: Path | None, resume: Path | None, named: dict[str, Any]
+    options: StudyOptions, out: Path | None, resume: Path | None, named: Collection[str]
 ) -> tuple[StudyOptions, Path]:
     """What is searched, and the folder of the search; ``named``: the options that were given.
     Raises OptionError."""
@@ -233,15 +245,12 @@ def _chosen(
     if not resume:
         return options, folder
     known = load_options(resume, options.device)
-    same = ("device",) if options.device == known.device else ()
-    fixed = {name: getattr(known, name) for name in (*FREE, *same)}
-    if dataclasses.replace(options, **fixed) not in (StudyOptions(**fixed), known):
-        free = ", ".join(f"--{name.replace('_', '-')}" for name in FREE)
+    changed = {n: v for n in named if (v := getattr(options, n)) != getattr(known, n)}
+    if others := changed.keys() - FREE:
         raise OptionError(
-            f"--resume {resume} goes on with the options of that search: leave the others out, but"
-            f" for {free}"
+            f"--resume {resume} goes on with the options of that search, which are others: leave"
+            f" {_flags(others)} out; {_flags(FREE)} may change"
         )
-    changed = {name: value for name, value in named.items() if name in FREE}
     return dataclasses.replace(known, **changed), folder
 
 
