@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,8 @@ TAKES = {"alpha", "data", "seed"}
 """options of a study that it takes"""
 GIVEN_BY = {"sizes": "size", "weights": "data"}
 """options of a study that are given by another name"""
+PHOTOS = ("data", "annotations", "weights")
+"""options of a study that follow from photos"""
 
 if TYPE_CHECKING:
     from edgeface.search.results import FrontNet, Round
@@ -70,8 +73,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Photos for --trials, WIDER FACE's folder or one with --annotations; or a file of"
-            " annotations alone, whose faces weigh the stages (default: as published)."
+            "Photos for --trials and --finish, WIDER FACE's folder or one with --annotations; or a"
+            " file of annotations alone, whose faces weigh the stages (default: as published)."
         )
     ),
 ]
@@ -152,41 +155,54 @@ def command(
     options = dataclasses.replace(options, sizes=tuple(size), **photos)
     named = {*given(ctx, options), *photos.keys() & {"weights"}}
     named |= {"sizes"} if is_given(ctx, "size") else set()
-    options, folder = _chosen(options, out, resume, named)
-    if finish:
+    chosen, folder = _chosen(options, out, resume, named, bool(finish))
+    wanted = _Finish(finish, _with_photos(chosen, options), landmarks) if finish else None
+    if wanted:
         from edgeface.search.finish import check
 
-        check(options)
+        check(wanted.options, landmarks)
+    go_on = _go_on(chosen, folder, ray, wanted)
     with Terminal() as terminal:
         failures = Failures(terminal)
-        front = _run(options, folder, table, ray, failures)
+        front = _run(chosen, folder, table, ray, go_on, failures)
         if format == "json":
             print_json([net.to_json() for net in front])
         else:
-            _print_front(front, options, folder)
-        if finish:
-            _finish(options, folder, front, finish, landmarks, failures)
+            _print_front(front, chosen, folder)
+        if wanted:
+            _finish(wanted, folder, front, go_on, failures)
         return failures.ended("photos could not be read and were left out of the trainings")
 
 
+@dataclass(frozen=True)
+class _Finish:
+    """A detector that is to be made of the front."""
+
+    samples: int
+    options: StudyOptions
+    """those of the search, but for photos that were given for this alone"""
+    landmarks: Path | None
+
+
 def _finish(
-    options: StudyOptions,
-    folder: Path,
-    front: Sequence[FrontNet],
-    samples: int,
-    landmarks: Path | None,
-    failures: Failures,
+    wanted: _Finish, folder: Path, front: Sequence[FrontNet], go_on: str, failures: Failures
 ) -> None:
     from edgeface.search.finish import DETECTOR, finish
 
-    terminal = failures.terminal
-    made = finish(
-        options, folder, front, samples, landmarks, terminal.tick, terminal.note, failures
-    )
-    if made is None:
-        raise Stopped(
-            f"nothing is lost, edgeface search --resume {folder} --finish {samples} goes on"
+    terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    with stoppable(kept):
+        made = finish(
+            wanted.options,
+            folder,
+            front,
+            wanted.samples,
+            wanted.landmarks,
+            terminal.tick,
+            terminal.note,
+            failures,
         )
+    if made is None:
+        raise Stopped(kept)
     quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
@@ -233,10 +249,14 @@ def _flags(names: Collection[str]) -> str:
 
 
 def _chosen(
-    options: StudyOptions, out: Path | None, resume: Path | None, named: Collection[str]
+    options: StudyOptions,
+    out: Path | None,
+    resume: Path | None,
+    named: Collection[str],
+    finish: bool,
 ) -> tuple[StudyOptions, Path]:
-    """What is searched, and the folder of the search; ``named``: the options that were given.
-    Raises OptionError."""
+    """What is searched, and the folder of the search; ``named``: the options that were given;
+    ``finish``: a detector is made, too. Raises OptionError."""
     folder = out or resume
     if folder is None or (out and resume):
         raise OptionError(
@@ -245,13 +265,41 @@ def _chosen(
     if not resume:
         return options, folder
     known = load_options(resume, options.device)
-    changed = {n: v for n in named if (v := getattr(options, n)) != getattr(known, n)}
+    # A search without trials has no use for photos: they are those of the detector.
+    lent = PHOTOS if finish and options.data and not known.trials else ()
+    searched = {*named}.difference(lent)
+    changed = {n: v for n in searched if (v := getattr(options, n)) != getattr(known, n)}
     if others := changed.keys() - FREE:
         raise OptionError(
             f"--resume {resume} goes on with the options of that search, which are others: leave"
             f" {_flags(others)} out; {_flags(FREE)} may change"
         )
     return dataclasses.replace(known, **changed), folder
+
+
+def _with_photos(chosen: StudyOptions, options: StudyOptions) -> StudyOptions:
+    """``chosen`` with the photos that ``options`` name, if they do: the weights of stages stay
+    those of the search."""
+    if not options.data:
+        return chosen
+    same = chosen.annotations if options.data == chosen.data else ""
+    found = options.annotations or same
+    return dataclasses.replace(chosen, data=options.data, annotations=found)
+
+
+def _go_on(options: StudyOptions, folder: Path, ray: str | None, wanted: _Finish | None) -> str:
+    """The command that goes on: with what its folder does not keep."""
+    words = ["edgeface", "search", "--resume", str(folder)]
+    words += ["--device", options.device] if "?" in options.device else []  # may run commands
+    words += ["--ray", ray] if ray else []
+    if wanted:
+        words += ["--finish", str(wanted.samples)]
+        words += ["--landmarks", str(wanted.landmarks)] if wanted.landmarks else []
+        lent = wanted.options
+        if (lent.data, lent.annotations) != (options.data, options.annotations):
+            words += ["--data", lent.data]
+            words += ["--annotations", lent.annotations] if lent.annotations else []
+    return shlex.join(words)
 
 
 def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
@@ -275,14 +323,12 @@ def _run(
     folder: Path,
     tables: Sequence[Path],
     ray: str | None,
+    go_on: str,
     failures: Failures,
 ) -> list[FrontNet]:
     from edgeface.predict.table import LatencyTable
     from edgeface.search.study import Study
 
-    go_on = shlex.join(["edgeface", "search", "--resume", str(folder)])
-    if "?" in options.device:  # the folder does not keep options, which may run commands
-        go_on += f" --device {shlex.quote(options.device)}"
     terminal = failures.terminal
     try:
         study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
