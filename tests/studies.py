@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import StudyOptions, load_options
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
 
-from edgeface.search.study import Study, load_options
+from edgeface.search.study import Study
 
 Note = Callable[[str], None]
 SIZE = "160x128"

@@ -85,6 +85,7 @@ def test_a_search_that_runs(edgeface: Command, tmp_path: Path) -> None:
             edgeface("search", "--out", tmp_path / "run", "--target", "onnx"),
             f"the search in {tmp_path / 'run'} is in use by process {process.pid}",
         )
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 
 def test_a_quantisation_that_runs(

@@ -78,7 +78,8 @@ def test_a_search_opens_and_is_not_repeated(
 ) -> None:
     pytest.importorskip("pymoo", reason="pymoo is not installed")
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    from edgeface.search.study import Study, load_options
+    from edgeface.search.options import load_options
+    from edgeface.search.study import Study
 
     shutil.copytree(DATA / "search", tmp_path / "search")
     monkeypatch.chdir(DATA.parent)  # its space is a file

@@ -131,7 +131,7 @@ def command(
             _refuse_photos(inputs)
         outputs = Outputs(inputs, save, show, crop, blur)
         with quiet():
-            long_side = int(size) if size is not None and size.isdigit() else size
+            long_side = int(size) if size is not None and size.isdecimal() else size
             opened = Detector.open(
                 model, threads, score_threshold, nms_threshold, long_side, fast, weights
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +19,20 @@ from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
 from edgeface.files import check_writable, write_text
 from edgeface.search.commands import export_command, train_command
-from edgeface.search.options import FREE, FRONT, SIZES, StudyOptions
+from edgeface.search.options import FREE, FRONT, SIZES, STUDY, StudyOptions, load_options
 from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ARCHITECTURE = "architecture.json"
 """what the published search writes"""
-ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish")
+ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish", "landmarks")
 """options beside those of a study that are of no use to it"""
+TAKES = {"alpha", "data", "seed"}
+"""options of a study that it takes"""
+GIVEN_BY = {"sizes": "size", "weights": "data"}
+"""options of a study that are given by another name"""
+PHOTOS = ("data", "annotations", "weights")
+"""options of a study that follow from photos"""
 
 if TYPE_CHECKING:
     from edgeface.search.results import FrontNet, Round
@@ -66,8 +73,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Photos for --trials, WIDER FACE's folder or one with --annotations; or a file of"
-            " annotations alone, whose faces weigh the stages (default: as published)."
+            "Photos for --trials and --finish, WIDER FACE's folder or one with --annotations; or a"
+            " file of annotations alone, whose faces weigh the stages (default: as published)."
         )
     ),
 ]
@@ -140,44 +147,62 @@ def command(
 ) -> int | None:
     if published:
         others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
-        _run_published(published, options, data, out, format, others - {"alpha", "seed"})
+        _run_published(published, options, data, out, format, others - TAKES)
         return None
-    options = dataclasses.replace(options, sizes=tuple(size), **_photos(data, annotations))
-    options, folder = _chosen(options, out, resume, given(ctx, options))
-    if finish:
+    if landmarks and not finish:
+        raise OptionError("--landmarks are for --finish: give it, too, or leave --landmarks out")
+    photos = _photos(data, annotations)
+    options = dataclasses.replace(options, sizes=tuple(size), **photos)
+    named = {*given(ctx, options), *photos.keys() & {"weights"}}
+    named |= {"sizes"} if is_given(ctx, "size") else set()
+    chosen, folder = _chosen(options, out, resume, named, bool(finish))
+    wanted = _Finish(finish, _with_photos(chosen, options), landmarks) if finish else None
+    if wanted:
         from edgeface.search.finish import check
 
-        check(options)
+        check(wanted.options, landmarks)
+    go_on = _go_on(chosen, folder, ray, wanted)
     with Terminal() as terminal:
         failures = Failures(terminal)
-        front = _run(options, folder, table, ray, failures)
+        front = _run(chosen, folder, table, ray, go_on, failures)
         if format == "json":
             print_json([net.to_json() for net in front])
         else:
-            _print_front(front, options, folder)
-        if finish:
-            _finish(options, folder, front, finish, landmarks, failures)
+            _print_front(front, chosen, folder)
+        if wanted:
+            _finish(wanted, folder, front, go_on, failures)
         return failures.ended("photos could not be read and were left out of the trainings")
 
 
+@dataclass(frozen=True)
+class _Finish:
+    """A detector that is to be made of the front."""
+
+    samples: int
+    options: StudyOptions
+    """those of the search, but for photos that were given for this alone"""
+    landmarks: Path | None
+
+
 def _finish(
-    options: StudyOptions,
-    folder: Path,
-    front: Sequence[FrontNet],
-    samples: int,
-    landmarks: Path | None,
-    failures: Failures,
+    wanted: _Finish, folder: Path, front: Sequence[FrontNet], go_on: str, failures: Failures
 ) -> None:
     from edgeface.search.finish import DETECTOR, finish
 
-    terminal = failures.terminal
-    made = finish(
-        options, folder, front, samples, landmarks, terminal.tick, terminal.note, failures
-    )
-    if made is None:
-        raise Stopped(
-            f"nothing is lost, edgeface search --resume {folder} --finish {samples} goes on"
+    terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    with stoppable(kept):
+        made = finish(
+            wanted.options,
+            folder,
+            front,
+            wanted.samples,
+            wanted.landmarks,
+            terminal.tick,
+            terminal.note,
+            failures,
         )
+    if made is None:
+        raise Stopped(kept)
     quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
@@ -197,8 +222,7 @@ def _run_published(
     from edgeface.search.scores.ddsar import weights_of_annotations
 
     if others:
-        named = ", ".join(f"--{other.replace('_', '-')}" for other in sorted(others))
-        raise OptionError(f"--published asks no device: leave {named} out")
+        raise OptionError(f"--published asks no device: leave {_flags(others)} out")
     regime = regime_of(name)
     if out:
         check_writable(out / ARCHITECTURE, folder=False)
@@ -220,11 +244,19 @@ def _run_published(
         say(f"next: edgeface train --model {shlex.quote(str(out / ARCHITECTURE))} --data PHOTOS")
 
 
+def _flags(names: Collection[str]) -> str:
+    return ", ".join(sorted({f"--{GIVEN_BY.get(n, n).replace('_', '-')}" for n in names}))
+
+
 def _chosen(
-    options: StudyOptions, out: Path | None, resume: Path | None, named: dict[str, Any]
+    options: StudyOptions,
+    out: Path | None,
+    resume: Path | None,
+    named: Collection[str],
+    finish: bool,
 ) -> tuple[StudyOptions, Path]:
-    """What is searched, and the folder of the search; ``named``: the options that were given.
-    Raises OptionError."""
+    """What is searched, and the folder of the search; ``named``: the options that were given;
+    ``finish``: a detector is made, too. Raises OptionError."""
     folder = out or resume
     if folder is None or (out and resume):
         raise OptionError(
@@ -232,19 +264,42 @@ def _chosen(
         )
     if not resume:
         return options, folder
-    from edgeface.search.study import load_options
-
     known = load_options(resume, options.device)
-    same = ("device",) if options.device == known.device else ()
-    fixed = {name: getattr(known, name) for name in (*FREE, *same)}
-    if dataclasses.replace(options, **fixed) not in (StudyOptions(**fixed), known):
-        free = ", ".join(f"--{name.replace('_', '-')}" for name in FREE)
+    # A search without trials has no use for photos: they are those of the detector.
+    lent = PHOTOS if finish and options.data and not known.trials else ()
+    searched = {*named}.difference(lent)
+    changed = {n: v for n in searched if (v := getattr(options, n)) != getattr(known, n)}
+    if others := changed.keys() - FREE:
         raise OptionError(
-            f"--resume {resume} goes on with the options of that search: leave the others out, but"
-            f" for {free}"
+            f"--resume {resume} goes on with the options of that search, which are others: leave"
+            f" {_flags(others)} out; {_flags(FREE)} may change"
         )
-    changed = {name: value for name, value in named.items() if name in FREE}
     return dataclasses.replace(known, **changed), folder
+
+
+def _with_photos(chosen: StudyOptions, options: StudyOptions) -> StudyOptions:
+    """``chosen`` with the photos that ``options`` name, if they do: the weights of stages stay
+    those of the search."""
+    if not options.data:
+        return chosen
+    same = chosen.annotations if options.data == chosen.data else ""
+    found = options.annotations or same
+    return dataclasses.replace(chosen, data=options.data, annotations=found)
+
+
+def _go_on(options: StudyOptions, folder: Path, ray: str | None, wanted: _Finish | None) -> str:
+    """The command that goes on: with what its folder does not keep."""
+    words = ["edgeface", "search", "--resume", str(folder)]
+    words += ["--device", options.device] if "?" in options.device else []  # may run commands
+    words += ["--ray", ray] if ray else []
+    if wanted:
+        words += ["--finish", str(wanted.samples)]
+        words += ["--landmarks", str(wanted.landmarks)] if wanted.landmarks else []
+        lent = wanted.options
+        if (lent.data, lent.annotations) != (options.data, options.annotations):
+            words += ["--data", lent.data]
+            words += ["--annotations", lent.annotations] if lent.annotations else []
+    return shlex.join(words)
 
 
 def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
@@ -268,26 +323,28 @@ def _run(
     folder: Path,
     tables: Sequence[Path],
     ray: str | None,
+    go_on: str,
     failures: Failures,
 ) -> list[FrontNet]:
     from edgeface.predict.table import LatencyTable
     from edgeface.search.study import Study
 
-    go_on = shlex.join(["edgeface", "search", "--resume", str(folder)])
-    if "?" in options.device:  # the folder does not keep options, which may run commands
-        go_on += f" --device {shlex.quote(options.device)}"
+    terminal = failures.terminal
     try:
-        with stoppable(f"nothing is lost, {go_on} goes on from here"):
-            terminal = failures.terminal
-            study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
-            front = study.run(
-                lambda done: terminal.line(_sentence(done)),
-                [LatencyTable.load(path) for path in tables],
-            )
-            terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
-            return front
-    except DeviceError as error:
-        raise DeviceError(f"{error}; what was measured is kept: {go_on}") from None
+        study = Study(options, folder, terminal.tick, terminal.note, ray, failures)
+        front = study.run(
+            lambda done: terminal.line(_sentence(done)),
+            [LatencyTable.load(path) for path in tables],
+        )
+    except (DeviceError, KeyboardInterrupt) as error:
+        begun = (folder / STUDY).is_file()
+        if isinstance(error, DeviceError):
+            kept = f"; what was measured is kept: {go_on}" if begun else ""
+            raise DeviceError(f"{error}{kept}") from None
+        kept = f"nothing is lost, {go_on} goes on from here"
+        raise Stopped(kept if begun else "nothing was measured yet") from None
+    terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
+    return front
 
 
 def _sentence(done: Round) -> str:

@@ -26,7 +26,7 @@ from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet
-from edgeface.search.trials.photos import plan_of
+from edgeface.search.trials.photos import parted, plan_of
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 from edgeface.types import Progress
@@ -86,21 +86,20 @@ def finish(
     """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
     was stopped before.
 
-    landmarks: file of those of the annotated faces, or None: those of the annotations, if they have
-    any. on_error: is told of photos that cannot be read, which are left out then. Raises
-    OptionError for a search without photos and without a checkout, and what training,
-    export and evaluation raise.
+    landmarks: file of those of the annotated faces, or None: the detector has none. on_error: is
+    told of photos that cannot be read, which are left out then. Raises what :func:`check` raises,
+    and training, export and evaluation.
     """
     from edgeface.training import train_model
 
-    check(options)
-    net = choose(front)
+    check(options, landmarks)
+    net, run = choose(front), folder / RUN
     recipe = TrainOptions(samples=samples, seed=options.seed)
-    annotations = Path(options.annotations) if options.annotations else None
-    plan = plan_of(folder, Path(options.data), annotations, recipe)
+    # Trials are without landmarks, and a cache is of the faces as they are annotated.
+    plan = plan_of(run if landmarks else folder, *_photos(options), recipe, landmarks)
     trained = Path(plan.annotations) if plan.annotations else None
     network = with_landmarks(net.architecture) if landmarks else net.architecture
-    data, run = Path(plan.data), folder / RUN
+    data = Path(plan.data)
     note(f"training {network.name}, {samples} crops, in {run}")
     if not train_model(
         network,
@@ -109,7 +108,7 @@ def finish(
         run,
         trained,
         Path(plan.cache),
-        landmarks=landmarks,
+        landmarks=None if plan.kept else landmarks,
         progress=progress,
         note=note,
         on_error=on_error,
@@ -119,14 +118,27 @@ def finish(
     return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
 
 
-def check(options: StudyOptions) -> None:
-    """Raise OptionError where nothing can be trained or made, before the search begins."""
+def check(options: StudyOptions, landmarks: Path | None) -> None:
+    """Look, before the search begins, at what is needed after it. Raises OptionError where nothing
+    can be trained or made, DataError for photos, annotations or ``landmarks`` that cannot be
+    used."""
+    from edgeface.evaluation.predict import annotated_photos
+    from edgeface.training import read_photos
+
     if not options.data:
         raise OptionError(
             "--finish needs photos to train on: give --data, WIDER FACE's folder, or one of photos"
             " with --annotations"
         )
     checkout.check()
+    data, annotations = _photos(options)
+    if not parted(data, annotations):
+        annotated_photos(data)
+    read_photos(data, annotations, landmarks)
+
+
+def _photos(options: StudyOptions) -> tuple[Path, Path | None]:
+    return Path(options.data), Path(options.annotations) if options.annotations else None
 
 
 def with_landmarks(architecture: Architecture) -> Architecture:

@@ -80,14 +80,19 @@ class LatencyOracle:
         """Of the table of ``size``."""
         return self.folder / f"latency-{size}.json"
 
-    def adopt(self, table: LatencyTable) -> None:
-        """Begin with what was measured before. Raises DataError for a table of another setting."""
+    def size_of(self, table: LatencyTable) -> str:
+        """Input size of what was measured before. Raises DataError for a table of another
+        setting."""
         sizes = [size for size, setting in self.settings.items() if setting == table.setting]
         if not sizes:
             wanted = ", or ".join(map(str, self.settings.values()))
             raise DataError(f"the latency table is of {table.setting}, this search is of {wanted}")
-        if sizes[0] not in self.tables:
-            self._keep(sizes[0], table)
+        return sizes[0]
+
+    def adopt(self, table: LatencyTable) -> None:
+        """Begin with what was measured before. Raises DataError for a table of another setting."""
+        if (size := self.size_of(table)) not in self.tables:
+            self._keep(size, table)
 
     def check(self) -> None:
         """Raise DeviceError for a device that cannot be reached or has other things to do,

@@ -12,19 +12,25 @@ report.html           plots of the front and of how it came about
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from edgeface.errors import OptionError
+from edgeface.errors import EdgefaceError, OptionError
+from edgeface.files import read_regular, write_text
+from edgeface.latency.devices.address import without_options
 from edgeface.options import MAX_THREADS, Range, check_ranges, parse_size
 from edgeface.predict.table import LEAST_NETWORKS
+from edgeface.schema import from_fields
 from edgeface.search.results import COSTS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
 from edgeface.search.scores.registry import FORMER
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
-FRONT = "front.json"
+STUDY, FRONT = "study.json", "front.json"
 FREE = ("max_load", "jobs")
 """options that a search may go on with others of"""
 
@@ -134,3 +140,45 @@ class StudyOptions:
             raise OptionError("--size: give one or more input sizes, each once, such as 640x480")
         for size in self.sizes:
             parse_size(size)
+
+
+def save_options(folder: Path, options: StudyOptions) -> None:
+    """Begin the search in ``folder``, or go on with it. Raises OptionError where it holds another
+    one, OutputError."""
+    refuse_another(folder, options)
+    kept = dataclasses.replace(options, device=without_options(options.device))
+    write_text(folder / STUDY, json.dumps(dataclasses.asdict(kept), indent=1))
+
+
+def refuse_another(folder: Path, options: StudyOptions) -> None:
+    """Raise OptionError where ``folder`` holds a search with other options, but for
+    :data:`FREE`."""
+    if not (folder / STUDY).is_file():
+        return
+    free = {name: getattr(options, name) for name in FREE}
+    if dataclasses.replace(load_options(folder, options.device), **free) != options:
+        raise OptionError(
+            f"{folder} holds a search with other options: go on with edgeface search --resume "
+            f"{folder}, or choose another --out folder"
+        )
+
+
+def load_options(folder: Path, device: str = "") -> StudyOptions:
+    """Of the search in ``folder``; ``device``: the same one with its options, which the folder does
+    not keep, because they may run commands. Raises OptionError where there is none."""
+    path = folder / STUDY
+    try:
+        data = json.loads(read_regular(path).decode("utf-8"))
+        known = from_fields(StudyOptions, data, str(path))
+        plain = without_options(known.device)
+        same = without_options(device) == plain
+        return dataclasses.replace(known, device=device if same else plain)
+    except (OSError, ValueError, RecursionError) as error:
+        raise OptionError(
+            f"--resume {folder}: no search to go on with, {path} cannot be read "
+            f"({type(error).__name__}); begin one with edgeface search --out {folder}"
+        ) from None
+    except EdgefaceError as error:
+        raise OptionError(
+            f"--resume {folder}: {error}; it was not written by this version of edgeface"
+        ) from None

@@ -11,7 +11,7 @@ from edgeface.architecture.layers import macs_of
 from edgeface.options import parse_size
 from edgeface.search.options import StudyOptions
 from edgeface.search.pareto import nondominated, spread
-from edgeface.search.results import FrontNet, ScoredNetwork
+from edgeface.search.results import COSTS, FrontNet, ScoredNetwork
 
 LEAST_DIFFERENT = 2
 """parts (blocks, neck, head) in which two networks of one round differ, as long as there are
@@ -83,9 +83,11 @@ def front(options: StudyOptions, nets: Iterable[FrontNet]) -> list[FrontNet]:
     return sorted((kept[i] for i in best), key=lambda net: net.cost(options.cost))
 
 
-def as_measured(network: ScoredNetwork, ms: float) -> ScoredNetwork:
-    """``network`` with what it takes in place of what was predicted."""
-    return dataclasses.replace(network, predicted_ms=ms)
+def as_measured(options: StudyOptions, network: ScoredNetwork, ms: float) -> ScoredNetwork:
+    """``network`` with what it takes, and costs, in place of what was predicted. Of the networks of
+    round 0 nothing was."""
+    cost = COSTS[options.cost].of(network.candidate, ms)
+    return dataclasses.replace(network, predicted_ms=ms, cost=cost)
 
 
 def differences(a: ScoredNetwork, b: ScoredNetwork) -> int:

@@ -27,7 +27,6 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import LOCK, locked, read_regular, write_text
-from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.schema import from_fields, to_fields
@@ -35,7 +34,7 @@ from edgeface.search import selection
 from edgeface.search.accuracy import Scorer
 from edgeface.search.evolution import CHOICE, FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle
-from edgeface.search.options import FREE, FRONT, StudyOptions
+from edgeface.search.options import FRONT, StudyOptions, refuse_another, save_options
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.selection import FRONT_SHARE
@@ -45,7 +44,7 @@ from edgeface.types import Note, Progress
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-STUDY, REPORT = "study.json", "report.html"
+REPORT = "report.html"
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
 MORE = 3
@@ -57,8 +56,7 @@ OnRound = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one, OutputError
-    where it cannot be written."""
+    """One search, in its folder. Raises OptionError where the folder holds another one."""
 
     def __init__(
         self,
@@ -73,18 +71,10 @@ class Study:
         self.options, self.folder, self.note = options, folder, note
         self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
-        path = folder / STUDY
-        if path.is_file() and not _goes_on(load_options(folder, options.device), options):
-            raise OptionError(
-                f"{folder} holds a search with other options: go on with edgeface search --resume "
-                f"{folder}, or choose another --out folder"
-            )
-        self.scorer = Scorer(options, folder, self.progress, note, ray, on_error)
-        # an unknown score is refused before anything is written
-        self.score(self.pool.sample(0).architecture)
-        kept = dataclasses.replace(options, device=without_options(options.device))
-        write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
+        refuse_another(folder, options)
         self.oracle = LatencyOracle(options, folder, self.progress, note, ray)
+        self.scorer = Scorer(options, folder, self.progress, note, ray, on_error)
+        self.score(self.pool.sample(0).architecture)  # an unknown one is refused
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
 
@@ -95,17 +85,25 @@ class Study:
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
         """All rounds that are not over yet, and the front, which is also written. ``known``: tables
         to begin with. Of a search that is over, nothing is measured again. Raises OptionError where
-        another process works in the folder."""
+        another process works in the folder, OutputError where it cannot be written."""
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
 
-    def _run(self, on_round: OnRound, known: Iterable[LatencyTable]) -> list[FrontNet]:
-        for table in known:
-            self.oracle.adopt(table)
-        over, rounds = (self.folder / FRONT).is_file(), list[Round]()
+    def _begin(self, tables: Sequence[LatencyTable], over: bool) -> None:
+        """Write down what is searched, once nothing is left that may be refused: a mistake begins
+        no search in whose way the same command, corrected, would be."""
+        for table in tables:
+            self.oracle.size_of(table)
         if not over:
             self.oracle.check()
             self.scorer.check()
+        save_options(self.folder, self.options)
+        for table in tables:
+            self.oracle.adopt(table)
+
+    def _run(self, on_round: OnRound, known: Iterable[LatencyTable]) -> list[FrontNet]:
+        over, rounds = (self.folder / FRONT).is_file(), list[Round]()
+        self._begin(list(known), over)
         for number in range(self.options.rounds + 1):
             self._where = f"round {number} of {self.options.rounds}: "
             chosen = self._stored(number) or self._choose(number)
@@ -265,7 +263,7 @@ class Study:
     def _train(self, number: int, rounds: Sequence[Round]) -> None:
         """This round's share of the trials, of what was measured and keeps the limits."""
         measured = [
-            selection.as_measured(e, found[0])
+            selection.as_measured(self.options, e, found[0])
             for r in rounds
             for e in r.picked
             if (found := self.oracle.ms(e.candidate))
@@ -340,8 +338,8 @@ class Study:
             for e in r.picked:
                 if self.scorer.failed(e.architecture):
                     continue
-                found = self.oracle.ms(e.candidate)
-                if found and selection.within(self.options, selection.as_measured(e, found[0])):
+                found, o = self.oracle.ms(e.candidate), self.options
+                if found and selection.within(o, selection.as_measured(o, e, found[0])):
                     kept[e.candidate.key] = self._net(e, found, r.number)
         return selection.front(self.options, kept.values())
 
@@ -370,30 +368,3 @@ class Study:
             macs_of(a, *parse_size(e.size)),
             e.candidate.memory,
         )
-
-
-def _goes_on(known: StudyOptions, options: StudyOptions) -> bool:
-    """Is this the same search, but for what may change?"""
-    free = {name: getattr(options, name) for name in FREE}
-    return dataclasses.replace(known, **free) == options
-
-
-def load_options(folder: Path, device: str = "") -> StudyOptions:
-    """Of the search in ``folder``; ``device``: the same one with its options, which the folder does
-    not keep, because they may run commands. Raises OptionError where there is none."""
-    path = folder / STUDY
-    try:
-        data = json.loads(read_regular(path).decode("utf-8"))
-        known = from_fields(StudyOptions, data, str(path))
-        plain = without_options(known.device)
-        same = without_options(device) == plain
-        return dataclasses.replace(known, device=device if same else plain)
-    except (OSError, ValueError, RecursionError) as error:
-        raise OptionError(
-            f"--resume {folder}: no search to go on with, {path} cannot be read "
-            f"({type(error).__name__}); begin one with edgeface search --out {folder}"
-        ) from None
-    except EdgefaceError as error:
-        raise OptionError(
-            f"--resume {folder}: {error}; it was not written by this version of edgeface"
-        ) from None

@@ -40,7 +40,7 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
 
 def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
     """Of a USB camera, by its number, or of a video file."""
-    capture = cv2.VideoCapture(int(name) if name.isdigit() else name)
+    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen is what is there now

@@ -255,14 +255,22 @@ def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:
         (None, False, "/usr/bin/python3", ".cache/edgeface/venv/bin/python"),
         (None, True, "/home/pi/.cache/edgeface/venv/bin/python", ".cache/edgeface/venv/bin/python"),
         (None, True, "/opt/conda/bin/python3", "/opt/conda/bin/python3"),
-        ("~/my env/bin/python", True, "/home/pi/my env/bin/python", "~/'my env/bin/python'"),
+        ("~/venv/bin/python", True, "/home/pi/venv/bin/python", "/home/pi/venv/bin/python"),
+        ("~/my env/bin/python", True, "/home/pi/my env/bin/python", "/home/pi/my env/bin/python"),
+        ("/my env/bin/python", True, "/my env/bin/python", "/my env/bin/python"),
     ],
 )
 def test_packages_go_where_the_python_that_is_used_looks(
     python: str | None, virtual: bool, executable: str, expected: str
 ) -> None:
+    """As it is typed into a shell here, whose home is another one, and read by the device's."""
     staged = staging.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
-    assert Board("board://x", python)._install(staged) == f"board {expected} -m pip install"
+    install = Board("board://x", python)._install(staged)
+    board = """board() { HOME=/home/pi sh -c "printf '%s|' $*"; }; """
+    found = subprocess.run(
+        ["sh", "-c", board + install], capture_output=True, text=True, env={"HOME": "/here"}
+    )
+    assert found.stdout.split("|") == [expected, "-m", "pip", "install", ""], found
 
 
 def test_advice_for_a_python_that_cannot_make_environments() -> None:

@@ -93,6 +93,13 @@ def test_no_network_of_the_front_is_beaten(cost: str) -> None:
 
 
 @pytest.mark.parametrize("cost", COSTS)
+def test_what_was_measured_takes_the_place_of_what_was_not_predicted(cost: str) -> None:
+    unknown = dataclasses.replace(SEEN[1], cost=0.0, predicted_ms=0.0, interval_ms=(0.0, 0.0))
+    known = selection.as_measured(StudyOptions(cost=cost), unknown, 4.0)
+    assert (known.predicted_ms, known.cost) == (4.0, measured(SEEN[1]).cost(cost))
+
+
+@pytest.mark.parametrize("cost", COSTS)
 def test_a_cost_is_the_same_before_and_after_measuring(cost: str) -> None:
     found = SEEN[2]
     candidate = Candidate(found.architecture, SIZE)

@@ -213,7 +213,8 @@ class RemoteDevice(ShellDevice):
         python = self.python or f"{self.folder}/venv/bin/python"
         if staged.virtual and not (self.python or staged.executable.startswith(staged.root)):
             python = staged.executable
-        return self.advice(f"{quoted_path(python)} -m pip install")
+        # Two shells read it, the one here first, which would take ~ for its own home.
+        return self.advice(f"{shlex.quote(quoted_path(python))} -m pip install")
 
     def _typed_here(self, finding: Finding, install: str) -> Finding:
         """A finding that is no fault may come with a command for the device's own shell."""

@@ -48,7 +48,7 @@ class Trial:
 
     architecture: Architecture
     loss: float
-    """in the middle of its training; 0 where that failed"""
+    """in the middle of its training; 0 where it failed before"""
     ap: float | None = None
     """0 to 1, on the hard faces of WIDER FACE or all of one's own; None: it has not come so far"""
     trained: int = 0
@@ -119,13 +119,11 @@ class AccuracyOracle:
         todo = [a for a in architectures if self.find(a) is None]
         with open_workers(self.ray, self.jobs) as workers:
             self._run(workers, train_half_item, todo, f"{what}, first half", self._take_half)
-            todo = [a for a in todo if self.find(a) is None]
-            ending = self._hopeless(todo)
-            for architecture in ending:
+            for architecture in self._hopeless(architectures):
                 trial = self.trials[anonymous(architecture)]
                 crops = self.plan.half * self.plan.options.batch
                 self._keep(replace(trial, trained=crops))
-            left = [a for a in todo if a not in ending]
+            left = [a for a in todo if self.find(a) is None]
             self._run(workers, train_item, left, f"{what}, second half", self._take_whole)
         failed = [t.failed for t in self.trials.values() if t.failed]
         if failed and len(failed) == len(self.trials):
@@ -156,7 +154,8 @@ class AccuracyOracle:
         workers.run(task, [self.plan.item(a) for a in todo], finished)
 
     def _fail(self, architecture: Architecture, reason: str) -> None:
-        self._keep(Trial(architecture, 0.0, failed=reason))
+        begun = self.trials.get(anonymous(architecture), Trial(architecture, 0.0))
+        self._keep(replace(begun, failed=reason))
         self.note(f"{architecture.name} is left out of the search, its training failed: {reason}")
 
     def _take_half(self, architecture: Architecture, data: dict[str, Any]) -> None:
@@ -175,8 +174,12 @@ class AccuracyOracle:
         write_text(self.path, json.dumps(rows, indent=1) + "\n")
 
     def _hopeless(self, group: Sequence[Architecture]) -> list[Architecture]:
-        ranked = sorted(group, key=lambda a: self.trials[anonymous(a)].loss)
-        return ranked[len(group) - len(group) // ENDED_SHARE :]
+        """Those that are to end in the middle. Ranked among all that came so far, whatever became
+        of them since: a search that was stopped and goes on ends the same ones."""
+        losses = {a: loss for a in group if (loss := self.trials[anonymous(a)].loss)}
+        ranked = sorted(losses, key=losses.__getitem__)
+        last = ranked[len(ranked) - len(ranked) // ENDED_SHARE :]
+        return [a for a in last if self.find(a) is None]
 
     @property
     def trainings(self) -> list[Training]:

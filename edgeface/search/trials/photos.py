@@ -13,6 +13,7 @@ from edgeface.errors import DataError
 from edgeface.files import atomic_write
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
+from edgeface.images.landmarks import with_landmarks
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 
@@ -23,29 +24,24 @@ LEAST_KEPT = 10
 TRAINED, KEPT = "annotations-trained.csv", "annotations-kept.csv"
 
 
-def plan_of(folder: Path, data: Path, annotations: Path | None, options: TrainOptions) -> Plan:
-    """Of the trials of the search in ``folder``. ``data`` with WIDER FACE's ground truth: AP is its
-    hard AP; else one photo in five of ``annotations`` is kept aside, chosen by its path.
+def plan_of(
+    folder: Path,
+    data: Path,
+    annotations: Path | None,
+    options: TrainOptions,
+    landmarks: Path | None = None,
+) -> Plan:
+    """Of trainings of the search in ``folder``, where the cache and the lists of one's own photos
+    lie. ``data`` with WIDER FACE's ground truth: AP is its hard AP; else one photo in five of
+    ``annotations`` is kept aside, chosen by its path. ``landmarks``: file of those of one's own
+    photos, which join the list; WIDER FACE's have none.
 
     Raises DataError where there is nothing to train or to measure on.
     """
-    official = (data / "eval_tools" / "ground_truth").is_dir()
-    if not official and annotations is None:
-        raise DataError(
-            f"--data {data} has no eval_tools/ground_truth to measure AP with: give WIDER FACE's"
-            " folder, or --annotations FILE for photos of your own"
-        )
     kept = None
-    if not official and annotations is not None:
-        images = read_annotations(annotations)
-        aside = kept_aside(images)
-        if len(aside) < LEAST_KEPT:
-            raise DataError(
-                f"{annotations} has {len(images)} photos, accepted for trials:"
-                f" {LEAST_KEPT * KEPT_SHARE} at least, of which one in {KEPT_SHARE} is kept aside"
-            )
-        write_plain(folder / TRAINED, [image for image in images if image.path not in aside])
-        write_plain(folder / KEPT, [image for image in images if image.path in aside])
+    if own := parted(data, annotations, landmarks):
+        write_plain(folder / TRAINED, own[0])
+        write_plain(folder / KEPT, own[1])
         annotations, kept = folder / TRAINED, folder / KEPT
     where = data.resolve()
     return Plan(
@@ -56,6 +52,33 @@ def plan_of(folder: Path, data: Path, annotations: Path | None, options: TrainOp
         str((folder / "trials").resolve()),
         str(where),
         kept=str(kept.resolve()) if kept else None,
+    )
+
+
+def parted(
+    data: Path, annotations: Path | None, landmarks: Path | None = None
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]] | None:
+    """One's own photos, those that are trained on and those that are kept aside; None for WIDER
+    FACE, which is parted already. Raises DataError as :func:`plan_of`."""
+    if (data / "eval_tools" / "ground_truth").is_dir():
+        return None
+    if annotations is None:
+        raise DataError(
+            f"--data {data} has no eval_tools/ground_truth to measure AP with: give WIDER FACE's"
+            " folder, or --annotations FILE for photos of your own"
+        )
+    images = read_annotations(annotations)
+    aside = kept_aside(images)
+    if len(aside) < LEAST_KEPT:
+        raise DataError(
+            f"{annotations} has {len(images)} photos, accepted for trials:"
+            f" {LEAST_KEPT * KEPT_SHARE} at least, of which one in {KEPT_SHARE} is kept aside"
+        )
+    if landmarks:
+        images = with_landmarks(images, landmarks)
+    return (
+        [image for image in images if image.path not in aside],
+        [image for image in images if image.path in aside],
     )
 
 

@@ -1,0 +1,212 @@
+"""A detector of a search's front: what is looked at before the search, what goes on after a stop,
+and what the training gets. Nothing is searched or trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Command, failed
+
+from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
+from edgeface.search import finish as module
+from edgeface.search.options import STUDY, StudyOptions, save_options
+from edgeface.search.results import FrontNet
+from edgeface.search.space import SPACES
+from edgeface.search.trials.photos import KEPT, TRAINED
+from edgeface.types import unseen
+
+pytest.importorskip("pymoo", reason="pymoo is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
+
+from edgeface import training
+from edgeface.search import study
+
+OPTIONS = StudyOptions(target="onnx", precision="fp32", budget_ms=6, seed=3)
+BOX = (10, 20, 60, 80)
+NET = FrontNet(
+    SPACES["edge"].sample(0), "640x480", 1.0, 5.0, (4.0, 6.0), 5.0, (4.9, 5.1), 1, 1, 1, 1
+)
+
+
+@dataclasses.dataclass
+class Own:
+    """Photos of one's own, which are never opened."""
+
+    data: Path
+    annotations: Path
+    landmarks: Path
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Own:
+    found = Own(tmp_path / "my photos", tmp_path / "faces.csv", tmp_path / "landmarks.csv")
+    found.data.mkdir()
+    names = [f"{number:02}.png" for number in range(50)]
+    box, points = ",".join(map(str, BOX)), ",".join(map(str, range(10)))
+    for name in names:
+        (found.data / name).touch()
+    header = ",".join(PLAIN_COLUMNS)
+    found.annotations.write_text("\n".join([header, *(f"{n},{box}" for n in names), ""]))
+    header += "," + ",".join(POINT_COLUMNS)
+    found.landmarks.write_text("\n".join([header, *(f"{n},{box},{points}" for n in names), ""]))
+    return found
+
+
+Asked = list[tuple[StudyOptions, tuple[Any, ...]]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """What is searched with, and what :func:`finish` is called with, which is stopped."""
+    calls: Asked = []
+    searched: list[StudyOptions] = []
+
+    class Study:
+        def __init__(self, options: StudyOptions, folder: Path, *_: object) -> None:
+            save_options(folder, options)
+            searched.append(options)
+
+        def run(self, *_: object) -> list[FrontNet]:
+            return [NET]
+
+    def finish(*arguments: Any) -> None:
+        calls.append((searched.pop(), (*arguments[:2], *arguments[3:5])))
+
+    monkeypatch.setattr(study, "Study", Study)
+    monkeypatch.setattr(module, "finish", finish)
+    return calls
+
+
+def advised(result: tuple[int, str, str]) -> list[str]:
+    """Words of the command that goes on."""
+    code, _, err = result
+    line = err.splitlines()[-1]
+    assert code == 130 and line.startswith("stopped: nothing is lost, edgeface "), err
+    return shlex.split(line.removeprefix("stopped: nothing is lost, ").removesuffix(" goes on"))
+
+
+@pytest.mark.parametrize("known", [{}, {"data": "{data}"}])
+def test_photos_are_given_for_the_detector_alone(
+    known: dict[str, str], own: Own, asked: Asked, edgeface: Command, tmp_path: Path
+) -> None:
+    """To a search that was made without any, or whose annotations were forgotten; stopped, it goes
+    on with them."""
+    folder = tmp_path / "s"
+    data: Any = {name: text.format(data=own.data) for name, text in known.items()}
+    options = dataclasses.replace(OPTIONS, **data)
+    save_options(folder, options)
+    arguments = ("search", "--resume", folder, "--finish", 1000)
+    first = edgeface(*arguments, "--data", own.data, "--annotations", own.annotations)
+    photos: Any = {"data": str(own.data), "annotations": str(own.annotations)}
+    ((searched, call),) = asked
+    assert searched == options, "and its stages are weighed as before"
+    assert call == (dataclasses.replace(options, **photos), folder, 1000, None)
+    edgeface(*advised(first)[1:])
+    assert asked[1] == asked[0]
+
+
+def test_all_that_was_given_goes_on(
+    own: Own, asked: Asked, edgeface: Command, tmp_path: Path
+) -> None:
+    """A folder with a space, a device with a Python of one's own, landmarks."""
+    folder = tmp_path / "my search"
+    device = ("--device", "ssh://pi@h?python=/my venv/bin/python", "--target", "onnx")
+    photos = ("--data", own.data, "--annotations", own.annotations, "--landmarks", own.landmarks)
+    wanted = ("--finish", 32, "--ray", "h:6379")
+    first = edgeface("search", "--out", folder, *device, *photos, *wanted)
+    edgeface(*advised(first)[1:])
+    assert asked[0] == asked[1] and "h:6379" in advised(first)
+    assert asked[0][0].device == device[1] and asked[0][1][3] == own.landmarks
+    assert "--data" not in advised(first), "the folder keeps them"
+
+
+def test_photos_of_trials_stay_those_of_the_search(
+    own: Own, asked: Asked, edgeface: Command, tmp_path: Path
+) -> None:
+    photos: Any = {"data": str(own.data), "annotations": str(own.annotations)}
+    save_options(tmp_path / "s", dataclasses.replace(OPTIONS, trials=4, **photos))
+    other = tmp_path / "others"
+    other.mkdir()
+    arguments = ("search", "--resume", tmp_path / "s", "--finish", 1000, "--data", other)
+    failed(edgeface(*arguments, "--annotations", own.annotations), "leave --data out")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("annotations", ("no eval_tools/ground_truth", "--annotations FILE")),
+        ("typo", ("typo.csv",)),
+        ("other boxes", ("are not among the annotations",)),
+        ("no points", ("holds no landmarks",)),
+        ("few", ("50 at least",)),
+        ("missing", ("1 of 50 photos are not in",)),
+        ("no photos to judge on", ("ground_truth",)),
+    ],
+)
+def test_what_it_needs_is_looked_at_before_the_search(
+    mistake: str,
+    words: tuple[str, ...],
+    own: Own,
+    asked: Asked,
+    edgeface: Command,
+    tmp_path: Path,
+) -> None:
+    landmarks, annotations = own.landmarks, ["--annotations", own.annotations]
+    if mistake == "annotations":
+        annotations = []
+    elif mistake == "typo":
+        landmarks = tmp_path / "typo.csv"
+    elif mistake == "other boxes":
+        landmarks.write_text(landmarks.read_text().replace("49.png,10,", "49.png,12,"))
+    elif mistake == "no points":
+        landmarks = own.annotations
+    elif mistake == "few":
+        lines = own.annotations.read_text().splitlines(keepends=True)
+        own.annotations.write_text("".join(lines[:31]))
+    elif mistake == "missing":
+        (own.data / "07.png").unlink()
+    else:
+        (own.data / "eval_tools/ground_truth").mkdir(parents=True)
+    out = ("--out", tmp_path / "s", "--data", own.data, *annotations, "--landmarks", landmarks)
+    failed(edgeface("search", *out, "--target", "onnx", "--finish", 1000), *words)
+    assert asked == [] and not (tmp_path / "s" / STUDY).exists()
+
+
+def test_landmarks_of_own_photos_are_learned(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has those of photos that are kept aside, too; trials, without landmarks, have a
+    cache of their own."""
+    calls: list[dict[str, Any]] = []
+    names = ("network", "recipe", "data", "run", "annotations", "cache")
+
+    def train(*arguments: Any, **others: Any) -> bool:
+        calls.append(dict(zip(names, arguments, strict=True)) | others)
+        return False
+
+    monkeypatch.setattr(training, "train_model", train)
+    options = dataclasses.replace(OPTIONS, data=str(own.data), annotations=str(own.annotations))
+    folder = tmp_path / "s"
+    for landmarks in (None, own.landmarks):
+        module.finish(options, folder, [NET], 32, landmarks, unseen, lambda _: None)
+    plain, pointed = calls
+    assert plain["network"] == NET.architecture and plain["cache"] == folder / "cache"
+    assert plain["annotations"] == folder / TRAINED
+    run = folder / "training"
+    assert (pointed["run"], pointed["cache"]) == (run, run / "cache")
+    assert pointed["network"].head.landmarks == 5 and pointed["landmarks"] is None
+    for name, count in ((TRAINED, 40), (KEPT, 10)):
+        images = read_annotations(run / name)
+        assert len(images) == count
+        for image in images:
+            assert image.landmarks is not None
+            assert image.landmarks.ravel().tolist() == [*range(10)]
+    assert pointed["annotations"] == run / TRAINED
+    assert all(np.array_equal(i.boxes, [BOX]) for i in read_annotations(folder / TRAINED))

@@ -1,0 +1,104 @@
+"""A search begins once nothing is left that may be refused: a mistake is not in the way of the same
+command, corrected."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command, failed
+from studies import OPTIONS, SIZE, begin, quiet_note, sound_progress
+
+from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
+from edgeface.files import LOCK
+from edgeface.predict.table import LatencyTable, Record
+from edgeface.search.options import STUDY, load_options
+from edgeface.search.space import SPACES
+
+pytest.importorskip("pymoo", reason="pymoo is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+from edgeface.search.latency import LatencyOracle
+from edgeface.search.study import Study
+
+NOBODY = "ssh://nobody@127.0.0.1:1"
+
+
+def content(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def table(**setting: Any) -> LatencyTable:
+    """Of one network, made up."""
+    oracle = LatencyOracle(OPTIONS, Path(), sound_progress, quiet_note)
+    made = dataclasses.replace(oracle.settings[SIZE], **setting)
+    records = (Record(SPACES["edge"].sample(0), 1.0, 0.9, 1.1, 1.0),)
+    return LatencyTable(made, "made up", "onnxruntime 0", records, (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error"),
+    [
+        ({"target": "tflit"}, OptionError),
+        ({"precision": "int4"}, OptionError),
+        ({"score": "beauty"}, OptionError),
+        ({"device": NOBODY}, DeviceError),
+        ({"threads": 2}, DataError),  # the second table is of another number
+    ],
+)
+def test_a_mistake_begins_no_search(
+    mistake: dict[str, Any], error: type[EdgefaceError], small_space: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    tables = [table(**{k: v for k, v in mistake.items() if k in ("device", "threads")}), table()]
+    with pytest.raises(error):
+        begin(folder, space=small_space, **mistake).run(
+            lambda _: None, tables if "threads" in mistake else tables[:1]
+        )
+    assert content(folder) == []
+    begin(folder, space=small_space)._begin([table()], over=False)
+    assert load_options(folder) == dataclasses.replace(OPTIONS, space=small_space)
+    assert sorted(content(folder)) == [f"latency-{SIZE}.json", STUDY]
+
+
+def test_a_host_that_does_not_answer_keeps_nothing(edgeface: Command, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "y", "--target", "onnx")
+    line = failed(edgeface("search", *out, "--device", NOBODY), "connection refused")
+    assert "is kept" not in line and content(tmp_path / "y") == []
+
+
+def test_stopped_before_it_began(
+    edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing that --resume could go on with."""
+
+    def stop(_: LatencyOracle) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LatencyOracle, "check", stop)
+    out = ("--out", tmp_path / "y", "--target", "onnx")
+    assert edgeface("search", *out)[::2] == (130, "stopped: nothing was measured yet\n")
+    assert content(tmp_path / "y") == []
+
+
+def test_it_is_written_down_under_the_lock(
+    small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that begin at once one is first; the other finds the search of the first."""
+    folder = tmp_path / "run"
+    first, second = (begin(folder, space=small_space, seed=seed) for seed in (1, 2))
+    found: list[set[str]] = []
+
+    def note(_: LatencyOracle) -> None:
+        found.append({*content(folder)})
+
+    monkeypatch.setattr(LatencyOracle, "check", note)
+    monkeypatch.setattr(Study, "_stored", lambda *_: pytest.fail("it has not begun"))
+    with pytest.raises(pytest.fail.Exception):
+        first.run(lambda _: None)
+    with pytest.raises(OptionError, match="holds a search with other options"):
+        second.run(lambda _: None)
+    assert found == [{LOCK}, {LOCK, STUDY}]
+    assert load_options(folder).seed == 1
