@@ -48,6 +48,28 @@ def test_ap_of_known_detections(tmp_path: Path) -> None:
     assert evaluate({"hopper.png": right["hopper.png"]}, truth).hard == pytest.approx(0.5, abs=1e-3)
 
 
+def test_what_is_found_on_a_photo_without_faces_is_false(tmp_path: Path) -> None:
+    """Two faces, and three boxes that are surer than the second's on a photo without any: precision
+    1 up to recall 1/2, then 2/5. Where only the less sure are false, nothing changes."""
+    images = read_annotations(written(tmp_path, FACES + "empty.jpg,,,,\n"))
+    truth = ground_truth_of(images, "faces.csv")
+    one, two, _ = images
+
+    def found(score: float) -> dict[str, Detections]:
+        boxes = np.array([[0, 0, 9, 9], [20, 0, 30, 9], [40, 0, 50, 9]], np.float32)
+        return {
+            one.path: Detections(one.boxes, np.full(1, 1.0, np.float32)),
+            two.path: Detections(two.boxes, np.full(1, 0.5, np.float32)),
+            "empty.jpg": Detections(boxes, np.full(3, score, np.float32)),
+        }
+
+    assert evaluate(found(0.8), truth).hard == pytest.approx(0.5 + 0.5 * 2 / 5, abs=1e-9)
+    assert evaluate(found(0.1), truth).hard == pytest.approx(1.0, abs=1e-9)
+    restricted = evaluate(found(0.8), truth.restrict(["empty", one.path, two.path]))
+    assert restricted.hard == pytest.approx(0.7, abs=1e-9)
+    assert restricted.by_height["96+"] == restricted.hard
+
+
 def test_the_command(photos: Path, tmp_path: Path, edgeface: Command) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     arguments = ("eval", "--data", photos, "--annotations")
