@@ -14,12 +14,12 @@ from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annot
 
 
 def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
-    """These images with the landmarks that the file ``path`` (either format) gives for the same
-    boxes, where a face has none of its own.
+    """These images with the landmarks that the file ``path`` (either format) has for the same
+    boxes.
 
-    Images and faces that it does not name keep what they have. Raises DataError when a box of the file is not
-    among those of the image, by more than half a pixel on a side, or names an image that is not
-    among ``images``.
+    Faces that have their own keep them; where neither has any, there are none. Raises DataError
+    when a box of the file is not among those of the image, by more than half a pixel on a side, or
+    names an image that is not among ``images``.
     """
     labels = {image.path: image for image in read_annotations(path)}
     if not any(label.landmarks is not None for label in labels.values()):

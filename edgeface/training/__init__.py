@@ -61,9 +61,10 @@ def read_photos(
     data: Path, annotations: Path | None, landmarks: Path | None
 ) -> tuple[Path, list[AnnotatedImage]]:
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
+    from edgeface.images.annotated import check_visible
     from edgeface.images.annotations import read_annotations
     from edgeface.images.landmarks import with_landmarks
-    from edgeface.training.photos import check_learnable, check_photos
+    from edgeface.training.photos import check_photos
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
@@ -72,7 +73,7 @@ def read_photos(
             f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE"
         )
     annotated = read_annotations(boxes)
-    check_learnable(annotated, boxes)
+    check_visible(annotated, boxes)
     check_photos(images, annotated, boxes)
     return images, with_landmarks(annotated, landmarks) if landmarks else annotated
 

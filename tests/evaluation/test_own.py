@@ -12,7 +12,7 @@ from commands import Command, failed
 
 from edgeface.detections import Detections
 from edgeface.errors import DataError
-from edgeface.evaluation.own import ground_truth_of, own_photos
+from edgeface.evaluation.own import ground_truth_of, in_photo, own_photos
 from edgeface.evaluation.wider import evaluate
 from edgeface.images import read_image
 from edgeface.images.annotations import read_annotations
@@ -80,6 +80,42 @@ def test_the_command(photos: Path, tmp_path: Path, edgeface: Command) -> None:
     missing = written(tmp_path, FACES + "lost.jpg,1,1,9,9\n")
     failed(edgeface(*arguments, missing), "1 of 3 photos", "lost.jpg")
     failed(edgeface(*arguments, written(tmp_path, "hopper.png,,,,\n")), "no face to find")
+
+
+def test_boxes_are_those_of_the_photo(
+    photos: Path, tmp_path: Path, edgeface: Command, astronaut: np.ndarray
+) -> None:
+    """As in training: a face that the photo cuts counts as far as it is in it, and what cannot be
+    of the photo is refused with its name."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    cv2.imwrite(str(photos / "cut.png"), astronaut[:, 222:, ::-1])  # through the middle of the face
+    arguments = ("eval", "--data", photos, "--annotations")
+    cut = written(tmp_path, "image,x1,y1,x2,y2\ncut.png,-120,60,50,180\n")
+    code, out, _ = edgeface(*arguments, cut, "--format", "json")
+    assert code == 0 and json.loads(out)["hard"] > 0.99
+    for text, words in {
+        "hopper.png,.3,.1,.6,.6\n": "1 photos, 1 faces, 0 that can be found, 1 of less than 3 px; "
+        "are these shares of the image? accepted: boxes in px of the photo",
+        "hopper.png,900,49,999,337\n": "hopper.png: box x1,y1,x2,y2 = 900, 49, 999, 337 lies "
+        "outside the image of ",
+    }.items():
+        failed(edgeface(*arguments, written(tmp_path, text)), words)
+
+
+def test_boxes_of_a_turned_photo_are_those_of_the_photo_as_it_is_seen(
+    tmp_path: Path, astronaut: np.ndarray
+) -> None:
+    """EXIF says that the stored rows are columns."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    Image.fromarray(np.rot90(astronaut[:, 100:340])).save(tmp_path / "a.jpg", exif=exif)
+    truth, photos = own_photos(written(tmp_path, "a.jpg,80,400,300,700\n"), tmp_path)
+    image = read_image(photos["a"])
+    assert image.shape[:2] == (512, 240)
+    found = in_photo(truth.images["a"], image.shape[1], image.shape[0])
+    assert found.boxes.tolist() == [[80, 400, 160, 112]]
 
 
 def test_two_photos_of_one_name(photos: Path, tmp_path: Path) -> None:
