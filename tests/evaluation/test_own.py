@@ -13,6 +13,7 @@ from commands import Command, failed
 from edgeface.detections import Detections
 from edgeface.errors import DataError
 from edgeface.evaluation.own import ground_truth_of, in_photo, own_photos
+from edgeface.evaluation.predictions import load_predictions
 from edgeface.evaluation.wider import evaluate
 from edgeface.images import read_image
 from edgeface.images.annotations import read_annotations
@@ -80,6 +81,21 @@ def test_the_command(photos: Path, tmp_path: Path, edgeface: Command) -> None:
     missing = written(tmp_path, FACES + "lost.jpg,1,1,9,9\n")
     failed(edgeface(*arguments, missing), "1 of 3 photos", "lost.jpg")
     failed(edgeface(*arguments, written(tmp_path, "hopper.png,,,,\n")), "no face to find")
+
+
+def test_predictions_lie_as_the_photos_do(photos: Path, tmp_path: Path, edgeface: Command) -> None:
+    """One of them lies in no folder. What cannot be written is refused before the first photo."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    out, faces = tmp_path / "out", written(tmp_path, FACES)
+    arguments = ("eval", "--data", photos, "--annotations", faces, "--predictions", out)
+    assert edgeface(*arguments)[0] == 0
+    assert sorted(load_predictions(out)) == ["hopper", "in/astronaut"]
+    (out / "notes.txt").write_text("keep me")
+    (photos / "hopper.png").unlink()  # which is missed once photos are looked for
+    failed(edgeface(*arguments), "holds other files")
+    assert (out / "notes.txt").read_text() == "keep me"
+    names = written(tmp_path, FACES + "...jpg,1,1,9,9\n")
+    failed(edgeface(*arguments[:-3], names, "--predictions", tmp_path / "new"), "'..'; accepted")
 
 
 def test_boxes_are_those_of_the_photo(
