@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,13 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from edgeface.architecture import get_architecture
 from edgeface.cli import main
-from edgeface.errors import DataError, ModelError, OptionError, TrainingError
+from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.training import loop, open_photos, train_model
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
-from edgeface.training.options import TrainOptions, get_recipe
+from edgeface.training.options import TrainOptions
 from edgeface.training.process import fast_bf16
 from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
@@ -353,33 +351,6 @@ def test_landmarks_that_are_missing_or_not_used_are_told(
     own = with_points(photos, tmp_path / "own.csv", 4)
     assert train_model(BOXES, few, photos, tmp_path / "b", own, tmp_path / "cache", threads=1)
     assert "note: boxes has no landmarks" in capsys.readouterr().err
-
-
-def test_faces_that_are_too_small_once_photos_are_scaled_are_told_or_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A photo of 3200 px is learned from at a fifth of its size; crops enlarge it twice at most,
-    those near the photos 1.2 times, and from 4 px on a face is learned."""
-    cv2.imwrite(str(tmp_path / "large.png"), np.full((2400, 3200, 3), 90, np.uint8))
-    faces, out = tmp_path / "faces.csv", tmp_path / "out"
-    near = replace(SMALL, samples=2, late_share=1.0)
-
-    def train(boxes: str, options: TrainOptions) -> str:
-        shutil.rmtree(out, ignore_errors=True)
-        faces.write_text(boxes)
-        assert train_model(BOXES, options, tmp_path, out, faces, out / "cache", threads=1)
-        return capsys.readouterr().err
-
-    small, larger = "large.png,100,100,109,140\n", "large.png,900,900,912,940\n"
-    words = "1 of 2 faces are below 2 px once photos are scaled to 640 px: too small to be learned"
-    assert words in train(small + larger, replace(SMALL, samples=2))
-    assert "too small" not in train(larger, replace(SMALL, samples=2))
-    with pytest.raises(DataError, match=r"faces.csv: all 1 faces are below 2 px .*, 1.8 px at mo"):
-        train(small, SMALL)
-    with pytest.raises(DataError, match=r"all 2 faces are below 3.33 px .*, 2.4 px at most: too"):
-        train(small + larger, near)
-    by_size = get_recipe("extd", BOXES).augment
-    train(small, replace(SMALL, samples=2, augment=by_size))
 
 
 @pytest.mark.slow
