@@ -30,7 +30,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector, Fitted
 from edgeface.errors import ModelError
 from edgeface.evaluation import evaluate
-from edgeface.evaluation.own import own_photos
+from edgeface.evaluation.own import in_photo, own_photos
 from edgeface.evaluation.predict import SCORE_THRESHOLD
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, WiderResult
 from edgeface.files import check_writable, refuse_input
@@ -170,16 +170,21 @@ def _drawn(o: Options) -> tuple[GroundTruth, dict[str, Path]]:
     truth, photos = own_photos(o.annotations, o.data)
     keys = np.random.default_rng(o.seed).permutation(sorted(photos))[: o.photos]
     images = {key: truth.images[key] for key in sorted(keys)}
-    return settings_by_height(GroundTruth(images)), {key: photos[key] for key in images}
+    return GroundTruth(images), {key: photos[key] for key in images}
 
 
-def _seen(detector: Detector, photos: Mapping[str, Path], terminal: Terminal) -> Seen:
+def _seen(
+    detector: Detector, truth: GroundTruth, photos: Mapping[str, Path], terminal: Terminal
+) -> tuple[Seen, GroundTruth]:
     seen: dict[str, tuple[Heads, Fitted]] = {}
+    faces = dict(truth.images)
     for key, path in photos.items():
         terminal.tick("photos", len(seen), len(photos))
-        fitted = detector.preprocess(read_image(path))
+        image = read_image(path)
+        faces[key] = in_photo(faces[key], image.shape[1], image.shape[0])
+        fitted = detector.preprocess(image)
         seen[key] = detector.runner.run(fitted.batch), fitted
-    return seen
+    return seen, settings_by_height(GroundTruth(faces))
 
 
 def _run(o: Options) -> int:
@@ -192,7 +197,7 @@ def _run(o: Options) -> int:
     runner = TorchRunner.open(o.model)
     tried: list[Tried] = []
     with Detector(runner, score_threshold=SCORE_THRESHOLD) as detector, Terminal() as terminal:
-        seen = _seen(detector, photos, terminal)
+        seen, truth = _seen(detector, truth, photos, terminal)
         for each in search(detector, seen, truth):
             terminal.tick("constants", len(tried), 2 * len(GRID) + 1)
             tried.append(each)

@@ -75,7 +75,8 @@ Predictions = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Also write the boxes here, in the folders of text files that the official tool reads."
+            "Also write the boxes here, in the folders of text files that the official tool reads;"
+            " with --annotations in those of the photos."
         )
     ),
 ]
@@ -116,7 +117,7 @@ def command(
 ) -> int | None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
     if plot:
-        check_plot(plot, _photos(data, annotations) if plot.exists() else ())
+        check_plot(plot, [data / name for name in _names(annotations)] if plot.exists() else ())
     if predictions:
         check_writable(predictions, "--predictions")
     if not data.is_dir():
@@ -129,8 +130,10 @@ def command(
             f"--data {data} has no eval_tools/ground_truth to measure AP with: give WIDER FACE's"
             " folder, or --annotations FILE for photos of your own"
         )
-    from edgeface.evaluation import evaluate_model
+    from edgeface.evaluation import check_predictions, evaluate_model
 
+    if predictions:
+        check_predictions(predictions, _names(annotations))
     with Terminal() as terminal, stoppable("nothing was kept: the same command begins again"):
         failures = Failures(terminal)
         done = evaluate_model(
@@ -155,11 +158,11 @@ def command(
         return failures.ended(f"of {total} photos could not be read; {others}")
 
 
-def _photos(data: Path, annotations: Path | None) -> list[Path]:
-    """The user's own; WIDER FACE's are .jpg, which no plot is."""
+def _names(annotations: Path | None) -> list[str]:
+    """Of the user's own photos. WIDER FACE's are .jpg, which no plot is, in folders of events."""
     from edgeface.images.annotations import read_annotations
 
-    return [data / image.path for image in read_annotations(annotations)] if annotations else []
+    return [image.path for image in read_annotations(annotations)] if annotations else []
 
 
 def _save(done: Evaluation, plot: Path | None, predictions: Path | None) -> None:

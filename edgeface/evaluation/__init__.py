@@ -16,7 +16,11 @@ from edgeface.evaluation.predict import (
     evaluate_model,
     present_images,
 )
-from edgeface.evaluation.predictions import load_predictions, save_predictions
+from edgeface.evaluation.predictions import (
+    check_predictions,
+    load_predictions,
+    save_predictions,
+)
 from edgeface.evaluation.report import EvaluationProtocol, Report
 from edgeface.evaluation.wider import GroundTruth, WiderResult, evaluate, load_ground_truth
 
@@ -30,6 +34,7 @@ __all__ = [
     "Report",
     "WiderResult",
     "box_vote",
+    "check_predictions",
     "evaluate",
     "evaluate_detector",
     "evaluate_model",

@@ -1,28 +1,36 @@
 """AP on annotated photos of one's own, by the official evaluator: every face counts that is not
-marked invalid, and all are one set, which stands where WIDER FACE has its hard faces."""
+marked invalid, and all are one set, which stands where WIDER FACE has its hard faces.
+
+What is found on a photo without faces is false; on WIDER FACE's such photos are skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
-from edgeface.images.annotated import AnnotatedImage, named
+from edgeface.images.annotated import AnnotatedImage, check_boxes, check_visible, named
 from edgeface.images.annotations import read_annotations
+from edgeface.types import Doubles
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
 """below the root, in which photos are looked for"""
-EVALUATOR = "own annotations, all faces, by WIDER FACE's protocol (IoU 0.5, 1000 thresholds)"
+EVALUATOR = (
+    "own annotations, all faces, also false boxes on photos without any, by WIDER FACE's protocol"
+    " (IoU 0.5, 1000 thresholds)"
+)
 
 
 def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, dict[str, Path]]:
     """Faces and photos of an annotation file; photos lie below ``root``, or in WIDER FACE's folders
     there.
 
-    Raises DataError for a file that cannot be used, one without faces, and photos that are missing.
+    Raises DataError for a file that cannot be used, one without faces that can be seen, and photos
+    that are missing.
     """
     images = read_annotations(annotations)
     photos = {image_key(image.path): find_photo(Path(root), image.path) for image in images}
@@ -37,7 +45,9 @@ def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, 
             f"{annotations} names two photos that differ in their suffix alone; accepted: each"
             " photo under a name of its own"
         )
-    return ground_truth_of(images, annotations), {k: p for k, p in photos.items() if p}
+    truth = ground_truth_of(images, annotations)
+    check_visible(images, annotations, "found")
+    return truth, {k: p for k, p in photos.items() if p}
 
 
 def ground_truth_of(images: Sequence[AnnotatedImage], annotations: Path | str) -> GroundTruth:
@@ -52,10 +62,23 @@ def ground_truth_of(images: Sequence[AnnotatedImage], annotations: Path | str) -
 
 
 def _faces(image: AnnotatedImage) -> ImageFaces:
-    x1, y1, x2, y2 = image.boxes.astype(np.float64).T
     counts = {setting: np.zeros(len(image.boxes), np.bool_) for setting in SETTINGS}
     counts[SETTINGS[-1]] = ~image.invalid
-    return ImageFaces(np.stack([x1, y1, x2 - x1, y2 - y1], axis=1), counts)
+    return ImageFaces(_sized(image), counts, image)
+
+
+def _sized(image: AnnotatedImage) -> Doubles:
+    """Boxes as x, y, w, h."""
+    x1, y1, x2, y2 = image.boxes.astype(np.float64).T
+    return np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
+
+
+def in_photo(faces: ImageFaces, width: int, height: int) -> ImageFaces:
+    """``faces`` in a photo of ``width`` x ``height`` px: a user's own as training has them, cut at
+    its edge; WIDER FACE's as the official tool has them. Raises DataError for a box outside."""
+    if faces.own is None:
+        return faces
+    return replace(faces, boxes=_sized(check_boxes(faces.own, width, height)))
 
 
 def find_photo(root: Path, path: str) -> Path | None:

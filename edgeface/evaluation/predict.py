@@ -19,7 +19,7 @@ Scale ``multi``: several sizes and a flip, boxes put to a vote
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
 from edgeface.evaluation.own import EVALUATOR as OWN_EVALUATOR
-from edgeface.evaluation.own import own_photos
+from edgeface.evaluation.own import in_photo, own_photos
 from edgeface.evaluation.report import ANNOTATED, EVALUATED, EvaluationProtocol, Report
 from edgeface.evaluation.wider import (
     IMAGE_SUFFIXES,
@@ -116,9 +116,6 @@ def evaluate_model(
         name = detector.runner.model if is_network(model) else Path(model).name
         points = measure_landmarks(detector, labelled, progress, on_error) if labelled else None
         done = evaluate_detector(used, name, ground_truth, images, heights, progress, on_error)
-        if annotations is not None:
-            protocol = replace(done.report.protocol, evaluator=OWN_EVALUATOR)
-            done = replace(done, report=replace(done.report, protocol=protocol))
         return replace(done, landmarks=points)
 
 
@@ -166,20 +163,27 @@ def evaluate_detector(
     """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and
     no others.
 
-    name: what the report calls it. Raises DataError for an image that is not annotated; see
-    :func:`evaluate_model`.
+    name: what the report calls it. Raises DataError for an image that is not annotated, and for a
+    box outside a photo of one's own; see :func:`evaluate_model`.
     """
     if heights not in (ANNOTATED, EVALUATED):
         raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
-    ground_truth.restrict(images)  # before the first photo is looked at
-    predictions = predict(detector, images, progress, on_error)
+    faces = ground_truth.restrict(images).images  # before the first photo is looked at
+
+    def look(key: str, width: int, height: int) -> None:
+        faces[image_key(key)] = in_photo(faces[image_key(key)], width, height)
+
+    predictions = predict(detector, images, progress, on_error, look)
     if not predictions.detections:
         raise DataError(f"none of the {len(images)} photos can be read: there is nothing to judge")
-    restricted = ground_truth.restrict(predictions.detections)
+    restricted = GroundTruth(faces).restrict(predictions.detections)
     result = evaluate(
         predictions.detections, restricted, predictions.scales if heights == EVALUATED else None
     )
-    return Evaluation(Report.of(name, protocol_of(detector, heights), result), result, predictions)
+    protocol = protocol_of(detector, heights)
+    if any(image.own for image in faces.values()):
+        protocol = replace(protocol, evaluator=OWN_EVALUATOR)
+    return Evaluation(Report.of(name, protocol, result), result, predictions)
 
 
 def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Path]:
@@ -205,9 +209,11 @@ def predict(
     images: Mapping[str, Path],
     progress: Progress = unseen,
     on_error: OnError | None = None,
+    look: Callable[[str, int, int], None] = lambda key, width, height: None,
 ) -> Predictions:
     """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged;
-    with ``on_error`` it is told there and left out."""
+    with ``on_error`` it is told there and left out. look: told key, width and height of each that
+    is not."""
     detections, scales = {}, {}
     for done, (key, path) in enumerate(images.items()):
         progress("evaluating", done, len(images))
@@ -215,6 +221,7 @@ def predict(
         if image is None:
             continue
         height, width = image.shape[:2]
+        look(key, width, height)
         if isinstance(detector, MultiScaleDetector):
             detections[key] = detector.detect(image)
             scales[key] = multiscale.plain_scale(width, height)

@@ -1,5 +1,5 @@
 """Predictions as the official WIDER FACE tool reads them: ``<folder>/<event>/<name>.txt``, one file
-an image::
+an image; of a user's own photos at the depth that these have::
 
 0--Parade/0_Parade_marchingband_1_20.jpg
 2
@@ -9,7 +9,7 @@ an image::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,7 @@ def save_predictions(
     predictions of the wrong form; OutputError if the place cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and any(_foreign(path, folder) for path in folder.rglob("*")):
-        raise DataError(
-            f"{folder} holds other files; accepted: a new folder, or one of earlier predictions"
-        )
+    check_predictions(folder, predictions)
     with atomic_folder(folder) as temporary:
         for name, value in sorted(predictions.items()):
             key, table = image_key(name), as_table(name, value)
@@ -50,18 +47,35 @@ def save_predictions(
             )
 
 
+def check_predictions(folder: Path | str, names: Iterable[str]) -> None:
+    """Raise DataError where :func:`save_predictions` would for the images ``names``, before there
+    are predictions."""
+    folder = Path(folder)
+    for name in names:
+        _below(folder, image_key(name))
+    if folder.exists() and any(_foreign(path) for path in folder.rglob("*")):
+        raise DataError(
+            f"{folder} holds other files; accepted: a new folder, or one of earlier predictions"
+        )
+
+
 def load_predictions(folder: Path | str) -> dict[str, NDArray[np.float64]]:
-    """Read such a folder, also one that another detector wrote: key ``event/name`` -> [n, 5] x, y,
-    w, h, score.
+    """Read such a folder, also one that another detector wrote: key ``event/name``, or a path of
+    any depth, -> [n, 5] x, y, w, h, score.
 
     The key is the path of the file; its first line is not looked at, as the official tool does.
     Raises DataError with file and line for a missing folder, a wrong count or a line that is not
     five finite numbers.
     """
     folder = Path(folder)
-    paths = sorted(folder.glob("*/*.txt"))
+    # "**" follows no link; a folder of an event may be one
+    found = {*folder.rglob("*.txt"), *folder.glob("*/*.txt")}
+    paths = sorted(path for path in found if not path.is_dir())
     if not paths:
-        raise DataError(f"no predictions in {folder}; accepted: a folder with <event>/<name>.txt")
+        raise DataError(
+            f"no predictions in {folder}; accepted: a folder with <event>/<name>.txt, or such files"
+            " at any depth"
+        )
     return {path.relative_to(folder).with_name(path.stem).as_posix(): _load(path) for path in paths}
 
 
@@ -93,17 +107,19 @@ def _is_prediction(row: str) -> bool:
         return False
 
 
-def _foreign(path: Path, folder: Path) -> bool:
-    """Neither an event's folder nor a text file in one; what lies deeper has a parent that is
-    foreign."""
-    event = path.parent == folder
-    return path.is_symlink() or not (
-        path.is_dir() if event else path.is_file() and path.suffix == ".txt"
-    )
+def _foreign(path: Path) -> bool:
+    """Neither a folder nor a file of predictions: a note of the user's is a text file, too."""
+    if path.is_dir() or path.is_symlink():
+        return path.is_symlink()
+    try:
+        _load(path)
+    except DataError:
+        return True
+    return path.suffix != ".txt"
 
 
 def _below(folder: Path, key: str) -> Path:
-    parts = key.split("/")
-    if len(parts) != 2 or any(part in ("", ".", "..") for part in parts):
-        raise DataError(f"predictions of {key!r}; accepted: keys event/name")
-    return folder / parts[0] / f"{parts[1]}.txt"
+    *above, name = key.split("/")
+    if any(part in ("", ".", "..") for part in (*above, name)):
+        raise DataError(f"predictions of {key!r}; accepted: keys event/name, or paths below")
+    return folder.joinpath(*above, f"{name}.txt")

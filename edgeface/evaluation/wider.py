@@ -12,7 +12,8 @@ wondervictor/WiderFace-Evaluation.
   positive after that. No second-best face is tried.
 3. At each of 1000 thresholds .999 ... 0, the kept predictions and the true positives of all images
   are summed. Images without an annotated face or without a prediction add no prediction, but their
-  faces stay in the recall.
+  faces stay in the recall. (Ours: of a user's own photos, those without an annotated face add their
+  predictions as false positives.)
 4. AP is the area under the precision envelope (VOC 2010).
 
 The settings easy, medium and hard differ only in which faces count; the height bins split the hard
@@ -34,6 +35,7 @@ from edgeface.types import Doubles
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
+    from edgeface.images.annotated import AnnotatedImage
 
 SETTINGS = ("easy", "medium", "hard")
 HEIGHT_BINS_PX: dict[str, tuple[float, float]] = {
@@ -56,6 +58,8 @@ class ImageFaces:
     """[N, 4] x, y, w, h in px of the original image, as annotated"""
     counts: dict[str, NDArray[np.bool_]]
     """per setting [N]: whether the face counts; every other face is ignored"""
+    own: AnnotatedImage | None = None
+    """what this was made of, where it is a user's own photo and not WIDER FACE's"""
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,13 @@ def evaluate(
         counting = _counting_faces(image, 1.0 if scales is None else scales[key])
         faces += counting.sum(axis=1)
         prediction = ranked.get(key)
-        if prediction is None or not len(prediction) or not len(image.boxes):
+        if prediction is None or not len(prediction) or not (len(image.boxes) or image.own):
             continue
         scores = (prediction[:, 4] - low) / (high - low) if high > low else np.ones(len(prediction))
         reached = np.searchsorted(-scores, -THRESHOLDS, side="right")
+        if not len(image.boxes):
+            kept += reached  # false positives, all of them
+            continue
         image_kept, image_true = _judge(prediction[:, :4], image.boxes, counting)
         kept += image_kept[:, reached]
         true += image_true[:, reached]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from edgeface.errors import DataError
 
 NAMED = 5
 """images that a message names"""
+LEAST_SIDE_PX = 3
+"""larger side of a face, below which there is nothing to see"""
 POINT_MARGIN = 0.5
 """A landmark lies inside the image, or outside by at most this share of the face's larger side"""
 
@@ -46,6 +49,27 @@ def named(images: Sequence[AnnotatedImage]) -> str:
 def listed(numbers: NDArray[np.float32]) -> str:
     """Numbers of a box, for a message."""
     return ",".join(f"{value:g}" for value in numbers)
+
+
+def check_visible(
+    images: Sequence[AnnotatedImage], annotations: Path | str, use: str = "learned"
+) -> None:
+    """Raise DataError, with counts, where there is no face to see that can be ``use``: learned or
+    found."""
+    boxes = np.concatenate([image.boxes for image in images])
+    invalid = np.concatenate([image.invalid for image in images])
+    small = ~invalid & ((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) < LEAST_SIDE_PX)
+    if not (invalid | small).all():
+        return
+    counts = f"{len(images)} photos, {len(boxes)} faces, 0 that can be {use}"
+    kinds = (
+        (int(invalid.sum()), "marked invalid or of no size"),
+        (int(small.sum()), f"of less than {LEAST_SIDE_PX} px"),
+    )
+    reasons = "".join(f", {count} {what}" for count, what in kinds if count)
+    shares = len(boxes) > 0 and bool(small.any()) and float(np.abs(boxes).max()) <= 1
+    hint = "; are these shares of the image? " if shares else "; "
+    raise DataError(f"{annotations}: {counts}{reasons}{hint}accepted: boxes in px of the photo")
 
 
 def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:

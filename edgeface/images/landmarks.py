@@ -14,12 +14,12 @@ from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annot
 
 
 def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
-    """These images with the landmarks that the file ``path`` (either format) gives for the same
+    """These images with the landmarks that the file ``path`` (either format) has for the same
     boxes.
 
-    Images and faces that it does not name have none. Raises DataError when a box of the file is not
-    among those of the image, by more than half a pixel on a side, or names an image that is not
-    among ``images``.
+    Faces that have their own keep them; where neither has any, there are none. Raises DataError
+    when a box of the file is not among those of the image, by more than half a pixel on a side, or
+    names an image that is not among ``images``.
     """
     labels = {image.path: image for image in read_annotations(path)}
     if not any(label.landmarks is not None for label in labels.values()):
@@ -32,11 +32,15 @@ def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[Annot
     for image in images:
         label = labels.pop(image.path, None)
         points = np.full((len(image.boxes), 5, 2), np.nan, np.float32)
+        if image.landmarks is not None:
+            points = image.landmarks.copy()
         if label is not None and len(label.boxes):
             match = _same_boxes(label.boxes, image.boxes)
             strangers += [f"{image.path} {listed(box)}" for box in label.boxes[match < 0]]
             if label.landmarks is not None:
-                points[match[match >= 0]] = label.landmarks[match >= 0]
+                rows = np.flatnonzero(match >= 0)
+                rows = rows[np.isnan(points[match[rows]]).all((1, 2))]
+                points[match[rows]] = label.landmarks[rows]
         joined.append(replace(image, landmarks=points))
     strangers += [f"{path} {listed(box)}" for path, label in labels.items() for box in label.boxes]
     if strangers:

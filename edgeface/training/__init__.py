@@ -61,9 +61,10 @@ def read_photos(
     data: Path, annotations: Path | None, landmarks: Path | None
 ) -> tuple[Path, list[AnnotatedImage]]:
     """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
+    from edgeface.images.annotated import check_visible
     from edgeface.images.annotations import read_annotations
     from edgeface.images.landmarks import with_landmarks
-    from edgeface.training.photos import check_learnable, check_photos
+    from edgeface.training.photos import check_photos
 
     boxes = annotations or data / WIDER_LIST
     images = data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data
@@ -72,7 +73,7 @@ def read_photos(
             f"no annotations at {boxes}: pass a WIDER FACE folder as --data, or --annotations FILE"
         )
     annotated = read_annotations(boxes)
-    check_learnable(annotated, boxes)
+    check_visible(annotated, boxes)
     check_photos(images, annotated, boxes)
     return images, with_landmarks(annotated, landmarks) if landmarks else annotated
 
@@ -119,9 +120,9 @@ def train_model(
     told how far it is, and what a user should know; on_error: of photos that cannot be decoded,
     which are left out then. Returns False when it was stopped before the last step.
 
-    Raises DataError for annotations or photos that cannot be used, OptionError for a device that is
-    not there or a run that another process works on, ModelError for an ``init`` or ``branch`` that
-    does not fit, TrainingError for a loss that is not finite.
+    Raises DataError for annotations or photos that cannot be used or have no face large enough,
+    OptionError for a device that is not there or a run that another process works on, ModelError
+    for an ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed
@@ -136,6 +137,7 @@ def train_model(
     with distributed() as first, _alone(run, first):
         left_out = None if on_error is None else _told  # when the cache was made or found
         photos = open_cache(cache, folder, images, in_memory, on_error=left_out)
+        _check_sizes(photos, options, annotations or data / WIDER_LIST, note if first else _told)
         trainer = Trainer(architecture, options, photos, run, device)
         fit = trainer.begin(init, branch)
         if first and fit:
@@ -148,8 +150,32 @@ def _alone(run: Path, first: bool) -> contextlib.AbstractContextManager[None]:
     return locked(run / LOCK, f"the training in {run}") if first else contextlib.nullcontext()
 
 
-def _told(error: Exception) -> None:
+def _told(what: object) -> None:
     pass
+
+
+def _check_sizes(
+    photos: Cache, options: TrainOptions, annotations: Path, note: Callable[[str], None]
+) -> None:
+    """Faces that no crop enlarges enough once their photo was scaled are worth a note. Raises
+    DataError where there are no others."""
+    from edgeface.training.dataset import LONG_SIDE_PX
+
+    augment = options.augment_at(0)  # of a run's crops, the first are enlarged most
+    if augment.crop != "zoom":  # others bring a face to a size, however small it is
+        return
+    boxes, least = photos.boxes[~photos.ignore], augment.min_face_px / augment.scale_high
+    sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
+    small = int((sides < least).sum())
+    scaled = f"{least:.3g} px once photos are scaled to {LONG_SIDE_PX} px"
+    if small and small == len(sides):
+        raise DataError(
+            f"{annotations}: all {small} faces are below {scaled}, {float(sides.max()):.2g} px at"
+            " most: too small to be learned; accepted: parts of the photos, in which faces are"
+            " larger"
+        )
+    if small:
+        note(f"{small} of {len(sides)} faces are below {scaled}: too small to be learned")
 
 
 def _check_landmarks(

@@ -9,7 +9,8 @@ Geometry of one sample (all in px of the cached image):
     side    = output side / scale
     origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the
             crop in the image where it fits; outside the image the crop is black, as the letterbox
-            of the detector is
+            of the detector is. In a photo without faces it lies anywhere, at the scale of the first
+            distribution
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
@@ -169,13 +170,15 @@ def _crop(
     scale = torch.where(rand[2] < o.anchor_share, asked, free)
     scale = torch.minimum(scale, o.face_high * size / face_px)  # never cut the chosen face
     scale = scale.clamp(0.75 * o.scale_low, o.scale_high)
+    empty = cache.count[index] == 0  # else the whole photo would be the face that is never cut
+    scale = torch.where(empty, free, scale)
     side = (size / scale)[:, None]
-    centre = (box[:, :2] + box[:, 2:]) / 2
-    origin = centre - torch.stack(rand[3:5], 1) * side
+    centre, place = (box[:, :2] + box[:, 2:]) / 2, torch.stack(rand[3:5], 1)
     slack = (
         extent - side
     )  # negative where the crop is larger than the image: the image then lies inside the crop
-    return scale, torch.maximum(torch.minimum(origin, slack.clamp(min=0)), slack.clamp(max=0))
+    origin = (centre - place * side).minimum(slack.clamp(min=0)).maximum(slack.clamp(max=0))
+    return scale, torch.where(empty[:, None], place * slack, origin)
 
 
 def _large(

@@ -21,8 +21,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,6 +48,8 @@ CACHE_VERSION = 2
 SOURCE = "source.json"
 PHOTOS, CONTENTS = "photos", "contents"
 """in source.json: digests of when the photos last changed, and of their bytes"""
+ANNOTATED = "sha256"
+"""in source.json: digest of paths, boxes and landmarks"""
 LEFT_OUT = "left_out"
 """in source.json: why photos that could not be read are not in the cache"""
 
@@ -57,7 +60,8 @@ class Cache:
 
     pixels: int32 [P] packed pixels; level_offset, level_height, level_width: int64 [N, 3]; boxes:
     float32 [F, 4] x1 y1 x2 y2 in px of level 0; landmarks: float32 [F, 5, 2] in the same px, NaN
-    where a face has none; ignore: bool [F]; first, count: int64 [N] face ranges.
+    where a face has none; ignore: bool [F]; first, count: int64 [N] face ranges; data: digests of
+    what was decoded.
     """
 
     pixels: Tensor
@@ -69,6 +73,7 @@ class Cache:
     ignore: Tensor
     first: Tensor
     count: Tensor
+    data: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.count)
@@ -76,7 +81,12 @@ class Cache:
     def to(self, device: torch.device) -> Cache:
         """Move everything, pixels included, to ``device``: on an accelerator nothing is copied per
         batch."""
-        return Cache(**{k: v.to(device) for k, v in vars(self).items()})
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def open_cache(
@@ -119,7 +129,8 @@ def open_cache(
         ) from None
     if len(pixels) != source_pixels(index):
         raise DataError(f"{folder}/pixels.u32 is truncated: delete the folder and run again")
-    return Cache(pixels=torch.from_numpy(pixels), **index)
+    data = {name: str(found[name]) for name in (ANNOTATED, CONTENTS) if name in found}
+    return Cache(pixels=torch.from_numpy(pixels), data=data, **index)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -133,7 +144,7 @@ def _check_source(
     contents: Callable[[], str],
 ) -> None:
     """Raise DataError for a cache of something else. Early ones say nothing of their photos."""
-    advice = "delete it or pass another --cache folder"
+    advice = "delete it or pass another --cache folder, and for a run that has begun another --out"
     if any(found.get(key) != value for key, value in source.items() if key != PHOTOS):
         raise DataError(f"{folder} caches other images or boxes: {advice}")
     if found.get(PHOTOS, source[PHOTOS]) == source[PHOTOS]:
@@ -158,7 +169,7 @@ def _source(root: Path, images: list[AnnotatedImage]) -> dict[str, object]:
     return {
         "version": CACHE_VERSION,
         "images": len(images),
-        "sha256": digest.hexdigest(),
+        ANNOTATED: digest.hexdigest(),
         "long_side_px": LONG_SIDE_PX,
         PHOTOS: photos_digest(root, images),
     }

@@ -63,7 +63,7 @@ def _cover(
             continue
         _, which, part, side, tone, texture = draw[sample].tolist()
         box = _part(boxes[faces[int(which * len(faces))]].tolist(), 0.25 + 0.35 * part, side)
-        x1, y1, x2, y2 = (round(value) for value in box)
+        x1, y1, x2, y2 = (max(0, round(value)) for value in box)  # -3 would count from the far end
         area = images[sample, y1:y2, x1:x2]
         colours = (
             torch.tensor(

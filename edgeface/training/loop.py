@@ -33,7 +33,6 @@ from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
 from edgeface.files import write_text
 from edgeface.models import Architecture, build
-from edgeface.schema import from_fields
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import Batch, make_batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
@@ -45,7 +44,8 @@ from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import LOG_EVERY, TrainOptions
 from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
-from edgeface.training.start import CHECKPOINT, Fit, checkpoint_of, fill, init_sha256
+from edgeface.training.resume import check_resumed, fixed, passed_steps
+from edgeface.training.start import CHECKPOINT, WEIGHTS, Fit, checkpoint_of, fill
 from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
 
@@ -53,16 +53,6 @@ MAX_GRADIENT = 10.0
 """norm"""
 COMPILED_FROM = 2000
 """steps of a run that make good the minute which compiling the network takes"""
-FREE = {
-    "samples",
-    "decay_share",
-    "late_share",
-    "late_size",
-    "late_near",
-    "checkpoint_every",
-    "snapshot_every",
-}
-"""Options that may change on a resume: they make a run longer, or write more or less of it"""
 
 
 class Trainer:
@@ -117,6 +107,7 @@ class Trainer:
             "images": len(cache),
             "faces": len(cache.boxes),
             "landmarks": points,
+            "data": cache.data,
             "init": None,
             "branch": None,
         }
@@ -148,45 +139,20 @@ class Trainer:
         """Continue from the run's checkpoint if it has one.
 
         Only ``samples``, ``decay_share`` and the late phase may differ from the checkpoint's
-        options, which makes a run longer; anything else would not be the same run. Raises
-        OptionError for that. What the checkpoint of an earlier version does not say had today's
-        default.
+        options, which makes a run longer; anything else, and other photos or boxes, would not be
+        the same run. Raises OptionError for that. What the checkpoint of an earlier version does
+        not say had today's default.
         """
         self.begin()
 
     def _resume(self, init: str | None, branch: Path | None) -> None:
         meta = read_meta(self.checkpoint)
         config = meta["config"]
-        same = {
-            "architecture": Architecture.from_json(config["architecture"]) == self.architecture,
-            "images": config["images"] == self._config["images"],
-            "faces": config["faces"] == self._config["faces"],
-            "landmarks": config.get("landmarks", 0) == self._config["landmarks"],
-            "--init weights": init is None or init_sha256(init) == config.get("init"),
-            "state: it is no branch": branch is None or config.get("branch") is not None,
-        }
-        for name in (name for name, equal in same.items() if not equal):
-            raise OptionError(
-                f"{self.run} was started with other {name}: choose another --out folder"
-            )
-        before = from_fields(TrainOptions, config["options"], "options").completed(self.layout)
-        now = self.options.values()
-        for name, value in before.values().items():
-            if name not in FREE and value != now[name]:
-                raise OptionError(
-                    f"{self.run} was started with {name} {value!r}: resume with the same options or"
-                    " choose another --out folder"
-                )
-        trained = int(meta["step"])
-        if trained > self.options.steps:
-            raise OptionError(
-                f"{self.run} has learned from {trained * self.options.batch:,} samples already,"
-                f" --samples says {self.options.samples:,}: give more, or choose another --out"
-                " folder"
-            )
+        check_resumed(self.run, meta, self._config, self.options, self.layout, init, branch)
         load_checkpoint(self.checkpoint, self.model, self.ema, self.optimizers)
-        self.step = trained
+        self.step = int(meta["step"])
         self._config |= {name: config.get(name) for name in ("init", "branch")}
+        self._config["data"] = config.get("data", {}) | self.cache.data
 
     def _branch(self, checkpoint: Path) -> None:
         """Take model, average and optimiser from ``checkpoint``: this run's first step follows that
@@ -203,11 +169,11 @@ class Trainer:
                 f"{config['options']['optimizer']}: leave --optimizer out"
             )
         load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
-        passed = int(meta["step"]) + ((config.get("branch") or {}).get("step") or 0)
         with checkpoint.open("rb") as file:
             self._config["branch"] = {
-                "step": passed,
+                "step": passed_steps(meta),
                 "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                "run": fixed(config, self.layout),
             }
 
     @property
@@ -244,7 +210,8 @@ class Trainer:
                 progress("training", self.step, steps, log.note)
                 self._save_if_due(log)
             self._finite(figures)
-        if self.step < self.options.steps:
+        kept = self.step == self.options.steps and (self.run / WEIGHTS).exists()
+        if self.rank == 0 and not kept:  # of a run that has ended the weights may be deleted
             self._save_checkpoint()
         return self.step == self.options.steps
 
@@ -376,7 +343,7 @@ class Trainer:
             log.plot()
 
     def _save_checkpoint(self) -> None:
-        save_weights(self.ema.shadow, self.run / "weights.safetensors")
+        save_weights(self.ema.shadow, self.run / WEIGHTS)
         save_checkpoint(
             self.checkpoint,
             self.model,

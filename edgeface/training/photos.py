@@ -1,5 +1,5 @@
-"""What is known of annotated photos before the first is decoded: are they all there, have they
-changed since, and is there anything in them that can be learned?"""
+"""What is known of annotated photos before the first is decoded: are they all there, and have they
+changed since?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-import numpy as np
-
 from edgeface.errors import DataError
 from edgeface.images.annotated import AnnotatedImage, named
 from edgeface.types import Progress, unseen
-
-LEAST_SIDE_PX = 3
-"""larger side of a face, below which there is nothing to see"""
 
 
 def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) -> None:
@@ -26,24 +21,6 @@ def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) ->
             f"{annotations}: {len(missing)} of {len(images)} photos are not in {root}:"
             f" {named(missing)}; accepted: paths below the folder of photos"
         )
-
-
-def check_learnable(images: list[AnnotatedImage], annotations: Path) -> None:
-    """Raise DataError, with counts, where no face can be learned."""
-    boxes = np.concatenate([image.boxes for image in images])
-    invalid = np.concatenate([image.invalid for image in images])
-    small = ~invalid & ((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) < LEAST_SIDE_PX)
-    if not (invalid | small).all():
-        return
-    counts = f"{len(images)} photos, {len(boxes)} faces, 0 that can be learned"
-    kinds = (
-        (int(invalid.sum()), "marked invalid or of no size"),
-        (int(small.sum()), f"of less than {LEAST_SIDE_PX} px"),
-    )
-    reasons = "".join(f", {count} {what}" for count, what in kinds if count)
-    shares = len(boxes) > 0 and bool(small.any()) and float(np.abs(boxes).max()) <= 1
-    hint = "; are these shares of the image? " if shares else "; "
-    raise DataError(f"{annotations}: {counts}{reasons}{hint}accepted: boxes in px of the photo")
 
 
 def photos_digest(root: Path, images: list[AnnotatedImage]) -> str:

@@ -19,7 +19,7 @@ from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.options import TrainOptions
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 LEAST_SHARE = 0.5
 """of the tensors of the backbone: with fewer, the file is of another network, and starting from it
 an accident"""

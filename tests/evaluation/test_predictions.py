@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from edgeface.errors import DataError, OutputError
-from edgeface.evaluation.predictions import load_predictions, save_predictions
+from edgeface.evaluation.predictions import (
+    check_predictions,
+    load_predictions,
+    save_predictions,
+)
 
 
 def test_every_digit_comes_back_by_falling_score(tmp_path: Path) -> None:
@@ -50,8 +54,29 @@ def test_earlier_predictions_are_replaced_and_other_files_are_not(tmp_path: Path
         precious.unlink()
 
 
-@pytest.mark.parametrize("key", ["x", "a/b/c", "../x", "a/..", "/x"])
+def test_photos_at_any_depth_and_in_a_flat_folder(tmp_path: Path) -> None:
+    tables = {
+        key: np.full((i, 5), i + 0.5) for i, key in enumerate(("x", "a/x", "a/b/x", "a/b/c.txt/x"))
+    }
+    for _ in range(2):  # also over the earlier ones
+        save_predictions(tmp_path / "out", tables)
+    loaded = load_predictions(tmp_path / "out")
+    assert loaded.keys() == tables.keys()
+    for key, table in tables.items():
+        np.testing.assert_array_equal(loaded[key], table)
+
+
+def test_a_linked_folder_of_an_event_is_read(tmp_path: Path) -> None:
+    save_predictions(tmp_path / "out", {"a/x": np.zeros((1, 5))})
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "b").symlink_to(tmp_path / "out" / "a")
+    assert list(load_predictions(tmp_path / "linked")) == ["b/x"]
+
+
+@pytest.mark.parametrize("key", ["", "a/", "a//b", "./x", "../x", "a/..", "/x", "...jpg"])
 def test_a_bad_key_writes_nothing(tmp_path: Path, key: str) -> None:
+    with pytest.raises(DataError, match="accepted: keys event/name"):
+        check_predictions(tmp_path / "out", ["a/x", key])
     with pytest.raises(DataError, match="accepted: keys event/name"):
         save_predictions(tmp_path / "out", {"a/x": np.zeros((1, 5)), key: np.zeros((1, 5))})
     assert list(tmp_path.iterdir()) == []

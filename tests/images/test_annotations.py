@@ -233,6 +233,31 @@ def test_landmarks_join_the_boxes_they_belong_to(tmp_path: Path) -> None:
     assert joined[0].invalid.tolist() == [False, True], "what the annotations say of a face stays"
 
 
+def test_landmarks_of_a_file_fill_in_where_the_annotations_have_none(tmp_path: Path) -> None:
+    """Their own stay: of a face that the file has others for, of one and of a photo that it does
+    not name."""
+    own = [[x + 1, y + 1] for x, y in POINTS]
+    flat = ",".join(f"{x},{y}" for x, y in own)
+    faces = f"""a.jpg,10,20,40,60,{flat}
+a.jpg,50,60,55,66,,,,,,,,,,
+a.jpg,70,60,75,66,{flat}
+a.jpg,80,60,85,66,,,,,,,,,,
+b.jpg,1,2,30,40,{flat}
+"""
+    other = ",".join(f"{x},{y}" for x, y in POINTS)
+    labels = f"a.jpg,50,60,55,66,{other}\na.jpg,10,20,40,60,{other}\n"
+    images = read_annotations(write(tmp_path, faces, "faces.csv"))
+    first, second = with_landmarks(images, write(tmp_path, labels, "labels.csv"))
+    assert first.landmarks is not None and second.landmarks is not None
+    assert first.landmarks[:3].tolist() == [own, POINTS, own]
+    assert np.isnan(first.landmarks[3]).all()
+    assert second.landmarks.tolist() == [own]
+    assert images[0].landmarks is not None and np.isnan(images[0].landmarks[1]).all()
+    empty = read_annotations(write(tmp_path, "a.jpg,,,,\n", "faces.csv"))
+    with pytest.raises(DataError, match="2 of 2 boxes are not among the annotations"):
+        with_landmarks(empty, tmp_path / "labels.csv")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -193,6 +193,18 @@ def test_searches_that_cannot_be(cache: Cache, tmp_path: Path) -> None:
         search(OPTIONS, one, tmp_path)
 
 
+def test_a_search_does_not_go_on_with_other_boxes_or_photos(cache: Cache, tmp_path: Path) -> None:
+    run = GenotypeSearch(OPTIONS, cache, tmp_path)
+    run._save()
+    GenotypeSearch(OPTIONS, cache, tmp_path).resume()
+    other = dataclasses.replace(cache, data=cache.data | {"sha256": "0" * 64})
+    with pytest.raises(OptionError, match="other options or photos"):
+        GenotypeSearch(OPTIONS, other, tmp_path).resume()
+    run.data = {}
+    run._save()  # of an earlier version, which did not say it
+    GenotypeSearch(OPTIONS, other, tmp_path).resume()
+
+
 def test_a_loss_that_is_not_finite_ends_it_before_anything_is_saved(
     cache: Cache, tmp_path: Path
 ) -> None:

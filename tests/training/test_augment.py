@@ -328,6 +328,27 @@ def test_covered_faces(marked: Cache) -> None:
     assert covered[60, 40] and not covered[60, 70] and 0.2 < float(covered.float().mean()) < 0.4
 
 
+@pytest.mark.parametrize("left", [0.0, 44.0, 88.0])
+@pytest.mark.parametrize("top", [0.0, 44.0, 88.0])
+@pytest.mark.parametrize("side", [0.0, 0.3, 0.6, 0.9])
+def test_a_cover_lies_on_the_face_at_the_edges_of_the_crop_too(
+    left: float, top: float, side: float
+) -> None:
+    """42 % of the face and a tenth more on every side, but for what is beyond the crop."""
+    images = torch.full((1, SIZE, SIZE, 3), 77.0)
+    box = torch.tensor([[left, top, left + 40, top + 40]])
+    draws = torch.zeros(1, DRAWS)
+    draws[0, 2:4] = torch.tensor([0.5, side])
+    options = dataclasses.replace(PLAIN, occlusion_share=0.5)
+    degrade(images, box, torch.tensor([0]), torch.tensor([False]), options, draws)
+    rows, columns = torch.nonzero((images != 77).any(3)[0]).unbind(1)
+    span = {0: (-4, 17), 1: (-4, 44), 2: (23, 44), 3: (-4, 44)}[int(side * 4)]
+    tall = {0: (-4, 44), 1: (-4, 17), 2: (-4, 44), 3: (23, 44)}[int(side * 4)]
+    for found, start, (low, high) in ((columns, left, span), (rows, top, tall)):
+        assert int(found.min()) == max(0, start + low)
+        assert int(found.max()) + 1 == min(SIZE, start + high)
+
+
 @pytest.mark.parametrize("change", [motion_blur, noise, compress])
 def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Change) -> None:
     """Changed, by less than the photo's own contrast, without moving its brightness or leaving 0 to

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from edgeface.errors import DataError, ImageError
 from edgeface.images import Image, read_image
@@ -76,6 +77,22 @@ def test_photos_that_changed_or_went_are_noticed(photos: Path, tmp_path: Path) -
     (copy / "0.png").write_bytes((copy / "1.png").read_bytes())
     with pytest.raises(DataError, match="photos that have changed since: delete it"):
         open_cache(tmp_path / "cache", copy, images)
+
+
+def test_a_cache_knows_the_data_that_it_was_made_of(photos: Path, tmp_path: Path) -> None:
+    """Of boxes and of photos, however old, and wherever they lie; also on another device."""
+    images = read_annotations(photos / "faces.csv")
+    first = open_cache(tmp_path / "first", photos, images).data
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy, copy_function=shutil.copyfile)
+    again = open_cache(tmp_path / "again", copy, images)
+    assert again.data == again.to(torch.device("cpu")).data == first
+    moved = [dataclasses.replace(images[0], boxes=images[0].boxes + 1), *images[1:]]
+    (copy / "0.png").write_bytes((copy / "1.png").read_bytes())
+    for made, changed in ((copy, "contents"), (photos, "sha256")):
+        of = images if changed == "contents" else moved
+        found = open_cache(tmp_path / changed, made, of).data
+        assert {name for name in first if first[name] != found[name]} == {changed}
 
 
 def test_a_copy_of_the_photos_has_the_same_cache(photos: Path, tmp_path: Path) -> None:
@@ -187,7 +204,7 @@ def test_other_data_is_refused(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     open_cache(tmp_path / "cache", photos, images)
     moved = [dataclasses.replace(images[0], boxes=images[0].boxes + 1), *images[1:]]
-    with pytest.raises(DataError, match="other images or boxes"):
+    with pytest.raises(DataError, match=r"other images or boxes: delete it .* begun another --out"):
         open_cache(tmp_path / "cache", photos, moved)
 
 

@@ -26,6 +26,7 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 from edgeface.training.dataset import Cache
 from edgeface.training.losses import shot_losses
 from edgeface.training.options import get_recipe
+from edgeface.training.resume import agree
 from edgeface.types import Progress, unseen
 
 GENOTYPE, CHECKPOINT = "genotype.json", "checkpoint.safetensors"
@@ -83,6 +84,7 @@ class GenotypeSearch:
             torch.optim.Adam(logits, lr=options.choice_lr, weight_decay=options.weight_decay),
         ]
         self.step = 0
+        self.data = self.cache.data
 
     def resume(self) -> None:
         """Continue from the run's checkpoint if it has one. Raises OptionError when it is of other
@@ -91,15 +93,16 @@ class GenotypeSearch:
         if not path.exists():
             return
         meta = read_meta(path)
-        if meta.get("options") != dataclasses.asdict(self.options) or meta.get("images") != len(
-            self.cache
-        ):
+        same = meta.get("options") == dataclasses.asdict(self.options)
+        before = meta.get("data", {})
+        if not same or meta.get("images") != len(self.cache) or not agree(before, self.data):
             raise OptionError(
                 f"{self.run} was started with other options or photos: resume with the same ones or"
                 " choose another --out folder"
             )
         load_checkpoint(path, self.net, None, self.optimizers)
         self.step = int(meta["step"])
+        self.data = before | self.data
 
     def fit(self, progress: Progress) -> Genotype:
         """Search to the last step, writing the run folder as it goes."""
@@ -152,6 +155,7 @@ class GenotypeSearch:
                 "step": self.step,
                 "options": dataclasses.asdict(self.options),
                 "images": len(self.cache),
+                "data": self.data,
             },
         )
         write_genotype(self.run / GENOTYPE, genotype_of(self.net))

@@ -1,0 +1,112 @@
+"""May a run go on? Its folder says what it was started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeface.architecture import Architecture
+from edgeface.decode import HeadLayout
+from edgeface.errors import OptionError
+from edgeface.schema import from_fields
+from edgeface.training.checkpoint import read_meta
+from edgeface.training.options import TrainOptions
+from edgeface.training.start import CHECKPOINT, init_sha256
+
+FREE = {
+    "samples",
+    "decay_share",
+    "late_share",
+    "late_size",
+    "late_near",
+    "checkpoint_every",
+    "snapshot_every",
+}
+"""Options that may change on a resume: they make a run longer, or write more or less of it"""
+DATA = ("images", "faces", "landmarks", "data")
+"""in a run's config: how many it learns from, and digests of them"""
+
+
+def check_resumed(
+    run: Path,
+    meta: dict[str, Any],
+    config: dict[str, Any],
+    options: TrainOptions,
+    layout: HeadLayout,
+    init: str | None,
+    branch: Path | None,
+) -> None:
+    """Raise OptionError unless the run with the checkpoint ``meta`` can go on with ``config`` and
+    ``options``.
+
+    init, branch: what it is now asked to begin with. What the checkpoint of an earlier version does
+    not say is not looked at.
+    """
+    before = meta["config"]
+    same = {
+        "architecture": Architecture.from_json(before["architecture"])
+        == Architecture.from_json(config["architecture"]),
+        "images": before["images"] == config["images"],
+        "faces": before["faces"] == config["faces"],
+        "landmarks": before.get("landmarks", 0) == config["landmarks"],
+        "photos, boxes or landmarks": agree(before.get("data", {}), config["data"]),
+        "--init weights": init is None or init_sha256(init) == before.get("init"),
+        "state: it is no branch": branch is None or before.get("branch") is not None,
+    }
+    same["state: it is a branch of another run"] = branch is None or _is_of(before, branch, layout)
+    for name in (name for name, equal in same.items() if not equal):
+        raise OptionError(f"{run} was started with other {name}: choose another --out folder")
+    now = options.values()
+    for name, value in _options(before, layout).values().items():
+        if name not in FREE and value != now[name]:
+            raise OptionError(
+                f"{run} was started with {name} {value!r}: resume with the same options or"
+                " choose another --out folder"
+            )
+    trained = int(meta["step"])
+    if trained > options.steps:
+        raise OptionError(
+            f"{run} has learned from {trained * options.batch:,} samples already,"
+            f" --samples says {options.samples:,}: give more, or choose another --out"
+            " folder"
+        )
+
+
+def agree(before: object, now: object) -> bool:
+    """Equal, in dicts as far as both say something."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(agree(before[name], now[name]) for name in before.keys() & now.keys())
+    return before == now
+
+
+def passed_steps(meta: dict[str, Any]) -> int:
+    """Steps behind a checkpoint: those of its run, and of the one that this branched off."""
+    return int(meta["step"]) + int((meta["config"].get("branch") or {}).get("step") or 0)
+
+
+def fixed(config: dict[str, Any], layout: HeadLayout) -> dict[str, Any]:
+    """What of a run's ``config`` stays as it is for as long as the run goes on."""
+    said = config["options"].keys() | config["options"].get("augment", {}).keys()
+    values = _options(config, layout).values().items()
+    return {
+        "options": {name: value for name, value in values if name in said - FREE},
+        "branch": (config.get("branch") or {}).get("sha256"),
+        **{name: config[name] for name in ("init", *DATA) if name in config},
+    }
+
+
+def _is_of(config: dict[str, Any], branch: Path, layout: HeadLayout) -> bool:
+    """Whether a run with ``config`` was branched off the run ``branch``, which may have gone on
+    since, or be gone."""
+    path = branch / CHECKPOINT if branch.is_dir() else branch
+    taken = config.get("branch") or {}
+    if not path.is_file():
+        return True
+    meta = read_meta(path)
+    known = agree(taken.get("run", {}), fixed(meta["config"], layout))
+    return known and passed_steps(meta) >= int(taken.get("step") or 0)
+
+
+def _options(config: dict[str, Any], layout: HeadLayout) -> TrainOptions:
+    options = {"precision": "fp32"} | config["options"]  # the only one before there was a choice
+    return from_fields(TrainOptions, options, "options").completed(layout)
