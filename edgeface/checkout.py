@@ -52,6 +52,7 @@ def quantize(
     bundle: Bundle | Path | str,
     *,
     data: Path | str | None = None,
+    annotations: Path | str | None = None,
     calibration: Path | str | None = None,
     max_drop: float = 0.5,
     out: Path | str | None = None,
@@ -62,10 +63,11 @@ def quantize(
     beside ``bundle``.
 
     data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may
-    lose ``max_drop`` AP points (0 to 100); without it no accuracy is measured, and the manifest
-    says so. calibration: a folder of photos that ranges are taken from; default: the training
-    photos of ``data``. leave_out: photos of that folder, by their paths in it, that none is taken
-    from. on_error: is told of photos that cannot be read, which are then left out.
+    lose ``max_drop`` AP points (0 to 100), or one of your own photos that ``annotations`` name;
+    without it no accuracy is measured, and the manifest says so. calibration: a folder of photos
+    that ranges are taken from; default: the training photos of ``data``, or those of it that
+    ``annotations`` do not name. leave_out: photos of that folder, by their paths in it, that none
+    is taken from. on_error: is told of photos that cannot be read, which are then left out.
 
     Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
     be held, BundleError, DataError, MissingExtraError, OutputError.
@@ -78,6 +80,7 @@ def quantize(
         request,
         out or made.path.parent,
         data=data,
+        annotations=annotations,
         calibration=calibration,
         leave_out=leave_out,
         on_error=on_error,

@@ -8,7 +8,7 @@ not on the order in which a file system lists them. Two files with the same cont
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +129,13 @@ def photo_folder(folder: Path) -> Path:
     return folder
 
 
+def paths_in(folder: Path | str, photos: Iterable[Path]) -> set[str]:
+    """Of the photos that lie in the folder that ranges are taken from, the paths below it."""
+    inside = photo_folder(Path(folder)).absolute()
+    found = (photo.absolute() for photo in photos)
+    return {p.relative_to(inside).as_posix() for p in found if p.is_relative_to(inside)}
+
+
 def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list[Path]:
     """Image files below ``folder`` by the SHA-256 of seed and relative path, without those whose
     path is in ``leave_out``."""
@@ -151,8 +158,13 @@ def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list
     def drawn(name: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
 
-    names = {path.relative_to(folder).as_posix() for path in found.photos}
-    return [folder / name for name in sorted(names - set(leave_out), key=drawn)]
+    names = {path.relative_to(folder).as_posix() for path in found.photos} - set(leave_out)
+    if not names:
+        raise DataError(
+            f"all photos in {folder} are kept for accuracy to be measured on: give others to take"
+            " ranges from with --calibration"
+        )
+    return [folder / name for name in sorted(names, key=drawn)]
 
 
 def _read(path: Path) -> bytes:

@@ -1,5 +1,4 @@
-"""What a file of any target costs in accuracy: AP on WIDER FACE validation photos, and noise in its
-heads.
+"""What a file of any target costs in accuracy: AP on annotated photos, and noise in its heads.
 
 Files are opened through the project's own runners, as a user would open them.
 """
@@ -20,11 +19,11 @@ from edgeface.bundle import FORMAT_VERSION, Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, decode_all
 from edgeface.detector import Detector
 from edgeface.errors import DataError
-from edgeface.evaluation import GroundTruth, evaluate, load_ground_truth, present_images
-from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, candidates, protocol_of
+from edgeface.evaluation import GroundTruth, evaluate_detector
+from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, annotated_photos
 from edgeface.files import read_regular
 from edgeface.images import Image
-from edgeface.images.reading import OnError, read_or_tell
+from edgeface.images.reading import OnError
 from edgeface.runners import Heads, open_runner
 from edgeface.types import Floats, Progress, unseen
 from export.pipeline import scratch_folder
@@ -40,7 +39,7 @@ HOPELESS = 1e30
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """The annotated validation photos that are present."""
+    """Annotated photos that AP is measured on."""
 
     ground_truth: GroundTruth
     images: dict[str, Path]
@@ -51,11 +50,10 @@ class ValidationSet:
     """SHA-256 of the content of each"""
 
     @classmethod
-    def load(cls, root: Path | str) -> ValidationSet:
-        """Read the ground truth below the WIDER FACE ``root`` and find its photos. Raises
-        DataError."""
-        ground_truth = load_ground_truth(root)
-        images = present_images(root, ground_truth)
+    def load(cls, root: Path | str, annotations: Path | str | None = None) -> ValidationSet:
+        """WIDER FACE's validation photos that are below ``root``, or the photos of a file of one's
+        own. Raises DataError."""
+        ground_truth, images = annotated_photos(root, annotations)
         ground_truth = ground_truth.restrict(images)
         if not any(
             mask.any() for faces in ground_truth.images.values() for mask in faces.counts.values()
@@ -117,18 +115,26 @@ def accuracy_of(
 
     With ``on_error`` a photo that cannot be read is told there and left out.
     """
-    detections = {}
+
+    def told(_: str, done: int, total: int, note: str = "") -> None:
+        progress(what, done, total, note)
+
     with Detector(open_runner(bundle, threads), SCORE_THRESHOLD, NMS_IOU) as detector:
-        for done, (key, path) in enumerate(validation.images.items()):
-            progress(what, done, len(validation.images))
-            image = read_or_tell(path, on_error)
-            if image is not None:
-                detections[key] = detector.detect(image, top_k=candidates(detector.runner.layout))
-        protocol = str(protocol_of(detector))
-    progress(what, len(validation.images), len(validation.images))
-    result = evaluate(detections, validation.ground_truth.restrict(detections))
+        report = evaluate_detector(
+            detector,
+            bundle.manifest.model,
+            validation.ground_truth,
+            validation.images,
+            progress=told,
+            on_error=on_error,
+        ).report
     return FileAccuracy(
-        result.easy, result.medium, result.hard, result.by_height, result.images, protocol
+        report.easy,
+        report.medium,
+        report.hard,
+        report.by_height,
+        report.images,
+        str(report.protocol),
     )
 
 

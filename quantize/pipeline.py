@@ -28,7 +28,7 @@ from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
 from quantize.budget import ROUNDING, Budget, FileAccuracy, HeadNoise, worst_drop
-from quantize.calibration import CalibrationSet, read_calibration
+from quantize.calibration import CalibrationSet, paths_in, read_calibration
 from quantize.journal import QuantizeJournal, fingerprint
 from quantize.measure import (
     ValidationSet,
@@ -39,7 +39,7 @@ from quantize.measure import (
     int8_manifest,
     named_files,
 )
-from quantize.request import QuantizeRequest, check_installed, open_float
+from quantize.request import Photos, QuantizeRequest, check_installed, open_float
 
 __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
@@ -80,6 +80,7 @@ def quantize_model(
     out: Path | str = "dist",
     *,
     data: Path | str | None = None,
+    annotations: Path | str | None = None,
     calibration: Path | str | None = None,
     stage: Stage = nullcontext,
     progress: Progress = unseen,
@@ -90,14 +91,16 @@ def quantize_model(
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
-    data: a WIDER FACE root, for accuracy. calibration: a folder of photos; default: the training
-    photos of ``data``. stage, progress, note: told what is being done. Raises an EdgefaceError in
-    one line; then no INT8 Bundle is written, but what was measured is kept in ``out``, so that the
-    same call goes on from there, also after KeyboardInterrupt. With ``on_error`` a photo that
-    cannot be read is told there and left out. leave_out: photos of the folder, by their paths in
-    it, that no range is taken from.
+    data: a WIDER FACE root, for accuracy, or the folder of the photos that ``annotations`` name,
+    which no range is taken from. calibration: a folder of photos; default: the training photos of
+    ``data``, or those that are not annotated. stage, progress, note: told what is being done.
+    Raises an EdgefaceError in one line; then no INT8 Bundle is written, but what was measured is
+    kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt. With
+    ``on_error`` a photo that cannot be read is told there and left out. leave_out: photos of the
+    folder, by their paths in it, that no range is taken from.
     """
-    job = _Job(request, Path(out), data, calibration, stage, progress, note, on_error, leave_out)
+    photos = Photos(data, annotations, calibration, frozenset(leave_out))
+    job = _Job(request, Path(out), photos, stage, progress, note, on_error)
     job.prepare()
     float_bundle = job.float_bundle(verbose)
     name = job.name(float_bundle)
@@ -116,16 +119,14 @@ class _Job:
         self,
         request: QuantizeRequest,
         out: Path,
-        data: Path | str | None,
-        calibration: Path | str | None,
+        sources: Photos,
         stage: Stage,
         progress: Progress,
         note: Note,
         on_error: OnError | None,
-        leave_out: Collection[str],
     ) -> None:
-        self.request, self.out, self.on_error, self.leave_out = request, out, on_error, leave_out
-        self.data, self.folder = data, data if calibration is None else calibration
+        self.request, self.out, self.on_error = request, out, on_error
+        self.sources = sources
         self.stage, self.progress, self.note = stage, progress, note
         kind: Any = get_backend(request.target).load_quantizer()
         self.kind: type[Quantizer] = kind
@@ -156,22 +157,30 @@ class _Job:
             zoo.resolve(request.model, request.weights)
             require("quantising", "torch", "safetensors")
         self._choose_accuracy()
-        if self.folder is None:
+        if self.sources.folder is None:
             raise OptionError(
                 "quantising needs photos to take ranges from: give a folder with --calibration, or"
                 " a WIDER FACE root with --data"
             )
         self.photos: CalibrationSet = read_calibration(
-            self.folder,
+            self.sources.folder,
             request.images,
             self.width,
             self.height,
             request.calibration_seed,
             self.progress,
             self.on_error,
-            self.leave_out,
+            self.leave_out(),
         )
         self._check_photos()
+
+    def leave_out(self) -> set[str]:
+        """Photos that no range is taken from: those that were named, and annotated ones of one's
+        own."""
+        folder, named = self.sources.folder, set(self.sources.leave_out)
+        if folder is None or self.validation is None or self.sources.annotations is None:
+            return named
+        return named | paths_in(folder, self.validation.images.values())
 
     def _check_photos(self) -> None:
         """Photos that ranges are taken from say nothing of how others fare."""
@@ -180,8 +189,7 @@ class _Job:
             if known:
                 raise DataError(
                     f"{len(known)} of the {len(self.photos.sha256)} calibration photos are among"
-                    " the validation photos of --data, which accuracy is measured on: give others"
-                    " with --calibration"
+                    " the photos that accuracy is measured on: give others with --calibration"
                 )
         if not self.photos.held_out:
             self.note(
@@ -194,14 +202,15 @@ class _Job:
             self.unmeasured = "the weights are random, so AP says nothing"
         elif not self.request.accuracy:
             self.unmeasured = "left out with --no-accuracy"
-        elif self.data is None:
+        elif self.sources.data is None:
             raise OptionError(
-                "the accuracy budget needs the WIDER FACE validation photos: give their root with "
-                "--data, or quantise without a budget with --no-accuracy"
+                "the accuracy budget needs annotated photos: give WIDER FACE's root with --data,"
+                " or photos of your own with --data and --annotations, or quantise without a"
+                " budget with --no-accuracy"
             )
         else:
             with self.stage("reading the validation set"):
-                self.validation = ValidationSet.load(self.data)
+                self.validation = ValidationSet.load(self.sources.data, self.sources.annotations)
         if self.unmeasured:
             self.note(f"accuracy is not measured and no budget is held: {self.unmeasured}")
 

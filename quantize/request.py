@@ -83,6 +83,21 @@ def _has_distribution(name: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Photos:
+    """Where the photos of one call of :func:`quantize.pipeline.quantize_model` come from."""
+
+    data: Path | str | None
+    annotations: Path | str | None
+    calibration: Path | str | None
+    leave_out: frozenset[str]
+
+    @property
+    def folder(self) -> Path | str | None:
+        """That ranges are taken from."""
+        return self.data if self.calibration is None else self.calibration
+
+
 def open_float(path: Path, target: str) -> Bundle:
     """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
     and of ``target``."""

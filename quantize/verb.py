@@ -31,6 +31,9 @@ edgeface quantize --target ncnn --data wider --calibration my-photos --images 20
 edgeface quantize --target openvino --bundle dist/mine-openvino-fp32-320x320 --data wider \
 --plot report.png
 
+edgeface quantize --target tflite --model runs/mine/weights.safetensors --data photos \
+--annotations kept.csv
+
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
 The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its
@@ -83,7 +86,7 @@ Calibration = Annotated[
     typer.Option(
         help=(
             "Folder of photos, at any depth, that activation ranges are taken from. Default:"
-            " the training photos of --data."
+            " the training photos of --data, or those that --annotations do not name."
         )
     ),
 ]
@@ -111,7 +114,16 @@ Wider = Annotated[
     typer.Option(
         help=(
             "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is"
-            " measured on."
+            " measured on; or the folder of the photos of --annotations."
+        )
+    ),
+]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(
+        help=(
+            "Faces of photos of your own below --data, as edgeface eval takes them: AP, under hard,"
+            " is measured on these photos, and no range is taken from them."
         )
     ),
 ]
@@ -119,7 +131,7 @@ NoAccuracy = Annotated[
     bool,
     typer.Option(
         "--no-accuracy",
-        help="Do without WIDER FACE: no AP, no budget, and the manifest says so.",
+        help="Do without annotated photos: no AP, no budget, and the manifest says so.",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder that the Bundles' folders are written to.")]
@@ -146,6 +158,7 @@ def quantize(
     calibration_seed: CalibrationSeed = 0,
     scale: Scale = None,
     data: Wider = None,
+    annotations: Annotations = None,
     no_accuracy: NoAccuracy = False,
     threads: Threads = 1,
     out: Out = Path("dist"),
@@ -156,6 +169,11 @@ def quantize(
     if bundle is not None and (model is not None or size is not None):
         raise OptionError(
             "--bundle excludes --model and --size: a Bundle has its network and size inside"
+        )
+    if annotations is not None and (data is None or no_accuracy):
+        raise OptionError(
+            "--annotations are of photos below --data, which accuracy is measured on: give --data,"
+            " and leave --no-accuracy out"
         )
     width, height = parse_size(size or SIZE)
     request = QuantizeRequest(
@@ -177,14 +195,14 @@ def quantize(
     if plot is not None:
         check_plot(plot, calibration.rglob("*") if calibration else ())
     with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
-        return _run(request, out, data, calibration, plot, format, verbose, terminal)
+        photos = (data, annotations, calibration)
+        return _run(request, out, photos, plot, format, verbose, terminal)
 
 
 def _run(
     request: QuantizeRequest,
     out: Path,
-    data: Path | None,
-    calibration: Path | None,
+    photos: tuple[Path | None, Path | None, Path | None],
     plot: Path | None,
     format: str,
     verbose: bool,
@@ -194,10 +212,12 @@ def _run(
     from quantize.pipeline import quantize_model
 
     failures = Failures(terminal)
+    data, annotations, calibration = photos
     done = quantize_model(
         request,
         out,
         data=data,
+        annotations=annotations,
         calibration=calibration,
         stage=terminal.stage,
         progress=terminal.tick,

@@ -318,7 +318,7 @@ def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(
             f"no ground truth {path}; accepted: a WIDER FACE folder with the official"
-            " eval_tools/ground_truth/*.mat"
+            " eval_tools/ground_truth/*.mat, or photos of your own with --annotations FILE"
         )
     try:
         content: dict[str, Any] = loadmat(path, variable_names=names)

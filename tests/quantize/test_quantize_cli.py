@@ -86,9 +86,8 @@ class TestMistakes:
         line = fails(
             cli, "--target", "onnx", "--bundle", float_bundle.path, "--calibration", mini_wider
         )
-        assert (
-            "give their root with --data, or quantise without a budget with --no-accuracy" in line
-        )
+        assert "photos of your own with --data and --annotations" in line
+        assert "or quantise without a budget with --no-accuracy" in line
 
     def test_a_weights_file_alone(self, cli: CommandInto, mini_wider: Path, tmp_path: Path) -> None:
         """It is read before anything long begins, and its weights are not random: they need a
@@ -96,9 +95,7 @@ class TestMistakes:
         network = zoo.load_network("edgeface-n")
         save_weights(network, path := tmp_path / "mine.safetensors")
         arguments = ("--target", "onnx", "--model", path, "--calibration", mini_wider)
-        assert "the accuracy budget needs the WIDER FACE validation photos" in fails(
-            cli, *arguments
-        )
+        assert "the accuracy budget needs annotated photos" in fails(cli, *arguments)
         assert "leave --weights out" in fails(cli, *arguments, "--weights", path)
         path.write_bytes(path.read_bytes()[:999])
         assert "mine.safetensors is not a whole safetensors file" in fails(cli, *arguments)
@@ -316,8 +313,8 @@ class TestResult:
     ) -> None:
         original = Terminal.tick
 
-        def stop(self: Terminal, what: str, done: int, total: int) -> None:
-            original(self, what, done, total)
+        def stop(self: Terminal, what: str, done: int, total: int, note: str = "") -> None:
+            original(self, what, done, total, note)
             if what == "measuring INT8":
                 raise KeyboardInterrupt
 

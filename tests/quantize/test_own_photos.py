@@ -1,0 +1,81 @@
+"""INT8 judged on annotated photos of one's own: measured on them, ranges from the others."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeface.bundle import Bundle
+from edgeface.errors import DataError, OptionError
+from edgeface.evaluation import evaluate_model
+from quantize.pipeline import QuantizeRequest, quantize_model
+from quantize.verb import quantize
+
+FACE = (178, 68, 270, 188)
+"""x1, y1, x2, y2 in px of the astronaut's photo, read off by eye"""
+KEPT, ALL = 4, 12
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8]) -> Path:
+    """A flat folder of 12 photos of her, and kept.csv of the first four."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = ["image,x1,y1,x2,y2"]
+    for i in range(ALL):
+        scale = 0.3 + 0.02 * i
+        small = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        if i < KEPT:
+            rows.append(f"{i}.png," + ",".join(f"{value * scale:.1f}" for value in FACE))
+    (folder / "kept.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_accuracy_is_of_the_annotated_and_ranges_of_the_others(
+    float_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    request = QuantizeRequest("onnx", bundle=float_bundle.path, images=6, max_drop=100)
+    made = quantize_model(
+        request, tmp_path, data=photos, annotations=photos / "kept.csv"
+    ).bundle.manifest
+    assert made.accuracy is not None and made.calibration is not None
+    assert made.accuracy["images"] == KEPT and made.accuracy["float"]["easy"] is None
+    alone = evaluate_model(float_bundle.path, photos, annotations=photos / "kept.csv").report
+    assert made.accuracy["float"]["hard"] == pytest.approx(alone.hard, abs=1e-6)
+    assert made.accuracy["protocol"] == str(alone.protocol) and "own" in str(alone.protocol)
+    digests = {
+        hashlib.sha256((photos / f"{i}.png").read_bytes()).hexdigest(): i for i in range(ALL)
+    }
+    assert {digests[digest] >= KEPT for digest in made.calibration["sha256"]} == {True}
+
+
+def test_no_photo_is_left_to_take_ranges_from(
+    float_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(KEPT):
+        (own / f"{i}.png").write_bytes((photos / f"{i}.png").read_bytes())
+    request = QuantizeRequest("onnx", bundle=float_bundle.path, images=2)
+    with pytest.raises(DataError, match=r"all photos in .*own are kept .* with --calibration"):
+        quantize_model(request, tmp_path / "out", data=own, annotations=photos / "kept.csv")
+    with pytest.raises(DataError, match="are among the photos that accuracy is measured on"):
+        quantize_model(
+            request,
+            tmp_path / "out",
+            data=photos,
+            annotations=photos / "kept.csv",
+            calibration=own,
+        )
+
+
+def test_annotations_need_photos(photos: Path) -> None:
+    with pytest.raises(OptionError, match=r"of photos below --data.*: give --data"):
+        quantize("onnx", annotations=photos / "kept.csv")
+    with pytest.raises(OptionError, match="leave --no-accuracy out"):
+        quantize("onnx", data=photos, annotations=photos / "kept.csv", no_accuracy=True)
