@@ -166,6 +166,17 @@ def test_photos_that_cannot_be_read_are_told_and_left_out(
     assert found is not None and found.protocol.startswith("9 photos")
 
 
+def test_boxes_outside_a_kept_photo_are_refused_before_the_trials(
+    photos: tuple[Path, Path], tmp_path: Path
+) -> None:
+    plan = quick(plan_of(tmp_path, *photos, recipe(64)))
+    kept = tmp_path / KEPT
+    name = read_annotations(kept)[-1].path
+    kept.write_text(kept.read_text() + f"{name},900,900,999,999\n")
+    with pytest.raises(DataError, match=rf"{name}: box .* = 900, .* lies outside the image of"):
+        prepare(plan)
+
+
 # Trials
 
 
