@@ -112,8 +112,8 @@ search: $(STAMP) ## best detector within BUDGET_MS on DEVICE in TARGET and PRECI
 	  $(if $(BUDGET_MS),--budget-ms $(call quoted,$(BUDGET_MS))) --seed $(call quoted,$(SEED)) \
 	  --out $(call quoted,$(SEARCH_DIR)) $(SEARCH)
 
-package: $(STAMP) ## build the wheel that devices install
-	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir $(call quoted,$(OUT)) .
+package: ## build the wheel that devices install; needs no .venv
+	$(or $(wildcard $(RUN)),$(PYTHON)) -m pip wheel --quiet --no-deps --wheel-dir $(call quoted,$(OUT)) .
 
 lock: $(STAMP) ## requirements.lock: this environment with hashes, for a release
 	$(RUN) -m benchmarks.lock

@@ -241,7 +241,11 @@ def _run_published(
     say(f"{network.name}: DDSAR {best.ddsar:.4f}, {best.flops / 1e6:.1f} M FLOPs at 224x224")
     say(best.structure)
     if out:
-        say(f"next: edgeface train --model {shlex.quote(str(out / ARCHITECTURE))} --data PHOTOS")
+        architecture = shlex.quote(str(out / ARCHITECTURE))
+        say(
+            f"next: edgeface train --model {architecture} --data PHOTOS --annotations FACES.csv"
+            f" --out runs/{network.name}"
+        )
 
 
 def _flags(names: Collection[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from edgeface.cli.flags import (
     is_given,
     with_options,
 )
+from edgeface.cli.output import say
 from edgeface.cli.program import Stopped
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
@@ -156,6 +158,10 @@ def command(
         )
         if not finished:
             raise Stopped("the state is saved, the same command goes on from here")
+        if terminal.shown:
+            weights = shlex.quote(str(out / "weights.safetensors"))
+            say(f"weights    {weights}")
+            say(f"next       edgeface export --target tflite --model {weights}")
         return failures.ended("photos could not be read and were left out of the training")
 
 

@@ -20,7 +20,10 @@ def export_command(net: FrontNet, options: StudyOptions) -> str:
     """After :func:`train_command`: a file for what the search asked for."""
     trained = f"--size {net.size} --model {run_of(net)}/weights.safetensors"
     if options.precision == "int8":
-        return f"edgeface quantize --target {options.target} {trained} --data PHOTOS"
+        return (
+            f"edgeface quantize --target {options.target} {trained} --data PHOTOS"
+            " --annotations KEPT.csv"
+        )
     return f"edgeface export --target {options.target} --precision {options.precision} {trained}"
 
 

@@ -188,8 +188,9 @@ def _check_landmarks(
     )
     if layout.landmarks and not known:
         note(
-            f"no annotated face has landmarks: {architecture.name} learns boxes alone, and its"
-            " landmarks mean nothing; pass --landmarks FILE (RetinaFace's labels or CSV)"
+            f"no annotated face has landmarks: {architecture.name} learns boxes alone; its"
+            " landmarks get worse than those of --init, and mean nothing without it; pass"
+            " --landmarks FILE (RetinaFace's labels or CSV)"
         )
     if known and not layout.landmarks:
         note(f"{architecture.name} has no landmarks: those of the annotations are not used")
