@@ -21,7 +21,7 @@ from commands import said
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import OptionError
+from edgeface.errors import ImageError, OptionError
 from edgeface.images.addresses import camera_number, is_live, shown
 from edgeface.images.inputs import Input, expand, source_kind, sources
 from edgeface.images.marked import Saver
@@ -236,18 +236,54 @@ def test_memory_does_not_grow_with_the_length(clip: Path) -> None:
     assert most[1] < most[0] * 1.05
 
 
-def test_a_saved_stream_lasts_as_long_as_it_did(astronaut: Any, tmp_path: Path) -> None:
-    """At whatever pace frames come: here two, half a second apart."""
-    source = Input("camera:0", "camera")
-    began = time.monotonic()
-    with Saver(tmp_path / "out.avi", [source]) as saver:
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".m4v", ".mov"])
+def test_a_saved_stream_lasts_as_long_as_it_did(
+    astronaut: Any, tmp_path: Path, suffix: str
+) -> None:
+    """At whatever pace frames come: here two, half a second apart. Writing takes a small part of
+    the time that it has."""
+    source, saved = Input("camera:0", "camera"), tmp_path / f"out{suffix}"
+    began, worked = time.monotonic(), time.process_time()
+    with Saver(saved, [source]) as saver:
         for i in range(2):
             saver.write(f"camera:0#{i}", astronaut)
             time.sleep(0.5)
         saver.write("camera:0#9", astronaut)
         lasted_s = time.monotonic() - began
-    written = cv2.VideoCapture(str(tmp_path / "out.avi")).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert time.process_time() - worked < 0.5
+    written = cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT)
     assert 26 <= written <= lasted_s * 25 + 1
+
+
+class SlowWriter:
+    """An encoder that takes longer for a frame than the frame lasts."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, bgr: Any) -> None:
+        time.sleep(0.1)
+        self.written += 1
+
+    def release(self) -> None:
+        pass
+
+
+def test_an_encoder_that_cannot_keep_pace_does_not_stop_a_stream(
+    astronaut: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats that make up for the time that repeats took would be ever more."""
+    writer = SlowWriter()
+    monkeypatch.setattr("edgeface.images.marked._open_writer", lambda *_: writer)
+    saver = Saver(tmp_path / "out.avi", [Input("camera:0", "camera")])
+    at_once = []
+    for i in range(6):
+        time.sleep(0.15)
+        before = writer.written
+        saver.write(f"camera:0#{i}", astronaut)
+        at_once.append(writer.written - before)
+    saver.finish(ImageError("dropped"))
+    assert max(at_once) <= 3 and min(at_once) >= 1
 
 
 @pytest.mark.parametrize(
