@@ -18,7 +18,8 @@ from edgeface.images.addresses import VIDEO_SUFFIXES
 from edgeface.images.drawing import draw
 from edgeface.images.inputs import IMAGE_SUFFIXES, Input
 from edgeface.images.scaling import Image
-from edgeface.images.videos import decodable_frames, video_fps
+from edgeface.images.videos import stored_frames, video_fps
+from edgeface.interrupts import put_off
 from edgeface.quiet import quiet
 
 FRAME = "#"
@@ -97,10 +98,13 @@ class Saver:
         self._video.add(picture)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Write the video that is at hand; after an ``error``, drop it. Raises OutputError."""
+        """Write the video that is at hand; after an ``error``, drop it. A Ctrl-C is none: it ends
+        what is saved, and one that comes meanwhile waits until that is whole. Raises OutputError.
+        """
         if self._video is not None:
-            video, self._video = self._video, None
-            video.close(error)
+            with put_off():
+                video, self._video = self._video, None
+                video.close(None if isinstance(error, KeyboardInterrupt) else error)
 
     def __enter__(self) -> Saver:
         return self
@@ -209,7 +213,7 @@ class _Video:
         """OpenCV says nothing of what it could not write, so that is counted."""
         self._writer.release()
         if error is None:
-            written = decodable_frames(self._temporary)
+            written = stored_frames(self._temporary, self._frames)
             if written < self._frames:
                 lost = OutputError(
                     f"cannot write {self._path}: {written} of {self._frames} frames were written:"

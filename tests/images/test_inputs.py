@@ -12,7 +12,7 @@ import pytest
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images.inputs import Input, expand, folder_images, list_folder, sources
 from edgeface.images.marked import Saver
-from edgeface.images.videos import frame_count
+from edgeface.images.videos import frame_count, stored_frames
 
 
 def write_clip(path: Path, frames: int = 30, codec: str = "MJPG") -> Path:
@@ -113,6 +113,22 @@ def test_a_video_that_is_cut_says_frames_of_frames(tmp_path: Path, share: float)
 def test_a_whole_video_has_all_its_frames(tmp_path: Path, suffix: str, codec: str) -> None:
     path = str(write_clip(tmp_path / f"a{suffix}", 30, codec))
     assert len(list(sources([path]))) == frame_count(path) == 30
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"), (".webm", "VP80")]
+)
+def test_frames_that_were_written_are_counted_without_decoding(
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An AVI that is cut states all of them all the same."""
+    whole = write_clip(tmp_path / f"a{suffix}", 30, codec)
+    assert stored_frames(whole, 30) == 30 and stored_frames(whole, 20) == 20
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert stored_frames(cut, 30) < 20
+    monkeypatch.setattr("edgeface.images.videos.READ_S", -1.0)
+    assert stored_frames(whole, 40) == 40
 
 
 def planned(target: Path, *inputs: Path) -> list[str]:
