@@ -34,6 +34,8 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     )
 )
+ENDLESS = (".h264", ".h265", ".hevc", ".mjpeg", ".ts")
+"""of those, what from a server is as often a stream: cameras and stations send them without end"""
 COUNTED = (".avi", ".m4v", ".mov", ".mp4")
 """formats that state how many frames there are"""
 TIMED = (".flv", ".mkv", ".webm", ".wmv")
@@ -84,7 +86,8 @@ def is_live(text: str) -> bool:
     """Frames come when they come, and without end: of a camera, or of an address that does not name
     a video file with an end (``.../clip.mp4``)."""
     if address_scheme(text):
-        return video_suffix(text) not in COUNTED + TIMED
+        suffix = video_suffix(text)
+        return suffix not in VIDEO_SUFFIXES or suffix in ENDLESS
     return camera_number(text) is not None
 
 
