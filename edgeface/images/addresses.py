@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from edgeface.errors import ImageError
@@ -47,6 +48,12 @@ _DEVICE = re.compile(r"/dev/video(\d{1,3})", re.ASCII)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
+def is_there(text: str) -> bool:
+    """False also for a name that the system does not take, such as one that is too long: reading
+    it tells what is wrong, and ends no run."""
+    return os.path.exists(text)  # noqa: PTH110 - Path.exists raises OSError there
+
+
 def camera_number(text: str) -> int | None:
     """N of ``camera:N`` and ``/dev/videoN``, None for what is no camera. Raises ImageError for
     another ``camera:``."""
@@ -64,7 +71,7 @@ def camera_number(text: str) -> int | None:
 def address_scheme(text: str) -> str:
     """``rtsp`` of ``rtsp://...``; empty for what is no address, or is a file of that name."""
     found = _ADDRESS.match(text)
-    return found[1].lower() if found and not Path(text).exists() else ""
+    return found[1].lower() if found and not is_there(text) else ""
 
 
 def video_suffix(text: str) -> str:
@@ -94,7 +101,7 @@ def is_live(text: str) -> bool:
 def refuse_address(text: str) -> None:
     """Raise ImageError for a camera under another name, with the name to use, and for an address
     that is not read."""
-    if text.isascii() and text.isdigit() and not Path(text).exists():
+    if text.isascii() and text.isdigit() and not is_there(text):
         raise ImageError(f"no image at {text}: for a camera write camera:{text}")
     scheme = address_scheme(text)
     if scheme and scheme not in SCHEMES:

@@ -74,8 +74,7 @@ class Saver:
         )
         """name of each input -> its file"""
         for path in self.paths.values():
-            if path.exists():
-                refuse_input(path, (source.name for source in inputs), "--save")
+            refuse_input(path, (source.name for source in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
         self._clips = {source.name: source for source in inputs if source.kind != "image"}
         self._video: _Video | None = None

@@ -150,8 +150,10 @@ def _open_capture(text: str) -> cv2.VideoCapture:
 
 def _existing(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
-        raise ImageError(
-            f"{text} is not a regular file" if path.exists() else f"no video at {text}"
-        )
-    return path
+    try:
+        if path.is_file():
+            return path
+        what = f"{text} is not a regular file" if path.exists() else f"no video at {text}"
+    except OSError as error:
+        what = f"cannot read {text}: {error.strerror or error}"
+    raise ImageError(what)

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import said
 
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images.inputs import Input, expand, folder_images, list_folder, sources
@@ -162,6 +163,21 @@ def test_two_videos_of_one_name_keep_their_suffix(tmp_path: Path) -> None:
 def test_two_inputs_that_cannot_be_kept_apart_are_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"a/1\.jpg and \./a/1\.jpg would both be saved"):
         Saver(tmp_path / "out", [Input("a/1.jpg", "image"), Input("./a/1.jpg", "image")])
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "1" * 300, "http://" + "x" * 300 + ".mp4",
+                                  "x" * 300 + ".mp4", "x/" * 3000])  # fmt: skip
+def test_a_name_that_no_file_can_have_ends_no_run(
+    edgeface: Any, tmp_path: Path, photo: bytes, name: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo)
+    inputs = [str(tmp_path / "a.jpg"), name]
+    errors: list[ImageError] = []
+    assert len(list(sources(inputs, errors.append))) == 1 and len(errors) == 1
+    code, out, err = edgeface("detect", *inputs, "--format", "jsonl", "--save", tmp_path / "out")
+    assert code == 2 and len(out.splitlines()) == 1
+    assert said(err)[0].startswith("error: ") and "1 of 2 inputs" in said(err)[1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
 
 
 @pytest.mark.parametrize("link", [False, True])
