@@ -65,6 +65,62 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], words: str, tmp_
     assert words in err and [path.name for path in tmp_path.iterdir()] == ["install.sh"]
 
 
+PYTHON3 = """#!/bin/bash
+# Of a system with Picamera2 and its NumPy. The environments that it makes install nothing.
+if [ "$1 $2" != "-m venv" ]; then PYTHONPATH=$SYSTEM exec "$PYTHON" "$@"; fi
+venv=${@: -1}
+mkdir -p "$venv/bin"
+[[ $* == *--system-site-packages* ]] && seen=true || seen=false
+echo "include-system-site-packages = $seen" >"$venv/pyvenv.cfg"
+for name in python pip edgeface; do cp "$SYSTEM/tool" "$venv/bin/$name"; done
+"""
+TOOL = """#!/bin/bash
+echo "${0##*/} $*" >>"$SYSTEM/log"
+[ "$*" != "-c import picamera2" ] || exit "$BROKEN"
+"""
+
+
+@pytest.mark.parametrize(
+    ("numpy", "picamera2", "broken", "limits"),
+    [
+        ("1.24.2", True, 0, " numpy<2 opencv-python-headless<4.12"),
+        ("1.24.2", True, 1, " numpy<2 opencv-python-headless<4.12"),
+        ("2.2.4", True, 0, ""),
+        ("1.24.2", False, 1, ""),
+    ],
+)
+def test_picamera2_of_the_system_opens_the_numpy_beside_it(
+    tmp_path: Path, numpy: str, picamera2: bool, broken: int, limits: str
+) -> None:
+    system = tmp_path / "system"
+    system.mkdir()
+    (system / "numpy.py").write_text(f"__version__ = '{numpy}'")
+    if picamera2:
+        (system / "picamera2.py").write_text("")
+    for name, text in (("python3", PYTHON3), ("tool", TOOL)):
+        (system / name).write_text(text)
+        (system / name).chmod(0o755)
+    wheel = tmp_path / "edgeface-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    done = subprocess.run(
+        [FOLDER / "install.sh", "--wheel", wheel, "--venv", tmp_path / "venv"],
+        capture_output=True,
+        text=True,
+        env={
+            **{"PATH": f"{system}:{os.environ['PATH']}", "SYSTEM": str(system)},
+            **{"PYTHON": sys.executable, "BROKEN": str(broken)},
+        },
+    )
+    said = (system / "log").read_text()
+    assert f"{wheel}[tflite,cli]{limits}\n" in said
+    if picamera2 and broken:
+        *_, line = done.stderr.splitlines()
+        assert done.returncode == 2 and line.startswith("error: camera.py finds no Picamera2")
+    else:
+        assert done.returncode == 0 and "Now, for example" in done.stdout, done.stderr
+    assert ("-c import picamera2" in said) is picamera2
+
+
 def write_clip(path: Path, photo: Any) -> None:
     """Three frames of ``photo``, BGR."""
     height, width = photo.shape[:2]
