@@ -130,6 +130,36 @@ def write_clip(path: Path, photo: Any) -> None:
     writer.release()
 
 
+def camera_loop(source: object, bundle: Path, **pipes: Any) -> subprocess.CompletedProcess[str]:
+    arguments = ("--usb", str(source), "--model", str(bundle), "--threads", "1")
+    return subprocess.run(
+        [sys.executable, str(FOLDER / "camera.py"), *arguments],
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **(pipes or {"capture_output": True}),
+    )
+
+
+def test_a_camera_that_is_not_there_is_one_line(exported: Callable[..., Bundle]) -> None:
+    done = camera_loop(77, exported("tflite").path)
+    *_, line = done.stderr.splitlines()  # after what the runtime says of itself
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert line == "error: no video from 77: is it there, and in use by no other program?"
+
+
+def test_a_reader_that_has_enough_ends_the_camera_loop(
+    exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.avi"
+    write_clip(clip, cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = camera_loop(clip, exported("tflite").path, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 0 and "1 frames, " in done.stderr.splitlines()[-1], done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
 def test_the_camera_loop_says_what_the_detector_says(
     exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
 ) -> None:
@@ -138,12 +168,7 @@ def test_the_camera_loop_says_what_the_detector_says(
     photo = cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192))
     clip = tmp_path / "clip.avi"
     write_clip(clip, photo)
-    done = subprocess.run(
-        [sys.executable, FOLDER / "camera.py", "--usb", clip, "--model", bundle, "--threads", "1"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = camera_loop(clip, bundle)
     assert done.returncode == 0 and "3 frames, " in done.stderr, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     capture = cv2.VideoCapture(str(clip))
