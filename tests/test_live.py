@@ -21,10 +21,12 @@ from commands import said
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import OptionError
+from edgeface.errors import ImageError, OptionError
 from edgeface.images.addresses import camera_number, is_live, shown
 from edgeface.images.inputs import Input, expand, source_kind, sources
 from edgeface.images.marked import Saver
+from edgeface.images.videos import stored_frames
+from edgeface.interrupts import as_ctrl_c, put_off
 
 Command = Callable[..., tuple[int, str, str]]
 FLAGS = ("--size", "320", "--format", "jsonl")
@@ -186,7 +188,12 @@ def test_rows_of_a_stream_come_while_it_runs_and_its_end_is_told(camera: Camera)
     assert "no more frames came after" in line and "the camera or stream ended, or is gone" in line
 
 
-def test_ctrl_c_ends_a_stream_with_the_summary(camera: Camera, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_stream_with_the_summary(
+    camera: Camera, tmp_path: Path, number: signal.Signals, expected: int
+) -> None:
     saved = tmp_path / "live.mp4"
     arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--save", str(saved)]
     with subprocess.Popen(
@@ -195,13 +202,57 @@ def test_ctrl_c_ends_a_stream_with_the_summary(camera: Camera, tmp_path: Path) -
         assert process.stdout is not None and process.stderr is not None
         for _ in range(3):  # the first two are saved by then
             process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rows = 3 + len(process.stdout.read().splitlines())
         err = process.stderr.read()
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == expected and "Traceback" not in err
     assert f"note: {rows} frames in " in err
     assert f"stopped: {rows} images were looked at" in err
     assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+def test_a_signal_while_a_recording_is_closed_waits_for_it(
+    astronaut: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, saved = Input("camera:0", "camera"), tmp_path / "out.mp4"
+    look = stored_frames
+
+    def pressed(path: Path, expected: int) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        return look(path, expected)
+
+    monkeypatch.setattr("edgeface.images.marked.stored_frames", pressed)
+    with as_ctrl_c() as came, pytest.raises(KeyboardInterrupt), Saver(saved, [source]) as saver:
+        saver.write("camera:0#0", astronaut)
+    assert came == [signal.SIGTERM] and list(tmp_path.iterdir()) == [saved]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_keeps_what_was_saved_and_an_error_drops_it(astronaut: Any, tmp_path: Path) -> None:
+    kept, dropped = tmp_path / "kept.avi", tmp_path / "dropped.avi"
+    for path, error in ((kept, KeyboardInterrupt()), (dropped, ValueError())):
+        with pytest.raises(type(error)), Saver(path, [Input("camera:0", "camera")]) as saver:
+            saver.write("camera:0#0", astronaut)
+            raise error
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_or_treated_is_left_alone(number: signal.Signals) -> None:
+    treated: list[int] = []
+    for handler in (signal.SIG_IGN, lambda number, _: treated.append(number)):
+        before = signal.signal(number, handler)
+        try:
+            with as_ctrl_c() as came, put_off():
+                signal.raise_signal(number)
+            assert came == [] and signal.getsignal(number) is handler
+        finally:
+            signal.signal(number, before)
+    assert treated == [number]
 
 
 def test_head_ends_a_stream(camera: Camera) -> None:
@@ -236,18 +287,54 @@ def test_memory_does_not_grow_with_the_length(clip: Path) -> None:
     assert most[1] < most[0] * 1.05
 
 
-def test_a_saved_stream_lasts_as_long_as_it_did(astronaut: Any, tmp_path: Path) -> None:
-    """At whatever pace frames come: here two, half a second apart."""
-    source = Input("camera:0", "camera")
-    began = time.monotonic()
-    with Saver(tmp_path / "out.avi", [source]) as saver:
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".m4v", ".mov"])
+def test_a_saved_stream_lasts_as_long_as_it_did(
+    astronaut: Any, tmp_path: Path, suffix: str
+) -> None:
+    """At whatever pace frames come: here two, half a second apart. Writing takes a small part of
+    the time that it has."""
+    source, saved = Input("camera:0", "camera"), tmp_path / f"out{suffix}"
+    began, worked = time.monotonic(), time.process_time()
+    with Saver(saved, [source]) as saver:
         for i in range(2):
             saver.write(f"camera:0#{i}", astronaut)
             time.sleep(0.5)
         saver.write("camera:0#9", astronaut)
         lasted_s = time.monotonic() - began
-    written = cv2.VideoCapture(str(tmp_path / "out.avi")).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert time.process_time() - worked < 0.5
+    written = cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT)
     assert 26 <= written <= lasted_s * 25 + 1
+
+
+class SlowWriter:
+    """An encoder that takes longer for a frame than the frame lasts."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, bgr: Any) -> None:
+        time.sleep(0.1)
+        self.written += 1
+
+    def release(self) -> None:
+        pass
+
+
+def test_an_encoder_that_cannot_keep_pace_does_not_stop_a_stream(
+    astronaut: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats that make up for the time that repeats took would be ever more."""
+    writer = SlowWriter()
+    monkeypatch.setattr("edgeface.images.marked._open_writer", lambda *_: writer)
+    saver = Saver(tmp_path / "out.avi", [Input("camera:0", "camera")])
+    at_once = []
+    for i in range(6):
+        time.sleep(0.15)
+        before = writer.written
+        saver.write(f"camera:0#{i}", astronaut)
+        at_once.append(writer.written - before)
+    saver.finish(ImageError("dropped"))
+    assert max(at_once) <= 3 and min(at_once) >= 1
 
 
 @pytest.mark.parametrize(
@@ -258,6 +345,10 @@ def test_a_saved_stream_lasts_as_long_as_it_did(astronaut: Any, tmp_path: Path) 
         ("rtsp://me:p@ss@host:554/a?b=1", "stream", True),
         ("http://host/video.mjpeg", "stream", True),
         ("http://host/live.m3u8", "stream", True),
+        ("http://host/live.ts", "stream", True),
+        ("http://host/clip.mpg", "video", False),
+        ("http://host/clip.3gp", "video", False),
+        ("https://host/clip.m2ts", "video", False),
         ("https://host/clip.MP4?token=1", "video", False),
         ("clip.mp4", "video", False),
         ("photo.jpg", "image", False),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeface.cli.flags import DEFAULT_MODEL, Fast, Model, Threads, Weights, known_format, tell_fast
+from edgeface.cli.program import stoppable_by_signals
 from edgeface.cli.rows import ROW_FORMATS, open_rows
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
@@ -124,7 +125,7 @@ def command(
     from edgeface.images.outputs import Outputs
     from edgeface.quiet import quiet
 
-    with Terminal() as terminal:
+    with stoppable_by_signals(), Terminal() as terminal:
         look = Look(terminal, max_frames, max_pixels)
         inputs = expand(images, look.failed, terminal.note)
         if track:

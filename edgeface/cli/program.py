@@ -1,5 +1,5 @@
 """Runs a command and gives every ending its exit code: 0 all done, 2 not all of it, 130
-interrupted.
+interrupted, 128 and the number of another signal that ended it in good order.
 
 edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run()  --->  exit code
 """
@@ -26,15 +26,23 @@ from edgeface.errors import (
     is_interrupt,
     is_no_memory,
 )
+from edgeface.interrupts import as_ctrl_c
 
 USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
 """the parser's own; which package it lies in depends on Typer's version"""
 INTERRUPTED = 130
+SIGNALLED = 128
+"""and the signal's number; 130 is that of Ctrl-C"""
 FAILED = 2
 
 
 class Stopped(Exception):
-    """Ctrl-C, in a command that can say what is kept or what to run next."""
+    """Ctrl-C, in a command that can say what is kept or what to run next; ``code`` is of the
+    signal, where another one ended it."""
+
+    def __init__(self, kept: str = "", code: int = INTERRUPTED) -> None:
+        super().__init__(kept)
+        self.code = code
 
 
 RESERVE = 1 << 22
@@ -48,6 +56,18 @@ def stoppable(kept: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Stopped(kept) from None
+
+
+@contextlib.contextmanager
+def stoppable_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does; the exit code is 143 or 129."""
+    with as_ctrl_c() as came:
+        try:
+            yield
+        except (KeyboardInterrupt, Stopped) as stop:
+            if not came:
+                raise
+            raise Stopped(str(stop), SIGNALLED + came[0]) from None
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -86,7 +106,7 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _end("stopped", "", INTERRUPTED)
     except Stopped as stop:
-        return _end("stopped", str(stop), INTERRUPTED)
+        return _end("stopped", str(stop), stop.code)
     except BrokenPipeError:  # what is printed without edgeface.cli.output
         sys.stdout = nowhere()
         return 0
@@ -139,7 +159,7 @@ def _misused(error: Any, name: str) -> int:
 
 
 def _end(kind: str, text: str, code: int) -> int:
-    if code == INTERRUPTED:
+    if kind == "stopped":
         # Python notes a Ctrl-C that leaves code it was given as text, such as that of a named
         # tuple, and then ends by the signal whatever the code; other such code clears the note.
         collections.namedtuple("Cleared", "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from edgeface.errors import ImageError
@@ -34,6 +35,8 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     )
 )
+ENDLESS = (".h264", ".h265", ".hevc", ".mjpeg", ".ts")
+"""of those, what from a server is as often a stream: cameras and stations send them without end"""
 COUNTED = (".avi", ".m4v", ".mov", ".mp4")
 """formats that state how many frames there are"""
 TIMED = (".flv", ".mkv", ".webm", ".wmv")
@@ -43,6 +46,12 @@ SCHEMES = ("http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
 CAMERA = "camera:"
 _DEVICE = re.compile(r"/dev/video(\d{1,3})", re.ASCII)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+def is_there(text: str) -> bool:
+    """False also for a name that the system does not take, such as one that is too long: reading
+    it tells what is wrong, and ends no run."""
+    return os.path.exists(text)  # noqa: PTH110 - Path.exists raises OSError there
 
 
 def camera_number(text: str) -> int | None:
@@ -62,7 +71,7 @@ def camera_number(text: str) -> int | None:
 def address_scheme(text: str) -> str:
     """``rtsp`` of ``rtsp://...``; empty for what is no address, or is a file of that name."""
     found = _ADDRESS.match(text)
-    return found[1].lower() if found and not Path(text).exists() else ""
+    return found[1].lower() if found and not is_there(text) else ""
 
 
 def video_suffix(text: str) -> str:
@@ -84,14 +93,15 @@ def is_live(text: str) -> bool:
     """Frames come when they come, and without end: of a camera, or of an address that does not name
     a video file with an end (``.../clip.mp4``)."""
     if address_scheme(text):
-        return video_suffix(text) not in COUNTED + TIMED
+        suffix = video_suffix(text)
+        return suffix not in VIDEO_SUFFIXES or suffix in ENDLESS
     return camera_number(text) is not None
 
 
 def refuse_address(text: str) -> None:
     """Raise ImageError for a camera under another name, with the name to use, and for an address
     that is not read."""
-    if text.isascii() and text.isdigit() and not Path(text).exists():
+    if text.isascii() and text.isdigit() and not is_there(text):
         raise ImageError(f"no image at {text}: for a camera write camera:{text}")
     scheme = address_scheme(text)
     if scheme and scheme not in SCHEMES:

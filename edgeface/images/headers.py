@@ -1,14 +1,16 @@
 """Image files as containers: what must be known of a file before OpenCV decodes it.
 
 OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only
-and fill the rest of a truncated JPEG with grey, libpng writes to stderr when a file is damaged, and
-some decoders take memory for all pixels that a header claims before the limits are looked at. So
-four things are read here first: is the file whole, may it hold transparent pixels, which
-orientation does it ask for, and how large is it. The sizes are in :mod:`edgeface.images.sizes`.
+and fill the rest of a truncated JPEG with grey, none applies the rotation of an AVIF or scales a
+PNM by the maximum that it states, libpng writes to stderr when a file is damaged, and some decoders
+take memory for all pixels that a header claims before the limits are looked at. So five things are
+read here first: is the file whole, may it hold transparent pixels, which orientation does it ask
+for, what is white, and how large is it. The sizes are in :mod:`edgeface.images.sizes`.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +20,14 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 HOLE = 128
 """zeros in a row"""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+FIRST_BYTES = 1 << 16
+"""of a file whose boxes are sought rather than walked"""
+PNM = re.compile(rb"P([1-6])\s(?:\s|#[^\n]*\n)*(\d{1,10})\s(?:\s|#[^\n]*\n)*(\d{1,10})")
+"""kind, width, height"""
+_PNM_MAXIMUM = re.compile(PNM.pattern + rb"\s(?:\s|#[^\n]*\n)*(\d{1,5})\s")
+AVIF_ORIENTATIONS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
+"""EXIF orientation by the axis of ``imir``, which turns upside down (0) or left to right (1) what
+``irot`` turned by 0, 90, 180 or 270 degrees anticlockwise (ISO/IEC 23008-12, 6.5.10 and 6.5.12)"""
 
 
 @dataclass(frozen=True)
@@ -29,19 +39,23 @@ class Container:
     alpha: bool = False
     """True: pixels may be transparent"""
     orientation: int = 0
-    """EXIF orientation of a PNG or WebP file, 1 to 8; 0: left to OpenCV"""
+    """EXIF orientation of a PNG, WebP or AVIF file, 1 to 8; 0: left to OpenCV"""
+    maximum: int = 0
+    """sample value that means white; 0: the largest of its type, or left to OpenCV"""
 
 
 def inspect(data: bytes) -> Container:
-    """Read the chunks of a JPEG, PNG or WebP file; any other content gives the defaults. Never
-    raises."""
+    """Read the chunks of a JPEG, PNG, WebP, AVIF or PNM file; any other content gives the
+    defaults. Never raises."""
     if data.startswith(JPEG_MAGIC):
         return Container(whole=_jpeg_ends(data) and not _jpeg_has_hole(data))
     if data.startswith(PNG_MAGIC):
         return _inspect_png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _inspect_webp(data)
-    return Container()
+    if data[4:8] == b"ftyp":
+        return _inspect_avif(data[:FIRST_BYTES])
+    return Container(maximum=_pnm_maximum(data[:FIRST_BYTES]))
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -149,6 +163,46 @@ def _inspect_webp(data: bytes) -> Container:
             orientation = exif_orientation(body)
         at += 8 + size + size % 2
     return Container(True, alpha, orientation)
+
+
+def _inspect_avif(data: bytes) -> Container:
+    """Orientation and depth are properties of the image; an orientation in its EXIF block tells
+    what these were made of, and is not applied again."""
+    found: dict[bytes, bytes] = {}
+    alpha = False
+    for kind, body in _avif_properties(data):
+        found.setdefault(kind, body)  # the image's own; others are of its alpha or thumbnail
+        alpha = alpha or (kind == b"auxC" and b":auxiliary:alpha" in body)
+    turned, mirrored = found.get(b"irot", b"\0")[:1], found.get(b"imir", b"")[:1]
+    by_angle = AVIF_ORIENTATIONS[mirrored[0] & 1 if mirrored else None]
+    depth = found.get(b"av1C", b"")[2:3]
+    bits = 0 if not depth else depth[0] >> 5 & 3  # high_bitdepth, twelve_bit
+    return Container(
+        alpha=alpha,
+        orientation=by_angle[turned[0] & 3 if turned else 0],
+        maximum=(0, 0, 1023, 4095)[bits],
+    )
+
+
+def _avif_properties(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (kind, body) of the boxes in the first item property container."""
+    start = data.find(b"ipco")
+    end = start - 4 + int.from_bytes(data[start - 4 : start], "big") if start >= 4 else 0
+    at = start + 4
+    while at + 8 <= min(end, len(data)):
+        size = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += max(size, 8)
+
+
+def _pnm_maximum(data: bytes) -> int:
+    """The maximum of a PGM or PPM file for which OpenCV does not scale."""
+    found = _PNM_MAXIMUM.match(data)
+    if found is None or found[1] not in b"2356":
+        return 0
+    maximum = int(found[4])
+    scaled = (255, 65535) if found[1] in b"56" else (*range(256), 65535)
+    return 0 if maximum in scaled or maximum > 65535 else maximum
 
 
 def exif_orientation(exif: bytes | memoryview) -> int:

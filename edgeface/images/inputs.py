@@ -14,6 +14,7 @@ from edgeface.images.addresses import (
     address_scheme,
     camera_number,
     is_live,
+    is_there,
     refuse_address,
     shown,
     video_suffix,
@@ -106,7 +107,7 @@ def source_kind(text: str) -> str:
         return "camera"
     if address_scheme(text):
         return "stream" if is_live(text) else "video"
-    if Path(text).is_dir():
+    if is_there(text) and Path(text).is_dir():
         return "folder"
     return "video" if Path(text).suffix.lower() in VIDEO_SUFFIXES else "image"
 

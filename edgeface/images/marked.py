@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import cv2
@@ -18,17 +18,21 @@ from edgeface.images.addresses import VIDEO_SUFFIXES
 from edgeface.images.drawing import draw
 from edgeface.images.inputs import IMAGE_SUFFIXES, Input
 from edgeface.images.scaling import Image
-from edgeface.images.videos import decodable_frames, video_fps
+from edgeface.images.videos import stored_frames, video_fps
+from edgeface.interrupts import put_off
 from edgeface.quiet import quiet
 
 FRAME = "#"
 """separates the name of a video or camera from the number of a frame"""
 ENCODED_AS = {".jfif": ".jpg", ".jpe": ".jpg"}
 """suffixes that OpenCV does not know as those of a format it writes"""
-CODECS = {".webm": ("VP80", "VP90"), **dict.fromkeys((".mp4", ".m4v", ".mov"), ("avc1", "vp09"))}
-"""that phones and browsers play: VP8, VP9, H.264 where OpenCV has an encoder"""
+CODECS = {".webm": ("VP80", "VP90")}
+"""VP8 and VP9; a .webm takes no other"""
+FILE_CODECS = {**CODECS, **dict.fromkeys((".mp4", ".m4v", ".mov"), ("avc1",))}
+"""of what waits: H.264 too, where OpenCV has an encoder. VP9 would play in browsers as well, and
+takes 50 to 150 times as long as MPEG-4: longer than finding the faces does"""
 ANY_CODEC = "mp4v"
-"""that every OpenCV has"""
+"""MPEG-4, that every OpenCV has"""
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -70,8 +74,7 @@ class Saver:
         )
         """name of each input -> its file"""
         for path in self.paths.values():
-            if path.exists():
-                refuse_input(path, (source.name for source in inputs), "--save")
+            refuse_input(path, (source.name for source in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
         self._clips = {source.name: source for source in inputs if source.kind != "image"}
         self._video: _Video | None = None
@@ -94,10 +97,13 @@ class Saver:
         self._video.add(picture)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Write the video that is at hand; after an ``error``, drop it. Raises OutputError."""
+        """Write the video that is at hand; after an ``error``, drop it. A Ctrl-C is none: it ends
+        what is saved, and one that comes meanwhile waits until that is whole. Raises OutputError.
+        """
         if self._video is not None:
-            video, self._video = self._video, None
-            video.close(error)
+            with put_off():
+                video, self._video = self._video, None
+                video.close(None if isinstance(error, KeyboardInterrupt) else error)
 
     def __enter__(self) -> Saver:
         return self
@@ -168,15 +174,18 @@ class _Video:
     """A video file under a temporary name until it is closed.
 
     Of a live source every moment lasts as long as it did: frames are repeated or left out, whatever
-    the pace at which faces are found.
+    the pace at which faces are found. An encoder that cannot keep that pace takes half of the time
+    at most, and what it made then lasts less.
     """
 
     def __init__(self, source: Input, path: Path, first: Image) -> None:
         self.source, self._path, self._frames = source, path, 0
         self._fps, self._began = video_fps(source.opens), time.monotonic()
+        self._left = self._began
         self._context = atomic_write(path)
         self._temporary = self._context.__enter__()
-        writer = _open_writer(self._temporary, self._fps, first.shape[1::-1])
+        codecs = CODECS if source.live else FILE_CODECS
+        writer = _open_writer(self._temporary, self._fps, first.shape[1::-1], codecs)
         if writer is None:
             error = OutputError(
                 f"cannot write {path}: OpenCV has no encoder for it here: save as .mp4 or .avi"
@@ -187,18 +196,23 @@ class _Video:
 
     def add(self, frame: Image) -> None:
         bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        came = time.monotonic()
         due = self._frames + 1
         if self.source.live and self._frames:
-            due = 1 + int((time.monotonic() - self._began) * self._fps)
-        for _ in range(due - self._frames):
+            due = 1 + int((came - self._began) * self._fps)
+        while self._frames < due:
             self._writer.write(bgr)
-        self._frames = max(due, self._frames)
+            self._frames += 1
+            # Repeats take time, which asks for more of them: no longer than the rest took.
+            if time.monotonic() - came > came - self._left:
+                break
+        self._left = time.monotonic()
 
     def close(self, error: BaseException | None) -> None:
         """OpenCV says nothing of what it could not write, so that is counted."""
         self._writer.release()
         if error is None:
-            written = decodable_frames(self._temporary)
+            written = stored_frames(self._temporary, self._frames)
             if written < self._frames:
                 lost = OutputError(
                     f"cannot write {self._path}: {written} of {self._frames} frames were written:"
@@ -214,9 +228,11 @@ class _Video:
             self._context.__exit__(type(error), error, error.__traceback__)
 
 
-def _open_writer(path: Path, fps: float, size: tuple[int, ...]) -> cv2.VideoWriter | None:
-    """With the first codec that is there."""
-    for codec in (*CODECS.get(path.suffix.lower(), ()), ANY_CODEC):
+def _open_writer(
+    path: Path, fps: float, size: tuple[int, ...], codecs: Mapping[str, Sequence[str]]
+) -> cv2.VideoWriter | None:
+    """With the first codec of the suffix that is there."""
+    for codec in (*codecs.get(path.suffix.lower(), ()), ANY_CODEC):
         with quiet():  # FFmpeg speaks of each codec that it lacks
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         if writer.isOpened():

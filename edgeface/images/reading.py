@@ -1,16 +1,17 @@
 """Images in: files -> uint8 RGB arrays.
 
 Everything that OpenCV can decode is turned into what a viewer would show: EXIF orientation applied
-(JPEG, PNG, WebP, TIFF), grey and palette images as RGB, CMYK converted, 16 bits scaled to 8,
-transparent PNG and WebP pixels laid over white, the first frame of an animation (GIF from OpenCV
-4.11 on). Damaged files are refused, because half an image gives half the faces; so are those that
-claim more pixels than are accepted, before any memory is taken for them.
+(JPEG, PNG, WebP, TIFF) or the rotation of an AVIF, grey and palette images as RGB, CMYK converted,
+more bits than 8 and other maxima of PNM scaled to 8 bits, transparent pixels of PNG, WebP and AVIF
+laid over white, the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files are
+refused, because half an image gives half the faces; so are those that claim more pixels than are
+accepted, before any memory is taken for them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,13 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     container = inspect(data)
     if not container.whole:
         raise ImageError("the image is truncated or damaged")
-    if container.alpha:
-        pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if container.alpha or container.maximum:
+        pixels = _as_bytes(_imdecode(data, cv2.IMREAD_UNCHANGED), container.maximum)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
             return oriented(_over_white(pixels), container.orientation)
+        if container.maximum:
+            shown = as_rgb(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
+            return oriented(shown, container.orientation)
     ours = cv2.IMREAD_IGNORE_ORIENTATION if container.orientation else 0
     if _READ_RGB is not None:
         rgb = _imdecode(data, _READ_RGB | ours)
@@ -153,15 +157,30 @@ def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
     return pixels
 
 
+def _as_bytes(pixels: NDArray[Any], maximum: int) -> NDArray[Any]:
+    """uint8 or uint16 -> uint8; ``maximum`` becomes 255, and so does what is larger. 0: the range
+    of the type."""
+    if not maximum:
+        return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    values = np.minimum(np.arange(1 << 8 * pixels.itemsize), maximum)
+    scaled = ((values * 255 + maximum // 2) // maximum).astype(np.uint8)
+    found = np.empty(pixels.shape, np.uint8)
+    for rows in _blocks(pixels):
+        found[rows] = scaled[pixels[rows]]
+    return found
+
+
 def _over_white(bgra: NDArray[Any]) -> Image:
-    """uint8 or uint16 [H, W, 4] -> uint8 RGB [H, W, 3], row by row so that a large image needs
-    little extra memory."""
-    if bgra.dtype == np.uint16:
-        bgra = (bgra >> 8).astype(np.uint8)
+    """uint8 [H, W, 4] -> uint8 RGB [H, W, 3]."""
     rgb = np.empty((*bgra.shape[:2], 3), np.uint8)
-    rows = max(1, (1 << 20) // bgra.shape[1])
-    for top in range(0, len(bgra), rows):
-        part = bgra[top : top + rows].astype(np.uint16)
+    for rows in _blocks(bgra):
+        part = bgra[rows].astype(np.uint16)
         alpha = part[:, :, 3:]
-        rgb[top : top + rows] = (part[:, :, 2::-1] * alpha + 255 * (255 - alpha) + 127) // 255
+        rgb[rows] = (part[:, :, 2::-1] * alpha + 255 * (255 - alpha) + 127) // 255
     return rgb
+
+
+def _blocks(pixels: NDArray[Any]) -> Iterator[slice]:
+    """Some rows at a time, so that a large image needs little extra memory."""
+    rows = max(1, (1 << 20) // pixels.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(pixels), rows))

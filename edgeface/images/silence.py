@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -27,6 +28,10 @@ LIBRARIES = re.compile(
 """what libjpeg and libpng say"""
 _LOCK = threading.RLock()
 """file descriptors belong to the whole process"""
+_LEVEL_LOCK = threading.Lock()
+_LEVELS: list[int] = []
+"""what OpenCV's log was set to, the program's own first, where each block in ``opencv_quiet`` began
+"""
 
 
 @contextlib.contextmanager
@@ -36,12 +41,16 @@ def opencv_quiet() -> Iterator[None]:
     if logging is None:
         yield
         return
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    with _LEVEL_LOCK:
+        _LEVELS.append(logging.getLogLevel())
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
-        logging.setLogLevel(level)
+        with _LEVEL_LOCK:  # whichever of several threads is the last puts back the first
+            level = _LEVELS.pop()
+            if not _LEVELS:
+                logging.setLogLevel(level)
 
 
 class Heard:
@@ -64,18 +73,16 @@ def listening() -> Iterator[Heard]:
     """Hear what is written to file descriptor 2 while the block runs; all but what libjpeg and
     libpng say is passed on.
 
-    libjpeg goes on after damage, fills in grey, and tells of it there alone.
+    libjpeg goes on after damage, fills in grey, and tells of it there alone. A program that is
+    started meanwhile keeps the file for its stderr: what it says later is lost, and harms nothing,
+    as a pipe that nobody reads would.
     """
     heard = Heard()
-    with _LOCK, contextlib.ExitStack() as stack:
-        reader, writer = os.pipe()
-        stack.callback(os.close, reader)
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)  # who writes more than it holds loses that, and goes on
-        with _as_stderr(writer):
+    with _LOCK, _file() as file:
+        with _as_stderr(file):
             yield heard
-        with contextlib.suppress(BlockingIOError):  # nothing was said
-            heard.text = os.read(reader, 1 << 16)
+        os.lseek(file, 0, os.SEEK_SET)
+        heard.text = os.read(file, os.fstat(file).st_size)
         rest = LIBRARIES.sub(b"", heard.text)
         if rest:
             with contextlib.suppress(OSError):
@@ -83,14 +90,27 @@ def listening() -> Iterator[Heard]:
 
 
 @contextlib.contextmanager
+def _file() -> Iterator[int]:
+    """Descriptor of a file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("edgeface")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            yield file.fileno()
+
+
+@contextlib.contextmanager
 def _as_stderr(descriptor: int) -> Iterator[None]:
-    """``descriptor`` takes the place of 2, and is closed afterwards."""
+    """``descriptor`` takes the place of 2 while the block runs."""
     try:
         saved = os.dup(2)
     except OSError:  # the caller closed it
         saved = -1
     os.dup2(descriptor, 2)
-    os.close(descriptor)
     try:
         yield
     finally:
@@ -99,3 +119,27 @@ def _as_stderr(descriptor: int) -> Iterator[None]:
         else:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def _before_fork() -> None:
+    """A child has the forking thread alone: what another one holds then, it would hold for ever."""
+    _LOCK.acquire()
+    _LEVEL_LOCK.acquire()
+
+
+def _after_fork() -> None:
+    _LEVEL_LOCK.release()
+    _LOCK.release()
+
+
+def _after_fork_in_child() -> None:
+    if _LEVELS:  # of threads that are not there
+        cv2.utils.logging.setLogLevel(_LEVELS[0])
+        _LEVELS.clear()
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )

@@ -10,15 +10,18 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from edgeface.images.headers import JPEG_MAGIC, PNG_MAGIC, jpeg_segments
+from edgeface.images.headers import (
+    FIRST_BYTES,
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    PNM,
+    jpeg_segments,
+)
 
 Size = tuple[int, int]
 """width, height in px, as stored"""
-FIRST_BYTES = 1 << 16
-"""of a file whose boxes are sought rather than walked"""
 CODESTREAM = b"\xff\x4f\xff\x51"
 """start of JPEG 2000 data, raw or in a .jp2 file"""
-_PNM = re.compile(rb"P([1-6])\s(?:\s|#[^\n]*\n)*(\d{1,10})\s(?:\s|#[^\n]*\n)*(\d{1,10})")
 
 
 def stated_size(data: bytes) -> Size | None:
@@ -87,7 +90,7 @@ def _tiff(data: bytes) -> Iterator[Size]:
 
 
 def _pnm(data: bytes) -> Iterator[Size]:
-    found = _PNM.match(data[:FIRST_BYTES])
+    found = PNM.match(data[:FIRST_BYTES])
     if found:
         yield int(found[2]), int(found[3])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 WAIT_MS = 10_000
 """for a camera or server that says nothing"""
 DEFAULT_FPS = 25.0
+READ_S = 10.0
+"""to look for the frames of a file that was written: 100,000 frames a second and more from memory,
+and less than systemd gives a service to end"""
 
 
 def video_frames(text: str) -> Generator[tuple[str, Image], None, None]:
@@ -91,13 +95,19 @@ def frame_count(text: str) -> int:
     return stated
 
 
-def decodable_frames(path: Path) -> int:
-    """Frames of a video file that can be decoded, which takes their decoding."""
+def stored_frames(path: Path, expected: int) -> int:
+    """Frames that lie in a video file, up to ``expected``; it is read and not decoded.
+
+    What its header states is not enough: an AVI states them before they are written. Of a long file
+    the rest is taken for whole after READ_S.
+    """
+    until = time.monotonic() + READ_S
     with opencv_quiet():
         capture = cv2.VideoCapture(str(path.absolute()))
+        capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they lie there
         count = 0
-        while capture.grab():
-            count += 1
+        while count < expected and capture.grab():
+            count = count + 1 if time.monotonic() < until else expected
         capture.release()
     return count
 
@@ -140,8 +150,10 @@ def _open_capture(text: str) -> cv2.VideoCapture:
 
 def _existing(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
-        raise ImageError(
-            f"{text} is not a regular file" if path.exists() else f"no video at {text}"
-        )
-    return path
+    try:
+        if path.is_file():
+            return path
+        what = f"{text} is not a regular file" if path.exists() else f"no video at {text}"
+    except OSError as error:
+        what = f"cannot read {text}: {error.strerror or error}"
+    raise ImageError(what)

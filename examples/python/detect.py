@@ -29,13 +29,25 @@ def onnx(path, contract, tensor):
     return session.run(names, {contract["input"]["name"]: tensor})
 
 
+def read(photo):
+    """uint8 RGB [H, W, 3] as a viewer shows it: upright, 16 bits scaled to 8, what is transparent
+    over white."""
+    image = ImageOps.exif_transpose(Image.open(photo))
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
 RUNTIMES = {"tflite": tflite, "onnx": onnx}
 
 
 def main(folder, photo):
     manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     decoder = Decoder(Path(folder) / "manifest.json")
-    pixels = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))
+    pixels = read(photo)
     tensor = decoder.tensor(decoder.letterbox(pixels))
     if manifest["target"] not in RUNTIMES:
         raise SystemExit(

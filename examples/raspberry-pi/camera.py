@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from edgeface import Detector, Tracker
+from edgeface import Detector, EdgefaceError, Tracker
 
 Frame = np.ndarray
 """uint8 RGB [H, W, 3]"""
@@ -41,6 +42,8 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
 def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
     """Of a USB camera, by its number, or of a video file."""
     capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    if not capture.isOpened():
+        raise EdgefaceError(f"no video from {name}: is it there, and in use by no other program?")
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen is what is there now
@@ -60,20 +63,25 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--threads", type=int, default=4, help="a Pi has four cores")
     options = parser.parse_args()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our one line is enough
     size = options.width, options.height
     frames = ribbon_frames(*size) if options.usb is None else usb_frames(options.usb, *size)
     tracker, count, begun = Tracker(), 0, time.monotonic()
     try:
         with Detector.open(options.model, options.threads) as detector:
-            for frame in frames:
+            for count, frame in enumerate(frames, 1):
                 faces = detector.detect(frame)
                 rows = faces.to_json()
                 for row, number in zip(rows, tracker.update(faces).tolist(), strict=True):
                     row["id"] = number
-                print(json.dumps({"frame": count, "faces": rows}), flush=True)
-                count += 1
+                print(json.dumps({"frame": count - 1, "faces": rows}), flush=True)
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:  # who reads has enough, as head has; nothing is left to be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except EdgefaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     took_s = time.monotonic() - begun
     print(f"{count} frames, {count / took_s:.1f} FPS", file=sys.stderr)
     return 0 if count else 2

@@ -11,6 +11,7 @@ wheel=
 wheels=
 model=
 photo=$here/photo.jpg
+picamera2=
 
 usage() {
   cat <<'TEXT'
@@ -80,7 +81,15 @@ fi
 source=()
 [ -z "$wheels" ] || source=(--no-index --find-links "$wheels")
 install=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${source[@]}")
-"${install[@]}" "${wheel}[$runtime,cli]"
+limits=()
+if grep -qs 'include-system-site-packages = true' "$venv/pyvenv.cfg"; then
+  picamera2=$(python3 -c 'import picamera2; print("seen")' 2>/dev/null) || true
+  # Of Raspberry Pi OS 12: what is built against NumPy 1, Picamera2 among it, does not open 2.
+  if python3 -c 'import numpy, sys; sys.exit(numpy.__version__[:2] != "1.")' 2>/dev/null; then
+    limits=('numpy<2' 'opencv-python-headless<4.12')
+  fi
+fi
+"${install[@]}" "${wheel}[$runtime,cli]" "${limits[@]}"
 "${install[@]}" --no-deps --force-reinstall "$wheel" # a newer one may have the same version
 
 "$venv/bin/edgeface" doctor
@@ -88,6 +97,10 @@ if [ -f "$photo" ]; then
   "$venv/bin/edgeface" detect "$photo" --model "$model"
 else
   echo "note: no photo at $photo: nothing was looked at" >&2
+fi
+
+if [ -n "$picamera2" ] && ! "$venv/bin/python" -c 'import picamera2' 2>/dev/null; then
+  fail "camera.py finds no Picamera2 in $venv, all else works: run: rm -r $venv, then this again; what is wrong says: $venv/bin/python -c 'import picamera2'"
 fi
 
 cat <<TEXT

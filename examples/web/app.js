@@ -28,6 +28,8 @@ async function detect(source) {
     Object.assign(picture, {width, height, hidden: false});
     picture.previousElementSibling.hidden = true;
   }
+  context.fillStyle = "#fff"; // behind what is transparent, and over the photo before
+  context.fillRect(0, 0, width, height);
   context.drawImage(source, 0, 0);
   const start = performance.now();
   const {data} = context.getImageData(0, 0, width, height);

@@ -4,11 +4,13 @@ copied out of examples/ needs nothing of the library."""
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 from edgeface import zoo
 from edgeface.detector import Detector
+from edgeface.images import read_image
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -108,6 +111,50 @@ def test_the_python_program(target: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
     np.testing.assert_allclose(found[:, 1:5], expected.boxes, atol=0.05)
     np.testing.assert_allclose(found[:, 5:].reshape(-1, 5, 2), expected.landmarks, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["grey of 16 bits", "colour", "transparent", "palette"])
+def test_the_python_program_reads_what_the_library_reads(
+    kind: str, astronaut: Any, tmp_path: Path
+) -> None:
+    Pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    path = tmp_path / "photo.png"
+    if kind == "grey of 16 bits":
+        values = astronaut[..., 0].astype(np.uint16) << 8
+        values[:256] += 255
+        assert cv2.imwrite(str(path), values)
+    else:
+        image = Pillow.fromarray(astronaut)
+        if kind == "transparent":
+            image.putalpha(Pillow.fromarray(astronaut[..., 1]))
+        options = {"transparency": 3} if kind == "palette" else {}
+        image = image.quantize(64) if kind == "palette" else image
+        image.save(path, **options)
+    program = (
+        "import sys; sys.path.insert(0, 'python'); import detect, numpy;"
+        "numpy.save(sys.argv[1], detect.read(sys.argv[2]))"
+    )
+    run(sys.executable, "-c", program, tmp_path / "read.npy", path)
+    read, expected = np.load(tmp_path / "read.npy"), read_image(path)
+    assert read.dtype == np.uint8 and read.shape == expected.shape
+    assert np.abs(read.astype(int) - expected).max() <= (kind == "transparent")
+
+
+def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
+    """Neither over black nor over the photo before."""
+    for name in ("app.js", "decoder.js", "package.json"):
+        shutil.copy(EXAMPLES / "web" / name, tmp_path)
+    (tmp_path / "runtimes.js").write_text(
+        "export const open = async () => ({name: 'none', close() {}, async run(tensor) {"
+        "tensors.push(tensor); throw new Error('kept'); }});"
+    )
+    manifest = zoo.BUNDLES / "edgeface-n-onnx-fp32-640x480-dynamic" / "manifest.json"
+    found = json.loads(
+        run(needs("node"), Path(__file__).with_name("canvas.mjs"), tmp_path, manifest)
+    )
+    source = json.loads(manifest.read_text())["contract"]["input"]
+    levels = [level / source["scale"] + source["zero_point"] for level in (0, 255)]
+    np.testing.assert_allclose(found, [[level, level] for level in levels], atol=1e-5)
 
 
 @pytest.mark.parametrize(

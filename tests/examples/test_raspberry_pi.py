@@ -65,6 +65,62 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], words: str, tmp_
     assert words in err and [path.name for path in tmp_path.iterdir()] == ["install.sh"]
 
 
+PYTHON3 = """#!/bin/bash
+# Of a system with Picamera2 and its NumPy. The environments that it makes install nothing.
+if [ "$1 $2" != "-m venv" ]; then PYTHONPATH=$SYSTEM exec "$PYTHON" "$@"; fi
+venv=${@: -1}
+mkdir -p "$venv/bin"
+[[ $* == *--system-site-packages* ]] && seen=true || seen=false
+echo "include-system-site-packages = $seen" >"$venv/pyvenv.cfg"
+for name in python pip edgeface; do cp "$SYSTEM/tool" "$venv/bin/$name"; done
+"""
+TOOL = """#!/bin/bash
+echo "${0##*/} $*" >>"$SYSTEM/log"
+[ "$*" != "-c import picamera2" ] || exit "$BROKEN"
+"""
+
+
+@pytest.mark.parametrize(
+    ("numpy", "picamera2", "broken", "limits"),
+    [
+        ("1.24.2", True, 0, " numpy<2 opencv-python-headless<4.12"),
+        ("1.24.2", True, 1, " numpy<2 opencv-python-headless<4.12"),
+        ("2.2.4", True, 0, ""),
+        ("1.24.2", False, 1, ""),
+    ],
+)
+def test_picamera2_of_the_system_opens_the_numpy_beside_it(
+    tmp_path: Path, numpy: str, picamera2: bool, broken: int, limits: str
+) -> None:
+    system = tmp_path / "system"
+    system.mkdir()
+    (system / "numpy.py").write_text(f"__version__ = '{numpy}'")
+    if picamera2:
+        (system / "picamera2.py").write_text("")
+    for name, text in (("python3", PYTHON3), ("tool", TOOL)):
+        (system / name).write_text(text)
+        (system / name).chmod(0o755)
+    wheel = tmp_path / "edgeface-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    done = subprocess.run(
+        [FOLDER / "install.sh", "--wheel", wheel, "--venv", tmp_path / "venv"],
+        capture_output=True,
+        text=True,
+        env={
+            **{"PATH": f"{system}:{os.environ['PATH']}", "SYSTEM": str(system)},
+            **{"PYTHON": sys.executable, "BROKEN": str(broken)},
+        },
+    )
+    said = (system / "log").read_text()
+    assert f"{wheel}[tflite,cli]{limits}\n" in said
+    if picamera2 and broken:
+        *_, line = done.stderr.splitlines()
+        assert done.returncode == 2 and line.startswith("error: camera.py finds no Picamera2")
+    else:
+        assert done.returncode == 0 and "Now, for example" in done.stdout, done.stderr
+    assert ("-c import picamera2" in said) is picamera2
+
+
 def write_clip(path: Path, photo: Any) -> None:
     """Three frames of ``photo``, BGR."""
     height, width = photo.shape[:2]
@@ -72,6 +128,36 @@ def write_clip(path: Path, photo: Any) -> None:
     for _ in range(3):
         writer.write(photo)
     writer.release()
+
+
+def camera_loop(source: object, bundle: Path, **pipes: Any) -> subprocess.CompletedProcess[str]:
+    arguments = ("--usb", str(source), "--model", str(bundle), "--threads", "1")
+    return subprocess.run(
+        [sys.executable, str(FOLDER / "camera.py"), *arguments],
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **(pipes or {"capture_output": True}),
+    )
+
+
+def test_a_camera_that_is_not_there_is_one_line(exported: Callable[..., Bundle]) -> None:
+    done = camera_loop(77, exported("tflite").path)
+    *_, line = done.stderr.splitlines()  # after what the runtime says of itself
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert line == "error: no video from 77: is it there, and in use by no other program?"
+
+
+def test_a_reader_that_has_enough_ends_the_camera_loop(
+    exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.avi"
+    write_clip(clip, cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = camera_loop(clip, exported("tflite").path, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 0 and "1 frames, " in done.stderr.splitlines()[-1], done.stderr
+    assert "BrokenPipe" not in done.stderr
 
 
 def test_the_camera_loop_says_what_the_detector_says(
@@ -82,12 +168,7 @@ def test_the_camera_loop_says_what_the_detector_says(
     photo = cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192))
     clip = tmp_path / "clip.avi"
     write_clip(clip, photo)
-    done = subprocess.run(
-        [sys.executable, FOLDER / "camera.py", "--usb", clip, "--model", bundle, "--threads", "1"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = camera_loop(clip, bundle)
     assert done.returncode == 0 and "3 frames, " in done.stderr, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     capture = cv2.VideoCapture(str(clip))

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from PIL import Image as Pillow
 from edgeface.errors import ImageError
 from edgeface.images.reading import decode_image, read_image
 from edgeface.images.scaling import resized
-from edgeface.images.silence import listening
+from edgeface.images.silence import listening, opencv_quiet
 from edgeface.images.sizes import stated_size
 
 CASES = ("zeroblock4k", "zero_to_end", "cut_plus_eoi", "first_cut_second_whole")
@@ -123,6 +124,60 @@ def test_threads_hear_each_their_own(astronaut: Any) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_program_that_is_started_while_a_photo_is_decoded_may_go_on_speaking() -> None:
+    with listening() as heard:
+        child = subprocess.Popen(["sh", "-c", "echo 1 >&2; read line; echo 2 >&2; exit 7"],
+                                 stdin=subprocess.PIPE)  # fmt: skip
+        until = time.monotonic() + 5
+        while not os.fstat(2).st_size and time.monotonic() < until:
+            time.sleep(0.01)
+    child.communicate(b"go on\n")
+    assert child.returncode == 7 and heard.text == b"1\n"
+
+
+def test_a_process_that_is_forked_while_a_photo_is_decoded_can_decode(
+    astronaut: Any, tmp_path: Path
+) -> None:
+    """It has a lock and a stderr of its own, and OpenCV's log as it was."""
+    (tmp_path / "a.jpg").write_bytes(jpeg(astronaut))
+    program = """
+import os, sys, threading, time, cv2
+from edgeface.images import read_image
+from edgeface.images.silence import listening, opencv_quiet
+inside, logging, before = threading.Event(), cv2.utils.logging, os.fstat(2)
+level = logging.getLogLevel()
+def decode():
+    with opencv_quiet():
+        with listening():
+            inside.set()
+            time.sleep(0.3)
+        time.sleep(0.3)
+threading.Thread(target=decode).start()
+inside.wait()
+child = os.fork()
+assert os.path.samestat(os.fstat(2), before)
+if child == 0:
+    assert logging.getLogLevel() == level != logging.LOG_LEVEL_SILENT
+    read_image(sys.argv[1])
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    arguments = [sys.executable, "-c", program, str(tmp_path / "a.jpg")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_two_threads_put_back_what_opencv_says() -> None:
+    before = cv2.utils.logging.getLogLevel()
+    first, second = opencv_quiet(), opencv_quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT
+    second.__exit__(None, None, None)
+    assert cv2.utils.logging.getLogLevel() == before != cv2.utils.logging.LOG_LEVEL_SILENT
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tiff", ".ppm",

@@ -236,10 +236,10 @@ def test_nothing_but_our_line_on_stderr(tmp_path: Path, photo: Pillow.Image) -> 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_mutated_files_decode_or_raise_image_error(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(["PNG", "WEBP", "JPEG", "BMP"]))
+    kind = data.draw(st.sampled_from(["PNG", "WEBP", "JPEG", "BMP", "PPM"]))
     exif = Pillow.Exif()
     exif[ORIENTATION] = 6
-    options = {} if kind == "BMP" else {"exif": exif}
+    options = {} if kind in ("BMP", "PPM") else {"exif": exif}
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     content = bytearray(encode(Pillow.fromarray(pixels), kind, **options))
     for _ in range(data.draw(st.integers(1, 8))):

@@ -8,11 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import said
 
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images.inputs import Input, expand, folder_images, list_folder, sources
 from edgeface.images.marked import Saver
-from edgeface.images.videos import frame_count
+from edgeface.images.videos import frame_count, stored_frames
 
 
 def write_clip(path: Path, frames: int = 30, codec: str = "MJPG") -> Path:
@@ -115,6 +116,22 @@ def test_a_whole_video_has_all_its_frames(tmp_path: Path, suffix: str, codec: st
     assert len(list(sources([path]))) == frame_count(path) == 30
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"), (".webm", "VP80")]
+)
+def test_frames_that_were_written_are_counted_without_decoding(
+    tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An AVI that is cut states all of them all the same."""
+    whole = write_clip(tmp_path / f"a{suffix}", 30, codec)
+    assert stored_frames(whole, 30) == 30 and stored_frames(whole, 20) == 20
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert stored_frames(cut, 30) < 20
+    monkeypatch.setattr("edgeface.images.videos.READ_S", -1.0)
+    assert stored_frames(whole, 40) == 40
+
+
 def planned(target: Path, *inputs: Path) -> list[str]:
     saver = Saver(target, expand([str(path) for path in inputs]))
     return sorted(path.relative_to(target).as_posix() for path in saver.paths.values())
@@ -148,6 +165,21 @@ def test_two_inputs_that_cannot_be_kept_apart_are_named(tmp_path: Path) -> None:
         Saver(tmp_path / "out", [Input("a/1.jpg", "image"), Input("./a/1.jpg", "image")])
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "1" * 300, "http://" + "x" * 300 + ".mp4",
+                                  "x" * 300 + ".mp4", "x/" * 3000])  # fmt: skip
+def test_a_name_that_no_file_can_have_ends_no_run(
+    edgeface: Any, tmp_path: Path, photo: bytes, name: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo)
+    inputs = [str(tmp_path / "a.jpg"), name]
+    errors: list[ImageError] = []
+    assert len(list(sources(inputs, errors.append))) == 1 and len(errors) == 1
+    code, out, err = edgeface("detect", *inputs, "--format", "jsonl", "--save", tmp_path / "out")
+    assert code == 2 and len(out.splitlines()) == 1
+    assert said(err)[0].startswith("error: ") and "1 of 2 inputs" in said(err)[1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_an_input_is_never_the_place_to_save(tmp_path: Path, photo: bytes, link: bool) -> None:
     album = tmp_path / "album"
@@ -175,15 +207,21 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
         Saver(tmp_path / "a.jpg" / "b.jpg", expand([str(tmp_path / "a.jpg")]))
 
 
-def test_a_saved_video_plays_in_browsers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "codecs"),
+    [(".webm", ("VP80", "VP90")), (".mp4", ("avc1", "h264")), (".mov", ("avc1", "h264"))],
+)
+def test_a_saved_video_plays_in_browsers(
+    tmp_path: Path, suffix: str, codecs: tuple[str, ...]
+) -> None:
     from edgeface.detections import Detections
 
-    source = str(write_clip(tmp_path / "clip.avi", 3))
-    with Saver(tmp_path / "out.mp4", expand([source])) as saver:
+    source, saved = str(write_clip(tmp_path / "clip.avi", 3)), tmp_path / f"out{suffix}"
+    with Saver(saved, expand([source])) as saver:
         for name, frame in sources([source]):
             saver.add(name, frame, Detections.empty())
-    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    capture = cv2.VideoCapture(str(saved))
     codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode()
-    if codec in ("FMP4", "mp4v"):
-        pytest.skip("OpenCV has no encoder here that browsers play")
-    assert codec.lower() in ("avc1", "h264", "vp09", "vp90")
+    if suffix != ".webm" and codec in ("FMP4", "mp4v"):
+        pytest.skip("OpenCV has no encoder of H.264 here")
+    assert codec in codecs
