@@ -159,13 +159,13 @@ def _accuracy(report: dict[str, Any]) -> list[str]:
 
 
 def _training(config: dict[str, Any]) -> str:
-    options = config["options"]
+    options, share = config["options"], config["options"]["late_share"]
+    late = f" the last {share:.0%} at {options['late_size']} px," if share else ""
     return (
         f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
-        f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,"
-        f" the last {options['late_share']:.0%} at {options['late_size']} px, batch"
-        f" {options['batch']}, {options['optimizer']}, seed {options['seed']}, no pre-training,"
-        " no teacher. The whole configuration:"
+        f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,{late}"
+        f" batch {options['batch']}, {options['optimizer']}, seed {options['seed']}, no"
+        " pre-training, no teacher. The whole configuration:"
     )
 
 
