@@ -63,6 +63,9 @@ class Options(Printed):
     """only files of these runtimes; others stay as they are. Default: all"""
     max_drop: float = 0.5
     """AP points that the worst of easy, medium and hard may lose in INT8"""
+    calibration_seed: int = 0
+    """another number takes other photos to calibrate: what holds the budget with fewer layers in
+    float is smaller and faster"""
     work: Path = Path("dist/ready")
     """folder for float files that INT8 ones are made of, and for what was measured"""
     out: Path = zoo.BUNDLES
@@ -172,7 +175,14 @@ def _float(model: str, kind: Kind, options: Options) -> Bundle:
 
 def _int8(model: str, kind: Kind, options: Options, terminal: Terminal) -> Bundle:
     target, _, (width, height), _ = kind
-    request = QuantizeRequest(target, model, width, height, max_drop=options.max_drop)
+    request = QuantizeRequest(
+        target,
+        model,
+        width,
+        height,
+        max_drop=options.max_drop,
+        calibration_seed=options.calibration_seed,
+    )
     done = quantize_model(
         request,
         _work(model, options),
