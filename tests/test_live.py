@@ -25,7 +25,6 @@ from edgeface.errors import ImageError, OptionError
 from edgeface.images.addresses import camera_number, is_live, shown
 from edgeface.images.inputs import Input, expand, source_kind, sources
 from edgeface.images.marked import Saver
-from edgeface.images.videos import stored_frames
 from edgeface.interrupts import as_ctrl_c, put_off
 
 Command = Callable[..., tuple[int, str, str]]
@@ -212,24 +211,47 @@ def test_a_signal_ends_a_stream_with_the_summary(
     assert list(tmp_path.iterdir()) == [saved]
 
 
-def test_a_signal_while_a_recording_is_closed_waits_for_it(
-    astronaut: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, saved = Input("camera:0", "camera"), tmp_path / "out.mp4"
-    look = stored_frames
+CLOSED_UNDER_SIGNALS = """
+import signal, sys
+from pathlib import Path
+import numpy as np
+from edgeface.images import marked
+from edgeface.images.inputs import Input
+from edgeface.interrupts import as_ctrl_c
 
-    def pressed(path: Path, expected: int) -> int:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        return look(path, expected)
+look = marked.stored_frames
 
-    monkeypatch.setattr("edgeface.images.marked.stored_frames", pressed)
-    with as_ctrl_c() as came, pytest.raises(KeyboardInterrupt), Saver(saved, [source]) as saver:
-        saver.write("camera:0#0", astronaut)
-    assert came == [signal.SIGTERM] and list(tmp_path.iterdir()) == [saved]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+def pressed(path, expected):
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    return look(path, expected)
+
+marked.stored_frames = pressed
+source, saved = Input("camera:0", "camera"), Path(sys.argv[1])
+try:
+    with as_ctrl_c() as came, marked.Saver(saved, [source]) as saver:
+        saver.write("camera:0#0", np.zeros((64, 64, 3), np.uint8))
+except KeyboardInterrupt:
+    print(came == [signal.SIGTERM], signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("again")
+"""
+
+
+def test_a_signal_while_a_recording_is_closed_waits_for_it(tmp_path: Path) -> None:
+    """In a process of its own, whose signals nothing else has touched."""
+    saved = tmp_path / "out.mp4"
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_UNDER_SIGNALS, str(saved)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.stdout == "True True\nagain\n", done.stderr
+    assert list(tmp_path.iterdir()) == [saved]
 
 
 def test_ctrl_c_keeps_what_was_saved_and_an_error_drops_it(astronaut: Any, tmp_path: Path) -> None:
