@@ -241,11 +241,7 @@ def _run_published(
     say(f"{network.name}: DDSAR {best.ddsar:.4f}, {best.flops / 1e6:.1f} M FLOPs at 224x224")
     say(best.structure)
     if out:
-        architecture = shlex.quote(str(out / ARCHITECTURE))
-        say(
-            f"next: edgeface train --model {architecture} --data PHOTOS --annotations FACES.csv"
-            f" --out runs/{network.name}"
-        )
+        say(f"next: {train_command(str(out / ARCHITECTURE), network)}")
 
 
 def _flags(names: Collection[str]) -> str:
@@ -399,5 +395,5 @@ def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path)
         fold=("structure",),
     )
     for rank, net in enumerate(front, 1):
-        say(f"#{rank}  {train_command(f'{folder / FRONT}#{rank}', net)}")
+        say(f"#{rank}  {train_command(f'{folder / FRONT}#{rank}', net.architecture)}")
         say(f"    {export_command(net, options)}")

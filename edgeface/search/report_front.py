@@ -57,7 +57,8 @@ def front_section(study: Findings) -> Html:
 def _commands(study: Findings) -> str:
     """What trains each network, and what makes a file of it."""
     return "\n".join(
-        f"{train_command(f'{FRONT}#{rank}', net)}\n{export_command(net, study.options)}"
+        train_command(f"{FRONT}#{rank}", net.architecture)
+        + f"\n{export_command(net, study.options)}"
         for rank, net in enumerate(study.front, 1)
     )
 
