@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_runs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edgeface.architecture import get_architecture
 from edgeface.cli import main
 from edgeface.errors import OptionError
 from edgeface.training import open_photos
@@ -22,19 +22,8 @@ from edgeface.training.options import TrainOptions
 from edgeface.training.resume import agree
 from edgeface.training.start import branch_options
 
-NET = get_architecture("edgeface-n")
-SMALL = TrainOptions(
-    samples=4,
-    batch=2,
-    size=64,
-    late_size=64,
-    late_share=0.0,
-    warmup=1,
-    decay_share=0.0,
-    compile=False,
-    precision="fp32",
-    checkpoint_every=2,
-)
+NET = small_runs.NET
+SMALL = replace(small_runs.SMALL, samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +32,7 @@ def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
-    trainer = Trainer(NET, options, cache, run)
-    trainer.begin(**start)
-    assert trainer.fit()
-    return trainer
+    return small_runs.trained(cache, run, options, **start)
 
 
 def config_of(run: Path) -> Any:

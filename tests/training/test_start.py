@@ -16,6 +16,7 @@ import torch
 from networks import with_part
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_runs import NET, SMALL, trained
 
 from edgeface.architecture import get_architecture
 from edgeface.cli import main
@@ -30,35 +31,14 @@ from edgeface.training.process import fast_bf16
 from edgeface.training.start import branch_options, fill
 from edgeface.zoo import load_weights, save_weights
 
-NET = get_architecture("edgeface-n")
 WITH_LANDMARKS = with_part(NET, "head", "mine", landmarks=5)
 BOXES = with_part(NET, "head", "boxes", landmarks=0)
-SMALL = TrainOptions(
-    samples=8,
-    batch=2,
-    size=64,
-    late_size=64,
-    late_share=0.0,
-    warmup=1,
-    decay_share=0.0,
-    compile=False,
-    precision="fp32",
-    checkpoint_every=2,
-    snapshot_every=100,
-)
 
 
 @pytest.fixture(scope="module")
 def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     torch.set_num_threads(1)
     return open_photos(photos, photos / "faces.csv", tmp_path_factory.mktemp("start") / "cache")
-
-
-def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
-    trainer = Trainer(NET, options, cache, run)
-    trainer.begin(**start)
-    assert trainer.fit()
-    return trainer
 
 
 def differing(*files: Path) -> list[str]:

@@ -1,0 +1,34 @@
+"""A training of seconds, for tests of what happens around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeface.architecture import get_architecture
+from edgeface.training.dataset import Cache
+from edgeface.training.loop import Trainer
+from edgeface.training.options import TrainOptions
+
+NET = get_architecture("edgeface-n")
+SMALL = TrainOptions(
+    samples=8,
+    batch=2,
+    size=64,
+    late_size=64,
+    late_share=0.0,
+    warmup=1,
+    decay_share=0.0,
+    compile=False,
+    precision="fp32",
+    checkpoint_every=2,
+    snapshot_every=100,
+)
+
+
+def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
+    """Begun, and trained to its end."""
+    trainer = Trainer(NET, options, cache, run)
+    trainer.begin(**start)
+    assert trainer.fit()
+    return trainer
