@@ -7,7 +7,7 @@ import torch
 
 from edgeface.architecture import get_architecture
 from edgeface.decode import HeadLayout, head_layout
-from edgeface.training.augment import Batch
+from edgeface.training.batch import Batch
 from edgeface.training.options import RECIPES
 from edgeface.types import Doubles, Floats
 

@@ -14,8 +14,9 @@ Geometry of one sample (all in px of the cached image):
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
-Pixels are made by :mod:`edgeface.training.render`; what a camera does to them comes last
-(:mod:`edgeface.training.degrade`). For the S3FD family
+Pixels are made by :mod:`edgeface.training.render`, what a camera does to them by
+:mod:`edgeface.training.degrade`; parts of other crops come last (:mod:`edgeface.training.paste`).
+For the S3FD family
 crops are as :mod:`edgeface.training.crops` says.
 """
 
@@ -27,29 +28,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgeface.training.batch import Batch
 from edgeface.training.crops import TRIAL_DRAWS, chosen_face, faces_of, largest_face, s3fd_crop
 from edgeface.training.dataset import Cache
 from edgeface.training.degrade import DRAWS, degrade
 from edgeface.training.options import AugmentOptions
+from edgeface.training.paste import PASTE_DRAWS, donors, paste
 from edgeface.training.render import CropLook, changes, colour, light, render, source_of
 
 MIRRORED = [1, 0, 2, 4, 3]
 """Which landmark of the mirror image is which: left and right of an image, not of a person"""
 MORE_DRAWS = 11 + DRAWS
 """Random numbers of a sample for large faces, roll, light, and what a camera does"""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """images float32 [B, 3, S, S] raw 0-255 RGB (channels last in memory); boxes float32 [F, 4] px,
-    landmarks float32 [F, 5, 2] px, NaN where there is nothing to learn; ignore bool [F] and image
-    int64 [F] say which image each face is in."""
-
-    images: Tensor
-    boxes: Tensor
-    landmarks: Tensor
-    ignore: Tensor
-    image: Tensor
 
 
 def batch_indices(length: int, batch: int, step: int, seed: int) -> Tensor:
@@ -76,17 +66,39 @@ def make_batch(
 ) -> Batch:
     """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px; ``part`` keeps only those
     samples of it."""
-    part = part or slice(0, batch)
+    generator, s3fd = _generator(seed, 2 * step + 1), options.crop == "s3fd"
+    counts = (16, TRIAL_DRAWS if s3fd else 0, MORE_DRAWS, PASTE_DRAWS)
+    *draws, pasted = (torch.rand(batch, n, generator=generator) for n in counts)
+    mine, donor = torch.arange(batch)[part or slice(None)], donors(pasted, options.paste_share)
+    # A crop whose donor another process makes needs that one, too.
+    asked = donor[mine]
+    others = sorted({*asked.tolist()} - {*mine.tolist(), -1})
+    rows = torch.cat([mine, torch.tensor(others, dtype=torch.long)])
+    index = batch_indices(len(cache), batch, step, seed)[rows]
+    made = _crops(cache, options, size, index, [draw[rows] for draw in draws], compiled)
+    if not options.paste_share:
+        return made
+    number = torch.zeros_like(donor).index_put((rows,), torch.arange(len(rows)))
+    donor = torch.where(asked >= 0, number[asked.clamp(min=0)], -1)
+    return paste(made, donor, pasted[mine], options.min_face_px)
+
+
+def _crops(
+    cache: Cache,
+    options: AugmentOptions,
+    size: int,
+    index: Tensor,
+    draws: list[Tensor],
+    compiled: bool,
+) -> Batch:
+    """A crop of each photo ``index`` [B], from its ``draws`` [B, ...]."""
     device = cache.count.device
-    generator = _generator(seed, 2 * step + 1)
-    rand = torch.rand(batch, 16, generator=generator)[part].to(device).unbind(1)
-    index = batch_indices(len(cache), batch, step, seed)[part].to(device)
+    index, trials = index.to(device), draws[1].to(device)
+    rand, more = (draw.to(device).unbind(1) for draw in (draws[0], draws[2]))
     if options.crop == "s3fd":
-        trials = torch.rand(batch, TRIAL_DRAWS, generator=generator)[part].to(device)
         scale, origin = s3fd_crop(cache, options.anchor_share, size, index, rand, trials)
     else:
         scale, origin = _crop(cache, options, size, index, rand)
-    more = torch.rand(batch, MORE_DRAWS, generator=generator)[part].to(device).unbind(1)
     if options.large_share:
         scale, origin = _large(cache, options, size, index, more[:4], scale, origin)
     view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5)

@@ -34,7 +34,8 @@ from edgeface.errors import OptionError, TrainingError
 from edgeface.files import write_text
 from edgeface.models import Architecture, build
 from edgeface.training.assign import Cells, make_cells
-from edgeface.training.augment import Batch, make_batch
+from edgeface.training.augment import make_batch
+from edgeface.training.batch import Batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from edgeface.training.dataset import Cache
 from edgeface.training.distributed import stop_request

@@ -33,7 +33,7 @@ from edgeface.training.assign import (
     pair_iou,
     to_boxes,
 )
-from edgeface.training.augment import Batch
+from edgeface.training.batch import Batch
 from edgeface.training.matching import compensated, overlap
 from edgeface.training.options import OWN, TrainOptions
 

@@ -79,6 +79,8 @@ class AugmentOptions:
     """share of samples with blocks as of strong JPEG compression"""
     motion_share: float = 0.06
     """share of samples blurred along a line"""
+    paste_share: float = 0.0
+    """share of samples into which a part of another is pasted: for long trainings on few photos"""
 
     def __post_init__(self) -> None:
         if self.crop not in ("zoom", "s3fd"):

@@ -19,7 +19,7 @@ from edgeface.training.assign import (
     make_cells,
     pair_iou,
 )
-from edgeface.training.augment import Batch
+from edgeface.training.batch import Batch
 from edgeface.training.losses import detection_loss, diou_loss, quality_focal_loss
 
 LAYOUTS = [HeadLayout(), HeadLayout(anchors=2, offset=0.0)]

@@ -32,7 +32,8 @@ from edgeface.training.assign import (
     make_cells,
     to_boxes,
 )
-from edgeface.training.augment import Batch, make_batch
+from edgeface.training.augment import make_batch
+from edgeface.training.batch import Batch
 from edgeface.training.dataset import open_cache
 from edgeface.training.losses import detection_loss, hard_negatives, margin_loss, shot_losses
 from edgeface.training.matching import overlap

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from edgeface.architecture import Architecture, get_architecture
 from edgeface.errors import OptionError
 from edgeface.images.annotations import read_annotations
-from edgeface.training.augment import Batch
+from edgeface.training.batch import Batch
 from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions, get_recipe

@@ -1,0 +1,117 @@
+"""Pasted parts: the pixels are those of the donor, the faces are those that can be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgeface.images.annotations import read_annotations
+from edgeface.training.augment import make_batch
+from edgeface.training.batch import Batch
+from edgeface.training.dataset import Cache, open_cache
+from edgeface.training.options import AugmentOptions, near
+from edgeface.training.paste import PASTE_DRAWS, donors, paste
+
+SIZE, BATCH = 128, 12
+PASTING = dataclasses.replace(near(AugmentOptions()), paste_share=0.7)
+
+
+@pytest.fixture(scope="module")
+def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    folder = tmp_path_factory.mktemp("paste") / "cache"
+    return open_cache(folder, photos, read_annotations(photos / "faces.csv"))
+
+
+def of_one_colour(boxes: list[list[list[float]]], size: int = 100) -> Batch:
+    """Crop i is of colour i + 1 throughout and has ``boxes[i]``, with landmarks in the middle."""
+    image = torch.tensor([i for i, own in enumerate(boxes) for _ in own], dtype=torch.long)
+    every = torch.tensor([box for own in boxes for box in own], dtype=torch.float32).view(-1, 4)
+    points = ((every[:, None, :2] + every[:, None, 2:]) / 2).expand(-1, 5, 2).clone()
+    colours = torch.arange(1.0, len(boxes) + 1).view(-1, 1, 1, 1)
+    pixels = colours.expand(-1, 3, size, size).clone()
+    return Batch(pixels, every, points, torch.zeros(len(every), dtype=torch.bool), image)
+
+
+def draws(**named: float) -> torch.Tensor:
+    names = ("whether", "which", "kind", "first", "second", "right", "down", "x", "y")
+    return torch.tensor([[named.get(name, 0.0) for name in names]])
+
+
+def test_a_face_comes_with_its_surroundings() -> None:
+    """Of a face of 20 px, .3 of it on each side and .39 below: 32 x 34 px, put into the corner."""
+    made = of_one_colour([[], [[40, 40, 60, 60]]])
+    got = paste(made, torch.tensor([1]), draws(x=0.0, y=0.0), 4.0)
+    assert len(got.images) == 1
+    assert (got.images[0, :, :34, :32] == 2).all()
+    assert int((got.images[0] == 2).sum()) == 3 * 34 * 32
+    assert got.boxes.tolist() == [[6, 6, 26, 26]]
+    assert got.landmarks[0, 0].tolist() == [16, 16]
+    assert not got.ignore.any()
+
+
+def test_what_is_covered_is_not_learned() -> None:
+    """A part of 25 x 25 px over three faces: one is gone, one mostly hidden, one half seen."""
+    faces: list[list[float]] = [[5, 5, 20, 20], [0, 15, 25, 30], [20, 0, 40, 25]]
+    made = of_one_colour([faces, []])
+    got = paste(made, torch.tensor([1]), draws(kind=0.9), 4.0)
+    assert int((got.images[0, 0] == 2).sum()) == 25 * 25
+    assert got.boxes.tolist() == faces[1:]
+    assert got.ignore.tolist() == [True, False]
+
+
+def test_what_is_cut_off_is_not_learned() -> None:
+    """The same part of a crop with a whole face, one cut to a third and one cut to three
+    quarters, whose landmarks stay inside."""
+    made = of_one_colour([[], [[2, 2, 12, 12], [20, 0, 35, 20], [0, 10, 20, 30]]])
+    place = draws(kind=0.9, x=1.0 - 1e-6, y=0.5)
+    got = paste(made, torch.tensor([1]), place, 4.0)
+    shift = torch.tensor([74.0, 37.0])  # 75 px are left and above, a draw is below 1
+    want = [[2.0, 2, 12, 12], [20, 0, 25, 20], [0, 10, 20, 25]]
+    assert torch.equal(got.boxes, torch.tensor(want) + shift.repeat(2))
+    assert got.ignore.tolist() == [False, True, False]
+    assert torch.equal(got.landmarks[2, 0], torch.tensor([10.0, 20.0]) + shift)
+    assert got.landmarks[1].isnan().all()  # in the middle, x = 27.5: beyond the part
+
+
+def test_two_crops_exchange_what_they_had() -> None:
+    made = of_one_colour([[[10, 10, 30, 30]], [[50, 50, 70, 70]]])
+    got = paste(made, torch.tensor([1, 0]), draws(x=0.9, y=0.9).repeat(2, 1), 4.0)
+    assert set(got.images[0].flatten().tolist()) == {1, 2}
+    assert int((got.images[0] == 2).sum()) == int((got.images[1] == 1).sum()) == 3 * 34 * 32
+    assert got.image.tolist() == [0, 0, 1, 1]
+
+
+def test_donors_are_others() -> None:
+    rand = torch.rand(64, PASTE_DRAWS, generator=torch.Generator().manual_seed(0))
+    chosen = donors(rand, 0.5)
+    taken = chosen >= 0
+    assert 16 < int(taken.sum()) < 48
+    assert (chosen != torch.arange(64)).all()
+    assert int(chosen.max()) < 64
+    assert donors(rand, 0.0).tolist() == [-1] * 64
+    assert donors(rand[:1], 1.0).tolist() == [-1]
+
+
+def test_batches_are_pure_and_pasted(cache: Cache) -> None:
+    """The same whole or in parts, and as without pasting where nothing was pasted."""
+    whole = make_batch(cache, PASTING, SIZE, BATCH, 3, 1)
+    plain = make_batch(cache, near(AugmentOptions()), SIZE, BATCH, 3, 1)
+    changed = (whole.images != plain.images).flatten(1).any(1)
+    assert 3 <= int(changed.sum()) < BATCH
+    for parts in (2, 3):
+        step = BATCH // parts
+        pieces = [
+            make_batch(cache, PASTING, SIZE, BATCH, 3, 1, slice(a, a + step))
+            for a in range(0, BATCH, step)
+        ]
+        assert torch.equal(torch.cat([p.images for p in pieces]), whole.images)
+        for name in ("boxes", "ignore"):
+            assert torch.equal(torch.cat([getattr(p, name) for p in pieces]), getattr(whole, name))
+        image = torch.cat([p.image + i * step for i, p in enumerate(pieces)])
+        assert torch.equal(image, whole.image)
+    extent = (whole.boxes[:, 2:] - whole.boxes[:, :2])[~whole.ignore]
+    assert (np.asarray(extent) >= PASTING.min_face_px).all()
