@@ -14,7 +14,70 @@ from pathlib import Path
 from edgeface.errors import EdgefaceError, ExportError, is_no_memory
 
 _LOCK = threading.RLock()
-"""file descriptors belong to the whole process: two threads that load must put them back in turn"""
+"""of what Python keeps once for the whole process: sys.stdout, sys.modules, filters of warnings"""
+
+
+class Descriptor:
+    """A file descriptor that blocks lead elsewhere, those of several threads in any order.
+
+    It leads where the block that began last says, and with the last to end where it led at first.
+    A process without it has none again then.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._lock = threading.Lock()
+        self._blocks: list[tuple[int, int]] = []
+        self._first = -1
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(
+                before=self._lock.acquire,
+                after_in_parent=self._lock.release,
+                after_in_child=self._after_fork,
+            )
+
+    @contextlib.contextmanager
+    def led_to(self, target: int) -> Iterator[None]:
+        """Lead it to the open descriptor ``target`` while the block runs."""
+        block = (threading.get_ident(), target)
+        with self._lock:
+            if not self._blocks:
+                self._first = self._copy()
+            os.dup2(target, self.number)
+            self._blocks.append(block)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks.remove(block)
+                self._lead()
+
+    def _copy(self) -> int:
+        try:
+            return os.dup(self.number)
+        except OSError:  # closed
+            return -1
+
+    def _lead(self) -> None:
+        """To where it belongs now."""
+        if self._blocks:
+            os.dup2(self._blocks[-1][1], self.number)
+        elif self._first < 0:
+            os.close(self.number)
+        else:
+            os.dup2(self._first, self.number)
+            os.close(self._first)
+
+    def _after_fork(self) -> None:
+        """A child has the forking thread alone, and its blocks."""
+        others = [block for block in self._blocks if block[0] != threading.get_ident()]
+        if others:
+            self._blocks = [block for block in self._blocks if block not in others]
+            self._lead()
+        self._lock.release()
+
+
+STDOUT, STDERR = Descriptor(1), Descriptor(2)
 
 
 @contextlib.contextmanager
@@ -23,19 +86,16 @@ def quiet(everything: bool = False) -> Iterator[None]:
     and warnings.
 
     What other threads write meanwhile is lost, so hold it for a load and for nothing longer. Blocks
-    may be nested. A process without stderr runs the block as it is.
+    may be nested. A process without stderr has none in the block either.
     """
-    with _LOCK, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        if everything:
+            stack.enter_context(_LOCK)
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr))[not everything :]:
-            with contextlib.suppress(
-                OSError, AttributeError, ValueError
-            ):  # closed or absent: nothing is said on it
+        for descriptor, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr))[not everything :]:
+            with contextlib.suppress(OSError, AttributeError, ValueError):  # closed or absent
                 stream.flush()
-                saved = os.dup(descriptor)
-                stack.callback(os.close, saved)
-                os.dup2(nowhere.fileno(), descriptor)
-                stack.callback(os.dup2, saved, descriptor)
+            stack.enter_context(descriptor.led_to(nowhere.fileno()))
         if everything:
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from edgeface.errors import ExportError
+from edgeface.images.silence import listening
 from edgeface.quiet import quiet, quiet_stage
 
 
@@ -63,6 +66,63 @@ def test_threads_put_it_back_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
         thread.join()
     say("after")
     assert capfd.readouterr().err == "after"
+
+
+def test_blocks_end_in_any_order(capfd: pytest.CaptureFixture[str]) -> None:
+    """A load that began before a photo was decoded and ended first, in threads of their own."""
+    load, photo = quiet(), listening()
+    load.__enter__()
+    heard = photo.__enter__()
+    load.__exit__(None, None, None)
+    say("inside")
+    photo.__exit__(None, None, None)
+    say(" after")
+    assert heard.text == b"inside"
+    assert capfd.readouterr().err == "inside after"
+
+
+def test_loads_beside_decoding_leave_stderr_as_it_was() -> None:
+    before = os.fstat(2)
+
+    def work(block: Callable[[], AbstractContextManager[object]]) -> None:
+        for _ in range(300):
+            with block():
+                pass
+
+    threads = [threading.Thread(target=work, args=(block,)) for block in (quiet, listening) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.path.samestat(os.fstat(2), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_forked_during_a_load_of_another_thread_has_stderr() -> None:
+    program = """
+import os, threading
+from edgeface.quiet import quiet
+inside, ended = threading.Event(), threading.Event()
+def load():
+    with quiet():
+        inside.set()
+        ended.wait()
+thread = threading.Thread(target=load)
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    os.write(2, b"child ")
+    with quiet():
+        os.write(2, b"unheard")
+    os._exit(0)
+os.waitpid(child, 0)
+ended.set()
+thread.join()
+os.write(2, b"parent")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "child parent")
 
 
 def test_no_descriptor_is_left_open() -> None:

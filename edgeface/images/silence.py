@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import cv2
 
+from edgeface.quiet import STDERR
+
 DAMAGE = re.compile(
     rb"premature end|bad (Huffman|arithmetic) code|Inconsistent progression|instead of RST",
     re.IGNORECASE,
@@ -27,7 +29,7 @@ LIBRARIES = re.compile(
 )
 """what libjpeg and libpng say"""
 _LOCK = threading.RLock()
-"""file descriptors belong to the whole process"""
+"""one listens at a time: file descriptors belong to the whole process"""
 _LEVEL_LOCK = threading.Lock()
 _LEVELS: list[int] = []
 """what OpenCV's log was set to, the program's own first, where each block in ``opencv_quiet`` began
@@ -79,7 +81,7 @@ def listening() -> Iterator[Heard]:
     """
     heard = Heard()
     with _LOCK, _file() as file:
-        with _as_stderr(file):
+        with STDERR.led_to(file):
             yield heard
         os.lseek(file, 0, os.SEEK_SET)
         heard.text = os.read(file, os.fstat(file).st_size)
@@ -101,24 +103,6 @@ def _file() -> Iterator[int]:
     else:
         with tempfile.TemporaryFile(buffering=0) as file:
             yield file.fileno()
-
-
-@contextlib.contextmanager
-def _as_stderr(descriptor: int) -> Iterator[None]:
-    """``descriptor`` takes the place of 2 while the block runs."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # the caller closed it
-        saved = -1
-    os.dup2(descriptor, 2)
-    try:
-        yield
-    finally:
-        if saved < 0:
-            os.close(2)
-        else:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _before_fork() -> None:
