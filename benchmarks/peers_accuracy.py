@@ -4,6 +4,8 @@ AP by the official WIDER FACE protocol on the validation photos that are there, 
 at 640 px, and, with --landmarks, the error of the five points where a model finds them. Every model
 looks at the same photos, prepared and decoded as its authors do it (:mod:`benchmarks.peer_models`).
 AP on part of the photos compares the models of one run with each other, not with published figures.
+With --annotations, once of photos that a network was trained on and once of others, it tells how far
+ahead of a peer, which saw neither, the network is only where it has been.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from edgeface.evaluation import (
     present_images,
 )
 from edgeface.evaluation.landmarks import LandmarkAccuracy
+from edgeface.evaluation.own import own_photos
 from edgeface.evaluation.predict import SCORE_THRESHOLD, Evaluation
 
 SETTINGS = ("easy", "medium", "hard")
@@ -44,6 +47,8 @@ class Options(Printed):
     """WIDER FACE folder with the validation photos"""
     peers: Path | None = None
     """folder of the peers' .onnx files; default: ours alone"""
+    annotations: Path | None = None
+    """faces of other photos below --data: one AP over all of them, under hard"""
     landmarks: Path | None = None
     """labels of five points, whose photos lie below --data"""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
@@ -54,8 +59,11 @@ class Options(Printed):
 
 def measure(o: Options) -> list[Evaluation]:
     """One evaluation for each model, ours first."""
-    ground_truth = load_ground_truth(o.data)
-    images = present_images(o.data, ground_truth)
+    if o.annotations:
+        ground_truth, images = own_photos(o.annotations, o.data)
+    else:
+        ground_truth = load_ground_truth(o.data)
+        images = present_images(o.data, ground_truth)
     labelled = labelled_photos(o.landmarks, o.data) if o.landmarks else []
 
     def evaluate(name: str, detector: Detector, terminal: Terminal) -> Evaluation:
