@@ -4,8 +4,8 @@ AP by the official WIDER FACE protocol on the validation photos that are there, 
 at 640 px, and, with --landmarks, the error of the five points where a model finds them. Every model
 looks at the same photos, prepared and decoded as its authors do it (:mod:`benchmarks.peer_models`).
 AP on part of the photos compares the models of one run with each other, not with published figures.
-With --annotations, once of photos that a network was trained on and once of others, it tells how far
-ahead of a peer, which saw neither, the network is only where it has been.
+With --annotations, once of photos that a network was trained on and once of others, it tells how
+much of a lead over a peer that saw neither is learned by heart.
 """
 
 from __future__ import annotations

@@ -259,14 +259,13 @@ def test_accuracy_side_by_side(
 
 
 def test_accuracy_on_photos_with_annotations_of_their_own(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, astronaut: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The portrait and, as if it were another photo's, an empty corner of it."""
     pytest.importorskip("torch", reason="torch is not installed")
     faces = tmp_path / "faces.csv"
     faces.write_text("image,x1,y1,x2,y2\ne/a.png,180,70,270,190\ne/b.png,0,0,60,60\n")
-    photo = data / "WIDER_val" / "images" / "e" / "a.png"
-    cv2.imwrite(str(photo.with_name("b.png")), cv2.imread(str(photo))[:64, :64])
+    cv2.imwrite(str(data / "WIDER_val" / "images" / "e" / "b.png"), astronaut[:64, :64, ::-1])
     arguments = ["--data", str(data), "--annotations", str(faces), "--format", "json"]
     assert peers_accuracy.main(arguments) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
