@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.common import Printed, environment
 from benchmarks.peer_models import open_all
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
@@ -57,8 +58,9 @@ class Options(Printed):
     """CPU threads of each model"""
 
 
-def measure(o: Options) -> list[Evaluation]:
-    """One evaluation for each model, ours first."""
+def measure(o: Options, failures: Failures) -> list[Evaluation]:
+    """One evaluation for each model, ours first; told are photos that cannot be read, which are
+    left out for all."""
     if o.annotations:
         ground_truth, images = own_photos(o.annotations, o.data)
     else:
@@ -66,18 +68,20 @@ def measure(o: Options) -> list[Evaluation]:
         images = present_images(o.data, ground_truth)
     labelled = labelled_photos(o.landmarks, o.data) if o.landmarks else []
 
-    def evaluate(name: str, detector: Detector, terminal: Terminal) -> Evaluation:
+    terminal = failures.terminal
+
+    def evaluate(name: str, detector: Detector) -> Evaluation:
         terminal.line(f"{name} ...")
-        done = evaluate_detector(detector, name, ground_truth, images, progress=terminal.tick)
+        done = evaluate_detector(
+            detector, name, ground_truth, images, progress=terminal.tick, on_error=failures
+        )
         if not labelled or not detector.runner.layout.landmarks:
             return done
-        return replace(done, landmarks=measure_landmarks(detector, labelled, terminal.tick))
+        points = measure_landmarks(detector, labelled, terminal.tick, failures)
+        return replace(done, landmarks=points)
 
-    with (
-        open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors,
-        Terminal() as terminal,
-    ):
-        return [evaluate(name, detector, terminal) for name, detector in detectors.items()]
+    with open_all(o.models, o.peers, SCORE_THRESHOLD, o.threads) as detectors:
+        return [evaluate(name, detector) for name, detector in detectors.items()]
 
 
 def as_json(done: Sequence[Evaluation]) -> dict[str, Any]:
@@ -115,9 +119,11 @@ def _figure(value: float | None) -> str:
 
 
 def _run(o: Options) -> int:
-    done = measure(o)
+    with Terminal() as terminal:
+        failures = Failures(terminal)
+        done = measure(o, failures)
     emit(as_json(done), as_table(done), o.format, o.save)
-    return 0
+    return failures.ended("photos could not be read; the figures are those of the others") or 0
 
 
 main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run, KEPT)

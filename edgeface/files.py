@@ -80,6 +80,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on
     success."""
     path = Path(path)
+    check_replaceable(path)
     path = path.resolve() if path.is_symlink() else path
     with _as_output_error(path):
         if path.exists() and not path.is_dir():
@@ -94,6 +95,20 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(folder: Path | str) -> None:
+    """Raise OutputError for the current folder and those above it, which no new one can take the
+    place of."""
+    try:
+        current = Path.cwd()
+    except OSError:  # deleted
+        return
+    if Path(os.path.realpath(folder)) in (current, *current.parents):
+        raise OutputError(
+            f"cannot write {folder}: it is replaced as a whole, and the command runs inside it:"
+            " name another folder"
+        )
 
 
 def recover(path: Path | str) -> None:

@@ -8,26 +8,58 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from edgeface.errors import EdgefaceError, ExportError, is_no_memory
 
-_LOCK = threading.RLock()
-"""of what Python keeps once for the whole process: sys.stdout, sys.modules, filters of warnings"""
+
+class _Changing:
+    """What Python keeps once for the whole process, sys.stdout and sys.modules, is changed by one
+    thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._undo: list[Callable[[], None]] = []
+        self._thread = 0
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    @contextlib.contextmanager
+    def until(self, undo: Callable[[], None]) -> Iterator[None]:
+        """Run a block that changes something, and ``undo`` behind it."""
+        with self._lock:
+            self._thread = threading.get_ident()
+            self._undo.append(undo)
+            try:
+                yield
+            finally:
+                self._undo.pop()()
+
+    def _after_fork(self) -> None:
+        """A child has the forking thread alone: what another one changed is as it was."""
+        if self._undo and self._thread == threading.get_ident():
+            return
+        while self._undo:
+            self._undo.pop()()
+        self._lock = threading.RLock()
+
+
+_CHANGING = _Changing()
 
 
 class Descriptor:
     """A file descriptor that blocks lead elsewhere, those of several threads in any order.
 
-    It leads where the block that began last says, and with the last to end where it led at first.
-    A process without it has none again then.
+    It leads where the block that began last says, one that listens before others, and with the last
+    to end where it led at first. A process without it has none again then.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self._lock = threading.Lock()
-        self._blocks: list[tuple[int, int]] = []
+        self._blocks: list[tuple[bool, int, int]] = []
         self._first = -1
         if hasattr(os, "register_at_fork"):  # not on Windows
             os.register_at_fork(
@@ -37,14 +69,14 @@ class Descriptor:
             )
 
     @contextlib.contextmanager
-    def led_to(self, target: int) -> Iterator[None]:
+    def led_to(self, target: int, listens: bool = False) -> Iterator[None]:
         """Lead it to the open descriptor ``target`` while the block runs."""
-        block = (threading.get_ident(), target)
+        block = (listens, threading.get_ident(), target)
         with self._lock:
             if not self._blocks:
                 self._first = self._copy()
-            os.dup2(target, self.number)
             self._blocks.append(block)
+            self._lead()
         try:
             yield
         finally:
@@ -61,7 +93,8 @@ class Descriptor:
     def _lead(self) -> None:
         """To where it belongs now."""
         if self._blocks:
-            os.dup2(self._blocks[-1][1], self.number)
+            first = [block for block in self._blocks if block[0]] or self._blocks
+            os.dup2(first[-1][2], self.number)
         elif self._first < 0:
             os.close(self.number)
         else:
@@ -70,7 +103,7 @@ class Descriptor:
 
     def _after_fork(self) -> None:
         """A child has the forking thread alone, and its blocks."""
-        others = [block for block in self._blocks if block[0] != threading.get_ident()]
+        others = [block for block in self._blocks if block[1] != threading.get_ident()]
         if others:
             self._blocks = [block for block in self._blocks if block not in others]
             self._lead()
@@ -90,18 +123,24 @@ def quiet(everything: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if everything:
-            stack.enter_context(_LOCK)
+            stack.enter_context(_CHANGING.until(_streams(sys.stdout, sys.stderr)))
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         for descriptor, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr))[not everything :]:
             with contextlib.suppress(OSError, AttributeError, ValueError):  # closed or absent
                 stream.flush()
             stack.enter_context(descriptor.led_to(nowhere.fileno()))
         if everything:
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
+            sys.stdout = sys.stderr = nowhere
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
         yield
+
+
+def _streams(stdout: TextIO, stderr: TextIO) -> Callable[[], None]:
+    def put_back() -> None:
+        sys.stdout, sys.stderr = stdout, stderr
+
+    return put_back
 
 
 @contextlib.contextmanager
@@ -135,11 +174,12 @@ def unreported(sender: str = "openvino_telemetry") -> Iterator[None]:
     OpenVINO and NNCF report over the network as soon as they are imported, and leave a file in the
     home folder, where that package is installed. Without it they do without.
     """
-    with _LOCK:
+
+    def put_back() -> None:
+        del sys.modules[sender]
+        sys.modules.update(present)
+
+    with _CHANGING.until(put_back):
         present = {sender: sys.modules[sender]} if sender in sys.modules else {}
         sys.modules[sender] = None  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            del sys.modules[sender]
-            sys.modules.update(present)
+        yield

@@ -19,6 +19,7 @@ import pytest
 from commands import Command, failed
 
 from edgeface.errors import DataError, EdgefaceError, OptionError, OutputError
+from edgeface.evaluation.predictions import check_predictions
 from edgeface.files import (
     _tidy,
     atomic_folder,
@@ -80,6 +81,23 @@ def test_a_place_is_checked_without_making_anything(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="file is not a folder"):
         check_writable(tmp_path / "file" / "a.png", "--plot", folder=False)
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("place", [".", "..", "./", "link", "../inside"])
+def test_the_current_folder_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link").symlink_to(".")
+    monkeypatch.chdir(inside)
+    with pytest.raises(OutputError, match="name another folder"):
+        check_predictions(place, ["a/b.jpg"])
+    with pytest.raises(OutputError, match="name another folder"), atomic_folder(place):
+        pass
+    with atomic_folder("below") as folder:
+        (folder / "file").write_text("")
+    assert sorted(names(inside)) == ["below", "link"]
 
 
 def test_an_input_is_known_through_links(tmp_path: Path) -> None:

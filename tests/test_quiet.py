@@ -125,6 +125,40 @@ os.write(2, b"parent")
     assert (done.returncode, done.stderr) == (0, "child parent")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("block", ["quiet(everything=True)", "unreported('json')"])
+def test_a_process_forked_during_a_conversion_of_another_thread(block: str) -> None:
+    """It prints, imports and loads as if there were none."""
+    program = f"""
+import os, sys, threading
+from edgeface.quiet import quiet, unreported
+inside, ended = threading.Event(), threading.Event()
+def convert():
+    with {block}:
+        inside.set()
+        ended.wait()
+thread = threading.Thread(target=convert, daemon=True)
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    import json
+    with {block}:
+        print("unheard")
+    print("child", flush=True)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+ended.set()
+thread.join()
+print("parent", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    heard = [line for line in done.stdout.splitlines() if line != "unheard"]
+    assert (done.stderr, heard) == ("", ["child", "parent"])
+
+
 def test_no_descriptor_is_left_open() -> None:
     folder = Path("/proc/self/fd")
     if not folder.is_dir():

@@ -83,7 +83,7 @@ class Options(Printed):
         if self.boxes < 1:
             raise OptionError(f"--boxes {self.boxes}: give 1 or more")
         if self.sheet:
-            check_writable(self.sheet)
+            check_writable(self.sheet, "--sheet", folder=False)
 
 
 def judge(found: Detections, faces: Doubles, invalid: Doubles) -> tuple[list[str], list[int]]:

@@ -108,7 +108,7 @@ class _Files(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
-        if self.headers.get("Host", "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
+        if self.headers.get("Host", "").partition(":")[0] not in ("127.0.0.1", "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)  # a name of others that points here
         elif path == "models.json":
             names = [name[7:] for name in self.folders if name.startswith("models/")]
@@ -123,9 +123,12 @@ class _Files(BaseHTTPRequestHandler):
         """What ``path`` means, if it lies in the folder that it names."""
         for prefix, folder in self.folders.items():
             if not prefix or path.startswith(f"{prefix}/"):
-                file = (folder / path[len(prefix) :].lstrip("/")).resolve()
-                inside = file.is_relative_to(folder.resolve())
-                return file if inside and file.is_file() else None
+                try:
+                    file = (folder / path[len(prefix) :].lstrip("/")).resolve()
+                    inside = file.is_relative_to(folder.resolve())
+                    return file if inside and file.is_file() else None
+                except (OSError, ValueError):  # no name that a file can have
+                    return None
         return None
 
     def _send(self, kind: str, data: bytes) -> None:
@@ -171,6 +174,9 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
         paths = [file.path for file in usable] or [Path(model)]
         found += [Bundle.open(path) for path in paths]
     for bundle in found:
+        same = [other.path for other in found if other.path.name == bundle.path.name]
+        if len({path.resolve() for path in same}) > 1:
+            raise OptionError(f"{same[0]} and {same[1]} have one name in the page: rename one")
         manifest = bundle.manifest
         if manifest.input.dtype == "int8":
             raise OptionError(

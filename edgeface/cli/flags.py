@@ -25,7 +25,7 @@ from edgeface.backends import BACKENDS
 from edgeface.cli.program import as_command, new_app, run, stoppable
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
-from edgeface.files import check_writable
+from edgeface.files import check_writable, refuse_input
 from edgeface.options import MAX_THREADS, field_help
 from edgeface.pages.figures import check_plot
 
@@ -283,10 +283,17 @@ def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
 
 def _check_places(options: Any) -> None:
     """Where results will be written, asked before the work. Raises OutputError, OptionError."""
-    if save := getattr(options, "save", None):
-        check_writable(save, "--save", folder=False)
-    if plot := getattr(options, "plot", None):
-        check_plot(plot)
+    written = {name: getattr(options, name, None) for name in ("save", "plot")}
+    values = [v for name, v in vars(options).items() if name not in written]
+    each = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+    inputs = [x for x in each if isinstance(x, (str, Path))]
+    for name, path in written.items():
+        if path:
+            refuse_input(path, inputs, f"--{name}")
+    if written["save"]:
+        check_writable(written["save"], "--save", folder=False)
+    if written["plot"]:
+        check_plot(written["plot"])
 
 
 def _help(doc: str | None) -> tuple[str, str | None]:

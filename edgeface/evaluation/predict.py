@@ -227,11 +227,16 @@ def predict(
             scales[key] = multiscale.plain_scale(width, height)
         else:
             detections[key] = detector.detect(image, top_k=candidates(detector.runner.layout))
-            scales[key] = (
-                1.0 if detector.size == "original" else int(detector.size) / max(width, height)
-            )
+            scales[key] = _scale(detector, width, height)
     progress("evaluating", len(images), len(images))
     return Predictions(detections, scales)
+
+
+def _scale(detector: Detector, width: int, height: int) -> float:
+    """px of the network's input per px of a photo."""
+    if fixed := detector.runner.input_size:
+        return min(fixed[0] / width, fixed[1] / height)
+    return 1.0 if detector.size == "original" else int(detector.size) / max(width, height)
 
 
 def candidates(layout: HeadLayout) -> int | None:

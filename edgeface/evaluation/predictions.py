@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import as_table, image_key
-from edgeface.files import atomic_folder, read_regular
+from edgeface.files import atomic_folder, check_replaceable, read_regular
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
@@ -48,9 +48,10 @@ def save_predictions(
 
 
 def check_predictions(folder: Path | str, names: Iterable[str]) -> None:
-    """Raise DataError where :func:`save_predictions` would for the images ``names``, before there
-    are predictions."""
+    """Raise DataError or OutputError where :func:`save_predictions` would for the images
+    ``names``, before there are predictions."""
     folder = Path(folder)
+    check_replaceable(folder)
     for name in names:
         _below(folder, image_key(name))
     if folder.exists() and any(_foreign(path) for path in folder.rglob("*")):

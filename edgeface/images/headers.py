@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+SCAN = 0xDA
+"""marker of a JPEG, behind which are its pixels"""
 HOLE = 128
 """zeros in a row"""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -73,7 +75,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
             at += 1 if marker == 0xFF else 2
             continue
         yield marker, at + 2
-        if marker == 0xDA:
+        if marker == SCAN:
             return
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
@@ -82,7 +84,7 @@ def _jpeg_ends(data: bytes) -> bool:
     """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have
     their own."""
     for marker, at in jpeg_segments(data):
-        if marker == 0xDA:  # in the scans behind, 0xFF is followed by 0 or by a real marker
+        if marker == SCAN:  # in the scans behind, 0xFF is followed by 0 or by a real marker
             return data.find(b"\xff\xd9", at) > 0
         if marker == 0:
             return True  # not as a JPEG should be: for OpenCV to judge
@@ -103,7 +105,7 @@ def _jpeg_has_hole(data: bytes) -> bool:
         baseline = baseline or marker in (0xC0, 0xC1)
         if marker == 0xC4:
             codes += _zero_codes(data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")])
-        if marker == 0xDA:
+        if marker == SCAN:
             end = data.find(b"\xff\xd9", at)
             scan = data[at:end].rstrip(b"\0")  # some cameras fill up with zeros
             return baseline and any(code & 15 for code in codes) and bytes(HOLE) in scan

@@ -18,7 +18,7 @@ from edgeface.images.addresses import VIDEO_SUFFIXES
 from edgeface.images.drawing import draw
 from edgeface.images.inputs import IMAGE_SUFFIXES, Input
 from edgeface.images.scaling import Image
-from edgeface.images.videos import stored_frames, video_fps
+from edgeface.images.videos import opencv_path, stored_frames, video_fps
 from edgeface.interrupts import put_off
 from edgeface.quiet import quiet
 
@@ -77,6 +77,8 @@ class Saver:
             refuse_input(path, (source.name for source in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
         self._clips = {source.name: source for source in inputs if source.kind != "image"}
+        for name in self._clips:
+            opencv_path(self.paths[name], OutputError)
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:

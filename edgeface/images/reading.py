@@ -11,6 +11,8 @@ accepted, before any memory is taken for them.
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from edgeface.images.sizes import stated_size
 
 MAX_PIXELS = 1 << 27
 """that an image may have: 134 million, 400 MB"""
+AGAIN, PAUSE_S = 8, 0.003
+"""how often a photo that seems damaged is looked through again where other threads run"""
 _READ_RGB: int | None = getattr(
     cv2, "IMREAD_COLOR_RGB", None
 )  # OpenCV 4.11 on: spares a copy of the image
@@ -140,6 +144,24 @@ def as_rgb(image: NDArray[np.generic]) -> Image:
 
 
 def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
+    """Raises ImageError.
+
+    What another thread's decoder, as of a camera, says meanwhile is heard, too: where there are
+    such, damage counts if it is told each time that the data are looked through.
+    """
+    pixels, damaged = _heard_imdecode(data, flags)
+    for pause in range(AGAIN if damaged and threading.active_count() > 1 else 0):
+        time.sleep(pause * PAUSE_S)
+        damaged = _heard_imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)[1]
+        if not damaged:
+            break
+    if damaged:
+        raise ImageError("the image is truncated or damaged inside")
+    return pixels
+
+
+def _heard_imdecode(data: bytes, flags: int) -> tuple[NDArray[Any], bool]:
+    """Pixels, and whether libjpeg told of damage. Raises ImageError."""
     speaks = data.startswith((JPEG_MAGIC, PNG_MAGIC))
     try:
         with opencv_quiet(), listening() if speaks else contextlib.nullcontext(Heard()) as heard:
@@ -152,9 +174,7 @@ def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
         raise ImageError("the image is damaged, or too large for the memory") from None
     if pixels is None:
         raise ImageError("the image is truncated, damaged, or of a kind that OpenCV cannot decode")
-    if heard.tells_damage(data):
-        raise ImageError("the image is truncated or damaged inside")
-    return pixels
+    return pixels, heard.tells_damage(data)
 
 
 def _as_bytes(pixels: NDArray[Any], maximum: int) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import cv2
 
+from edgeface.images.headers import SCAN, jpeg_segments
 from edgeface.quiet import STDERR
 
 DAMAGE = re.compile(
@@ -66,7 +67,8 @@ class Heard:
         if found is None:
             return DAMAGE.search(self.text) is not None
         count = int(found[1])
-        left = data[: data.find(b"\xff\xd9", data.find(b"\xff\xda"))][-count:]
+        scan = next((at for marker, at in jpeg_segments(data) if marker == SCAN), 0)
+        left = data[: data.find(b"\xff\xd9", scan)][-count:]
         return count >= FEW and len(set(left)) > 1  # some cameras fill up with one byte
 
 
@@ -81,7 +83,7 @@ def listening() -> Iterator[Heard]:
     """
     heard = Heard()
     with _LOCK, _file() as file:
-        with STDERR.led_to(file):
+        with STDERR.led_to(file, listens=True):
             yield heard
         os.lseek(file, 0, os.SEEK_SET)
         heard.text = os.read(file, os.fstat(file).st_size)

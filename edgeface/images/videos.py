@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgeface.errors import ImageError
+from edgeface.errors import EdgefaceError, ImageError
 from edgeface.images.addresses import (
     COUNTED,
     TIMED,
@@ -103,13 +103,31 @@ def stored_frames(path: Path, expected: int) -> int:
     """
     until = time.monotonic() + READ_S
     with opencv_quiet():
-        capture = cv2.VideoCapture(str(path.absolute()))
+        capture = cv2.VideoCapture(opencv_path(path, ImageError))
         capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they lie there
         count = 0
         while count < expected and capture.grab():
             count = count + 1 if time.monotonic() < until else expected
         capture.release()
     return count
+
+
+def opencv_path(path: Path, error: type[EdgefaceError]) -> str:
+    """Absolute: a colon in a relative path would name a protocol. Raises ``error`` as
+    :func:`opencv_name` does."""
+    return opencv_name(str(path.absolute()), error)
+
+
+def opencv_name(text: str, error: type[EdgefaceError]) -> str:
+    """A path or address of a video. Raises ``error`` for one that is not valid UTF-8, at which
+    OpenCV would end the process."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(
+            f"{shown(text)}: OpenCV takes only videos whose paths are valid UTF-8: rename it"
+        ) from None
+    return text
 
 
 def _stated_frames(capture: cv2.VideoCapture, text: str) -> tuple[int, int]:
@@ -136,11 +154,10 @@ def _open_capture(text: str) -> cv2.VideoCapture:
                 cv2.CAP_PROP_READ_TIMEOUT_MSEC,
                 WAIT_MS,
             ]
-            capture = cv2.VideoCapture(text, cv2.CAP_FFMPEG, wait)
+            capture = cv2.VideoCapture(opencv_name(text, ImageError), cv2.CAP_FFMPEG, wait)
             what = "no video comes from there: is the address right, and reached from here?"
         else:
-            # Absolute: a colon in a relative path would name a protocol.
-            capture = cv2.VideoCapture(str(_existing(text).absolute()))
+            capture = cv2.VideoCapture(opencv_path(_existing(text), ImageError))
             what = "not a video that OpenCV can decode: make one with: ffmpeg -i FILE clip.mp4"
     if not capture.isOpened():
         capture.release()

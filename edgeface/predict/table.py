@@ -139,6 +139,12 @@ class LatencyTable:
     """that measuring them kept the device busy, starts and warm-ups included"""
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if not all(0 < ms < math.inf for ms in self.reference_ms):
+            raise DataError("its reference_ms are not all above 0 ms")
+        if self.records and not self.reference_ms:
+            raise DataError("it has records and no reference_ms, which turns their ratios into ms")
+
     @property
     def valid(self) -> tuple[Record, ...]:
         """Records that may be quoted."""

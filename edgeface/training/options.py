@@ -83,6 +83,9 @@ class AugmentOptions:
     """share of samples into which a part of another is pasted: for long trainings on few photos"""
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.endswith("_share") and not 0 <= value <= 1:
+                raise OptionError(f"{name} must be from 0 to 1, got {value}")
         if self.crop not in ("zoom", "s3fd"):
             raise OptionError(f"crop {self.crop!r} is not one of: zoom, s3fd")
 

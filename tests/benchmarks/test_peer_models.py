@@ -273,6 +273,22 @@ def test_accuracy_on_photos_with_annotations_of_their_own(
     assert 0.4 < row["hard"] <= 0.5, "one face of two"
 
 
+def test_a_photo_that_cannot_be_read_is_left_out(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    faces = tmp_path / "faces.csv"
+    faces.write_text("image,x1,y1,x2,y2\ne/a.png,180,70,270,190\ne/b.png,0,0,60,60\n")
+    photo = data / "WIDER_val" / "images" / "e" / "a.png"
+    photo.with_name("b.png").write_bytes(photo.read_bytes()[:2000])
+    arguments = ["--data", str(data), "--annotations", str(faces), "--format", "json"]
+    assert peers_accuracy.main(arguments) == 2
+    out, err = capsys.readouterr()
+    (row,) = json.loads(out)["rows"]
+    assert (row["images"], row["hard"]) == (1, 1.0)
+    assert "b.png: the image is truncated" in err and "1 photos could not be read" in err
+
+
 def test_accuracy_of_peers_on_a_handful_of_photos(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

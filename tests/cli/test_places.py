@@ -111,6 +111,10 @@ class Options(Printed):
 
     plot: Path | None = None
     """where"""
+    annotations: Path | None = None
+    """of photos"""
+    models: tuple[str, ...] = ()
+    """names or files"""
 
 
 def _never(options: Options) -> None:
@@ -127,3 +131,16 @@ def test_a_benchmark_asks_before_it_works(
     assert BAD[place] in err and err.count("\n") == 1
     assert main(["--save", str(places / "file" / "a.json")]) == 2
     assert capsys.readouterr().err.startswith("error: cannot write ")
+
+
+@pytest.mark.parametrize("option", ["--annotations", "--models"])
+def test_a_benchmark_replaces_no_input(
+    places: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = program_of(Options, "python -m benchmarks.none", "None.", _never)
+    (places / "link.json").symlink_to("file")
+    for save in (("--save", "file"), ("--save", "link.json"), ("--plot", "file")):
+        assert main([option, str(places / "file"), save[0], str(places / save[1])]) == 2
+        err = capsys.readouterr().err
+        assert "is the input" in err and err.count("\n") == 1
+    assert (places / "file").read_text() == "the user's"

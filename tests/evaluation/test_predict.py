@@ -135,6 +135,10 @@ def test_heights_annotated_or_evaluated(root: Path, opened: dict[str, WhiteSquar
     assert evaluated.report.by_height == {"0-16": None, "16-32": None, "32-96": 1.0, "96+": None}
     assert list(evaluated.predictions.scales.values()) == [2.0, 640 / 900, 0.5]
     assert [e.report.protocol.heights for e in (annotated, evaluated)] == ["annotated", "evaluated"]
+    fixed = evaluate_model("fixed", root, heights="evaluated").predictions.scales
+    sizes = [(width, height) for width, height, _ in FACES.values()]
+    assert list(fixed.values()) == [min(640 / width, 480 / height) for width, height in sizes]
+    assert list(fixed.values()) != list(evaluated.predictions.scales.values())
     original = evaluate_model("any", root, "original", heights="evaluated")
     assert set(original.predictions.scales.values()) == {1.0}
     assert original.report.by_height == annotated.report.by_height

@@ -82,10 +82,18 @@ def test_what_is_served(port: int) -> None:
         "/models/other/m.tflite",
         "/node_modules/",
         "/models/mine",
+        "/%00",
+        "/" + "x" * 300,
     ],
 )
 def test_what_is_not_served(port: int, path: str) -> None:
     assert get(port, path)[0] == 404
+
+
+def test_at_port_80_browsers_leave_the_port_out(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/", headers={"Host": "127.0.0.1"})
+    assert connection.getresponse().status == 200
 
 
 def test_a_foreign_name_for_this_machine_is_refused(port: int) -> None:
@@ -106,6 +114,10 @@ def test_what_is_missing_is_named(
         "demo", "--model", exported("ncnn").path, "--packages", tmp_path, "--no-browser"
     )
     assert code == 2 and "does not run in the page" in err and err.count("\n") == 1
+    twin = tmp_path / "twin" / bundle.name
+    shutil.copytree(bundle, twin)
+    code, _, err = edgeface("demo", "--model", bundle, "--model", twin, "--no-browser")
+    assert code == 2 and "have one name in the page" in err and err.count("\n") == 1
     code, _, err = edgeface("demo", "--model", "edgeface-n-tflite-int8-640x480", "--no-browser")
     assert code == 2 and "LiteRT.js takes no INT8 input" in err and err.count("\n") == 1
 

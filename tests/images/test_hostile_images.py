@@ -23,6 +23,7 @@ from edgeface.images.reading import decode_image, read_image
 from edgeface.images.scaling import resized
 from edgeface.images.silence import listening, opencv_quiet
 from edgeface.images.sizes import stated_size
+from edgeface.quiet import quiet
 
 CASES = ("zeroblock4k", "zero_to_end", "cut_plus_eoi", "first_cut_second_whole")
 
@@ -56,6 +57,15 @@ def test_zeros_anywhere_in_a_scan_are_damage(astronaut: Any, options: dict[str, 
 def test_padding_before_the_end_is_no_damage(astronaut: Any, padding: bytes) -> None:
     whole = jpeg(astronaut)
     padded = whole[:-2] + padding + whole[-2:]
+    assert np.array_equal(decode_image(padded), decode_image(whole))
+
+
+def test_padding_is_sought_behind_the_photo_not_its_thumbnail(astronaut: Any) -> None:
+    """As cameras pad, whose files have an EXIF thumbnail, a JPEG of its own."""
+    thumbnail = b"Exif\0\0" + jpeg(resized(astronaut, 64, 64))
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = jpeg(astronaut)
+    padded = whole[:2] + segment + whole[2:-2] + b"\x20" * 100 + whole[-2:]
     assert np.array_equal(decode_image(padded), decode_image(whole))
 
 
@@ -124,6 +134,48 @@ def test_threads_hear_each_their_own(astronaut: Any) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_damage_is_heard_beside_a_load(astronaut: Any) -> None:
+    """Another thread leads stderr nowhere, before and while the photo is decoded."""
+    cut = jpeg(astronaut)[:9000] + b"\xff\xd9"
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.is_set():
+            with quiet():
+                time.sleep(0.0005)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for _ in range(50):
+            with pytest.raises(ImageError, match="damaged inside"):
+                decode_image(cut)
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_damage_that_a_camera_tells_is_not_the_photos(astronaut: Any) -> None:
+    """Frames of a webcam come damaged, and OpenCV says so on stderr, in the program's thread."""
+    whole = jpeg(astronaut)
+    frame = np.frombuffer(jpeg(astronaut[:240, :320])[:4000] + b"\xff\xd9", np.uint8)
+    ended = threading.Event()
+
+    def camera() -> None:
+        while not ended.is_set():
+            cv2.imdecode(frame, cv2.IMREAD_COLOR)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=camera)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert decode_image(whole).shape == astronaut.shape
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_program_that_is_started_while_a_photo_is_decoded_may_go_on_speaking() -> None:

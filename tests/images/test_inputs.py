@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,26 @@ def test_videos_of_every_name_are_opened(
     made.rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert [frame for frame, _ in sources([name])] == [f"{name}#{i}" for i in range(5)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text of Unicode there")
+def test_a_video_whose_name_is_no_unicode_ends_no_run(
+    edgeface: Any, tmp_path: Path, photo: bytes
+) -> None:
+    """As on disks of Latin-1: OpenCV would end the process. Photos are read."""
+    latin = tmp_path / os.fsdecode(b"caf\xe9")
+    latin.mkdir()
+    clip = write_clip(tmp_path / "clip.avi", 2).rename(latin / "clip.avi")
+    (latin / "a.jpg").write_bytes(photo)
+    with pytest.raises(ImageError, match="valid UTF-8: rename it"):
+        next(sources([str(clip)]))
+    code, out, err = edgeface("detect", clip, latin / "a.jpg", "--format", "jsonl")
+    assert code == 2 and "valid UTF-8" in err and "1 of 2 inputs" in err
+    assert len(out.splitlines()) == 1
+    plain = write_clip(tmp_path / "plain.avi", 2)
+    with pytest.raises(OutputError, match="valid UTF-8"):
+        Saver(latin / "out.mp4", [Input(str(plain), "video")])
+    assert sorted(path.name for path in latin.iterdir()) == ["a.jpg", "clip.avi"]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])

@@ -144,6 +144,8 @@ def test_ratios_of_made_up_sessions() -> None:
         (lambda d: d.update(extra=1), "unknown field 'extra'"),
         (lambda d: d["setting"].update(target="coreml"), "unknown target 'coreml'"),
         (lambda d: d["setting"].update(width=100), "multiples of 32"),
+        (lambda d: d.update(reference_ms=[]), "records and no reference_ms"),
+        (lambda d: d.update(reference_ms=[4.0, 0.0]), "not all above 0 ms"),
         (lambda d: d["records"][0].update(ratio=-1.0), "does not lie between its bounds"),
         (lambda d: d["records"][0].update(low=0.0), "is not positive"),
         (lambda d: d["records"][0].update(median_ms="2"), "expected a number"),

@@ -26,7 +26,7 @@ from edgeface.errors import ModelError, OptionError
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.ema import EMA
 from edgeface.training.optimizer import orthogonalise
-from edgeface.training.options import TrainOptions
+from edgeface.training.options import AugmentOptions, TrainOptions
 
 SMALL = shlex.split(
     "--samples 40 --batch 4 --size 64 --late-size 96 --late-share 0.3 --warmup 2 "
@@ -214,6 +214,12 @@ def test_a_damaged_checkpoint_is_refused(photos: Path, tmp_path: Path) -> None:
 def test_options_are_checked(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=name):
         TrainOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [30, -0.1, float("nan")])
+def test_shares_of_crops_are_checked(value: float) -> None:
+    with pytest.raises(OptionError, match="paste_share must be from 0 to 1"):
+        AugmentOptions(paste_share=value)
 
 
 def test_schedule() -> None:
