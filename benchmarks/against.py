@@ -42,7 +42,7 @@ from edgeface.errors import DataError, OptionError
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
-from edgeface.runners.ncnn import feed, fetch, new_net
+from edgeface.runners.ncnn import extracting, feed, fetch, new_net
 from edgeface.types import Doubles
 
 EAGER = "torch, as trained"
@@ -95,10 +95,10 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
     (name,), photo = net.input_names(), photo_of(bundle)
 
     def run() -> None:
-        extractor = net.create_extractor()
-        feed(extractor, name, photo)
-        for output in net.output_names():
-            fetch(extractor, output)
+        with extracting(net) as extractor:
+            feed(extractor, name, photo)
+            for output in net.output_names():
+                fetch(extractor, output)
 
     return {f"{path.stem}, ncnn": run}
 

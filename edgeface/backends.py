@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,8 @@ def import_runtime(backend: Backend) -> Any:
     names the extra."""
     for package in backend.packages:
         if has_module(package):
-            with unreported():
+            # While another thread converts, what is imported already is not waited for.
+            with nullcontext() if package in sys.modules else unreported():
                 return importlib.import_module(package)
     raise MissingExtraError(
         backend.distributions[0], backend.extra, f"running a {backend.target} model"

@@ -3,6 +3,7 @@ in a checkout of the project, whose rooms lie beside this package."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def quantize(
     )
     done = _part("quantize.pipeline:quantize_model")(
         request,
-        out or made.path.parent,
+        out or _parent(made.path),
         data=data,
         annotations=annotations,
         calibration=calibration,
@@ -87,6 +88,11 @@ def quantize(
     )
     quantized: Bundle = done.bundle
     return quantized
+
+
+def _parent(path: Path) -> Path:
+    """Of ``.`` and ``..``, too; of a link, where the link is."""
+    return Path(os.path.abspath(path)).parent  # noqa: PTH100
 
 
 def check() -> None:

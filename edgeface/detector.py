@@ -15,10 +15,10 @@ from edgeface.backends import has_module
 from edgeface.bundle import MANIFEST, Bundle
 from edgeface.decode import DEFAULT_IOU, DEFAULT_SCORE, TOP_K, decode, mean_landmarks, nms
 from edgeface.detections import Detections
-from edgeface.errors import ModelError, OptionError
+from edgeface.errors import BundleError, ModelError, OptionError
 from edgeface.files import recover
 from edgeface.images import Image, as_rgb, fit_size, place, read_image
-from edgeface.options import DEFAULT_LONG_SIDE_PX, as_path, check_number
+from edgeface.options import DEFAULT_LONG_SIDE_PX, as_path, check_count, check_number
 from edgeface.runners import Heads, Runner, open_runner
 from edgeface.schema import short
 from edgeface.types import Closing
@@ -129,7 +129,7 @@ class Detector(Closing):
             else check_number("score threshold", score_threshold, 0, 1)
         )
         if top_k is not None:
-            check_number("top_k", top_k, 0, math.inf)
+            check_count("top_k", top_k)
         iou = self.nms_iou if nms_iou is None else check_number("NMS IoU", nms_iou, 0, 1)
         boxes, scores, points = decode(heads, self.runner.layout, threshold, top_k)
         kept = nms(boxes, scores, iou)
@@ -176,6 +176,15 @@ class Detector(Closing):
 def _open(
     model: Path | str, threads: int, size: int | str | None, fast: bool, weights: Path | str | None
 ) -> Runner:
+    try:
+        return _found(model, threads, size, fast, weights)
+    except OSError as error:
+        raise BundleError(f"cannot open {short(str(model))}: {error.strerror or error}") from None
+
+
+def _found(
+    model: Path | str, threads: int, size: int | str | None, fast: bool, weights: Path | str | None
+) -> Runner:
     """A name goes to its best ready file that runs here, else to torch; anything else is a Bundle
     folder (its manifest.json will do as well)."""
     from edgeface import zoo
@@ -189,7 +198,7 @@ def _open(
         ready = None if weights is not None else zoo.find_ready(text, size)
         if ready is not None:
             path = ready.path
-        elif zoo.is_network(model):
+        elif zoo.is_network(text):
             return _open_torch(text, threads, size, weights)
     if path.is_file() and (path.parent / MANIFEST).is_file():
         raise OptionError(f"{path} is a file of a Bundle: give its folder, {path.parent}")

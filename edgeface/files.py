@@ -87,7 +87,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             raise OutputError(f"cannot write {path}: it is not a folder")
         _make_parent(path.parent)
         recover(path)
-        temporary = _hidden(path)
+        temporary = _hidden(path, "")
         temporary.mkdir()
     try:
         with _as_output_error(path), _held(temporary):
@@ -176,7 +176,10 @@ def read_regular(path: Path | str) -> bytes:
 
 def require_regular(path: Path | str) -> None:
     """Raise OSError for what is no file that ends."""
-    mode = Path(path).stat().st_mode
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as error:  # of a name that no file can have
+        raise OSError(errno.EINVAL, str(error)) from None
     if not stat.S_ISREG(mode):
         what = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
         raise OSError(errno.EINVAL, f"it is {what}")
@@ -207,9 +210,11 @@ def _refuse_special(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is not a regular file")
 
 
-def _hidden(path: Path) -> Path:
-    name = f".{path.stem[:40]}{MARK}{secrets.token_hex(6)}"
-    return path.with_name(name + path.suffix)
+def _hidden(path: Path, suffix: str | None = None) -> Path:
+    """suffix: default that of ``path``; of a folder what looks like one is part of its name."""
+    suffix = path.suffix if suffix is None else suffix
+    name = path.name.removesuffix(suffix)[:40]
+    return path.with_name(f".{name}{MARK}{secrets.token_hex(6)}{suffix}")
 
 
 def _aside(path: Path) -> Path:

@@ -49,6 +49,13 @@ def check_number(what: str, value: object, low: float, high: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def check_count(what: str, value: object) -> None:
+    """Raise OptionError for what is not a whole number from 0 on."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 0:  # type: ignore[operator]
+        raise OptionError(f"{what} {value!r} is not a whole number from 0 on")
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers that an option takes."""

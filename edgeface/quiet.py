@@ -16,8 +16,7 @@ from edgeface.errors import EdgefaceError, ExportError, is_no_memory
 
 
 class _Changing:
-    """What Python keeps once for the whole process, sys.stdout and sys.modules, is changed by one
-    thread at a time."""
+    """Something that Python keeps once for the whole process is changed by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -46,7 +45,8 @@ class _Changing:
         self._lock = threading.RLock()
 
 
-_CHANGING = _Changing()
+_STREAMS, _MODULES = _Changing(), _Changing()
+"""sys.stdout and sys.stderr; sys.modules"""
 
 
 class Descriptor:
@@ -123,7 +123,7 @@ def quiet(everything: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if everything:
-            stack.enter_context(_CHANGING.until(_streams(sys.stdout, sys.stderr)))
+            stack.enter_context(_STREAMS.until(_streams(sys.stdout, sys.stderr)))
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         for descriptor, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr))[not everything :]:
             with contextlib.suppress(OSError, AttributeError, ValueError):  # closed or absent
@@ -179,7 +179,7 @@ def unreported(sender: str = "openvino_telemetry") -> Iterator[None]:
         del sys.modules[sender]
         sys.modules.update(present)
 
-    with _CHANGING.until(put_back):
+    with _MODULES.until(put_back):
         present = {sender: sys.modules[sender]} if sender in sys.modules else {}
         sys.modules[sender] = None  # type: ignore[assignment]
         yield

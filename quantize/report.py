@@ -49,7 +49,7 @@ def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str
 
 
 def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, Any]:
-    """The result as ``--format json`` prints it."""
+    """The result as ``--format json`` prints it; ``latency`` is empty where it was not measured."""
     manifest = done.bundle.manifest
     size, float_size = done.bundle.size_bytes, done.float_bundle.size_bytes
     return {
@@ -69,10 +69,13 @@ def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, An
         "accuracy": done.accuracy,
         "drop": drop_points(done.accuracy),
         "latency": {name: record.to_json(samples=False) for name, record in latency.items()},
-        "speed": speed_sentence(
-            latency["float"].network_ms.median, latency["int8"].network_ms.median
-        ),
+        "speed": _speed(latency) if latency else None,
     }
+
+
+def _speed(latency: dict[str, Measurement]) -> str:
+    exact, int8 = (latency[name].network_ms.median for name in FILES)
+    return speed_sentence(exact, int8)
 
 
 def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
@@ -107,6 +110,13 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
     if "landmark_shift" in accuracy:
         shift = 100 * accuracy["landmark_shift"]
         print(f"landmarks  moved by {shift:.2f} % of a face's side on average")
+    if latency:
+        _print_latency(latency)
+        say(f"           {result['speed']}")
+    say(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
+
+
+def _print_latency(latency: dict[str, Measurement]) -> None:
     print("latency    ms of the network, one thread, the two in turn")
     _print_figures(
         FILES,
@@ -119,8 +129,6 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
         reason for record in latency.values() for reason in record.invalid_reasons
     ):
         say(f"           not to be quoted: {reason}")
-    say(f"           {result['speed']}")
-    say(f"next       edgeface detect photo.jpg --model {shlex.quote(result['path'])}")
 
 
 def _print_accuracy(accuracy: dict[str, Any]) -> None:

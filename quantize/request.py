@@ -105,9 +105,10 @@ def open_float(path: Path, target: str) -> Bundle:
     bundle.require_heads()
     manifest = bundle.manifest
     size = f"{manifest.input.width}x{manifest.input.height}"
-    again = (
-        f"run: edgeface export --target {manifest.target} --model {manifest.model} --size {size}"
-    )
+    model = manifest.model if zoo.is_network(manifest.model) else "the weights file it was made of"
+    again = f"run: edgeface export --target {manifest.target} --model {model} --size {size}"
+    if model != manifest.model:
+        again = f"export {model} again, in fp32 and with --size {size}"
     if manifest.target != target:
         raise BundleError(
             f"{path} is made for {manifest.target}, --target says {target}: give one made for "

@@ -13,7 +13,8 @@ from edgeface.cli.flags import DEFAULT_MODEL, NETWORK_HELP, Format, Threads, Wei
 from edgeface.cli.output import print_json
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import OptionError
+from edgeface.errors import EdgefaceError, OptionError
+from edgeface.latency.measurement import Measurement
 from edgeface.options import MAX_SEED, parse_size
 from edgeface.pages.figures import check_plot
 from edgeface.quiet import quiet_stage
@@ -225,8 +226,14 @@ def _run(
         verbose=verbose,
         on_error=failures,
     )
-    with quiet_stage("measuring latency", verbose):
-        latency = report.measure_latency(done, terminal.tick)
+    written = f"{done.bundle.path} is written; what it takes: edgeface bench {done.bundle.path}"
+    latency: dict[str, Measurement] = {}
+    with stoppable(written):
+        try:
+            with quiet_stage("measuring latency", verbose):
+                latency = report.measure_latency(done, terminal.tick)
+        except EdgefaceError as error:
+            terminal.note(f"latency is not measured: {error}")
     if format == "json":
         print_json(report.as_json(done, latency))
     else:

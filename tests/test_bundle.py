@@ -166,6 +166,26 @@ def test_writing_replaces_a_bundle_and_nothing_else(tmp_path: Path, bundle: Bund
     assert (tmp_path / "photos" / "a.jpg").exists()
 
 
+def test_files_of_the_users_are_not_replaced(bundle: Bundle) -> None:
+    """Nor Bundles of other weights, of whatever version; what file managers leave is no file."""
+    (bundle.path / ".DS_Store").write_bytes(b"")
+    write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"})
+    (bundle.path / "faces").mkdir()
+    with pytest.raises(BundleError, match="holds 'faces', which is not of the Bundle"):
+        write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
+    (bundle.path / "faces").rmdir()
+    path = rewrite(bundle, lambda data: data.update(format_version=99))
+    write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"})
+    rewrite(bundle, lambda data: data.update(format_version=99))
+    rewrite(bundle, lambda data: data["weights"].update(sha256="1" * 64))
+    before = path.read_bytes() if path.is_file() else (bundle.path / MANIFEST).read_bytes()
+    with pytest.raises(BundleError, match="holds other weights"):
+        write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
+    assert (bundle.path / MANIFEST).read_bytes() == before
+    (bundle.path / MANIFEST).write_text("{")
+    assert write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"}).read() == b"new"
+
+
 def test_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="primary file"):
         write_bundle(tmp_path / "b", a_manifest(), {"other.onnx": b"w"})

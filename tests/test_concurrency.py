@@ -4,6 +4,7 @@ after a fork."""
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -67,6 +68,29 @@ TOGETHER = START + textwrap.dedent("""
     print("wrong:", len(wrong), *sorted(set(wrong)))
     """)
 
+SIGNALS = START + textwrap.dedent("""
+    import random, signal
+    random.seed(0)
+    detector.close()
+    def stop(*_):
+        raise KeyboardInterrupt
+    def close(*_):
+        detector.close()
+    for handler, error in ((stop, KeyboardInterrupt), (close, RunnerClosedError)):
+        signal.signal(signal.SIGALRM, handler)
+        ended = 0
+        for _ in range(int(sys.argv[2])):
+            detector = opened()
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.02))
+            try:
+                with detector:
+                    while True:
+                        detector.detect(photo)
+            except error:
+                ended += 1
+        print(f"{error.__name__}: {ended}")
+""")
+
 FORKS = START + textwrap.dedent("""
     def said(detect):
         try:
@@ -121,6 +145,12 @@ def test_eight_threads_see_only_their_own_boxes(model: str, calls: int) -> None:
 
 def test_closed_while_eight_threads_detect(model: str) -> None:
     assert run(TOGETHER, model, 1_000_000, 0, 0.05, 0.3) == ["wrong: 0"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
+def test_stopped_or_closed_by_a_signal_while_it_detects(model: str) -> None:
+    """By Ctrl-C, or by a handler that closes it and lets the call that it interrupts go on."""
+    assert run(SIGNALS, model, 8) == ["KeyboardInterrupt: 8", "RunnerClosedError: 8"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -371,9 +371,21 @@ def test_arguments_of_another_type_are_one_line(arguments: dict[str, Any]) -> No
 
 def test_a_call_with_arguments_of_another_type_is_one_line(astronaut: Any) -> None:
     detector = Detector(Spotter(None))
-    for arguments in ({"score_threshold": "0.5"}, {"nms_iou": [0.4]}, {"top_k": "all"}):
+    for arguments in (
+        {"score_threshold": "0.5"},
+        {"nms_iou": [0.4]},
+        {"top_k": "all"},
+        {"top_k": 2.0},
+        {"top_k": -1},
+    ):
         with pytest.raises(OptionError):
             detector.detect(astronaut, **arguments)
+    with Detector.open(Path("edgeface-s"), size=160) as named:
+        assert named.runner.model == "edgeface-s"
+    with pytest.raises(BundleError, match="File name too long"):
+        Detector.open("x" * 5000)
+    with pytest.raises(ModelError, match="embedded null"):
+        Detector.open("edgeface-n", weights="a\0b")
     for model in (5, None, b"edgeface-n"):
         with pytest.raises(OptionError, match="must be a path or its text"):
             Detector.open(model)  # type: ignore[arg-type]

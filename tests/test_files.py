@@ -21,6 +21,7 @@ from commands import Command, failed
 from edgeface.errors import DataError, EdgefaceError, OptionError, OutputError
 from edgeface.evaluation.predictions import check_predictions
 from edgeface.files import (
+    LEFT,
     _tidy,
     atomic_folder,
     atomic_write,
@@ -186,6 +187,14 @@ def test_what_a_killed_writer_left_is_deleted_by_the_next(tmp_path: Path) -> Non
             pass
         assert writing.exists(), "its writer lives"
     assert names(tmp_path) == [".mine-edgeface-x.png", "next", "young"]
+
+
+def test_what_is_left_of_a_folder_with_a_dot_in_its_name_is_known(tmp_path: Path) -> None:
+    """As scrfd-0.5g-onnx-fp32-640x480 has."""
+    with atomic_folder(tmp_path / "scrfd-0.5g-onnx") as folder:
+        assert LEFT.fullmatch(folder.name)
+    with atomic_write(tmp_path / "a.b.png") as file:
+        assert LEFT.fullmatch(file.name) and file.suffix == ".png"
 
 
 def test_a_reader_waits_for_the_writer_that_lives(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -332,8 +333,33 @@ def test_missing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         TorchRunner.open("edgeface-n")
 
 
+def test_tensors_outside_of_an_onnx_file(exported: Callable[..., Bundle], tmp_path: Path) -> None:
+    """They would come, unchecked, from the folder that the program runs in."""
+    onnx = importlib.import_module("onnx")
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    bundle = exported("onnx")
+    model = onnx.load_from_string(bundle.read())
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    onnx.external_data_helper.set_external_data(largest, "weights.bin")
+    largest.ClearField("raw_data")
+    name = bundle.manifest.primary
+    moved = _rewritten(bundle, tmp_path / "b", {name: model.SerializeToString()})
+    with pytest.raises(BundleError, match="it has tensors in other files"):
+        open_runner(moved)
+
+
 def test_threads_of_torch_are_put_back(lively: Source, batch: Any) -> None:
     torch = importlib.import_module("torch")
     before = torch.get_num_threads()
-    TorchRunner(lively.network, threads=before + 1).run(batch)
+    runner = TorchRunner(lively.network, threads=before + 1)
+    runner.run(batch)
+    assert torch.get_num_threads() == before
+    others = [TorchRunner(lively.network, threads=n) for n in (before + 1, before + 2)]
+    batches = np.repeat(batch, 20, axis=0)
+    threads = [threading.Thread(target=other.run, args=(batches,)) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runner.run(batch)
     assert torch.get_num_threads() == before

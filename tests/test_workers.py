@@ -31,9 +31,10 @@ from worker_tasks import (
     pid,
     stay,
     without_package,
+    without_room,
 )
 
-from edgeface.errors import DeviceError, MissingExtraError, OptionError, WorkerError
+from edgeface.errors import DeviceError, MissingExtraError, OptionError, OutputError, WorkerError
 from edgeface.workers import Workers, open_workers
 from edgeface.workers.base import RETRIES, TASKS
 
@@ -137,6 +138,14 @@ def test_own_error_with_arguments_of_its_own(workers: Workers) -> None:
 def test_mistake_in_a_task_keeps_its_traceback(workers: Workers) -> None:
     with pytest.raises((ZeroDivisionError, RuntimeError), match="division by zero"):
         workers.run(mistake, [1, 0])
+
+
+def test_a_machine_without_room_is_no_mistake_of_the_task(workers: Workers) -> None:
+    with pytest.raises((OSError, OutputError), match="No space left") as raised:
+        workers.run(without_room, ["disk"])
+    assert "\n" not in str(raised.value)
+    with pytest.raises(MemoryError):
+        workers.run(without_room, ["memory"])
 
 
 def test_error_of_finished_stops(workers: Workers, tmp_path: Path) -> None:

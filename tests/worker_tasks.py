@@ -3,6 +3,7 @@ folder."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -43,6 +44,12 @@ def fail_at_2(item: list[Any]) -> int:
 
 def without_package(item: Any) -> None:
     raise MissingExtraError("torch", "zoo", "dreaming")
+
+
+def without_room(item: str) -> None:
+    if item == "disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    raise MemoryError
 
 
 def mistake(item: Any) -> float:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeface.bundle.manifest import APIS, MANIFEST, README, Manifest, WeightsInfo
 from edgeface.bundle.readme import readme
@@ -18,6 +19,8 @@ from edgeface.options import as_path
 from edgeface.schema import short
 
 MAX_MANIFEST_BYTES = 4 << 20
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""what file managers leave"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
 
     ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in
     from them. Raises OutputError when the place cannot be written, BundleError when manifest and
-    files do not fit or the folder holds other weights, unless those are random.
+    files do not fit or the folder holds other weights, unless those are random, or other files.
     """
     contents = {
         name: data if isinstance(data, bytes) else Path(data).read_bytes()
@@ -119,12 +122,7 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
     text = manifest.dumps()
     Manifest.from_json(json.loads(text))
     path = Path(path)
-    if (
-        path.exists()
-        and not (path / MANIFEST).is_file()
-        and (not path.is_dir() or any(path.iterdir()))
-    ):
-        raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
+    _refuse_others_files(path)
     refuse_other_weights(path, manifest.weights)
     with atomic_folder(path) as temporary:
         for name, content in contents.items():
@@ -138,17 +136,52 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
 def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
     """Raise BundleError where writing these weights to ``path`` would replace others.
 
-    A Bundle that cannot be read, and one of random weights, may be replaced.
+    A Bundle that does not say which weights it holds, and one of random weights, may be replaced.
     """
-    try:
-        there = Bundle.open(path, verify=False).manifest.weights
-    except BundleError:
-        return
-    if there.sha256 != weights.sha256 and not there.random:
+    found = _loose_manifest(path).get("weights")
+    there = found if isinstance(found, dict) else {}
+    sha256 = there.get("sha256")
+    if isinstance(sha256, str) and sha256 != weights.sha256 and not there.get("random"):
         raise BundleError(
-            f"{path} holds other weights (SHA-256 {there.sha256[:12]}, these are"
+            f"{path} holds other weights (SHA-256 {short(sha256[:12])}, these are"
             f" {weights.sha256[:12]}): choose another folder with --out, or delete that one"
         )
+
+
+def _refuse_others_files(path: Path) -> None:
+    """Raise BundleError for a folder, or a file, that is more than a Bundle: a new one would take
+    its place."""
+    if not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
+    files = _loose_manifest(path).get("files")
+    own = {MANIFEST, README, *LITTER, *(files if isinstance(files, dict) else ())}
+    others = sorted(file.name for file in path.iterdir() if file.name not in own)
+    if others and own > {MANIFEST, README, *LITTER}:
+        raise BundleError(
+            f"{path} holds {short(others[0])}, which is not of the Bundle that would be replaced:"
+            " move it, or choose another folder with --out"
+        )
+
+
+def _loose_manifest(path: Path) -> dict[str, Any]:
+    """What there is of a manifest, of any version and unchecked. Raises BundleError where it cannot
+    be looked at."""
+    with contextlib.suppress(OSError):
+        recover(path)
+    try:
+        text = (path / MANIFEST).read_bytes()[:MAX_MANIFEST_BYTES]
+        found = json.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise BundleError(f"cannot read {path / MANIFEST}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import Bundle
 from edgeface.formats.ncnn import NcnnModel
 from edgeface.probes.base import Probe, TensorInfo, Tensors
-from edgeface.runners.ncnn import check_size, feed, fetch, open_net
+from edgeface.runners.ncnn import check_size, extracting, feed, fetch, open_net
 
 
 class NcnnProbe(Probe):
@@ -26,11 +26,11 @@ class NcnnProbe(Probe):
 
     def _run(self, image: NDArray[np.uint8]) -> Tensors:
         check_size(self._model, self._manifest, image.shape[2], image.shape[1])
-        extractor = self._net.create_extractor()
-        # Else each activation is freed or overwritten by the layer that reads it.
-        extractor.set_light_mode(False)
-        feed(extractor, self._manifest.input.name, image)
-        return {t.name: self._value(extractor, t.name) for t in self.tensors}
+        with extracting(self._net) as extractor:
+            # Else each activation is freed or overwritten by the layer that reads it.
+            extractor.set_light_mode(False)
+            feed(extractor, self._manifest.input.name, image)
+            return {t.name: self._value(extractor, t.name) for t in self.tensors}
 
     def _free(self) -> None:
         self._net.clear()

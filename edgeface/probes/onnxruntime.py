@@ -14,7 +14,7 @@ from edgeface.bundle import Bundle
 from edgeface.errors import MissingExtraError
 from edgeface.probes.base import Probe, TensorInfo, Tensors
 from edgeface.runners.files import check_io, load_failed, to_nhwc, to_tensor
-from edgeface.runners.onnxruntime import session_options
+from edgeface.runners.onnxruntime import read_whole, session_options
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class OnnxRuntimeProbe(Probe):
         import onnx
 
         try:
-            model = onnx.shape_inference.infer_shapes(onnx.load_from_string(bundle.read()))
+            model = onnx.shape_inference.infer_shapes(onnx.load_from_string(read_whole(bundle)))
             self._watched = list(_watched(model))
             known = {value.name for value in model.graph.output}
             for source in dict.fromkeys(w.source for w in self._watched):

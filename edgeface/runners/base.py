@@ -26,7 +26,8 @@ class RunnerClosedError(EdgefaceError):
 class Runner(Closing):
     """A loaded model: uint8 RGB in, raw head outputs out.
 
-    Thread-safe: calls wait for each other, and closing waits for the call that runs; threads that
+    Thread-safe: calls wait for each other, and closing waits for the call that runs (from a signal
+    handler it takes place behind the call that it interrupts); threads that
     should compute side by side need a runner each. A forked process cannot use those of its parent.
     Close it, or use it in a ``with`` block, to free the runtime's memory. Subclasses supply
     :meth:`_run_one` and :meth:`_close`; everything about the input is checked here, so that it is
@@ -62,7 +63,7 @@ class Runner(Closing):
         """True in a process that was forked from the one that opened it"""
         self.trained = True
         """False: the weights are random, and so is what is found"""
-        self._closed = False
+        self._closed = self._runs = False
         self._lock = threading.RLock()  # reentrant: a signal handler may close what it interrupts
         forks.opening(self)
 
@@ -96,7 +97,7 @@ class Runner(Closing):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._close()
+                self._free_if_closed()
 
     def ports(self) -> Ports | None:
         """Where the open file has its tensors; None: it is no file."""
@@ -122,7 +123,17 @@ class Runner(Closing):
         with self._lock:
             if self._closed:
                 raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
-            return self._run_one(batch)
+            interrupted, self._runs = self._runs, True
+            try:
+                return self._run_one(batch)
+            finally:
+                self._runs = interrupted
+                self._free_if_closed()
+
+    def _free_if_closed(self) -> None:
+        """Not below a run, of this thread then, which a signal handler that closes interrupted."""
+        if self._closed and not self._runs:
+            self._close()
 
     @abstractmethod
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:

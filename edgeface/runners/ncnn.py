@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
+import traceback
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -43,12 +46,12 @@ class NcnnRunner(Runner):
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         manifest = self._manifest
         check_size(self._model, manifest, batch.shape[2], batch.shape[1])
-        extractor = self._net.create_extractor()
-        feed(extractor, manifest.input.name, batch)
-        return {
-            name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
-            for name in self.layout.output_names
-        }
+        with extracting(self._net) as extractor:
+            feed(extractor, manifest.input.name, batch)
+            return {
+                name: to_nhwc(fetch(extractor, manifest.outputs[name])[None], "NCHW")
+                for name in self.layout.output_names
+            }
 
     def ports(self) -> Ports:
         return named_ports(self._manifest, self._net.input_names(), self._net.output_names())
@@ -109,6 +112,23 @@ def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) ->
             raise ImageError(
                 f"{manifest.model} cannot run at {width}x{height} px: {error}"
             ) from None
+
+
+@contextlib.contextmanager
+def extracting(net: Any) -> Iterator[Any]:
+    """An extractor of ``net`` that is gone behind the block, and all that it computed.
+
+    Memory of an ``ncnn.Mat`` that outlives its net is freed into a pool that is not there. So what
+    leaves the block by an error takes none along: the frames that it came through let go of theirs.
+    """
+    extractor = net.create_extractor()
+    try:
+        yield extractor
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        extractor.clear()
 
 
 def feed(extractor: Any, name: str, batch: NDArray[np.uint8]) -> None:

@@ -19,6 +19,9 @@ from edgeface.runners.files import (
     to_tensor,
 )
 
+OUTSIDE = b"location"
+"""key of a tensor's ``external_data`` (onnx.proto); no name in the files of edgeface has it"""
+
 
 class OnnxRuntimeRunner(Runner):
     """Runs a Bundle of target ``onnx``."""
@@ -33,7 +36,7 @@ class OnnxRuntimeRunner(Runner):
             f"onnxruntime {ort.__version__}",
             threads,
         )
-        content = bundle.read()
+        content = read_whole(bundle)
         try:
             self._session = ort.InferenceSession(
                 content, session_options(ort, threads), providers=["CPUExecutionProvider"]
@@ -62,6 +65,15 @@ class OnnxRuntimeRunner(Runner):
 
     def _close(self) -> None:
         del self._session
+
+
+def read_whole(bundle: Bundle) -> bytes:
+    """Bytes of the file. Raises BundleError for one with tensors outside of it: ONNX Runtime would
+    take them, unchecked, from the folder that the program runs in."""
+    content = bundle.read()
+    if OUTSIDE in content:
+        raise load_failed(bundle, ValueError("it has tensors in other files"))
+    return content
 
 
 def session_options(ort: Any, threads: int) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,20 +65,10 @@ class TorchRunner(Runner):
             )
         return cls(load_network(model, weights), threads, device)
 
-    def run(self, batch: NDArray[np.uint8]) -> Heads:
-        import torch
-
-        before = torch.get_num_threads()  # a setting of the whole process: put it back
-        torch.set_num_threads(self.threads)
-        try:
-            return super().run(batch)
-        finally:
-            torch.set_num_threads(before)
-
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         import torch
 
-        with torch.inference_mode():
+        with _THREAD_COUNT.of(self.threads), torch.inference_mode():
             # A copy: the array may be read-only or have negative strides, which torch does not
             # take.
             image = torch.from_numpy(batch.copy()).to(self._device).permute(0, 3, 1, 2).float()
@@ -87,3 +80,32 @@ class TorchRunner(Runner):
 
     def _close(self) -> None:
         del self._network
+
+
+class _ThreadCount:
+    """How many threads torch computes with, a setting of the whole process: put back when the last
+    of the runners that compute is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = self._before = 0
+
+    @contextlib.contextmanager
+    def of(self, count: int) -> Iterator[None]:
+        import torch
+
+        with self._lock:
+            if not self._users:
+                self._before = torch.get_num_threads()
+            self._users += 1
+            torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    torch.set_num_threads(self._before)
+
+
+_THREAD_COUNT = _ThreadCount()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import reprlib
 import sys
@@ -12,7 +13,7 @@ from contextlib import closing
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from edgeface.errors import EdgefaceError, WorkerError
+from edgeface.errors import EdgefaceError, OutputError, WorkerError, is_no_memory
 
 Task = Callable[[Any], Any]
 Finished = Callable[[int, Any], None]
@@ -28,15 +29,15 @@ class Outcome(NamedTuple):
 
     result: Any = None
     error: str = ""
-    """class of an EdgefaceError as module:name, or RuntimeError for any other"""
+    """class of an EdgefaceError as module:name; MemoryError; RuntimeError for any other"""
     text: str = ""
 
     def value(self) -> Any:
         """The result. Raises the error."""
         if not self.error:
             return self.result
-        if self.error == RuntimeError.__name__:
-            raise RuntimeError(self.text)
+        if self.error in (RuntimeError.__name__, MemoryError.__name__):
+            raise getattr(builtins, self.error)(self.text)
         kind = load(self.error)
         raise kind.__new__(kind, self.text)  # some have an __init__ with other arguments
 
@@ -84,13 +85,19 @@ def attempt(name: str, item: Any) -> Outcome:
     try:
         return Outcome(load(name)(item))
     except EdgefaceError as error:
-        return Outcome(
-            error=f"{type(error).__module__}:{type(error).__qualname__}", text=str(error)
-        )
-    except Exception:
+        return _known(type(error), str(error))
+    except Exception as error:
+        if is_no_memory(error):
+            return Outcome(error=MemoryError.__name__, text=str(error))
+        if isinstance(error, OSError):  # of the machine, as a full disk, not of the task's code
+            return _known(OutputError, f"{name} failed in a worker: {error}")
         return Outcome(
             error=RuntimeError.__name__, text=f"{name} failed:\n{traceback.format_exc()}"
         )
+
+
+def _known(kind: type[EdgefaceError], text: str) -> Outcome:
+    return Outcome(error=f"{kind.__module__}:{kind.__qualname__}", text=text)
 
 
 def task_name(task: Task) -> str:

@@ -61,7 +61,11 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
         )
     try:
         return dict(load(content))
-    except (SafetensorError, ValueError, KeyError) as error:
+    except KeyError as error:  # of NumPy's kinds of numbers
+        raise ModelError(
+            f"{path} has tensors of {error}, which are not read: save them as float32"
+        ) from None
+    except (SafetensorError, ValueError) as error:
         raise ModelError(
             f"{path} is not a whole safetensors file: {' '.join(str(error).split())}"
         ) from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 from commands import Command, CommandInto, failed
 
 from edgeface import zoo
-from edgeface.bundle import Bundle
+from edgeface.bundle import Bundle, write_bundle
 from edgeface.cli.terminal import Terminal
+from edgeface.errors import DeviceError
 from edgeface.zoo import save_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -307,6 +309,44 @@ class TestResult:
             "edgeface-n-onnx-fp32-64x64",
             "edgeface-n-onnx-int8-64x64",
         }
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), DeviceError("it is too busy")])
+    def test_what_is_written_stays_where_latency_cannot_be_measured(
+        self,
+        cli: CommandInto,
+        usual: tuple[str | Path | int, ...],
+        monkeypatch: pytest.MonkeyPatch,
+        error: BaseException,
+    ) -> None:
+        def fail(*_: object) -> NoReturn:
+            raise error
+
+        monkeypatch.setattr("quantize.report.measure_latency", fail)
+        code, out, err = cli(*usual, "--no-accuracy", "--format", "json")
+        made = cli.out / "edgeface-n-onnx-int8-160x128"
+        assert Bundle.open(made).manifest.precision == "int8"
+        if isinstance(error, KeyboardInterrupt):
+            assert (code, out) == (130, "") and f"{made} is written" in err
+        else:
+            assert code == 0 and "note: latency is not measured: it is too busy" in err
+            assert json.loads(out)["latency"] == {} and json.loads(out)["speed"] is None
+            code, out, _ = cli(*usual, "--no-accuracy")
+            assert code == 0 and "next       edgeface detect" in out and "latency" not in out
+
+    def test_a_bundle_of_own_weights_is_exported_again_from_them(
+        self,
+        cli: CommandInto,
+        usual: tuple[str | Path | int, ...],
+        exported: Callable[..., Bundle],
+        tmp_path: Path,
+    ) -> None:
+        dynamic = exported("onnx", "fp32", True)
+        manifest = dataclasses.replace(dynamic.manifest, model="edgeface-n-1a2b3c4d")
+        files = {name: dynamic.read(name) for name in dynamic.manifest.files}
+        own = write_bundle(tmp_path / "own", manifest, files)
+        line = fails(cli, *usual, "--bundle", own.path)
+        assert "export the weights file it was made of again, in fp32 and with --size" in line
+        assert "1a2b3c4d --size" not in line
 
     def test_stopped(
         self, cli: CommandInto, usual: tuple[str | Path | int, ...], monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,14 @@ def test_truncated_weights(weights: Path, length: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_weights_of_a_kind_that_numpy_lacks(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(ModelError, match=r"tensors of 'BF16', .* save them as float32"):
+        zoo.load_weights_file(path)
+
+
 def test_missing_weights_and_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="cannot read weights"):
         zoo.load_weights_file(tmp_path / "none.safetensors")
