@@ -10,6 +10,7 @@ own, for this machine or a device, about half an hour for each.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,7 +149,10 @@ def as_table(results: Sequence[Result]) -> str:
 def table_path(folder: Path, setting: Setting) -> Path:
     """Of the table of ``setting``."""
     size = f"{setting.width}x{setting.height}"
-    return folder / f"{setting.target}-{setting.precision}-{size}-{setting.threads}t.json"
+    name = f"{setting.target}-{setting.precision}-{size}-{setting.threads}t.json"
+    if setting.device != LOCAL:
+        name = re.sub(r"[^\w.@-]+", "-", f"{setting.device}-") + name
+    return folder / name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ what matters."""
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import sys
 import threading
@@ -26,11 +28,11 @@ class _Changing:
             os.register_at_fork(after_in_child=self._after_fork)
 
     @contextlib.contextmanager
-    def until(self, undo: Callable[[], None]) -> Iterator[None]:
-        """Run a block that changes something, and ``undo`` behind it."""
+    def changed(self, change: Callable[[], Callable[[], None]]) -> Iterator[None]:
+        """Run a block behind ``change``, and behind the block what that returned."""
         with self._lock:
             self._thread = threading.get_ident()
-            self._undo.append(undo)
+            self._undo.append(change())
             try:
                 yield
             finally:
@@ -87,8 +89,10 @@ class Descriptor:
     def _copy(self) -> int:
         try:
             return os.dup(self.number)
-        except OSError:  # closed
-            return -1
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return -1  # closed
 
     def _lead(self) -> None:
         """To where it belongs now."""
@@ -122,21 +126,22 @@ def quiet(everything: bool = False) -> Iterator[None]:
     may be nested. A process without stderr has none in the block either.
     """
     with contextlib.ExitStack() as stack:
-        if everything:
-            stack.enter_context(_STREAMS.until(_streams(sys.stdout, sys.stderr)))
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         for descriptor, stream in ((STDOUT, sys.stdout), (STDERR, sys.stderr))[not everything :]:
             with contextlib.suppress(OSError, AttributeError, ValueError):  # closed or absent
                 stream.flush()
             stack.enter_context(descriptor.led_to(nowhere.fileno()))
         if everything:
-            sys.stdout = sys.stderr = nowhere
+            stack.enter_context(_STREAMS.changed(functools.partial(_print_to, nowhere)))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
         yield
 
 
-def _streams(stdout: TextIO, stderr: TextIO) -> Callable[[], None]:
+def _print_to(nowhere: TextIO) -> Callable[[], None]:
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout = sys.stderr = nowhere
+
     def put_back() -> None:
         sys.stdout, sys.stderr = stdout, stderr
 
@@ -175,11 +180,15 @@ def unreported(sender: str = "openvino_telemetry") -> Iterator[None]:
     home folder, where that package is installed. Without it they do without.
     """
 
-    def put_back() -> None:
-        del sys.modules[sender]
-        sys.modules.update(present)
-
-    with _MODULES.until(put_back):
+    def hide() -> Callable[[], None]:
         present = {sender: sys.modules[sender]} if sender in sys.modules else {}
         sys.modules[sender] = None  # type: ignore[assignment]
+
+        def put_back() -> None:
+            del sys.modules[sender]
+            sys.modules.update(present)
+
+        return put_back
+
+    with _MODULES.changed(hide):
         yield

@@ -194,7 +194,8 @@ def quantize(
         threads,
     )
     if plot is not None:
-        check_plot(plot, calibration.rglob("*") if calibration else ())
+        folders = [folder for folder in (data, calibration) if folder] if plot.exists() else []
+        check_plot(plot, (file for folder in folders for file in folder.rglob("*")))
     with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
         photos = (data, annotations, calibration)
         return _run(request, out, photos, plot, format, verbose, terminal)

@@ -182,8 +182,17 @@ def test_files_of_the_users_are_not_replaced(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="holds other weights"):
         write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
     assert (bundle.path / MANIFEST).read_bytes() == before
-    (bundle.path / MANIFEST).write_text("{")
-    assert write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"}).read() == b"new"
+    for text in ("{", "", '{"format_version": 2}', '{"format_version": 2, "files": {}}'):
+        (bundle.path / MANIFEST).write_text(text)
+        assert write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"}).read() == b"new"
+        (bundle.path / MANIFEST).write_text(text)
+        (bundle.path / "notes.txt").write_text("mine")
+        with pytest.raises(BundleError, match=r"holds 'notes\.txt'"):
+            write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
+        (bundle.path / "notes.txt").unlink()
+    (bundle.path / MANIFEST).write_text('{"name": "a web app"}')
+    with pytest.raises(BundleError, match="not a Bundle"):
+        write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
 
 
 def test_nothing_half_written(tmp_path: Path) -> None:

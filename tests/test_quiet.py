@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -95,6 +96,50 @@ def test_loads_beside_decoding_leave_stderr_as_it_was() -> None:
     for thread in threads:
         thread.join()
     assert os.path.samestat(os.fstat(2), before)
+
+
+def test_two_conversions_in_threads_leave_python_its_streams() -> None:
+    before = sys.stdout, sys.stderr
+    begun, ended = threading.Event(), threading.Event()
+
+    def convert(last: bool) -> None:
+        with quiet(everything=True):
+            begun.set()
+            if not last:
+                ended.wait(5)
+
+    threads = [threading.Thread(target=convert, args=(last,)) for last in (False, True)]
+    threads[0].start()
+    begun.wait()
+    threads[1].start()
+    time.sleep(0.1)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_without_a_descriptor_left_stderr_stays() -> None:
+    program = """
+import os, resource
+from edgeface.quiet import quiet
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    os.close(taken.pop())
+try:
+    with quiet():
+        pass
+except OSError:
+    os.write(1, b"no room ")
+os.write(2, b"heard")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no room ", "heard")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
     text = manifest.dumps()
     Manifest.from_json(json.loads(text))
     path = Path(path)
-    _refuse_others_files(path)
+    _refuse_others_files(path, contents)
     refuse_other_weights(path, manifest.weights)
     with atomic_folder(path) as temporary:
         for name, content in contents.items():
@@ -148,19 +148,20 @@ def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
         )
 
 
-def _refuse_others_files(path: Path) -> None:
-    """Raise BundleError for a folder, or a file, that is more than a Bundle: a new one would take
-    its place."""
+def _refuse_others_files(path: Path, names: Iterable[str]) -> None:
+    """Raise BundleError for a folder, or a file, that is more than a Bundle: a new one with the
+    files ``names`` would take its place."""
     if not path.exists():
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    if not (path / MANIFEST).is_file():
+    found = _loose_manifest(path) if (path / MANIFEST).is_file() else {"of": "something else"}
+    if found and "format_version" not in found:  # as the manifest.json of a web app
         raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
-    files = _loose_manifest(path).get("files")
-    own = {MANIFEST, README, *LITTER, *(files if isinstance(files, dict) else ())}
+    files = found.get("files")
+    own = {MANIFEST, README, *LITTER, *names, *(files if isinstance(files, dict) else ())}
     others = sorted(file.name for file in path.iterdir() if file.name not in own)
-    if others and own > {MANIFEST, README, *LITTER}:
+    if others:
         raise BundleError(
             f"{path} holds {short(others[0])}, which is not of the Bundle that would be replaced:"
             " move it, or choose another folder with --out"

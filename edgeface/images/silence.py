@@ -83,14 +83,16 @@ def listening() -> Iterator[Heard]:
     """
     heard = Heard()
     with _LOCK, _file() as file:
-        with STDERR.led_to(file, listens=True):
-            yield heard
-        os.lseek(file, 0, os.SEEK_SET)
-        heard.text = os.read(file, os.fstat(file).st_size)
-        rest = LIBRARIES.sub(b"", heard.text)
-        if rest:
-            with contextlib.suppress(OSError):
-                os.write(2, rest)
+        try:
+            with STDERR.led_to(file, listens=True):
+                yield heard
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+            heard.text = os.read(file, os.fstat(file).st_size)
+            rest = LIBRARIES.sub(b"", heard.text)
+            if rest:
+                with contextlib.suppress(OSError):
+                    os.write(2, rest)
 
 
 @contextlib.contextmanager

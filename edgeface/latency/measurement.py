@@ -43,6 +43,15 @@ class Stage:
     cpu_ms: tuple[tuple[float, ...], ...]
     """CPU time of the process, all threads together"""
 
+    def __post_init__(self) -> None:
+        every = [sample for rounds in (self.wall_ms, self.cpu_ms) for r in rounds for sample in r]
+        if not all(0 <= sample < math.inf for sample in every):
+            raise ValueError("samples must be times from 0 ms on")
+        if not self.wall_ms or not all(r and float(np.median(r)) > 0 for r in self.wall_ms):
+            raise ValueError("samples must have rounds, each with a median time above 0 ms")
+        if [len(r) for r in self.cpu_ms] != [len(r) for r in self.wall_ms]:
+            raise ValueError("samples must be of as much wall time as CPU time")
+
     def rounds(self, clock: str = "wall") -> list[Doubles]:
         """One array a round of ``wall`` or ``cpu`` time."""
         return [

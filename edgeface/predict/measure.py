@@ -24,7 +24,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.registry import get_architecture
 from edgeface.backends import load_candidate_maker
-from edgeface.errors import DeviceError
+from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import Device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -66,6 +66,8 @@ def measure(
     without it, the first one raises. Raises DeviceError where there is nothing to return, DataError
     where device or runtime are not those of ``table``.
     """
+    if table is not None and table.setting != setting:
+        raise DataError(f"the latency table is of {table.setting}, this is {setting}")
     todo = [a for a in architectures if again or table is None or table.find(a) is None]
     if not todo:
         assert table is not None

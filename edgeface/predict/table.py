@@ -183,7 +183,8 @@ class LatencyTable:
         if (self.setting, self.cpu, self.runtime) != (other.setting, other.cpu, other.runtime):
             raise DataError(
                 f"the table was measured on {self.cpu} with {self.runtime} ({self.setting}), this"
-                f" is {other.cpu} with {other.runtime} ({other.setting}): begin another table"
+                f" is {other.cpu} with {other.runtime} ({other.setting}): begin another table,"
+                " in a folder of its own"
             )
         return dataclasses.replace(
             self.with_records(other.records),

@@ -63,7 +63,7 @@ class Runner(Closing):
         """True in a process that was forked from the one that opened it"""
         self.trained = True
         """False: the weights are random, and so is what is found"""
-        self._closed = self._runs = False
+        self._closed = self._runs = self._freed = False
         self._lock = threading.RLock()  # reentrant: a signal handler may close what it interrupts
         forks.opening(self)
 
@@ -132,7 +132,8 @@ class Runner(Closing):
 
     def _free_if_closed(self) -> None:
         """Not below a run, of this thread then, which a signal handler that closes interrupted."""
-        if self._closed and not self._runs:
+        if self._closed and not self._runs and not self._freed:
+            self._freed = True
             self._close()
 
     @abstractmethod

@@ -305,8 +305,9 @@ class Study:
                 raise OptionError(
                     f"--budget-ms {budget:g} is below the fastest network of space"
                     f" {self.options.space} here, which takes {found[0]:.2f} ms"
-                    f" ({fastest.architecture.structure}): give a larger budget, a smaller --size"
-                    " or another --space"
+                    f" ({fastest.architecture.structure}): search again with a larger budget, a"
+                    f" smaller --size or another --space, into another --out than {self.folder};"
+                    f" --table {self.oracle.path(fastest.candidate.size)} keeps what was measured"
                 )
         if slowest.predicted_ms < budget:
             self.note(

@@ -4,19 +4,22 @@ import {open} from "./runtimes.js";
 
 const element = (id) => document.getElementById(id);
 const picture = element("picture"), context = picture.getContext("2d", {willReadFrequently: true});
-let decoder, runtime, camera = null, shown = null;
+let decoder, runtime, camera = null, shown = null, chosen = 0;
 
 const say = (text) => { element("status").textContent = text; };
 const fail = (error) => { console.error(error); say(`error: ${error.message ?? error}`); };
 
 async function choose(folder) {
   stop();
+  const turn = ++chosen;
   say(`Loading ${folder}…`);
   const manifest = await (await fetch(`models/${folder}/manifest.json`)).json();
+  const opened = await open(manifest, `models/${folder}/${manifest.primary}`);
+  if (turn !== chosen) return opened.close(); // another model was chosen meanwhile
   runtime?.close();
+  runtime = opened;
   decoder = new Decoder(manifest);
   decoder.score = Number(element("score").value);
-  runtime = await open(manifest, `models/${folder}/${manifest.primary}`);
   say(`${manifest.model}, ${runtime.name}: ready`);
   if (shown) told(await detect(shown));
 }

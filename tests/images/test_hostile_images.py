@@ -82,6 +82,10 @@ def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str
         os.write(2, b"a line of the program's\nCorrupt JPEG data: premature end of data segment\n")
     assert heard.tells_damage(b"")
     assert capfd.readouterr().err == "a line of the program's\n"
+    with pytest.raises(MemoryError), listening():
+        os.write(2, b"another\n")
+        raise MemoryError
+    assert capfd.readouterr().err == "another\n"
 
 
 def test_a_png_that_is_damaged_below_its_checksums_says_nothing_on_stderr(

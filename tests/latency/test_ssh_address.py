@@ -20,6 +20,7 @@ from edgeface.latency.devices.ssh import SshAddress, SshDevice
             "ssh://pi@10.0.0.7?python=~/venv/bin/python&config=/a%20b",
             SshAddress("10.0.0.7", "pi", None, "~/venv/bin/python", "/a b"),
         ),
+        ("ssh://pi?python=/opt/c++/python", SshAddress("pi", None, None, "/opt/c++/python")),
     ],
 )
 def test_addresses(url: str, expected: SshAddress) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from networks import with_part
 
+from benchmarks.latency_model import table_path
 from edgeface.architecture import Architecture
 from edgeface.errors import DataError, DeviceError, OptionError
 from edgeface.latency.devices import open_device
@@ -233,6 +234,16 @@ def test_another_machine_is_refused(measured: Measured) -> None:
     foreign = dataclasses.replace(found, cpu="another processor", records=())
     with open_device("local") as device, pytest.raises(DataError, match="begin another table"):
         measure(SETTING, [SPACES["resnet"].sample(0)], device, folder, foreign, protocol=QUICK)
+
+
+def test_the_table_of_another_device_is_refused_before_anything_is_made(
+    table: LatencyTable, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(table.setting, device="ssh://pi")
+    with open_device("local") as device, pytest.raises(DataError, match=r"is of .*, this is .*pi"):
+        measure(other, [r.architecture for r in table.records], device, tmp_path, table)
+    assert table_path(tmp_path, other) != table_path(tmp_path, table.setting)
+    assert table_path(tmp_path, other).parent == tmp_path
 
 
 def test_what_cannot_be_made_is_an_error_when_nobody_listens(tmp_path: Path) -> None:

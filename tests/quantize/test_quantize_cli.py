@@ -262,6 +262,18 @@ class TestResult:
         ):
             assert f"{step} ..." in err
 
+    def test_a_plot_replaces_no_photo(
+        self, cli: CommandInto, usual: tuple[str | Path | int, ...], mini_wider: Path
+    ) -> None:
+        photo = next((mini_wider / "WIDER_train").rglob("*.*g"))
+        plot = photo.with_suffix(".png")
+        if plot != photo:
+            plot.hardlink_to(photo)
+        line = fails(cli, *usual, "--plot", plot)
+        assert "is the input" in line and "which it would replace" in line
+        if plot != photo:
+            plot.unlink()
+
     def test_table_and_picture(
         self, cli: CommandInto, usual: tuple[str | Path | int, ...], tmp_path: Path
     ) -> None:

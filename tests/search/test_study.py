@@ -143,7 +143,8 @@ def test_a_budget_nothing_keeps_names_the_fastest(
     table = LatencyTable.load(done[0] / f"latency-{SIZE}.json")
     study = begin(tmp_path / "run", space=small_space, objective="budget", budget_ms=0.001)
     with pytest.raises(
-        OptionError, match=r"--budget-ms 0.001 is below the fastest .* takes \d.*: give a larger"
+        OptionError,
+        match=r"--budget-ms 0.001 is below the fastest .* takes \d.*larger budget.* --table",
     ):
         study.run(lambda r: None, [table])
 

@@ -39,7 +39,7 @@ def split_url(url: str, scheme: str, expected: str) -> SplitResult:
 def query_options(url: str, query: str, known: Sequence[str]) -> dict[str, str]:
     """Paths that the query of a device's URL names. Raises DeviceError for others than
     ``known``."""
-    found = dict(parse_qsl(query, keep_blank_values=True))
+    found = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     for name, value in found.items():
         if name not in known:
             raise DeviceError(f"{url!r}: unknown option {name!r} (known: {', '.join(known)})")

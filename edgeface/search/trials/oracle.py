@@ -36,6 +36,8 @@ TRIALS = "trials.json"
 LOST = "its trials are read from their folders again"
 ENDED_SHARE = 3
 """of a group, one trial in so many ends in the middle"""
+MOST_LOGITS = 50.0
+"""of an AP read off the line: a loss that broke out would overflow"""
 LEAST_LINE = 4
 """whole trials from which the AP of one that ended is read off"""
 LEAST_DEVIATION = 0.1
@@ -196,6 +198,6 @@ class AccuracyOracle:
         rest = float(np.std(logits - slope * losses - level, ddof=2))
         for t in over:
             if t.ap is None:
-                ap = 1 / (1 + math.exp(-float(slope * t.loss + level)))
+                ap = 1 / (1 + math.exp(min(-float(slope * t.loss + level), MOST_LOGITS)))
                 found.append(Training(t.architecture, ap, max(rest, LEAST_DEVIATION)))
         return found
