@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeface.bundle.manifest import APIS, MANIFEST, README, Manifest, WeightsInfo
+from edgeface.bundle.manifest import (
+    APIS,
+    MANIFEST,
+    RANDOM_WEIGHTS,
+    README,
+    Manifest,
+    WeightsInfo,
+)
 from edgeface.bundle.readme import readme
 from edgeface.errors import BundleError
 from edgeface.files import atomic_folder, recover
@@ -141,7 +148,8 @@ def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
     found = _loose_manifest(path).get("weights")
     there = found if isinstance(found, dict) else {}
     sha256 = there.get("sha256")
-    if isinstance(sha256, str) and sha256 != weights.sha256 and not there.get("random"):
+    random = str(there.get("licence", "")).startswith(RANDOM_WEIGHTS)
+    if isinstance(sha256, str) and sha256 != weights.sha256 and not random:
         raise BundleError(
             f"{path} holds other weights (SHA-256 {short(sha256[:12])}, these are"
             f" {weights.sha256[:12]}): choose another folder with --out, or delete that one"
