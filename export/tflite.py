@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgeface.decode import head_layout
 from edgeface.errors import ExportError
+from edgeface.formats.tflite import with_buffers_inside
 from edgeface.models.detector import FaceNet
 from export.group_norm import ChannelSums, without_group_norm
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
@@ -107,4 +108,4 @@ def _store_weights_as_float16(content: bytes) -> bytes:
         None,
         algorithm_manager.AlgorithmName.NO_QUANTIZE,
     )
-    return bytes(recipe.quantize().quantized_model)
+    return with_buffers_inside(bytes(recipe.quantize().quantized_model))

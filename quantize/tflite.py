@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from edgeface.bundle import Bundle
 from edgeface.errors import QuantizeError
+from edgeface.formats.tflite import with_buffers_inside
 from edgeface.images import Image
 from edgeface.probes.tflite import WEIGHTED, TFLiteProbe
 from edgeface.quiet import quiet
@@ -201,7 +202,8 @@ class TFLiteQuantizer(Quantizer):
         except Exception as error:  # whatever its version raises
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise QuantizeError(f"ai-edge-quantizer cannot quantise this file: {reason}") from error
-        return _round_pixel_weights(bytes(made.quantized_model), self._content)
+        inside = with_buffers_inside(bytes(made.quantized_model))
+        return _round_pixel_weights(inside, self._content)
 
     def _float_operators(self, reverted: Collection[str]) -> list[TFLiteOperator]:
         """The layers ``reverted`` and, of the operators without weights, those that only floats
@@ -261,12 +263,7 @@ def _pixel_filters(content: bytearray) -> Iterator[tuple[int, NDArray[Any]]]:
         elif kind == kinds.CONV_2D:
             if operator.Inputs(0) in pixels:
                 tensor = graph.Tensors(operator.Inputs(1))
-                buffer = model.Buffers(tensor.Buffer())
-                data = (  # the tool puts large buffers behind the table
-                    np.frombuffer(content, np.uint8, buffer.Size(), buffer.Offset())
-                    if buffer.Offset()
-                    else buffer.DataAsNumpy()
-                )
+                data = model.Buffers(tensor.Buffer()).DataAsNumpy()
                 dtype = np.int8 if tensor.Type() == schema.TensorType.INT8 else np.float32
                 yield position, data.view(dtype).reshape(tensor.ShapeAsNumpy())
             position += 1

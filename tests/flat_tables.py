@@ -68,3 +68,11 @@ def decoding_options(content: bytes) -> Flat:
     custom = Flat(metadata_of(content, b"M001")).tables(3)[0].tables(9)[0].data(1)
     assert custom[4:8] == b"V001"
     return Flat(custom)
+
+
+def buffers_behind(content: bytes) -> int:
+    """How many buffers of a .tflite file are behind its FlatBuffer."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    return sum(model.Buffers(i).Offset() > 1 for i in range(model.BuffersLength()))

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from flat_tables import buffers_behind
 from networks import with_part
 from torch import nn
 
@@ -81,6 +82,12 @@ class TestTFLite:
         )
         assert set(operators) == allowed
         assert operators["RESIZE_BILINEAR"] == 2
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    def test_weights_are_where_older_runtimes_look(
+        self, precision: str, exported: Callable[..., Bundle]
+    ) -> None:
+        assert buffers_behind(exported("tflite", precision).read()) == 0
 
     def test_signature_and_layout(self, exported: Callable[..., Bundle]) -> None:
         interpreter = _interpreter(exported("tflite", "fp32"))

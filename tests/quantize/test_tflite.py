@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from flat_tables import buffers_behind
 
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.detector import Detector
@@ -132,6 +133,11 @@ def test_every_operator_is_int8_and_weights_have_a_scale_per_channel(
     )  # one channel, one scale
     assert len(weights) == len(convolutions) - single and single == 3
     assert all(np.all(np.asarray(w.quantization.zeroPoint) == 0) for w in weights)
+
+
+def test_weights_are_where_older_runtimes_look(made: Make, quantizer: TFLiteQuantizer) -> None:
+    assert buffers_behind(made().read()) == 0
+    assert buffers_behind(made(quantizer.layers[:1]).read()) == 0
 
 
 def test_errors_of_the_weights_that_read_pixels_cancel(made: Make, floats: Bundle) -> None:
