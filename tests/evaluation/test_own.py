@@ -145,7 +145,8 @@ def test_names_with_two_suffixes(photos: Path, tmp_path: Path) -> None:
     (photos / "hopper.png.jpg").write_bytes((photos / "hopper.png").read_bytes())
     faces = FACES.replace("hopper.png", "hopper.png.jpg")
     truth, found = own_photos(written(tmp_path, faces), photos)
-    right = {key: Detections(truth.images[key].own.boxes, np.ones(1, np.float32)) for key in found}
+    images = read_annotations(tmp_path / "faces.csv")
+    right = {image.path: Detections(image.boxes, np.ones(1, np.float32)) for image in images}
     save_predictions(tmp_path / "out", right)
     loaded = load_predictions(tmp_path / "out")
     assert evaluate(loaded, truth.restrict(found)).hard == 1
