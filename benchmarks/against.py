@@ -125,7 +125,10 @@ def subjects(bundles: Sequence[Bundle], peer: Path | None, threads: int) -> dict
                 " compare Bundles of one network and size, or with --peer of one size"
             )
     found = peer_run(peer, bundles[0], threads) if peer else torch_runs(bundles[0], threads)
-    found.update((b.path.name, _pass(open_runner(b, threads), photo_of(b))) for b in bundles)
+    named = {bundle.path.name: bundle for bundle in bundles}
+    if len(named) < len(bundles):  # folders of one name, as of two versions
+        named = {str(bundle.path): bundle for bundle in bundles}
+    found.update((name, _pass(open_runner(b, threads), photo_of(b))) for name, b in named.items())
     return found
 
 

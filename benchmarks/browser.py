@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, OptionError
+from edgeface.options import Range, check_ranges
 from edgeface.runners.tflite import load_runtime
 from edgeface.types import Doubles
 
@@ -54,6 +55,10 @@ class Options(Printed):
     """rounds, each with a slice of both"""
     per_round: int = 5
     """passes in a slice"""
+    ranges: ClassVar[dict[str, Range]] = {"rounds": Range(2, 10**6), "per_round": Range(1, 10**6)}
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def native(bundle: Bundle) -> Passes:

@@ -60,7 +60,7 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
             "step": step,
             "samples": step * batch,
             "epoch": round(step * batch / images, 2),
-            **{s: round(getattr(report, s), 4) for s in SETTINGS},
+            **{s: None if (ap := getattr(report, s)) is None else round(ap, 4) for s in SETTINGS},
             "measured_on": wanted,
         }
         _write(run / CURVE, [*others, *(rows[s] for s in sorted(rows))])
@@ -68,13 +68,14 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
 
 
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:
-    """AP of the three settings against epochs."""
+    """AP of the settings that have faces against epochs."""
     figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
     for setting in SETTINGS:
+        known = [r for r in rows if r[setting] is not None]
         axes.plot(
-            [float(r["epoch"]) for r in rows],
-            [float(r[setting]) for r in rows],
+            [float(r["epoch"]) for r in known],
+            [float(r[setting]) for r in known],
             marker=".",
             label=setting,
         )
@@ -105,7 +106,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:  # of earlier versions: without that column
-        return [{"measured_on": "", **row} for row in csv.DictReader(file)]
+        rows = [{"measured_on": "", **row} for row in csv.DictReader(file)]
+    return [row | {s: row[s] or None for s in SETTINGS} for row in rows]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from edgeface.cli.output import emit
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, DataError
 from edgeface.images import Image, read_image
+from edgeface.options import Range, check_ranges
 
 SIZE = (640, 480)
 PHOTO = Path(__file__).parents[1] / "docs" / "photo.jpg"
@@ -42,6 +43,10 @@ class Options(Printed):
     """rounds, each with a slice of both"""
     seed: int = 0
     """seed of the order in each round"""
+    ranges: ClassVar[dict[str, Range]] = {"rounds": Range(2, 10**6)}
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def opened(path: Path, photo: Image) -> Run:

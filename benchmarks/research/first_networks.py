@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
-from edgeface.options import check_choice
+from edgeface.options import Range, check_choice, check_ranges
 from edgeface.predict.first_networks import first_networks
 from edgeface.predict.model import LatencyModel
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
@@ -108,8 +108,10 @@ class Options(Printed):
     """networks to learn from"""
     draws: int = 5
     """draws of as many random networks"""
+    ranges: ClassVar[dict[str, Range]] = {"draws": Range(1, 1000)}
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_choice("kinds", self.kinds, KINDS)
 
 

@@ -33,6 +33,7 @@ from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.files import check_writable
 from edgeface.images import Image, read_image
 from edgeface.images.annotated import AnnotatedImage
+from edgeface.images.inputs import IMAGE_SUFFIXES
 from edgeface.images.marked import write_image
 from edgeface.types import Doubles
 
@@ -83,6 +84,8 @@ class Options(Printed):
         if self.boxes < 1:
             raise OptionError(f"--boxes {self.boxes}: give 1 or more")
         if self.sheet:
+            if self.sheet.suffix.lower() not in IMAGE_SUFFIXES:
+                raise OptionError(f"--sheet {self.sheet}: give a name that ends in .png or .jpg")
             check_writable(self.sheet, "--sheet", folder=False)
 
 

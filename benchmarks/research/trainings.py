@@ -18,6 +18,10 @@ from edgeface.search.trials.known import NETWORK_FIELDS, RESULTS, network_fields
 from edgeface.search.trials.training import Plan, Trained, prepare, train_item
 from edgeface.workers import Workers
 
+RECIPE = "recipe: "
+SET = ("batch", "size")
+"""what the command sets beside samples and seed, which every row has"""
+
 
 def train(
     networks: Sequence[Architecture],
@@ -34,6 +38,13 @@ def train(
     networks or another recipe.
     """
     rows = matching(read_rows(path), networks, path) if path.is_file() else {}
+    recipe = dataclasses.asdict(plan.options)
+    for name, before in _recipe_of(path).items() if rows else ():
+        if name in SET and before != recipe[name]:
+            raise DataError(
+                f"{path} is of trainings with --{name} {before}, not {recipe[name]}: choose another"
+                " --csv or delete it"
+            )
     for name, row in rows.items():
         if (row["samples"], row["seed"]) != (str(plan.options.samples), str(plan.options.seed)):
             raise DataError(
@@ -41,7 +52,6 @@ def train(
                 " --csv or delete it"
             )
     left = [a for a in networks if a.name not in rows]
-    recipe_text = json.dumps(dataclasses.asdict(plan.options))
 
     def finished(index: int, data: dict[str, Any] | None) -> None:
         if data is None:
@@ -50,7 +60,7 @@ def train(
         rows[result.name] = _row(left[index], plan, result)
         comments = (
             f"command: {command}",
-            f"recipe: {recipe_text}",
+            f"{RECIPE}{json.dumps(recipe)}",
             f"evaluation: {result.protocol}",
         )
         write_rows(path, [rows[a.name] for a in networks if a.name in rows], comments)
@@ -61,6 +71,19 @@ def train(
 
     prepare(plan)
     workers.run(train_item, [plan.item(a) for a in left], finished)
+
+
+def _recipe_of(path: Path) -> dict[str, Any]:
+    """As the comments of a table have it; nothing where there are none."""
+    with path.open(encoding="utf-8") as file:
+        said = [line.partition(RECIPE)[2] for line in file if line.startswith(f"# {RECIPE}")]
+    try:
+        recipe = json.loads(said[0]) if said else {}
+    except ValueError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise DataError(f"{path} has a recipe that is no JSON: choose another --csv or delete it")
+    return recipe
 
 
 def _row(architecture: Architecture, plan: Plan, result: Trained) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import mimetypes
 import shutil
+import sys
 import webbrowser
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
@@ -91,12 +92,19 @@ def make_server(folders: dict[str, Path], port: int) -> ThreadingHTTPServer:
     """Files below ``folders`` (prefix of the path -> folder; more special first) on the loopback
     interface. Raises OutputError where the port is taken."""
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Files, folders))
+        return _Server(("127.0.0.1", port), partial(_Files, folders))
     except OSError as error:
         raise OutputError(
             f"cannot serve on port {port}: {error.strerror or error}: pass another --port, or 0 for"
             " any that is free"
         ) from None
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *about: Any) -> None:
+        """A browser that no longer wants an answer, as of a page that is closed, is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*about)
 
 
 class _Files(BaseHTTPRequestHandler):
@@ -107,7 +115,7 @@ class _Files(BaseHTTPRequestHandler):
         super().__init__(*rest)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
+        path = unquote(self.path.partition("?")[0]).lstrip("/") or "index.html"
         if self.headers.get("Host", "").partition(":")[0] not in ("127.0.0.1", "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)  # a name of others that points here
         elif path == "models.json":

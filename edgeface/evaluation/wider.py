@@ -103,10 +103,10 @@ class WiderResult:
 
 
 def image_key(path: str) -> str:
-    """``event/name.jpg`` -> ``event/name``, the key of ground truth and predictions."""
-    for suffix in IMAGE_SUFFIXES:
-        if path.lower().endswith(suffix):
-            return path[: -len(suffix)]
+    """``event/name.jpg`` -> ``event/name``, the key of ground truth and predictions; every suffix
+    of an image goes (``name.png.jpg``), so that the key of a key is the key itself."""
+    while path.lower().endswith(IMAGE_SUFFIXES):
+        path = path[: path.rindex(".")]
     return path
 
 

@@ -18,14 +18,16 @@ from edgeface.images.addresses import VIDEO_SUFFIXES
 from edgeface.images.drawing import draw
 from edgeface.images.inputs import IMAGE_SUFFIXES, Input
 from edgeface.images.scaling import Image
+from edgeface.images.silence import opencv_quiet
 from edgeface.images.videos import opencv_path, stored_frames, video_fps
 from edgeface.interrupts import put_off
 from edgeface.quiet import quiet
 
 FRAME = "#"
 """separates the name of a video or camera from the number of a frame"""
-ENCODED_AS = {".jfif": ".jpg", ".jpe": ".jpg"}
-"""suffixes that OpenCV does not know as those of a format it writes"""
+ENCODED_AS = {".jfif": ".jpg", ".jpe": ".jpg", ".pgm": ".ppm", ".pbm": ".ppm"}
+"""suffixes that OpenCV does not know as those of a format it writes, or of which it writes none in
+colour: readers of PNM go by the first bytes, whatever the name"""
 CODECS = {".webm": ("VP80", "VP90")}
 """VP8 and VP9; a .webm takes no other"""
 FILE_CODECS = {**CODECS, **dict.fromkeys((".mp4", ".m4v", ".mov"), ("avc1",))}
@@ -40,7 +42,8 @@ def write_image(path: Path, image: Image) -> None:
     OutputError."""
     suffix = ENCODED_AS.get(path.suffix.lower(), path.suffix)
     try:
-        good, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        with opencv_quiet():
+            good, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         good = False
     if not good:

@@ -121,9 +121,10 @@ def noise(image: Tensor, strength: float, place: float) -> Tensor:
 
 def compress(image: Tensor, strength: float, _: float) -> Tensor:
     """JPEG of quality 10 to 50."""
-    pixels = image.round().to(torch.uint8).cpu().numpy()
+    pixels = image.round().to(torch.uint8).flip(2).cpu().numpy()  # blue first, as OpenCV has it
     coded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 10 + round(40 * strength)))[1]
-    return torch.from_numpy(cv2.imdecode(coded, cv2.IMREAD_COLOR)).to(image.device, torch.float32)
+    found = torch.from_numpy(cv2.imdecode(coded, cv2.IMREAD_COLOR)).flip(2)
+    return found.to(image.device, torch.float32)
 
 
 @lru_cache(maxsize=4)

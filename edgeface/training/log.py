@@ -34,8 +34,8 @@ FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
 
 
 def _is_whole(row: dict[str, Any], step: int) -> bool:
-    """Is it a line up to ``step``, and not one that a crash cut short?"""
-    if None in row or None in row.values():  # too many values, too few
+    """Is it a line of a log up to ``step``, and not one that a crash cut short?"""
+    if not {"step"} <= row.keys() <= set(LOG_FIELDS) or None in row.values():  # too many, too few
         return False
     try:
         return int(row["step"]) <= step and all(
@@ -61,7 +61,9 @@ class Log:
         kept: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="", errors="replace") as file:
-                kept = [row for row in csv.DictReader(file) if _is_whole(row, step)]
+                # What lay on a disk that lost power may be zeros, at which csv of 3.10 stops.
+                rows = csv.DictReader(line.replace("\0", "") for line in file)
+                kept = [row for row in rows if _is_whole(row, step)]
         with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, LOG_FIELDS)
             writer.writeheader()

@@ -4,6 +4,7 @@ exported and run."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def test_files_stand_beside_torch(
         assert row["ratio"]["value"] == pytest.approx(
             row["median"] / rows[against.EAGER]["median"], rel=1e-2
         )
+
+
+def test_folders_of_one_name_have_a_row_each(
+    exported: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    one = exported("onnx")
+    other = Bundle.open(shutil.copytree(one.path, tmp_path / one.path.name))
+    assert list(against.subjects([one, other], None, 1))[2:] == [str(one.path), str(other.path)]
 
 
 def test_a_published_file_runs_in_ncnn(

@@ -46,6 +46,8 @@ def test_opencv_beside_a_published_file(
         ),
         (browser.main, [INT8], "takes .tflite files with a float32 input"),
         (browser.main, [FLOAT, "--packages", "none"], "playwright-core are needed"),
+        (opencv.main, [INT8, "--rounds", "0"], "--rounds must be from 2 to 1000000, got 0"),
+        (browser.main, [INT8, "--per-round", "0"], "--per-round must be from 1 to 1000000, got 0"),
         (install.main, ["none.whl"], "no wheel at none.whl: run: make package"),
     ],
 )

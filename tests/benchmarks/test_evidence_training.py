@@ -146,6 +146,14 @@ def test_other_recipes_are_not_mixed(
     path = trainings([0.1], TINY[:1])
     arguments = [*command(faces, path.parent), "--processes", "1"]
     assert "a row of tiny-1 with other samples or another seed" in complaint(capsys, *arguments)
+    for text, said in (
+        ('{"batch": 2, "size": 128}', "trainings with --size 128, not 64"),
+        ('{"batch": 4}', "trainings with --batch 4, not 2"),
+        ("[", "has a recipe that is no JSON"),
+    ):
+        of_another = trainings([0.1], TINY[:1])
+        of_another.write_text(f"# recipe: {text}\n{of_another.read_text()}")
+        assert said in complaint(capsys, *arguments)
 
 
 @pytest.mark.parametrize(

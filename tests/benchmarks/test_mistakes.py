@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from skimage import data
 
-from benchmarks.research.mistakes import CELL_PX, COLOURS, COLUMNS, Seen, judge, sheet
+from benchmarks.research.mistakes import CELL_PX, COLOURS, COLUMNS, Options, Seen, judge, sheet
 from edgeface.detections import Detections
 from edgeface.detector import Detector
+from edgeface.errors import OptionError
 
 NONE = np.zeros((0, 4))
 
@@ -55,3 +59,8 @@ def test_a_real_face_annotated_elsewhere() -> None:
     picture = sheet(best)
     assert picture.shape == (CELL_PX, COLUMNS * CELL_PX, 3)
     assert (picture == COLOURS["elsewhere"]).all(axis=2).any()
+
+
+def test_a_sheet_that_cannot_be_drawn_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"sheet\.pdf: give a name that ends in"):
+        Options(data=tmp_path, sheet=tmp_path / "sheet.pdf")

@@ -111,6 +111,22 @@ def test_ctrl_c_in_a_part_ends_all_tables(
     assert begun == [str(tmp_path / "bench" / "training_speed.json")]
 
 
+def test_learning_curve_of_photos_without_easy_faces(
+    finished: Path,
+    wider: Path,
+    write_mat: Callable[[Path, Mapping[str, Any]], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faces = ([[10, 10, 40, 50]], {"easy": [], "medium": [], "hard": [0]})
+    write_mat(wider, {"event/a": faces, "event/b": faces})
+    for _ in range(2):  # measured, then read from curve.csv
+        assert learning_curve.main([str(finished), "--data", str(wider), "--format", "json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert [(row["easy"], row["medium"]) for row in rows] == [(None, None)] * 2
+        assert all(row["hard"] is not None for row in rows)
+    assert learning_curve.main([str(finished), "--data", str(wider)]) == 0
+
+
 @pytest.mark.parametrize("command", [learning_curve, model_card])
 def test_no_run_is_one_line(
     command: Any, tmp_path: Path, wider: Path, capsys: pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from commands import Command, failed
 from edgeface.detections import Detections
 from edgeface.errors import DataError
 from edgeface.evaluation.own import ground_truth_of, in_photo, own_photos
-from edgeface.evaluation.predictions import load_predictions
+from edgeface.evaluation.predictions import load_predictions, save_predictions
 from edgeface.evaluation.wider import evaluate
 from edgeface.images import read_image
 from edgeface.images.annotations import read_annotations
@@ -138,3 +138,17 @@ def test_two_photos_of_one_name(photos: Path, tmp_path: Path) -> None:
     (photos / "hopper.jpg").write_bytes((photos / "hopper.png").read_bytes())
     with pytest.raises(DataError, match="differ in their suffix alone"):
         own_photos(written(tmp_path, FACES + "hopper.jpg,1,1,9,9\n"), photos)
+
+
+def test_names_with_two_suffixes(photos: Path, tmp_path: Path) -> None:
+    """Their photo was asked for under a name without either, or taken for another one."""
+    (photos / "hopper.png.jpg").write_bytes((photos / "hopper.png").read_bytes())
+    faces = FACES.replace("hopper.png", "hopper.png.jpg")
+    truth, found = own_photos(written(tmp_path, faces), photos)
+    images = read_annotations(tmp_path / "faces.csv")
+    right = {image.path: Detections(image.boxes, np.ones(1, np.float32)) for image in images}
+    save_predictions(tmp_path / "out", right)
+    loaded = load_predictions(tmp_path / "out")
+    assert evaluate(loaded, truth.restrict(found)).hard == 1
+    with pytest.raises(DataError, match="differ in their suffix alone"):
+        own_photos(written(tmp_path, faces + "hopper.png,,,,\n"), photos)

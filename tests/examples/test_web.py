@@ -7,8 +7,11 @@ import http.client
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,10 +87,24 @@ def test_what_is_served(port: int) -> None:
         "/models/mine",
         "/%00",
         "/" + "x" * 300,
+        "http://[/",
     ],
 )
 def test_what_is_not_served(port: int, path: str) -> None:
     assert get(port, path)[0] == 404
+
+
+def test_a_browser_that_leaves_is_no_error(
+    port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle" / "m.tflite").write_bytes(bytes(20_000_000))  # more than waits in a socket
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /models/mine/m.tflite HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(9) == b"HTTP/1.0 "
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    while any("process_request" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert get(port, "/")[0] == 200 and capfd.readouterr().err == ""
 
 
 def test_at_port_80_browsers_leave_the_port_out(port: int) -> None:

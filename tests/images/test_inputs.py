@@ -13,8 +13,16 @@ import pytest
 from commands import said
 
 from edgeface.errors import ImageError, OptionError, OutputError
-from edgeface.images.inputs import Input, expand, folder_images, list_folder, sources
-from edgeface.images.marked import Saver
+from edgeface.images import read_image
+from edgeface.images.inputs import (
+    IMAGE_SUFFIXES,
+    Input,
+    expand,
+    folder_images,
+    list_folder,
+    sources,
+)
+from edgeface.images.marked import Saver, write_image
 from edgeface.images.videos import frame_count, stored_frames
 
 
@@ -247,3 +255,22 @@ def test_a_saved_video_plays_in_browsers(
     if suffix != ".webm" and codec in ("FMP4", "mp4v"):
         pytest.skip("OpenCV has no encoder of H.264 here")
     assert codec in codecs
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_a_photo_of_every_format_is_saved(
+    suffix: str, tmp_path: Path, astronaut: np.ndarray, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In colour: of PGM and PBM, OpenCV writes grey ones alone."""
+    path = tmp_path / f"out{suffix}"
+    write_image(path, astronaut[:200, 150:300])
+    error = np.abs(read_image(path).astype(float) - astronaut[:200, 150:300]).mean()
+    assert error < 20 and capfd.readouterr().err == ""
+
+
+def test_a_photo_that_a_format_cannot_hold_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OutputError, match=r"does not fit the format \.webp: save as"):
+        write_image(tmp_path / "out.webp", np.zeros((2, 1 << 15, 3), np.uint8))
+    assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())

@@ -28,6 +28,8 @@ def test_table_and_too_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert "within 10 %, chosen" in capsys.readouterr().out
     assert main(["--kinds", "onnx-fp32", "--count", "9999"]) == 2
     assert "--count must be 20 to " in capsys.readouterr().err
+    assert main(["--kinds", "onnx-fp32", "--draws", "0"]) == 2
+    assert "--draws must be from 1 to 1000, got 0" in capsys.readouterr().err
 
 
 def test_as_many_as_there_are() -> None:

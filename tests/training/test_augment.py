@@ -4,6 +4,7 @@ step) alone."""
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 from pathlib import Path
@@ -359,3 +360,17 @@ def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Cha
     assert 1 < error.std() < 0.6 * photo.std() and abs(error.mean()) < 3
     assert found.min() >= 0 and found.max() <= 255 and found.shape == photo.shape
     assert change(photo, 0.9, 0.3).equal(found)
+
+
+def test_compression_takes_red_for_red(astronaut: np.ndarray) -> None:
+    """As another JPEG encoder does, to a few grey levels: blue, of which JPEG keeps less, has most
+    of the error."""
+    from PIL import Image
+
+    coded = io.BytesIO()
+    Image.fromarray(astronaut).save(coded, "JPEG", quality=30, subsampling="4:2:0")
+    expected = np.asarray(Image.open(coded), np.float32)
+    found = compress(torch.from_numpy(astronaut.astype(np.float32)), 0.5, 0.0).numpy()
+    assert np.abs(found - expected).mean() < 1
+    red, _, blue = np.abs(found - astronaut).mean((0, 1))
+    assert blue > red

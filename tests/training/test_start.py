@@ -261,7 +261,7 @@ def test_fewer_samples_than_were_seen_say_what_is(cache: Cache, tmp_path: Path) 
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("cut", ["3", "3,12,0.1", ",,,", "x" * 50 + "\xff"])
+@pytest.mark.parametrize("cut", ["3", "3,12,0.1", ",,,", "x" * 50 + "\xff", "\0" * 20])
 def test_a_log_line_that_was_cut_is_dropped(cut: str, cache: Cache, tmp_path: Path) -> None:
     trained(cache, tmp_path / "run")
     log = tmp_path / "run" / "log.csv"
@@ -269,6 +269,16 @@ def test_a_log_line_that_was_cut_is_dropped(cut: str, cache: Cache, tmp_path: Pa
     log.write_bytes(whole.encode() + cut.encode("latin-1"))
     trained(cache, tmp_path / "run")
     assert log.read_text() == whole
+
+
+@pytest.mark.parametrize("separator", [";", ",note,"])  # as a spreadsheet saves it
+def test_a_log_that_was_edited_ends_no_run(separator: str, cache: Cache, tmp_path: Path) -> None:
+    trained(cache, tmp_path / "run")
+    log = tmp_path / "run" / "log.csv"
+    header, *_ = whole = log.read_text().splitlines()
+    log.write_text("\n".join(line.replace(",", separator, 1) for line in whole))
+    trained(cache, tmp_path / "run")
+    assert log.read_text().splitlines() == [header]
 
 
 def test_a_checkpoint_of_before_still_resumes(cache: Cache, tmp_path: Path) -> None:
