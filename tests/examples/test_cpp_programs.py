@@ -186,7 +186,7 @@ class TestHere:
         scores = [(bundle, photo, score) for score in ("high", "0,6", "1.5", "nan", "")]
         files = [(ROOT, "photo.jpg"), (bundle, "none.jpg"), (bundle, CPP / "test.cpp")]
         for arguments in (*files, (bundle, "camera:front"), *scores):
-            words = [build(runtime), *arguments]
+            words = [str(word) for word in (build(runtime), *arguments)]
             done = subprocess.run(words, capture_output=True, text=True)
             last = done.stderr.splitlines()[-1]
             assert done.returncode == 2 and done.stdout == "" and last.startswith("error: ")
