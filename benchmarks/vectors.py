@@ -43,6 +43,8 @@ POINTED = HeadLayout(landmarks=5)
 SHAPES = [(512, 512), (640, 480), (1920, 1080), (1080, 1920), (1280, 721), (1280, 723), (31, 3001)]
 SHAPES += [(3001, 31), (1, 1), (480, 640), (333, 500), (4000, 3000)]
 """photos; 1280x721 has a half pixel when it is halved"""
+SMALL = [(48, 37), (64, 64), (13, 21), (32, 20), (25, 60), (192, 6)]
+"""photos whose pixels are compared"""
 Case = dict[str, Any]
 Size = tuple[int, int]
 
@@ -112,10 +114,13 @@ def _geometry() -> Iterator[Case]:
 
 
 def _pixels() -> Iterator[Case]:
-    """Smaller by area, by a whole number (2, 6) and not; larger; as it is."""
+    """Smaller by area, by a whole number (2, 6) and not; larger; as it is; of black and white,
+    whose sums are so near a half that those of fused products and sums are rounded otherwise."""
     portrait = _portrait()
-    for width, height in ((48, 37), (64, 64), (13, 21), (32, 20), (25, 60), (192, 6)):
-        photo = place(portrait, (width, height), width, height)
+    noise = np.random.default_rng(7).choice(np.array([0, 255], np.uint8), (34, 37, 3))
+    photos = [place(portrait, size, *size) for size in SMALL]
+    for photo in (*photos, noise):
+        height, width = photo.shape[:2]
         contract = contract_for(POINTED, InputSpec(32, 32, layout="NHWC"))
         case = _case(f"{width}x{height} in 32x32", contract, POINTED, (width, height))
         canvas = place(photo, case["fitted"], 32, 32)

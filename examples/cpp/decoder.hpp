@@ -60,9 +60,8 @@ class Json {
   }
 
   static void take(const char*& at, const char* word) {
-    for (peek(at); *word; ++word, ++at) {
+    for (peek(at); *word; ++word, ++at)
       if (*at != *word) throw std::runtime_error("JSON: damaged");
-    }
   }
 
   static Json read(const char*& at) {
@@ -125,9 +124,7 @@ struct Fit {
   int canvas_width, canvas_height;  // px
 };
 
-struct Point {
-  double x, y;
-};
+struct Point { double x, y; };
 
 struct Face {
   double score;                  // 0 to 1
@@ -161,9 +158,8 @@ class Decoder {
     input_ = tensor_of(contract_["input"]);
     for (const Json& output : contract_["outputs"].items()) outputs_.push_back(tensor_of(output));
     const std::string& coding = contract_["boxes"]["coding"].text();
-    if (coding != "ssd" && coding != "distance") {
+    if (coding != "ssd" && coding != "distance")
       throw std::runtime_error("unknown box coding " + coding);
-    }
     score = contract_["results"]["score"].number();
   }
 
@@ -204,8 +200,9 @@ class Decoder {
         const uint8_t* from = rgb + size_t(3) * photo_width * down.at;
         for (int i = 0; i < 3 * to.width; ++i) {
           float sum = 0;
-          for (const Tap& tap : columns[i / 3]) sum += tap.share * from[3 * tap.at + i % 3];
-          line[i] += area ? down.share * sum : float((int(sum) >> 4) * int(down.share) >> 16);
+          for (const Tap& tap : columns[i / 3]) sum += product(tap.share, from[3 * tap.at + i % 3]);
+          line[i] += area ? product(down.share, sum)
+                          : float((int(sum) >> 4) * int(down.share) >> 16);
         }
       }
       uint8_t* row = canvas.data() + size_t(3) * to.canvas_width * y;
@@ -296,19 +293,24 @@ class Decoder {
     return tensor;
   }
 
+  // Rounded, as OpenCV has it: for ARM, or with -march=native, compilers would make one instruction
+  // of a product and the sum that it goes into, which rounds once.
+  template <typename T>
+  static T product(T a, double b) { const volatile T rounded = a * T(b); return rounded; }
+
   // By area: how much of an old pixel is in a new one, in px where whole ones are, else of 1.
   // Bilinear: of the two around the centre, of 2048.
   static std::vector<std::vector<Tap>> taps(int old, int fresh, bool area, bool whole) {
     const double step = double(old) / fresh;
     std::vector<std::vector<Tap>> found(fresh);
     for (int i = 0; i < fresh; ++i) {
-      const double low = i * step, high = std::min((i + 1) * step, double(old));
+      const double low = product(step, i), high = std::min(product(step, i + 1), double(old));
       for (int p = int(low); area && p < high; ++p) {
         const double part = std::min(p + 1., high) - std::max(double(p), low);
         if (part > 1e-3) found[i].push_back({p, float(whole ? part : part / (high - low))});
       }
       if (area) continue;
-      const float centre = float((i + .5) * step - .5), first = std::floor(centre);
+      const float centre = float(product(step, i + .5) - .5), first = std::floor(centre);
       const float right = std::nearbyint(2048 * (centre - first));
       found[i] = {{std::max(int(first), 0), 2048 - right},
                   {std::min(int(first) + 1, old - 1), right}};

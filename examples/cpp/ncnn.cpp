@@ -25,17 +25,22 @@ class Model {
                   plane * sizeof(float));
     }
     ncnn::Extractor extractor = net_.create_extractor();
-    extractor.input(decoder_.input().name.c_str(), image);
+    check(extractor.input(decoder_.input().name.c_str(), image), decoder_.input().name);
     maps_.assign(decoder_.outputs().size(), ncnn::Mat());
     std::vector<edgeface::Output> found;
     for (size_t i = 0; i < maps_.size(); ++i) {
-      extractor.extract(decoder_.outputs()[i].name.c_str(), maps_[i]);
+      const std::string& name = decoder_.outputs()[i].name;
+      check(extractor.extract(name.c_str(), maps_[i]), name);
       found.push_back({maps_[i].data, maps_[i].cstep});
     }
     return found;
   }
 
  private:
+  static void check(int status, const std::string& name) {
+    if (status) throw std::runtime_error("ncnn has no " + name + ", or no memory for it");
+  }
+
   ncnn::Net net_;
   const edgeface::Decoder& decoder_;
   std::vector<ncnn::Mat> maps_;

@@ -1,8 +1,9 @@
-// Photos as RGB: PPM (P6) always, JPEG where libjpeg is. A JPEG's EXIF orientation is not applied.
+// Photos as RGB: PPM (P6) always, JPEG where libjpeg is, turned as its EXIF says.
 #pragma once
 
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -35,6 +36,47 @@ inline Photo read_ppm(const std::string& path) {
 }
 
 #ifdef HAVE_JPEG
+// 1 to 8, as the EXIF of a JPEG has it; 1 where there is none.
+inline int orientation_of(const jpeg_marker_struct* marker) {
+  for (; marker; marker = marker->next) {
+    if (marker->data_length < 14 || std::memcmp(marker->data, "Exif\0", 6) != 0) continue;
+    const uint8_t* tiff = marker->data + 6;
+    const size_t size = marker->data_length - 6;
+    const auto number = [=](size_t at, size_t bytes) {
+      size_t value = 0;
+      for (size_t i = 0; at <= size - bytes && i < bytes; ++i)
+        value = value << 8 | tiff[tiff[0] == 'I' ? at + bytes - 1 - i : at + i];
+      return value;
+    };
+    const size_t first = number(4, 4), count = number(first, 2);
+    for (size_t entry = first + 2; entry < first + 2 + 12 * count; entry += 12) {
+      const size_t value = number(entry + 8, 2);
+      if (number(entry, 2) == 0x112) return value >= 1 && value <= 8 ? int(value) : 1;
+    }
+  }
+  return 1;
+}
+
+// As it is shown.
+inline Photo turned(const Photo& photo, int orientation) {
+  if (orientation == 1) return photo;
+  const bool swapped = orientation > 4, turns = orientation == 3 || orientation == 7;
+  const bool from_right = turns || orientation == 2 || orientation == 8;
+  const bool from_below = turns || orientation == 4 || orientation == 6;
+  Photo shown{swapped ? photo.height : photo.width, swapped ? photo.width : photo.height, {}};
+  shown.rgb.reserve(photo.rgb.size());
+  for (int y = 0; y < shown.height; ++y) {
+    for (int x = 0; x < shown.width; ++x) {
+      const int across = swapped ? y : x, down = swapped ? x : y;
+      const int column = from_right ? photo.width - 1 - across : across;
+      const int row = from_below ? photo.height - 1 - down : down;
+      const uint8_t* pixel = photo.rgb.data() + size_t(3) * (size_t(row) * photo.width + column);
+      shown.rgb.insert(shown.rgb.end(), pixel, pixel + 3);
+    }
+  }
+  return shown;
+}
+
 inline Photo read_jpeg(const std::string& path, std::FILE* file) {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors{};
@@ -42,9 +84,12 @@ inline Photo read_jpeg(const std::string& path, std::FILE* file) {
   errors.error_exit = [](j_common_ptr) { throw std::runtime_error("the JPEG is damaged"); };
   jpeg_create_decompress(&jpeg);
   Photo photo;
+  int orientation = 1;
   try {
     jpeg_stdio_src(&jpeg, file);
+    jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xFFFF);
     jpeg_read_header(&jpeg, TRUE);
+    orientation = orientation_of(jpeg.marker_list);
     jpeg.out_color_space = JCS_RGB;
     jpeg_start_decompress(&jpeg);
     photo.width = int(jpeg.output_width);
@@ -59,7 +104,7 @@ inline Photo read_jpeg(const std::string& path, std::FILE* file) {
     throw std::runtime_error(path + ": " + error.what());
   }
   jpeg_destroy_decompress(&jpeg);
-  return photo;
+  return turned(photo, orientation);
 }
 #endif
 

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdio>
-#include <cstdlib>
+#include <locale>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -40,6 +42,17 @@ inline void print(const std::vector<edgeface::Face>& faces, const std::string& b
   std::fflush(stdout);  // a camera has no end
 }
 
+// Of the command line; whatever is no number from 0 to 1 is refused.
+inline double score_of(const std::string& text) {
+  std::istringstream stream(text);
+  stream.imbue(std::locale::classic());
+  double score = -1;
+  if (!(stream >> score) || !stream.eof() || !(score >= 0 && score <= 1)) {
+    throw std::runtime_error("score " + text + " is not a number from 0 to 1, such as 0.6");
+  }
+  return score;
+}
+
 template <typename Model>
 int program(int count, char** arguments) try {
   if (count != 3 && count != 4) {
@@ -49,7 +62,7 @@ int program(int count, char** arguments) try {
   const std::string folder = arguments[1], source = arguments[2];
   const auto manifest = edgeface::Json::parse_file(folder + "/manifest.json");
   edgeface::Decoder decoder(manifest);
-  if (count == 4) decoder.score = std::atof(arguments[3]);
+  if (count == 4) decoder.score = score_of(arguments[3]);
   Model model(folder + "/" + manifest["primary"].text(), decoder);
   if (is_photo(source)) {
     print(detect(model, decoder, read_photo(source)));

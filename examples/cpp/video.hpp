@@ -1,6 +1,9 @@
 // Frames of a camera or of a video as RGB, by OpenCV.
 #pragma once
 
+#include <stdexcept>
+#include <string>
+
 #include <opencv2/imgproc.hpp>
 #include <opencv2/videoio.hpp>
 
@@ -11,7 +14,12 @@ class Video {
   // source: camera:0 and so on, or a file or the address of a stream.
   explicit Video(const std::string& source) {
     if (source.rfind("camera:", 0) == 0) {
-      capture_.open(std::atoi(source.c_str() + 7));
+      const std::string number = source.substr(7);
+      if (number.empty() || number.size() > 4 ||
+          number.find_first_not_of("0123456789") != std::string::npos) {
+        throw std::runtime_error(source + " names no camera: give its number, such as camera:0");
+      }
+      capture_.open(std::stoi(number));
       capture_.set(cv::CAP_PROP_BUFFERSIZE, 1);  // what is seen is what is there now
     } else {
       capture_.open(source);

@@ -66,5 +66,9 @@ if __name__ == "__main__":
         raise SystemExit("usage: python detect.py BUNDLE PHOTO")
     try:
         main(*sys.argv[1:])
-    except OSError as error:
-        raise SystemExit(f"error: {error}") from None
+    except KeyError as error:
+        raise SystemExit(
+            f"error: {sys.argv[1]}: its manifest has no {error}: export anew"
+        ) from None
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None

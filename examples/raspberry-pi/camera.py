@@ -27,8 +27,13 @@ Frame = np.ndarray
 
 def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
     """Of the Camera Module, as Picamera2 (apt install python3-picamera2) gives them."""
-    from picamera2 import Picamera2
-
+    try:
+        from picamera2 import Picamera2
+    except ImportError as error:
+        raise EdgefaceError(
+            f"Picamera2 cannot be imported ({error}): sudo apt install python3-picamera2, then"
+            " rm -r venv and run install.sh again; or take a USB camera: --usb 0"
+        ) from None
     with Picamera2() as camera:
         # Its names count from the last byte: BGR888 is red, green, blue in memory.
         camera.configure(

@@ -4,10 +4,18 @@ import {open} from "./runtimes.js";
 
 const element = (id) => document.getElementById(id);
 const picture = element("picture"), context = picture.getContext("2d", {willReadFrequently: true});
-let decoder, runtime, camera = null, shown = null, chosen = 0;
+let decoder, runtime, camera = null, shown = null, chosen = 0, dropped = 0;
+let working = Promise.resolve();
 
 const say = (text) => { element("status").textContent = text; };
 const fail = (error) => { console.error(error); say(`error: ${error.message ?? error}`); };
+
+/** One job at a time: what is drawn, what computes and what is found belong together. */
+function inTurn(job) {
+  const done = working.then(job);
+  working = done.catch(() => {});
+  return done;
+}
 
 async function choose(folder) {
   stop();
@@ -16,16 +24,20 @@ async function choose(folder) {
   const manifest = await (await fetch(`models/${folder}/manifest.json`)).json();
   const opened = await open(manifest, `models/${folder}/${manifest.primary}`);
   if (turn !== chosen) return opened.close(); // another model was chosen meanwhile
-  runtime?.close();
-  runtime = opened;
-  decoder = new Decoder(manifest);
-  decoder.score = Number(element("score").value);
+  await inTurn(() => {
+    runtime?.close();
+    runtime = opened;
+    decoder = new Decoder(manifest);
+    decoder.score = Number(element("score").value);
+  });
   say(`${manifest.model}, ${runtime.name}: ready`);
   if (shown) told(await detect(shown));
 }
 
 /** Faces of what can be drawn: an ImageBitmap or a video. */
-async function detect(source) {
+const detect = (source) => inTurn(() => detectAlone(source));
+
+async function detectAlone(source) {
   const width = source.videoWidth ?? source.width, height = source.videoHeight ?? source.height;
   if (picture.width !== width || picture.height !== height) {
     Object.assign(picture, {width, height, hidden: false});
@@ -69,21 +81,26 @@ function told({faces, times}, fps) {
 
 async function showPhoto(file) {
   stop();
-  shown = await createImageBitmap(file); // upright, as its EXIF says
-  told(await detect(shown));
+  const turn = ++dropped;
+  const photo = await createImageBitmap(file); // upright, as its EXIF says
+  if (turn !== dropped) return; // another photo was dropped meanwhile
+  shown = photo;
+  if (runtime) told(await detect(shown)); // else once it is there
 }
 
 async function start() {
   const media = {video: {width: 640, height: 480, facingMode: "user"}};
-  const stream = await navigator.mediaDevices.getUserMedia(media);
+  const mine = camera = {};
+  element("camera").textContent = "Stop";
+  const stream = mine.stream = await navigator.mediaDevices.getUserMedia(media);
+  if (camera !== mine) return release(mine); // stopped before it began
   const video = Object.assign(document.createElement("video"), {srcObject: stream, muted: true});
-  camera = {stream, video};
   stream.getVideoTracks()[0].onended = () => { stop(); say("error: the camera is gone"); };
   await video.play();
-  element("camera").textContent = "Stop";
   const frames = [];
-  while (camera?.video === video) {
+  while (camera === mine) {
     const found = await detect(video);
+    if (camera !== mine) return; // what is shown now is another thing
     frames.push(performance.now());
     if (frames.length > 30) frames.shift();
     const fps = (frames.length - 1) * 1000 / (frames.at(-1) - frames[0]);
@@ -92,8 +109,10 @@ async function start() {
   }
 }
 
+const release = ({stream}) => stream?.getTracks().forEach((track) => track.stop());
+
 function stop() {
-  camera?.stream.getTracks().forEach((track) => track.stop());
+  if (camera) release(camera);
   camera = null;
   element("camera").textContent = "Camera";
 }
@@ -104,6 +123,7 @@ function listen() {
   element("photo").onchange = ({target}) => target.files[0] && showPhoto(target.files[0]).catch(fail);
   element("model").onchange = ({target}) => choose(target.value).catch(fail);
   element("score").oninput = ({target}) => {
+    if (!decoder) return; // it takes the score once it is there
     decoder.score = Number(target.value);
     if (shown && !camera) detect(shown).then(told).catch(fail);
   };

@@ -182,8 +182,11 @@ class TestHere:
 
     def test_what_cannot_be_is_one_line(self, runtime: str, file: str, build: Build) -> None:
         bundle = ready(file)
-        for arguments in ((ROOT, "photo.jpg"), (bundle, "none.jpg"), (bundle, CPP / "test.cpp")):
-            words = [build(runtime), *arguments]
+        photo = ROOT / "docs" / "photo.jpg"
+        scores = [(bundle, photo, score) for score in ("high", "0,6", "1.5", "nan", "")]
+        files = [(ROOT, "photo.jpg"), (bundle, "none.jpg"), (bundle, CPP / "test.cpp")]
+        for arguments in (*files, (bundle, "camera:front"), *scores):
+            words = [str(word) for word in (build(runtime), *arguments)]
             done = subprocess.run(words, capture_output=True, text=True)
             last = done.stderr.splitlines()[-1]
             assert done.returncode == 2 and done.stdout == "" and last.startswith("error: ")

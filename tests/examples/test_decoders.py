@@ -53,11 +53,49 @@ def test_javascript() -> None:
     assert "JavaScript: " in run(needs("node"), "web/test.js")
 
 
-def test_cpp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("-O1",), ("-O2", "-mfma")], ids=" ".join)
+def test_cpp(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Also for CPUs that fuse a product and a sum, as all ARM ones of 64 bits do."""
+    cpu = Path("/proc/cpuinfo")
+    if "-mfma" in options and not (cpu.is_file() and " fma " in cpu.read_text()):
+        pytest.skip("this CPU has no FMA to ask for")
     program = tmp_path / "vectors"
     strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
-    run(needs("g++"), "-std=c++17", "-O1", *strict, "cpp/test.cpp", "-o", program)
+    run(needs("g++"), "-std=c++17", *options, *strict, "cpp/test.cpp", "-o", program)
     assert "C++: " in run(program, "vectors")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_cpp_turns_jpegs_as_the_library_does(
+    orientation: int, jpeg_reader: Path, astronaut: Any, tmp_path: Path
+) -> None:
+    Pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    image = Pillow.fromarray(astronaut[:200, 100:420])
+    exif = image.getexif()
+    exif[0x112] = orientation
+    image.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    run(jpeg_reader, tmp_path / "photo.jpg", tmp_path / "photo.ppm")
+    found, expected = read_image(tmp_path / "photo.ppm"), read_image(tmp_path / "photo.jpg")
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 1  # two libjpegs
+
+
+@pytest.fixture(scope="module")
+def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``jpeg_reader JPEG PPM``, of photo.hpp."""
+    if not Path("/usr/include/jpeglib.h").is_file():
+        pytest.skip("libjpeg's header is not here: apt install libjpeg-dev")
+    folder = tmp_path_factory.mktemp("jpeg")
+    (folder / "main.cpp").write_text(
+        '#include "photo.hpp"\n'
+        "int main(int, char** names) { const Photo p = read_photo(names[1]);"
+        ' std::ofstream(names[2], std::ios::binary) << "P6\\n" << p.width << " " << p.height'
+        ' << "\\n255\\n" << std::string(p.rgb.begin(), p.rgb.end()); }'
+    )
+    strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+    options = ("-std=c++17", "-DHAVE_JPEG", f"-I{EXAMPLES / 'cpp'}", *strict)
+    run(needs("g++"), *options, folder / "main.cpp", "-o", folder / "reader", "-ljpeg")
+    return folder / "reader"
 
 
 @pytest.mark.slow
@@ -157,6 +195,33 @@ def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [[level, level] for level in levels], atol=1e-5)
 
 
+def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
+    """Not on the next one, which was chosen meanwhile."""
+    for name in ("app.js", "decoder.js", "package.json"):
+        shutil.copy(EXAMPLES / "web" / name, tmp_path)
+    (tmp_path / "runtimes.js").write_text(
+        "export const open = async ({contract}) => ({name: 'slow', close() {},"
+        "async run(tensor, {canvasWidth: width, canvasHeight: height}) {"
+        "await new Promise((go) => setTimeout(go, 50));"
+        "return contract.outputs.map(({kind, stride, shape}) => {"
+        "const made = new Float32Array(shape[1] * Math.ceil(width / stride) *"
+        "Math.ceil(height / stride)).fill(kind === 'cls' ? -9 : 1);"
+        "if (kind === 'cls' && stride === 8) made[0] = 9; return made; }); }});"
+    )
+    manifest = zoo.BUNDLES / "edgeface-n-onnx-fp32-640x480-dynamic" / "manifest.json"
+    drawn = json.loads(
+        run(needs("node"), Path(__file__).with_name("turns.mjs"), tmp_path, manifest)
+    )
+    assert drawn == ["first", "box", "second", "box"]
+
+
+def test_the_android_project_says_that_it_is_of_androidx() -> None:
+    """Without, Gradle refuses its dependencies: checkDebugAarMetadata fails."""
+    android = EXAMPLES / "android"
+    assert "androidx." in (android / "app" / "build.gradle.kts").read_text()
+    assert "android.useAndroidX=true" in (android / "gradle.properties").read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ("bundle", "photo", "words"),
     [
@@ -167,12 +232,18 @@ def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
             EXAMPLES / "test.sh",
             "cannot ident",
         ),
+        ("damaged", PHOTO, "line 1 column 1"),
+        ("without a contract", PHOTO, "'contract'"),
     ],
 )
 def test_what_the_python_program_cannot_do_is_one_line(
-    bundle: Path | str, photo: Path, words: str
+    bundle: Path | str, photo: Path, words: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("PIL", reason="Pillow is not installed")
+    manifests = {"damaged": "no JSON", "without a contract": '{"target": "onnx"}'}
+    if bundle in manifests:
+        (tmp_path / "manifest.json").write_text(manifests[str(bundle)])
+        bundle = tmp_path
     command = [sys.executable, str(EXAMPLES / "python" / "detect.py"), str(bundle), str(photo)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1

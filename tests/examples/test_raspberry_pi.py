@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -145,6 +146,18 @@ def test_a_camera_that_is_not_there_is_one_line(exported: Callable[..., Bundle])
     *_, line = done.stderr.splitlines()  # after what the runtime says of itself
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert line == "error: no video from 77: is it there, and in use by no other program?"
+
+
+def test_a_ribbon_camera_without_picamera2_is_one_line(exported: Callable[..., Bundle]) -> None:
+    if importlib.util.find_spec("picamera2"):
+        pytest.skip("Picamera2 is here")
+    command = [sys.executable, str(FOLDER / "camera.py"), "--model", str(exported("tflite").path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: Picamera2 cannot be imported") and "--usb 0" in line
 
 
 def test_a_reader_that_has_enough_ends_the_camera_loop(

@@ -6,7 +6,7 @@ kotlin {
     jvmToolchain(17)
 }
 
-// ./gradlew :core:vectors
+// gradle :core:vectors
 tasks.register<JavaExec>("vectors") {
     description = "The decoder against the golden vectors."
     classpath = sourceSets["test"].runtimeClasspath

@@ -7,12 +7,11 @@ final class CameraViewController: UIViewController, AVCaptureVideoDataOutputSamp
     private let session = AVCaptureSession()
     private let queue = DispatchQueue(label: "frames")
     private let marks = CAShapeLayer()
+    private lazy var preview = AVCaptureVideoPreviewLayer(session: session)
     private var detector: FaceDetector?
 
     override func viewDidLoad() {
         super.viewDidLoad()
-        let preview = AVCaptureVideoPreviewLayer(session: session)
-        preview.frame = view.bounds
         preview.videoGravity = .resizeAspect
         marks.strokeColor = UIColor.green.cgColor
         marks.fillColor = nil
@@ -23,14 +22,26 @@ final class CameraViewController: UIViewController, AVCaptureVideoDataOutputSamp
         }
     }
 
+    /// Frames are turned for a phone that is held upright.
+    override var supportedInterfaceOrientations: UIInterfaceOrientationMask { .portrait }
+
+    override func viewDidLayoutSubviews() {
+        super.viewDidLayoutSubviews()
+        preview.frame = view.bounds
+    }
+
     private func start() {
         guard
             let manifest = Bundle.main.url(forResource: "manifest", withExtension: "json"),
             let model = Bundle.main.url(forResource: "edgeface-n", withExtension: "tflite"),
             let camera = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: .front),
             let input = try? AVCaptureDeviceInput(device: camera)
-        else { return }
-        detector = try? FaceDetector(manifest: manifest, model: model)
+        else { return NSLog("manifest.json, edgeface-n.tflite or a front camera is missing") }
+        do {
+            detector = try FaceDetector(manifest: manifest, model: model)
+        } catch {
+            return NSLog("the model cannot be opened: \(error)")
+        }
         let output = AVCaptureVideoDataOutput()
         output.videoSettings = [
             kCVPixelBufferPixelFormatTypeKey as String: kCVPixelFormatType_32BGRA
@@ -41,6 +52,7 @@ final class CameraViewController: UIViewController, AVCaptureVideoDataOutputSamp
         session.addOutput(output)
         if let connection = output.connection(with: .video) {
             connection.videoOrientation = .portrait
+            connection.automaticallyAdjustsVideoMirroring = false  // else the next line raises
             connection.isVideoMirrored = true
         }
         session.startRunning()

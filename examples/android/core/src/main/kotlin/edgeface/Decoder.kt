@@ -203,7 +203,6 @@ private class OutputMap(val spec: Tensor, private val data: ByteBuffer, fit: Fit
     }
 }
 
-/** The first old pixel that is in a new one, and the shares of that and the next ones. */
 /** An old pixel, and the share of it in a new one. */
 private class Tap(val at: Int, val share: Float)
 
