@@ -368,7 +368,8 @@ def test_threads_of_torch_are_put_back(lively: Source, batch: Any) -> None:
 def test_threads_of_torch_are_put_back_where_another_thread_computes_on() -> None:
     torch = importlib.import_module("torch")
     before = torch.get_num_threads()
-    inside, ended, found = threading.Event(), threading.Event(), []
+    inside, ended = threading.Event(), threading.Event()
+    found: list[int] = []
 
     def compute() -> None:
         with _THREAD_COUNT.of(before + 1):
