@@ -68,7 +68,8 @@ def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnMode
             "ignore"
         )  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
         traced = torch.jit.trace(network, image, check_trace=False)  # type: ignore[no-untyped-call]
-        traced.save(str(folder / "model.pt"))
+        # torch itself would end the process where the disk is full.
+        (folder / "model.pt").write_bytes(traced.save_to_buffer())
     try:
         return parse_model(
             *run_pnnx(folder / "model.pt", network.architecture.name, request.width, request.height)

@@ -190,8 +190,15 @@ def test_files_of_the_users_are_not_replaced(bundle: Bundle) -> None:
         with pytest.raises(BundleError, match=r"holds 'notes\.txt'"):
             write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
         (bundle.path / "notes.txt").unlink()
-    (bundle.path / MANIFEST).write_text('{"name": "a web app"}')
-    with pytest.raises(BundleError, match="not a Bundle"):
+    (bundle.path / "model.onnx").unlink()
+    for text in ('{"name": "a web app"}', '[{"id": 1}]', '{"version": "' + "1" * (5 << 20) + '"}'):
+        (bundle.path / MANIFEST).write_text(text)
+        with pytest.raises(BundleError, match="not a Bundle"):
+            write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
+        assert (bundle.path / MANIFEST).read_text() == text
+    (bundle.path / MANIFEST).write_text('{"format_version": 2, "files": {"photos": ""}}')
+    (bundle.path / "photos").mkdir()
+    with pytest.raises(BundleError, match="holds 'photos', which is not of the Bundle"):
         write_bundle(bundle.path, a_manifest(), {"model.onnx": b"newer"})
 
 

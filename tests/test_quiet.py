@@ -222,3 +222,48 @@ def test_a_process_without_stderr(code: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
     assert (run.returncode, run.stdout) == (0, "ran\non\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
+def test_ctrl_c_at_any_line_of_a_decoding(hopper_path: Path) -> None:
+    """It leaves stderr, OpenCV's log, the signals and the descriptors as they were."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+import cv2
+from edgeface.images.reading import decode_image
+photo = Path(sys.argv[1]).read_bytes()
+decode_image(photo)
+def state():
+    log, asked = cv2.utils.logging.getLogLevel(), signal.getsignal(signal.SIGINT)
+    return os.fstat(2).st_ino, len(os.listdir("/proc/self/fd")), log, asked
+def trace(frame, event, arg):
+    global left
+    if "edgeface" not in frame.f_code.co_filename:
+        return None
+    left -= event == "line"
+    if event == "line" and left == 0:
+        signal.raise_signal(signal.SIGINT)
+    return trace
+before, at, left = state(), 0, 0
+while left <= 0:
+    at, stopped = at + 1, False
+    left = at
+    sys.settrace(trace)
+    try:
+        decode_image(photo)
+    except KeyboardInterrupt:
+        stopped = True
+    sys.settrace(None)
+    assert stopped == (left <= 0), at
+    assert state() == before, at
+print("whole" if at > 50 else at)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(hopper_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")

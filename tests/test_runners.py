@@ -20,7 +20,7 @@ from edgeface.detector import Detector
 from edgeface.errors import BundleError, ImageError, MissingExtraError, OptionError
 from edgeface.images import letterbox, read_image
 from edgeface.runners import Runner, RunnerClosedError, open_runner
-from edgeface.runners.torch import TorchRunner
+from edgeface.runners.torch import _THREAD_COUNT, TorchRunner
 
 if TYPE_CHECKING:
     from export import Source
@@ -363,3 +363,27 @@ def test_threads_of_torch_are_put_back(lively: Source, batch: Any) -> None:
         thread.join()
     runner.run(batch)
     assert torch.get_num_threads() == before
+
+
+def test_threads_of_torch_are_put_back_where_another_thread_computes_on() -> None:
+    torch = importlib.import_module("torch")
+    before = torch.get_num_threads()
+    inside, ended = threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def compute() -> None:
+        with _THREAD_COUNT.of(before + 1):
+            inside.set()
+            ended.wait(60)
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    inside.wait(60)
+    with _THREAD_COUNT.of(before + 2):
+        pass
+    assert torch.get_num_threads() == before
+    ended.set()
+    thread.join()
+    assert found == [before + 1, before]

@@ -168,7 +168,8 @@ def _refuse_others_files(path: Path, names: Iterable[str]) -> None:
         raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
     files = found.get("files")
     own = {MANIFEST, README, *LITTER, *names, *(files if isinstance(files, dict) else ())}
-    others = sorted(file.name for file in path.iterdir() if file.name not in own)
+    # A Bundle holds no folders, whatever its manifest calls a file.
+    others = sorted(x.name for x in path.iterdir() if x.name not in own or x.is_dir())
     if others:
         raise BundleError(
             f"{path} holds {short(others[0])}, which is not of the Bundle that would be replaced:"
@@ -177,20 +178,20 @@ def _refuse_others_files(path: Path, names: Iterable[str]) -> None:
 
 
 def _loose_manifest(path: Path) -> dict[str, Any]:
-    """What there is of a manifest, of any version and unchecked. Raises BundleError where it cannot
-    be looked at."""
+    """What there is of a manifest, of any version and unchecked; nothing of a damaged one. Raises
+    BundleError where it cannot be looked at."""
     with contextlib.suppress(OSError):
         recover(path)
     try:
-        text = (path / MANIFEST).read_bytes()[:MAX_MANIFEST_BYTES]
-        found = json.loads(text)
+        text = (path / MANIFEST).read_bytes()
+        found = json.loads(text) if len(text) <= MAX_MANIFEST_BYTES else None
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise BundleError(f"cannot read {path / MANIFEST}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {"of": "something else"}
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import re
 import sys
 import types
@@ -283,10 +284,14 @@ def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
 
 def _check_places(options: Any) -> None:
     """Where results will be written, asked before the work. Raises OutputError, OptionError."""
+    from edgeface.bundle import MANIFEST
+
     written = {name: getattr(options, name, None) for name in ("save", "plot")}
     values = [v for name, v in vars(options).items() if name not in written]
     each = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
     inputs = [x for x in each if isinstance(x, (str, Path))]
+    bundles = [x for x in inputs if os.path.isfile(f"{x}/{MANIFEST}")]  # noqa: PTH113
+    inputs += [file for folder in bundles for file in Path(folder).iterdir()]
     for name, path in written.items():
         if path:
             refuse_input(path, inputs, f"--{name}")

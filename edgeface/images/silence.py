@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import cv2
 
 from edgeface.images.headers import SCAN, jpeg_segments
+from edgeface.interrupts import put_off
 from edgeface.quiet import STDERR
 
 DAMAGE = re.compile(
@@ -39,21 +40,26 @@ _LEVELS: list[int] = []
 
 @contextlib.contextmanager
 def opencv_quiet() -> Iterator[None]:
-    """Keep OpenCV's own log off stderr: what went wrong is told by our one line."""
+    """Keep OpenCV's own log off stderr: what went wrong is told by our one line.
+
+    A Ctrl-C waits for the end of the block, as it does for OpenCV anyway: halfway into one, or out,
+    it would leave the process without the log, or, around :func:`listening`, without stderr.
+    """
     logging = getattr(getattr(cv2, "utils", None), "logging", None)
-    if logging is None:
-        yield
-        return
-    with _LEVEL_LOCK:
-        _LEVELS.append(logging.getLogLevel())
-        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        with _LEVEL_LOCK:  # whichever of several threads is the last puts back the first
-            level = _LEVELS.pop()
-            if not _LEVELS:
-                logging.setLogLevel(level)
+    with put_off():
+        if logging is None:
+            yield
+            return
+        with _LEVEL_LOCK:
+            _LEVELS.append(logging.getLogLevel())
+            logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        try:
+            yield
+        finally:
+            with _LEVEL_LOCK:  # whichever of several threads is the last puts back the first
+                level = _LEVELS.pop()
+                if not _LEVELS:
+                    logging.setLogLevel(level)
 
 
 class Heard:

@@ -83,8 +83,8 @@ class TorchRunner(Runner):
 
 
 class _ThreadCount:
-    """How many threads torch computes with, a setting of the whole process: put back when the last
-    of the runners that compute is done."""
+    """How many threads torch computes with: a setting of each thread, of which new threads begin
+    with the last one made. Each runner puts back what there was before any of them computed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -104,8 +104,7 @@ class _ThreadCount:
         finally:
             with self._lock:
                 self._users -= 1
-                if not self._users:
-                    torch.set_num_threads(self._before)
+                torch.set_num_threads(self._before)
 
 
 _THREAD_COUNT = _ThreadCount()

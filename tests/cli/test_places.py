@@ -144,3 +144,14 @@ def test_a_benchmark_replaces_no_input(
         err = capsys.readouterr().err
         assert "is the input" in err and err.count("\n") == 1
     assert (places / "file").read_text() == "the user's"
+
+
+def test_a_benchmark_replaces_no_file_of_a_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = program_of(Options, "python -m benchmarks.none", "None.", _never)
+    (tmp_path / "manifest.json").write_text("{}")
+    saved = str(tmp_path / "manifest.json")
+    assert main(["--models", str(tmp_path), "--save", saved]) == 2
+    assert "is the input" in capsys.readouterr().err
+    assert (tmp_path / "manifest.json").read_text() == "{}"

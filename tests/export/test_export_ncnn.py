@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -129,3 +130,23 @@ def test_pnnx_that_fails(
     with pytest.raises(ExportError, match=message) as caught:
         export_ncnn(deployable(lively.network), ExportRequest("ncnn", "fp32", 96, 64))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_no_room_for_what_pnnx_reads(tmp_path: Path) -> None:
+    """It ends in one line, and not the process."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
+        "from edgeface.cli import main; raise SystemExit(main())"
+    )
+    out = tmp_path / "out"
+    command = ["export", "--target", "ncnn", "--size", "64x64", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert not out.exists()
