@@ -105,10 +105,15 @@ def stored_frames(path: Path, expected: int) -> int:
     with opencv_quiet():
         capture = cv2.VideoCapture(opencv_path(path, ImageError))
         capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they lie there
-        count = 0
-        while count < expected and capture.grab():
-            count = count + 1 if time.monotonic() < until else expected
-        capture.release()
+
+    def found() -> bool:
+        with opencv_quiet():  # each by itself: a Ctrl-C waits for no more
+            return bool(capture.grab())
+
+    count = 0
+    while count < expected and found():
+        count = count + 1 if time.monotonic() < until else expected
+    capture.release()
     return count
 
 
