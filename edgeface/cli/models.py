@@ -27,7 +27,7 @@ edgeface models --size 320x320 --format json
 
 Parameters and multiply-accumulates (MACs) of the networks as they are trained. Ready files run
 without torch; --model takes their names, and for the name of a network takes the first that runs
-here."""
+here (torch, where it is installed, before INT8)."""
 
 VARIANTS = (
     "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that"
