@@ -211,9 +211,11 @@ def _found(
     with contextlib.suppress(OSError):
         recover(path)
     if not path.exists() and path.name == text:
+        ready_names = ", ".join(zoo.nearest_ready(text))
+        known = f"nearest: {ready_names}; see `edgeface models`" if ready_names else None
         raise ModelError(
             f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
-            f"({suggestions(text)})"
+            f"({known or suggestions(text)})"
         )
     return open_runner(
         Bundle.open(path, verify=False), threads, fast
