@@ -74,7 +74,8 @@ class Detector(Closing):
         weights: Path | str | None = None,
     ) -> Detector:
         """Open a Bundle folder; or a zoo name, of which the best ready file runs whose runtime is
-        installed, else torch; or a weights file that says which network it is of, run by torch.
+        installed, else torch, which also goes before INT8; or a weights file that says which
+        network it is of, run by torch.
 
         score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by
         more are dropped. size: for models that take any size, the long side in px that an image is
@@ -210,9 +211,11 @@ def _found(
     with contextlib.suppress(OSError):
         recover(path)
     if not path.exists() and path.name == text:
+        ready_names = ", ".join(zoo.nearest_ready(text))
+        known = f"nearest: {ready_names}; see `edgeface models`" if ready_names else None
         raise ModelError(
             f"unknown model {short(text)}: no such Bundle folder, and the zoo has no such name "
-            f"({suggestions(text)})"
+            f"({known or suggestions(text)})"
         )
     return open_runner(
         Bundle.open(path, verify=False), threads, fast

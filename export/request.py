@@ -40,7 +40,7 @@ class ExportRequest:
         if self.precision == "int8":
             raise OptionError(
                 "int8 files are made from float ones and photos: run: "
-                f"make quantize TARGET={self.target}"
+                f"edgeface quantize --target {self.target}"
             )
         parse_size(f"{self.width}x{self.height}")
         if self.dynamic and not backend.dynamic:

@@ -44,6 +44,8 @@ def test_help_teaches(verb: str, edgeface: Command) -> None:
     options = re.split(r"\n  (?=--)", out.partition("Options:")[2].partition("\n\n")[0])[1:]
     texts = {option.split()[0]: " ".join(option.split("  ", 1)[-1].split()) for option in options}
     assert len(texts) >= 2 and all(len(text) > 5 for text in texts.values()), texts
+    fields = {name[2:].replace("-", "_") for name in texts if "-" in name[2:]}
+    assert not fields & set(re.findall(r"\w+", " ".join(texts.values()))), "as --names"
 
 
 def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:

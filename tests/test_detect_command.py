@@ -139,6 +139,27 @@ def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
         assert process.wait() == 2
 
 
+def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
+    """A file, too: hours of it would be looked at for nobody. What is saved is saved whole."""
+    clip, saved = tmp_path / "clip.avi", tmp_path / "saved.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(20):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    for more, frames in ([], 1), (["--save", str(saved)], 20):
+        arguments = [str(clip), "--model", bundle, *more]
+        with subprocess.Popen(
+            [sys.executable, "-m", "edgeface", "detect", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            assert f"note: {frames} frames in ".encode() in process.stderr.read()
+            assert process.wait() == 0
+    assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+
+
 @pytest.mark.parametrize("moment_s", [0.2, 0.5, 1, 2, 4])
 def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: float) -> None:
     """From the moment on in which Python is up and looks for the command."""

@@ -284,6 +284,16 @@ def test_open_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ModelError, match="unknown model 'edgefase-n': no such Bundle folder, and the zoo has"
     ):
         Detector.open("edgefase-n")
+    for mistyped, nearest in (
+        (
+            "edgeface-n-tflite-int8",
+            "nearest: edgeface-n-tflite-int8-640x480, edgeface-n-tflite-int",
+        ),
+        ("edgeface-n-ncnn-fp32-640x480", r"nearest: (.*, )?edgeface-n-ncnn-int8-640x480"),
+        ("edgeface-m", "nearest: edgeface-"),
+    ):
+        with pytest.raises(ModelError, match=rf"^unknown model .*{nearest}.*`edgeface models`"):
+            Detector.open(mistyped)
     with pytest.raises(BundleError, match="no Bundle at"):
         Detector.open(tmp_path / "none")
     with pytest.raises(BundleError, match="has no manifest"):

@@ -60,9 +60,10 @@ Model = Annotated[
     str,
     typer.Option(
         help=(
-            "Zoo name, of which the best ready file that runs here is taken, or the name of one"
-            " (see `edgeface models`); a .safetensors file that `edgeface train` or `edgeface"
-            " weights import` wrote; or the folder of an exported Bundle."
+            "Zoo name, of which the best ready file that runs here is taken (torch, where it is"
+            " installed, before INT8), or the name of one (see `edgeface models`); a .safetensors"
+            " file that `edgeface train` or `edgeface weights import` wrote; or the folder of an"
+            " exported Bundle."
         )
     ),
 ]

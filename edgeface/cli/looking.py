@@ -72,7 +72,7 @@ class Look:
                     looked = self._find(source, name, image, detector, tracker)
                     rows.add(_row(looked))
                     errors += outputs.add(looked)
-                    unwanted = rows.gone and source.live and not outputs.any
+                    unwanted = rows.gone and source.kind != "image" and not outputs.any
                     if unwanted or outputs.closed or self._looked == self._most:
                         break
         except ImageError as error:

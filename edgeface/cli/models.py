@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.options import parse_size
 
 if TYPE_CHECKING:
+    from edgeface.architecture import Architecture
     from edgeface.zoo import ReadyFile
     from edgeface.zoo.counted import Counted
 
@@ -27,7 +27,7 @@ edgeface models --size 320x320 --format json
 
 Parameters and multiply-accumulates (MACs) of the networks as they are trained. Ready files run
 without torch; --model takes their names, and for the name of a network takes the first that runs
-here."""
+here (torch, where it is installed, before INT8)."""
 
 VARIANTS = (
     "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that"
@@ -51,10 +51,16 @@ def command(
     from edgeface import zoo
     from edgeface.zoo.counted import counts
 
-    named = [one for text in networks or () for one in zoo.named_architectures(text)]
+    named: list[Architecture] = []
+    own: set[str] = set()  # of a file of weights, which are not those that ship
+    for text in networks or ():
+        found_there = zoo.named_architectures(text)
+        named += found_there
+        own |= {one.name for one in found_there if zoo.is_weights_file(text)}
     with Terminal() as terminal:
         found = counts(width, height, terminal.tick, named or None)
-    shipped = zoo.names()
+    shipped = set(zoo.names()) - own
+    ready = {name: zoo.ready_files(name) if name in shipped else () for name in found}
     if format == "json":
         print_json(
             [
@@ -62,20 +68,21 @@ def command(
                     "name": name,
                     "params": network.params,
                     "macs": network.macs,
-                    "weights": name in shipped,
-                    "ready": [ready_json(file) for file in zoo.ready_files(name)],
+                    "weights": name in shipped or name in own,
+                    "ready": [ready_json(file) for file in ready[name]],
                 }
                 for name, network in found.items()
             ]
         )
         return
-    _print_networks(found, shipped, size)
+    weights = dict.fromkeys(shipped, "shipped") | dict.fromkeys(own, "of the file")
+    _print_networks(found, weights, size)
     if not named:
         print(VARIANTS)
-    _print_ready([ready_json(file) for name in found for file in zoo.ready_files(name)])
+    _print_ready([ready_json(file) for name in found for file in ready[name]])
 
 
-def _print_networks(found: dict[str, Counted], shipped: Collection[str], size: str) -> None:
+def _print_networks(found: dict[str, Counted], weights: dict[str, str], size: str) -> None:
     figures = ("params", f"MACs at {size}")
     print_table(
         ("name", *figures, "weights"),
@@ -84,7 +91,7 @@ def _print_networks(found: dict[str, Counted], shipped: Collection[str], size: s
                 name,
                 f"{network.params / 1e6:.4f} M",
                 f"{network.macs / 1e6:.1f} M",
-                "shipped" if name in shipped else "-",
+                weights.get(name, "-"),
             )
             for name, network in found.items()
         ],

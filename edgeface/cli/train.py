@@ -85,7 +85,7 @@ Init = Annotated[
     typer.Option(
         help=(
             "Start from these weights, a zoo name or a .safetensors file: what fits by name"
-            " and shape is taken."
+            " and shape is taken, of the backbone at least half."
         )
     ),
 ]

@@ -10,7 +10,7 @@ line)::
     666 325 40 52 1 1 0 0 0 0
 
 Plain, one line a face, the header line optional; an image named without a box is a photo without
-faces::
+faces, a line that is there twice, as in files put together of others, is one face::
 
     image,x1,y1,x2,y2
     party/one.jpg,260,303,338,399
@@ -61,6 +61,8 @@ POINT_COLUMNS = tuple(
     for axis in "xy"
 )
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+FEW_FACES = " (if faces are listed here, the face count above is too small)"
+"""what else a line may be in WIDER FACE's text"""
 LABEL_FIELDS = 20
 """of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
 
@@ -112,12 +114,14 @@ def read_plain(path: Path | str) -> list[AnnotatedImage]:
 
 def _read_lines(path: Path) -> list[str]:
     """The file's lines, stripped at the right. Raises DataError."""
+    content = read_file(path, DataError, "annotation file")
     try:
-        text = read_file(path, DataError, "annotation file").decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"annotation file {path} is not UTF-8 text; accepted: WIDER FACE text, or CSV with"
-            f" {','.join(PLAIN_COLUMNS)}"
+            f"annotation file {path}, line {line}: this is not UTF-8 text; accepted: WIDER FACE"
+            f" text, or CSV with {','.join(PLAIN_COLUMNS)}, saved as UTF-8"
         ) from error
     return [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
@@ -135,10 +139,8 @@ def _parse_wider(path: Path, lines: list[str]) -> list[AnnotatedImage]:
         if not lines[index]:
             index += 1
             continue
-        name, count = (
-            _image_name(lines[index], index + 1, fail),
-            _face_count(lines, index + 1, fail),
-        )
+        name = _image_name(lines[index], index + 1, fail, FEW_FACES)
+        count = _face_count(lines, index + 1, fail)
         if name in seen:
             raise fail(
                 index + 1, f"image {name} appears a second time; accepted: one block an image"
@@ -197,7 +199,7 @@ def _from_wider(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
 
 def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
     fail = _failer(path)
-    faces: dict[str, list[list[float]]] = {}
+    faces: dict[str, dict[tuple[float, ...], list[float]]] = {}
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         fields = _csv_fields(line, number, fail)
@@ -205,10 +207,27 @@ def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
             continue
         name = _image_name(fields[0], number, fail)
         first.setdefault(name, number)
-        boxes = faces.setdefault(name, [])
+        boxes = faces.setdefault(name, {})
         if any(fields[1:]):
-            boxes.append(_plain_box(fields, number, fail))
-    return [replace(_from_plain(name, boxes), line=first[name]) for name, boxes in faces.items()]
+            _add_face(boxes, _plain_box(fields, number, fail), number, fail)
+    return [
+        replace(_from_plain(name, list(boxes.values())), line=first[name])
+        for name, boxes in faces.items()
+    ]
+
+
+def _add_face(
+    faces: dict[tuple[float, ...], list[float]], face: list[float], number: int, fail: Fail
+) -> None:
+    """A face that counted twice would be missed once. Raises DataError where it is not clear what
+    it is."""
+    first = faces.setdefault(tuple(face[:4]), face)
+    if not np.array_equal(_points_of(first), _points_of(face), equal_nan=True):
+        raise fail(
+            number,
+            "a line above has this box of this image with other landmarks; accepted: one line a"
+            " face",
+        )
 
 
 def _is_header(fields: Sequence[str], fail: Fail) -> bool:
@@ -254,13 +273,17 @@ def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
 def _from_plain(name: str, faces: Sequence[Sequence[float]]) -> AnnotatedImage:
     """Faces of 4 numbers, or of 14: with landmarks."""
     boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
-    points = [face[4:] or [math.nan] * len(POINT_COLUMNS) for face in faces]
+    points = [_points_of(face) for face in faces]
     landmarks = (
         np.array(points, np.float32).reshape(-1, 5, 2)
         if any(len(face) > 4 for face in faces)
         else None
     )
     return AnnotatedImage(name, boxes, np.zeros(len(boxes), np.bool_), landmarks)
+
+
+def _points_of(face: Sequence[float]) -> Sequence[float]:
+    return face[4:] or [math.nan] * len(POINT_COLUMNS)
 
 
 def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
@@ -310,14 +333,14 @@ def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
     return replace(image, landmarks=landmarks, traits=None)
 
 
-def _image_name(text: str, number: int, fail: Fail) -> str:
+def _image_name(text: str, number: int, fail: Fail, hint: str = "") -> str:
     """A path below the folder of images; the suffix tells it from a stray line of numbers."""
     path = PurePosixPath(text.replace("\\", "/"))
     if not path.suffix or path.is_absolute() or ".." in path.parts or _is_number_list(text):
         raise fail(
             number,
-            f"{text[:60]!r} is no image path; accepted: a path with a suffix below the folder of"
-            " images (if faces are listed here, the face count above is too small)",
+            f"{text[:60]!r} is no image path; accepted: a path with a suffix, relative to the"
+            f" folder of images{hint}",
         )
     return str(path)
 

@@ -150,7 +150,7 @@ class TrainOptions:
     late_size: int = 448
     """side of the crops in the last part of the run, px: a multiple of 32 from 64 to 4096"""
     late_share: float = 0.15
-    """share of the samples, at the end, that are seen at ``late_size``"""
+    """share of the samples, at the end, that are seen at --late-size"""
     late_near: bool = True
     """in that part, crops are nearly the photos as they are detected: scales of .85 to 1.2, fewer
     faces brought to a size, turned or covered, fewer changes of colour and noise"""
@@ -171,7 +171,7 @@ class TrainOptions:
     takes weights from it"""
     drops: str = ""
     """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead
-    of decay_share"""
+    of --decay-share"""
     ema: float = 0.998
     """decay of the moving average of the weights, per step"""
     box_weight: float = 2.0

@@ -4,13 +4,19 @@ runtimes; and weights files of users."""
 from __future__ import annotations
 
 from edgeface.zoo.index import FOLDER, ZooEntry, get_entry, names, read_index
-from edgeface.zoo.named import MAX_BLOCKS, named_architecture, named_architectures
+from edgeface.zoo.named import (
+    MAX_BLOCKS,
+    is_weights_file,
+    named_architecture,
+    named_architectures,
+)
 from edgeface.zoo.ready import (
     BUNDLES,
     ReadyFile,
     bundle_folder,
     cannot_run,
     find_ready,
+    nearest_ready,
     read_ready,
     ready_file,
     ready_files,
@@ -47,12 +53,14 @@ __all__ = [
     "find_ready",
     "get_entry",
     "is_network",
+    "is_weights_file",
     "load_network",
     "load_weights",
     "load_weights_file",
     "named_architecture",
     "named_architectures",
     "names",
+    "nearest_ready",
     "network_with",
     "own_name",
     "read_index",

@@ -7,6 +7,7 @@ weights than those that ship are not used.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -117,6 +118,14 @@ def bundle_folder(name: Path | str) -> Path:
     """The folder of the ready file of that name; anything else is a folder itself."""
     files = () if Path(name).exists() else _shipped()
     return next((file.path for file in files if file.name == str(name)), Path(name))
+
+
+def nearest_ready(text: str) -> tuple[str, ...]:
+    """Names of ready files that ``text``, which is none, begins or is like."""
+    names = [file.name for file in _shipped() if text.startswith(f"{file.model}-")]
+    return tuple(
+        [name for name in names if name.startswith(text)] or get_close_matches(text, names)
+    )
 
 
 def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:

@@ -56,7 +56,7 @@ class TestMistakes:
             ),
             (
                 ("--target", "tflite", "--precision", "int8"),
-                "int8 files are made from float ones and photos: ",
+                "int8 files are made from float ones and photos: run: edgeface quantize --target",
             ),
             (("--target", "onnx", "--size", "640x479"), "width and height must be multiples of 32"),
             (("--target", "onnx", "--size", "0x0"), "width and height must be multiples of 32"),

@@ -130,6 +130,11 @@ BAD_PLAIN = {
     "box without an image": (",1,2,3,4\n", "line 1", "no image path"),
     "outside the folder": ("d/../../a.jpg,1,2,3,4\n", "line 1", "no image path"),
     "header again": ("a.jpg,1,2,3,4\nimage,x1,y1,x2,y2\n", "line 2", "no image path"),
+    "the same face with other landmarks": (
+        "a.jpg,1,2,3,4\na.jpg,1,2,3,4,1,2,3,2,2,3,1,4,3,4\n",
+        "line 2",
+        "has this box of this image with other landmarks",
+    ),
     "header alone": ("image,x1,y1,x2,y2\n", "faces.csv", "names no image"),
     "empty file": ("", "faces.csv", "names no image"),
 }
@@ -151,6 +156,7 @@ def check_refusal(path: Path, where: str, what: str) -> None:
     message = str(caught.value)
     assert path.name in message and where in message and what in message and "accepted" in message
     assert "\n" not in message
+    assert path.suffix == ".txt" or "face count" not in message  # there is none in a CSV
 
 
 def test_missing_and_undecodable_files(tmp_path: Path) -> None:
@@ -163,8 +169,25 @@ def test_missing_and_undecodable_files(tmp_path: Path) -> None:
         read_annotations(tmp_path)
     binary = tmp_path / "binary.txt"
     binary.write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match=r"line 1: this is not UTF-8 text; .* saved as UTF-8"):
         read_annotations(binary)
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("a.jpg,1,2,3,4\nTür.jpg,1,2,3,4\n".encode("latin-1"))
+    with pytest.raises(DataError, match="line 2: this is not UTF-8 text"):
+        read_annotations(latin)
+
+
+def test_a_face_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    """As in files that were put together of others: twice, it would be missed once."""
+    face, other = "a.jpg,1,2,30,40", "a.jpg,1,2,30,41"
+    points = ",1,2,3,2,2,3,1,4,3,4"
+    for text, count in (
+        (f"{face}\n{other}\n./{face}.0\n", 2),
+        (f"{face}{points}\n{face}{points}\n{face.replace('a', 'b')}\n", 1),
+        (f"{face}\n{face}{',' * 10}\n", 1),
+    ):
+        first, *_ = read_annotations(write(tmp_path, text, "faces.csv"))
+        assert len(first.boxes) == len(first.invalid) == count
 
 
 def annotated(*boxes: list[float], invalid: bool = False) -> AnnotatedImage:

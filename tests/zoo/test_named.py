@@ -75,6 +75,16 @@ def test_every_command_takes_one(edgeface: Command, tmp_path: Path) -> None:
     failed(edgeface("detect", "photo.jpg", "--model", model), "no weights yet", "edgeface train")
 
 
+def test_own_weights_are_not_listed_as_those_that_ship(edgeface: Command) -> None:
+    """A weights file has the name of its network, and none of the ready files."""
+    file = Path(zoo.FOLDER) / "edgeface-n.safetensors"
+    code, out, _ = edgeface("models", file)
+    assert code == 0 and "of the file" in out and "shipped" not in out and "ready" not in out
+    (row,) = json.loads(edgeface("models", file, "--format", "json")[1])
+    assert (row["name"], row["weights"], row["ready"]) == ("edgeface-n", True, [])
+    assert "shipped" in edgeface("models", "edgeface-n")[1]
+
+
 def test_a_network_of_a_front_becomes_a_file(edgeface: Command, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     code, _, err = edgeface(
