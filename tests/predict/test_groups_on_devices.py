@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from edgeface.errors import DeviceError
+from edgeface.latency.agent import Request
 from edgeface.latency.devices.remote import RemoteDevice
+from edgeface.latency.devices.run import Run
+from edgeface.latency.devices.staging import Staged
 from edgeface.latency.protocol import Protocol
 from edgeface.predict.measure import measure
 from edgeface.predict.table import Setting
@@ -50,9 +53,11 @@ class Shelf(RemoteDevice):
     def python_advice(self) -> str:
         return "install one"
 
-    def _agent(self, staged: Any, request: Any, *more: Any) -> Iterator[dict[str, Any]]:
+    def _agent(
+        self, staged: Staged, request: Request, silence_s: float, run: Run | None = None
+    ) -> Iterator[dict[str, Any]]:
         self.asked += [len(request.jobs)] * bool(request.jobs)
-        yield from super()._agent(staged, request, *more)
+        yield from super()._agent(staged, request, silence_s, run)
 
 
 def test_a_group_that_was_cut_off_is_measured_as_a_whole(tmp_path: Path) -> None:
