@@ -371,8 +371,8 @@ def _worth(net: FrontNet) -> str:
 def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path) -> None:
     if not front:
         print(
-            f"no network that was measured takes at most {options.budget_ms:g} ms: a larger"
-            " --budget-ms, or more --rounds"
+            f"no network that was measured keeps the limits ({options.limits or 'none'}): search"
+            " with a larger budget, or more --rounds"
         )
     figures = ("AP" if options.trials else "score", *FIGURES)
     print_table(

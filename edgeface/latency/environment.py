@@ -17,7 +17,10 @@ from typing import Any
 
 CPU = Path("/sys/devices/system/cpu")
 THERMAL = Path("/sys/class/thermal")
-RASPBERRY_THROTTLE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+PLATFORM = Path("/sys/devices/platform")
+RASPBERRY_THROTTLE = "soc*/soc*:firmware/get_throttled"
+"""below it: soc/soc:firmware up to the Raspberry Pi 4, soc@107c000000/soc@107c000000:firmware on
+the 5"""
 NOTED_FLAGS = (
     "avx2",
     "avx512f",
@@ -185,8 +188,8 @@ def _temperature_c() -> float | None:
 
 def _throttling() -> tuple[bool | None, int | None]:
     """(throttled now, events so far)."""
-    firmware = _text(RASPBERRY_THROTTLE)
-    if firmware:
+    said = map(_text, sorted(PLATFORM.glob(RASPBERRY_THROTTLE)))
+    if firmware := next(filter(None, said), None):
         bits = int(
             firmware, 16
         )  # 1 to 3: frequency capped, throttled, too warm now; 17 to 19: so since it started

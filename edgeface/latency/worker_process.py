@@ -89,7 +89,8 @@ class WorkerProcess:
             self.kill()
             raise DeviceError(
                 f"{self.name}: not done within {self._limit_s:g} s (stopped while it had to"
-                f" {what}): a slower device needs a larger --time-limit-s, or fewer --rounds"
+                f" {what}): it hangs, or is too slow here: edgeface bench gives a model more with"
+                " --time-limit-s"
             ) from None
         self._left_s -= time.monotonic() - start
         return self._understand(line)

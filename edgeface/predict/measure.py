@@ -33,9 +33,7 @@ from edgeface.types import Doubles, Progress
 
 REFERENCE = "edgeface-n"
 """the network of the zoo that every group is measured beside"""
-PROTOCOL = Protocol(
-    rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480, time_limit_s=120.0
-)
+PROTOCOL = Protocol(rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480)
 """eleven networks and the reference are loaded at once"""
 MEDIAN_REASONS = ("interval too wide", "too few samples")
 """how a record of the protocol says that its own median is uncertain, which does not matter here"""
@@ -147,7 +145,7 @@ def _measure_group(
         failures[index] = why
 
     jobs = [Job(str(path), setting.threads) for path in paths]
-    found = device.measure(jobs, protocol, failed=failed)
+    found = device.measure(jobs, protocol, failed=failed, whole=True)
     if 0 in failures:
         raise DeviceError(f"the reference network could not be measured: {failures[0]}")
     for index, why in failures.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from edgeface.architecture.architecture import Architecture
 from edgeface.errors import EdgefaceError
 from edgeface.options import parse_size
 from edgeface.pages.charts import number
@@ -14,6 +15,7 @@ from edgeface.pages.markup import Html, join, tag
 from edgeface.predict.table import LatencyTable, anonymous
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
+from edgeface.search.selection import broken
 
 COLOURS = 5
 """of rounds of evolution; the sixth is that of the networks measured before"""
@@ -62,22 +64,22 @@ class Findings:
 
     @cached_property
     def measured(self) -> list[Measured]:
-        """Every network that was measured, in order."""
+        """Every network that was measured, in order. One that was too uncertain may have been
+        chosen again: it belongs to the first round that chose it, and what was predicted later, by
+        a model that knew it, is no prediction."""
         shares = {
             (size, anonymous(r.architecture)): (r.low / r.ratio, r.high / r.ratio)
             for size, found in self.tables.items()
             for r in found.records
         }
-        networks = []
+        networks: dict[tuple[str, Architecture], Measured] = {}
         for place, one in enumerate(self.rounds):
             for evaluation, ms in zip(one.picked, one.measured_ms, strict=True):
-                share = shares.get((evaluation.size, anonymous(evaluation.architecture)))
-                networks.append(
-                    Measured(
-                        evaluation, ms, place, (share[0] * ms, share[1] * ms) if share else None
-                    )
-                )
-        return networks
+                key = (evaluation.size, anonymous(evaluation.architecture))
+                share = shares.get(key)
+                interval = (share[0] * ms, share[1] * ms) if share else None
+                networks.setdefault(key, Measured(evaluation, ms, place, interval))
+        return list(networks.values())
 
     @property
     def predicted(self) -> list[Measured]:
@@ -127,9 +129,13 @@ class Findings:
         """Is ``size`` below the largest input?"""
         return _pixels(size) < max(map(_pixels, self.options.sizes))
 
+    def over(self, network: Measured) -> float:
+        """How far over the budgets, as a share of them; at most 0: it keeps them."""
+        return broken(self.options, replace(network.evaluation, predicted_ms=network.ms))
+
     def fits(self, network: Measured) -> bool:
-        """Does it keep the budget, if there is one?"""
-        return not self.options.budget_ms or network.ms <= self.options.budget_ms
+        """Does it keep the budgets, if there are any?"""
+        return self.over(network) <= 0
 
     def colour(self, place: int) -> str:
         """Class of a round's colour: the later the stronger, grey before any evolution."""

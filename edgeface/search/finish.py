@@ -67,8 +67,8 @@ def choose(front: Sequence[FrontNet]) -> FrontNet:
     """The network of the best score, all of which keep the limits. Raises OptionError."""
     if not front:
         raise OptionError(
-            "--finish: the front is empty, no network kept the limits: a larger --budget-ms, or"
-            " more --rounds"
+            "--finish: the front is empty, no network kept the limits: search with a larger budget,"
+            " or more --rounds"
         )
     return max(front, key=lambda net: net.score)
 

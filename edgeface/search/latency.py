@@ -21,7 +21,7 @@ from typing import Any
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import load_candidate_maker
 from edgeface.errors import DataError, DeviceError
-from edgeface.latency.devices import open_device
+from edgeface.latency.devices import Device, open_device
 from edgeface.latency.environment import load_now
 from edgeface.latency.protocol import LOCAL, Protocol
 from edgeface.options import parse_size
@@ -95,8 +95,9 @@ class LatencyOracle:
             self._keep(size, table)
 
     def check(self) -> None:
-        """Raise DeviceError for a device that cannot be reached or has other things to do,
-        OptionError where no files can be made for it: before anything is chosen, not after."""
+        """Raise DeviceError for a device that cannot be reached, lacks what measuring there needs
+        or has other things to do, OptionError where no files can be made for it: before anything is
+        chosen, not after."""
         if not self.ray:
             load_candidate_maker()
         if self.device == LOCAL and not self.ray:
@@ -107,9 +108,24 @@ class LatencyOracle:
                     f" {most:g}: end them, or measure beside them with --max-load"
                     f" {math.ceil(load)}, less surely"
                 )
-        if self.device != LOCAL and not self.ray:
+        if not self.ray:
             with open_device(self.device) as device:
-                device.check()
+                self._check(device)
+
+    def _check(self, device: Device) -> None:
+        lacking = [] if device.url == LOCAL else [f for f in device.check() if not f.ok]
+        if lacking:
+            fix = f": run: {lacking[0].fix}" if lacking[0].fix else ""
+            raise DeviceError(
+                f"{device.url} cannot measure yet: {lacking[0].what}{fix} (edgeface device check"
+                f" {device.url} has the whole list)"
+            )
+        (target,) = {setting.target for setting in self.settings.values()}
+        if target not in device.targets():
+            raise DeviceError(
+                f"{device.url} has no runtime for {target} files: run: edgeface device check"
+                f" {device.url}"
+            )
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
         """One for each, in ms."""
@@ -209,7 +225,7 @@ class LatencyOracle:
         """Keep the table; raise DeviceError where nothing of the first group may be believed. Wide
         intervals are not a reason: those networks are measured again."""
         self._keep(size, table)
-        if all(r.wrong for r in table.records):
+        if table.records and all(r.wrong for r in table.records):
             why = Counter(reason for r in table.records for reason in r.wrong)
             raise DeviceError(
                 f"none of the first {len(table.records)} networks may be believed:"

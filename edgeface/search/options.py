@@ -141,6 +141,12 @@ class StudyOptions:
         for size in self.sizes:
             parse_size(size)
 
+    @property
+    def limits(self) -> str:
+        """The budgets in words; empty: there are none."""
+        budgets = ((self.budget_ms, "ms"), (self.budget_mmacs, "million multiply-accumulates"))
+        return " and ".join(f"{most:g} {unit}" for most, unit in budgets if most)
+
 
 def save_options(folder: Path, options: StudyOptions) -> None:
     """Begin the search in ``folder``, or go on with it. Raises OptionError where it holds another

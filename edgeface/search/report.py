@@ -54,7 +54,7 @@ def document(
 ) -> str:
     """The text of the page."""
     study = Findings(options, rounds, front, tables)
-    limit = f" within {number(options.budget_ms)} ms" if options.budget_ms else ""
+    limit = f" within {options.limits}" if options.limits else ""
     title = f"Search for {_runtime(options)} networks{limit}"
     return page.document(
         title,
@@ -88,7 +88,7 @@ def _summary(title: str, study: Findings) -> Html:
         ),
         "space": Path(o.space).name,
         "objective": _objective(o),
-        "budget": f"{number(o.budget_ms)} ms" if o.budget_ms else "none",
+        "budget": o.limits or "none",
         "score": f"{o.score}, alpha {number(o.alpha)}",
         "stage weights": weights,
         "trials": f"{o.trials} of {o.trial_samples:,} crops" if o.trials else "none",

@@ -72,15 +72,10 @@ def _front_keys(study: Findings) -> list[tuple[Html, str]]:
 
 def _nearest(study: Findings) -> Html:
     """What an empty front leaves to say."""
-    nearest, budget = min(study.measured, key=lambda m: m.ms), study.options.budget_ms
-    above = (
-        f", {nearest.ms / budget - 1:.0%} above the budget of {number(budget)} ms"
-        if budget < nearest.ms
-        else ""
-    )
-    return tag(
-        "p", tag("span", f"{figures(study, nearest)}{above if budget else ''}", class_="reason")
-    )
+    nearest = min(study.measured, key=lambda m: (study.over(m), m.ms))
+    over = study.over(nearest)
+    above = f", {over:.0%} above the budget of {study.options.limits}" if over > 0 else ""
+    return tag("p", tag("span", f"{figures(study, nearest)}{above}", class_="reason"))
 
 
 def _front_card(study: Findings, against: str) -> Html:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.architecture.layers import macs_of, params_of
+from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import LOCK, locked, read_regular, write_text
 from edgeface.options import parse_size
@@ -95,6 +96,7 @@ class Study:
         for table in tables:
             self.oracle.size_of(table)
         if not over:
+            self._check_macs()
             self.oracle.check()
             self.scorer.check()
         save_options(self.folder, self.options)
@@ -185,12 +187,17 @@ class Study:
             missing = [s for s in self.options.sizes for _ in range(self.oracle.missing(s))]
             if not missing:
                 break
-            self.note(f"{len(missing)} more networks: too few of the first could be measured well")
             seeds = range(seed + attempt * LEAST_NETWORKS, seed + (attempt + 1) * LEAST_NETWORKS)
-            more = [
+            drawn = [
                 Candidate(self.pool.space.sample(seeds[i % len(seeds)]), size)
                 for i, size in enumerate(missing)
             ]
+            # A search that was stopped here goes on: it has these, measured meanwhile.
+            known = {e.candidate.key for e in first.picked}
+            more = [candidate for candidate in drawn if candidate.key not in known]
+            if not more:
+                continue
+            self.note(f"{len(more)} more networks: too few of the first could be measured well")
             picked = (*first.picked, *self._scored(more, [(0.0, (0.0, 0.0))] * len(more)))
             first = dataclasses.replace(first, picked=picked, evaluated=len(picked))
             self.archive.update((e.candidate.key, e) for e in picked)
@@ -288,6 +295,18 @@ class Study:
         )
 
     # Limits and result
+
+    def _check_macs(self) -> None:
+        """A budget of multiply-accumulates that nothing in the space keeps: they need no device."""
+        budget, space = self.options.budget_mmacs, self.pool.space
+        size = min(self.options.sizes, key=lambda size: math.prod(parse_size(size)))
+        least = space.macs[0] * math.prod(parse_size(size)) / math.prod(COUNTED_AT) / 1e6
+        if 0 < budget < least:
+            raise OptionError(
+                f"--budget-mmacs {budget:g} is below every network of space {space.name}, which"
+                f" begins at {least:.3g} million at {size}: give a larger budget, a smaller --size"
+                " or another --space"
+            )
 
     def _check_budget(self) -> None:
         """A budget that nothing keeps, or everything."""

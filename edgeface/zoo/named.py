@@ -79,7 +79,7 @@ def _of_file(model: Path | str) -> Architecture:
         return _checked(entries[0], path)
     if not entries:
         raise ModelError(
-            f"{path} holds no network: give its search a larger --budget-ms or more --rounds"
+            f"{path} holds no network: give its search a larger budget or more --rounds"
         )
     if chosen not in map(str, range(1, len(entries) + 1)):
         what = f"has no #{short(chosen)[1:-1]}" if chosen else "is of several networks"

@@ -18,7 +18,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(environment, "CPU", tmp_path)
     monkeypatch.setattr(cores, "CPU", tmp_path)
     monkeypatch.setattr(environment, "THERMAL", tmp_path / "thermal")
-    monkeypatch.setattr(environment, "RASPBERRY_THROTTLE", tmp_path / "get_throttled")
+    monkeypatch.setattr(environment, "PLATFORM", tmp_path / "platform")
     return tmp_path
 
 
@@ -83,8 +83,9 @@ def test_x86_throttle_events_add_up(system: Path) -> None:
         ("10001", False, 0),  # under-voltage alone slows nothing
     ],
 )
-def test_raspberry_firmware(system: Path, bits: str, now: bool, count: int) -> None:
-    write(system, {"get_throttled": bits})
+@pytest.mark.parametrize("soc", ["soc", "soc@107c000000"])  # up to the Pi 4, and the Pi 5
+def test_raspberry_firmware(system: Path, soc: str, bits: str, now: bool, count: int) -> None:
+    write(system, {f"platform/{soc}/{soc}:firmware/get_throttled": bits})
     assert (Moment.read().throttled, Moment.read().throttle_count) == (now, count)
 
 

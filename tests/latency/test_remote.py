@@ -161,6 +161,16 @@ def test_a_command_that_says_nothing_is_given_up() -> None:
         assert list(session.lines()) == [] and session.silent
 
 
+def test_a_program_that_is_given_up_ends_with_all_that_it_started() -> None:
+    """ssh or adb may be a script that runs another one: as long as that lives, lines never end."""
+    script = "sleep 1000 & echo '{\"pid\": '$!'}'; wait"
+    with Session(["sh", "-c", script], 1.0) as session:
+        pid = next(session.lines())["pid"]
+        wait_for(lambda: session.silent)
+        wait_for(lambda: not alive(pid))
+        assert list(session.lines()) == []
+
+
 def test_the_end_of_a_session_ends_its_command() -> None:
     code = (
         "import os, sys; print('{\"pid\": %d}' % os.getpid(), flush=True); sys.stdin.read();"

@@ -4,6 +4,8 @@ command, corrected."""
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ def table(**setting: Any) -> LatencyTable:
         ({"precision": "int4"}, OptionError),
         ({"score": "beauty"}, OptionError),
         ({"device": NOBODY}, DeviceError),
+        ({"budget_mmacs": 1.3}, OptionError),  # the smallest network has 1.33 at this size
         ({"threads": 2}, DataError),  # the second table is of another number
     ],
 )
@@ -67,6 +70,36 @@ def test_a_host_that_does_not_answer_keeps_nothing(edgeface: Command, tmp_path: 
     out = ("--out", tmp_path / "y", "--target", "onnx")
     line = failed(edgeface("search", *out, "--device", NOBODY), "connection refused")
     assert "is kept" not in line and content(tmp_path / "y") == []
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ("onnxruntime", "no runtime for onnx files: run: edgeface device check ssh://pi@board"),
+        ("numpy", "cannot measure yet: numpy is missing: run: ssh pi@board"),
+    ],
+)
+def test_a_device_that_lacks_something_is_told_before_files_are_made(
+    hidden: str, said: str, small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ssh`` is a shell here, whose Python does not find a package."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nclass Hide:\n  def find_spec(self, name, path=None, target=None):\n"
+        f"    if name == {hidden!r}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    scripts = {
+        "python": f'PYTHONPATH={tmp_path} exec {sys.executable} "$@"',
+        "ssh": f'for last; do :; done; HOME={tmp_path} exec sh -c "$last"',
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    device, folder = f"ssh://pi@board?python={tmp_path}/python", tmp_path / "run"
+    with pytest.raises(DeviceError, match=said):
+        begin(folder, space=small_space, device=device).run(lambda _: None)
+    assert content(folder) == []
 
 
 def test_stopped_before_it_began(

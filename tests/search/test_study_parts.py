@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from studies import OPTIONS, SIZE, begin, quiet_note, resume, sound_progress
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import macs_of, params_of
 from edgeface.errors import DeviceError
-from edgeface.predict.table import LatencyTable, Record
+from edgeface.predict.table import LEAST_NETWORKS, LatencyTable, Record
 from edgeface.search.space import SPACES, get_space
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
@@ -138,6 +139,36 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path
     assert LatencyTable.load(oracle.path(SIZE)) == oracle.tables[SIZE]
     assert len(notes) == 2
     assert all(note.startswith("left out: broken: ") and "malformed" in note for note in notes)
+
+
+def test_a_first_group_of_which_nothing_could_be_measured(tmp_path: Path) -> None:
+    """But for the reference: the next group may do."""
+    oracle = LatencyOracle(OPTIONS, tmp_path, sound_progress, quiet_note)
+    oracle._grown(SIZE, LatencyTable(oracle.settings[SIZE], "made up", "onnxruntime 0", (), (1.0,)))
+    assert oracle.missing(SIZE) == LEAST_NETWORKS and oracle.path(SIZE).is_file()
+
+
+def test_networks_that_make_up_for_others_are_drawn_once(
+    small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it measured them, a search goes on with these, as if it had not been. On a
+    device that measures nothing well."""
+    notes: list[str] = []
+    whole = begin(tmp_path / "whole", notes.append, space=small_space)
+
+    def stop(_: list[Candidate]) -> None:
+        raise KeyboardInterrupt
+
+    first = whole._choose(0)
+    shutil.copytree(whole.folder, tmp_path / "cut")
+    cut = begin(tmp_path / "cut", notes.append, space=small_space)
+    monkeypatch.setattr(LatencyOracle, "measure", lambda *_: None)
+    expected = whole._completed(first)
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(cut.oracle, "measure", stop)
+        cut._completed(first)
+    assert cut._completed(cut._stored(0) or first) == expected
+    assert len({e.candidate.key for e in expected.picked}) == len(expected.picked) > OPTIONS.first
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from edgeface.architecture.layers import layers_of, macs_of, params_of
 from edgeface.architecture.registry import get_architecture
 from edgeface.errors import OutputError
 from edgeface.predict.table import LatencyTable, Record, Setting
+from edgeface.search.findings import Findings
 from edgeface.search.options import StudyOptions
 from edgeface.search.report import document, write_report
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
@@ -245,6 +246,33 @@ def test_no_network_kept_the_limits(example: Example) -> None:
         rf"{nearest.architecture.name}: score .* {ms - 1:.0%} above the budget of 1 ms", page.text
     )
     assert "none keeps the budget" in page.text and "What the winners are made of" not in page.text
+
+
+def test_a_budget_of_multiply_accumulates_is_a_limit(example: Example) -> None:
+    options = dataclasses.replace(example.options, budget_ms=0.0, budget_mmacs=200.0)
+    page = Reader(example.page(options=options, front=()))
+    assert "within 200 million multiply-accumulates" in page.text
+    picked = [found for one in example.rounds for found in one.picked]
+    macs = {found: macs_of(found.architecture, 640, 480) for found in picked}
+    study = Findings(options, example.rounds, (), example.tables)
+    kept = [m.evaluation for m in study.measured if study.fits(m)]
+    assert kept == [found for found in picked if macs[found] <= 200e6] and len(kept) < len(picked)
+    tight = dataclasses.replace(options, budget_mmacs=min(macs.values()) / 1.5e6)
+    nearest = min(picked, key=macs.__getitem__).architecture.name
+    text = Reader(example.page(options=tight, front=())).text
+    assert re.search(rf"{nearest}: score .* 50% above the budget of", text)
+
+
+def test_a_network_that_was_chosen_twice_counts_once(example: Example) -> None:
+    """Its first measurement was too uncertain; what was predicted after it is no prediction."""
+    first, second, *rest = example.rounds[1:]
+    picked, ms = first.picked + second.picked, first.measured_ms + second.measured_ms
+    second = dataclasses.replace(second, picked=picked, measured_ms=ms)
+    plain, study = (
+        Findings(example.options, rounds, example.front, example.tables)
+        for rounds in (example.rounds, (example.rounds[0], first, second, *rest))
+    )
+    assert study.measured == plain.measured and study.predicted == plain.predicted
 
 
 def test_hostile_strings_stay_text(example: Example) -> None:

@@ -54,9 +54,11 @@ class Device(Closing):
         progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
+        whole: bool = False,
     ) -> list[Measurement]:
         """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie
-        here."""
+        here. ``whole``: the records are compared round by round, so that none of an earlier call,
+        which was cut off, will do."""
 
 
 def findings(facts: dict[str, Any], install: str = "python3 -m pip install") -> list[Finding]:

@@ -37,6 +37,7 @@ class LocalDevice(Device):
         progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
+        whole: bool = False,
     ) -> list[Measurement]:
         return timing.measure(jobs, protocol, reference, progress, finished, failed)
 

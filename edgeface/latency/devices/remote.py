@@ -114,9 +114,11 @@ class RemoteDevice(ShellDevice):
         progress: Progress | None = None,
         finished: Finished | None = None,
         failed: Failed | None = None,
+        whole: bool = False,
     ) -> list[Measurement]:
-        """As :class:`Device` says. Records that an earlier call with equal arguments brought home
-        before it was cut off are not measured again; ``finished`` is called with them too."""
+        """As :class:`Device` says. Unless ``whole``, records that an earlier call with equal
+        arguments brought home before it was cut off are not measured again; ``finished`` is called
+        with them too."""
         if not jobs:
             raise DeviceError("nothing to measure: name at least one Bundle")
         run = Run(jobs, protocol or Protocol(), reference, progress, finished, failed)
@@ -127,7 +129,8 @@ class RemoteDevice(ShellDevice):
             run.identity(),
             agent_path(),
         ]
-        run.resume(Journal.find(self._journals, identity))
+        if not whole:
+            run.resume(Journal.find(self._journals, identity))
         if run.waiting():
             self._measure(run)
         return run.close()

@@ -6,6 +6,8 @@ import collections
 import contextlib
 import json
 import math
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -111,7 +113,7 @@ class Session(Closing):
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
         for thread in (drain, *self._threads):
             thread.join(GRACE_S)
         return self._process.wait()
@@ -140,7 +142,13 @@ class Session(Closing):
 
     def _give_up(self, what: str) -> None:
         self.endless = what
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        """The process and all that it started: ssh or adb may be a script that runs another one,
+        which would keep our pipes open."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         beat = time.monotonic()
@@ -151,7 +159,7 @@ class Session(Closing):
                 return
             if now - self._last > self._silence_s:
                 self.silent = True
-                self._process.kill()
+                self._kill()
                 return
             if self._beating and now - beat >= BEAT_S:
                 beat = now
