@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,9 @@ class Session(Closing):
     def _kill(self) -> None:
         """The process and all that it started: ssh or adb may be a script that runs another one,
         which would keep our pipes open."""
+        if sys.platform == "win32":
+            self._process.kill()
+            return
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
