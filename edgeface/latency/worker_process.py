@@ -142,7 +142,7 @@ class WorkerProcess:
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             hint = {
-                "SIGKILL": ": not enough memory?",
+                "SIGKILL": ": not enough memory? A smaller --together loads fewer models at once",
                 "SIGILL": ": the runtime was built for a newer processor",
             }.get(name, "")
             return DeviceError(f"{self.name}: its worker process was ended by {name}{hint}")

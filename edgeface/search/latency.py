@@ -58,7 +58,9 @@ class LatencyOracle:
             note,
             ray,
         )
-        self.protocol = dataclasses.replace(PROTOCOL, max_load=options.max_load)
+        self.protocol = dataclasses.replace(
+            PROTOCOL, max_load=options.max_load, together=options.together
+        )
         self.settings = {
             size: Setting(
                 options.device,

@@ -31,7 +31,7 @@ from edgeface.search.scores.registry import FORMER
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
 STUDY, FRONT = "study.json", "front.json"
-FREE = ("max_load", "jobs")
+FREE = ("max_load", "jobs", "together")
 """options that a search may go on with others of"""
 
 
@@ -53,6 +53,7 @@ class StudyOptions:
         "trial_samples": Range(1, 10**10),
         "jobs": Range(0, MAX_THREADS),
         "max_load": Range(0, 1024),
+        "together": Range(2, 256),
         "population": Range(2, 100_000),
         "generations": Range(1, 10**6),
     }
@@ -114,6 +115,9 @@ class StudyOptions:
     max_load: float = 0.5
     """processor use of other programs, in cores, above which a measurement is not
     believed"""
+    together: int = 12
+    """networks in memory at once while they are measured, of 50 to 150 MB each; fewer on a device
+    with less than 2 GB, where the reference then takes more of the time"""
     population: int = 96
     """networks kept from generation to generation"""
     generations: int = 60

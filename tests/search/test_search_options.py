@@ -13,11 +13,13 @@ import pytest
 from commands import Command, failed
 
 from edgeface.search.options import StudyOptions, save_options
+from edgeface.types import unseen
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from edgeface.search import study
+from edgeface.search.latency import LatencyOracle
 
 FACES = "image,x1,y1,x2,y2\na.png,10,10,60,70\n"
 OPTIONS = StudyOptions(target="tflite", rounds=8, seed=5, sizes=("320x256",), budget_ms=6)
@@ -72,7 +74,7 @@ def test_another_option_is_named_and_refused_on_a_resume(
     known = {"max_load", "rounds"} if "max_load" in given else set()
     flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in given.keys() - known))
     line = failed(edgeface("search", "--resume", tmp_path / "s", *words))
-    assert f"leave {flags} out; --jobs, --max-load may change" in line
+    assert f"leave {flags} out; --jobs, --max-load, --together may change" in line
 
 
 def test_what_is_said_again_is_no_other_option(
@@ -82,8 +84,9 @@ def test_what_is_said_again_is_no_other_option(
     again = ("--target", "tflite", "--seed", 5, "--size", "320x256", "--budget-ms", 6)
     resumed = ("--resume", tmp_path)
     assert searched(*resumed) == searched(*resumed, *again) == OPTIONS
-    changed = searched(*resumed, *again, "--max-load", 3, "--jobs", 2)
-    assert changed == dataclasses.replace(OPTIONS, max_load=3, jobs=2)
+    changed = searched(*resumed, *again, "--max-load", 3, "--jobs", 2, "--together", 4)
+    assert changed == dataclasses.replace(OPTIONS, max_load=3, jobs=2, together=4)
+    assert LatencyOracle(changed, tmp_path, unseen, print).protocol.together == 4
 
 
 def test_landmarks_are_for_finish(edgeface: Command, tmp_path: Path) -> None:
