@@ -1,5 +1,5 @@
 plugins {
-    id("com.android.application") version "8.7.3" apply false
-    kotlin("android") version "2.0.21" apply false
-    kotlin("jvm") version "2.0.21" apply false
+    id("com.android.application") version "8.13.2" apply false
+    kotlin("android") version "2.3.0" apply false
+    kotlin("jvm") version "2.3.0" apply false
 }
