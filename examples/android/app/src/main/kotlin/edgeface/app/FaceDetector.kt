@@ -4,6 +4,7 @@ import android.content.Context
 import android.graphics.Bitmap
 import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
+import com.google.ai.edge.litert.TensorBuffer
 import edgeface.Contract
 import edgeface.Decoder
 import edgeface.Face
@@ -11,9 +12,10 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * Faces in bitmaps, with a float32 TFLite Bundle whose files lie in the assets under [folder].
+ * Faces in bitmaps, with a TFLite Bundle, INT8 or float32, whose files lie in the assets under
+ * [folder].
  *
- * One thread at a time. [close] frees the model.
+ * One thread at a time. [close] frees the model. INT8 files are for the CPU.
  */
 class FaceDetector(
     private val context: Context,
@@ -27,8 +29,6 @@ class FaceDetector(
     fun setup(fileName: String) {
         val manifest = context.assets.open("$folder/manifest.json").bufferedReader().use { it.readText() }
         decoder = Decoder(Contract.of(manifest))
-        val tensors = listOf(decoder.contract.input) + decoder.contract.outputs
-        require(tensors.none { it.isInt8 }) { "input and outputs must be float32" }
         val options = CompiledModel.Options(accelerator)
         model = CompiledModel.create(context.assets, "$folder/$fileName", options)
     }
@@ -38,13 +38,12 @@ class FaceDetector(
         val pixels = IntArray(photo.width * photo.height)
         photo.getPixels(pixels, 0, photo.width, 0, 0, photo.width, photo.height)
         val tensor = decoder.tensor(decoder.letterbox(pixels, photo.width, photo.height))
-        val values = FloatArray(tensor.capacity() / 4).also { tensor.asFloatBuffer().get(it) }
         val inputs = model.createInputBuffers()
         val outputs = model.createOutputBuffers()
         try {
-            inputs[0].writeFloat(values)
+            write(tensor, inputs[0])
             model.run(inputs, outputs)
-            val found = decoder.contract.outputs.map { bytes(outputs[it.index].readFloat()) }
+            val found = decoder.contract.outputs.map { read(outputs[it.index], it.isInt8) }
             return decoder.decode(found, photo.width, photo.height)
         } finally {
             (inputs + outputs).forEach { it.close() }
@@ -55,9 +54,19 @@ class FaceDetector(
         if (::model.isInitialized) model.close()
     }
 
-    private fun bytes(values: FloatArray): ByteBuffer {
-        val buffer = ByteBuffer.allocateDirect(4 * values.size).order(ByteOrder.nativeOrder())
-        buffer.asFloatBuffer().put(values)
-        return buffer
+    private fun write(tensor: ByteBuffer, input: TensorBuffer) {
+        if (decoder.contract.input.isInt8) {
+            input.writeInt8(ByteArray(tensor.capacity()).also { tensor.get(it) })
+        } else {
+            input.writeFloat(FloatArray(tensor.capacity() / 4).also { tensor.asFloatBuffer().get(it) })
+        }
+    }
+
+    private fun read(output: TensorBuffer, isInt8: Boolean): ByteBuffer {
+        if (isInt8) return ByteBuffer.wrap(output.readInt8())
+        val values = output.readFloat()
+        val bytes = ByteBuffer.allocateDirect(4 * values.size).order(ByteOrder.nativeOrder())
+        bytes.asFloatBuffer().put(values)
+        return bytes
     }
 }
