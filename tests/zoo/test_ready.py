@@ -17,6 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 from commands import Command, failed
+from flat_tables import buffers_behind
 from test_light_import import BLOCKER, HEAVY, ROOT
 from venvs import build_wheel, make_venv
 
@@ -58,6 +59,11 @@ class TestWhatShips:
         } == {(model, *kind) for model in zoo.names() for kind in kinds_of(model)}
         for file in FILES:
             assert file.weights == zoo.get_entry(file.model).sha256, "made of other weights"
+
+    def test_tflite_weights_are_where_older_runtimes_look(self) -> None:
+        pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+        files = [file for file in FILES if file.target == "tflite"]
+        assert files and not any(buffers_behind(Bundle.open(f.path).read()) for f in files)
         assert set(ready.ready_files()) == set(FILES)
 
     @each_file
