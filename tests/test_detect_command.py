@@ -126,8 +126,8 @@ def test_ctrl_c_prints_what_was_found(
     assert len(list((tmp_path / "marked").iterdir())) == 1
 
 
-def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
-    arguments = [str(hopper_path), "none.jpg", "--model", bundle]
+def detect_for_nobody(*arguments: str) -> tuple[int, bytes]:
+    """Exit code and stderr of a detection whose reader is gone from the start."""
     with subprocess.Popen(
         [sys.executable, "-m", "edgeface", "detect", *arguments],
         stdout=subprocess.PIPE,
@@ -135,8 +135,14 @@ def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        assert b"no image at none.jpg" in process.stderr.read()
-        assert process.wait() == 2
+        err = process.stderr.read()
+        return process.wait(), err
+
+
+def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
+    code, err = detect_for_nobody(str(hopper_path), "none.jpg", "--model", bundle)
+    assert b"no image at none.jpg" in err
+    assert code == 2
 
 
 def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
@@ -147,16 +153,9 @@ def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
         writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
     for more, frames in ([], 1), (["--save", str(saved)], 20):
-        arguments = [str(clip), "--model", bundle, *more]
-        with subprocess.Popen(
-            [sys.executable, "-m", "edgeface", "detect", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            assert process.stdout is not None and process.stderr is not None
-            process.stdout.close()
-            assert f"note: {frames} frames in ".encode() in process.stderr.read()
-            assert process.wait() == 0
+        code, err = detect_for_nobody(str(clip), "--model", bundle, *more)
+        assert f"note: {frames} frames in ".encode() in err
+        assert code == 0
     assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
 
 
