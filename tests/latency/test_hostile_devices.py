@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from by_hand import record
+from plain_device import PlainDevice
 
 from edgeface.bundle import Bundle
 from edgeface.cli.output import LONGEST, printable
 from edgeface.errors import DeviceError, EdgefaceError
 from edgeface.latency.devices import staging
-from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.examine import examine
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -54,10 +54,8 @@ HERE = {
 END = {"stage": "end"}
 
 
-class Stranger(RemoteDevice):
+class Stranger(PlainDevice):
     """Says the next of ``talks`` to each command, whatever it is."""
-
-    root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "nothing"
 
     def __init__(self, *talks: Any, journals: Path | None = None) -> None:
         super().__init__(URL, journals=journals)
@@ -66,15 +64,6 @@ class Stranger(RemoteDevice):
     def arguments(self, command: str) -> list[str]:
         lines = "\n".join(map(json.dumps, self.talks.pop(0) if self.talks else []))
         return [sys.executable, "-c", f"print({lines!r})"]
-
-    def advice(self, command: str) -> str:
-        return command
-
-    def explain(self, code: int, words: list[str]) -> str | None:
-        return None
-
-    def python_advice(self) -> str:
-        return "install one"
 
 
 class Told(Stranger):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from by_hand import alive, record, wait_for
+from plain_device import PlainDevice
 
 from edgeface import zoo
 from edgeface.bundle import Bundle
@@ -308,7 +309,7 @@ def test_hash_in_the_name_of_the_agent() -> None:
 # -- a device that answers something else -------------------------------------
 
 
-class Strange(RemoteDevice):
+class Strange(PlainDevice):
     """Its shell prints ``answer`` whatever it is asked."""
 
     root, folder, package = "~/.cache/edgeface", "~/.cache/edgeface", "nothing"
@@ -319,15 +320,6 @@ class Strange(RemoteDevice):
 
     def arguments(self, command: str) -> list[str]:
         return ["printf", "%s\\n", self.answer]
-
-    def advice(self, command: str) -> str:
-        return command
-
-    def explain(self, code: int, words: list[str]) -> str | None:
-        return None
-
-    def python_advice(self) -> str:
-        return "install one"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_device import PlainDevice
 
 from edgeface.errors import DeviceError
 from edgeface.latency.agent import Request
-from edgeface.latency.devices.remote import RemoteDevice
 from edgeface.latency.devices.run import Run
 from edgeface.latency.devices.staging import Staged
 from edgeface.latency.protocol import Protocol
@@ -31,10 +31,8 @@ CUT = """sed -u '/"measurement"/q'"""
 """a line that is gone once the first record has come"""
 
 
-class Shelf(RemoteDevice):
+class Shelf(PlainDevice):
     """A shell that starts at home, and how many models each of its sessions was asked for."""
-
-    root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "nothing"
 
     def __init__(self, home: Path, journals: Path) -> None:
         super().__init__(URL, sys.executable, journals)
@@ -43,15 +41,6 @@ class Shelf(RemoteDevice):
     def arguments(self, command: str) -> list[str]:
         line = f"({command}) | {CUT}" if self.cut else command
         return ["sh", "-c", f"HOME={shlex.quote(str(self.home))}; export HOME; {line}"]
-
-    def advice(self, command: str) -> str:
-        return command
-
-    def explain(self, code: int, words: list[str]) -> str | None:
-        return None
-
-    def python_advice(self) -> str:
-        return "install one"
 
     def _agent(
         self, staged: Staged, request: Request, silence_s: float, run: Run | None = None
