@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ from edgeface import checkout
 from edgeface.architecture import Architecture, PlainHeadSpec
 from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
-from edgeface.errors import OptionError
+from edgeface.errors import OptionError, QuantizeError
 from edgeface.files import write_text
-from edgeface.images.annotations import read_annotations
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 DETECTOR = "detector.json"
 RUN, FILES = "training", "detector"
 """folders of the training and of the Bundles"""
+ANY_DROP = 100.0
+"""AP points: all there are"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def finish(
         on_error=on_error,
     ):
         return None
-    bundle = _file(options, net, plan, run / "weights.safetensors", folder / FILES, on_error)
+    weights, files = run / "weights.safetensors", folder / FILES
+    bundle = _file(options, net.size, plan, weights, files, note, on_error)
     return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
 
 
@@ -152,27 +155,28 @@ def with_landmarks(architecture: Architecture) -> Architecture:
 
 def _file(
     options: StudyOptions,
-    net: FrontNet,
+    size: str,
     plan: Plan,
     weights: Path,
     out: Path,
+    note: Callable[[str], None],
     on_error: OnError | None,
 ) -> Bundle:
     int8 = options.precision == "int8"
-    made = checkout.export(
-        str(weights),
-        options.target,
-        precision="fp32" if int8 else options.precision,
-        size=net.size,
-        out=out,
-    )
+    precision = "fp32" if int8 else options.precision
+    made = checkout.export(str(weights), options.target, precision=precision, size=size, out=out)
     if not int8:
         return made
-    if not plan.kept:
-        return checkout.quantize(made, data=plan.data, on_error=on_error)
-    # No range is taken from the photos that the file is then judged on.
-    aside = {image.path for image in read_annotations(plan.kept)}
-    return checkout.quantize(made, calibration=plan.data, leave_out=aside, on_error=on_error)
+    quantize = partial(
+        checkout.quantize, made, data=plan.data, annotations=plan.kept, on_error=on_error
+    )
+    try:
+        return quantize()
+    except QuantizeError as error:
+        # After hours of training a file that loses more, and says how much, is worth more than
+        # none; what was measured is not measured again.
+        note(f"{error}; made all the same, its manifest says what it loses")
+        return quantize(max_drop=ANY_DROP)
 
 
 def _measured(

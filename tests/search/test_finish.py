@@ -1,5 +1,5 @@
 """A detector of a search's front: what is looked at before the search, what goes on after a stop,
-and what the training gets. Nothing is searched or trained."""
+what the training gets, and the file that is made of it. Nothing is searched or trained."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command, failed
+from hard_times import photos
 
+from edgeface.errors import QuantizeError
 from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
 from edgeface.search import finish as module
 from edgeface.search.options import STUDY, StudyOptions, save_options
 from edgeface.search.results import FrontNet
 from edgeface.search.space import SPACES
-from edgeface.search.trials.photos import KEPT, TRAINED
+from edgeface.search.trials.photos import KEPT, TRAINED, plan_of
+from edgeface.training.options import TrainOptions
 from edgeface.types import unseen
+from edgeface.zoo.index import FOLDER
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -210,3 +214,33 @@ def test_landmarks_of_own_photos_are_learned(
             assert image.landmarks.ravel().tolist() == [*range(10)]
     assert pointed["annotations"] == run / TRAINED
     assert all(np.array_equal(i.boxes, [BOX]) for i in read_annotations(folder / TRAINED))
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_int8_has_a_budget_on_own_photos(
+    held: bool, hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On those that are kept aside; where it cannot be held, the file says what it loses."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from quantize.budget import Budget
+
+    hold = Budget.hold
+
+    def too_much(self: Budget, reference: Any, max_drop: float, share: float) -> Any:
+        if max_drop < module.ANY_DROP:
+            raise QuantizeError("the budget cannot be held")
+        return hold(self, reference, max_drop, share)
+
+    if not held:
+        monkeypatch.setattr(Budget, "hold", too_much)
+    plan = plan_of(tmp_path, *photos(tmp_path, hopper_path, 50), TrainOptions())
+    said: list[str] = []
+    options = dataclasses.replace(OPTIONS, precision="int8")
+    weights, out = FOLDER / "edgeface-n.safetensors", tmp_path / "out"
+    made = module._file(options, "160x128", plan, weights, out, said.append, None).manifest
+    assert made.precision == "int8" and made.accuracy and made.accuracy["images"] == 10
+    assert made.accuracy["int8"]["hard"] is not None
+    assert made.accuracy["max_drop"] == (0.5 if held else module.ANY_DROP)
+    assert [note for note in said if "cannot be held; made all the same" in note] == said
+    assert bool(said) != held
