@@ -109,15 +109,16 @@ class Record:
 
     def with_session(self, other: Record) -> Record:
         """This network, measured once more: logarithms of the ratios are averaged, weighted by
-        their precision."""
+        their precision; where they lie further apart than their intervals allow, the interval of
+        the mean is wider by as much (Birge ratio, of R. T. Birge, Phys. Rev. 40, 1932)."""
         if self.wrong or other.wrong:
             return self if other.wrong else other
         spreads = [max(math.log(r.high / r.low) / 2, 1e-6) for r in (self, other)]
         weights = [spread**-2 for spread in spreads]
-        mean = math.fsum(
-            w * math.log(r.ratio) for w, r in zip(weights, (self, other), strict=True)
-        ) / sum(weights)
-        spread = sum(weights) ** -0.5
+        logs = [math.log(r.ratio) for r in (self, other)]
+        mean = math.fsum(w * x for w, x in zip(weights, logs, strict=True)) / sum(weights)
+        apart = math.fsum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True)) ** 0.5
+        spread = max(1.0, apart) * sum(weights) ** -0.5
         return dataclasses.replace(
             other, ratio=math.exp(mean), low=math.exp(mean - spread), high=math.exp(mean + spread)
         )

@@ -129,6 +129,19 @@ def test_journal_that_was_cut_short(tmp_path: Path) -> None:
     assert journal.read() == [record(10.0)]
 
 
+def test_a_run_of_which_one_model_failed_is_over(tmp_path: Path) -> None:
+    """It leaves no journal, so that the same command measures anew; one that waits leaves it."""
+    jobs = [Job(str(zoo.ready_files("edgeface-n")[0].path)), Job(str(tmp_path / "nothing"))]
+    for more, kept in (([], False), ([Job(jobs[0].bundle, 2)], True)):
+        journal = Journal.find(tmp_path, ["a", len(more)])
+        run = Run([*jobs, *more], Protocol(), None, None, None, lambda *_: None)
+        run.resume(journal)
+        manifest = run.bundles[0].manifest
+        of = {name: getattr(manifest, name) for name in ("files", "model", "target", "precision")}
+        run.record(json.loads(json.dumps(record(bundle=run.name(0), **of).to_json())), "local")
+        assert len(run.close()) == 1 and journal.exists == kept
+
+
 def test_journal_of_the_day_before_yesterday(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add(record(10.0))

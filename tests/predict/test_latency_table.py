@@ -68,17 +68,23 @@ def test_times_are_ratios_to_the_reference_at_its_quietest(table: LatencyTable) 
 
 
 def test_two_sessions_are_averaged_by_their_precision(table: LatencyTable) -> None:
-    """ln of 1 and of e, weights 4 to 1: the mean is e^0.2, and its interval narrower than both."""
+    """ln of 1 and of e^0.1, weights 4 to 1: the mean is e^0.02, its interval narrower than both."""
     first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
-    second = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
+    second = Record(first.architecture, math.exp(0.1), math.exp(-0.1), math.exp(0.3), 1.0)
     both = first.with_session(second)
-    assert math.log(both.ratio) == pytest.approx(0.2)
-    assert math.log(both.high / both.low) == pytest.approx(2 * (1 / 0.01 + 1 / 0.04) ** -0.5)
+    narrow = 2 * (1 / 0.01 + 1 / 0.04) ** -0.5
+    assert math.log(both.ratio) == pytest.approx(0.02)
+    assert math.log(both.high / both.low) == pytest.approx(narrow)
     renamed = dataclasses.replace(first.architecture, name="other")
     grown = dataclasses.replace(table, records=(first,)).with_records(
         [dataclasses.replace(second, architecture=renamed)]
     )
     assert [r.ratio for r in grown.records] == [both.ratio]
+    # Of 1 and e, in intervals of the same widths: 0.2 and 0.8 off the mean of 0.2.
+    apart = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
+    assert math.log((far := first.with_session(apart)).ratio) == pytest.approx(0.2)
+    birge = math.sqrt((0.2 / 0.1) ** 2 + (0.8 / 0.2) ** 2)
+    assert math.log(far.high / far.low) == pytest.approx(narrow * birge)
 
 
 def test_a_session_that_is_wrong_is_not_averaged(table: LatencyTable) -> None:

@@ -106,7 +106,7 @@ class Run:
     def close(self) -> list[Measurement]:
         """The records in the order of the jobs. Raises DeviceError for jobs that failed, unless
         someone was told."""
-        if self._journal and len(self.done) == len(self.jobs):
+        if self._journal and not self.waiting():  # also of a model that failed: the run is over
             self._journal.remove()
         if self.wrong and not self._failed:
             raise DeviceError("; ".join(self.wrong.values()))
