@@ -131,15 +131,13 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
     folder: ``path`` is one that files are written into; else a file. Nothing is made.
     """
     inside = Path(path).absolute()
-    if not folder:
-        with _as_output_error(Path(path)):
-            _refuse_special(inside)
-        inside = inside.parent
-    inside = _refuse_file(path, inside)
     try:
-        tempfile.TemporaryDirectory(
-            prefix=".edgeface-", dir=inside
-        ).cleanup()  # permission bits say nothing to root
+        if not folder:
+            _refuse_special(inside)
+            inside = inside.parent
+        inside = _refuse_file(path, inside)
+        # permission bits say nothing to root
+        tempfile.TemporaryDirectory(prefix=".edgeface-", dir=inside).cleanup()
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}: choose another"

@@ -81,6 +81,9 @@ def test_a_place_is_checked_without_making_anything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="file is not a folder"):
         check_writable(tmp_path / "file" / "a.png", "--plot", folder=False)
+    for folder in (False, True):  # what cannot even be looked at, as in a folder of others
+        with pytest.raises(OutputError, match=r"too long: choose another \w+ with --save"):
+            check_writable(tmp_path / ("a" * 300) / "a.png", "--save", folder=folder)
     assert names(tmp_path) == ["file"]
 
 

@@ -199,9 +199,10 @@ def _read_manifest(folder: Path) -> Manifest:
         if folder.is_file() and (folder.parent / MANIFEST).is_file():
             raise BundleError(f"{folder} is a file of a Bundle: give its folder, {folder.parent}")
         if not folder.is_dir():
+            of = f" --model {folder}" if folder.suffix == ".safetensors" else ""
             raise BundleError(
                 f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
-                "edgeface export, or take one of: edgeface models"
+                f"edgeface export{of}, or take one of: edgeface models"
             )
         path = folder / MANIFEST
         if not path.is_file():
