@@ -79,12 +79,14 @@ def test_it_is_warped_as_opencv_does_it_with_that_matrix(astronaut: Any) -> None
 def test_faces_of_a_panorama(astronaut: Any, left: int, upright: bool) -> None:
     """OpenCV 4 warps none that has 32,767 px a side."""
     points = np.array([[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]], float)
-    (expected,) = align(astronaut, points)
     photo = np.zeros((512, 40_000, 3), np.uint8)
     photo[:, left : left + 512] = astronaut
-    points[:, 0] += left
+    shift = np.array([left, 0])
     if upright:
-        photo, points = np.rot90(photo), np.column_stack((points[:, 1], 39_999 - points[:, 0]))
+        astronaut, points = np.rot90(astronaut), np.column_stack((points[:, 1], 511 - points[:, 0]))
+        photo, shift = np.rot90(photo), np.array([0, 40_000 - 512 - left])
+    (expected,) = align(astronaut, points)
+    points = points + shift
     part, _ = _reached(photo, similarity(points, TEMPLATE), 112)
     assert part.size and max(part.shape) < 512
     (face,) = align(photo, points)
