@@ -91,8 +91,21 @@ def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
     used = hashlib.sha256((portraits / "astronaut.png").read_bytes()).hexdigest()
     assert made.precision == "int8" and made.calibration is not None
     assert made.calibration["sha256"] == [used]
+    one = edgeface.quantize(bundle, calibration=portraits, leave_out="hopper.jpg").manifest
+    assert one.calibration is not None and one.calibration["sha256"] == [used]
+    with pytest.raises(OptionError, match="annotations are of photos below --data"):
+        edgeface.quantize(bundle, calibration=portraits, annotations=tmp_path / "none.csv")
     with pytest.raises(OptionError, match="unknown target 'coreml'"):
         edgeface.export("edgeface-n", "coreml")
+
+
+def test_a_name_as_a_path_has_the_weights_of_the_name(tmp_path: Path) -> None:
+    bundle = edgeface.export(Path("edgeface-n"), "onnx", size="64x64", out=tmp_path)
+    assert not bundle.manifest.weights.random
+    nothing: Any = None
+    for wrong in ({"model": nothing}, {"out": nothing}, {"weights": 3}):
+        with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be a path or its text"):
+            edgeface.export(**{"model": "edgeface-n", "target": "onnx", "out": tmp_path, **wrong})
 
 
 def test_a_device_is_told_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
