@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import from_checkout
 from edgeface.bundle import Bundle
-from edgeface.options import parse_size
+from edgeface.options import as_path, parse_size
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
 
 def export(
-    model: str,
+    model: Path | str,
     target: str,
     *,
     precision: str = "fp32",
@@ -39,9 +39,12 @@ def export(
     Raises OptionError for a combination that cannot be and without a checkout, ModelError,
     ExportError, MissingExtraError, OutputError.
     """
+    as_path("model", model)
+    out = as_path("out", out)
+    weights = None if weights is None else as_path("weights", weights)
     width, height = parse_size(size)
     request = _part("export.request:ExportRequest")(target, precision, width, height, dynamic)
-    source = _part("export.source:load_source")(model, weights)
+    source = _part("export.source:load_source")(str(model), weights)
     if made_for is not None:
         adapted: Bundle = _part("export.apis:export_for")(made_for, source, request, out)
         return adapted
@@ -57,7 +60,7 @@ def quantize(
     calibration: Path | str | None = None,
     max_drop: float = 0.5,
     out: Path | str | None = None,
-    leave_out: Collection[str] = (),
+    leave_out: Collection[str] | str = (),
     on_error: OnError | None = None,
 ) -> Bundle:
     """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
@@ -67,8 +70,8 @@ def quantize(
     lose ``max_drop`` AP points (0 to 100), or one of your own photos that ``annotations`` name;
     without it no accuracy is measured, and the manifest says so. calibration: a folder of photos
     that ranges are taken from; default: the training photos of ``data``, or those of it that
-    ``annotations`` do not name. leave_out: photos of that folder, by their paths in it, that none
-    is taken from. on_error: is told of photos that cannot be read, which are then left out.
+    ``annotations`` do not name. leave_out: photos of that folder, or one, by their paths in it,
+    that none is taken from. on_error: is told of photos that cannot be read, which are left out.
 
     Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
     be held, BundleError, DataError, MissingExtraError, OutputError.
@@ -83,7 +86,7 @@ def quantize(
         data=data,
         annotations=annotations,
         calibration=calibration,
-        leave_out=leave_out,
+        leave_out=[leave_out] if isinstance(leave_out, str) else leave_out,
         on_error=on_error,
     )
     quantized: Bundle = done.bundle

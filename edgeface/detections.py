@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgeface.errors import DataError
 from edgeface.types import Floats
 
 
@@ -25,7 +27,8 @@ class Face(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Detections:
     """Faces of one image, best first: ``for face in detections`` yields each as a :class:`Face`,
-    ``detections[0]`` is the best."""
+    ``detections[0]`` is the best, ``detections[:3]`` the best three and
+    ``detections[detections.scores > 0.8]`` those above."""
 
     boxes: Floats
     """float32 [N, 4]: x1, y1, x2, y2 in px of the image passed in"""
@@ -48,8 +51,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: int) -> Face:
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+
+    @overload
+    def __getitem__(self, index: slice | NDArray[np.generic]) -> Detections: ...
+
+    def __getitem__(self, index: int | slice | NDArray[np.generic]) -> Face | Detections:
         points = None if self.landmarks is None else self.landmarks[index]
+        if isinstance(index, slice) or np.ndim(index) > 0:
+            return Detections(self.boxes[index], self.scores[index], points)
         return Face(self.boxes[index], float(self.scores[index]), points)
 
     def __iter__(self) -> Iterator[Face]:
@@ -81,13 +92,30 @@ class Detections:
 
     @classmethod
     def from_json(cls, faces: list[dict[str, Any]]) -> Detections:
-        """Read :meth:`to_json` output."""
-        points = [face["landmarks"] for face in faces if "landmarks" in face]
-        return cls(
-            np.array([face["box"] for face in faces], np.float32).reshape(-1, 4),
-            np.array([face["score"] for face in faces], np.float32),
-            np.array(points, np.float32).reshape(-1, 5, 2) if points else None,
-        )
+        """Read :meth:`to_json` output. Raises DataError for what is none."""
+        try:
+            boxes = _array([face["box"] for face in faces], 4)
+            scores = _array([face["score"] for face in faces])
+            with_points = bool(faces) and "landmarks" in faces[0]
+            if any(("landmarks" in face) != with_points for face in faces):
+                raise ValueError("some faces have landmarks, others none")
+            points = _array([face["landmarks"] for face in faces], 5, 2) if with_points else None
+        except KeyError as error:
+            raise DataError(f"{_NO_FACES}: a face has no {error}") from None
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{_NO_FACES}: {' '.join(str(error).split())}") from None
+        return cls(boxes, scores, points)
+
+
+_NO_FACES = "expected faces as Detections.to_json gives them"
+
+
+def _array(values: list[Any], *shape: int) -> Floats:
+    """float32 [N, *shape]. Raises TypeError or ValueError."""
+    array = np.array(values, np.float32)
+    if array.shape != (len(values), *shape) and values:
+        raise ValueError(f"got shape {list(array.shape)} instead of {[len(values), *shape]}")
+    return array.reshape(-1, *shape)
 
 
 def _plain(value: Any) -> Any:

@@ -192,6 +192,7 @@ def _found(
     from edgeface.architecture.registry import suggestions
 
     path = as_path("model", model)
+    weights = None if weights is None else as_path("weights", weights)
     text = str(model)
     if path.name == MANIFEST and path.is_file():
         path = path.parent

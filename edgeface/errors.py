@@ -7,9 +7,11 @@ invariants.
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|not enough memory|insufficient memory|can(no|')t allocate"
@@ -62,6 +64,11 @@ def _has_room(size: int = 1 << 26) -> bool:
 
 class EdgefaceError(Exception):
     """A problem the user can fix. Its text is one line."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which cannot know the arguments that an ``__init__`` took: a pool
+        that gets an error which it cannot read waits for ever, or breaks."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ImageError(EdgefaceError):

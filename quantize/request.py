@@ -92,6 +92,13 @@ class Photos:
     calibration: Path | str | None
     leave_out: frozenset[str]
 
+    def __post_init__(self) -> None:
+        if self.annotations is not None and self.data is None:
+            raise OptionError(
+                "--annotations are of photos below --data, which accuracy is measured on: give"
+                " --data, too"
+            )
+
     @property
     def folder(self) -> Path | str | None:
         """That ranges are taken from."""

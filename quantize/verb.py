@@ -171,10 +171,9 @@ def quantize(
         raise OptionError(
             "--bundle excludes --model and --size: a Bundle has its network and size inside"
         )
-    if annotations is not None and (data is None or no_accuracy):
+    if annotations is not None and no_accuracy:
         raise OptionError(
-            "--annotations are of photos below --data, which accuracy is measured on: give --data,"
-            " and leave --no-accuracy out"
+            "--annotations are of photos that accuracy is measured on: leave --no-accuracy out"
         )
     width, height = parse_size(size or SIZE)
     request = QuantizeRequest(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgeface.detections import Detections
+from edgeface.errors import DataError
 from edgeface.images.drawing import draw
 
 
@@ -48,6 +49,40 @@ def test_a_face_by_its_place(landmarks: bool) -> None:
         assert points is not None and np.array_equal(points, faces.landmarks[2])
     with pytest.raises(IndexError):
         faces[3]
+
+
+@pytest.mark.parametrize("landmarks", [False, True])
+def test_some_of_the_faces_are_detections(landmarks: bool) -> None:
+    faces = some(landmarks)
+    assert faces[:] == faces and len(faces[3:]) == 0
+    assert [face.score for face in faces[1:]] == [faces[1].score, faces[2].score]
+    assert faces[:1] == faces[faces.scores > 0.8] == faces[np.array([0])]
+    assert faces[:1].to_json() == faces.to_json()[:1]
+    assert (faces[::2].landmarks is not None) == landmarks
+
+
+FACE: dict[str, Any] = {"box": [1, 2, 3, 4], "score": 0.5}
+POINTS = {**FACE, "landmarks": [[0, 0]] * 5}
+
+
+@pytest.mark.parametrize(
+    ("faces", "words"),
+    [
+        (None, "'NoneType' object is not iterable"),
+        ("[]", "string indices"),
+        ({"faces": [FACE]}, "string indices"),
+        ([{"box": [1, 2, 3, 4]}], "a face has no 'score'"),
+        ([{**FACE, "box": [1, 2]}], r"got shape \[1, 2\] instead of \[1, 4\]"),
+        ([{**FACE, "box": [1, 2]}] * 2, r"got shape \[2, 2\] instead of \[2, 4\]"),
+        ([{**FACE, "score": "high"}], "could not convert string to float: 'high'"),
+        ([FACE, POINTS], "some faces have landmarks, others none"),
+        ([POINTS, FACE], "some faces have landmarks, others none"),
+        ([{**FACE, "landmarks": [[0] * 5] * 2}], r"instead of \[1, 5, 2\]"),
+    ],
+)
+def test_what_holds_no_faces_is_refused_in_one_line(faces: Any, words: str) -> None:
+    with pytest.raises(DataError, match=f"as Detections.to_json gives them: .*{words}"):
+        Detections.from_json(faces)
 
 
 def test_empty() -> None:

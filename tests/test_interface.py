@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ import pytest
 import edgeface
 from edgeface import deprecations
 from edgeface.detections import Detections, Face
-from edgeface.errors import OptionError
+from edgeface.detector import Detector
+from edgeface.errors import EdgefaceError, MissingExtraError, OptionError
+from edgeface.latency.devices.shell import PythonError
 
 
 def test_every_public_name_is_documented() -> None:
@@ -44,7 +49,37 @@ def test_an_old_name_warns_and_works() -> None:
     with pytest.warns(
         DeprecationWarning, match=r"edgeface\.HeadLayout is now edgeface\.decode\.HeadLayout"
     ):
-        assert edgeface.HeadLayout is HeadLayout
+        # A type checker tells it as it tells a mistyped name.
+        assert edgeface.HeadLayout is HeadLayout  # type: ignore[attr-defined]
+
+
+def test_every_error_reaches_another_process() -> None:
+    """A pool waits for ever for one that it cannot read."""
+    errors: list[EdgefaceError] = [
+        kind("what is wrong")
+        for kind in EdgefaceError.__subclasses__()
+        if "__init__" not in vars(kind)
+    ]
+    errors += [MissingExtraError("torch", "zoo", "this"), PythonError("ssh://a", "no", "apt")]
+    for error in errors:
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            again = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - our own
+            assert type(again) is type(error) and str(again) == str(error)
+            assert vars(again) == vars(error)
+
+
+def test_an_open_detector_is_not_sent_to_another_process() -> None:
+    with Detector.open("edgeface-n") as detector:
+        for give in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(OptionError, match=r"cannot be copied or sent .* open a Detector"):
+                give(detector)
+        assert len(detector.detect(np.zeros((64, 64, 3), np.uint8))) == 0
+
+
+def test_weights_that_are_no_path_are_refused() -> None:
+    weights: Any = 3
+    with pytest.raises(OptionError, match="weights must be a path or its text, got int"):
+        Detector.open("edgeface-n", weights=weights)
 
 
 def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
@@ -56,8 +91,21 @@ def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
     used = hashlib.sha256((portraits / "astronaut.png").read_bytes()).hexdigest()
     assert made.precision == "int8" and made.calibration is not None
     assert made.calibration["sha256"] == [used]
+    one = edgeface.quantize(bundle, calibration=portraits, leave_out="hopper.jpg").manifest
+    assert one.calibration is not None and one.calibration["sha256"] == [used]
+    with pytest.raises(OptionError, match="annotations are of photos below --data"):
+        edgeface.quantize(bundle, calibration=portraits, annotations=tmp_path / "none.csv")
     with pytest.raises(OptionError, match="unknown target 'coreml'"):
         edgeface.export("edgeface-n", "coreml")
+
+
+def test_a_name_as_a_path_has_the_weights_of_the_name(tmp_path: Path) -> None:
+    bundle = edgeface.export(Path("edgeface-n"), "onnx", size="64x64", out=tmp_path)
+    assert not bundle.manifest.weights.random
+    nothing: Any = None
+    for wrong in ({"model": nothing}, {"out": nothing}, {"weights": 3}):
+        with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be a path or its text"):
+            edgeface.export(**{"model": "edgeface-n", "target": "onnx", "out": tmp_path, **wrong})
 
 
 def test_a_device_is_told_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,16 @@ brings them closest::
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.errors import ImageError, OptionError
-from edgeface.images.reading import as_rgb
+from edgeface.images.reading import as_rgb, finite
 from edgeface.images.scaling import Image
+from edgeface.options import check_count
 from edgeface.types import Doubles, Floats
 
 TEMPLATE_PX = 112
@@ -33,6 +36,8 @@ TEMPLATE = np.array(
 )
 """x, y in px of a face of 112x112: the points that ArcFace (Deng et al., arXiv 1801.07698) and
 nearly all after it were trained on, from its authors' insightface"""
+MAX_SIDE_PX = (1 << 15) - 2
+"""of what OpenCV 4 warps"""
 
 
 def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Image:
@@ -41,14 +46,15 @@ def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Im
 
     image: uint8 RGB [H, W, 3]. landmarks: [N, 5, 2] x, y in px of it, as
     ``Detections.landmarks`` has them, or [5, 2] of one face; recognition networks take ``size``
-    112. Raises OptionError for the landmarks of a network that has none.
+    112. Raises OptionError for the landmarks of a network that has none, and for what are none.
     """
     if landmarks is None:
         raise OptionError(
             "faces are aligned by landmarks, and this network has none: take one that has, such as"
             " edgeface-n"
         )
-    points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
+    points = finite("landmarks", landmarks, 5, 2)
+    check_count("size", size)
     if not 1 <= size <= 1 << 12:
         raise OptionError(f"size {size}: accepted: 1 to {1 << 12} px")
     rgb = as_rgb(image)
@@ -56,8 +62,27 @@ def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Im
     for face, marks in zip(faces, points, strict=True):
         # Bilinear, also where it shrinks: it is what those networks saw in training.
         matrix = similarity(marks, TEMPLATE * (size / TEMPLATE_PX))
-        cv2.warpAffine(rgb, matrix, (size, size), dst=face, flags=cv2.INTER_LINEAR)
+        part, matrix = _reached(rgb, matrix, size)
+        if part.size:
+            cv2.warpAffine(part, matrix, (size, size), dst=face, flags=cv2.INTER_LINEAR)
     return faces
+
+
+def _reached(rgb: Image, matrix: Doubles, size: int) -> tuple[Image, Doubles]:
+    """The part of an image that OpenCV 4 would not take as a whole that ``matrix`` brings into
+    [size, size], and the matrix for it; of a face that is as large every other pixel."""
+    if max(rgb.shape[:2]) <= MAX_SIDE_PX:
+        return rgb, matrix
+    back = np.asarray(cv2.invertAffineTransform(matrix))
+    square = np.array([[-1, size, -1, size], [-1, -1, size, size]])
+    corners = back[:, :2] @ square + back[:, 2:]
+    limits = rgb.shape[1::-1]
+    left, top = np.clip(np.floor(corners.min(1)) - 1, 0, limits).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(1)) + 2, 0, limits).astype(int).tolist()
+    step = max(1, math.ceil(max(right - left, bottom - top) / MAX_SIDE_PX))
+    part = np.ascontiguousarray(rgb[top:bottom:step, left:right:step])
+    turn, shift = matrix[:, :2], matrix[:, 2]
+    return part, np.column_stack((turn * step, turn @ (left, top) + shift))
 
 
 def similarity(source: Doubles, target: Doubles) -> NDArray[np.float64]:

@@ -198,18 +198,20 @@ def _expanded(text: str, note: Callable[[str], None]) -> list[Input]:
 
 
 def sources(
-    inputs: Sequence[str | Input], on_error: OnError | None = None, max_pixels: int = MAX_PIXELS
+    inputs: Sequence[str | Path | Input] | str | Path,
+    on_error: OnError | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[str, Image]]:
     """Yield (name, frame) of each image file, folder, video file, camera (``camera:0``) or stream
-    (``rtsp://...``); frames are uint8 RGB.
+    (``rtsp://...``), of several or of one; frames are uint8 RGB.
 
     Names are the paths; a video's or camera's frames are ``clip.mp4#0``, ``clip.mp4#1``, ... Memory
     holds one frame at a time. An input that cannot be read, or not to its end, raises ImageError,
     or, with ``on_error``, is handed there and skipped. max_pixels: see
     :func:`edgeface.images.read_image`.
     """
-    for given in inputs:
-        for source in [given] if isinstance(given, Input) else expand([given], on_error):
+    for given in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:
+        for source in [given] if isinstance(given, Input) else expand([str(given)], on_error):
             try:
                 yield from source.frames(max_pixels)
             except ImageError as error:  # noqa: PERF203 - one bad file must not end the run

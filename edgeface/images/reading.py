@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.errors import ImageError
+from edgeface.errors import ImageError, OptionError
 from edgeface.files import read_file
 from edgeface.images.headers import JPEG_MAGIC, PNG_MAGIC, inspect
 from edgeface.images.scaling import Image
 from edgeface.images.silence import Heard, listening, opencv_quiet
 from edgeface.images.sizes import stated_size
+from edgeface.types import Doubles
 
 MAX_PIXELS = 1 << 27
 """that an image may have: 134 million, 400 MB"""
@@ -141,6 +142,28 @@ def as_rgb(image: NDArray[np.generic]) -> Image:
         raise ImageError(f"{accepted}, got shape {list(image.shape)}")
     rgb = np.broadcast_to(image, (*image.shape[:2], 3))
     return np.ascontiguousarray(rgb, dtype=np.uint8)
+
+
+def finite(what: str, values: object, *shape: int) -> Doubles:
+    """Boxes or landmarks from a caller, as [N, *shape]; one alone, [*shape], is accepted. Raises
+    OptionError for another shape, and for what is no finite number."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        array = np.zeros(())
+    if array.shape == (0,):
+        array = array.reshape(0, *shape)
+    if array.shape == shape:
+        array = array[None]
+    if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
+        sides = ", ".join(map(str, shape))
+        raise OptionError(
+            f"{what} must be [N, {sides}] as detections.{what} has them, got "
+            f"{list(array.shape) if array.ndim else type(values).__name__}"
+        )
+    if not np.isfinite(array).all():
+        raise OptionError(f"{what} must be finite numbers, got NaN or infinity")
+    return array
 
 
 def _imdecode(data: bytes, flags: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,13 @@ class Runner(Closing):
             if not self._closed:
                 self._closed = True
                 self._free_if_closed()
+
+    def __reduce__(self) -> NoReturn:
+        """Raise OptionError: what a runtime holds cannot be sent or copied."""
+        raise OptionError(
+            f"{self.model} is open in this process and cannot be copied or sent to another one:"
+            " open a Detector in each, as in the initializer of a pool"
+        )
 
     def ports(self) -> Ports | None:
         """Where the open file has its tensors; None: it is no file."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgeface.decode import box_iou
 from edgeface.detections import Detections
 from edgeface.errors import OptionError
+from edgeface.options import check_count, check_number
 from edgeface.tracking.kalman import Motion
 from edgeface.types import Doubles
 
@@ -43,10 +44,9 @@ class Tracker:
     def __init__(self, min_iou: float = 0.3, max_gap: int = 30) -> None:
         """min_iou: a face is the one that was expected to overlap it by at least this. max_gap:
         frames for which a face that is not found is expected back. Raises OptionError."""
-        if not 0 < min_iou <= 1:
+        if check_number("min_iou", min_iou, 0, 1) == 0:
             raise OptionError(f"min_iou {min_iou} is not above 0 and at most 1")
-        if max_gap < 0:
-            raise OptionError(f"max_gap {max_gap} is negative: accepted: frames, 0 or more")
+        check_count("max_gap", max_gap)
         self.min_iou, self.max_gap = min_iou, max_gap
         self._numbers = np.zeros(0, np.int64)
         self._gaps = np.zeros(0, np.int64)

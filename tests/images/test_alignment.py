@@ -17,7 +17,7 @@ from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images import read_image
-from edgeface.images.alignment import TEMPLATE, similarity
+from edgeface.images.alignment import MAX_SIDE_PX, TEMPLATE, _reached, similarity
 from edgeface.images.crops import Cropper
 from edgeface.images.inputs import expand
 
@@ -74,6 +74,36 @@ def test_it_is_warped_as_opencv_does_it_with_that_matrix(astronaut: Any) -> None
     assert align(astronaut, np.zeros((0, 5, 2), np.float32)).shape == (0, 112, 112, 3)
 
 
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("left", [0, 20_000, 32_500, 39_488])
+def test_faces_of_a_panorama(astronaut: Any, left: int, upright: bool) -> None:
+    """OpenCV 4 warps none that has 32,767 px a side."""
+    points = np.array([[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]], float)
+    photo = np.zeros((512, 40_000, 3), np.uint8)
+    photo[:, left : left + 512] = astronaut
+    shift = np.array([left, 0])
+    if upright:
+        astronaut, points = np.rot90(astronaut), np.column_stack((points[:, 1], 511 - points[:, 0]))
+        photo, shift = np.rot90(photo), np.array([0, 40_000 - 512 - left])
+    (expected,) = align(astronaut, points)
+    points = points + shift
+    part, _ = _reached(photo, similarity(points, TEMPLATE), 112)
+    assert part.size and max(part.shape) < 512
+    (face,) = align(photo, points)
+    assert np.abs(face.astype(int) - expected).max() <= 1
+
+
+def test_a_face_of_a_whole_panorama() -> None:
+    photo = np.zeros((600, 70_000, 3), np.uint8)
+    photo[:, 30_000:] = 200
+    part, _ = _reached(photo, similarity(TEMPLATE * 600, TEMPLATE), 112)
+    assert part.size and max(part.shape) <= MAX_SIDE_PX
+    (face,) = align(photo, TEMPLATE * 600)
+    assert (face[0, :49] == 0).all() and (face[0, 51:] == 200).all()
+    beyond = align(photo, TEMPLATE + 90_000)
+    assert beyond.shape == (1, 112, 112, 3) and not beyond.any()
+
+
 def test_what_cannot_be_aligned_is_said(astronaut: Any) -> None:
     with pytest.raises(OptionError, match="this network has none: take one that has"):
         align(astronaut, None)
@@ -81,6 +111,16 @@ def test_what_cannot_be_aligned_is_said(astronaut: Any) -> None:
         align(astronaut, np.full((5, 2), 7, np.float32))
     with pytest.raises(OptionError, match="size 0"):
         align(astronaut, np.zeros((0, 5, 2), np.float32), size=0)
+    some: dict[str, Any] = {r"\[2, 5\]": np.ones((2, 5)), r"\[5\]": np.ones(5), "str": "points"}
+    for got, wrong in some.items():
+        with pytest.raises(OptionError, match=rf"landmarks must be \[N, 5, 2\] .* got {got}"):
+            align(astronaut, wrong)
+    with pytest.raises(OptionError, match="landmarks must be finite numbers"):
+        align(astronaut, np.full((5, 2), np.nan, np.float32))
+    sizes: Any = (112.5, "112", None)
+    for size in sizes:
+        with pytest.raises(OptionError, match=r"size .* is not a whole number"):
+            align(astronaut, np.zeros((0, 5, 2), np.float32), size=size)
 
 
 Command = Callable[..., tuple[int, str, str]]

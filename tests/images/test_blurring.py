@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeface.detections import Detections
 from edgeface.detector import Detector
+from edgeface.errors import ImageError, OptionError
 from edgeface.images import blur, read_image
 from edgeface.images.blurring import CELLS, MARGIN
 
@@ -77,6 +79,40 @@ def test_faces_at_the_edge_and_beyond(astronaut: Any, box: tuple[float, ...]) ->
     blurred = blur(astronaut, np.array([box], np.float32))
     assert blurred.shape == astronaut.shape
     assert (blurred == astronaut).all() == (box[0] >= 600)
+
+
+def test_grey_images_frames_of_opencv_and_one_box(astronaut: Any) -> None:
+    blurred = blur(astronaut, BOX)
+    assert (blur(astronaut, BOX[0]) == blurred).all()
+    assert (blur(astronaut[:, :, ::-1], BOX)[:, :, ::-1] == blurred).all()
+    grey = astronaut[:, :, :1]
+    assert (blur(grey, BOX) == blurred[:, :, :1]).all()
+    assert (blur(grey[:, :, 0], BOX) == blurred[:, :, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        (BOX * np.nan, "finite numbers"),
+        (np.array([[100, 40, np.inf, 200]]), "finite numbers"),
+        (BOX[:, [2, 3, 0, 1]], "x1, y1, x2, y2 in px, got x2 below x1"),
+        (np.array([[220, 200, 120, 160]]), "x1, y1, x2, y2 in px, got x2 below x1"),
+        (np.ones((1, 5)), r"boxes must be \[N, 4\] .* got \[1, 5\]"),
+        (Detections(BOX, np.ones(1, np.float32), np.ones((1, 5, 2), np.float32)), "Detections"),
+    ],
+)
+def test_boxes_that_would_leave_a_face_as_it_is_are_refused(
+    astronaut: Any, boxes: Any, words: str
+) -> None:
+    with pytest.raises(OptionError, match=words):
+        blur(astronaut, boxes)
+
+
+def test_what_is_no_image_is_refused(astronaut: Any) -> None:
+    images: Any = (None, "photo.jpg", astronaut / 255, astronaut.astype(int), astronaut[None])
+    for image in images:
+        with pytest.raises(ImageError, match="expected a uint8 RGB array"):
+            blur(image, BOX)
 
 
 Command = Callable[..., tuple[int, str, str]]

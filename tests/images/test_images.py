@@ -330,6 +330,17 @@ def test_sources_of_files_and_folders(tmp_path: Path, photo: Pillow.Image) -> No
     ]
 
 
+def test_one_source_by_its_path_or_text(tmp_path: Path, photo: Pillow.Image) -> None:
+    """The letters of ./a.bmp would be the folder it lies in, and its parents."""
+    photo.save(tmp_path / "a.bmp")
+    (tmp_path / "b").mkdir()
+    photo.save(tmp_path / "b" / "c.bmp")
+    path = tmp_path / "a.bmp"
+    for one in (path, str(path), [path], (str(path),)):
+        assert [name for name, _ in sources(one)] == [str(path)]
+    assert [name for name, _ in sources(tmp_path / "b")] == [str(tmp_path / "b" / "c.bmp")]
+
+
 def test_sources_report_and_go_on(tmp_path: Path, photo: Pillow.Image) -> None:
     photo.resize((8, 6)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -145,6 +146,8 @@ def test_two_faces_of_a_photo_that_is_moved_around(astronaut: Any) -> None:
 
 
 def test_options_are_refused_in_one_line() -> None:
-    for options, words in (({"min_iou": 0.0}, "min_iou 0.0"), ({"max_gap": -1}, "max_gap -1")):
-        with pytest.raises(OptionError, match=words):
-            Tracker(**options)
+    refused: dict[str, Any] = {"min_iou": (0.0, "x", None), "max_gap": (-1, 1.5, "x", math.nan)}
+    for name, values in refused.items():
+        for value in values:
+            with pytest.raises(OptionError, match=f"{name} {value!r} is not"):
+                Tracker(**{name: value})
