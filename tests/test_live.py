@@ -22,8 +22,7 @@ from commands import said
 from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import ImageError, OptionError
-from edgeface.images.addresses import camera_number, is_live, shown
-from edgeface.images.inputs import Input, expand, source_kind, sources
+from edgeface.images.inputs import Input, expand, sources
 from edgeface.images.marked import Saver
 
 Command = Callable[..., tuple[int, str, str]]
@@ -362,36 +361,6 @@ def test_an_encoder_that_cannot_keep_pace_does_not_stop_a_stream(
         at_once.append(writer.written - before)
     saver.finish(ImageError("dropped"))
     assert max(at_once) <= 3 and min(at_once) >= 1
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "live"),
-    [
-        ("camera:0", "camera", True),
-        ("/dev/video2", "camera", True),
-        ("rtsp://me:p@ss@host:554/a?b=1", "stream", True),
-        ("http://host/video.mjpeg", "stream", True),
-        ("http://host/live.m3u8", "stream", True),
-        ("http://host/live.ts", "stream", True),
-        ("http://host/clip.mpg", "video", False),
-        ("http://host/clip.3gp", "video", False),
-        ("https://host/clip.m2ts", "video", False),
-        ("https://host/clip.MP4?token=1", "video", False),
-        ("clip.mp4", "video", False),
-        ("photo.jpg", "image", False),
-    ],
-)
-def test_what_a_name_means(text: str, kind: str, live: bool) -> None:
-    assert source_kind(text) == kind and is_live(text) == live
-    (found,) = expand([text])
-    assert found.kind == kind and found.live == live and found.opens == text
-    assert "p@ss" not in found.name and "p@ss" not in repr(found)
-
-
-def test_names_of_addresses_and_cameras() -> None:
-    assert shown("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
-    assert shown("rtsp://host/a") == "rtsp://host/a" and shown("a@b.jpg") == "a@b.jpg"
-    assert camera_number("/dev/video12") == 12 and camera_number("photo.jpg") is None
 
 
 def test_what_does_not_open_is_one_line(edgeface: Command) -> None:

@@ -14,12 +14,14 @@ from commands import said
 
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images import read_image
+from edgeface.images.addresses import camera_number, is_live, shown
 from edgeface.images.inputs import (
     IMAGE_SUFFIXES,
     Input,
     expand,
     folder_images,
     list_folder,
+    source_kind,
     sources,
 )
 from edgeface.images.marked import Saver, write_image
@@ -274,3 +276,33 @@ def test_a_photo_that_a_format_cannot_hold_is_one_line(
     with pytest.raises(OutputError, match=r"does not fit the format \.webp: save as"):
         write_image(tmp_path / "out.webp", np.zeros((2, 1 << 15, 3), np.uint8))
     assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "live"),
+    [
+        ("camera:0", "camera", True),
+        ("/dev/video2", "camera", True),
+        ("rtsp://me:p@ss@host:554/a?b=1", "stream", True),
+        ("http://host/video.mjpeg", "stream", True),
+        ("http://host/live.m3u8", "stream", True),
+        ("http://host/live.ts", "stream", True),
+        ("http://host/clip.mpg", "video", False),
+        ("http://host/clip.3gp", "video", False),
+        ("https://host/clip.m2ts", "video", False),
+        ("https://host/clip.MP4?token=1", "video", False),
+        ("clip.mp4", "video", False),
+        ("photo.jpg", "image", False),
+    ],
+)
+def test_what_a_name_means(text: str, kind: str, live: bool) -> None:
+    assert source_kind(text) == kind and is_live(text) == live
+    (found,) = expand([text])
+    assert found.kind == kind and found.live == live and found.opens == text
+    assert "p@ss" not in found.name and "p@ss" not in repr(found)
+
+
+def test_names_of_addresses_and_cameras() -> None:
+    assert shown("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
+    assert shown("rtsp://host/a") == "rtsp://host/a" and shown("a@b.jpg") == "a@b.jpg"
+    assert camera_number("/dev/video12") == 12 and camera_number("photo.jpg") is None

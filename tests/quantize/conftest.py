@@ -74,3 +74,12 @@ def mini_wider(
             box = [x * scale + left, y * scale + top, w * scale, h * scale]
             faces[f"0--Portraits/{i}"] = ([box], {s: [0] for s in ("easy", "medium", "hard")})
     return write_mat(root, faces)
+
+
+@pytest.fixture(scope="session")
+def black(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos that teach wrong ranges: INT8 then finds no face, whatever it does."""
+    folder = tmp_path_factory.mktemp("black")
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((20, 20 + i, 3), np.uint8))
+    return folder

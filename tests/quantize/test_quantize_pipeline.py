@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeface.backends import combinations
 from edgeface.bundle import Bundle, Manifest
 from edgeface.detector import Detector
 from edgeface.errors import DataError, MissingExtraError, OptionError, OutputError, QuantizeError
@@ -28,15 +27,6 @@ from quantize.pipeline import Quantization, QuantizeRequest, quantize_model
 from quantize.request import check_installed
 
 IMAGES = 6
-
-
-@pytest.fixture(scope="session")
-def black(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos that teach wrong ranges: INT8 then finds no face, whatever it does."""
-    folder = tmp_path_factory.mktemp("black")
-    for i in range(3):
-        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((20, 20 + i, 3), np.uint8))
-    return folder
 
 
 def request(bundle: Bundle, **options: Any) -> QuantizeRequest:
@@ -384,43 +374,3 @@ class TestMistakes:
             ".edgeface-n-onnx-int8-160x128.journal.json",
             "edgeface-n-onnx-int8-160x128",
         ]
-
-
-def quantizers() -> list[Any]:
-    return [pytest.param(target, id=target) for target, _ in combinations("int8")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", quantizers())
-class TestEveryTarget:
-    def test_small(
-        self,
-        trained: Callable[[str], Bundle],
-        mini_wider: Path,
-        black: Path,
-        tmp_path: Path,
-        target: str,
-        astronaut: NDArray[np.uint8],
-    ) -> None:
-        """Within the budget with good photos; with black ones it takes layers in float, and takes
-        them."""
-        bundle = trained(target)
-        made = quantize_model(
-            QuantizeRequest(target, bundle=bundle.path, images=IMAGES), tmp_path, data=mini_wider
-        )
-        assert made.accuracy["reverted_layers"] == []
-        with Detector.open(made.bundle.path) as detector:
-            assert len(detector.detect(astronaut).boxes) == 1
-        hard = QuantizeRequest(target, bundle=bundle.path, images=3, max_reverted=1.0)
-        made = quantize_model(hard, tmp_path / "hard", data=mini_wider, calibration=black)
-        assert made.accuracy["float"]["hard"] - made.accuracy["int8"]["hard"] <= 0.005
-
-    def test_figures(self, shared: Path, tmp_path: Path, target: str) -> None:
-        """What is promised of the shipped model at VGA on the development photos."""
-        made = quantize_model(QuantizeRequest(target), tmp_path, data=shared / "wider")
-        accuracy = made.accuracy
-        assert accuracy["images"] >= 400
-        assert 100 * (accuracy["float"]["hard"] - accuracy["int8"]["hard"]) <= 0.5
-        assert 100 * (accuracy["float"]["easy"] - accuracy["int8"]["easy"]) <= 0.3
-        assert accuracy["reverted_layers"] == []
-        assert made.bundle.size_bytes <= 0.35 * made.float_bundle.size_bytes
