@@ -62,7 +62,9 @@ def opened(path: Path, photo: Image) -> Run:
 def _run(o: Options) -> None:
     bundle = Bundle.open(zoo.bundle_folder(o.bundle))
     if bundle.manifest.api != "opencv":
-        raise BundleError(f"{o.bundle} is not for OpenCV: run: edgeface export --for opencv")
+        raise BundleError(
+            f"{o.bundle} is not for OpenCV: run: edgeface export --target onnx --for opencv"
+        )
     photo = np.asarray(cv2.resize(read_image(PHOTO)[:, :, ::-1], SIZE), np.uint8)
     cv2.setNumThreads(1)
     with Terminal(steps=True) as terminal, pinned(1):

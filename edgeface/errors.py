@@ -98,6 +98,10 @@ class ExportError(EdgefaceError):
 class QuantizeError(EdgefaceError):
     """A file that cannot be quantised, or not within its accuracy budget."""
 
+    all_int8_drop: float | None = None
+    """AP points, rounded up, that are lost with no layer kept in float, where a budget cannot be
+    held"""
+
 
 class DeviceError(EdgefaceError):
     """A device that cannot be reached or used, or a measurement on it that failed."""

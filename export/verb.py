@@ -39,9 +39,11 @@ edgeface export --target onnx --for opencv
 
 edgeface export --target tflite --for mediapipe --bundle dist/edgeface-n-tflite-int8-640x480
 
-The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/: the model file and manifest.json, which holds
-the input contract, SHA-256, tool versions and the parity figures. A file that differs from torch is
-not written. A network that ships without weights gets random ones, and the output says so."""
+The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/, of a weights file in
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-PRECISION-WxH/: the model file and manifest.json, which
+holds the input contract, SHA-256, tool versions and the parity figures. A file that differs from
+torch is not written. A network that ships without weights gets random ones, and the output says
+so."""
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")]

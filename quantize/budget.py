@@ -171,9 +171,10 @@ class Budget:
         share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what
         can be held, if that is not enough.
         """
-        best = worst_drop(reference, self.accuracy(())), 0
-        if best[0] <= max_drop + ROUNDING:
+        lost = worst_drop(reference, self.accuracy(()))
+        if lost <= max_drop + ROUNDING:
             return ()
+        best = lost, 0
         most = int(share * len(self.quantizer.layers))
         for by in RANKINGS if most else ():
             worst, drops = self.ranked(by), dict[int, float]()
@@ -188,12 +189,12 @@ class Budget:
             if count is not None:
                 return worst[:count]
             best = min(best, *((drop, count) for count, drop in drops.items()))
-        raise QuantizeError(self._cannot(*best, max_drop))
+        error = QuantizeError(self._cannot(*best, max_drop))
+        error.all_int8_drop = rounded_up(lost)
+        raise error
 
     def _cannot(self, drop: float, count: int, max_drop: float) -> str:
-        accepted = (  # rounded up: with it, the same measurements hold
-            f"{math.ceil((drop - ROUNDING) * 100) / 100:g}"
-        )
+        accepted = f"{rounded_up(drop):g}"
         others = ", ".join(self.untried)
         return (
             f"the budget of {max_drop:g} AP points cannot be held: best drop {accepted} points with"
@@ -201,6 +202,11 @@ class Budget:
             f" {accepted}, or give more calibration photos (--images)"
             + (f", or another --scale ({others})" if others else "")
         )
+
+
+def rounded_up(drop: float) -> float:
+    """A budget of two digits that the same measurements hold."""
+    return math.ceil((drop - ROUNDING) * 100) / 100
 
 
 def smallest(holds: Callable[[int], bool], most: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,8 @@ edgeface quantize --target tflite --model runs/mine/weights.safetensors --data p
 
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
-The Bundle lands in OUT/MODEL-TARGET-int8-WxH/ beside the fp32 one that it was made from. Its
+The Bundle lands in OUT/MODEL-TARGET-int8-WxH/, of a weights file in
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-int8-WxH/, beside the fp32 one that it was made from. Its
 manifest holds AP before and after, the layers kept in float, and the SHA-256 of every calibration
 photo. A model that cannot hold the budget is not written. Stopped at any moment, the same command
 goes on where it was: until a Bundle is written, what was measured is kept in a hidden file in
@@ -226,7 +228,8 @@ def _run(
         verbose=verbose,
         on_error=failures,
     )
-    written = f"{done.bundle.path} is written; what it takes: edgeface bench {done.bundle.path}"
+    path = done.bundle.path
+    written = f"{path} is written; what it takes: edgeface bench {shlex.quote(str(path))}"
     latency: dict[str, Measurement] = {}
     with stoppable(written):
         try:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,10 +200,10 @@ def _read_manifest(folder: Path) -> Manifest:
         if folder.is_file() and (folder.parent / MANIFEST).is_file():
             raise BundleError(f"{folder} is a file of a Bundle: give its folder, {folder.parent}")
         if not folder.is_dir():
-            of = f" --model {folder}" if folder.suffix == ".safetensors" else ""
+            of = f" --model {shlex.quote(str(folder))}" if folder.suffix == ".safetensors" else ""
             raise BundleError(
                 f"no Bundle at {folder}: expected a folder with {MANIFEST}; make one with: "
-                f"edgeface export{of}, or take one of: edgeface models"
+                f"edgeface export --target tflite{of}, or take one of: edgeface models"
             )
         path = folder / MANIFEST
         if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,7 @@ def command(
     if image is None:
         raise OptionError(
             "--image is missing: both files need a photo to compute on, best one with faces: run: "
-            f"edgeface compare {a} {b} --image photo.jpg"
+            f"edgeface compare {shlex.quote(a)} {shlex.quote(b)} --image photo.jpg"
         )
     if plot:
         check_plot(plot, [image])

@@ -5,7 +5,7 @@ What is found on a photo without faces is false; on WIDER FACE's such photos are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from edgeface.errors import DataError
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
 from edgeface.images.annotated import AnnotatedImage, check_boxes, check_visible, named
 from edgeface.images.annotations import read_annotations
+from edgeface.images.reading import OnError, read_or_tell
 from edgeface.types import Doubles
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
@@ -32,7 +33,13 @@ def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, 
     Raises DataError for a file that cannot be used, one without faces that can be seen, and photos
     that are missing.
     """
-    images = read_annotations(annotations)
+    return judged_photos(read_annotations(annotations), annotations, root)
+
+
+def judged_photos(
+    images: Sequence[AnnotatedImage], annotations: Path | str, root: Path | str
+) -> tuple[GroundTruth, dict[str, Path]]:
+    """The same of ``images``, which messages say are of ``annotations``."""
     photos = {image_key(image.path): find_photo(Path(root), image.path) for image in images}
     missing = [image for image in images if photos[image_key(image.path)] is None]
     if missing:
@@ -79,6 +86,15 @@ def in_photo(faces: ImageFaces, width: int, height: int) -> ImageFaces:
     if faces.own is None:
         return faces
     return replace(faces, boxes=_sized(check_boxes(faces.own, width, height)))
+
+
+def check_inside(truth: GroundTruth, photos: Mapping[str, Path], on_error: OnError | None) -> None:
+    """Raise DataError for a face outside its photo, and ImageError for a photo that cannot be read;
+    with ``on_error`` that is told there."""
+    for key, path in photos.items():
+        image = read_or_tell(path, on_error)
+        if image is not None:
+            in_photo(truth.images[key], image.shape[1], image.shape[0])
 
 
 def find_photo(root: Path, path: str) -> Path | None:

@@ -196,11 +196,15 @@ class Subject:
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Subject:
         """An exported file."""
+        from edgeface import zoo
+
         manifest = bundle.manifest
+        network = manifest.architecture.name
+        own = manifest.model == zoo.own_name(network, manifest.weights.sha256)
         size = (manifest.input.width, manifest.input.height)
         return cls(
             bundle.path.resolve().name,
-            manifest.model,
+            network if own else manifest.model,  # a weights file does not have these digits
             manifest.architecture,
             None if manifest.input.dynamic else size,
             size,

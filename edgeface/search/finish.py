@@ -7,9 +7,10 @@ search that found it. Stopped at any moment, it goes on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,18 +104,20 @@ def finish(
     network = with_landmarks(net.architecture) if landmarks else net.architecture
     data = Path(plan.data)
     note(f"training {network.name}, {samples} crops, in {run}")
-    if not train_model(
-        network,
-        recipe,
-        data,
-        run,
-        trained,
-        Path(plan.cache),
-        landmarks=None if plan.kept else landmarks,
-        progress=progress,
-        note=note,
-        on_error=on_error,
-    ):
+    with _resumable(run):
+        done = train_model(
+            network,
+            recipe,
+            data,
+            run,
+            trained,
+            Path(plan.cache),
+            landmarks=None if plan.kept else landmarks,
+            progress=progress,
+            note=note,
+            on_error=on_error,
+        )
+    if not done:
         return None
     weights, files = run / "weights.safetensors", folder / FILES
     bundle = _file(options, net.size, plan, weights, files, note, on_error)
@@ -125,6 +128,7 @@ def check(options: StudyOptions, landmarks: Path | None) -> None:
     """Look, before the search begins, at what is needed after it. Raises OptionError where nothing
     can be trained or made, DataError for photos, annotations or ``landmarks`` that cannot be
     used."""
+    from edgeface.evaluation.own import check_inside, judged_photos
     from edgeface.evaluation.predict import annotated_photos
     from edgeface.training import read_photos
 
@@ -135,9 +139,26 @@ def check(options: StudyOptions, landmarks: Path | None) -> None:
         )
     checkout.check()
     data, annotations = _photos(options)
-    if not parted(data, annotations):
-        annotated_photos(data)
+    own = parted(data, annotations, landmarks)
     read_photos(data, annotations, landmarks)
+    if own is None:
+        annotated_photos(data)
+        return
+    # Nobody opens these before the training is over. Which cannot be read is told there.
+    kept = f"{annotations}, the photos that are kept aside for AP"
+    check_inside(*judged_photos(own[1], kept, data), lambda _: None)
+
+
+@contextlib.contextmanager
+def _resumable(run: Path) -> Iterator[None]:
+    """Says of a training that cannot go on, as another network or other photos were asked for, how
+    it begins anew: the folder of a search has but one."""
+    from edgeface.training.resume import OtherRunError
+
+    try:
+        yield
+    except OtherRunError as error:
+        raise OptionError(f"{error}; or delete {run}, and --finish trains anew") from None
 
 
 def _photos(options: StudyOptions) -> tuple[Path, Path | None]:
@@ -174,9 +195,11 @@ def _file(
         return quantize()
     except QuantizeError as error:
         # After hours of training a file that loses more, and says how much, is worth more than
-        # none; what was measured is not measured again.
+        # none: with the ranges that lose least, and with no layer in float, as it was searched
+        # for. What was measured is not measured again.
         note(f"{error}; made all the same, its manifest says what it loses")
-        return quantize(max_drop=ANY_DROP)
+        lost = error.all_int8_drop
+        return quantize(max_drop=ANY_DROP if lost is None else lost)
 
 
 def _measured(

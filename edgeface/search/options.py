@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -169,7 +170,7 @@ def refuse_another(folder: Path, options: StudyOptions) -> None:
     if dataclasses.replace(load_options(folder, options.device), **free) != options:
         raise OptionError(
             f"{folder} holds a search with other options: go on with edgeface search --resume "
-            f"{folder}, or choose another --out folder"
+            f"{shlex.quote(str(folder))}, or choose another --out folder"
         )
 
 
@@ -186,7 +187,8 @@ def load_options(folder: Path, device: str = "") -> StudyOptions:
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"--resume {folder}: no search to go on with, {path} cannot be read "
-            f"({type(error).__name__}); begin one with edgeface search --out {folder}"
+            f"({type(error).__name__}); begin one with edgeface search --out"
+            f" {shlex.quote(str(folder))}"
         ) from None
     except EdgefaceError as error:
         raise OptionError(

@@ -127,12 +127,14 @@ def train_model(
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed
     from edgeface.training.loop import Trainer
+    from edgeface.training.resume import refuse_others_files
 
     prepare_torch(threads, device)
     folder, images = read_photos(data, annotations, landmarks)
     _check_landmarks(architecture, images, note)
     with distributed() as first, _alone(run, first):
         if first:  # the others then find the cache made
+            refuse_others_files(run)
             open_cache(cache, folder, images, progress=progress, on_error=on_error)
     with distributed() as first, _alone(run, first):
         left_out = None if on_error is None else _told  # when the cache was made or found

@@ -45,7 +45,7 @@ from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import LOG_EVERY, TrainOptions
 from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
-from edgeface.training.resume import check_resumed, fixed, passed_steps
+from edgeface.training.resume import CONFIG, check_resumed, fixed, passed_steps
 from edgeface.training.start import CHECKPOINT, WEIGHTS, Fit, checkpoint_of, fill
 from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
@@ -195,7 +195,7 @@ class Trainer:
         hold_freed_memory()
         steps = min(self.options.steps, until or self.options.steps)
         if self.rank == 0:
-            write_text(self.run / "config.json", json.dumps(self._config, indent=1))
+            write_text(self.run / CONFIG, json.dumps(self._config, indent=1))
         with stop_request(self.world) as stop:
             log = Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             figures: list[Tensor] = []

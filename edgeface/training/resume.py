@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from edgeface.architecture import Architecture
 from edgeface.decode import HeadLayout
 from edgeface.errors import OptionError
+from edgeface.files import read_regular
 from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.options import TrainOptions
-from edgeface.training.start import CHECKPOINT, init_sha256
+from edgeface.training.start import CHECKPOINT, WEIGHTS, init_sha256
 
 FREE = {
     "samples",
@@ -25,6 +27,34 @@ FREE = {
 """Options that may change on a resume: they make a run longer, or write more or less of it"""
 DATA = ("images", "faces", "landmarks", "data")
 """in a run's config: how many it learns from, and digests of them"""
+CONFIG = "config.json"
+WRITTEN = (CONFIG, "log.csv", "curves.png", WEIGHTS)
+"""in the folder of a run, beside its checkpoint, under names that others use, too"""
+
+
+def refuse_others_files(run: Path) -> None:
+    """Raise OptionError for a folder in which no training began, and which holds files that one
+    would replace."""
+    if (run / CHECKPOINT).exists() or _is_config(run / CONFIG):
+        return
+    for name in (name for name in WRITTEN if (run / name).exists()):
+        raise OptionError(
+            f"{run / name} is not of a training that can go on, and would be replaced: choose"
+            " another --out folder, or move that file"
+        )
+
+
+def _is_config(path: Path) -> bool:
+    """What :meth:`edgeface.training.loop.Trainer.fit` writes first of all."""
+    try:
+        found = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"architecture", "options"}
+
+
+class OtherRunError(OptionError):
+    """A run that is there, and cannot go on as it is asked to."""
 
 
 def check_resumed(
@@ -36,7 +66,7 @@ def check_resumed(
     init: str | None,
     branch: Path | None,
 ) -> None:
-    """Raise OptionError unless the run with the checkpoint ``meta`` can go on with ``config`` and
+    """Raise OtherRunError unless the run with the checkpoint ``meta`` can go on with ``config`` and
     ``options``.
 
     init, branch: what it is now asked to begin with. What the checkpoint of an earlier version does
@@ -55,17 +85,17 @@ def check_resumed(
     }
     same["state: it is a branch of another run"] = branch is None or _is_of(before, branch, layout)
     for name in (name for name, equal in same.items() if not equal):
-        raise OptionError(f"{run} was started with other {name}: choose another --out folder")
+        raise OtherRunError(f"{run} was started with other {name}: choose another --out folder")
     now = options.values()
     for name, value in _options(before, layout).values().items():
         if name not in FREE and value != now[name]:
-            raise OptionError(
+            raise OtherRunError(
                 f"{run} was started with {name} {value!r}: resume with the same options or"
                 " choose another --out folder"
             )
     trained = int(meta["step"])
     if trained > options.steps:
-        raise OptionError(
+        raise OtherRunError(
             f"{run} has learned from {trained * options.batch:,} samples already,"
             f" --samples says {options.samples:,}: give more, or choose another --out"
             " folder"

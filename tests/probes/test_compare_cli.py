@@ -111,6 +111,27 @@ def test_command_on_a_weights_file(
     )
 
 
+def test_a_weights_file_beside_the_file_that_was_made_of_it(
+    command: Command,
+    pointed: Source,
+    lively_size: tuple[int, int],
+    hopper_path: Path,
+    tmp_path: Path,
+) -> None:
+    """Which has digits of the weights in its name."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from edgeface.zoo import save_weights
+    from export import ExportRequest, export_model, load_source
+
+    weights = tmp_path / "mine.safetensors"
+    save_weights(pointed.network, weights)
+    request = ExportRequest("onnx", "fp32", *lively_size)
+    bundle = export_model(load_source(str(weights)), request, tmp_path).bundle
+    assert bundle.manifest.model != "edgeface-n"
+    code, out, err = command(weights, bundle.path, "--image", hopper_path)
+    assert code == 0 and err == "" and "A and B agree: " in out
+
+
 def test_a_tolerance_of_ones_own(
     command: Command, exported: Make, alter: Alter, hopper_path: Path
 ) -> None:

@@ -8,18 +8,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from commands import Command, failed
 from hard_times import photos
 
-from edgeface.errors import QuantizeError
+from edgeface.errors import OptionError, QuantizeError
 from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
 from edgeface.search import finish as module
 from edgeface.search.options import STUDY, StudyOptions, save_options
 from edgeface.search.results import FrontNet
 from edgeface.search.space import SPACES
-from edgeface.search.trials.photos import KEPT, TRAINED, plan_of
+from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of
 from edgeface.training.options import TrainOptions
 from edgeface.types import unseen
 from edgeface.zoo.index import FOLDER
@@ -27,6 +28,8 @@ from edgeface.zoo.index import FOLDER
 pytest.importorskip("pymoo", reason="pymoo is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
+
+import small_runs
 
 from edgeface import training
 from edgeface.search import study
@@ -183,6 +186,58 @@ def test_what_it_needs_is_looked_at_before_the_search(
     assert asked == [] and not (tmp_path / "s" / STUDY).exists()
 
 
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("outside", ("box x1,y1,x2,y2 = 10, 20, 60, 80 lies outside the image of 32x16 px",)),
+        ("no faces", ("that are kept aside for AP has no face to find in its 10 photos",)),
+        ("one stem", ("kept aside for AP names two photos that differ in their suffix alone",)),
+    ],
+)
+def test_photos_kept_aside_are_looked_at_before_the_search(
+    mistake: str,
+    words: tuple[str, ...],
+    own: Own,
+    asked: Asked,
+    edgeface: Command,
+    tmp_path: Path,
+) -> None:
+    """They are first opened when the training is over, hours later."""
+    kept = sorted(kept_aside(read_annotations(own.annotations)))
+    text = own.annotations.read_text()
+    if mistake == "outside":
+        cv2.imwrite(str(own.data / kept[0]), np.zeros((16, 32, 3), np.uint8))
+    elif mistake == "no faces":
+        for name in kept:
+            text = text.replace(f"{name},{','.join(map(str, BOX))}", f"{name},,,,")
+    else:
+        names = [f"{number:02}.{suffix}" for number in range(25) for suffix in ("png", "jpg")]
+        box = ",".join(map(str, BOX))
+        text = "\n".join([",".join(PLAIN_COLUMNS), *(f"{name},{box}" for name in names)])
+        for name in names:
+            (own.data / name).touch()
+    own.annotations.write_text(text)
+    arguments = ("search", "--out", tmp_path / "s", "--data", own.data, "--target", "onnx")
+    failed(edgeface(*arguments, "--annotations", own.annotations, "--finish", 1000), *words)
+    assert asked == [] and not (tmp_path / "s" / STUDY).exists()
+
+
+def test_a_training_that_cannot_go_on_says_how_it_begins_anew(
+    hopper_path: Path, tmp_path: Path
+) -> None:
+    """The folder of a search has one training, whatever --out is: that of another network, as with
+    landmarks, begins where it is deleted."""
+    data, annotations = photos(tmp_path, hopper_path, 50)
+    options = dataclasses.replace(OPTIONS, data=str(data), annotations=str(annotations))
+    folder = tmp_path / "s"
+    plan = plan_of(folder, data, annotations, TrainOptions())
+    assert plan.annotations
+    cache = training.open_photos(data, Path(plan.annotations), folder / "cache")
+    small_runs.trained(cache, folder / "training")
+    with pytest.raises(OptionError, match=r"other architecture.*; or delete .*s/training, and"):
+        module.finish(options, folder, [NET], 1000, None, unseen, lambda _: None)
+
+
 def test_landmarks_of_own_photos_are_learned(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,3 +299,35 @@ def test_int8_has_a_budget_on_own_photos(
     assert made.accuracy["max_drop"] == (0.5 if held else module.ANY_DROP)
     assert [note for note in said if "cannot be held; made all the same" in note] == said
     assert bool(said) != held
+
+
+def test_a_budget_that_cannot_be_held_is_the_least_that_all_of_int8_loses(
+    hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the file gets the ranges that lose it, not the first, and keeps no layer in float.
+    Dark noise teaches ranges that lose more than half a point."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from quantize.budget import Budget
+
+    hold, asked = Budget.hold, list[float]()
+
+    def all_int8(self: Budget, reference: Any, max_drop: float, _: float) -> Any:
+        asked.append(max_drop)
+        return hold(self, reference, max_drop, 0)
+
+    monkeypatch.setattr(Budget, "hold", all_int8)
+    plan = plan_of(tmp_path, *photos(tmp_path, hopper_path, 50), TrainOptions())
+    assert plan.annotations
+    random = np.random.default_rng(5)
+    for number, image in enumerate(read_annotations(plan.annotations)):
+        dark = random.integers(0, 64, (64, 64 + number, 3), np.uint8)
+        cv2.imwrite(str(Path(plan.data) / image.path), dark)
+    options = dataclasses.replace(OPTIONS, precision="int8")
+    weights, out = FOLDER / "edgeface-n.safetensors", tmp_path / "out"
+    bundle = module._file(options, "160x128", plan, weights, out, lambda _: None, None)
+    made = bundle.manifest.accuracy
+    assert made and made["reverted_layers"] == []
+    lost = round(100 * (made["float"]["hard"] - made["int8"]["hard"]), 4)
+    assert asked == [0.5, made["max_drop"]]
+    assert 0.5 < lost <= made["max_drop"] < lost + 0.011

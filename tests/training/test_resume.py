@@ -19,7 +19,7 @@ from edgeface.training import open_photos
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
-from edgeface.training.resume import agree
+from edgeface.training.resume import agree, refuse_others_files
 from edgeface.training.start import branch_options
 
 NET = small_runs.NET
@@ -86,6 +86,43 @@ def test_a_run_does_not_go_on_with_other_boxes_or_photos(
     assert (out / "weights.safetensors").read_bytes() == weights
     shutil.copyfile(photos / "coffee.png", data / "coffee.png")  # another time, the same bytes
     assert train("first")[0] == train("second")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"architectures": ["Of another program"]}'),
+        ("log.csv", "date,what\n2026-01-01,bought a camera\n"),
+        ("weights.safetensors", "of somebody"),
+    ],
+)
+def test_a_new_run_replaces_no_file_of_another_program(
+    photos: Path, tmp_path: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "project"
+    out.mkdir()
+    (out / name).write_text(text)
+    flags = "--samples 2 --batch 2 --size 64 --late-size 64 --no-compile --precision fp32"
+    arguments = ["--data", photos, "--annotations", photos / "faces.csv", "--out", out]
+    command = ["train", *map(str, arguments), *flags.split()]
+    assert main(command) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {out / name} is not of a training that can go on, and would be replaced: choose"
+        " another --out folder, or move that file"
+    )
+    assert [path.name for path in out.iterdir()] == [name], "and nothing is begun"
+    assert (out / name).read_text() == text
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
+    cache: Cache, tmp_path: Path
+) -> None:
+    trained(cache, tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    refuse_others_files(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(OptionError, match=r"log\.csv is not of a training"):
+        refuse_others_files(tmp_path)
 
 
 def test_a_run_of_before_does_not_say_its_data(cache: Cache, tmp_path: Path) -> None:

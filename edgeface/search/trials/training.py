@@ -190,18 +190,13 @@ def prepare(plan: Plan, on_error: OnError | None = None) -> None:
     Raises DataError, and ImageError for a photo that cannot be read; with ``on_error`` it is told
     there, and all trials do without it.
     """
-    from edgeface.evaluation.own import in_photo
+    from edgeface.evaluation.own import check_inside
     from edgeface.evaluation.predict import annotated_photos
     from edgeface.images.annotations import read_annotations
-    from edgeface.images.reading import read_or_tell
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
     from edgeface.training.dataset import open_cache
 
-    truth, photos = annotated_photos(plan.validation, plan.kept)
-    for key, path in photos.items():
-        image = read_or_tell(path, on_error)
-        if image is not None:
-            in_photo(truth.images[key], image.shape[1], image.shape[0])
+    check_inside(*annotated_photos(plan.validation, plan.kept), on_error)
     data = Path(plan.data)
     boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
     if boxes.is_file():  # if not, the training says what is accepted
