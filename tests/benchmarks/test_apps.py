@@ -38,7 +38,7 @@ def test_opencv_beside_a_published_file(
 @pytest.mark.parametrize(
     ("main", "arguments", "words"),
     [
-        (opencv.main, [INT8], "is not for OpenCV: run: edgeface export --for opencv"),
+        (opencv.main, [INT8], "is not for OpenCV: run: edgeface export --target onnx --for opencv"),
         (
             browser.main,
             [INT8.with_name("edgeface-n-ncnn-int8-640x480")],
