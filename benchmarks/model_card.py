@@ -27,6 +27,7 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
+from edgeface.evaluation.report import POINT_COLUMNS, point_rows
 from edgeface.files import atomic_write
 from edgeface.models.complexity import count
 from edgeface.runners.torch import TorchRunner
@@ -155,6 +156,8 @@ def _accuracy(report: dict[str, Any]) -> list[str]:
         f" {report['nms']:g}, {report['runtime']}. {report['evaluator']}.",
         "By face height in px of the photo as annotated (faces of the hard setting):",
         _block(table(("height", "AP", "faces"), heights)),
+        "What a score threshold gives, on the faces of the hard setting:",
+        _block(table(POINT_COLUMNS, point_rows(report["operating_points"]), POINT_COLUMNS)),
     ]
 
 

@@ -46,7 +46,12 @@ Save = Annotated[
     typer.Option(help="Write the photo or video with boxes here; a folder for several."),
 ]
 ScoreThreshold = Annotated[
-    float, typer.Option(min=0, max=1, help="Report faces that score at least this.")
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Report faces that score at least this; `edgeface eval` says what each finds.",
+    ),
 ]
 NmsThreshold = Annotated[
     float, typer.Option(min=0, max=1, help="Of two boxes with a higher IoU keep the better one.")

@@ -180,6 +180,7 @@ def _print_report(done: Evaluation, heights: str, format: str) -> None:
         print_json(report)
         return
     _print_accuracy(report)
+    _print_points(report)
     images = f"{report['images']} images, heights in {heights} px"
     say(f"{report['model']}, {images}; {done.report.protocol}")
     if done.landmarks:
@@ -197,3 +198,13 @@ def _print_accuracy(report: dict[str, Any]) -> None:
         ],
         right=names,
     )
+
+
+def _print_points(report: dict[str, Any]) -> None:
+    from edgeface.evaluation.report import POINT_COLUMNS, point_rows
+
+    rows = point_rows(report["operating_points"])
+    if rows:
+        say("")
+        say("what a score threshold gives (edgeface detect --score-threshold), faces of hard:")
+        print_table(POINT_COLUMNS, rows, right=POINT_COLUMNS)

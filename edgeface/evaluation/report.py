@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeface.errors import DataError
-from edgeface.evaluation.wider import SETTINGS, WiderResult
+from edgeface.evaluation.wider import HEIGHT_BINS_PX, SETTINGS, OperatingPoint, WiderResult
 
 EVALUATOR = "WIDER FACE val, official protocol (IoU 0.5, 1000 thresholds)"
 ANNOTATED, EVALUATED = "annotated", "evaluated"
@@ -57,18 +57,28 @@ class Report:
     by_height: dict[str, float | None]
     faces: dict[str, int]
     """counting faces per setting and height bin"""
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """on the hard setting, at each score from the protocol's threshold on; reports of earlier
+    versions have none"""
 
     @classmethod
     def of(cls, model: str, protocol: EvaluationProtocol, result: WiderResult) -> Report:
         """Put a result and its circumstances together."""
         ap = {setting: getattr(result, setting) for setting in SETTINGS}
+        points = result.operating_points
         return cls(
-            model, protocol, result.images, **ap, by_height=result.by_height, faces=result.faces
+            model,
+            protocol,
+            result.images,
+            **ap,
+            by_height=result.by_height,
+            faces=result.faces,
+            operating_points=tuple(p for p in points if p.score >= protocol.score_threshold),
         )
 
     def to_json(self) -> dict[str, Any]:
         """One flat object: model, scale, input, score_threshold, nms, evaluator, images, easy,
-        medium, hard, ..."""
+        medium, hard, by_height, faces, operating_points ..."""
         values = asdict(self)
         return {"model": values.pop("model"), **values.pop("protocol"), **values}
 
@@ -79,9 +89,31 @@ class Report:
         values = dict(data)
         try:
             settings = {name: values.pop(name) for name in EvaluationProtocol.__dataclass_fields__}
-            return cls(protocol=EvaluationProtocol(**settings), **values)
+            points = tuple(OperatingPoint(**each) for each in values.pop("operating_points", ()))
+            return cls(protocol=EvaluationProtocol(**settings), **values, operating_points=points)
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"not an evaluation report ({error}); accepted: what edgeface eval --format json"
                 " prints"
             ) from error
+
+
+POINT_COLUMNS = ("score from", "precision", "false an image", "recall", *HEIGHT_BINS_PX)
+
+
+def point_rows(points: Iterable[Mapping[str, Any]]) -> list[tuple[str | None, ...]]:
+    """Operating points of :meth:`Report.to_json` as rows under POINT_COLUMNS."""
+    return [
+        (
+            f"{point['score']:.1f}",
+            _share(point["precision"]),
+            f"{point['false_boxes']:.2f}",
+            _share(point["recall"]),
+            *map(_share, point["recall_by_height"].values()),
+        )
+        for point in points
+    ]
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"

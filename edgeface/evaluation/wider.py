@@ -47,6 +47,9 @@ HEIGHT_BINS_PX: dict[str, tuple[float, float]] = {
 """lower bound included, upper excluded"""
 IOU_THRESHOLD = 0.5
 THRESHOLDS: Doubles = 1 - (np.arange(1000) + 1) / 1000
+OPERATING_SCORES: Doubles = np.arange(1, 10) / 10
+OPERATING_SCORES = np.minimum(OPERATING_SCORES, np.float32(OPERATING_SCORES))
+"""of the operating points; a score that equals one in float32, as detectors have it, reaches it"""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -88,6 +91,22 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """What a detector finds of the hard setting's faces with one score threshold."""
+
+    score: float
+    """boxes that score at least this, as the detector gives scores: not normalised"""
+    precision: float | None
+    """share of the boxes that are true positives; None without boxes"""
+    recall: float | None
+    """share of the faces that are found; None without faces"""
+    false_boxes: float
+    """false positives an image"""
+    recall_by_height: dict[str, float | None]
+    """recall of each height bin"""
+
+
+@dataclass(frozen=True)
 class WiderResult:
     """AP of each setting and height bin; None where no face counts."""
 
@@ -100,6 +119,8 @@ class WiderResult:
     """counting faces per setting and height bin"""
     curves: dict[str, Curve] = field(repr=False, compare=False)
     """per setting and height bin that has faces"""
+    operating_points: tuple[OperatingPoint, ...]
+    """at each of OPERATING_SCORES"""
 
 
 def image_key(path: str) -> str:
@@ -159,15 +180,14 @@ def evaluate(
     low, high = _score_range(ranked.values())
     sets = (*SETTINGS, *HEIGHT_BINS_PX)
     faces = np.zeros(len(sets), np.int64)
-    kept, true = np.zeros((2, len(sets), len(THRESHOLDS)), np.int64)
+    kept, true = np.zeros((2, len(sets), len(THRESHOLDS) + len(OPERATING_SCORES)), np.int64)
     for key, image in ground_truth.images.items():
         counting = _counting_faces(image, 1.0 if scales is None else scales[key])
         faces += counting.sum(axis=1)
         prediction = ranked.get(key)
         if prediction is None or not len(prediction) or not (len(image.boxes) or image.own):
             continue
-        scores = (prediction[:, 4] - low) / (high - low) if high > low else np.ones(len(prediction))
-        reached = np.searchsorted(-scores, -THRESHOLDS, side="right")
+        reached = _reached(prediction[:, 4], low, high)
         if not len(image.boxes):
             kept += reached  # false positives, all of them
             continue
@@ -258,6 +278,18 @@ def _counting_faces(image: ImageFaces, scale: float) -> NDArray[np.bool_]:
     return np.stack([*(image.counts[setting] for setting in SETTINGS), *bins])
 
 
+def _reached(scores: Doubles, low: float, high: float) -> NDArray[np.intp]:
+    """How many of the falling ``scores`` reach each of THRESHOLDS, normalised, and then each of
+    OPERATING_SCORES, as they are."""
+    normalised = (scores - low) / (high - low) if high > low else np.ones(len(scores))
+    return np.concatenate(
+        [
+            np.searchsorted(-normalised, -THRESHOLDS, side="right"),
+            np.searchsorted(-scores, -OPERATING_SCORES, side="right"),
+        ]
+    )
+
+
 def _result(
     sets: Sequence[str],
     faces: NDArray[np.int64],
@@ -265,6 +297,13 @@ def _result(
     true: NDArray[np.int64],
     images: int,
 ) -> WiderResult:
+    points = _operating_points(
+        dict(zip(sets, faces.tolist(), strict=True)),
+        dict(zip(sets, kept[:, len(THRESHOLDS) :].tolist(), strict=True)),
+        dict(zip(sets, true[:, len(THRESHOLDS) :].tolist(), strict=True)),
+        images,
+    )
+    kept, true = kept[:, : len(THRESHOLDS)], true[:, : len(THRESHOLDS)]
     precision = np.divide(true, kept, out=np.zeros(true.shape), where=kept > 0)
     curves = {s: Curve(precision[i], true[i] / faces[i]) for i, s in enumerate(sets) if faces[i]}
     ap = {
@@ -279,6 +318,32 @@ def _result(
         images=images,
         faces=dict(zip(sets, faces.tolist(), strict=True)),
         curves=curves,
+        operating_points=points,
+    )
+
+
+def _operating_points(
+    faces: Mapping[str, int],
+    kept: Mapping[str, Sequence[int]],
+    true: Mapping[str, Sequence[int]],
+    images: int,
+) -> tuple[OperatingPoint, ...]:
+    """Of counts by set, at each of OPERATING_SCORES."""
+
+    def recall(name: str, i: int) -> float | None:
+        return true[name][i] / faces[name] if faces[name] else None
+
+    return tuple(
+        OperatingPoint(
+            score=round(score, 1),
+            precision=found / boxes if boxes else None,
+            recall=recall("hard", i),
+            false_boxes=(boxes - found) / max(images, 1),
+            recall_by_height={name: recall(name, i) for name in HEIGHT_BINS_PX},
+        )
+        for i, (score, boxes, found) in enumerate(
+            zip(OPERATING_SCORES.tolist(), kept["hard"], true["hard"], strict=True)
+        )
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,31 @@ def test_json_has_the_promised_keys(result: WiderResult) -> None:
         "hard": 0.5,
         "by_height": {"0-16": None, "16-32": None, "32-96": 0.5, "96+": None},
         "faces": {"easy": 0, "medium": 0, "hard": 1, "0-16": 0, "16-32": 0, "32-96": 1, "96+": 0},
+        "operating_points": [
+            {
+                "score": score / 10,
+                "precision": precision,
+                "recall": recall,
+                "false_boxes": 1.0,
+                "recall_by_height": {"0-16": None, "16-32": None, "32-96": recall, "96+": None},
+            }
+            for scores, precision, recall in ((range(1, 6), 0.5, 1.0), (range(6, 10), 0.0, 0.0))
+            for score in scores
+        ],
     }
+
+
+def test_operating_points_begin_where_boxes_were_dropped(result: WiderResult) -> None:
+    kept = replace(PROTOCOL, score_threshold=0.3)
+    points = Report.of("edgeface-n", kept, result).operating_points
+    assert [point.score for point in points] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+def test_reports_of_before_operating_points_are_read(result: WiderResult) -> None:
+    report = Report.of("edgeface-n", PROTOCOL, result)
+    data = report.to_json()
+    del data["operating_points"]
+    assert Report.from_json(data) == replace(report, operating_points=())
 
 
 def test_json_round_trip(result: WiderResult) -> None:

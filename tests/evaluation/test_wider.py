@@ -115,6 +115,29 @@ def literal_ap(
     return sum((recall[i + 1] - recall[i]) * precision[i + 1] for i in range(len(recall) - 1))
 
 
+def literal_points(
+    images: dict[str, tuple[list[list[float]], set[int]]], predictions: dict[str, list[list[float]]]
+) -> list[tuple[int, int]]:
+    """(boxes that count, those that are true positives) with each score threshold."""
+    points = []
+    for score in (n / 10 for n in range(1, 10)):
+        kept = true = 0
+        for key, (boxes, counting) in images.items():
+            found: set[int] = set()
+            for row in sorted(predictions.get(key, []), key=lambda row: -row[4]):
+                if row[4] < score or not boxes:
+                    continue
+                ious = [literal_iou(row, box) for box in boxes]
+                best = ious.index(max(ious))
+                if ious[best] < 0.5 or best in counting:
+                    kept += 1
+                if ious[best] >= 0.5 and best in counting and best not in found:
+                    true += 1
+                    found.add(best)
+        points.append((kept, true))
+    return points
+
+
 COORDINATES = st.integers(0, 24).map(float)
 SIZES = st.integers(6, 30).map(float)
 BOXES = st.tuples(COORDINATES, COORDINATES, SIZES, SIZES).map(list)
@@ -171,7 +194,35 @@ def test_equal_to_the_literal_protocol(
             for key, (boxes, counts) in images.items()
         }
         assert result.by_height[name] == pytest.approx(literal_ap(literal, predictions), abs=1e-12)
-        assert result.faces[name] == sum(len(counting) for _, counting in literal.values())
+        total = sum(len(counting) for _, counting in literal.values())
+        assert result.faces[name] == total
+        for point, (_, true) in zip(
+            result.operating_points, literal_points(literal, predictions), strict=True
+        ):
+            assert point.recall_by_height[name] == (true / total if total else None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=data_sets())
+def test_operating_points_are_those_of_a_count(
+    data: tuple[dict[str, Any], dict[str, Any], dict[str, float]],
+) -> None:
+    images, predictions, _ = data
+    literal = {key: (boxes, set(counts["hard"])) for key, (boxes, counts) in images.items()}
+    faces = {
+        key: ImageFaces(
+            np.array(boxes, float).reshape(-1, 4),
+            dict.fromkeys(SETTINGS, np.isin(np.arange(len(boxes)), list(counting))),
+        )
+        for key, (boxes, counting) in literal.items()
+    }
+    tables = {key: np.array(rows, float).reshape(-1, 5) for key, rows in predictions.items()}
+    total = sum(len(counting) for _, counting in literal.values())
+    points = evaluate(tables, GroundTruth(faces)).operating_points
+    for point, (kept, true) in zip(points, literal_points(literal, predictions), strict=True):
+        assert point.precision == (true / kept if kept else None)
+        assert point.recall == (true / total if total else None)
+        assert point.false_boxes == (kept - true) / len(images)
 
 
 # Each rule by hand.
@@ -251,6 +302,18 @@ def test_scores_closer_than_a_thousandth_of_the_range_may_tie() -> None:
     faces, ends = ground_truth([FACE, OTHER]), ([*FACE, 1.0], [*FAR, 0.0])
     assert hard(faces, *ends, [*OTHER, 0.5050], [*FAR, 0.5015]) == 1.0
     assert hard(faces, *ends, [*OTHER, 0.5055], [*FAR, 0.5052]) == pytest.approx(0.5 + 0.5 * 2 / 3)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_score_that_equals_a_threshold_reaches_it(kind: type[np.floating[Any]]) -> None:
+    x, y, w, h = FACE
+    box = np.array([[x, y, x + w, y + h]], np.float32)
+    for score in np.arange(1, 10) / 10:
+        points = evaluate(
+            {"e/a": Detections(box, np.array([score], kind))}, ground_truth([FACE])
+        ).operating_points
+        found = [point.score for point in points if point.recall == 1.0]
+        assert found == pytest.approx(np.arange(1, round(score * 10) + 1) / 10)
 
 
 def test_height_bins_follow_the_scale() -> None:
