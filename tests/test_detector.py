@@ -258,6 +258,16 @@ def test_sizes_that_are_none(size: Any) -> None:
         Detector(Spotter(), size=size)
 
 
+def test_whole_numbers_of_numpy(exported: Callable[..., Bundle]) -> None:
+    assert Detector(Spotter(), size=np.int64(640)).size == 640
+    path = exported("onnx").path
+    with Detector.open(path, threads=np.int64(1), size=np.int32(128)) as detector:
+        assert type(detector.runner.threads) is type(detector.size) is int
+    for size in (np.float64(640), np.array([640, 480])):
+        with pytest.raises(OptionError, match="neither a long side in px"):
+            Detector.open("edgeface-n", size=size)  # type: ignore[arg-type]
+
+
 def test_size_of_a_fixed_model() -> None:
     assert Detector(Spotter((640, 480)), size=640).size == 640
     for size in (320, "original"):

@@ -165,6 +165,11 @@ def test_threads_that_are_none(opener: Opener, threads: Any) -> None:
         opener(threads)
 
 
+def test_threads_of_numpy(opener: Opener, batch: Any) -> None:
+    with opener(np.int64(2)) as runner:
+        assert type(runner.threads) is int and runner.threads == 2 and runner.run(batch)
+
+
 def test_two_models_in_one_process(opener: Opener, batch: Any) -> None:
     with opener() as one, opener() as other:
         expected = one.run(batch)
