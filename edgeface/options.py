@@ -55,7 +55,7 @@ def check_count(what: str, value: object, low: int = 0, high: int | None = None)
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or not low <= value <= (math.inf if high is None else high):  # type: ignore[operator]
         upto = "on" if high is None else f"to {high}"
-        raise OptionError(f"{what} must be a whole number from {low} {upto}, got {value!r}")
+        raise OptionError(f"{what} {value!r} is not a whole number from {low} {upto}")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 

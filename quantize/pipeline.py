@@ -237,7 +237,9 @@ class _Job:
         """Say so where the ranges come from photos of something else."""
         photos = self.photos.images
         with Detector(open_runner(float_bundle, self.request.threads), FACE_SCORE) as detector:
-            self.with_faces = sum(len(detector.detect(photo)) > 0 for photo in photos)
+            for done, photo in enumerate(photos):
+                self.progress("looking for faces in the calibration photos", done, len(photos))
+                self.with_faces += len(detector.detect(photo)) > 0
         random = float_bundle.manifest.weights.random
         if self.with_faces < LEAST_WITH_FACES * len(photos) and not random:
             self.note(

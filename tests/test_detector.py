@@ -260,8 +260,9 @@ def test_sizes_that_are_none(size: Any) -> None:
 
 def test_whole_numbers_of_numpy(exported: Callable[..., Bundle]) -> None:
     assert Detector(Spotter(), size=np.int64(640)).size == 640
-    path = exported("onnx").path
-    with Detector.open(path, threads=np.int64(1), size=np.int32(128)) as detector:
+    made = exported("onnx")
+    size = np.int32(made.manifest.input.width)
+    with Detector.open(made.path, threads=np.int64(1), size=size) as detector:
         assert type(detector.runner.threads) is type(detector.size) is int
     for size in (np.float64(640), np.array([640, 480])):
         with pytest.raises(OptionError, match="neither a long side in px"):

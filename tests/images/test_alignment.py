@@ -109,7 +109,7 @@ def test_what_cannot_be_aligned_is_said(astronaut: Any) -> None:
         align(astronaut, None)
     with pytest.raises(ImageError, match="all in one place"):
         align(astronaut, np.full((5, 2), 7, np.float32))
-    with pytest.raises(OptionError, match="size must be a whole number from 1 to 4096, got 0"):
+    with pytest.raises(OptionError, match="size 0"):
         align(astronaut, np.zeros((0, 5, 2), np.float32), size=0)
     some: dict[str, Any] = {r"\[2, 5\]": np.ones((2, 5)), r"\[5\]": np.ones(5), "str": "points"}
     for got, wrong in some.items():
@@ -119,7 +119,7 @@ def test_what_cannot_be_aligned_is_said(astronaut: Any) -> None:
         align(astronaut, np.full((5, 2), np.nan, np.float32))
     sizes: Any = (112.5, "112", None)
     for size in sizes:
-        with pytest.raises(OptionError, match=r"size must be a whole number .* got "):
+        with pytest.raises(OptionError, match=r"size .* is not a whole number"):
             align(astronaut, np.zeros((0, 5, 2), np.float32), size=size)
 
 
