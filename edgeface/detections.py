@@ -42,9 +42,8 @@ class Detections:
         given = {"boxes": self.boxes, "scores": self.scores, "landmarks": self.landmarks}
         shapes = {name: getattr(value, "shape", None) for name, value in given.items()}
         count = (shapes["scores"] or (-1,))[0]
-        wanted = {"boxes": (count, 4), "scores": (count,), "landmarks": (count, 5, 2)}
-        if self.landmarks is None:
-            wanted["landmarks"] = None
+        points = None if self.landmarks is None else (count, 5, 2)
+        wanted = {"boxes": (count, 4), "scores": (count,), "landmarks": points}
         if shapes != wanted:
             got = ", ".join(
                 f"{name} {_kind(value) if shape is None else list(shape)}"

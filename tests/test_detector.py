@@ -259,14 +259,16 @@ def test_sizes_that_are_none(size: Any) -> None:
 
 
 def test_whole_numbers_of_numpy(exported: Callable[..., Bundle]) -> None:
-    assert Detector(Spotter(), size=np.int64(640)).size == 640
     made = exported("onnx")
+    one: Any = np.int64(1)
+    size: Any = np.int64(640)
+    assert Detector(Spotter(), size=size).size == 640
     size = np.int32(made.manifest.input.width)
-    with Detector.open(made.path, threads=np.int64(1), size=size) as detector:
+    with Detector.open(made.path, threads=one, size=size) as detector:
         assert type(detector.runner.threads) is type(detector.size) is int
     for size in (np.float64(640), np.array([640, 480])):
         with pytest.raises(OptionError, match="neither a long side in px"):
-            Detector.open("edgeface-n", size=size)  # type: ignore[arg-type]
+            Detector.open("edgeface-n", size=size)
 
 
 def test_size_of_a_fixed_model() -> None:

@@ -54,7 +54,8 @@ def _mark(
     canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]
 ) -> None:
     """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
-    known, places = ~np.isnan(points).any(axis=1), _places(np.nan_to_num(points, nan=0))
+    known = [not np.isnan(point).any() for point in points]
+    places = _places(np.nan_to_num(points, nan=0))
     for start, end in JOINED:
         if known[start] and known[end]:
             ends = places[start], places[end]

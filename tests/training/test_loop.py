@@ -170,6 +170,7 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
     assert zoo.load_network(run / "weights.safetensors").architecture == architecture
 
 
+@pytest.mark.slow
 def test_compiling_is_told_before_the_first_step(photos: Path, tmp_path: Path) -> None:
     """It takes longer than many a step."""
     if shutil.which("g++") is None:
