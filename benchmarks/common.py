@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeface.backends import BACKENDS
+from edgeface.cli.failures import Failures
 
 
 def environment(*distributions: str) -> dict[str, Any]:
@@ -28,6 +29,11 @@ def environment(*distributions: str) -> dict[str, Any]:
 def installed_runtimes() -> list[str]:
     """pip names of the runtimes that are installed."""
     return [found[0] for row in BACKENDS.values() if (found := row.installed())]
+
+
+def left_out(failures: Failures) -> int:
+    """The exit code, once it is said how many photos are missing from the figures."""
+    return failures.ended("photos could not be read; the figures are those of the others") or 0
 
 
 def _cpu_name() -> str:

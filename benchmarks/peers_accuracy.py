@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Printed, environment
+from benchmarks.common import Printed, environment, left_out
 from benchmarks.peer_models import open_all
 from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
@@ -123,7 +123,7 @@ def _run(o: Options) -> int:
         failures = Failures(terminal)
         done = measure(o, failures)
     emit(as_json(done), as_table(done), o.format, o.save)
-    return failures.ended("photos could not be read; the figures are those of the others") or 0
+    return left_out(failures)
 
 
 main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run, KEPT)

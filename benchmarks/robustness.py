@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Printed, environment
+from benchmarks.common import Printed, environment, left_out
 from benchmarks.peer_models import open_all
 from benchmarks.robustness_frames import VALUES, Frame, Group, frames
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
@@ -27,8 +28,10 @@ from edgeface.decode import box_iou
 from edgeface.detector import Detector
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU
+from edgeface.images import Image
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_wider
+from edgeface.images.reading import read_or_tell
 from edgeface.pages.figures import new_figure, save_figure
 
 SCORE_FLOOR = 0.1
@@ -95,6 +98,20 @@ def read_photos(data: Path) -> list[tuple[AnnotatedImage, Path]]:
     return found
 
 
+def readable(
+    photos: Sequence[tuple[AnnotatedImage, Path]], models: int, failures: Failures
+) -> Iterator[tuple[AnnotatedImage, Image]]:
+    """Each of ``photos`` that can be read, for as many models to look at; the others are told.
+    Raises DataError where there is none."""
+    for done, (faces, path) in enumerate(photos):
+        failures.terminal.tick(f"{models} models on {len(photos)} photos", done, len(photos))
+        image = read_or_tell(path, failures)
+        if image is not None:
+            yield faces, image
+    if len(failures.told) == len(photos):
+        raise DataError(f"none of the {len(photos)} photos can be read: there is nothing to judge")
+
+
 def plot(path: Path, rows: Sequence[Recall]) -> None:
     """Recall of each model against each kind of value, as a PNG."""
     figure = new_figure(12, 6)
@@ -152,20 +169,21 @@ class Options(Printed):
 
 def _run(o: Options) -> int:
     photos = read_photos(o.data)
-    allowed = round(o.false_boxes * len(photos))
     with open_all(o.models, o.peers, SCORE_FLOOR, o.threads) as detectors, Terminal() as terminal:
+        failures = Failures(terminal)
         tallies = [Tally(name, detector) for name, detector in detectors.items()]
-        for done, (faces, path) in enumerate(photos):
-            terminal.tick(f"{len(tallies)} models on {len(photos)} photos", done, len(photos))
-            for frame in frames(faces, path):
+        for faces, photo in readable(photos, len(tallies), failures):
+            for frame in frames(faces, photo):
                 for tally in tallies:
                     tally.look(frame)
+    seen = len(photos) - len(failures.told)
+    allowed = round(o.false_boxes * seen)
     rows = [row for tally in tallies for row in tally.rows(allowed)]
     if o.plot:
         plot(o.plot, rows)
     thresholds = {tally.name: round(tally.threshold(allowed), 4) for tally in tallies}
     result = {
-        "photos": len(photos),
+        "photos": seen,
         "false_boxes": allowed,
         "thresholds": thresholds,
         "rows": [asdict(row) for row in rows],
@@ -173,11 +191,11 @@ def _run(o: Options) -> int:
     }
     scores = ", ".join(f"{name} {score:.2f}" for name, score in thresholds.items())
     below = (
-        f"recall on {len(photos)} photos where each model has {allowed} boxes on no face: "
+        f"recall on {seen} photos where each model has {allowed} boxes on no face: "
         f"scores from {scores}"
     )
     emit(result, as_table(rows, below), o.format, o.save)
-    return 0
+    return left_out(failures)
 
 
 main = program_of(Options, "python -m benchmarks.robustness", __doc__, _run, KEPT)

@@ -18,14 +18,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.images import Image, fit_size, letterbox, read_image
+from edgeface.images import Image, fit_size, letterbox
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.types import Doubles
 
@@ -67,9 +66,8 @@ class Frame(NamedTuple):
     """whether every face in sight is in ``boxes``, so that all other found boxes are false"""
 
 
-def frames(faces: AnnotatedImage, path: Path) -> Iterator[Frame]:
+def frames(faces: AnnotatedImage, photo: Image) -> Iterator[Frame]:
     """All frames of one photo."""
-    photo = read_image(path)
     whole = photo_frame(photo, faces)
     yield whole
     clean = whole.groups["faces", "clean"]

@@ -60,7 +60,7 @@ def quantize(
     calibration: Path | str | None = None,
     max_drop: float = 0.5,
     out: Path | str | None = None,
-    leave_out: Collection[str] | str = (),
+    leave_out: Collection[Path | str] | Path | str = (),
     on_error: OnError | None = None,
 ) -> Bundle:
     """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
@@ -76,6 +76,7 @@ def quantize(
     Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
     be held, BundleError, DataError, MissingExtraError, OutputError.
     """
+    names = [leave_out] if isinstance(leave_out, (str, os.PathLike)) else leave_out
     made = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     request = _part("quantize.request:QuantizeRequest")(
         made.manifest.target, bundle=made.path, max_drop=max_drop, accuracy=data is not None
@@ -86,7 +87,7 @@ def quantize(
         data=data,
         annotations=annotations,
         calibration=calibration,
-        leave_out=[leave_out] if isinstance(leave_out, str) else leave_out,
+        leave_out=[as_path("leave_out", name).as_posix() for name in names],
         on_error=on_error,
     )
     quantized: Bundle = done.bundle

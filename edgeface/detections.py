@@ -39,9 +39,20 @@ class Detections:
     that on the right, nose, left and right corner of the mouth; they may lie outside the image"""
 
     def __post_init__(self) -> None:
-        count = len(self.scores)
-        assert self.boxes.shape == (count, 4) and self.scores.shape == (count,)
-        assert self.landmarks is None or self.landmarks.shape == (count, 5, 2)
+        given = {"boxes": self.boxes, "scores": self.scores, "landmarks": self.landmarks}
+        shapes = {name: getattr(value, "shape", None) for name, value in given.items()}
+        count = (shapes["scores"] or (-1,))[0]
+        points = None if self.landmarks is None else (count, 5, 2)
+        wanted = {"boxes": (count, 4), "scores": (count,), "landmarks": points}
+        if shapes != wanted:
+            got = ", ".join(
+                f"{name} {_kind(value) if shape is None else list(shape)}"
+                for (name, value), shape in zip(given.items(), shapes.values(), strict=True)
+            )
+            raise DataError(
+                "Detections take arrays: boxes [N, 4], scores [N], and landmarks [N, 5, 2] or None,"
+                f" got {got}"
+            )
 
     @classmethod
     def empty(cls) -> Detections:
@@ -116,6 +127,10 @@ def _array(values: list[Any], *shape: int) -> Floats:
     if array.shape != (len(values), *shape) and values:
         raise ValueError(f"got shape {list(array.shape)} instead of {[len(values), *shape]}")
     return array.reshape(-1, *shape)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def _plain(value: Any) -> Any:

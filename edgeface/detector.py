@@ -83,6 +83,7 @@ class Detector(Closing):
         see :func:`edgeface.runners.open_runner`. weights: a safetensors file for the network called
         ``model``, instead of what ships with edgeface. Raises an EdgefaceError with one line.
         """
+        size = _as_size(size)
         runner = _open(model, threads, size, fast, weights)
         try:
             return cls(runner, score_threshold, nms_iou, size)
@@ -237,6 +238,7 @@ def _open_torch(
 
 def _checked_size(runner: Runner, size: int | str | None) -> int | str:
     """The long side in px, or "original"; of a fixed model always its own."""
+    size = _as_size(size)
     if runner.input_size is not None:
         own = max(runner.input_size)
         if size not in (None, own):
@@ -245,13 +247,19 @@ def _checked_size(runner: Runner, size: int | str | None) -> int | str:
                 f" cannot run at size {size!r}: use a zoo name or a file exported with --dynamic"
             )
         return own
-    if size is None:
-        return DEFAULT_LONG_SIDE_PX
-    if size == "original" or (type(size) is int and 32 <= size <= 1 << 16):
+    return DEFAULT_LONG_SIDE_PX if size is None else size
+
+
+def _as_size(size: object) -> int | str | None:
+    """Raises OptionError for what no Detector can have."""
+    if size is None or (isinstance(size, str) and size == "original"):
         return size
-    raise OptionError(
-        f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'"
-    )
+    try:
+        return check_count("size", size, 32, 1 << 16)
+    except OptionError:
+        raise OptionError(
+            f"size {size!r} is neither a long side in px (32 to {1 << 16}) nor 'original'"
+        ) from None
 
 
 def _in_image(found: Detections, width: int, height: int) -> Detections:

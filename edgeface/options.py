@@ -49,11 +49,14 @@ def check_number(what: str, value: object, low: float, high: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def check_count(what: str, value: object) -> None:
-    """Raise OptionError for what is not a whole number from 0 on."""
+def check_count(what: str, value: object, low: int = 0, high: int | None = None) -> int:
+    """``value`` where it is a whole number from ``low`` to ``high``, of NumPy, too; OptionError
+    otherwise."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 0:  # type: ignore[operator]
-        raise OptionError(f"{what} {value!r} is not a whole number from 0 on")
+    if not whole or not low <= value <= (math.inf if high is None else high):  # type: ignore[operator]
+        upto = "on" if high is None else f"to {high}"
+        raise OptionError(f"{what} {value!r} is not a whole number from {low} {upto}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 @dataclass(frozen=True)

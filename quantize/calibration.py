@@ -15,6 +15,7 @@ from pathlib import Path
 from edgeface.errors import DataError, ImageError, OptionError
 from edgeface.files import read_regular
 from edgeface.images import Image
+from edgeface.images.annotated import NAMED
 from edgeface.images.inputs import list_folder
 from edgeface.images.reading import ACCEPTED, OnError, decode_image
 from edgeface.images.scaling import letterbox
@@ -129,16 +130,44 @@ def photo_folder(folder: Path) -> Path:
     return folder
 
 
-def paths_in(folder: Path | str, photos: Iterable[Path]) -> set[str]:
-    """Of the photos that lie in the folder that ranges are taken from, the paths below it."""
+def left_out(folder: Path | str, named: Collection[str], judged: Iterable[Path]) -> set[str]:
+    """Paths of photos below the folder that ranges are taken from, of which none is taken: those
+    that were ``named``, and those of the photos ``judged`` that lie there.
+
+    Raises OptionError for names that no photo has: the photos that were meant would be taken.
+    """
     inside = photo_folder(Path(folder)).absolute()
-    found = (photo.absolute() for photo in photos)
-    return {p.relative_to(inside).as_posix() for p in found if p.is_relative_to(inside)}
+    unknown = sorted(set(named) - _names_in(inside)) if named else []
+    if unknown:
+        more = ", ..." * (len(unknown) > NAMED)
+        raise OptionError(
+            f"leave_out: no photo in {inside} is called {', '.join(unknown[:NAMED])}{more}: give"
+            " paths of photos as they are below that folder"
+        )
+    places = (photo.absolute() for photo in judged)
+    return set(named) | {
+        place.relative_to(inside).as_posix() for place in places if place.is_relative_to(inside)
+    }
 
 
 def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list[Path]:
     """Image files below ``folder`` by the SHA-256 of seed and relative path, without those whose
     path is in ``leave_out``."""
+
+    def drawn(name: str) -> tuple[bytes, str]:
+        return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
+
+    names = _names_in(folder) - set(leave_out)
+    if not names:
+        raise DataError(
+            f"all photos in {folder} are kept for accuracy to be measured on, or left out: give"
+            " others to take ranges from with --calibration"
+        )
+    return [folder / name for name in sorted(names, key=drawn)]
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Relative paths of the image files below ``folder``. Raises DataError where there is none."""
     try:
         found = list_folder(folder)
     except ImageError as error:
@@ -154,17 +183,7 @@ def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list
             f"calibration folder {folder} has no photos: {count} file{'s' * (count != 1)}, such as"
             f" {example}, none with the suffix of a {ACCEPTED} image"
         )
-
-    def drawn(name: str) -> tuple[bytes, str]:
-        return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
-
-    names = {path.relative_to(folder).as_posix() for path in found.photos} - set(leave_out)
-    if not names:
-        raise DataError(
-            f"all photos in {folder} are kept for accuracy to be measured on: give others to take"
-            " ranges from with --calibration"
-        )
-    return [folder / name for name in sorted(names, key=drawn)]
+    return {path.relative_to(folder).as_posix() for path in found.photos}
 
 
 def _read(path: Path) -> bytes:

@@ -28,7 +28,7 @@ from export.pipeline import Stage, export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
 from quantize.budget import ROUNDING, Budget, FileAccuracy, HeadNoise, worst_drop
-from quantize.calibration import CalibrationSet, paths_in, read_calibration
+from quantize.calibration import CalibrationSet, left_out, read_calibration
 from quantize.journal import QuantizeJournal, fingerprint
 from quantize.measure import (
     ValidationSet,
@@ -170,17 +170,14 @@ class _Job:
             request.calibration_seed,
             self.progress,
             self.on_error,
-            self.leave_out(),
+            left_out(self.sources.folder, self.sources.leave_out, self.judged_photos()),
         )
         self._check_photos()
 
-    def leave_out(self) -> set[str]:
-        """Photos that no range is taken from: those that were named, and annotated ones of one's
-        own."""
-        folder, named = self.sources.folder, set(self.sources.leave_out)
-        if folder is None or self.validation is None or self.sources.annotations is None:
-            return named
-        return named | paths_in(folder, self.validation.images.values())
+    def judged_photos(self) -> Collection[Path]:
+        """Annotated ones of one's own, which may lie among those that ranges are taken from."""
+        own = self.validation if self.sources.annotations is not None else None
+        return own.images.values() if own else ()
 
     def _check_photos(self) -> None:
         """Photos that ranges are taken from say nothing of how others fare."""
@@ -240,7 +237,9 @@ class _Job:
         """Say so where the ranges come from photos of something else."""
         photos = self.photos.images
         with Detector(open_runner(float_bundle, self.request.threads), FACE_SCORE) as detector:
-            self.with_faces = sum(len(detector.detect(photo)) > 0 for photo in photos)
+            for done, photo in enumerate(photos):
+                self.progress("looking for faces in the calibration photos", done, len(photos))
+                self.with_faces += len(detector.detect(photo)) > 0
         random = float_bundle.manifest.weights.random
         if self.with_faces < LEAST_WITH_FACES * len(photos) and not random:
             self.note(

@@ -54,7 +54,8 @@ class QuantizeRequest:
     def __post_init__(self) -> None:
         check_combination(self.target, "int8")
         parse_size(f"{self.width}x{self.height}")
-        check_number("--max-drop (AP points)", self.max_drop, 0, 100)
+        drop = check_number("--max-drop (AP points)", self.max_drop, 0, 100)
+        object.__setattr__(self, "max_drop", drop)  # a number of NumPy's is no JSON
         check_number("--max-reverted (share of the layers)", self.max_reverted, 0, 1)
         if self.bundle is not None and not (self.weights is None and self.seed is None):
             raise OptionError(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeface.detections import Detections
-from edgeface.errors import DataError
+from edgeface.errors import DataError, ImageError
 from edgeface.images.drawing import draw
 
 
@@ -98,9 +98,23 @@ def test_equality() -> None:
     assert some() != 1
 
 
-def test_shapes_are_checked() -> None:
-    with pytest.raises(AssertionError):
-        Detections(np.zeros((2, 4), np.float32), np.zeros(3, np.float32))
+BOXES, SCORES = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        ((BOXES, SCORES[:1]), r"boxes \[2, 4\], scores \[1\], landmarks None"),
+        ((BOXES[0], SCORES), r"boxes \[4\], scores \[2\]"),
+        ((BOXES, SCORES[:, None]), r"scores \[2, 1\]"),
+        ((BOXES, 0.5), "scores float"),
+        ((BOXES.tolist(), SCORES.tolist()), "boxes list, scores list"),
+        ((BOXES, SCORES, np.zeros((2, 10), np.float32)), r"landmarks \[2, 10\]"),
+    ],
+)
+def test_shapes_are_checked(given: Any, got: str) -> None:
+    with pytest.raises(DataError, match=rf"^Detections take arrays: boxes \[N, 4\].* got .*{got}"):
+        Detections(*given)
 
 
 def test_draw_leaves_the_image_alone_and_marks_the_box() -> None:
@@ -152,6 +166,26 @@ def test_landmarks_far_outside_are_drawn_as_far_as_they_are_seen() -> None:
     faces = Detections(np.array([[0, 0, 16, 16]], np.float32), np.ones(1, np.float32), points)
     picture = draw(np.zeros((16, 16, 3), np.uint8), faces, scores=False)
     assert picture[9, 4].tolist() == picture[9, 9].tolist() == MAGENTA
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_what_is_nowhere_does_not_keep_the_rest_from_being_drawn(value: float) -> None:
+    boxes = np.array([[2, 2, value, 40], [50, 50, 90, 90]], np.float32)
+    points = np.full((2, 5, 2), 70, np.float32)
+    points[1, 0], points[1, 3] = (value, 60), (60, 80)
+    picture = draw(
+        np.zeros((100, 100, 3), np.uint8), Detections(boxes, np.ones(2, np.float32), points)
+    )
+    assert picture[90, 70].tolist() == [0, 255, 0] and picture[80, 60].tolist() == MAGENTA
+    # A box that reaches beyond the image is drawn as far as it is seen, one of NaN not at all.
+    assert bool(picture[20, 2].any()) == (not np.isnan(value))
+
+
+def test_draw_takes_what_a_detector_takes() -> None:
+    assert draw(np.zeros((9, 9), np.uint8), Detections.empty()).shape == (9, 9, 3)
+    for bad in (np.zeros((9, 9, 3)), "photo.jpg"):
+        with pytest.raises(ImageError, match="expected a uint8 RGB array"):
+            draw(bad, Detections.empty())  # type: ignore[arg-type]
 
 
 def test_lines_grow_with_the_image() -> None:

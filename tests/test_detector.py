@@ -258,6 +258,19 @@ def test_sizes_that_are_none(size: Any) -> None:
         Detector(Spotter(), size=size)
 
 
+def test_whole_numbers_of_numpy(exported: Callable[..., Bundle]) -> None:
+    made = exported("onnx")
+    one: Any = np.int64(1)
+    size: Any = np.int64(640)
+    assert Detector(Spotter(), size=size).size == 640
+    size = np.int32(made.manifest.input.width)
+    with Detector.open(made.path, threads=one, size=size) as detector:
+        assert type(detector.runner.threads) is type(detector.size) is int
+    for size in (np.float64(640), np.array([640, 480])):
+        with pytest.raises(OptionError, match="neither a long side in px"):
+            Detector.open("edgeface-n", size=size)
+
+
 def test_size_of_a_fixed_model() -> None:
     assert Detector(Spotter((640, 480)), size=640).size == 640
     for size in (320, "original"):

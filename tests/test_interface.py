@@ -15,7 +15,7 @@ import edgeface
 from edgeface import deprecations
 from edgeface.detections import Detections, Face
 from edgeface.detector import Detector
-from edgeface.errors import EdgefaceError, MissingExtraError, OptionError
+from edgeface.errors import DataError, EdgefaceError, MissingExtraError, OptionError
 from edgeface.latency.devices.shell import PythonError
 
 
@@ -93,6 +93,12 @@ def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
     assert made.calibration["sha256"] == [used]
     one = edgeface.quantize(bundle, calibration=portraits, leave_out="hopper.jpg").manifest
     assert one.calibration is not None and one.calibration["sha256"] == [used]
+    with pytest.raises(OptionError, match=r"leave_out: no photo in .* is called hoper\.jpg: give"):
+        edgeface.quantize(bundle, calibration=portraits, leave_out=["hoper.jpg", "astronaut.png"])
+    alone = edgeface.quantize(bundle, calibration=portraits, leave_out=Path("./hopper.jpg"))
+    assert alone.manifest.calibration == one.calibration
+    with pytest.raises(DataError, match=r"all photos in .* are kept .*, or left out: give"):
+        edgeface.quantize(bundle, calibration=portraits, leave_out=["hopper.jpg", "astronaut.png"])
     with pytest.raises(OptionError, match="annotations are of photos below --data"):
         edgeface.quantize(bundle, calibration=portraits, annotations=tmp_path / "none.csv")
     with pytest.raises(OptionError, match="unknown target 'coreml'"):

@@ -161,8 +161,13 @@ def test_fast_mode_finds_the_same_faces(opener: Opener, kind: Kind, batch: Any) 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, 10**6])
 def test_threads_that_are_none(opener: Opener, threads: Any) -> None:
-    with pytest.raises(OptionError, match="threads must be"):
+    with pytest.raises(OptionError, match=r"threads .* is not a whole number from 1 to 1024"):
         opener(threads)
+
+
+def test_threads_of_numpy(opener: Opener, batch: Any) -> None:
+    with opener(np.int64(2)) as runner:
+        assert type(runner.threads) is int and runner.threads == 2 and runner.run(batch)
 
 
 def test_two_models_in_one_process(opener: Opener, batch: Any) -> None:

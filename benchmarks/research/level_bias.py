@@ -21,20 +21,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import Printed
+from benchmarks.common import Printed, left_out
 from edgeface import zoo
 from edgeface.architecture.strides import STRIDES
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector, Fitted
-from edgeface.errors import ModelError
+from edgeface.errors import DataError, ModelError
 from edgeface.evaluation import evaluate
 from edgeface.evaluation.own import in_photo, own_photos
 from edgeface.evaluation.predict import SCORE_THRESHOLD
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, WiderResult
 from edgeface.files import check_writable, refuse_input
-from edgeface.images import read_image
+from edgeface.images.reading import read_or_tell
 from edgeface.models.blocks import ConvNorm
 from edgeface.models.detector import FaceNet
 from edgeface.models.head import PlainHead
@@ -174,16 +175,20 @@ def _drawn(o: Options) -> tuple[GroundTruth, dict[str, Path]]:
 
 
 def _seen(
-    detector: Detector, truth: GroundTruth, photos: Mapping[str, Path], terminal: Terminal
+    detector: Detector, truth: GroundTruth, photos: Mapping[str, Path], failures: Failures
 ) -> tuple[Seen, GroundTruth]:
     seen: dict[str, tuple[Heads, Fitted]] = {}
-    faces = dict(truth.images)
-    for key, path in photos.items():
-        terminal.tick("photos", len(seen), len(photos))
-        image = read_image(path)
-        faces[key] = in_photo(faces[key], image.shape[1], image.shape[0])
+    faces = {}
+    for done, (key, path) in enumerate(photos.items()):
+        failures.terminal.tick("photos", done, len(photos))
+        image = read_or_tell(path, failures)
+        if image is None:
+            continue
+        faces[key] = in_photo(truth.images[key], image.shape[1], image.shape[0])
         fitted = detector.preprocess(image)
         seen[key] = detector.runner.run(fitted.batch), fitted
+    if not seen:
+        raise DataError(f"none of the {len(photos)} photos can be read: there is nothing to judge")
     return seen, settings_by_height(GroundTruth(faces))
 
 
@@ -197,7 +202,8 @@ def _run(o: Options) -> int:
     runner = TorchRunner.open(o.model)
     tried: list[Tried] = []
     with Detector(runner, score_threshold=SCORE_THRESHOLD) as detector, Terminal() as terminal:
-        seen, truth = _seen(detector, truth, photos, terminal)
+        failures = Failures(terminal)
+        seen, truth = _seen(detector, truth, photos, failures)
         for each in search(detector, seen, truth):
             terminal.tick("constants", len(tried), 2 * len(GRID) + 1)
             tried.append(each)
@@ -206,10 +212,10 @@ def _run(o: Options) -> int:
     zoo.save_weights(network, o.out)
     rows = [each.constants | {s: _ap(each.result, s) for s in SETTINGS} for each in tried]
     told = ", ".join(f"stride {s}: {c:+.1f}" for s, c in best.constants.items())
-    text = f"{as_table(tried)}\n{o.out}: {told}, chosen on {len(photos)} photos"
-    result = {"rows": rows, "chosen": best.constants, "photos": len(photos)}
+    text = f"{as_table(tried)}\n{o.out}: {told}, chosen on {len(seen)} photos"
+    result = {"rows": rows, "chosen": best.constants, "photos": len(seen)}
     emit(result, text, o.format, o.save)
-    return 0
+    return left_out(failures)
 
 
 main = program_of(Options, "python -m benchmarks.research.level_bias", __doc__, _run, KEPT)

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks.common import Printed
+from benchmarks.common import Printed, left_out
 from benchmarks.peer_models import open_all
-from benchmarks.robustness import SCORE_FLOOR, read_photos
+from benchmarks.robustness import SCORE_FLOOR, read_photos, readable
 from benchmarks.robustness_frames import photo_frame
+from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
@@ -31,7 +32,7 @@ from edgeface.detector import Detector
 from edgeface.errors import OptionError
 from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.files import check_writable
-from edgeface.images import Image, read_image
+from edgeface.images import Image
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.inputs import IMAGE_SUFFIXES
 from edgeface.images.marked import write_image
@@ -164,10 +165,9 @@ class Seen:
 
 
 def _look_at(
-    photo: tuple[AnnotatedImage, Path], seen: list[Seen], detectors: Sequence[Detector]
+    faces: AnnotatedImage, photo: Image, seen: list[Seen], detectors: Sequence[Detector]
 ) -> None:
-    faces, path = photo
-    frame = photo_frame(read_image(path), faces)
+    frame = photo_frame(photo, faces)
     valid, invalid = frame.boxes[~faces.invalid], frame.boxes[faces.invalid]
     for own, detector in zip(seen, detectors, strict=True):
         own.look(detector.detect(frame.image), frame.image, valid, invalid)
@@ -176,23 +176,24 @@ def _look_at(
 def _run(o: Options) -> int:
     photos = read_photos(o.data)
     with open_all(o.models, o.peers, SCORE_FLOOR) as detectors, Terminal() as terminal:
+        failures = Failures(terminal)
         seen = [Seen(name) for name in detectors]
-        for done, photo in enumerate(photos):
-            terminal.tick(f"{len(seen)} models on {len(photos)} photos", done, len(photos))
-            _look_at(photo, seen, list(detectors.values()))
+        for faces, photo in readable(photos, len(seen), failures):
+            _look_at(faces, photo, seen, list(detectors.values()))
+    count = len(photos) - len(failures.told)
     rows = [own.counts(o.boxes) for own in seen]
     if o.sheet:
         write_image(o.sheet, sheet(seen[0].most_confident(o.boxes)))
     lines = [(r.model, r.faces, *(getattr(r, kind) for kind in KINDS)) for r in rows]
     text = table(("model", "faces found", *KINDS), lines)
-    below = f"the {o.boxes} most confident false boxes on {len(photos)} photos, by kind"
+    below = f"the {o.boxes} most confident false boxes on {count} photos, by kind"
     emit(
-        {"photos": len(photos), "rows": [asdict(r) for r in rows]},
+        {"photos": count, "rows": [asdict(r) for r in rows]},
         f"{text}\n{below}",
         o.format,
         o.save,
     )
-    return 0
+    return left_out(failures)
 
 
 main = program_of(Options, "python -m benchmarks.research.mistakes", __doc__, _run, KEPT)

@@ -10,6 +10,7 @@ import typer
 
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, print_table, say
+from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.pages.figures import check_plot
 
@@ -69,13 +70,20 @@ def command(
     from edgeface.images import read_image
     from edgeface.probes.compare import Subject, compare, plot_comparison
 
-    done = compare(Subject.find(a), Subject.find(b), read_image(image), tolerance)
+    subjects = Subject.find(a), Subject.find(b)
+    done = compare(*subjects, read_image(image), tolerance)
     if plot:
         plot_comparison(plot, done)
     if format == "json":
         print_json(done.to_json())
     else:
         _print_comparison(done)
+    of_a, of_b = (subject.weights for subject in subjects)
+    if done.parting is not None and of_a and of_b and of_a != of_b:
+        Terminal().note(
+            f"A and B have different weights, SHA-256 {of_a[:8]} and {of_b[:8]}: that they part"
+            " says nothing of an export; compare a file with the weights that it was made of"
+        )
     return 0 if done.parting is None else 1
 
 

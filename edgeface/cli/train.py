@@ -137,7 +137,7 @@ def command(
     require_module("torch", "train", "training")
     from edgeface.training import train_model
 
-    with Terminal(shown=os.environ.get("RANK", "0") == "0") as terminal:
+    with Terminal(os.environ.get("RANK", "0") == "0", steps=True) as terminal:
         failures = Failures(terminal)
         finished = train_model(
             architecture,

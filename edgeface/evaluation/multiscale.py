@@ -20,7 +20,8 @@ EXTD drops it, EResFD keeps it. What is different here: boxes are clipped to the
 padded to the multiple of 32 px that all our networks take; and a view less than 128 px high or wide
 is enlarged to that (to the area of the largest view at most) with its boxes scaled back by the true
 factor, where EResFD divides by the factor from before, so that its boxes of flat photos are wrong;
-EXTD has no least size.
+EXTD has no least size. Views that this makes equal, as of photos of less than 64 px, are one: a box
+that the same look finds again is no second one that agrees with it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -128,6 +129,16 @@ def detect_views(
 
 def views(width: int, height: int) -> Iterator[ScaledView]:
     """The views of a photo of that size in px, in the order of the table above."""
+    once: dict[tuple[float, bool], ScaledView] = {}
+    for view in _rows(width, height):
+        known = once.setdefault((view.scale, view.mirrored), view)
+        if known.counts != view.counts:  # together, large and small ones are all
+            once[view.scale, view.mirrored] = replace(known, counts="all")
+    return iter(once.values())
+
+
+def _rows(width: int, height: int) -> Iterator[ScaledView]:
+    """Of the table above; the least size can make some equal."""
     area = math.sqrt(AREA_PX / (width * height))
     least = _least_scale(width, height)
     small = 0.5 if area >= 0.75 else 0.5 * area

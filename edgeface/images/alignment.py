@@ -54,9 +54,7 @@ def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Im
             " edgeface-n"
         )
     points = finite("landmarks", landmarks, 5, 2)
-    check_count("size", size)
-    if not 1 <= size <= 1 << 12:
-        raise OptionError(f"size {size}: accepted: 1 to {1 << 12} px")
+    size = check_count("size", size, 1, 1 << 12)
     rgb = as_rgb(image)
     faces = np.zeros((len(points), size, size, 3), np.uint8)
     for face, marks in zip(faces, points, strict=True):

@@ -66,6 +66,9 @@ FEW_FACES = " (if faces are listed here, the face count above is too small)"
 LABEL_FIELDS = 20
 """of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
 
+LARGEST = 2.0**31
+"""less than this is a number of the file: no photo has as many px, and float32 has infinity"""
+
 Fail = Callable[[int, str], DataError]
 """(line number from 1, what is wrong and what is accepted) -> the error to raise."""
 
@@ -261,7 +264,8 @@ def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
             f"{len(fields)} fields; accepted: {','.join(PLAIN_COLUMNS)}, these and x,y of five "
             "landmarks (15 fields), or an image name alone",
         )
-    x1, y1, x2, y2 = box = _numbers(fields[1:width], number, fail)
+    box = _numbers(fields[1:width], number, fail)
+    x1, y1, x2, y2 = np.array(box, np.float32)  # as they are kept
     if x2 <= x1 or y2 <= y1:
         raise fail(
             number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1"
@@ -359,7 +363,10 @@ def _numbers(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
             value = float(field)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise fail(number, f"{field[:40]!r} is not a number; accepted: finite decimal numbers")
+        if not abs(value) < LARGEST:
+            raise fail(
+                number,
+                f"{field[:40]!r} is not a number; accepted: decimal numbers, less than 2^31",
+            )
         values.append(value)
     return values

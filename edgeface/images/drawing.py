@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeface.detections import Detections
+from edgeface.images.reading import as_rgb
 from edgeface.images.scaling import Image
 from edgeface.types import Floats
 
@@ -29,13 +30,16 @@ def draw(
     its number where there are ``numbers`` [N].
 
     Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of
-    :data:`DOT_COLOURS`, and lines join those of one face.
+    :data:`DOT_COLOURS`, and lines join those of one face. What is NaN is not drawn: a box with its
+    face, a landmark alone. Raises ImageError for another image.
     """
-    canvas = np.ascontiguousarray(image).copy()
+    canvas = np.array(as_rgb(image))
     height, width = canvas.shape[:2]
     thickness = max(1, round(min(height, width) / 300))
     for index, (box, score) in enumerate(zip(detections.boxes, detections.scores, strict=True)):
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        if np.isnan(box).any():
+            continue
+        (x1, y1), (x2, y2) = _places(box.reshape(2, 2))
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
         if detections.landmarks is not None:
             _mark(canvas, detections.landmarks[index], min(x2 - x1, y2 - y1), thickness, colour)
@@ -50,12 +54,21 @@ def _mark(
     canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]
 ) -> None:
     """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
-    places = [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
+    known = [not np.isnan(point).any() for point in points]
+    places = _places(np.nan_to_num(points, nan=0))
     for start, end in JOINED:
-        cv2.line(canvas, places[start], places[end], colour, max(1, thickness // 2), cv2.LINE_AA)
+        if known[start] and known[end]:
+            ends = places[start], places[end]
+            cv2.line(canvas, *ends, colour, max(1, thickness // 2), cv2.LINE_AA)
     radius = max(0, min(2 * thickness, side // 16))  # 0: one pixel
-    for place, dot in zip(places, DOT_COLOURS, strict=True):
-        cv2.circle(canvas, place, radius, dot, -1)
+    for place, dot, is_known in zip(places, DOT_COLOURS, known, strict=True):
+        if is_known:
+            cv2.circle(canvas, place, radius, dot, -1)
+
+
+def _places(points: Floats) -> list[tuple[int, int]]:
+    """[N, 2] x, y as whole px that OpenCV takes."""
+    return [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
 
 
 def _label(

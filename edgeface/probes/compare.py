@@ -191,6 +191,8 @@ class Subject:
     precision: str
     outputs: Mapping[str, str]
     """our output name -> name of a tensor or layer of the probe"""
+    weights: str | None
+    """SHA-256 of the file of its weights; None: they were drawn"""
     open: Callable[[], Probe]
 
     @classmethod
@@ -210,6 +212,7 @@ class Subject:
             size,
             manifest.precision,
             manifest.outputs,
+            None if manifest.weights.random else manifest.weights.sha256,
             lambda: open_probe(bundle),
         )
 
@@ -226,7 +229,8 @@ class Subject:
         if path.is_dir() or not zoo.is_network(name):
             # The probe checks the bytes that it loads.
             return cls.of_bundle(Bundle.open(zoo.bundle_folder(path), verify=False))
-        architecture = zoo.resolve(name).architecture
+        choice = zoo.resolve(name)
+        architecture = choice.architecture
         return cls(
             f"{name} in torch",
             architecture.name,
@@ -235,6 +239,7 @@ class Subject:
             (640, 480),
             "fp32",
             {output: output for output in head_layout(architecture).output_names},
+            choice.sha256,
             lambda: _torch_probe(str(name)),
         )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import Ports
 from edgeface.decode import HeadLayout
 from edgeface.errors import EdgefaceError, ImageError, OptionError
-from edgeface.options import MAX_THREADS
+from edgeface.options import MAX_THREADS, check_count
 from edgeface.runners import forks
 from edgeface.types import Closing
 
@@ -46,10 +46,6 @@ class Runner(Closing):
         threads: int,
         fast: bool = False,
     ) -> None:
-        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
-            raise OptionError(
-                f"threads must be a whole number from 1 to {MAX_THREADS}, got {threads!r}"
-            )
         self.model = model
         """name of the model"""
         self.layout = layout
@@ -58,7 +54,7 @@ class Runner(Closing):
         self.runtime = runtime + (" (fast)" if fast else "")
         """package and version, such as ``onnxruntime 1.31.1``; with ``(fast)`` if lower precision
         was allowed"""
-        self.threads = threads
+        self.threads = check_count("threads", threads, 1, MAX_THREADS)
         self.inherited = False
         """True in a process that was forked from the one that opened it"""
         self.trained = True

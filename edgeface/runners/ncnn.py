@@ -40,7 +40,7 @@ class NcnnRunner(Runner):
         super().__init__(
             manifest.model, manifest.head_layout, fixed_size(manifest), runtime, threads
         )
-        self._net, self._model = open_net(bundle, threads, fast)
+        self._net, self._model = open_net(bundle, self.threads, fast)
         self._manifest = manifest
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:

@@ -39,7 +39,7 @@ class OnnxRuntimeRunner(Runner):
         content = read_whole(bundle)
         try:
             self._session = ort.InferenceSession(
-                content, session_options(ort, threads), providers=["CPUExecutionProvider"]
+                content, session_options(ort, self.threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base class but this
             raise load_failed(bundle, error) from None

@@ -40,7 +40,7 @@ class OpenVinoRunner(Runner):
         )
         core, model = read_model(bundle)
         try:
-            compiled = core.compile_model(model, "CPU", settings(threads, fast))
+            compiled = core.compile_model(model, "CPU", settings(self.threads, fast))
             self._compiled, self._request = compiled, compiled.create_infer_request()
         except Exception as error:
             raise load_failed(bundle, error) from None

@@ -35,7 +35,9 @@ class TFLiteRunner(Runner):
         super().__init__(
             manifest.model, manifest.head_layout, fixed_size(manifest), runtime.label, threads
         )
-        self._interpreter, inputs, outputs = open_interpreter(bundle, runtime, num_threads=threads)
+        self._interpreter, inputs, outputs = open_interpreter(
+            bundle, runtime, num_threads=self.threads
+        )
         self._input = int(inputs[manifest.input.name]["index"])
         self._outputs = {
             ours: int(outputs[theirs]["index"]) for ours, theirs in manifest.outputs.items()

@@ -46,8 +46,7 @@ class Tracker:
         frames for which a face that is not found is expected back. Raises OptionError."""
         if check_number("min_iou", min_iou, 0, 1) == 0:
             raise OptionError(f"min_iou {min_iou} is not above 0 and at most 1")
-        check_count("max_gap", max_gap)
-        self.min_iou, self.max_gap = min_iou, max_gap
+        self.min_iou, self.max_gap = min_iou, check_count("max_gap", max_gap)
         self._numbers = np.zeros(0, np.int64)
         self._gaps = np.zeros(0, np.int64)
         self._motion = Motion.begin(np.zeros((0, 4)))

@@ -110,8 +110,8 @@ class Log:
             return
         figure = new_figure(9, 3.2)
         for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
-            axis.plot(
-                [float(r["epoch"]) for r in rows], [float(r[name]) for r in rows], linewidth=1
-            )
+            # A cell that somebody emptied is a gap.
+            x, y = ([float(row[key] or "nan") for row in rows] for key in ("epoch", name))
+            axis.plot(x, y, linewidth=1)
             axis.set(xlabel="epoch", title=name)
         save_figure(figure, self.path.with_name("curves.png"))

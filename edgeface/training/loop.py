@@ -199,6 +199,8 @@ class Trainer:
         with stop_request(self.world) as stop:
             log = Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             figures: list[Tensor] = []
+            if self.options.compile and self.step < steps:
+                progress("compiling the network", 0, 0)
             while self.step < steps and not stop.is_set():
                 start = time.perf_counter()
                 batch = self.crops(self.step)

@@ -3,13 +3,15 @@ weights, or such a file alone."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeface.architecture import ARCHITECTURES, Architecture
 from edgeface.errors import ModelError, OptionError
-from edgeface.zoo.index import get_entry
+from edgeface.files import read_regular
+from edgeface.zoo.index import get_entry, names
 from edgeface.zoo.named import is_architecture_file, is_weights_file, named_architecture
 from edgeface.zoo.weights import load_weights, load_weights_file, network_with
 
@@ -24,6 +26,14 @@ class Choice:
     architecture: Architecture
     weights: Path | None
     """safetensors file; None: those that ship, if there are any"""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file of weights, shipped or not; None: there is none."""
+        if self.weights is not None:
+            return hashlib.sha256(read_regular(self.weights)).hexdigest()
+        name = self.architecture.name
+        return get_entry(name).sha256 if name in names() else None
 
     def check_weights(self) -> None:
         """Raise ModelError for a network that has no weights yet."""

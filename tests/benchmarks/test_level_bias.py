@@ -56,6 +56,22 @@ def test_the_chosen_constants_are_in_the_biases(
     assert row["hard"] == pytest.approx(result.hard, abs=1e-9)
 
 
+def test_a_damaged_photo_is_told_and_the_others_count(
+    faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large.png").write_bytes((tmp_path / "large.png").read_bytes()[:500])
+    out = tmp_path / "new.safetensors"
+    arguments = ["--data", str(tmp_path), "--annotations", str(faces), "--out", str(out)]
+    assert level_bias.main(["--model", "edgeface-n", *arguments, "--format", "json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["photos"] == 1 and out.is_file()
+    assert "large.png: the image is truncated" in told.err
+    (tmp_path / "small.png").write_bytes(b"")
+    out.unlink()
+    assert level_bias.main(["--model", "edgeface-n", *arguments]) == 2
+    assert "none of the 2 photos can be read" in capsys.readouterr().err and not out.exists()
+
+
 def test_a_setting_holds_the_faces_of_its_height(faces: Path, tmp_path: Path) -> None:
     truth, _ = own_photos(faces, tmp_path)
     counts = level_bias.settings_by_height(truth).images["small"].counts

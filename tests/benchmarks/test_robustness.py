@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import robustness
+from benchmarks.research import mistakes
 from benchmarks.robustness import Recall, Tally
 from benchmarks.robustness_frames import (
     FILLS,
@@ -308,6 +309,22 @@ def test_no_photos_and_stopping_are_one_line(
     monkeypatch.setattr(robustness, "read_photos", stopped)
     assert robustness.main(["--data", str(data)]) == 130
     assert capsys.readouterr().err == "stopped: nothing is kept, the same command begins again\n"
+
+
+@pytest.mark.parametrize("command", [robustness.main, mistakes.main])
+def test_a_damaged_photo_is_told_and_the_others_judged(
+    data: Path, command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    first, second = sorted((data / "WIDER_val" / "images" / "e").iterdir())
+    second.write_bytes(second.read_bytes()[:5000])
+    assert command(["--data", str(data), "--format", "json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["photos"] == 1
+    assert "b.jpg: the image is truncated" in err and "1 photos could not be read" in err
+    first.write_bytes(b"")
+    assert command(["--data", str(data)]) == 2
+    assert "none of the 2 photos can be read" in capsys.readouterr().err
 
 
 def test_given_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,8 +190,6 @@ def test_all_views_together_are_the_papers_test(size: tuple[int, int], agreed_on
         ((2000, 1600), [0.7984, 0.7984, 0.5, 0.6492]),
         ((100, 100), [1, 1, 1.28, 2, 4, 8, 14.2829]),
         ((1600, 100), [1, 1, 1.28, 2, 3.5707]),
-        ((50000, 100), [1.0, 1.0, 1.0, 1.0]),
-        ((20000, 20), [1, 1, 2.2583, 2.2583, 2.2583]),
     ],
 )
 def test_scales(size: tuple[int, int], scales: list[float]) -> None:
@@ -202,6 +200,47 @@ def test_scales(size: tuple[int, int], scales: list[float]) -> None:
     assert [view.counts for view in found] == ["all", "all", "large"] + [
         "small" if enlarged else "large"
     ] * (len(found) - 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "looks"),
+    [
+        ((50000, 100), []),
+        ((20000, 20), [(2.2583, "all")]),
+        (
+            (60, 60),
+            [(2.1333, "all"), (4, "small"), (8, "small"), (16, "small"), (23.8048, "small")],
+        ),
+        (
+            (24, 24),
+            [(5.3333, "all"), (8, "small"), (16, "small"), (32, "small"), (59.5119, "small")],
+        ),
+        ((128, 300), [(2, "small"), (4, "small"), (7.2887, "small")]),
+    ],
+)
+def test_views_that_the_least_size_makes_equal_are_one(
+    size: tuple[int, int], looks: list[tuple[float, str]]
+) -> None:
+    plain, mirrored, *others = views(*size)
+    assert (plain.scale, plain.counts, mirrored.mirrored) == (1, "all", True)
+    assert [view.counts for view in others] == [counts for _, counts in looks]
+    assert [view.scale for view in others] == pytest.approx([scale for scale, _ in looks], abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [16, 31, 60])
+def test_one_look_does_not_agree_with_itself(side: int) -> None:
+    """A detector that finds a face in the first enlarged view of a small photo and in no other."""
+    found = 0
+
+    def once(image: Image) -> Detections:
+        nonlocal found
+        if image.shape[0] != 128:
+            return Detections.empty()
+        found += 1
+        return Detections(np.array([[20, 20, 100, 100]], np.float32), np.ones(1, np.float32))
+
+    assert len(detect_views(scene(side, side), once, agreed_only=True)) == 0 and found == 1
+    assert len(detect_views(scene(side, side), once)) == 1
 
 
 @pytest.mark.parametrize("size", [(1600, 100), (100, 1600), (1999, 77), (333, 777), (2531, 1999)])

@@ -107,7 +107,7 @@ def test_photo_is_made_from_its_seed() -> None:
     ("changes", "words"),
     [
         ({"bundle": "/nowhere"}, "no Bundle at /nowhere"),
-        ({"threads": 0}, "threads must be"),
+        ({"threads": 0}, "threads 0 is not a whole number from 1 to"),
     ],
 )
 def test_mistakes_are_told(

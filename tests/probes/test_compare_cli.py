@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-pytest.importorskip("torch", reason="torch is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
 Make = Callable[..., Bundle]
 Alter = Callable[[str, str], Bundle]
 
@@ -130,6 +131,28 @@ def test_a_weights_file_beside_the_file_that_was_made_of_it(
     assert bundle.manifest.model != "edgeface-n"
     code, out, err = command(weights, bundle.path, "--image", hopper_path)
     assert code == 0 and err == "" and "A and B agree: " in out
+
+
+def test_other_weights_of_the_network_are_told(
+    command: Command, hopper_path: Path, tmp_path: Path
+) -> None:
+    """Else they look like a fault of the export."""
+    from edgeface.zoo import get_entry, load_network, save_weights
+
+    network = load_network("edgeface-n")
+    same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    save_weights(network, same)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.5)
+    save_weights(network, other)
+    code, out, err = command("edgeface-n", other, "--image", hopper_path)
+    assert code == 1 and "they part" in out
+    digits = get_entry("edgeface-n").sha256[:8], hashlib.sha256(other.read_bytes()).hexdigest()[:8]
+    assert "different weights, SHA-256 {} and {}: that they part".format(*digits) in err
+    ready = "edgeface-n-onnx-fp32-640x480-dynamic"
+    code, _, err = command(other, ready, "--image", hopper_path, "--format", "json")
+    assert code == 1 and "A and B have different weights" in err
+    assert command("edgeface-n", same, "--image", hopper_path)[::2] == (0, "")
 
 
 def test_a_tolerance_of_ones_own(

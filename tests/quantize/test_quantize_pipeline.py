@@ -258,7 +258,10 @@ class TestBudget:
     def test_layers_are_kept_in_float_until_it_holds(
         self, reverted: tuple[Quantization, Steps], mini_wider: Path, done: Quantization
     ) -> None:
-        made, _ = reverted
+        made, steps = reverted
+        count = made.calibration["images"]
+        looked = [done for what, done in steps.seen if what.startswith("looking for faces")]
+        assert looked == list(range(count)), "thousands of photos take minutes"
         assert 0 < len(made.accuracy["reverted_layers"]) <= made.layers
         report = evaluate_model(made.bundle.path, mini_wider).report
         assert report.hard is not None and made.accuracy["float"]["hard"] - report.hard <= 0.005

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,17 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"asfd-d0-[0-9a-f]{12}", architecture.name)
     assert isinstance(architecture.neck, AutoFEMSpec) and architecture.neck.genotype == genotype
     assert zoo.load_network(run / "weights.safetensors").architecture == architecture
+
+
+@pytest.mark.slow
+def test_compiling_is_told_before_the_first_step(photos: Path, tmp_path: Path) -> None:
+    """It takes longer than many a step."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    done = train(photos, tmp_path / "run", "--samples", "4", "--compile")
+    assert done.returncode == 0, done.stderr
+    told = done.stderr.splitlines()
+    assert told.index("compiling the network ...") < told.index("training ...")
 
 
 @pytest.mark.slow

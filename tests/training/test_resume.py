@@ -17,6 +17,7 @@ from edgeface.cli import main
 from edgeface.errors import OptionError
 from edgeface.training import open_photos
 from edgeface.training.dataset import Cache
+from edgeface.training.log import LOG_FIELDS, Log
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
 from edgeface.training.resume import agree, refuse_others_files
@@ -191,3 +192,14 @@ def test_dicts_agree_as_far_as_both_say_something() -> None:
     assert agree({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 2, "e": 4}, "f": 5})
     assert not agree({"b": {"c": 2}}, {"b": {"c": 3}})
     assert not agree({"b": None}, {"b": {"c": 3}}) and agree(None, None)
+
+
+def test_a_log_with_an_emptied_cell_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    row = "50,200,{},64,0.001,1,1,0,3,10,0.1\n"
+    lines = (",".join(LOG_FIELDS) + "\n", row.format("0.5"), row.format(""))
+    (tmp_path / "log.csv").write_text("".join(lines))
+    log = Log(tmp_path, 50, 10, enabled=True)
+    log.plot()
+    assert log.path.read_text().splitlines() == [line.rstrip() for line in lines]
+    assert (tmp_path / "curves.png").stat().st_size > 1000
