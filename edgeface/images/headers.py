@@ -45,12 +45,12 @@ class Container:
     """False: a chunk is cut off or fails its checksum"""
     alpha: bool = False
     """True: pixels may be transparent"""
-    premultiplied: bool = False
-    """True: OpenCV gives colours that are multiplied by their alpha"""
     orientation: int = 0
     """EXIF orientation of a PNG, WebP or AVIF file, 1 to 8; 0: left to OpenCV"""
     maximum: int = 0
     """sample value that means white; 0: the largest of its type, or left to OpenCV"""
+    premultiplied: bool = False
+    """True: OpenCV gives colours that are multiplied by their alpha"""
 
 
 def inspect(data: bytes) -> Container:
