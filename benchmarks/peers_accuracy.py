@@ -23,6 +23,7 @@ from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
+from edgeface.errors import counted
 from edgeface.evaluation import (
     evaluate_detector,
     labelled_photos,
@@ -110,7 +111,7 @@ def as_table(done: Sequence[Evaluation]) -> str:
                 f"{points.matched}/{points.annotated}" if points.annotated else "-",
             )
         )
-    below = f"{done[0].report.images} photos; {done[0].report.protocol.evaluator}"
+    below = f"{counted(done[0].report.images, 'photo')}; {done[0].report.protocol.evaluator}"
     return table(("model", *SETTINGS, "landmark error", "above .1", "faces"), rows) + f"\n{below}"
 
 
@@ -123,7 +124,7 @@ def _run(o: Options) -> int:
         failures = Failures(terminal)
         done = measure(o, failures)
     emit(as_json(done), as_table(done), o.format, o.save)
-    return failures.ended("photos could not be read; the figures are those of the others") or 0
+    return failures.ended("could not be read; the figures are those of the others") or 0
 
 
 main = program_of(Options, "python -m benchmarks.peers_accuracy", __doc__, _run, KEPT)

@@ -25,7 +25,7 @@ from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.decode import box_iou
 from edgeface.detector import Detector
-from edgeface.errors import DataError, OptionError
+from edgeface.errors import DataError, OptionError, counted
 from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import read_wider
@@ -156,7 +156,9 @@ def _run(o: Options) -> int:
     with open_all(o.models, o.peers, SCORE_FLOOR, o.threads) as detectors, Terminal() as terminal:
         tallies = [Tally(name, detector) for name, detector in detectors.items()]
         for done, (faces, path) in enumerate(photos):
-            terminal.tick(f"{len(tallies)} models on {len(photos)} photos", done, len(photos))
+            terminal.tick(
+                f"{len(tallies)} models on {counted(len(photos), 'photo')}", done, len(photos)
+            )
             for frame in frames(faces, path):
                 for tally in tallies:
                     tally.look(frame)
@@ -173,8 +175,8 @@ def _run(o: Options) -> int:
     }
     scores = ", ".join(f"{name} {score:.2f}" for name, score in thresholds.items())
     below = (
-        f"recall on {len(photos)} photos where each model has {allowed} boxes on no face: "
-        f"scores from {scores}"
+        f"recall on {counted(len(photos), 'photo')} where each model has {allowed} boxes on no"
+        f" face: scores from {scores}"
     )
     emit(result, as_table(rows, below), o.format, o.save)
     return 0

@@ -28,7 +28,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.decode import box_iou
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import OptionError
+from edgeface.errors import OptionError, counted
 from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.files import check_writable
 from edgeface.images import Image, read_image
@@ -178,14 +178,15 @@ def _run(o: Options) -> int:
     with open_all(o.models, o.peers, SCORE_FLOOR) as detectors, Terminal() as terminal:
         seen = [Seen(name) for name in detectors]
         for done, photo in enumerate(photos):
-            terminal.tick(f"{len(seen)} models on {len(photos)} photos", done, len(photos))
+            what = f"{len(seen)} models on {counted(len(photos), 'photo')}"
+            terminal.tick(what, done, len(photos))
             _look_at(photo, seen, list(detectors.values()))
     rows = [own.counts(o.boxes) for own in seen]
     if o.sheet:
         write_image(o.sheet, sheet(seen[0].most_confident(o.boxes)))
     lines = [(r.model, r.faces, *(getattr(r, kind) for kind in KINDS)) for r in rows]
     text = table(("model", "faces found", *KINDS), lines)
-    below = f"the {o.boxes} most confident false boxes on {len(photos)} photos, by kind"
+    below = f"the {o.boxes} most confident false boxes on {counted(len(photos), 'photo')}, by kind"
     emit(
         {"photos": len(photos), "rows": [asdict(r) for r in rows]},
         f"{text}\n{below}",
