@@ -84,9 +84,9 @@ def test_tiff_that_is_turned(cut_out: Pillow.Image, orientation: int, bits: int)
 
 def test_fourth_sample_that_is_no_alpha(cut_out: Pillow.Image, astronaut: Any) -> None:
     """OpenCV's own TIFFs do not say what it is."""
-    for kind in (np.uint8, np.uint16):
-        pixels = np.array(cut_out)[..., [2, 1, 0, 3]].astype(kind)
-        content = cv2.imencode(".tif", pixels * kind(257 if kind is np.uint16 else 1))[1].tobytes()
+    bgra = np.array(cut_out)[..., [2, 1, 0, 3]]
+    for pixels in (bgra, bgra.astype(np.uint16) * 257):
+        content = cv2.imencode(".tif", pixels)[1].tobytes()
         assert (decode_image(content) == astronaut).all()
 
 
