@@ -33,7 +33,7 @@ def installed_runtimes() -> list[str]:
 
 def left_out(failures: Failures) -> int:
     """The exit code, once it is said how many photos are missing from the figures."""
-    return failures.ended("photos could not be read; the figures are those of the others") or 0
+    return failures.ended("could not be read; the figures are those of the others") or 0
 
 
 def _cpu_name() -> str:

@@ -23,6 +23,7 @@ from edgeface.cli.flags import DEFAULT_MODEL, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector
+from edgeface.errors import counted
 from edgeface.evaluation import (
     evaluate_detector,
     labelled_photos,
@@ -110,7 +111,7 @@ def as_table(done: Sequence[Evaluation]) -> str:
                 f"{points.matched}/{points.annotated}" if points.annotated else "-",
             )
         )
-    below = f"{done[0].report.images} photos; {done[0].report.protocol.evaluator}"
+    below = f"{counted(done[0].report.images, 'photo')}; {done[0].report.protocol.evaluator}"
     return table(("model", *SETTINGS, "landmark error", "above .1", "faces"), rows) + f"\n{below}"
 
 

@@ -26,7 +26,7 @@ from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.decode import box_iou
 from edgeface.detector import Detector
-from edgeface.errors import DataError, OptionError
+from edgeface.errors import DataError, OptionError, counted
 from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.images import Image
 from edgeface.images.annotated import AnnotatedImage
@@ -104,7 +104,8 @@ def readable(
     """Each of ``photos`` that can be read, for as many models to look at; the others are told.
     Raises DataError where there is none."""
     for done, (faces, path) in enumerate(photos):
-        failures.terminal.tick(f"{models} models on {len(photos)} photos", done, len(photos))
+        what = f"{counted(models, 'model')} on {counted(len(photos), 'photo')}"
+        failures.terminal.tick(what, done, len(photos))
         image = read_or_tell(path, failures)
         if image is not None:
             yield faces, image
@@ -191,7 +192,7 @@ def _run(o: Options) -> int:
     }
     scores = ", ".join(f"{name} {score:.2f}" for name, score in thresholds.items())
     below = (
-        f"recall on {seen} photos where each model has {allowed} boxes on no face: "
+        f"recall on {counted(seen, 'photo')} where each model has {allowed} boxes on no face: "
         f"scores from {scores}"
     )
     emit(result, as_table(rows, below), o.format, o.save)

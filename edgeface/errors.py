@@ -26,6 +26,11 @@ NO_MEMORY = (
 )
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 photo``, ``2 photos``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def is_no_memory(error: BaseException) -> bool:
     """Is it, or what it came of, that memory ran out?"""
     return any(map(_is_full, _origins(error, lambda e: e.__cause__ or e.__context__)))

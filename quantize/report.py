@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.cli.output import print_table, say
+from edgeface.errors import counted
 from edgeface.evaluation.wider import HEIGHT_BINS_PX
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
@@ -96,7 +97,7 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
             f"{' + '.join(result['files'])}, {result['bytes']:,} bytes, {result['ratio']:.3f} of"
             f" fp32 ({result['float_bytes']:,})"
         ),
-        "ranges": f"{result['scale']} over {result['images']} photos",
+        "ranges": f"{result['scale']} over {counted(result['images'], 'photo')}",
         "layers": f"{done.layers - len(kept)} of {done.layers + len(unable)} in INT8",
     }
     if kept:
@@ -136,8 +137,8 @@ def _print_accuracy(accuracy: dict[str, Any]) -> None:
         say(f"accuracy   {accuracy['note'].replace('not measured', 'accuracy was not measured')}")
         return
     say(
-        f"accuracy   AP on {accuracy['images']} photos; budget {accuracy['max_drop']:g} points in"
-        " the worst of easy, medium and hard; by face height in px"
+        f"accuracy   AP on {counted(accuracy['images'], 'photo')}; budget {accuracy['max_drop']:g}"
+        " points in the worst of easy, medium and hard; by face height in px"
     )
     exact, int8 = _in_order(accuracy, "float"), _in_order(accuracy, "int8")
     _print_figures(
@@ -217,7 +218,7 @@ def _draw_accuracy(axes: Axes, accuracy: dict[str, Any]) -> None:
     axes.set(
         ylim=(0, 1),
         ylabel="AP",
-        title=f"accuracy on {accuracy['images']} photos, by setting and face height",
+        title=f"accuracy on {counted(accuracy['images'], 'photo')}, by setting and face height",
     )
     axes.legend()
     axes.grid(alpha=0.3, axis="y")

@@ -243,4 +243,4 @@ def _run(
         report.print_report(done, latency)
     if plot:
         report.plot(plot, done)
-    return failures.ended("photos could not be read and were left out")
+    return failures.ended("could not be read and were left out")

@@ -122,7 +122,7 @@ def test_ctrl_c_prints_what_was_found(
         tmp_path / "marked",
     )
     assert code == 130 and len(json.loads(out)) == 1
-    assert said(err) == ["stopped: 1 images were looked at, what was found in them is printed"]
+    assert said(err) == ["stopped: 1 image looked at, what was found there is printed"]
     assert len(list((tmp_path / "marked").iterdir())) == 1
 
 

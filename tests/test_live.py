@@ -204,7 +204,7 @@ def test_a_signal_ends_a_stream_with_the_summary(
         err = process.stderr.read()
     assert process.returncode == expected and "Traceback" not in err
     assert f"note: {rows} frames in " in err
-    assert f"stopped: {rows} images were looked at" in err
+    assert f"stopped: {rows} images looked at" in err
     assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
     assert list(tmp_path.iterdir()) == [saved]
 

@@ -63,7 +63,7 @@ def test_train(edgeface: Command, album: Path, tmp_path: Path) -> None:
     code, _, err = edgeface("train", *arguments, *small)
     assert code == 2 and (tmp_path / "run" / "weights.safetensors").is_file(), err
     assert err.count("2.jpg: the image is truncated or damaged") == 1
-    assert "1 photos could not be read and were left out" in err
+    assert "1 photo could not be read and were left out" in err
 
 
 def test_autofem(edgeface: Command, album: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_autofem(edgeface: Command, album: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "run" / "genotype.json").read_text())
     assert code == 2 and json.loads(out) == found, err
     assert err.count("2.jpg: the image is truncated or damaged") == 1
-    assert "1 photos could not be read and were left out of the search" in err
+    assert "1 photo could not be read and were left out of the search" in err
 
 
 def test_everything_damaged_is_one_refusal(edgeface: Command, album: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_everything_damaged_is_one_refusal(edgeface: Command, album: Path, tmp_p
     arguments = ("--data", album, "--annotations", album / "faces.csv")
     for verb in (("eval",), ("train", "--out", tmp_path / "run")):
         code, out, err = edgeface(*verb, *arguments)
-        assert code == 2 and out == "" and "none of the 4 photos" in said(err)[-1]
+        assert code == 2 and out == "" and "none of 4 photos" in said(err)[-1]
     assert not (tmp_path / "run" / "cache").exists()
 
 

@@ -29,7 +29,7 @@ from edgeface.cli.flags import program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.detector import Detector, Fitted
-from edgeface.errors import DataError, ModelError
+from edgeface.errors import DataError, ModelError, counted
 from edgeface.evaluation import evaluate
 from edgeface.evaluation.own import in_photo, own_photos
 from edgeface.evaluation.predict import SCORE_THRESHOLD
@@ -212,7 +212,7 @@ def _run(o: Options) -> int:
     zoo.save_weights(network, o.out)
     rows = [each.constants | {s: _ap(each.result, s) for s in SETTINGS} for each in tried]
     told = ", ".join(f"stride {s}: {c:+.1f}" for s, c in best.constants.items())
-    text = f"{as_table(tried)}\n{o.out}: {told}, chosen on {len(seen)} photos"
+    text = f"{as_table(tried)}\n{o.out}: {told}, chosen on {counted(len(seen), 'photo')}"
     result = {"rows": rows, "chosen": best.constants, "photos": len(seen)}
     emit(result, text, o.format, o.save)
     return left_out(failures)

@@ -29,7 +29,7 @@ from edgeface.cli.terminal import Terminal
 from edgeface.decode import box_iou
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import OptionError
+from edgeface.errors import OptionError, counted
 from edgeface.evaluation.landmarks import MATCH_IOU
 from edgeface.files import check_writable
 from edgeface.images import Image
@@ -186,7 +186,7 @@ def _run(o: Options) -> int:
         write_image(o.sheet, sheet(seen[0].most_confident(o.boxes)))
     lines = [(r.model, r.faces, *(getattr(r, kind) for kind in KINDS)) for r in rows]
     text = table(("model", "faces found", *KINDS), lines)
-    below = f"the {o.boxes} most confident false boxes on {count} photos, by kind"
+    below = f"the {o.boxes} most confident false boxes on {counted(count, 'photo')}, by kind"
     emit(
         {"photos": count, "rows": [asdict(r) for r in rows]},
         f"{text}\n{below}",

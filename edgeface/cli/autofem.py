@@ -68,7 +68,7 @@ def command(
             print_json(dataclasses.asdict(found))
         else:
             _print_genotype(found)
-        return failures.ended("photos could not be read and were left out of the search")
+        return failures.ended("could not be read and were left out of the search")
 
 
 def _print_genotype(found: Genotype) -> None:

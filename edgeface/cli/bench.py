@@ -106,7 +106,7 @@ def command(
             )
         total = len(records) + len(failures.told)
         return failures.ended(
-            f"of {total} models could not be measured; the figures of the others are printed", total
+            "could not be measured; the figures of the others are printed", total, "model"
         )
 
 

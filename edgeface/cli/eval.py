@@ -12,7 +12,7 @@ from edgeface.cli.flags import DEFAULT_MODEL, Fast, Format, Model, Threads, Weig
 from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import stoppable
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 from edgeface.files import check_writable
 from edgeface.options import EVALUATION_SCALES, check_choice
 from edgeface.pages.figures import check_plot
@@ -155,7 +155,7 @@ def command(
         _save(done, plot, predictions)
         total = done.report.images + len(failures.told)
         others = f"the figures are those of the other {done.report.images}"
-        return failures.ended(f"of {total} photos could not be read; {others}")
+        return failures.ended(f"could not be read; {others}", total)
 
 
 def _names(annotations: Path | None) -> list[str]:
@@ -181,7 +181,7 @@ def _print_report(done: Evaluation, heights: str, format: str) -> None:
         return
     _print_accuracy(report)
     _print_points(report)
-    images = f"{report['images']} images, heights in {heights} px"
+    images = f"{counted(report['images'], 'image')}, heights in {heights} px"
     say(f"{report['model']}, {images}; {done.report.protocol}")
     if done.landmarks:
         say(str(done.landmarks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeface.cli.program import FAILED
 from edgeface.cli.terminal import Terminal
+from edgeface.errors import counted
 
 
 class Failures:
@@ -20,13 +21,15 @@ class Failures:
             self.told[text] = None
             self.terminal.line(f"error: {text}")
 
-    def ended(self, text: str, total: int = 2) -> int | None:
-        """The exit code, once it is said how many went wrong: ``<count> <text>``.
+    def ended(self, text: str, total: int | None = None, noun: str = "photo") -> int | None:
+        """The exit code, once it is said how many went wrong: ``<count> photos <text>``.
 
-        total: that there are; of one alone it is clear.
+        total: that there are, where that is known; of one alone it is clear.
         """
         if not self.told:
             return None
-        if total > 1:
-            self.terminal.line(f"error: {len(self.told)} {text}")
+        count = len(self.told)
+        many = counted(count, noun) if total is None else f"{count} of {total} {noun}s"
+        if total != 1:
+            self.terminal.line(f"error: {many} {text}")
         return FAILED

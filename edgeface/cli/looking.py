@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgeface.cli.program import FAILED, Stopped
-from edgeface.errors import EdgefaceError, ImageError
+from edgeface.errors import EdgefaceError, ImageError, counted
 from edgeface.images.ahead import ReadAhead
 from edgeface.images.outputs import Looked, Outputs
 from edgeface.images.scaling import Image
@@ -114,7 +114,7 @@ class Look:
             self._terminal.note(str(self._pace))
         if self._stopped:
             raise Stopped(
-                f"{self._looked} images were looked at, what was found in them is printed"
+                f"{counted(self._looked, 'image')} looked at, what was found there is printed"
             )
         if self._failures and self._inputs > 1:
             self._terminal.line(
@@ -148,12 +148,13 @@ class _Pace:
 
     def __str__(self) -> str:
         text = (
-            f"{self.frames} frames in {self._wall_s:.1f} s, {self.frames / self._wall_s:.1f} FPS;"
-            f" finding faces took {1e3 * self._finding_s / self.frames:.1f} ms a frame, at most"
+            f"{counted(self.frames, 'frame')} in {self._wall_s:.1f} s,"
+            f" {self.frames / self._wall_s:.1f} FPS; finding faces took"
+            f" {1e3 * self._finding_s / self.frames:.1f} ms a frame, at most"
             f" {1e3 * self._slowest_s:.1f} ms"
         )
         if self.skipped:
-            text += f"; {self.skipped} frames came meanwhile and were left out"
+            text += f"; {counted(self.skipped, 'frame')} left out, which came meanwhile"
         return text
 
 

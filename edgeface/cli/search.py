@@ -171,7 +171,7 @@ def command(
             _print_front(front, chosen, folder)
         if wanted:
             _finish(wanted, folder, front, go_on, failures)
-        return failures.ended("photos could not be read and were left out of the trainings")
+        return failures.ended("could not be read and were left out of the trainings")
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def command(
             weights = shlex.quote(str(out / "weights.safetensors"))
             say(f"weights    {weights}")
             say(f"next       edgeface export --target tflite --model {weights}")
-        return failures.ended("photos could not be read and were left out of the training")
+        return failures.ended("could not be read and were left out of the training")
 
 
 def _chosen(

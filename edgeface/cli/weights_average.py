@@ -10,6 +10,7 @@ import typer
 from edgeface.backends import require_module
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, say
+from edgeface.errors import counted
 from edgeface.files import check_writable, refuse_input
 
 EPILOG = """Examples:
@@ -48,4 +49,4 @@ def command(
     if format == "json":
         print_json(done.to_json())
     else:
-        say(f"{done.weights}: {done.model}, mean of {len(done.files)} files")
+        say(f"{done.weights}: {done.model}, mean of {counted(len(done.files), 'file')}")

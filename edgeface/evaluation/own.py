@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_key
 from edgeface.images.annotated import AnnotatedImage, check_boxes, check_visible, named
 from edgeface.images.annotations import read_annotations
@@ -62,8 +62,8 @@ def ground_truth_of(images: Sequence[AnnotatedImage], annotations: Path | str) -
     found = {image_key(image.path): _faces(image) for image in images}
     if not any(faces.counts[SETTINGS[-1]].any() for faces in found.values()):
         raise DataError(
-            f"{annotations} has no face to find in its {len(images)} photos, so there is no AP;"
-            " accepted: annotations with faces that are not marked invalid"
+            f"{annotations} has no face to find in its {counted(len(images), 'photo')}, so there is"
+            " no AP; accepted: annotations with faces that are not marked invalid"
         )
     return GroundTruth(found)
 

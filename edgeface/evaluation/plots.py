@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeface.errors import counted
 from edgeface.evaluation.report import Report
 from edgeface.evaluation.wider import HEIGHT_BINS_PX, SETTINGS, WiderResult
 from edgeface.pages.figures import new_figure, save_figure
@@ -31,7 +32,9 @@ def draw_curves(report: Report, result: WiderResult) -> Figure:
     _draw(settings, result, SETTINGS, "setting")
     _draw(heights, result, tuple(HEIGHT_BINS_PX), f"face height, {report.protocol.heights} px")
     settings.set_ylabel("precision")
-    figure.suptitle(f"{report.model} on {report.images} images\n{report.protocol}", fontsize=9)
+    figure.suptitle(
+        f"{report.model} on {counted(report.images, 'image')}\n{report.protocol}", fontsize=9
+    )
     return figure
 
 
@@ -39,7 +42,7 @@ def _draw(axes: Axes, result: WiderResult, names: Sequence[str], title: str) -> 
     for name in names:
         curve = result.curves.get(name)
         if curve is not None:
-            label = f"{name}: AP {_ap(result, name):.3f} ({result.faces[name]} faces)"
+            label = f"{name}: AP {_ap(result, name):.3f} ({counted(result.faces[name], 'face')})"
             reached = curve.recall > 0
             axes.plot(curve.recall[reached], curve.precision[reached], label=label)
     style: dict[str, Any] = {"xlim": (0, 1), "ylim": (0, 1.02), "xlabel": "recall"}

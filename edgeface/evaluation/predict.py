@@ -26,7 +26,7 @@ from pathlib import Path
 from edgeface.decode import TOP_K, HeadLayout
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import DataError, OptionError
+from edgeface.errors import DataError, OptionError, counted
 from edgeface.evaluation import multiscale
 from edgeface.evaluation.landmarks import LandmarkAccuracy, labelled_photos, measure_landmarks
 from edgeface.evaluation.multiscale import MultiScaleDetector
@@ -175,7 +175,9 @@ def evaluate_detector(
 
     predictions = predict(detector, images, progress, on_error, look)
     if not predictions.detections:
-        raise DataError(f"none of the {len(images)} photos can be read: there is nothing to judge")
+        raise DataError(
+            f"none of {counted(len(images), 'photo')} can be read: there is nothing to judge"
+        )
     restricted = GroundTruth(faces).restrict(predictions.detections)
     result = evaluate(
         predictions.detections, restricted, predictions.scales if heights == EVALUATED else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 
 NAMED = 5
 """images that a message names"""
@@ -61,7 +61,7 @@ def check_visible(
     small = ~invalid & ((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) < LEAST_SIDE_PX)
     if not (invalid | small).all():
         return
-    counts = f"{len(images)} photos, {len(boxes)} faces, 0 that can be {use}"
+    counts = f"{counted(len(images), 'photo')}, {counted(len(boxes), 'face')}, 0 that can be {use}"
     kinds = (
         (int(invalid.sum()), "marked invalid or of no size"),
         (int(small.sum()), f"of less than {LEAST_SIDE_PX} px"),

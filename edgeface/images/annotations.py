@@ -38,7 +38,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 from edgeface.files import read_file
 from edgeface.images.annotated import AnnotatedImage
 
@@ -176,7 +176,8 @@ def _wider_row(lines: list[str], index: int, done: int, count: int, fail: Fail) 
     if not text:
         raise fail(
             index + 1,
-            f"the file ends or is blank after {done} of {count} faces; accepted: one line a face",
+            f"the file ends or is blank after {done} of {counted(count, 'face')};"
+            " accepted: one line a face",
         )
     fields = text.split()
     if len(fields) != len(WIDER_COLUMNS):

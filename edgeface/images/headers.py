@@ -1,11 +1,12 @@
 """Image files as containers: what must be known of a file before OpenCV decodes it.
 
-OpenCV drops transparency when it applies the EXIF orientation, older ones know that of JPEG only
-and fill the rest of a truncated JPEG with grey, none applies the rotation of an AVIF or scales a
-PNM by the maximum that it states, libpng writes to stderr when a file is damaged, and some decoders
-take memory for all pixels that a header claims before the limits are looked at. So five things are
-read here first: is the file whole, may it hold transparent pixels, which orientation does it ask
-for, what is white, and how large is it. The sizes are in :mod:`edgeface.images.sizes`.
+OpenCV drops transparency when it applies the EXIF orientation, and makes that of a TIFF black;
+older ones know the orientation of JPEG only and fill the rest of a truncated JPEG with grey, none
+applies the rotation of an AVIF or scales a PNM by the maximum that it states, libpng writes to
+stderr when a file is damaged, and some decoders take memory for all pixels that a header claims
+before the limits are looked at. So five things are read here first: is the file whole, may it hold
+transparent pixels, which orientation does it ask for, what is white, and how large is it. The sizes
+are in :mod:`edgeface.images.sizes`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ SCAN = 0xDA
 HOLE = 128
 """zeros in a row"""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+TIFF_MAGICS = (b"II*\0", b"MM\0*")
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, EXTRA_SAMPLES = 258, 262, 274, 338
+"""tags of TIFF 6.0; photometric 2 is RGB; an extra sample of 1 is alpha that the colours were
+multiplied by, of 2 alpha that they were not"""
 FIRST_BYTES = 1 << 16
 """of a file whose boxes are sought rather than walked"""
 PNM = re.compile(rb"P([1-6])\s(?:\s|#[^\n]*\n)*(\d{1,10})\s(?:\s|#[^\n]*\n)*(\d{1,10})")
@@ -44,11 +49,13 @@ class Container:
     """EXIF orientation of a PNG, WebP or AVIF file, 1 to 8; 0: left to OpenCV"""
     maximum: int = 0
     """sample value that means white; 0: the largest of its type, or left to OpenCV"""
+    premultiplied: bool = False
+    """True: OpenCV gives colours that are multiplied by their alpha"""
 
 
 def inspect(data: bytes) -> Container:
-    """Read the chunks of a JPEG, PNG, WebP, AVIF or PNM file; any other content gives the
-    defaults. Never raises."""
+    """Read the chunks of a JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PNM file; any other content
+    gives the defaults. Never raises."""
     if data.startswith(JPEG_MAGIC):
         return Container(whole=_jpeg_ends(data) and not _jpeg_has_hole(data))
     if data.startswith(PNG_MAGIC):
@@ -57,6 +64,12 @@ def inspect(data: bytes) -> Container:
         return _inspect_webp(data)
     if data[4:8] == b"ftyp":
         return _inspect_avif(data[:FIRST_BYTES])
+    if data[:4] in TIFF_MAGICS:
+        return _inspect_tiff(data)
+    if data.startswith(b"BM"):
+        return Container(alpha=_bmp_alpha(data))
+    if data.startswith(b"GIF8"):
+        return Container(alpha=True)
     return Container(maximum=_pnm_maximum(data[:FIRST_BYTES]))
 
 
@@ -207,20 +220,48 @@ def _pnm_maximum(data: bytes) -> int:
     return 0 if maximum in scaled or maximum > 65535 else maximum
 
 
+def _inspect_tiff(data: bytes) -> Container:
+    """Of RGB with alpha: OpenCV takes 8 bits from libtiff, which multiplies them, 16 as they are in
+    the file, and turns both."""
+    tags = tiff_tags(data)
+    kind, bits = tags.get(EXTRA_SAMPLES), tags.get(BITS_PER_SAMPLE)
+    if kind not in (1, 2) or bits not in (8, 16) or tags.get(PHOTOMETRIC) != 2:
+        return Container()
+    return Container(alpha=True, premultiplied=kind == 1 or bits == 8)
+
+
+def _bmp_alpha(data: bytes) -> bool:
+    """Does the header have a mask for alpha? Without one the fourth byte of a pixel means
+    nothing."""
+    header = int.from_bytes(data[14:18], "little")
+    return header >= 56 and any(data[66:70])
+
+
+def tiff_tags(data: bytes) -> dict[int, int]:
+    """The first value of each tag of short or long integers in the first directory of a TIFF file,
+    which an EXIF block is, too; of a damaged one those that can be read."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    found: dict[int, int] = {}
+    try:
+        if order is None:
+            return found
+        (first,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind, values = struct.unpack_from(order + "HHI", data, entry)
+            size = {3: 2, 4: 4}.get(kind, 0)
+            at = entry + 8
+            if size * values > 4:
+                (at,) = struct.unpack_from(order + "I", data, at)
+            if size:
+                (found[tag],) = struct.unpack_from(order + ("H" if size == 2 else "I"), data, at)
+    except struct.error:
+        pass
+    return found
+
+
 def exif_orientation(exif: bytes | memoryview) -> int:
     """Orientation tag (0x0112) of the first directory of an EXIF block; 1 when there is none or it
     is damaged."""
-    tiff = bytes(exif[:65536]).removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    try:
-        if order is None:
-            return 1
-        (first,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, first)
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+    value = tiff_tags(bytes(exif[:65536]).removeprefix(b"Exif\0\0")).get(ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1

@@ -2,10 +2,10 @@
 
 Everything that OpenCV can decode is turned into what a viewer would show: EXIF orientation applied
 (JPEG, PNG, WebP, TIFF) or the rotation of an AVIF, grey and palette images as RGB, CMYK converted,
-more bits than 8 and other maxima of PNM scaled to 8 bits, transparent pixels of PNG, WebP and AVIF
-laid over white, the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files are
-refused, because half an image gives half the faces; so are those that claim more pixels than are
-accepted, before any memory is taken for them.
+more bits than 8 and other maxima of PNM scaled to 8 bits, transparent pixels laid over white (not
+those of JPEG 2000 and of TIFFs in grey), the first frame of an animation (GIF from OpenCV 4.11 on).
+Damaged files are refused, because half an image gives half the faces; so are those that claim more
+pixels than are accepted, before any memory is taken for them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     if container.alpha or container.maximum:
         pixels = _as_bytes(_imdecode(data, cv2.IMREAD_UNCHANGED), container.maximum)
         if pixels.ndim == 3 and pixels.shape[2] == 4:
-            return oriented(_over_white(pixels), container.orientation)
+            return oriented(_over_white(pixels, container.premultiplied), container.orientation)
         if container.maximum:
             shown = as_rgb(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
             return oriented(shown, container.orientation)
@@ -213,13 +213,15 @@ def _as_bytes(pixels: NDArray[Any], maximum: int) -> NDArray[Any]:
     return found
 
 
-def _over_white(bgra: NDArray[Any]) -> Image:
+def _over_white(bgra: NDArray[Any], premultiplied: bool) -> Image:
     """uint8 [H, W, 4] -> uint8 RGB [H, W, 3]."""
     rgb = np.empty((*bgra.shape[:2], 3), np.uint8)
     for rows in _blocks(bgra):
         part = bgra[rows].astype(np.uint16)
         alpha = part[:, :, 3:]
-        rgb[rows] = (part[:, :, 2::-1] * alpha + 255 * (255 - alpha) + 127) // 255
+        colours = part[:, :, 2::-1]
+        colours = np.minimum(colours, alpha) * 255 if premultiplied else colours * alpha
+        rgb[rows] = (colours + 255 * (255 - alpha) + 127) // 255
     return rgb
 
 

@@ -16,6 +16,7 @@ from edgeface.images.headers import (
     PNG_MAGIC,
     PNM,
     jpeg_segments,
+    tiff_tags,
 )
 
 Size = tuple[int, int]
@@ -77,16 +78,9 @@ def _webp(data: bytes) -> Iterator[Size]:
 
 
 def _tiff(data: bytes) -> Iterator[Size]:
-    order = "<" if data[:2] == b"II" else ">"
-    (first,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, first)
-    sides: dict[int, int] = {}
-    for entry in range(first + 2, first + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):
-            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    if len(sides) == 2:
-        yield sides[256], sides[257]
+    tags = tiff_tags(data)
+    if 256 in tags and 257 in tags:
+        yield tags[256], tags[257]
 
 
 def _pnm(data: bytes) -> Iterator[Size]:

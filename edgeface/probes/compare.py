@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from edgeface.architecture.architecture import Architecture
 from edgeface.bundle import Bundle
 from edgeface.decode import head_layout
-from edgeface.errors import OptionError
+from edgeface.errors import OptionError, counted
 from edgeface.images import letterbox
 from edgeface.options import check_number
 from edgeface.pages.figures import new_figure, save_figure
@@ -128,8 +128,8 @@ class Comparison:
         if self.parting is None:
             worst = max(self.pairs, key=lambda pair: pair.rel_rms)
             lines.append(
-                f"A and B agree: {len(self.pairs)} tensors within {self.tolerance:g}, the largest"
-                f" relative RMS is {worst.rel_rms:.3g} at {_both(worst)}"
+                f"A and B agree: {counted(len(self.pairs), 'tensor')} within {self.tolerance:g},"
+                f" the largest relative RMS is {worst.rel_rms:.3g} at {_both(worst)}"
             )
         else:
             pair = self.pairs[self.parting]

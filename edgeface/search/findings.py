@@ -192,11 +192,6 @@ def numbers(values: Iterable[int]) -> str:
     return " ".join(map(str, values)) or "none"
 
 
-def counted(count: int, noun: str) -> str:
-    """``3 rounds``."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def _pixels(size: str) -> int:
     try:
         return math.prod(parse_size(size))

@@ -20,7 +20,7 @@ from edgeface import checkout
 from edgeface.architecture import Architecture, PlainHeadSpec
 from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
-from edgeface.errors import OptionError, QuantizeError
+from edgeface.errors import OptionError, QuantizeError, counted
 from edgeface.files import write_text
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
@@ -225,7 +225,7 @@ def _measured(
     found = Finished(
         bundle.path.relative_to(folder).as_posix(),
         {name: getattr(report, name) for name in ("easy", "medium", "hard")},
-        f"{report.images} photos, {report.protocol}",
+        f"{counted(report.images, 'photo')}, {report.protocol}",
         record.network_ms.median,
         record.network_ms.p90,
         record.valid,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeface.architecture.layers import parts_of
 from edgeface.backends import BACKENDS
-from edgeface.errors import EdgefaceError
+from edgeface.errors import EdgefaceError, counted
 from edgeface.files import write_text
 from edgeface.options import parse_size
 from edgeface.pages import charts, page
@@ -21,7 +21,7 @@ from edgeface.pages.charts import Axis, number
 from edgeface.pages.markup import Html, tag
 from edgeface.pages.page import section, strip_row
 from edgeface.predict.table import LatencyTable
-from edgeface.search.findings import Findings, counted, duration, listed
+from edgeface.search.findings import Findings, duration, listed
 from edgeface.search.options import StudyOptions
 from edgeface.search.report_front import front_section
 from edgeface.search.report_history import history

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
-from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.errors import DataError, EdgefaceError, OptionError, counted
 from edgeface.files import LOCK, locked, read_regular, write_text
 from edgeface.options import parse_size
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
@@ -138,7 +138,10 @@ class Study:
         picked = [e.candidate for r in rounds for e in r.picked]
         doubts = {candidate: why for candidate in picked if (why := self.oracle.doubt(candidate))}
         if doubts:
-            note(f"{len(doubts)} networks are measured again later: {[*doubts.values()][-1]}")
+            note(
+                f"{counted(len(doubts), 'network')} to be measured again later:"
+                f" {[*doubts.values()][-1]}"
+            )
         return list(doubts)
 
     def _stored(self, number: int) -> Round | None:

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from edgeface.architecture.strides import LANDMARKS
-from edgeface.errors import DataError, ImageError, OutputError
+from edgeface.errors import DataError, ImageError, OutputError, counted
 from edgeface.files import atomic_folder, recover, write_text
 from edgeface.images import read_image
 from edgeface.images.annotated import AnnotatedImage, check_boxes
@@ -240,7 +240,7 @@ def _build(
         progress("decoding images", len(images), len(images))
         if not kept:
             raise DataError(
-                f"none of the {len(images)} photos in {root} can be read: {left_out[0]}"
+                f"none of {counted(len(images), 'photo')} in {root} can be read: {left_out[0]}"
             )
         if left_out and all(image.invalid.all() for image in kept):
             raise DataError(

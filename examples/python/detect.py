@@ -70,5 +70,5 @@ if __name__ == "__main__":
         raise SystemExit(
             f"error: {sys.argv[1]}: its manifest has no {error}: export anew"
         ) from None
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each runtime has classes of its own, and Pillow, too
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None

@@ -34,7 +34,14 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
             f"Picamera2 cannot be imported ({error}): sudo apt install python3-picamera2, then"
             " rm -r venv and run install.sh again; or take a USB camera: --usb 0"
         ) from None
-    with Picamera2() as camera:
+    try:
+        camera = Picamera2()
+    except (IndexError, RuntimeError) as error:
+        raise EdgefaceError(
+            f"no camera on the ribbon cable ({error}): rpicam-hello --list-cameras says which there"
+            " are; does another program have it?"
+        ) from None
+    with camera:
         # Its names count from the last byte: BGR888 is red, green, blue in memory.
         camera.configure(
             camera.create_video_configuration({"format": "BGR888", "size": (width, height)})
@@ -46,7 +53,8 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
 
 def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
     """Of a USB camera, by its number, or of a video file."""
-    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    numbered = name.isdecimal() and len(name) < 5
+    capture = cv2.VideoCapture(int(name) if numbered else name)
     if not capture.isOpened():
         raise EdgefaceError(f"no video from {name}: is it there, and in use by no other program?")
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
@@ -56,6 +64,8 @@ def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
         good, frame = capture.read()
         if not good:
             capture.release()
+            if numbered:  # a file ends, a camera does not
+                raise EdgefaceError(f"camera {name} gives no more frames: is it still there?")
             return
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
@@ -88,7 +98,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     took_s = time.monotonic() - begun
-    print(f"{count} frames, {count / took_s:.1f} FPS", file=sys.stderr)
+    print(f"{count} frame{'s' * (count != 1)}, {count / took_s:.1f} FPS", file=sys.stderr)
     return 0 if count else 2
 
 

@@ -103,9 +103,11 @@ if [ -n "$picamera2" ] && ! "$venv/bin/python" -c 'import picamera2' 2>/dev/null
   fail "camera.py finds no Picamera2 in $venv, all else works: run: rm -r $venv, then this again; what is wrong says: $venv/bin/python -c 'import picamera2'"
 fi
 
+printf -v edgeface %q "$venv/bin/edgeface"
+printf -v model %q "$model"
 cat <<TEXT
 
 Now, for example:
-  $venv/bin/edgeface detect camera:0 --model $model --format jsonl
-  $venv/bin/edgeface bench $model
+  $edgeface detect camera:0 --model $model --format jsonl
+  $edgeface bench $model
 TEXT

@@ -17,11 +17,17 @@ function inTurn(job) {
   return done;
 }
 
+async function json(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${address} is not on the server (${answer.status})`);
+  return answer.json();
+}
+
 async function choose(folder) {
   stop();
   const turn = ++chosen;
   say(`Loading ${folder}…`);
-  const manifest = await (await fetch(`models/${folder}/manifest.json`)).json();
+  const manifest = await json(`models/${folder}/manifest.json`);
   const opened = await open(manifest, `models/${folder}/${manifest.primary}`);
   if (turn !== chosen) return opened.close(); // another model was chosen meanwhile
   await inTurn(() => {
@@ -139,7 +145,8 @@ function listen() {
 }
 
 async function main() {
-  const models = await (await fetch("models.json")).json();
+  const models = await json("models.json");
+  if (!models.length) throw new Error("models.json names no folder of a model");
   for (const name of models) element("model").add(new Option(name, name));
   listen();
   await choose(models[0]);

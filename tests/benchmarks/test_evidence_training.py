@@ -100,7 +100,7 @@ def test_two_networks_are_trained_and_evaluated(faces: Path, whole: Path) -> Non
     assert all(float(row["cls_loss"]) > 0 and 0 <= float(row["hard"]) <= 1 for row in rows)
     text = (whole / "trainings.csv").read_text()
     assert "# command: python -m benchmarks.research.evidence train --networks nets.json" in text
-    assert "1 photos" in text and str(faces) not in text
+    assert "1 photo, " in text and str(faces) not in text
     again = run(command(faces, whole))  # nothing is left to do
     assert again.returncode == 0 and "tiny" not in again.stderr
 

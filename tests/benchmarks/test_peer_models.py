@@ -286,7 +286,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     out, err = capsys.readouterr()
     (row,) = json.loads(out)["rows"]
     assert (row["images"], row["hard"]) == (1, 1.0)
-    assert "b.png: the image is truncated" in err and "1 photos could not be read" in err
+    assert "b.png: the image is truncated" in err and "1 photo could not be read" in err
 
 
 def test_accuracy_of_peers_on_a_handful_of_photos(

@@ -110,7 +110,7 @@ def test_boxes_are_those_of_the_photo(
     code, out, _ = edgeface(*arguments, cut, "--format", "json")
     assert code == 0 and json.loads(out)["hard"] > 0.99
     for text, words in {
-        "hopper.png,.3,.1,.6,.6\n": "1 photos, 1 faces, 0 that can be found, 1 of less than 3 px; "
+        "hopper.png,.3,.1,.6,.6\n": "1 photo, 1 face, 0 that can be found, 1 of less than 3 px; "
         "are these shares of the image? accepted: boxes in px of the photo",
         "hopper.png,900,49,999,337\n": "hopper.png: box x1,y1,x2,y2 = 900, 49, 999, 337 lies "
         "outside the image of ",

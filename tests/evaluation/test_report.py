@@ -95,7 +95,7 @@ def test_the_figure_states_protocol_and_figures(result: WiderResult) -> None:
     title = figure.get_suptitle()
     for part in (
         "edgeface-n",
-        "1 images",
+        "on 1 image\n",
         "long side 640",
         "score >= 0.02",
         "NMS IoU 0.45",
@@ -104,7 +104,7 @@ def test_the_figure_states_protocol_and_figures(result: WiderResult) -> None:
     ):
         assert part in title
     labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
-    assert labels == [["hard: AP 0.500 (1 faces)"], ["32-96: AP 0.500 (1 faces)"]]
+    assert labels == [["hard: AP 0.500 (1 face)"], ["32-96: AP 0.500 (1 face)"]]
     legend = figure.axes[1].get_legend()
     assert legend is not None and legend.get_title().get_text() == "face height, annotated px"
     recall, precision = map(np.asarray, figure.axes[0].lines[0].get_data())

@@ -37,6 +37,7 @@ Object.assign(globalThis, {
   document: {getElementById: (id) => elements[id] ??= made()},
   window: globalThis, Option: class {}, tensors: [],
   fetch: async (url) => ({
+    ok: true,
     json: async () => url === "models.json" ? ["one"] : JSON.parse(readFileSync(manifest)),
   }),
   createImageBitmap: async (file) => file,

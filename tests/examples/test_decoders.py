@@ -215,6 +215,30 @@ def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
     assert drawn == ["first", "box", "second", "box"]
 
 
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ((), "models.json is not on the server (404)"),
+        (('["one"]',), "models/one/manifest.json is not on the server (404)"),
+        (("[]",), "models.json names no folder of a model"),
+    ],
+)
+def test_the_page_says_what_its_server_lacks(
+    models: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    for name in ("app.js", "decoder.js", "runtimes.js", "package.json"):
+        shutil.copy(EXAMPLES / "web" / name, tmp_path)
+    script = Path(__file__).with_name("missing.mjs")
+    assert run(needs("node"), script, tmp_path, *models) == f"error: {said}\n"
+
+
+def test_the_apps_take_the_file_that_the_manifest_names() -> None:
+    """That of a fine-tuned network has its SHA-256 in its name."""
+    apps = [*EXAMPLES.rglob("app/**/*.kt"), *EXAMPLES.rglob("App/*.swift")]
+    assert len(apps) == 4
+    assert not [path for path in apps if "edgeface-n" in path.read_text()]
+
+
 def test_the_android_project_says_that_it_is_of_androidx() -> None:
     """Without, Gradle refuses its dependencies: checkDebugAarMetadata fails."""
     android = EXAMPLES / "android"
@@ -234,14 +258,23 @@ def test_the_android_project_says_that_it_is_of_androidx() -> None:
         ),
         ("damaged", PHOTO, "line 1 column 1"),
         ("without a contract", PHOTO, "'contract'"),
+        ("of a file that is damaged", PHOTO, "Protobuf parsing failed"),
+        ("of another kind", PHOTO, "list indices"),
     ],
 )
 def test_what_the_python_program_cannot_do_is_one_line(
     bundle: Path | str, photo: Path, words: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("PIL", reason="Pillow is not installed")
-    manifests = {"damaged": "no JSON", "without a contract": '{"target": "onnx"}'}
+    whole = zoo.BUNDLES / "edgeface-n-onnx-fp32-640x480-dynamic" / "manifest.json"
+    manifests = {
+        "damaged": "no JSON",
+        "without a contract": '{"target": "onnx"}',
+        "of a file that is damaged": whole.read_text(),
+        "of another kind": "[1]",
+    }
     if bundle in manifests:
+        (tmp_path / "edgeface-n.onnx").write_text("no model")
         (tmp_path / "manifest.json").write_text(manifests[str(bundle)])
         bundle = tmp_path
     command = [sys.executable, str(EXAMPLES / "python" / "detect.py"), str(bundle), str(photo)]

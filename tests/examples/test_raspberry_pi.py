@@ -160,6 +160,28 @@ def test_a_ribbon_camera_without_picamera2_is_one_line(exported: Callable[..., B
     assert line.startswith("error: Picamera2 cannot be imported") and "--usb 0" in line
 
 
+@pytest.mark.parametrize("error", ["IndexError('list index out of range')", "RuntimeError('busy')"])
+def test_no_camera_on_the_ribbon_cable_is_one_line(
+    error: str, exported: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    """As Picamera2 says that there is none, and that another program has it."""
+    (tmp_path / "picamera2.py").write_text(f"def Picamera2():\n    raise {error}\n")
+    command = [sys.executable, str(FOLDER / "camera.py"), "--model", str(exported("tflite").path)]
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: no camera on the ribbon cable (") and "--list-cameras" in line
+
+
+def test_a_number_that_is_no_camera_is_one_line(exported: Callable[..., Bundle]) -> None:
+    done = camera_loop(Path("99999999999999999999"), exported("tflite").path)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert "error: no video from 99999999999999999999" in done.stderr
+
+
 def test_a_reader_that_has_enough_ends_the_camera_loop(
     exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
 ) -> None:
@@ -169,7 +191,7 @@ def test_a_reader_that_has_enough_ends_the_camera_loop(
     os.close(reader)
     done = camera_loop(clip, exported("tflite").path, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.returncode == 0 and "1 frames, " in done.stderr.splitlines()[-1], done.stderr
+    assert done.returncode == 0 and "1 frame, " in done.stderr.splitlines()[-1], done.stderr
     assert "BrokenPipe" not in done.stderr
 
 

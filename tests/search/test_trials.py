@@ -357,7 +357,7 @@ def test_a_damaged_photo_is_told_and_the_exit_code_says_so(
     assert code == 2 and front, err
     assert len(json.loads((tmp_path / "run" / TRIALS).read_text())) == 2
     assert err.count(f"{name}: the image is truncated or damaged") == 1
-    assert "error: 1 photos could not be read and were left out of the trainings" in err
+    assert "error: 1 photo could not be read and were left out of the trainings" in err
     assert (tmp_path / "run" / "front.json").is_file()
 
 

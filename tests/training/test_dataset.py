@@ -145,7 +145,7 @@ def test_photos_that_cannot_be_read_are_told_each_time_and_left_out(
         assert len(told) == 1 and "1.png: not an image" in str(told[0])
     for path in copy.glob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the 5 photos"):
+    with pytest.raises(DataError, match="none of 5 photos"):
         open_cache(tmp_path / "other", copy, images, on_error=told.append)
 
 
@@ -160,7 +160,7 @@ def test_photos_that_cannot_be_read_are_told_each_time_and_left_out(
         ("0.png,,,,\n1.png,,,,\n", "2 photos, 0 faces, 0 that can be learned; accepted"),
         (
             "0.png,10,10,12,12\n",
-            "1 photos, 1 faces, 0 that can be learned, 1 of less than",
+            "1 photo, 1 face, 0 that can be learned, 1 of less than",
         ),
         ("0.png\n2\n1 2 0 0 0 0 0 1 0 0\n5 5 9 9 0 0 0 1 0 0\n", "2 marked invalid or of no size"),
     ],

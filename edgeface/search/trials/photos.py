@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 from edgeface.files import atomic_write
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annotations
@@ -71,7 +71,7 @@ def parted(
     aside = kept_aside(images)
     if len(aside) < LEAST_KEPT:
         raise DataError(
-            f"{annotations} has {len(images)} photos, accepted for trials:"
+            f"{annotations} has {counted(len(images), 'photo')}, accepted for trials:"
             f" {LEAST_KEPT * KEPT_SHARE} at least, of which one in {KEPT_SHARE} is kept aside"
         )
     if landmarks:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.architecture.architecture import Architecture
-from edgeface.errors import DataError, ImageError, TrainingError
+from edgeface.errors import DataError, ImageError, TrainingError, counted
 from edgeface.schema import from_fields
 from edgeface.training.options import LOG_EVERY, TrainOptions
 
@@ -233,7 +233,7 @@ def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
         report.hard or 0.0,
         float(log["cls_loss"]),
         float(log["box_loss"]),
-        f"{report.images} photos, {report.protocol}",
+        f"{counted(report.images, 'photo')}, {report.protocol}",
     )
 
 

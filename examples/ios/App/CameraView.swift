@@ -33,10 +33,11 @@ final class CameraViewController: UIViewController, AVCaptureVideoDataOutputSamp
     private func start() {
         guard
             let manifest = Bundle.main.url(forResource: "manifest", withExtension: "json"),
-            let model = Bundle.main.url(forResource: "edgeface-n", withExtension: "tflite"),
+            let model = Bundle.main.urls(
+                forResourcesWithExtension: "tflite", subdirectory: nil)?.first,
             let camera = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: .front),
             let input = try? AVCaptureDeviceInput(device: camera)
-        else { return NSLog("manifest.json, edgeface-n.tflite or a front camera is missing") }
+        else { return NSLog("manifest.json, its .tflite file or a front camera is missing") }
         do {
             detector = try FaceDetector(manifest: manifest, model: model)
         } catch {

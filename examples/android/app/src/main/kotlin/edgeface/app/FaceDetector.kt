@@ -10,6 +10,7 @@ import edgeface.Decoder
 import edgeface.Face
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import org.json.JSONObject
 
 /**
  * Faces in bitmaps, with a TFLite Bundle, INT8 or float32, whose files lie in the assets under
@@ -26,11 +27,12 @@ class FaceDetector(
     private lateinit var model: CompiledModel
 
     /** Opens the model; takes a while, so not on the main thread. */
-    fun setup(fileName: String) {
+    fun setup() {
         val manifest = context.assets.open("$folder/manifest.json").bufferedReader().use { it.readText() }
         decoder = Decoder(Contract.of(manifest))
         val options = CompiledModel.Options(accelerator)
-        model = CompiledModel.create(context.assets, "$folder/$fileName", options)
+        val file = JSONObject(manifest).getString("primary")
+        model = CompiledModel.create(context.assets, "$folder/$file", options)
     }
 
     /** Best first, in px of [photo], which is upright. */

@@ -34,7 +34,7 @@ class MainActivity : ComponentActivity() {
         view = FaceView(this)
         setContentView(FrameLayout(this).apply { addView(view) })
         detector = FaceDetector(this)
-        worker.execute { detector.setup("edgeface-n.tflite") }
+        worker.execute { detector.setup() }
         val granted = checkSelfPermission(Manifest.permission.CAMERA)
         if (granted == PackageManager.PERMISSION_GRANTED) start()
         else permission.launch(Manifest.permission.CAMERA)
@@ -112,6 +112,7 @@ class FaceView(context: Context) : View(context) {
             for (point in face.landmarks) canvas.drawCircle(point.x.toFloat(), point.y.toFloat(), 3f, line)
         }
         canvas.restore()
-        canvas.drawText("%d faces, %.1f ms".format(faces.size, ms), 20f, height - 20f, text)
+        val count = if (faces.size == 1) "1 face" else "${faces.size} faces"
+        canvas.drawText("%s, %.1f ms".format(count, ms), 20f, height - 20f, text)
     }
 }
