@@ -15,16 +15,23 @@ from edgeface.cli.failures import Failures
 from edgeface.cli.flags import Format, given, is_given, with_options
 from edgeface.cli.output import print_json, print_table, printable, say
 from edgeface.cli.program import Stopped, stoppable
+from edgeface.cli.search_published import run_published
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
-from edgeface.files import check_writable, write_text
 from edgeface.search.commands import export_command, train_command
-from edgeface.search.options import FREE, FRONT, SIZES, STUDY, StudyOptions, load_options
+from edgeface.search.options import (
+    DETECTOR,
+    FREE,
+    FRONT,
+    REPORT,
+    SIZES,
+    STUDY,
+    StudyOptions,
+    load_options,
+)
 from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
-ARCHITECTURE = "architecture.json"
-"""what the published search writes"""
 ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish", "landmarks")
 """options beside those of a study that are of no use to it"""
 TAKES = {"alpha", "data", "seed"}
@@ -146,8 +153,10 @@ def command(
     options: Any = None,
 ) -> int | None:
     if published:
-        others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
-        _run_published(published, options, data, out, format, others - TAKES)
+        others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))} - TAKES
+        if others:
+            raise OptionError(f"--published asks no device: leave {_flags(others)} out")
+        run_published(published, options, data, out, format)
         return None
     if landmarks and not finish:
         raise OptionError("--landmarks are for --finish: give it, too, or leave --landmarks out")
@@ -187,7 +196,7 @@ class _Finish:
 def _finish(
     wanted: _Finish, folder: Path, front: Sequence[FrontNet], go_on: str, failures: Failures
 ) -> None:
-    from edgeface.search.finish import DETECTOR, finish
+    from edgeface.search.finish import finish
 
     terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
     with stoppable(kept):
@@ -207,41 +216,6 @@ def _finish(
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
     terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
-
-
-def _run_published(
-    name: str,
-    options: StudyOptions,
-    data: Path | None,
-    out: Path | None,
-    format: str,
-    others: Collection[str],
-) -> None:
-    """DamoFD's own search; ``others``: options that it does not take."""
-    from edgeface.search.published import detector_of, regime_of, search
-    from edgeface.search.scores.ddsar import weights_of_annotations
-
-    if others:
-        raise OptionError(f"--published asks no device: leave {_flags(others)} out")
-    regime = regime_of(name)
-    if out:
-        check_writable(out / ARCHITECTURE, folder=False)
-    weights = weights_of_annotations(data) if data else options.weights
-    with stoppable("nothing was written"), Terminal() as terminal:
-        best = search(
-            regime, options.seed, alpha=options.alpha, weights=weights, progress=terminal.tick
-        )[0]
-    network = detector_of(name, best)
-    if out:
-        write_text(out / ARCHITECTURE, network.dumps() + "\n")
-    if format == "json":
-        found = {"ddsar": best.ddsar, "flops": best.flops, "architecture": network.to_json()}
-        print_json(found)
-        return
-    say(f"{network.name}: DDSAR {best.ddsar:.4f}, {best.flops / 1e6:.1f} M FLOPs at 224x224")
-    say(best.structure)
-    if out:
-        say(f"next: {train_command(str(out / ARCHITECTURE), network)}")
 
 
 def _flags(names: Collection[str]) -> str:
@@ -343,7 +317,7 @@ def _run(
             raise DeviceError(f"{error}{kept}") from None
         kept = f"nothing is lost, {go_on} goes on from here"
         raise Stopped(kept if begun else "nothing was measured yet") from None
-    terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
+    terminal.line(f"{folder / FRONT}, {folder / REPORT}")
     return front
 
 

@@ -19,7 +19,7 @@ from edgeface.files import write_text
 from edgeface.latency.cores import allowed
 from edgeface.schema import read_rows, to_fields
 from edgeface.search import selection
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import CHOSEN, StudyOptions
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
 from edgeface.search.scores.registry import proxy
 from edgeface.search.trials.known import checkout_tables, read_known
@@ -132,7 +132,7 @@ class Scorer:
         return selection.pick(self.options, left, count)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"trials-{number}.json"
+        return self.folder / CHOSEN.format(number)
 
     def _stored(self, number: int) -> list[ScoredNetwork]:
         advice = "the trials of that round are chosen again"

@@ -25,7 +25,7 @@ from edgeface.files import write_text
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import DETECTOR, StudyOptions
 from edgeface.search.results import FrontNet
 from edgeface.search.trials.photos import parted, plan_of
 from edgeface.search.trials.training import Plan
@@ -35,7 +35,6 @@ from edgeface.types import Progress
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-DETECTOR = "detector.json"
 RUN, FILES = "training", "detector"
 """folders of the training and of the Bundles"""
 ANY_DROP = 100.0

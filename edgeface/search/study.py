@@ -35,7 +35,15 @@ from edgeface.search import selection
 from edgeface.search.accuracy import Scorer
 from edgeface.search.evolution import CHOICE, FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle
-from edgeface.search.options import FRONT, StudyOptions, refuse_another, save_options
+from edgeface.search.options import (
+    EVALUATIONS,
+    FRONT,
+    REPORT,
+    ROUND,
+    StudyOptions,
+    refuse_another,
+    save_options,
+)
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.selection import FRONT_SHARE
@@ -45,7 +53,6 @@ from edgeface.types import Note, Progress
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-REPORT = "report.html"
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
 MORE = 3
@@ -57,7 +64,8 @@ OnRound = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one."""
+    """One search, in its folder. Raises OptionError where the folder holds another one, or others'
+    files."""
 
     def __init__(
         self,
@@ -155,7 +163,7 @@ class Study:
             ) from None
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"round-{number}.json"
+        return self.folder / ROUND.format(number)
 
     def _choose(self, number: int) -> Round:
         """What to measure, written down before anything is."""
@@ -177,7 +185,7 @@ class Study:
 
     def _write(self, chosen: Round, seen: Sequence[ScoredNetwork]) -> None:
         lines = "".join(json.dumps(to_fields(e)) + "\n" for e in seen)
-        write_text(self.folder / f"evaluations-{chosen.number}.jsonl", lines)
+        write_text(self.folder / EVALUATIONS.format(chosen.number), lines)
         write_text(self._path(chosen.number), json.dumps(to_fields(chosen), indent=1))
 
     def _completed(self, first: Round) -> Round:
@@ -206,7 +214,7 @@ class Study:
         return first
 
     def _evaluations(self, number: int) -> list[ScoredNetwork]:
-        path = self.folder / f"evaluations-{number}.jsonl"
+        path = self.folder / EVALUATIONS.format(number)
         try:
             lines = read_regular(path).decode("utf-8").splitlines()
             return [from_fields(ScoredNetwork, json.loads(line), str(path)) for line in lines]

@@ -16,7 +16,7 @@ from commands import Command, failed
 from edgeface.architecture import Architecture
 from edgeface.errors import DataError, OptionError, TrainingError
 from edgeface.images.annotations import read_annotations
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import TRIALS, StudyOptions
 from edgeface.search.space import SPACES, get_space
 from edgeface.types import unseen
 
@@ -34,7 +34,7 @@ from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
-from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
+from edgeface.search.trials.oracle import AccuracyOracle, Trial
 from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import Plan, recipe
 from edgeface.training import train_model
