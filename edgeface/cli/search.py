@@ -162,16 +162,18 @@ def command(
         raise OptionError("--landmarks are for --finish: give it, too, or leave --landmarks out")
     photos = _photos(data, annotations)
     options = dataclasses.replace(options, sizes=tuple(size), **photos)
+    if options.space.endswith(".json"):
+        options = dataclasses.replace(options, space=str(Path(options.space).absolute()))
     named = {*given(ctx, options), *photos.keys() & {"weights"}}
     named |= {"sizes"} if is_given(ctx, "size") else set()
     chosen, folder = _chosen(options, out, resume, named, bool(finish))
     wanted = _Finish(finish, _with_photos(chosen, options), landmarks) if finish else None
-    if wanted:
-        from edgeface.search.finish import check
-
-        check(wanted.options, landmarks)
     go_on = _go_on(chosen, folder, ray, wanted)
     with Terminal() as terminal:
+        if wanted:
+            from edgeface.search.finish import check
+
+            check(wanted.options, landmarks, terminal.tick)
         failures = Failures(terminal)
         front = _run(chosen, folder, table, ray, go_on, failures)
         if format == "json":
@@ -199,6 +201,7 @@ def _finish(
     from edgeface.search.finish import finish
 
     terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    terminal.steps = True  # few from here on, and some of them long
     with stoppable(kept):
         made = finish(
             wanted.options,
@@ -209,6 +212,7 @@ def _finish(
             terminal.tick,
             terminal.note,
             failures,
+            terminal.stage,
         )
     if made is None:
         raise Stopped(kept)
@@ -280,6 +284,11 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
     """Options that follow from what trials learn from. Raises OptionError, DataError."""
     if data is None and annotations is not None:
         raise OptionError("--annotations are of the photos below --data: name their folder")
+    if annotations is not None and data is not None and not data.is_dir():
+        raise OptionError(
+            f"--data {data} is not a folder: name that of the photos of --annotations, or leave"
+            " --annotations out and give them as --data, whose faces then weigh the stages"
+        )
     if data is None:
         return {}
     found: dict[str, Any] = {}
@@ -288,7 +297,9 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
 
         found["weights"] = weights_of_annotations(faces)
     if data.is_dir():
-        found |= {"data": str(data), "annotations": str(annotations or "")}
+        # wherever the search goes on from
+        own = str(annotations.absolute()) if annotations else ""
+        found |= {"data": str(data.absolute()), "annotations": own}
     return found
 
 
@@ -349,7 +360,7 @@ def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path)
             f"no network that was measured keeps the limits ({printable(limits)}): search with a"
             " larger budget, or more --rounds"
         )
-    figures = ("AP" if options.trials else "score", *FIGURES)
+    figures = ("AP" if any(net.ap is not None for net in front) else "score", *FIGURES)
     print_table(
         ("#", "network", *figures, "structure"),
         [

@@ -23,7 +23,7 @@ from edgeface.search.options import CHOSEN, StudyOptions
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
 from edgeface.search.scores.registry import proxy
 from edgeface.search.trials.known import checkout_tables, read_known
-from edgeface.search.trials.model import AccuracyModel
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel
 from edgeface.search.trials.oracle import AccuracyOracle
 from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import recipe
@@ -152,9 +152,14 @@ def _oracle(
             "--trials needs photos to train on: give --data, WIDER FACE's folder, or one of photos"
             " with --annotations"
         )
+    known = read_known(checkout_tables())
+    if options.trials + len(known) < LEAST_TRAININGS:
+        raise OptionError(
+            f"--trials {options.trials} are too few to foresee AP from: give {LEAST_TRAININGS} at"
+            " least, or search in a checkout, which knows some"
+        )
     annotations = Path(options.annotations) if options.annotations else None
     short = recipe(options.trial_samples, seed=options.seed)
     plan = plan_of(folder, Path(options.data), annotations, short)
     jobs = options.jobs or max(1, len(allowed()))
-    known = read_known(checkout_tables())
     return AccuracyOracle(plan, folder, known, jobs, progress, note, ray, on_error)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from edgeface.errors import EdgefaceError, OptionError
+from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.files import read_regular, refuse_others, write_text
 from edgeface.latency.devices.address import without_options
 from edgeface.options import MAX_THREADS, Range, check_ranges, parse_size
@@ -152,6 +152,12 @@ class StudyOptions:
             parse_size(size)
 
     @property
+    def written(self) -> StudyOptions:
+        """As the files of the search have them: without options of the device, which may run
+        commands."""
+        return dataclasses.replace(self, device=without_options(self.device))
+
+    @property
     def limits(self) -> str:
         """The budgets in words; empty: there are none."""
         budgets = ((self.budget_ms, "ms"), (self.budget_mmacs, "million multiply-accumulates"))
@@ -162,8 +168,7 @@ def save_options(folder: Path, options: StudyOptions) -> None:
     """Begin the search in ``folder``, or go on with it. Raises OptionError where it holds another
     one, or others' files, OutputError."""
     refuse_another(folder, options)
-    kept = dataclasses.replace(options, device=without_options(options.device))
-    write_text(folder / STUDY, json.dumps(dataclasses.asdict(kept), indent=1))
+    write_text(folder / STUDY, json.dumps(dataclasses.asdict(options.written), indent=1))
 
 
 def refuse_another(folder: Path, options: StudyOptions) -> None:
@@ -178,6 +183,27 @@ def refuse_another(folder: Path, options: StudyOptions) -> None:
             f"{folder} holds a search with other options: go on with edgeface search --resume "
             f"{shlex.quote(str(folder))}, or choose another --out folder"
         )
+
+
+def is_over(folder: Path, options: StudyOptions) -> bool:
+    """Has the search in ``folder`` a front? Raises DataError where what that is of is not there:
+    the front, made again, would be another."""
+    if not (folder / FRONT).is_file():
+        return False
+    rounds = range(options.rounds + 1)
+    needed = [name.format(number) for number in rounds for name in (ROUND, EVALUATIONS)]
+    needed += [f"latency-{size}.json" for size in options.sizes]
+    needed += [TRIALS] * any(_has_rows(folder / CHOSEN.format(number)) for number in rounds)
+    for name in (name for name in needed if not (folder / name).is_file()):
+        raise DataError(
+            f"{folder / name} is missing, of which {FRONT} is: put it back, or delete"
+            f" {folder / FRONT}, and what is missing is searched and measured again"
+        )
+    return True
+
+
+def _has_rows(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > len("[]\n")
 
 
 def _written(options: StudyOptions) -> Iterator[str]:

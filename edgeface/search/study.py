@@ -41,6 +41,7 @@ from edgeface.search.options import (
     REPORT,
     ROUND,
     StudyOptions,
+    is_over,
     refuse_another,
     save_options,
 )
@@ -94,7 +95,7 @@ class Study:
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
         """All rounds that are not over yet, and the front, which is also written. ``known``: tables
         to begin with. Of a search that is over, nothing is measured again. Raises OptionError where
-        another process works in the folder, OutputError where it cannot be written."""
+        another process works in the folder, DataError where files of it are gone, OutputError."""
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
 
@@ -112,7 +113,7 @@ class Study:
             self.oracle.adopt(table)
 
     def _run(self, on_round: OnRound, known: Iterable[LatencyTable]) -> list[FrontNet]:
-        over, rounds = (self.folder / FRONT).is_file(), list[Round]()
+        over, rounds = is_over(self.folder, self.options), list[Round]()
         self._begin(list(known), over)
         for number in range(self.options.rounds + 1):
             self._where = f"round {number} of {self.options.rounds}: "

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 from small_runs import quick
 
+from edgeface.search import accuracy
 from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
@@ -276,7 +277,22 @@ def test_refused_before_anything_is_measured(
     failed(edgeface(*out, "--finish", 4), "--finish needs photos")
     failed(edgeface(*out, "--annotations", annotations), "below --data")
     failed(edgeface(*out, "--trials", 4, "--data", data), "no eval_tools/ground_truth")
-    assert not (tmp_path / "a" / "round-0.json").exists()
+    for wrong in (tmp_path / "typo", annotations):
+        photos_of = ("--data", wrong, "--annotations", annotations)
+        failed(edgeface(*out, "--trials", 4, *photos_of), f"--data {wrong} is not a folder")
+    assert not (tmp_path / "a").exists()
+
+
+def test_too_few_trials_to_foresee_anything_from(
+    photos: tuple[Path, Path], tmp_path: Path, edgeface: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where edgeface is installed, without the trainings that a checkout knows."""
+    monkeypatch.setattr(accuracy, "checkout_tables", lambda: [])
+    arguments = ("search", "--out", tmp_path / "a", "--target", "onnx", "--data", photos[0])
+    arguments += ("--annotations", photos[1], "--device", "ssh://nobody@127.0.0.1:1")
+    failed(edgeface(*arguments, "--trials", 7), "--trials 7 are too few", "give 8 at least")
+    assert not (tmp_path / "a").exists()
+    failed(edgeface(*arguments, "--trials", 8), "connection refused")
 
 
 def test_a_number_of_trials_that_cannot_be() -> None:

@@ -94,9 +94,7 @@ class AccuracyOracle:
     def check(self) -> None:
         """Raise DataError for photos that nothing can be learned from, before anything else is
         done."""
-        self.progress("reading the photos", 0, 1)
-        prepare(self.plan, self.on_error)
-        self.progress("reading the photos", 1, 1)
+        prepare(self.plan, self.on_error, self.progress)
 
     @property
     def model(self) -> AccuracyModel | None:
