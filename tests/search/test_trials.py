@@ -288,11 +288,11 @@ def test_too_few_trials_to_foresee_anything_from(
 ) -> None:
     """Where edgeface is installed, without the trainings that a checkout knows."""
     monkeypatch.setattr(accuracy, "checkout_tables", lambda: [])
-    arguments = ("search", "--out", tmp_path / "a", "--target", "onnx", "--data", photos[0])
-    arguments += ("--annotations", photos[1], "--device", "ssh://nobody@127.0.0.1:1")
-    failed(edgeface(*arguments, "--trials", 7), "--trials 7 are too few", "give 8 at least")
+    where = ("--out", tmp_path / "a", "--target", "onnx", "--device", "ssh://nobody@127.0.0.1:1")
+    data = ("search", *where, "--data", photos[0], "--annotations", photos[1])
+    failed(edgeface(*data, "--trials", 7), "--trials 7 are too few", "give 8 at least")
     assert not (tmp_path / "a").exists()
-    failed(edgeface(*arguments, "--trials", 8), "connection refused")
+    failed(edgeface(*data, "--trials", 8), "connection refused")
 
 
 def test_a_number_of_trials_that_cannot_be() -> None:
