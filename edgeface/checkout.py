@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.backends import from_checkout
 from edgeface.bundle import Bundle
 from edgeface.options import as_path, parse_size
+from edgeface.types import Note, Progress, Stage, unnoted, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -26,6 +28,7 @@ def export(
     weights: Path | str | None = None,
     made_for: str | None = None,
     out: Path | str = "dist",
+    stage: Stage = nullcontext,
 ) -> Bundle:
     """Export a network, prove that the file computes what torch computes, and return its Bundle, a
     folder in ``out``.
@@ -35,6 +38,7 @@ def export(
     openvino or ncnn. precision: fp32 or fp16. size: of the input, WIDTHxHEIGHT in px; dynamic:
     accept others, too. weights: your own, of the network called ``model``. made_for: ``opencv``,
     ``mediapipe`` or ``task-library``, for a file that the detector of others opens as its own.
+    stage: called with the name of each step, returns the context that the step runs in.
 
     Raises OptionError for a combination that cannot be and without a checkout, ModelError,
     ExportError, MissingExtraError, OutputError.
@@ -46,9 +50,11 @@ def export(
     request = _part("export.request:ExportRequest")(target, precision, width, height, dynamic)
     source = _part("export.source:load_source")(str(model), weights)
     if made_for is not None:
-        adapted: Bundle = _part("export.apis:export_for")(made_for, source, request, out)
+        adapt = _part("export.apis:export_for")
+        adapted: Bundle = adapt(made_for, source, request, out, stage=stage)
         return adapted
-    exported: Bundle = _part("export.pipeline:export_model")(source, request, out).bundle
+    done = _part("export.pipeline:export_model")(source, request, out, stage=stage)
+    exported: Bundle = done.bundle
     return exported
 
 
@@ -62,6 +68,9 @@ def quantize(
     out: Path | str | None = None,
     leave_out: Collection[Path | str] | Path | str = (),
     on_error: OnError | None = None,
+    stage: Stage = nullcontext,
+    progress: Progress = unseen,
+    note: Note = unnoted,
 ) -> Bundle:
     """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
     beside ``bundle``.
@@ -72,6 +81,7 @@ def quantize(
     that ranges are taken from; default: the training photos of ``data``, or those of it that
     ``annotations`` do not name. leave_out: photos of that folder, or one, by their paths in it,
     that none is taken from. on_error: is told of photos that cannot be read, which are left out.
+    stage, progress, note: as of :func:`export`; told how far a step is; what a user should know.
 
     Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
     be held, BundleError, DataError, MissingExtraError, OutputError.
@@ -89,6 +99,9 @@ def quantize(
         calibration=calibration,
         leave_out=[as_path("leave_out", name).as_posix() for name in names],
         on_error=on_error,
+        stage=stage,
+        progress=progress,
+        note=note,
     )
     quantized: Bundle = done.bundle
     return quantized

@@ -156,6 +156,16 @@ def refuse_input(path: Path | str, inputs: Iterable[Path | str], option: str) ->
             )
 
 
+def refuse_others(folder: Path, names: Iterable[str], of: str) -> None:
+    """Raise OptionError for files ``names`` in ``folder`` that a new ``of`` would replace: asked
+    where none has begun."""
+    for name in (name for name in names if (folder / name).exists()):
+        raise OptionError(
+            f"{folder / name} is not of {of} that can go on, and would be replaced: choose"
+            " another --out folder, or move that file"
+        )
+
+
 def read_file(path: Path | str, error: type[EdgefaceError], what: str = "") -> bytes:
     """Content of an input file. Raises ``error``, in one line that says ``what`` it should be."""
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ Doubles = NDArray[np.float64]
 """what statistics are computed with"""
 Note = Callable[[str], None]
 """takes a sentence that a user should see"""
+Stage = Callable[[str], AbstractContextManager[Any]]
+"""called with the name of each step that takes long; its context lasts as long as the step"""
 
 
 class Closing(ABC):
@@ -44,3 +47,7 @@ class Progress(Protocol):
 
 def unseen(what: str, done: int, total: int, note: str = "") -> None:
     """Progress that nobody watches."""
+
+
+def unnoted(text: str) -> None:
+    """Note that nobody reads."""

@@ -4,8 +4,8 @@ give it its name."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,12 @@ from edgeface.errors import OutputError
 from edgeface.files import check_writable
 from edgeface.quiet import quiet_stage
 from edgeface.runners import read_contract
+from edgeface.types import Stage
 from export.request import INPUT_NAME, Converted, ExportRequest
 
 if TYPE_CHECKING:
     from export.parity import Parity
     from export.source import Source
-
-Stage = Callable[[str], AbstractContextManager[Any]]
-"""Called with the name of each step that takes long; its context lasts as long as the step."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from edgeface.files import LOCK, check_writable, locked
 from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
 from edgeface.runners import open_runner, read_contract
-from edgeface.types import Progress, unseen
-from export.pipeline import Stage, export_model
+from edgeface.types import Progress, Stage, unseen
+from export.pipeline import export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
 from quantize.budget import ROUNDING, Budget, FileAccuracy, HeadNoise, worst_drop

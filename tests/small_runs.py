@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from edgeface.architecture import get_architecture
+from edgeface.search.trials.training import Plan
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
@@ -32,3 +34,11 @@ def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any
     trainer.begin(**start)
     assert trainer.fit()
     return trainer
+
+
+def quick(plan: Plan) -> Plan:
+    """Two steps of small crops."""
+    options = dataclasses.replace(
+        plan.options, samples=8, batch=4, size=64, late_size=64, checkpoint_every=1, compile=False
+    )
+    return dataclasses.replace(plan, options=options)

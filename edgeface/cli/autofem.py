@@ -49,10 +49,11 @@ def command(
     options: Any = None,
 ) -> int | None:
     require_module("torch", "train", "searching a neck")
-    from edgeface.search.autofem.search import search
+    from edgeface.search.autofem.search import refuse_others_files, search
     from edgeface.training import open_photos, prepare_torch
 
     prepare_torch(threads, device)
+    refuse_others_files(out)
     with Terminal() as terminal, stoppable("the same command goes on from the last checkpoint"):
         failures = Failures(terminal)
         photos = open_photos(

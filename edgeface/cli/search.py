@@ -15,16 +15,23 @@ from edgeface.cli.failures import Failures
 from edgeface.cli.flags import Format, given, is_given, with_options
 from edgeface.cli.output import print_json, print_table, printable, say
 from edgeface.cli.program import Stopped, stoppable
+from edgeface.cli.search_published import run_published
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DeviceError, OptionError
-from edgeface.files import check_writable, write_text
 from edgeface.search.commands import export_command, train_command
-from edgeface.search.options import FREE, FRONT, SIZES, STUDY, StudyOptions, load_options
+from edgeface.search.options import (
+    DETECTOR,
+    FREE,
+    FRONT,
+    REPORT,
+    SIZES,
+    STUDY,
+    StudyOptions,
+    load_options,
+)
 from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
-ARCHITECTURE = "architecture.json"
-"""what the published search writes"""
 ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish", "landmarks")
 """options beside those of a study that are of no use to it"""
 TAKES = {"alpha", "data", "seed"}
@@ -146,23 +153,27 @@ def command(
     options: Any = None,
 ) -> int | None:
     if published:
-        others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))}
-        _run_published(published, options, data, out, format, others - TAKES)
+        others = {*given(ctx, options), *(n for n in ASKS_A_DEVICE if is_given(ctx, n))} - TAKES
+        if others:
+            raise OptionError(f"--published asks no device: leave {_flags(others)} out")
+        run_published(published, options, data, out, format)
         return None
     if landmarks and not finish:
         raise OptionError("--landmarks are for --finish: give it, too, or leave --landmarks out")
     photos = _photos(data, annotations)
     options = dataclasses.replace(options, sizes=tuple(size), **photos)
+    if options.space.endswith(".json"):
+        options = dataclasses.replace(options, space=str(Path(options.space).absolute()))
     named = {*given(ctx, options), *photos.keys() & {"weights"}}
     named |= {"sizes"} if is_given(ctx, "size") else set()
     chosen, folder = _chosen(options, out, resume, named, bool(finish))
     wanted = _Finish(finish, _with_photos(chosen, options), landmarks) if finish else None
-    if wanted:
-        from edgeface.search.finish import check
-
-        check(wanted.options, landmarks)
     go_on = _go_on(chosen, folder, ray, wanted)
     with Terminal() as terminal:
+        if wanted:
+            from edgeface.search.finish import check
+
+            check(wanted.options, landmarks, terminal.tick)
         failures = Failures(terminal)
         front = _run(chosen, folder, table, ray, go_on, failures)
         if format == "json":
@@ -187,9 +198,10 @@ class _Finish:
 def _finish(
     wanted: _Finish, folder: Path, front: Sequence[FrontNet], go_on: str, failures: Failures
 ) -> None:
-    from edgeface.search.finish import DETECTOR, finish
+    from edgeface.search.finish import finish
 
     terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    terminal.steps = True  # few from here on, and some of them long
     with stoppable(kept):
         made = finish(
             wanted.options,
@@ -200,6 +212,7 @@ def _finish(
             terminal.tick,
             terminal.note,
             failures,
+            terminal.stage,
         )
     if made is None:
         raise Stopped(kept)
@@ -207,41 +220,6 @@ def _finish(
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
     terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
-
-
-def _run_published(
-    name: str,
-    options: StudyOptions,
-    data: Path | None,
-    out: Path | None,
-    format: str,
-    others: Collection[str],
-) -> None:
-    """DamoFD's own search; ``others``: options that it does not take."""
-    from edgeface.search.published import detector_of, regime_of, search
-    from edgeface.search.scores.ddsar import weights_of_annotations
-
-    if others:
-        raise OptionError(f"--published asks no device: leave {_flags(others)} out")
-    regime = regime_of(name)
-    if out:
-        check_writable(out / ARCHITECTURE, folder=False)
-    weights = weights_of_annotations(data) if data else options.weights
-    with stoppable("nothing was written"), Terminal() as terminal:
-        best = search(
-            regime, options.seed, alpha=options.alpha, weights=weights, progress=terminal.tick
-        )[0]
-    network = detector_of(name, best)
-    if out:
-        write_text(out / ARCHITECTURE, network.dumps() + "\n")
-    if format == "json":
-        found = {"ddsar": best.ddsar, "flops": best.flops, "architecture": network.to_json()}
-        print_json(found)
-        return
-    say(f"{network.name}: DDSAR {best.ddsar:.4f}, {best.flops / 1e6:.1f} M FLOPs at 224x224")
-    say(best.structure)
-    if out:
-        say(f"next: {train_command(str(out / ARCHITECTURE), network)}")
 
 
 def _flags(names: Collection[str]) -> str:
@@ -306,6 +284,11 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
     """Options that follow from what trials learn from. Raises OptionError, DataError."""
     if data is None and annotations is not None:
         raise OptionError("--annotations are of the photos below --data: name their folder")
+    if annotations is not None and data is not None and not data.is_dir():
+        raise OptionError(
+            f"--data {data} is not a folder: name that of the photos of --annotations, or leave"
+            " --annotations out and give them as --data, whose faces then weigh the stages"
+        )
     if data is None:
         return {}
     found: dict[str, Any] = {}
@@ -314,7 +297,9 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
 
         found["weights"] = weights_of_annotations(faces)
     if data.is_dir():
-        found |= {"data": str(data), "annotations": str(annotations or "")}
+        # wherever the search goes on from
+        own = str(annotations.absolute()) if annotations else ""
+        found |= {"data": str(data.absolute()), "annotations": own}
     return found
 
 
@@ -343,7 +328,7 @@ def _run(
             raise DeviceError(f"{error}{kept}") from None
         kept = f"nothing is lost, {go_on} goes on from here"
         raise Stopped(kept if begun else "nothing was measured yet") from None
-    terminal.line(f"{folder / 'front.json'}, {folder / 'report.html'}")
+    terminal.line(f"{folder / FRONT}, {folder / REPORT}")
     return front
 
 
@@ -375,7 +360,7 @@ def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path)
             f"no network that was measured keeps the limits ({printable(limits)}): search with a"
             " larger budget, or more --rounds"
         )
-    figures = ("AP" if options.trials else "score", *FIGURES)
+    figures = ("AP" if any(net.ap is not None for net in front) else "score", *FIGURES)
     print_table(
         ("#", "network", *figures, "structure"),
         [

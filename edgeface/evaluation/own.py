@@ -16,7 +16,7 @@ from edgeface.evaluation.wider import SETTINGS, GroundTruth, ImageFaces, image_k
 from edgeface.images.annotated import AnnotatedImage, check_boxes, check_visible, named
 from edgeface.images.annotations import read_annotations
 from edgeface.images.reading import OnError, read_or_tell
-from edgeface.types import Doubles
+from edgeface.types import Doubles, Progress, unseen
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
 """below the root, in which photos are looked for"""
@@ -88,13 +88,20 @@ def in_photo(faces: ImageFaces, width: int, height: int) -> ImageFaces:
     return replace(faces, boxes=_sized(check_boxes(faces.own, width, height)))
 
 
-def check_inside(truth: GroundTruth, photos: Mapping[str, Path], on_error: OnError | None) -> None:
+def check_inside(
+    truth: GroundTruth,
+    photos: Mapping[str, Path],
+    on_error: OnError | None,
+    progress: Progress = unseen,
+) -> None:
     """Raise DataError for a face outside its photo, and ImageError for a photo that cannot be read;
     with ``on_error`` that is told there."""
-    for key, path in photos.items():
+    for done, (key, path) in enumerate(photos.items()):
+        progress("reading the photos", done, len(photos))
         image = read_or_tell(path, on_error)
         if image is not None:
             in_photo(truth.images[key], image.shape[1], image.shape[0])
+    progress("reading the photos", len(photos), len(photos))
 
 
 def find_photo(root: Path, path: str) -> Path | None:

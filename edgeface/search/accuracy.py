@@ -19,11 +19,11 @@ from edgeface.files import write_text
 from edgeface.latency.cores import allowed
 from edgeface.schema import read_rows, to_fields
 from edgeface.search import selection
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import CHOSEN, StudyOptions
 from edgeface.search.results import FrontNet, Round, ScoredNetwork
 from edgeface.search.scores.registry import proxy
 from edgeface.search.trials.known import checkout_tables, read_known
-from edgeface.search.trials.model import AccuracyModel
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel
 from edgeface.search.trials.oracle import AccuracyOracle
 from edgeface.search.trials.photos import plan_of
 from edgeface.search.trials.training import recipe
@@ -132,7 +132,7 @@ class Scorer:
         return selection.pick(self.options, left, count)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"trials-{number}.json"
+        return self.folder / CHOSEN.format(number)
 
     def _stored(self, number: int) -> list[ScoredNetwork]:
         advice = "the trials of that round are chosen again"
@@ -152,9 +152,14 @@ def _oracle(
             "--trials needs photos to train on: give --data, WIDER FACE's folder, or one of photos"
             " with --annotations"
         )
+    known = read_known(checkout_tables())
+    if options.trials + len(known) < LEAST_TRAININGS:
+        raise OptionError(
+            f"--trials {options.trials} are too few to foresee AP from: give {LEAST_TRAININGS} at"
+            " least, or search in a checkout, which knows some"
+        )
     annotations = Path(options.annotations) if options.annotations else None
     short = recipe(options.trial_samples, seed=options.seed)
     plan = plan_of(folder, Path(options.data), annotations, short)
     jobs = options.jobs or max(1, len(allowed()))
-    known = read_known(checkout_tables())
     return AccuracyOracle(plan, folder, known, jobs, progress, note, ray, on_error)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +21,22 @@ from edgeface import checkout
 from edgeface.architecture import Architecture, PlainHeadSpec
 from edgeface.architecture.strides import LANDMARKS
 from edgeface.bundle import Bundle
-from edgeface.errors import OptionError, QuantizeError, counted
-from edgeface.files import write_text
+from edgeface.errors import EdgefaceError, OptionError, QuantizeError, counted
+from edgeface.files import read_regular, write_text
 from edgeface.latency.devices import open_device
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.protocol import Job, Protocol
-from edgeface.search.options import StudyOptions
+from edgeface.schema import from_fields
+from edgeface.search.options import DETECTOR, FREE, StudyOptions
 from edgeface.search.results import FrontNet
 from edgeface.search.trials.photos import parted, plan_of
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
-from edgeface.types import Progress
+from edgeface.types import Note, Progress, Stage, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-DETECTOR = "detector.json"
 RUN, FILES = "training", "detector"
 """folders of the training and of the Bundles"""
 ANY_DROP = 100.0
@@ -64,6 +65,8 @@ class Finished:
     """its entry in the front"""
     search: dict[str, Any]
     """options of the search"""
+    judged: str
+    """SHA-256 over the photos that AP was measured on and their faces"""
 
 
 def choose(front: Sequence[FrontNet]) -> FrontNet:
@@ -83,17 +86,20 @@ def finish(
     samples: int,
     landmarks: Path | None,
     progress: Progress,
-    note: Callable[[str], None],
+    note: Note,
     on_error: OnError | None = None,
+    stage: Stage = contextlib.nullcontext,
 ) -> Finished | None:
     """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
-    was stopped before.
+    was stopped before. What was made of the same training, and measured on a quiet machine on the
+    same photos, is not made again.
 
     landmarks: file of those of the annotated faces, or None: the detector has none. on_error: is
     told of photos that cannot be read, which are left out then. Raises what :func:`check` raises,
     and training, export and evaluation.
     """
     from edgeface.training import train_model
+    from edgeface.training.start import WEIGHTS
 
     check(options, landmarks)
     net, run = choose(front), folder / RUN
@@ -119,12 +125,52 @@ def finish(
         )
     if not done:
         return None
-    weights, files = run / "weights.safetensors", folder / FILES
-    bundle = _file(options, net.size, plan, weights, files, note, on_error)
-    return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
+    weights, files = run / WEIGHTS, folder / FILES
+    known = _known(options, folder, net, samples, plan)
+    if known is None:
+        bundle = _file(options, net.size, plan, weights, files, note, on_error, progress, stage)
+        return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
+    if known.valid:
+        note(f"{folder / DETECTOR} is of this training and these photos: nothing is made again")
+        return known
+    timed = _timed(options, Bundle.open(folder / known.bundle), progress)
+    return _kept(folder, dataclasses.replace(known, **_latency(timed)))
 
 
-def check(options: StudyOptions, landmarks: Path | None) -> None:
+def _known(
+    options: StudyOptions, folder: Path, net: FrontNet, samples: int, plan: Plan
+) -> Finished | None:
+    """What was made before, where nothing has changed since and no photo was left out."""
+    from edgeface.training.start import WEIGHTS, init_sha256
+
+    try:
+        data = json.loads(read_regular(folder / DETECTOR))
+        known = from_fields(Finished, data, DETECTOR)
+        weights = Bundle.open(folder / known.bundle).manifest.weights
+    except (OSError, ValueError, RecursionError, EdgefaceError):
+        return None
+    judged, photos = _judged(plan)
+    asked = dataclasses.asdict(options.written) | {name: known.search.get(name) for name in FREE}
+    made = (known.crops, known.judged, known.found.get("size"), known.search, weights.sha256)
+    wanted = (samples, judged, net.size, asked, init_sha256(str(folder / RUN / WEIGHTS)))
+    whole = known.protocol.startswith(f"{photos} photos, ")
+    return known if whole and json.dumps(made) == json.dumps(wanted) else None
+
+
+def _judged(plan: Plan) -> tuple[str, int]:
+    """Digest of the photos that AP is measured on, and their number."""
+    from edgeface.evaluation.predict import annotated_photos
+
+    truth, photos = annotated_photos(plan.validation, plan.kept)
+    digest = hashlib.sha256()
+    for key, path in sorted(photos.items()):
+        faces, found = truth.images[key], path.stat()
+        digest.update(f"{key} {found.st_size} {found.st_mtime_ns}\n".encode())
+        digest.update(faces.boxes.tobytes() + faces.counts["hard"].tobytes())
+    return digest.hexdigest(), len(photos)
+
+
+def check(options: StudyOptions, landmarks: Path | None, progress: Progress = unseen) -> None:
     """Look, before the search begins, at what is needed after it. Raises OptionError where nothing
     can be trained or made, DataError for photos, annotations or ``landmarks`` that cannot be
     used."""
@@ -146,7 +192,7 @@ def check(options: StudyOptions, landmarks: Path | None) -> None:
         return
     # Nobody opens these before the training is over. Which cannot be read is told there.
     kept = f"{annotations}, the photos that are kept aside for AP"
-    check_inside(*judged_photos(own[1], kept, data), lambda _: None)
+    check_inside(*judged_photos(own[1], kept, data), lambda _: None, progress)
 
 
 @contextlib.contextmanager
@@ -180,16 +226,27 @@ def _file(
     plan: Plan,
     weights: Path,
     out: Path,
-    note: Callable[[str], None],
+    note: Note,
     on_error: OnError | None,
+    progress: Progress = unseen,
+    stage: Stage = contextlib.nullcontext,
 ) -> Bundle:
     int8 = options.precision == "int8"
     precision = "fp32" if int8 else options.precision
-    made = checkout.export(str(weights), options.target, precision=precision, size=size, out=out)
+    made = checkout.export(
+        str(weights), options.target, precision=precision, size=size, out=out, stage=stage
+    )
     if not int8:
         return made
-    quantize = partial(
-        checkout.quantize, made, data=plan.data, annotations=plan.kept, on_error=on_error
+    quantize = functools.partial(
+        checkout.quantize,
+        made,
+        data=plan.data,
+        annotations=plan.kept,
+        on_error=on_error,
+        stage=stage,
+        progress=progress,
+        note=functools.cache(note),  # quantising anew says the same
     )
     try:
         return quantize()
@@ -221,19 +278,30 @@ def _measured(
         progress=progress,
         on_error=on_error,
     ).report
-    record = _timed(options, bundle, progress)
     found = Finished(
-        bundle.path.relative_to(folder).as_posix(),
-        {name: getattr(report, name) for name in ("easy", "medium", "hard")},
-        f"{counted(report.images, 'photo')}, {report.protocol}",
-        record.network_ms.median,
-        record.network_ms.p90,
-        record.valid,
-        record.device,
-        samples,
-        net.to_json(),
-        dataclasses.asdict(options),
+        bundle=bundle.path.relative_to(folder).as_posix(),
+        ap={name: getattr(report, name) for name in ("easy", "medium", "hard")},
+        protocol=f"{counted(report.images, 'photo')}, {report.protocol}",
+        **_latency(_timed(options, bundle, progress)),
+        crops=samples,
+        found=net.to_json(),
+        search=dataclasses.asdict(options.written),
+        judged=_judged(plan)[0],
     )
+    return _kept(folder, found)
+
+
+def _latency(record: Measurement) -> dict[str, Any]:
+    """What :class:`Finished` says of it."""
+    return {
+        "network_ms": record.network_ms.median,
+        "p90_ms": record.network_ms.p90,
+        "valid": record.valid,
+        "device": record.device,
+    }
+
+
+def _kept(folder: Path, found: Finished) -> Finished:
     write_text(folder / DETECTOR, json.dumps(dataclasses.asdict(found), indent=1) + "\n")
     return found
 

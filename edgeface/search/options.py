@@ -8,6 +8,8 @@ evaluations-N.jsonl   every network that was scored in round N, one a line
 latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
 front.json            networks of the front, cheapest first: measured figures only
 report.html           plots of the front and of how it came about
+annotations-*         one's own photos, those that are learned from and those that are kept aside
+detector.json         what ``--finish`` made of the front
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from edgeface.errors import EdgefaceError, OptionError
-from edgeface.files import read_regular, write_text
+from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.files import read_regular, refuse_others, write_text
 from edgeface.latency.devices.address import without_options
 from edgeface.options import MAX_THREADS, Range, check_ranges, parse_size
 from edgeface.predict.table import LEAST_NETWORKS
@@ -31,7 +34,9 @@ from edgeface.search.scores.registry import FORMER
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
-STUDY, FRONT = "study.json", "front.json"
+STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
+TRIALS, DETECTOR = "trials.json", "detector.json"
+ROUND, EVALUATIONS, CHOSEN = "round-{}.json", "evaluations-{}.jsonl", "trials-{}.json"
 FREE = ("max_load", "jobs", "together")
 """options that a search may go on with others of"""
 
@@ -147,6 +152,12 @@ class StudyOptions:
             parse_size(size)
 
     @property
+    def written(self) -> StudyOptions:
+        """As the files of the search have them: without options of the device, which may run
+        commands."""
+        return dataclasses.replace(self, device=without_options(self.device))
+
+    @property
     def limits(self) -> str:
         """The budgets in words; empty: there are none."""
         budgets = ((self.budget_ms, "ms"), (self.budget_mmacs, "million multiply-accumulates"))
@@ -155,16 +166,16 @@ class StudyOptions:
 
 def save_options(folder: Path, options: StudyOptions) -> None:
     """Begin the search in ``folder``, or go on with it. Raises OptionError where it holds another
-    one, OutputError."""
+    one, or others' files, OutputError."""
     refuse_another(folder, options)
-    kept = dataclasses.replace(options, device=without_options(options.device))
-    write_text(folder / STUDY, json.dumps(dataclasses.asdict(kept), indent=1))
+    write_text(folder / STUDY, json.dumps(dataclasses.asdict(options.written), indent=1))
 
 
 def refuse_another(folder: Path, options: StudyOptions) -> None:
-    """Raise OptionError where ``folder`` holds a search with other options, but for
-    :data:`FREE`."""
+    """Raise OptionError where ``folder`` holds a search with other options, but for :data:`FREE`,
+    or, without one, files that a search writes."""
     if not (folder / STUDY).is_file():
+        refuse_others(folder, _written(options), "a search")
         return
     free = {name: getattr(options, name) for name in FREE}
     if dataclasses.replace(load_options(folder, options.device), **free) != options:
@@ -172,6 +183,35 @@ def refuse_another(folder: Path, options: StudyOptions) -> None:
             f"{folder} holds a search with other options: go on with edgeface search --resume "
             f"{shlex.quote(str(folder))}, or choose another --out folder"
         )
+
+
+def is_over(folder: Path, options: StudyOptions) -> bool:
+    """Has the search in ``folder`` a front? Raises DataError where what that is of is not there:
+    the front, made again, would be another."""
+    if not (folder / FRONT).is_file():
+        return False
+    rounds = range(options.rounds + 1)
+    needed = [name.format(number) for number in rounds for name in (ROUND, EVALUATIONS)]
+    needed += [f"latency-{size}.json" for size in options.sizes]
+    needed += [TRIALS] * any(_has_rows(folder / CHOSEN.format(number)) for number in rounds)
+    for name in (name for name in needed if not (folder / name).is_file()):
+        raise DataError(
+            f"{folder / name} is missing, of which {FRONT} is: put it back, or delete"
+            f" {folder / FRONT}, and what is missing is searched and measured again"
+        )
+    return True
+
+
+def _has_rows(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > len("[]\n")
+
+
+def _written(options: StudyOptions) -> Iterator[str]:
+    """Names that others use, too. Not annotations: a search that is refused leaves them."""
+    yield from (STUDY, FRONT, REPORT, TRIALS, DETECTOR)
+    yield from (f"latency-{size}.json" for size in options.sizes)
+    for number in range(options.rounds + 1):
+        yield from (name.format(number) for name in (ROUND, EVALUATIONS, CHOSEN))
 
 
 def load_options(folder: Path, device: str = "") -> StudyOptions:

@@ -80,7 +80,7 @@ def _summary(title: str, study: Findings) -> Html:
         f"{name} {number(w)}" for name, w in itertools.zip_longest(STAGES, o.weights, fillvalue=0)
     )
     rows = {
-        "device": o.device,
+        "device": o.written.device,
         "processor": listed(one.cpu for one in found),
         "runtime": listed(one.runtime for one in found),
         "files": (

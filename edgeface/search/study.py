@@ -35,7 +35,16 @@ from edgeface.search import selection
 from edgeface.search.accuracy import Scorer
 from edgeface.search.evolution import CHOICE, FRESH, Pool, evolve
 from edgeface.search.latency import LatencyOracle
-from edgeface.search.options import FRONT, StudyOptions, refuse_another, save_options
+from edgeface.search.options import (
+    EVALUATIONS,
+    FRONT,
+    REPORT,
+    ROUND,
+    StudyOptions,
+    is_over,
+    refuse_another,
+    save_options,
+)
 from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.selection import FRONT_SHARE
@@ -45,7 +54,6 @@ from edgeface.types import Note, Progress
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-REPORT = "report.html"
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
 MORE = 3
@@ -57,7 +65,8 @@ OnRound = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one."""
+    """One search, in its folder. Raises OptionError where the folder holds another one, or others'
+    files."""
 
     def __init__(
         self,
@@ -86,7 +95,7 @@ class Study:
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
         """All rounds that are not over yet, and the front, which is also written. ``known``: tables
         to begin with. Of a search that is over, nothing is measured again. Raises OptionError where
-        another process works in the folder, OutputError where it cannot be written."""
+        another process works in the folder, DataError where files of it are gone, OutputError."""
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
 
@@ -104,7 +113,7 @@ class Study:
             self.oracle.adopt(table)
 
     def _run(self, on_round: OnRound, known: Iterable[LatencyTable]) -> list[FrontNet]:
-        over, rounds = (self.folder / FRONT).is_file(), list[Round]()
+        over, rounds = is_over(self.folder, self.options), list[Round]()
         self._begin(list(known), over)
         for number in range(self.options.rounds + 1):
             self._where = f"round {number} of {self.options.rounds}: "
@@ -158,7 +167,7 @@ class Study:
             ) from None
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"round-{number}.json"
+        return self.folder / ROUND.format(number)
 
     def _choose(self, number: int) -> Round:
         """What to measure, written down before anything is."""
@@ -180,7 +189,7 @@ class Study:
 
     def _write(self, chosen: Round, seen: Sequence[ScoredNetwork]) -> None:
         lines = "".join(json.dumps(to_fields(e)) + "\n" for e in seen)
-        write_text(self.folder / f"evaluations-{chosen.number}.jsonl", lines)
+        write_text(self.folder / EVALUATIONS.format(chosen.number), lines)
         write_text(self._path(chosen.number), json.dumps(to_fields(chosen), indent=1))
 
     def _completed(self, first: Round) -> Round:
@@ -209,7 +218,7 @@ class Study:
         return first
 
     def _evaluations(self, number: int) -> list[ScoredNetwork]:
-        path = self.folder / f"evaluations-{number}.jsonl"
+        path = self.folder / EVALUATIONS.format(number)
         try:
             lines = read_regular(path).decode("utf-8").splitlines()
             return [from_fields(ScoredNetwork, json.loads(line), str(path)) for line in lines]

@@ -9,7 +9,7 @@ from typing import Any
 from edgeface.architecture import Architecture
 from edgeface.decode import HeadLayout
 from edgeface.errors import OptionError
-from edgeface.files import read_regular
+from edgeface.files import read_regular, refuse_others
 from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.options import TrainOptions
@@ -37,11 +37,7 @@ def refuse_others_files(run: Path) -> None:
     would replace."""
     if (run / CHECKPOINT).exists() or _is_config(run / CONFIG):
         return
-    for name in (name for name in WRITTEN if (run / name).exists()):
-        raise OptionError(
-            f"{run / name} is not of a training that can go on, and would be replaced: choose"
-            " another --out folder, or move that file"
-        )
+    refuse_others(run, WRITTEN, "a training")
 
 
 def _is_config(path: Path) -> bool:

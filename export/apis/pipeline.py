@@ -14,10 +14,11 @@ from edgeface.files import check_writable
 from edgeface.options import check_choice
 from edgeface.quiet import quiet_stage
 from edgeface.runners import open_runner
+from edgeface.types import Stage
 from export.apis.base import Adapted, Adapter
 from export.apis.google import MediaPipe, TaskLibrary
 from export.apis.opencv import OpenCV
-from export.pipeline import Stage, export_model, scratch_folder
+from export.pipeline import export_model, scratch_folder
 from export.request import ExportRequest
 
 if TYPE_CHECKING:

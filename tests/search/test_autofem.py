@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from edgeface.architecture import get_architecture
 from edgeface.architecture.genotype import DEFAULT_GENOTYPE, Node, leaves, read_genotype
+from edgeface.cli import main
 from edgeface.errors import DataError, ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.search.autofem.options import AutoFEMOptions
@@ -260,6 +261,18 @@ def test_stopped_search_goes_on_exactly(cache: Cache, tmp_path: Path) -> None:
     )
     with pytest.raises(OptionError, match="other options or photos"):
         search(dataclasses.replace(OPTIONS, seed=1), cache, tmp_path / "parts")
+
+
+def test_a_new_search_replaces_no_genotype_of_another(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "genotype.json").write_text("mine")
+    arguments = ["--data", photos, "--annotations", photos / "faces.csv", "--out", tmp_path]
+    assert main(["autofem", *map(str, arguments), "--steps", "3"]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'genotype.json'} is not of a search that can go on, and would be" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["genotype.json"]
+    assert (tmp_path / "genotype.json").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ what the training gets, and the file that is made of it. Nothing is searched or 
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,21 @@ def test_all_that_was_given_goes_on(
     assert asked[0] == asked[1] and "h:6379" in advised(first)
     assert asked[0][0].device == device[1] and asked[0][1][3] == own.landmarks
     assert "--data" not in advised(first), "the folder keeps them"
+
+
+def test_it_goes_on_from_another_folder(
+    own: Own, asked: Asked, edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos, and the file of a space, are where they were."""
+    monkeypatch.chdir(tmp_path)
+    space = dataclasses.asdict(SPACES["edge"])
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    photos = ("--data", own.data.name, "--annotations", own.annotations.name)
+    wanted = ("--space", "space.json", "--target", "onnx", "--finish", 32)
+    first = edgeface("search", "--out", tmp_path / "s", *photos, *wanted)
+    monkeypatch.chdir("/")
+    edgeface(*advised(first)[1:])
+    assert asked[0] == asked[1] and asked[0][0].data == str(own.data)
 
 
 def test_photos_of_trials_stay_those_of_the_search(
@@ -331,3 +347,51 @@ def test_a_budget_that_cannot_be_held_is_the_least_that_all_of_int8_loses(
     lost = round(100 * (made["float"]["hard"] - made["int8"]["hard"]), 4)
     assert asked == [0.5, made["max_drop"]]
     assert 0.5 < lost <= made["max_drop"] < lost + 0.011
+
+
+def test_what_was_made_is_not_made_again(
+    hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the training, the photos and what is asked are the same; one that was measured
+    beside others is measured again alone."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    data, annotations = photos(tmp_path, hopper_path, 50)
+    options = dataclasses.replace(OPTIONS, data=str(data), annotations=str(annotations))
+    options, folder = dataclasses.replace(options, max_load=1024), tmp_path / "s"
+    said: list[str] = []
+    small = dataclasses.replace(small_runs.SMALL, seed=options.seed)
+    monkeypatch.setattr(module, "TrainOptions", lambda **_: small)
+    made = list[str]()
+    for name in ("_file", "_timed"):
+        work = getattr(module, name)
+
+        def counted(*arguments: Any, name: str = name, work: Any = work) -> Any:
+            made.append(name)
+            return work(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+    net = dataclasses.replace(NET, architecture=small_runs.NET, size="64x64")
+
+    def finish(**changed: Any) -> list[str]:
+        made.clear()
+        wanted = dataclasses.replace(options, **changed)
+        assert module.finish(wanted, folder, [net], 8, None, unseen, said.append)
+        return [*made]
+
+    assert finish() == ["_file", "_timed"]
+    path = folder / "detector.json"
+    before = json.loads(path.read_text())
+    assert before["search"] == json.loads(json.dumps(dataclasses.asdict(options)))
+    path.write_text(json.dumps(before | {"valid": True}))
+    assert finish() == finish(max_load=3.0) == []
+    assert said[-1] == f"{path} is of this training and these photos: nothing is made again"
+    path.write_text(json.dumps(before | {"valid": False, "network_ms": 1e6}))
+    assert finish() == ["_timed"]
+    after = json.loads(path.read_text())
+    assert after["network_ms"] < 1e6 and after["ap"] == before["ap"]
+    assert finish(threads=2)[0] == "_file"
+    kept = data / read_annotations(folder / KEPT)[0].path
+    kept.touch()
+    assert finish()[0] == "_file", "another photo"

@@ -87,6 +87,13 @@ def test_the_command(edgeface: Command, tmp_path: Path) -> None:
     assert code == 0 and found["ddsar"] == best.ddsar and network.structure == best.structure
     assert score(network.backbone).ddsar == pytest.approx(best.ddsar, rel=1e-12)
     assert named_architecture(tmp_path / "architecture.json") == network
+    assert edgeface("search", "--published", "2.5g", "--seed", 3, "--out", tmp_path)[0] == 0
+    (tmp_path / "architecture.json").write_text(
+        networks := network.dumps().replace("damofd-", "my")
+    )
+    line = failed(edgeface("search", "--published", "0.5g", "--out", tmp_path), "would be replaced")
+    assert "architecture.json is not of a published search" in line
+    assert (tmp_path / "architecture.json").read_text() == networks
     failed(edgeface("search", "--published", "1g"), "'1g'", "0.5g, 2.5g, 10g, 34g")
     failed(
         edgeface("search", "--published", "10g", "--budget-ms", "5", "--resume", "x"),

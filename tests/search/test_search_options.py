@@ -20,6 +20,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from edgeface.search import study
 from edgeface.search.latency import LatencyOracle
+from edgeface.search.report import document
 
 FACES = "image,x1,y1,x2,y2\na.png,10,10,60,70\n"
 OPTIONS = StudyOptions(target="tflite", rounds=8, seed=5, sizes=("320x256",), budget_ms=6)
@@ -107,3 +108,10 @@ def test_the_published_search_takes_what_help_says(edgeface: Command, tmp_path: 
     assert code == 0 and json.loads(out)["ddsar"] != json.loads(plain)["ddsar"], err
     for option in ("landmarks", "annotations", "table"):
         failed(edgeface(*own, f"--{option}", tmp_path / "x"), f"leave --{option} out")
+
+
+def test_files_that_are_shared_have_no_options_of_the_device() -> None:
+    """They may run commands, and name what is on the user's machine."""
+    options = dataclasses.replace(OPTIONS, device="ssh://pi@board?config=/home/me/private")
+    page = document(options, [], [], {})
+    assert "ssh://pi@board" in page and "private" not in page

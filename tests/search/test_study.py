@@ -268,6 +268,21 @@ def test_damaged_files_of_a_search(done: Done, tmp_path: Path, name: str, conten
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [f"latency-{SIZE}.json", "round-1.json", "evaluations-0.jsonl"])
+def test_the_front_of_a_search_that_is_over_outlives_its_files(
+    done: Done, tmp_path: Path, name: str
+) -> None:
+    again = shutil.copytree(done[0], tmp_path / "run")
+    before = (again / "front.json").read_bytes()
+    (again / name).rename(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name} is missing, of which front\.json is: put it"):
+        resume(again).run(lambda r: None)
+    assert (again / "front.json").read_bytes() == before and not (again / name).exists()
+    (tmp_path / name).rename(again / name)
+    resume(again).run(lambda r: None)
+    assert (again / "front.json").read_bytes() == before
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["search", *arguments])
 

@@ -102,6 +102,33 @@ def test_a_device_that_lacks_something_is_told_before_files_are_made(
     assert content(folder) == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "report.html",
+        "front.json",
+        "trials.json",
+        "detector.json",
+        "round-1.json",
+        "evaluations-0.jsonl",
+        f"latency-{SIZE}.json",
+    ],
+)
+def test_a_new_search_replaces_no_file_of_another_program(
+    name: str, edgeface: Command, tmp_path: Path
+) -> None:
+    """Nor is a front without its search one that is over."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / name).write_text("[]")
+    arguments = ("--out", folder, "--target", "onnx", "--size", SIZE, "--device", NOBODY)
+    said = f"{folder / name} is not of a search that can go on, and would be replaced: choose"
+    failed(edgeface("search", *arguments), said, "--out folder, or move that file")
+    assert content(folder) == [name] and (folder / name).read_text() == "[]"
+    (folder / name).rename(folder / "notes.json")
+    failed(edgeface("search", *arguments), "connection refused")
+
+
 def test_stopped_before_it_began(
     edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

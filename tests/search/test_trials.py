@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from commands import Command, failed
 
-from edgeface.architecture import Architecture, get_architecture
-from edgeface.errors import DataError, ImageError, OptionError, TrainingError
-from edgeface.images.annotated import AnnotatedImage
+from edgeface.architecture import Architecture
+from edgeface.errors import DataError, OptionError, TrainingError
 from edgeface.images.annotations import read_annotations
-from edgeface.search.options import StudyOptions
+from edgeface.search.options import TRIALS, StudyOptions
 from edgeface.search.space import SPACES, get_space
 from edgeface.types import unseen
 
@@ -29,35 +28,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
+from small_runs import quick
 
+from edgeface.search import accuracy
 from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
-from edgeface.search.trials.oracle import TRIALS, AccuracyOracle, Trial
-from edgeface.search.trials.photos import KEPT, TRAINED, kept_aside, plan_of, write_plain
-from edgeface.search.trials.training import Plan, prepare, recipe, train_briefly
+from edgeface.search.trials.oracle import AccuracyOracle, Trial
+from edgeface.search.trials.photos import plan_of
+from edgeface.search.trials.training import Plan, recipe
 from edgeface.training import train_model
 from edgeface.training.start import CHECKPOINT
 
 KNOWN = read_known(checkout_tables())
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> tuple[Path, Path]:
-    """(50 photos, their annotations): the astronaut, larger and smaller, cut here and there."""
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
-    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    lines = ["image,x1,y1,x2,y2"]
-    for number in range(50):
-        scale, (left, top) = draw.uniform(0.4, 0.9), draw.integers(0, 24, 2)
-        view = cv2.resize(astronaut, None, fx=scale, fy=scale)[top:, left:]
-        assert cv2.imwrite(str(folder / f"{number:02}.png"), view[..., ::-1])
-        x1, y1, x2, y2 = np.array([178, 62, 270, 180]) * scale - [left, top, left, top]
-        lines.append(f"{number:02}.png,{x1:.1f},{max(y1, 0):.1f},{x2:.1f},{y2:.1f}")
-    annotations = folder.parent / "faces.csv"
-    annotations.write_text("\n".join(lines) + "\n")
-    return folder, annotations
 
 
 # The model
@@ -108,84 +92,7 @@ def test_a_row_says_which_network_it_is_of(seed: int) -> None:
     assert network_of(network_fields(network)) == network
 
 
-# Photos
-
-
-def test_photos_kept_aside_are_not_trained_on(photos: tuple[Path, Path], tmp_path: Path) -> None:
-    data, annotations = photos
-    plan = plan_of(tmp_path, data, annotations, recipe(64))
-    trained, kept = (read_annotations(tmp_path / name) for name in (TRAINED, KEPT))
-    paths = [{i.path for i in images} for images in (trained, kept)]
-    assert plan.kept == str(tmp_path / KEPT) and plan.annotations == str(tmp_path / TRAINED)
-    assert len(kept) == 10 and not paths[0] & paths[1]
-    assert paths[0] | paths[1] == {i.path for i in read_annotations(annotations)}
-    assert paths[1] == kept_aside(read_annotations(annotations)[::-1])
-
-
-def test_annotations_are_written_as_they_are_read(tmp_path: Path) -> None:
-    boxes = np.array([[1, 2, 30.5, 40], [5, 5, 6, 9]], np.float32)
-    points = np.full((2, 5, 2), np.nan, np.float32)
-    points[0] = 9.25
-    images = [
-        AnnotatedImage("a/b.jpg", boxes, np.array([False, True]), points),
-        AnnotatedImage("none.jpg", boxes[:0], np.zeros(0, bool), points[:0]),
-    ]
-    write_plain(tmp_path / "w.csv", images)
-    first, second = read_annotations(tmp_path / "w.csv")
-    assert (first.path, second.path, len(second.boxes)) == ("a/b.jpg", "none.jpg", 0)
-    assert first.landmarks is not None
-    assert np.array_equal(first.boxes, boxes[:1]) and np.array_equal(first.landmarks, points[:1])
-
-
-def test_nothing_to_measure_on(photos: tuple[Path, Path], tmp_path: Path) -> None:
-    data, annotations = photos
-    with pytest.raises(DataError, match=r"no eval_tools/ground_truth .* or --annotations FILE"):
-        plan_of(tmp_path, data, None, recipe(64))
-    few = tmp_path / "few.csv"
-    few.write_text("".join(annotations.read_text().splitlines(keepends=True)[:20]))
-    with pytest.raises(DataError, match="has 19 photos, accepted for trials: 50 at least"):
-        plan_of(tmp_path, data, few, recipe(64))
-    assert not (tmp_path / TRAINED).exists()
-
-
-def test_photos_that_cannot_be_read_are_told_and_left_out(
-    photos: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """As in `edgeface train`: one to learn from and one that is kept aside."""
-    data = shutil.copytree(photos[0], tmp_path / "photos")
-    plan = quick(plan_of(tmp_path, data, photos[1], recipe(64)))
-    trained, kept = (read_annotations(tmp_path / name)[0].path for name in (TRAINED, KEPT))
-    for name in (trained, kept):
-        (data / name).write_bytes((data / name).read_bytes()[:900])
-    with pytest.raises(ImageError, match="truncated"):
-        prepare(plan)
-    told: list[str] = []
-    prepare(plan, lambda error: told.append(str(error)))
-    assert len(told) == 2 and kept in told[0] and trained in told[1]
-    found = train_briefly(plan, get_architecture("edgeface-n"))
-    assert found is not None and found.protocol.startswith("9 photos")
-
-
-def test_boxes_outside_a_kept_photo_are_refused_before_the_trials(
-    photos: tuple[Path, Path], tmp_path: Path
-) -> None:
-    plan = quick(plan_of(tmp_path, *photos, recipe(64)))
-    kept = tmp_path / KEPT
-    name = read_annotations(kept)[-1].path
-    kept.write_text(kept.read_text() + f"{name},900,900,999,999\n")
-    with pytest.raises(DataError, match=rf"{name}: box .* = 900, .* lies outside the image of"):
-        prepare(plan)
-
-
 # Trials
-
-
-def quick(plan: Plan) -> Plan:
-    """Two steps of small crops."""
-    options = dataclasses.replace(
-        plan.options, samples=8, batch=4, size=64, late_size=64, checkpoint_every=1, compile=False
-    )
-    return dataclasses.replace(plan, options=options)
 
 
 def test_a_third_ends_early_and_nothing_is_trained_twice(
@@ -370,7 +277,22 @@ def test_refused_before_anything_is_measured(
     failed(edgeface(*out, "--finish", 4), "--finish needs photos")
     failed(edgeface(*out, "--annotations", annotations), "below --data")
     failed(edgeface(*out, "--trials", 4, "--data", data), "no eval_tools/ground_truth")
-    assert not (tmp_path / "a" / "round-0.json").exists()
+    for wrong in (tmp_path / "typo", annotations):
+        photos_of = ("--data", wrong, "--annotations", annotations)
+        failed(edgeface(*out, "--trials", 4, *photos_of), f"--data {wrong} is not a folder")
+    assert not (tmp_path / "a").exists()
+
+
+def test_too_few_trials_to_foresee_anything_from(
+    photos: tuple[Path, Path], tmp_path: Path, edgeface: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where edgeface is installed, without the trainings that a checkout knows."""
+    monkeypatch.setattr(accuracy, "checkout_tables", lambda: [])
+    where = ("--out", tmp_path / "a", "--target", "onnx", "--device", "ssh://nobody@127.0.0.1:1")
+    data = ("search", *where, "--data", photos[0], "--annotations", photos[1])
+    failed(edgeface(*data, "--trials", 7), "--trials 7 are too few", "give 8 at least")
+    assert not (tmp_path / "a").exists()
+    failed(edgeface(*data, "--trials", 8), "connection refused")
 
 
 def test_a_number_of_trials_that_cannot_be() -> None:

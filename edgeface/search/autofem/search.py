@@ -17,7 +17,7 @@ from edgeface.architecture.genotype import Genotype, write_genotype
 from edgeface.architecture.registry import get_architecture
 from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError, TrainingError
-from edgeface.files import LOCK, locked
+from edgeface.files import LOCK, locked, refuse_others
 from edgeface.search.autofem.options import AutoFEMOptions
 from edgeface.search.autofem.supernet import build_supernet, choices_of, genotype_of
 from edgeface.training.assign import make_cells
@@ -52,6 +52,12 @@ def search(
         found = GenotypeSearch(options, cache, run, device)
         found.resume()
         return found.fit(progress)
+
+
+def refuse_others_files(run: Path) -> None:
+    """Raise OptionError for a folder in which no search began, and which holds a genotype."""
+    if not (run / CHECKPOINT).exists():
+        refuse_others(run, (GENOTYPE,), "a search")
 
 
 class GenotypeSearch:

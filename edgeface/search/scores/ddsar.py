@@ -184,14 +184,14 @@ def read_backbone(text: str) -> Backbone:
 
 
 def weights_of_annotations(path: Path) -> tuple[float, ...]:
-    """:func:`stage_weights` of the faces in an annotation file, in px of its photos. Raises
-    DataError."""
+    """:func:`stage_weights` of the faces in an annotation file, in px of its photos, but for those
+    marked invalid. Raises DataError."""
     from edgeface.images.annotations import read_annotations
 
     sides = [
         math.sqrt(max(0.0, float(x2 - x1)) * max(0.0, float(y2 - y1)))
         for image in read_annotations(path)
-        for x1, y1, x2, y2 in image.boxes
+        for x1, y1, x2, y2 in image.boxes[~image.invalid]
     ]
     return stage_weights(sides)
 

@@ -24,6 +24,7 @@ from edgeface.errors import TrainingError
 from edgeface.files import write_text
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, read_rows, to_fields
+from edgeface.search.options import TRIALS
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
 from edgeface.types import Note, Progress
@@ -32,7 +33,6 @@ from edgeface.workers import open_workers
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
 
-TRIALS = "trials.json"
 LOST = "its trials are read from their folders again"
 ENDED_SHARE = 3
 """of a group, one trial in so many ends in the middle"""
@@ -94,9 +94,7 @@ class AccuracyOracle:
     def check(self) -> None:
         """Raise DataError for photos that nothing can be learned from, before anything else is
         done."""
-        self.progress("reading the photos", 0, 1)
-        prepare(self.plan, self.on_error)
-        self.progress("reading the photos", 1, 1)
+        prepare(self.plan, self.on_error, self.progress)
 
     @property
     def model(self) -> AccuracyModel | None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -22,6 +23,8 @@ KEPT_SHARE = 5
 LEAST_KEPT = 10
 """photos, below which an AP says nothing"""
 TRAINED, KEPT = "annotations-trained.csv", "annotations-kept.csv"
+LABELS = ".txt"
+"""suffix of the same as RetinaFace's labels"""
 
 
 def plan_of(
@@ -40,9 +43,10 @@ def plan_of(
     """
     kept = None
     if own := parted(data, annotations, landmarks):
-        write_plain(folder / TRAINED, own[0])
-        write_plain(folder / KEPT, own[1])
-        annotations, kept = folder / TRAINED, folder / KEPT
+        annotations, kept = (
+            write_annotations(folder / name, images)
+            for name, images in zip((TRAINED, KEPT), own, strict=True)
+        )
     where = data.resolve()
     return Plan(
         options,
@@ -88,24 +92,53 @@ def kept_aside(images: Sequence[AnnotatedImage]) -> set[str]:
     return {path for _, path in ranked[: len(ranked) // KEPT_SHARE]}
 
 
-def write_plain(path: Path, images: Sequence[AnnotatedImage]) -> None:
-    """A CSV that :func:`edgeface.images.annotations.read_annotations` reads; faces marked invalid,
-    which it cannot say, are left out. Raises OutputError."""
-    points = any(image.landmarks is not None for image in images)
+def write_annotations(path: Path, images: Sequence[AnnotatedImage]) -> Path:
+    """The file that :func:`edgeface.images.annotations.read_annotations` reads as ``images``: the
+    CSV ``path``, or beside it labels, where there is what a CSV cannot say. Raises OutputError."""
+    plain = all(map(_is_plain, images))
+    path = path if plain else path.with_suffix(LABELS)
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        columns = (*PLAIN_COLUMNS, *(POINT_COLUMNS if points else ()))
-        writer.writerow(columns)
-        for image in images:
-            rows = _rows(image)
-            writer.writerows(rows or [[image.path, *[""] * (len(columns) - 1)]])
+        (_write_plain if plain else _write_labels)(file, images)
+    return path
+
+
+def _is_plain(image: AnnotatedImage) -> bool:
+    """A CSV marks no face as invalid, and has each box once: not one with and one without
+    landmarks."""
+    once = image.landmarks is None or len(np.unique(image.boxes, axis=0)) == len(image.boxes)
+    return once and not image.invalid.any()
+
+
+def _write_plain(file: TextIO, images: Sequence[AnnotatedImage]) -> None:
+    points = any(image.landmarks is not None for image in images)
+    writer = csv.writer(file, lineterminator="\n")
+    columns = (*PLAIN_COLUMNS, *(POINT_COLUMNS if points else ()))
+    writer.writerow(columns)
+    for image in images:
+        rows = _rows(image)
+        writer.writerows(rows or [[image.path, *[""] * (len(columns) - 1)]])
 
 
 def _rows(image: AnnotatedImage) -> list[list[str]]:
     rows = []
-    for place in np.flatnonzero(~image.invalid):
-        values = [f"{v:g}" for v in image.boxes[place]]
+    for place, box in enumerate(image.boxes):
+        values = [f"{v:g}" for v in box]
         if image.landmarks is not None:
             values += ["" if np.isnan(v) else f"{v:g}" for v in image.landmarks[place].ravel()]
         rows.append([image.path, *values])
     return rows
+
+
+def _write_labels(file: TextIO, images: Sequence[AnnotatedImage]) -> None:
+    """One to ignore begins at its other corner: faces of negative size are read so, as those of
+    WIDER FACE's own file are."""
+    for image in images:
+        file.write(f"# {image.path}\n")
+        for place, box in enumerate(image.boxes.astype(np.float64)):
+            near, far = (box[2:], box[:2]) if image.invalid[place] else (box[:2], box[2:])
+            values = [*near, *(far - near)]
+            for x, y in (
+                np.full((5, 2), np.nan) if image.landmarks is None else image.landmarks[place]
+            ):
+                values += [-1, -1, -1] if np.isnan(x) else [x, y, 1]
+            file.write(" ".join(f"{float(v)!r}" for v in (*values, 1)) + "\n")

@@ -18,6 +18,7 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.errors import DataError, ImageError, TrainingError, counted
 from edgeface.schema import from_fields
 from edgeface.training.options import LOG_EVERY, TrainOptions
+from edgeface.types import Progress, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -183,7 +184,7 @@ def _known(error: ImageError) -> None:
     """A photo that cannot be read was told of by :func:`prepare`."""
 
 
-def prepare(plan: Plan, on_error: OnError | None = None) -> None:
+def prepare(plan: Plan, on_error: OnError | None = None, progress: Progress = unseen) -> None:
     """Decode the photos, which trainings that start together would otherwise all do, and look
     whether there is something to evaluate on, which they would miss only at their end.
 
@@ -196,7 +197,7 @@ def prepare(plan: Plan, on_error: OnError | None = None) -> None:
     from edgeface.training import WIDER_IMAGES, WIDER_LIST
     from edgeface.training.dataset import open_cache
 
-    check_inside(*annotated_photos(plan.validation, plan.kept), on_error)
+    check_inside(*annotated_photos(plan.validation, plan.kept), on_error, progress)
     data = Path(plan.data)
     boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
     if boxes.is_file():  # if not, the training says what is accepted
@@ -204,6 +205,7 @@ def prepare(plan: Plan, on_error: OnError | None = None) -> None:
             Path(plan.cache),
             data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
             read_annotations(boxes),
+            progress=progress,
             on_error=on_error,
         )
 
