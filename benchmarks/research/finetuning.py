@@ -50,6 +50,8 @@ class Options(Printed):
     """of CAMERAS; default: all"""
     samples: int = 6400
     """crops of a fine-tuning, as in docs/finetune.md"""
+    lr: float = 0.0005
+    """rate that it begins with, as there"""
     photos: int = 400
     """so many at most: half to learn from, half to measure on"""
     seed: int = 0
@@ -168,7 +170,7 @@ def measured(camera: str, o: Options, terminal: Terminal) -> Row:
     options = TrainOptions(
         samples=o.samples,
         batch=16,
-        lr=0.0005,
+        lr=o.lr,
         warmup=50,
         decay_share=1,
         late_share=0,

@@ -321,7 +321,7 @@ def test_a_damaged_photo_is_told_and_the_others_judged(
     assert command(["--data", str(data), "--format", "json"]) == 2
     out, err = capsys.readouterr()
     assert json.loads(out)["photos"] == 1
-    assert "b.jpg: the image is truncated" in err and "1 photos could not be read" in err
+    assert "b.jpg: the image is truncated" in err and "1 photo could not be read" in err
     first.write_bytes(b"")
     assert command(["--data", str(data)]) == 2
     assert "none of the 2 photos can be read" in capsys.readouterr().err
