@@ -123,7 +123,10 @@ _NO_FACES = "expected faces as Detections.to_json gives them"
 
 def _array(values: list[Any], *shape: int) -> Floats:
     """float32 [N, *shape]. Raises TypeError or ValueError."""
-    array = np.array(values, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        array = np.array(values, np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("not all numbers are finite")
     if array.shape != (len(values), *shape) and values:
         raise ValueError(f"got shape {list(array.shape)} instead of {[len(values), *shape]}")
     return array.reshape(-1, *shape)

@@ -146,8 +146,9 @@ class Detector(Closing):
         self.runner.close()
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in px of the network input for an image of this size."""
-        return self._geometry(width, height)[1]
+        """(width, height) in px of the network input for an image of this size. Raises
+        OptionError."""
+        return self._geometry(check_count("width", width, 1), check_count("height", height, 1))[1]
 
     def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size that an image is scaled to, and size of the canvas it lies on, both (width, height)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import FORMAT_VERSION, Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, decode_all
 from edgeface.detector import Detector
-from edgeface.errors import DataError
+from edgeface.errors import DataError, counted
 from edgeface.evaluation import GroundTruth, evaluate_detector
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, annotated_photos
 from edgeface.files import read_regular
@@ -71,6 +71,17 @@ class ValidationSet:
                 digest.update(faces.counts[setting].tobytes())
         hashes = frozenset(photo.hexdigest() for photo in photos.values())
         return cls(ground_truth, images, digest.hexdigest(), hashes)
+
+    def too_few_for(self, max_drop: float) -> str | None:
+        """Why a budget of so many AP points says little; None: one face is less than that."""
+        faces = sum(int(one.counts["hard"].sum()) for one in self.ground_truth.images.values())
+        if not faces or 100 / faces <= max_drop:
+            return None
+        return (
+            f"AP is that of {counted(faces, 'face')}, one of which is {100 / faces:.1f} points,"
+            f" more than the budget of {max_drop:g}: chance decides whether it holds; annotate more"
+            " photos, or widen it with --max-drop"
+        )
 
 
 @contextmanager

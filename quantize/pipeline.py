@@ -149,10 +149,8 @@ class _Job:
         check_writable(self.out)
         if request.bundle is not None:
             self.given = open_float(request.bundle, request.target)
-            self.width, self.height = (
-                self.given.manifest.input.width,
-                self.given.manifest.input.height,
-            )
+            own = self.given.manifest.input
+            self.width, self.height = own.width, own.height
         else:
             zoo.resolve(request.model, request.weights)
             require("quantising", "torch", "safetensors")
@@ -208,6 +206,8 @@ class _Job:
         else:
             with self.stage("reading the validation set"):
                 self.validation = ValidationSet.load(self.sources.data, self.sources.annotations)
+            if few := self.validation.too_few_for(self.request.max_drop):
+                self.note(few)
         if self.unmeasured:
             self.note(f"accuracy is not measured and no budget is held: {self.unmeasured}")
 

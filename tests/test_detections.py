@@ -75,6 +75,8 @@ POINTS = {**FACE, "landmarks": [[0, 0]] * 5}
         ([{**FACE, "box": [1, 2]}], r"got shape \[1, 2\] instead of \[1, 4\]"),
         ([{**FACE, "box": [1, 2]}] * 2, r"got shape \[2, 2\] instead of \[2, 4\]"),
         ([{**FACE, "score": "high"}], "could not convert string to float: 'high'"),
+        ([{**FACE, "score": float("nan")}], "not all numbers are finite"),
+        ([{**FACE, "box": [1, 2, 3, 1e300]}], "not all numbers are finite"),
         ([FACE, POINTS], "some faces have landmarks, others none"),
         ([POINTS, FACE], "some faces have landmarks, others none"),
         ([{**FACE, "landmarks": [[0] * 5] * 2}], r"instead of \[1, 5, 2\]"),

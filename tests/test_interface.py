@@ -82,6 +82,15 @@ def test_weights_that_are_no_path_are_refused() -> None:
         Detector.open("edgeface-n", weights=weights)
 
 
+@pytest.mark.parametrize("size", [(0, 480), (640, -5), (640.0, 480)])
+def test_sizes_that_no_image_has_are_refused(size: tuple[Any, Any]) -> None:
+    width: Any = np.int64(1280)
+    with Detector.open("edgeface-n") as detector:
+        assert detector.network_size(width, 960) == (640, 480)
+        with pytest.raises(OptionError, match="is not a whole number from 1 on"):
+            detector.network_size(*size)
+
+
 def test_export_and_quantize(tmp_path: Path, portraits: Path) -> None:
     bundle = edgeface.export("edgeface-n", "onnx", size="64x64", out=tmp_path)
     assert bundle.path == tmp_path / "edgeface-n-onnx-fp32-64x64"

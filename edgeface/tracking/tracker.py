@@ -53,7 +53,11 @@ class Tracker:
         self._next = 1
 
     def update(self, faces: Detections) -> Numbers:
-        """Numbers int64 [N], from 1, of the faces of the next frame, in their order."""
+        """Numbers int64 [N], from 1, of the faces of the next frame, in their order. Raises
+        OptionError for what is no Detections."""
+        if not hasattr(faces, "boxes"):
+            kind = type(faces).__name__
+            raise OptionError(f"faces of a frame are Detections, as of Detector.detect, not {kind}")
         boxes = faces.boxes.astype(np.float64)
         self._motion.predict()
         known, seen = _pairs(box_iou(self._motion.boxes(), boxes), self.min_iou)

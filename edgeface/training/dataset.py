@@ -111,7 +111,7 @@ def open_cache(
     if not folder.exists() or _is_empty(folder):
         _build(folder, image_root, images, source, progress, on_error)
     if not (folder / SOURCE).is_file():
-        raise DataError(f"{folder} holds other files than an image cache: name another --cache")
+        raise DataError(f"{folder} holds other files than an image cache: name another folder")
     try:
         found = json.loads((folder / SOURCE).read_text())
         _check_source(folder, found, source, lambda: contents_digest(image_root, images, progress))
@@ -144,7 +144,9 @@ def _check_source(
     contents: Callable[[], str],
 ) -> None:
     """Raise DataError for a cache of something else. Early ones say nothing of their photos."""
-    advice = "delete it or pass another --cache folder, and for a run that has begun another --out"
+    advice = (
+        "delete it or let another folder be the cache, and for a run that has begun another --out"
+    )
     if any(found.get(key) != value for key, value in source.items() if key != PHOTOS):
         raise DataError(f"{folder} caches other images or boxes: {advice}")
     if found.get(PHOTOS, source[PHOTOS]) == source[PHOTOS]:

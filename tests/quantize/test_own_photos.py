@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, OptionError
 from edgeface.evaluation import evaluate_model
+from quantize.measure import ValidationSet
 from quantize.pipeline import QuantizeRequest, quantize_model
 from quantize.verb import quantize
 
@@ -42,9 +43,11 @@ def test_accuracy_is_of_the_annotated_and_ranges_of_the_others(
 ) -> None:
     budget: Any = np.float32(100)  # as computed
     request = QuantizeRequest("onnx", bundle=float_bundle.path, images=6, max_drop=budget)
+    notes: list[str] = []
     made = quantize_model(
-        request, tmp_path, data=photos, annotations=photos / "kept.csv"
+        request, tmp_path, data=photos, annotations=photos / "kept.csv", note=notes.append
     ).bundle.manifest
+    assert not any("points, more than the budget" in note for note in notes)
     assert made.accuracy is not None and made.calibration is not None
     assert made.accuracy["images"] == KEPT and made.accuracy["float"]["easy"] is None
     alone = evaluate_model(float_bundle.path, photos, annotations=photos / "kept.csv").report
@@ -74,6 +77,16 @@ def test_no_photo_is_left_to_take_ranges_from(
             annotations=photos / "kept.csv",
             calibration=own,
         )
+
+
+@pytest.mark.parametrize(("faces", "max_drop", "noted"), [(4, 24.9, True), (4, 25, False)])
+def test_a_budget_of_less_than_a_face_is_told(
+    photos: Path, faces: int, max_drop: float, noted: bool
+) -> None:
+    validation = ValidationSet.load(photos, photos / "kept.csv")
+    told = validation.too_few_for(max_drop)
+    assert (told is not None) == noted
+    assert not told or f"AP is that of {faces} faces, one of which is 25.0 points" in told
 
 
 def test_annotations_need_photos(photos: Path) -> None:

@@ -151,3 +151,9 @@ def test_options_are_refused_in_one_line() -> None:
         for value in values:
             with pytest.raises(OptionError, match=f"{name} {value!r} is not"):
                 Tracker(**{name: value})
+
+
+@pytest.mark.parametrize("faces", [None, [], np.zeros((1, 4))])
+def test_what_is_no_detections_is_refused_in_one_line(faces: Any) -> None:
+    with pytest.raises(OptionError, match=f"are Detections, .*, not {type(faces).__name__}"):
+        Tracker().update(faces)

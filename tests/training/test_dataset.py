@@ -221,7 +221,7 @@ def test_damaged_cache_is_refused(photos: Path, tmp_path: Path, damage: str) -> 
 def test_a_folder_of_something_else_is_no_cache(photos: Path, tmp_path: Path) -> None:
     """Nobody is told to delete it; one that is empty becomes the cache."""
     images = read_annotations(photos / "faces.csv")
-    with pytest.raises(DataError, match=r"holds other files .*: name another --cache"):
+    with pytest.raises(DataError, match=r"holds other files .*: name another folder"):
         open_cache(photos, photos, images)
     (tmp_path / "cache").mkdir()
     assert len(open_cache(tmp_path / "cache", photos, images)) == len(images)
