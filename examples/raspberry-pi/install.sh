@@ -19,8 +19,8 @@ usage: install.sh [options]
   --runtime NAME   tflite (default), ncnn, onnx or openvino
   --wheel FILE     the edgeface wheel; default: the newest edgeface-*.whl beside this script
   --wheels FOLDER  take all packages from this folder, without a network
-  --model MODEL    for the first photo: an exported folder, or a name; default: the exported folder
-                   beside this script, and edgeface-n where there is none
+  --model MODEL    for the first photo: an exported folder, or a name; default: the first exported
+                   folder beside this script that is for this runtime, edgeface-n without one
   --photo FILE     default: photo.jpg beside this script, if it is there
   --venv FOLDER    default: venv beside this script
 TEXT
@@ -74,8 +74,15 @@ if [ ! -x "$venv/bin/pip" ]; then # an interrupted one has Python alone
 fi
 
 if [ -z "$model" ]; then
-  model=$(find "$here" -mindepth 2 -maxdepth 2 -name manifest.json -printf '%h\n' | sort | head -n 1)
+  found=$(find "$here" -mindepth 2 -maxdepth 2 -name manifest.json | sort)
+  while IFS= read -r manifest; do
+    if grep -qs "\"target\": \"$runtime\"" "$manifest"; then
+      model=$(dirname -- "$manifest")
+      break
+    fi
+  done <<<"$found"
   model=${model:-edgeface-n}
+  [ -z "$found" ] || echo "model: $model (another one: --model)"
 fi
 
 source=()

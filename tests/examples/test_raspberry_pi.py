@@ -244,7 +244,9 @@ def lay_out(folder: Path, bundle: Path, photo: Path) -> None:
 def test_from_nothing_to_faces_and_once_more(
     exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
 ) -> None:
-    lay_out(tmp_path, exported("tflite").path, hopper_path)
+    bundle, other = exported("tflite").path, exported("ncnn").path
+    lay_out(tmp_path, bundle, hopper_path)
+    shutil.copytree(other, tmp_path / other.name)
     venv = tmp_path / "venv"
     for _ in range(2):
         # As an interrupted one leaves it.
@@ -254,6 +256,7 @@ def test_from_nothing_to_faces_and_once_more(
             pytest.skip("no package index can be reached")
         assert code == 0, err
         assert "edgeface 0.1.0" in out and "photo.jpg" in out and "edgeface bench" in out
+        assert f"model: {tmp_path / bundle.name} " in out  # that of ncnn needs another runtime
 
 
 @pytest.fixture(scope="module")
