@@ -16,6 +16,7 @@ import pytest
 from commands import Command, said
 
 from edgeface.detections import Detections
+from edgeface.errors import counted
 
 if TYPE_CHECKING:
     pass
@@ -154,7 +155,7 @@ def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
     writer.release()
     for more, frames in ([], 1), (["--save", str(saved)], 20):
         code, err = detect_for_nobody(str(clip), "--model", bundle, *more)
-        assert f"note: {frames} frames in ".encode() in err
+        assert f"note: {counted(frames, 'frame')} in ".encode() in err
         assert code == 0
     assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
 

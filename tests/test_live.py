@@ -21,7 +21,7 @@ from commands import said
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import ImageError, OptionError
+from edgeface.errors import ImageError, OptionError, counted
 from edgeface.images.inputs import Input, expand, sources
 from edgeface.images.marked import Saver
 
@@ -180,7 +180,7 @@ def test_rows_of_a_stream_come_while_it_runs_and_its_end_is_told(camera: Camera)
         rest = process.stdout.read().splitlines()
         err = process.stderr.read()
     assert process.returncode == 2 and all(json.loads(line)["faces"] for line in rest)
-    assert f"note: {1 + len(rest)} frames in " in err
+    assert f"note: {counted(1 + len(rest), 'frame')} in " in err
     (line,) = said(err)
     assert "no more frames came after" in line and "the camera or stream ended, or is gone" in line
 
@@ -203,7 +203,7 @@ def test_a_signal_ends_a_stream_with_the_summary(
         rows = 3 + len(process.stdout.read().splitlines())
         err = process.stderr.read()
     assert process.returncode == expected and "Traceback" not in err
-    assert f"note: {rows} frames in " in err
+    assert f"note: {counted(rows, 'frame')} in " in err
     assert f"stopped: {rows} images looked at" in err
     assert cv2.VideoCapture(str(saved)).get(cv2.CAP_PROP_FRAME_COUNT) >= 1
     assert list(tmp_path.iterdir()) == [saved]

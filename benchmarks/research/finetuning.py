@@ -61,7 +61,7 @@ class Options(Printed):
 
 
 @dataclass(frozen=True)
-class Row:
+class Gain:
     """AP of the kept photos of one camera, of edgeface-n and of what was fine-tuned of it."""
 
     camera: str
@@ -159,7 +159,7 @@ def _block(name: str, boxes: Doubles, counts: np.ndarray) -> list[str]:
     return [name, str(len(rows)), *(rows or ["0 0 0 0 0 0 0 0 0 0"])]
 
 
-def measured(camera: str, o: Options, terminal: Terminal) -> Row:
+def measured(camera: str, o: Options, terminal: Terminal) -> Gain:
     """Fine-tune on half of the photos as ``camera`` sees them, and measure on the others."""
     folder = o.out / camera.replace(" ", "-")
     truth = load_ground_truth(o.data)
@@ -194,10 +194,10 @@ def measured(camera: str, o: Options, terminal: Terminal) -> Row:
         evaluate_model(model, folder, annotations=folder / "kept.txt", progress=terminal.tick)
         for model in ("edgeface-n", str(run / "weights.safetensors"))
     )
-    return Row(camera, before.report.hard, after.report.hard, after.report.faces["hard"])
+    return Gain(camera, before.report.hard, after.report.hard, after.report.faces["hard"])
 
 
-def as_table(rows: list[Row]) -> str:
+def as_table(rows: list[Gain]) -> str:
     """AP as fractions."""
     cells = [
         (

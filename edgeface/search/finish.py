@@ -153,7 +153,7 @@ def _known(
     asked = dataclasses.asdict(options.written) | {name: known.search.get(name) for name in FREE}
     made = (known.crops, known.judged, known.found.get("size"), known.search, weights.sha256)
     wanted = (samples, judged, net.size, asked, init_sha256(str(folder / RUN / WEIGHTS)))
-    whole = known.protocol.startswith(f"{photos} photos, ")
+    whole = known.protocol.startswith(f"{counted(photos, 'photo')}, ")
     return known if whole and json.dumps(made) == json.dumps(wanted) else None
 
 

@@ -31,11 +31,12 @@ from edgeface.schema import from_fields
 from edgeface.search.results import COSTS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
 from edgeface.search.scores.registry import FORMER
+from edgeface.search.trials import TRIALS
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
 STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
-TRIALS, DETECTOR = "trials.json", "detector.json"
+DETECTOR = "detector.json"
 ROUND, EVALUATIONS, CHOSEN = "round-{}.json", "evaluations-{}.jsonl", "trials-{}.json"
 FREE = ("max_load", "jobs", "together")
 """options that a search may go on with others of"""

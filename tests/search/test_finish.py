@@ -313,6 +313,7 @@ def test_int8_has_a_budget_on_own_photos(
     assert made.precision == "int8" and made.accuracy and made.accuracy["images"] == 10
     assert made.accuracy["int8"]["hard"] is not None
     assert made.accuracy["max_drop"] == (0.5 if held else module.ANY_DROP)
+    assert said.pop(0).startswith("AP is that of 10 faces, one of which is 10.0 points")
     assert [note for note in said if "cannot be held; made all the same" in note] == said
     assert bool(said) != held
 

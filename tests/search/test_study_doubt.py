@@ -71,7 +71,7 @@ def test_what_may_not_be_believed_is_measured_again_later(
     monkeypatch.setattr(study.oracle, "measure", disturbed)
     study.run(rounds.append)
     assert len(rounds) == 3 and not rounds[1].picked
-    assert any(note.endswith("networks are measured again later: too busy") for note in notes)
+    assert any(note.endswith("networks to be measured again later: too busy") for note in notes)
     assert len(picked()) == 2 and set(picked()) <= set(asked[0]) & set(asked[1])
     assert len({candidate.key for candidate in asked[1]}) == len(asked[1])
     assert not any("too busy" in study.oracle.doubt(candidate) for candidate in picked())

@@ -27,6 +27,7 @@ from ray_cluster import two_machines
 
 from edgeface.search.evolution import CHOICE, Pool
 from edgeface.search.latency import RESOURCE, LatencyOracle, measure_group
+from edgeface.search.options import save_options
 from edgeface.search.results import Candidate, Round
 from edgeface.search.study import Study
 
@@ -159,6 +160,7 @@ def test_networks_that_make_up_for_others_are_drawn_once(
     def stop(_: list[Candidate]) -> None:
         raise KeyboardInterrupt
 
+    save_options(whole.folder, whole.options)
     first = whole._choose(0)
     shutil.copytree(whole.folder, tmp_path / "cut")
     cut = begin(tmp_path / "cut", notes.append, space=small_space)

@@ -24,7 +24,7 @@ from edgeface.errors import TrainingError
 from edgeface.files import write_text
 from edgeface.predict.table import anonymous
 from edgeface.schema import from_fields, read_rows, to_fields
-from edgeface.search.options import TRIALS
+from edgeface.search.trials import TRIALS
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, logit
 from edgeface.search.trials.training import Plan, Trained, prepare, train_half_item, train_item
 from edgeface.types import Note, Progress
