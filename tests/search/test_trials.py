@@ -16,7 +16,7 @@ from commands import Command, failed
 from edgeface.architecture import Architecture
 from edgeface.errors import DataError, OptionError, TrainingError
 from edgeface.images.annotations import read_annotations
-from edgeface.search.options import TRIALS, StudyOptions
+from edgeface.search.options import StudyOptions
 from edgeface.search.space import SPACES, get_space
 from edgeface.types import unseen
 
@@ -33,6 +33,7 @@ from small_runs import quick
 from edgeface.search import accuracy
 from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
+from edgeface.search.trials import TRIALS
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
 from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
 from edgeface.search.trials.oracle import AccuracyOracle, Trial
