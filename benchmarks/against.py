@@ -38,7 +38,7 @@ from edgeface.bundle import Bundle
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import DataError, OptionError
+from edgeface.errors import DataError, OptionError, counted
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
@@ -213,7 +213,7 @@ def report(
         )
         for r in rows
     ]
-    heading = f"{width}x{height}, {threads} thread{'s' * (threads > 1)}"
+    heading = f"{width}x{height}, {counted(threads, 'thread')}"
     text = table((heading, "median ms", "min", "p90", "ratio", "95 %", "verdict"), lines)
     return {"width": width, "height": height, "threads": threads, "rows": rows}, text
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgeface.errors import counted
 from edgeface.evaluation.predict import MULTI, annotated_photos, thresholds_of
 from edgeface.evaluation.report import EVALUATOR
 from edgeface.evaluation.wider import SETTINGS
@@ -64,4 +65,4 @@ def _told(photos: Iterable[tuple[str, Path, bytes]]) -> str:
     for name, path, faces in photos:
         digest.update(f"{name}\0{path.stat().st_size}\0{len(faces)}\0".encode() + faces)
         count += 1
-    return f"{count} photo{'s' * (count != 1)} {digest.hexdigest()[:12]}"
+    return f"{counted(count, 'photo')} {digest.hexdigest()[:12]}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.results import order
 from edgeface.backends import BACKENDS
+from edgeface.errors import counted
 from edgeface.latency.measurement import Measurement, Relative
 from edgeface.latency.protocol import LOCAL
 from edgeface.latency.statistics import Ratio
@@ -85,7 +86,7 @@ def target_title(target: str) -> str:
 
 
 def thread_count(count: int) -> str:
-    return f"{count} thread{'s' * (count != 1)}"
+    return counted(count, "thread")
 
 
 def group_title(key: Group) -> str:

@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from edgeface.errors import QuantizeError
+from edgeface.errors import QuantizeError, counted
 from edgeface.types import Progress, unseen
 from quantize.base import Quantized, Quantizer
 from quantize.journal import QuantizeJournal
@@ -142,7 +142,7 @@ class Budget:
         """Of the candidate with ``reverted`` in float."""
         what = "measuring INT8"
         if reverted:
-            what += f" with {len(reverted)} layer{'s' * (len(reverted) != 1)} in float"
+            what += f" with {counted(len(reverted), 'layer')} in float"
         return self.journal.remember(
             self._name("accuracy", reverted),
             FileAccuracy,

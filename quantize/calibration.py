@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeface.errors import DataError, ImageError, OptionError
+from edgeface.errors import DataError, ImageError, OptionError, counted
 from edgeface.files import read_regular
 from edgeface.images import Image
 from edgeface.images.annotated import NAMED
@@ -100,7 +100,7 @@ def read_calibration(
         wanted = min(wanted, len(images) - min(HELD_OUT, len(images) // ASIDE))
     elif len(images) < count:
         raise DataError(
-            f"{folder} has {len(images)} different photo{'s' * (len(images) != 1)}, {count} were"
+            f"{folder} has {counted(len(images), 'different photo')}, {count} were"
             f" asked for: add some, or ask for fewer with --images {len(images)}"
         )
     taken, held_out = tuple(images[:wanted]), tuple(images[wanted:])
@@ -180,7 +180,7 @@ def _names_in(folder: Path) -> set[str]:
     if not found.photos:
         count, example = len(found.others), min(path.name for path in found.others)
         raise DataError(
-            f"calibration folder {folder} has no photos: {count} file{'s' * (count != 1)}, such as"
+            f"calibration folder {folder} has no photos: {counted(count, 'file')}, such as"
             f" {example}, none with the suffix of a {ACCEPTED} image"
         )
     return {path.relative_to(folder).as_posix() for path in found.photos}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeface.errors import DataError, EdgefaceError
+from edgeface.errors import DataError, EdgefaceError, counted
 from edgeface.files import atomic_write, read_regular
 from edgeface.latency.environment import Machine, Moment
 from edgeface.latency.protocol import Protocol
@@ -250,7 +250,7 @@ def invalid_reasons(
 def _load(protocol: Protocol, environment: Environment, threads: int) -> str | None:
     cores = len(environment.cores) or environment.machine.cores
     if threads > cores:
-        return f"load too high: {threads} threads share {cores} core{'s' * (cores > 1)}"
+        return f"load too high: {threads} threads share {counted(cores, 'core')}"
     load = environment.other_load
     if load is not None and load > protocol.max_load:
         return (
@@ -264,10 +264,8 @@ def _throttled(moments: tuple[Moment, ...]) -> str | None:
         return "throttled: the firmware slowed the processor down"
     counts = [m.throttle_count for m in moments if m.throttle_count is not None]
     if counts and max(counts) > counts[0]:
-        return (
-            f"throttled: {max(counts) - counts[0]} thermal throttle"
-            f" event{'s' * (max(counts) - counts[0] > 1)}"
-        )
+        events = counted(max(counts) - counts[0], "thermal throttle event")
+        return f"throttled: {events}"
     return None
 
 

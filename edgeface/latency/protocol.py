@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import ClassVar
 
+from edgeface.errors import counted
 from edgeface.options import Range, check_ranges
 
 LOCAL = "local"
@@ -31,7 +32,7 @@ class Job:
         return self.label or PurePath(self.bundle).name
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}{', fast' * self.fast}"
+        return f"{self.name}, {counted(self.threads, 'thread')}{', fast' * self.fast}"
 
 
 @dataclass(frozen=True)

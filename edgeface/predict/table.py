@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import check_combination
-from edgeface.errors import DataError, EdgefaceError, OptionError
+from edgeface.errors import DataError, EdgefaceError, OptionError, counted
 from edgeface.files import atomic_write, read_regular
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
@@ -54,8 +54,8 @@ class Setting:
 
     def __str__(self) -> str:
         return (
-            f"{self.target} {self.precision}, {self.width}x{self.height}, {self.threads} "
-            f"thread{'s' * (self.threads > 1)}, {self.device}"
+            f"{self.target} {self.precision}, {self.width}x{self.height},"
+            f" {counted(self.threads, 'thread')}, {self.device}"
         )
 
 

@@ -83,9 +83,7 @@ def _summary(title: str, study: Findings) -> Html:
         "device": o.written.device,
         "processor": listed(one.cpu for one in found),
         "runtime": listed(one.runtime for one in found),
-        "files": (
-            f"{_runtime(o)}, {' or '.join(o.sizes)}, {o.threads} thread{'s' * (o.threads != 1)}"
-        ),
+        "files": (f"{_runtime(o)}, {' or '.join(o.sizes)}, {counted(o.threads, 'thread')}"),
         "space": Path(o.space).name,
         "objective": _objective(o),
         "budget": o.limits or "none",
