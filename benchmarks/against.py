@@ -21,7 +21,6 @@ import io
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, OptionError, counted
+from edgeface.files import scratch_folder
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
 from edgeface.runners import Runner, open_runner
@@ -78,11 +78,11 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
 
     size = bundle.manifest.input
     with (
-        tempfile.TemporaryDirectory(prefix="edgeface-") as folder,
+        scratch_folder() as folder,
         contextlib.redirect_stdout(io.StringIO()),
     ):
         try:
-            source = Path(shutil.copy(path, Path(folder) / "peer.onnx"))
+            source = Path(shutil.copy(path, folder / "peer.onnx"))
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
         param, weights = run_pnnx(source, path.name, size.width, size.height)

@@ -21,7 +21,7 @@ from edgeface.cli.flags import RESUMES, program_of
 from edgeface.cli.output import emit
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import EdgefaceError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.models.complexity import count
 from edgeface.options import parse_size
 from export.pipeline import export_model
@@ -157,8 +157,7 @@ int8: signal-to-noise ratio of the worst head against the float file.
 def _run(o: Options) -> int:
     with Terminal(steps=True) as terminal:
         rows = matrix(o, Records(o.out / "bench" / "matrix.json"), terminal)
-    with atomic_write(o.docs / "networks.md") as temporary:
-        temporary.write_text(document(o.size, rows), encoding="utf-8")
+    write_text(o.docs / "networks.md", document(o.size, rows))
     emit({"matrix": rows}, matrix_table(rows), o.format, o.save)
     return int(any(not row["ok"] for row in rows))
 

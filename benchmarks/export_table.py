@@ -24,7 +24,7 @@ from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.evaluation import evaluate_model
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
 from edgeface.options import parse_size
@@ -71,8 +71,7 @@ class Records:
     def keep(self, name: str, record: Record) -> Record:
         """Remember ``record`` on disk."""
         self.records[name] = record
-        with atomic_write(self.path) as temporary:
-            temporary.write_text(json.dumps(self.records, indent=1) + "\n")
+        write_text(self.path, json.dumps(self.records, indent=1) + "\n")
         return record
 
     def known(self, name: str, **wanted: Any) -> Record | None:
@@ -285,8 +284,7 @@ def _run(o: Options) -> int:
                 )
         add_latency(o, records, terminal.tick)
     conditions = environment(*installed_runtimes())
-    with atomic_write(o.docs / "exports.md") as temporary:
-        temporary.write_text(document(o, records, conditions), encoding="utf-8")
+    write_text(o.docs / "exports.md", document(o, records, conditions))
     plot(o.docs / "exports.png", records, f"{o.model}, {o.size}: hard AP against latency")
     printed = {"files": records, "environment": conditions}
     emit(printed, summary(records), o.format, o.save)

@@ -28,7 +28,7 @@ from edgeface.errors import DataError
 from edgeface.evaluation import evaluate_detector, load_ground_truth
 from edgeface.evaluation.predict import present_images
 from edgeface.evaluation.report import POINT_COLUMNS, point_rows
-from edgeface.files import atomic_write
+from edgeface.files import atomic_write, write_text
 from edgeface.models.complexity import count
 from edgeface.runners.torch import TorchRunner
 from edgeface.schema import to_fields
@@ -71,8 +71,7 @@ def publish(
     curve = rows_of(run / CURVE, data)
     card = _card(entry, config, curve, len(content), note, latency)
     for file, text in ((entry.card, card), ("index.json", json.dumps(index, indent=1) + "\n")):
-        with atomic_write(folder / file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / file, text)
     with atomic_write(folder / entry.weights) as temporary:
         temporary.write_bytes(content)
     return report

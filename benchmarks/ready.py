@@ -25,7 +25,7 @@ from edgeface.cli.flags import RESUMES, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, OptionError
-from edgeface.files import atomic_write, read_file
+from edgeface.files import read_file, write_text
 from edgeface.options import check_choice
 from edgeface.zoo.ready import INDEX
 from export import ExportRequest, export_model, load_source
@@ -101,8 +101,7 @@ def write_index(folder: Path) -> list[zoo.ReadyFile]:
     """``index.json`` of the ready files in ``folder``; those of other weights stay listed, as what
     was made here. Raises OptionError."""
     rows = list(_rows(folder).values())
-    with atomic_write(folder / INDEX.name) as temporary:
-        temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_text(folder / INDEX.name, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return rows
 
 
@@ -202,8 +201,7 @@ def _renew_readme(bundle: Bundle) -> None:
     """It may say better what it says."""
     path, text = bundle.path / README, readme(bundle.manifest)
     if path.read_text(encoding="utf-8") != text:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def _is_there(path: Path) -> bool:

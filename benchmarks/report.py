@@ -21,7 +21,6 @@ from benchmarks.report_parts import (
     grouped,
     row,
     target_title,
-    thread_count,
 )
 from benchmarks.report_ratios import float_against_int8, peers
 from benchmarks.report_tables import everything, validity
@@ -29,7 +28,8 @@ from benchmarks.results import CONTEXT, REPORT, Accuracy, Context, load_context,
 from edgeface.backends import BACKENDS
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import say
-from edgeface.files import atomic_write
+from edgeface.errors import counted
+from edgeface.files import write_text
 from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.pages import charts, page
 from edgeface.pages.charts import Axis, Point
@@ -45,8 +45,7 @@ HEADROOM = 1.1
 def write_report(path: Path, records: Records, context: Context) -> None:
     """Write the page, whole or not at all. Raises OutputError."""
     text = document(sorted(records, key=order), context)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def document(records: Records, context: Context) -> str:
@@ -174,7 +173,7 @@ def _pareto_card(key: tuple[str, int], known: list[tuple[Measurement, Accuracy]]
     steps = charts.steps([(p.x, p.y) for p in points if p.rank is not None])
     listed = tag("ol", *(tag("li", title) for _, title in sorted(ranked)))
     return card(
-        f"{key[0]}, {thread_count(key[1])}",
+        f"{key[0]}, {counted(key[1], 'thread')}",
         charts.scatter(points, "network, median ms", "AP hard, points", curves=[steps]),
         listed if ranked else tag("p", "No valid record, so no frontier.", class_="reason"),
     )

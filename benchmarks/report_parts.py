@@ -85,12 +85,8 @@ def target_title(target: str) -> str:
     return BACKENDS[target].title if target in BACKENDS else target
 
 
-def thread_count(count: int) -> str:
-    return counted(count, "thread")
-
-
 def group_title(key: Group) -> str:
-    return f"{key[1]}x{key[2]}, {thread_count(key[3])}, {key[0]}"
+    return f"{key[1]}x{key[2]}, {counted(key[3], 'thread')}, {key[0]}"
 
 
 def file_of(record: Measurement) -> str:

@@ -12,9 +12,9 @@ from benchmarks.report_parts import (
     judged,
     ratio_text,
     target_title,
-    thread_count,
 )
 from benchmarks.results import Context, PeerTiming
+from edgeface.errors import counted
 from edgeface.latency.measurement import Measurement
 from edgeface.latency.statistics import TIE, Ratio, ratio_of_sessions
 from edgeface.pages import charts, page
@@ -105,7 +105,7 @@ def peers(context: Context) -> Html:
         drawn = [_peer_row(p, axis) for p in group]
         cards.append(
             card(
-                f"{key[0][1]}x{key[0][2]}, {thread_count(key[1])}",
+                f"{key[0][1]}x{key[0][2]}, {counted(key[1], 'thread')}",
                 *drawn,
                 charts.scale(axis, "time / ours"),
             )

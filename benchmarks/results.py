@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeface.bundle import Bundle
 from edgeface.errors import DataError, EdgefaceError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.latency.measurement import (
     Environment,
     Measurement,
@@ -118,10 +118,7 @@ class Results:
     def note(self, **changes: Any) -> None:
         """Change fields of the context, on disk too. Raises OutputError."""
         self.context = dataclasses.replace(self.context, **changes)
-        with atomic_write(self.folder / CONTEXT) as temporary:
-            temporary.write_text(
-                json.dumps(dataclasses.asdict(self.context)) + "\n", encoding="utf-8"
-            )
+        write_text(self.folder / CONTEXT, json.dumps(dataclasses.asdict(self.context)) + "\n")
 
 
 def order(record: Measurement) -> tuple[Any, ...]:

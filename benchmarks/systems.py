@@ -38,7 +38,7 @@ from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError, EdgefaceError, OptionError
 from edgeface.evaluation.predict import SCALES, evaluate_model
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.latency.measurement import Measurement, load_measurements
 from edgeface.latency.protocol import LOCAL
 from edgeface.models.complexity import count, count_as_extd
@@ -176,8 +176,7 @@ def _weights_digest(name: str, path: Path | None) -> str:
 
 def _save_results(path: Path, known: Mapping[str, Mapping[str, SystemAccuracy]]) -> None:
     data = {name: {s: asdict(ap) for s, ap in scales.items()} for name, scales in known.items()}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def add_accuracy(rows: Sequence[System], path: Path, photos: str | None) -> None:

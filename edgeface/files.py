@@ -97,6 +97,17 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises OutputError where none can be made."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgeface-")
+    except OSError as error:
+        raise OutputError(f"cannot write a temporary folder: {error.strerror or error}") from error
+    with folder as name:
+        yield Path(name)
+
+
 def check_replaceable(folder: Path | str) -> None:
     """Raise OutputError for the current folder and those above it, which no new one can take the
     place of."""

@@ -49,5 +49,5 @@ def unseen(what: str, done: int, total: int, note: str = "") -> None:
     """Progress that nobody watches."""
 
 
-def unnoted(text: str) -> None:
-    """Note that nobody reads."""
+def unnoted(what: object) -> None:
+    """Note, or error, that nobody reads."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ import torch
 
 from edgeface.decode import head_layout
 from edgeface.errors import ExportError, MissingExtraError, ModelError, OptionError
+from edgeface.files import scratch_folder
 from edgeface.formats.ncnn import WEIGHTED, NcnnModel, dump_bin, dump_param, parse_model
 from edgeface.models.detector import FaceNet
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
@@ -39,8 +39,8 @@ def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
     """Convert the deployable ``network``. Raises MissingExtraError, ExportError when pnnx fails."""
     require("exporting to ncnn", "ncnn")
     names = head_layout(network.architecture).output_names
-    with tempfile.TemporaryDirectory(prefix="edgeface-pnnx-") as folder:
-        model = _convert(network, request, Path(folder))
+    with scratch_folder() as folder:
+        model = _convert(network, request, folder)
     if request.dynamic and any(
         layer.type == "Interp" and 3 in layer.params for layer in model.layers
     ):

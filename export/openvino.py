@@ -14,18 +14,17 @@ would also round biases.)
 from __future__ import annotations
 
 import re
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeface.backends import get_backend, import_runtime
 from edgeface.decode import head_layout
+from edgeface.files import scratch_folder
 from edgeface.models.detector import FaceNet
 from edgeface.runners.openvino import layer_name
 from export.onnx import convolution_weights, export_onnx
@@ -96,8 +95,8 @@ def ir_files(model: Any, name: str) -> dict[str, bytes]:
     """Content of .xml and .bin of an ``openvino.Model``: equal models give equal bytes in any
     process."""
     openvino = import_runtime(get_backend("openvino"))
-    with tempfile.TemporaryDirectory(prefix="edgeface-openvino-") as folder:
-        xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+    with scratch_folder() as folder:
+        xml, weights = folder / "model.xml", folder / "model.bin"
         openvino.serialize(model, str(xml), str(weights))
         return {".xml": _lean(xml.read_bytes(), name), ".bin": weights.read_bytes()}
 

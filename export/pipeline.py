@@ -3,9 +3,7 @@ give it its name."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.backends import BACKENDS
 from edgeface.bundle import Bundle, InputSpec, Manifest, write_bundle
 from edgeface.decode import head_layout
-from edgeface.errors import OutputError
-from edgeface.files import check_writable
+from edgeface.files import check_writable, scratch_folder
 from edgeface.quiet import quiet_stage
 from edgeface.runners import read_contract
 from edgeface.types import Stage
@@ -110,14 +107,3 @@ def float_manifest(source: Source, request: ExportRequest, converted: Converted)
         tools=converted.tools,
         weights=source.weights,
     )
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards. Raises OutputError where none can be made."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="edgeface-")
-    except OSError as error:
-        raise OutputError(f"cannot write a temporary folder: {error.strerror or error}") from error
-    with folder as name:
-        yield Path(name)

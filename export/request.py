@@ -3,18 +3,12 @@ converter."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
 
-from edgeface.backends import BACKENDS, check_combination
+from edgeface.backends import BACKENDS, check_combination, has_module
 from edgeface.errors import MissingExtraError, OptionError
 from edgeface.options import parse_size
-
-if TYPE_CHECKING:
-    from edgeface.models.detector import FaceNet
 
 INPUT_NAME = "input"
 """Name of the image tensor in every exported file."""
@@ -67,10 +61,6 @@ class Converted:
     """package -> version, of everything that took part"""
 
 
-Exporter = Callable[["FaceNet", ExportRequest], Converted]
-"""``deployable()`` network, request -> file. The network is left as it was."""
-
-
 def versions(*distributions: str) -> dict[str, str]:
     """Package -> installed version, for the manifest."""
     return {name: metadata.version(name) for name in sorted(distributions)}
@@ -79,9 +69,5 @@ def versions(*distributions: str) -> dict[str, str]:
 def require(purpose: str, *packages: str) -> None:
     """Raise MissingExtraError for the first import name that is not installed; imports nothing."""
     for package in packages:
-        try:
-            found = importlib.util.find_spec(package) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
+        if not has_module(package):
             raise MissingExtraError(package.replace("_", "-"), "export", purpose)

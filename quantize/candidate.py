@@ -8,7 +8,6 @@ or denormal.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from edgeface.architecture.architecture import Architecture
 from edgeface.backends import get_backend
 from edgeface.bundle import Bundle, write_bundle
 from edgeface.errors import BundleError, EdgefaceError, MissingExtraError, OptionError, OutputError
-from edgeface.files import check_writable
+from edgeface.files import check_writable, scratch_folder
 from edgeface.images import Image, letterbox
 from edgeface.latency.photo import synthetic_photo
 from edgeface.quiet import quiet_stage
@@ -123,7 +122,7 @@ def _make_all(
     architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
 ) -> None:
     folders = dict(zip(kinds, _folders(architecture, kinds, width, height, out), strict=True))
-    with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch:
+    with scratch_folder() as scratch:
         for target, precision in sorted(
             kinds, key=lambda kind: kind[1] == "int8"
         ):  # int8 is made from fp32
@@ -137,7 +136,7 @@ def _make_all(
                     height,
                     folder,
                     folders.get((target, "fp32")),
-                    Path(scratch),
+                    scratch,
                 )
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeface.errors import EdgefaceError, OutputError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.schema import from_fields
+from edgeface.types import Note, unnoted
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,9 +48,7 @@ class _Content:
 class QuantizeJournal:
     """Records by name, for one fingerprint."""
 
-    def __init__(
-        self, path: Path | None, inputs: str, note: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, path: Path | None, inputs: str, note: Note = unnoted) -> None:
         """``path``: the file, None for one in memory only. ``inputs``: what :func:`fingerprint`
         gave. ``note`` is told when a journal is there that cannot be used."""
         self._path = path
@@ -95,8 +94,7 @@ class QuantizeJournal:
     def _write(self) -> None:
         if self._path is not None:
             text = json.dumps(dataclasses.asdict(self._content), sort_keys=True, allow_nan=False)
-            with atomic_write(self._path) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_text(self._path, text + "\n")
 
 
 def _read(path: Path) -> _Content:

@@ -21,12 +21,11 @@ from edgeface.detector import Detector
 from edgeface.errors import DataError, counted
 from edgeface.evaluation import GroundTruth, evaluate_detector
 from edgeface.evaluation.predict import NMS_IOU, SCORE_THRESHOLD, annotated_photos
-from edgeface.files import read_regular
+from edgeface.files import read_file, scratch_folder
 from edgeface.images import Image
 from edgeface.images.reading import OnError
 from edgeface.runners import Heads, open_runner
 from edgeface.types import Floats, Progress, unseen
-from export.pipeline import scratch_folder
 from quantize.base import Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
 
@@ -63,7 +62,7 @@ class ValidationSet:
                 " be measured on them"
             )
         digest = hashlib.sha256()
-        photos = {key: hashlib.sha256(_content(path)) for key, path in images.items()}
+        photos = {key: hashlib.sha256(read_file(path, DataError)) for key, path in images.items()}
         for key in images:
             faces = ground_truth.images[key]
             digest.update(key.encode() + b"\0" + photos[key].digest() + faces.boxes.tobytes())
@@ -210,10 +209,3 @@ def _iou(a: Floats, b: Floats) -> Floats:
     areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)
     iou: Floats = shared / np.maximum(areas - shared, np.float32(1e-9))
     return iou
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return read_regular(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None

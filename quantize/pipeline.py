@@ -23,7 +23,7 @@ from edgeface.files import LOCK, check_writable, locked
 from edgeface.images.reading import OnError
 from edgeface.quiet import quiet_stage
 from edgeface.runners import open_runner, read_contract
-from edgeface.types import Progress, Stage, unseen
+from edgeface.types import Note, Progress, Stage, unnoted, unseen
 from export.pipeline import export_model
 from export.request import ExportRequest, require, versions
 from quantize.base import Quantized, Quantizer
@@ -47,7 +47,6 @@ FACE_SCORE = 0.3
 LEAST_WITH_FACES = 0.1
 """share of the calibration photos in which the float model finds a face; with less, they are hardly
 photos of what the file is made for"""
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def quantize_model(
     calibration: Path | str | None = None,
     stage: Stage = nullcontext,
     progress: Progress = unseen,
-    note: Note = lambda text: None,
+    note: Note = unnoted,
     verbose: bool = False,
     on_error: OnError | None = None,
     leave_out: Collection[str] = (),

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from edgeface.files import (
     read_file,
     recover,
     refuse_input,
+    scratch_folder,
 )
 
 
@@ -339,3 +341,12 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def test_the_commands_say_so_in_one_line(edgeface: Command, hopper_path: Path) -> None:
     failed(edgeface("detect", hopper_path, "--save", "/dev/null/a.png"), "cannot write /dev/null")
+
+
+def test_no_place_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scratch_folder() as folder:
+        (folder / "a").touch()
+    assert not folder.exists()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match="cannot write a temporary folder: No such file"):
+        scratch_folder().__enter__()

@@ -27,7 +27,7 @@ from edgeface.cli.flags import RESUMES, program_of_steps
 from edgeface.cli.output import table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.latency.devices import open_device
 from edgeface.latency.protocol import LOCAL
 from edgeface.predict.measure import measure
@@ -285,8 +285,7 @@ def _find(o: Find) -> None:
     )
     with Terminal(steps=True) as terminal:
         found = find(options, o.out, terminal)
-    with atomic_write(o.out / RIVALS) as temporary:
-        temporary.write_text(json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
+    write_text(o.out / RIVALS, json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
     save_networks(o.out / "networks.json", [r.architecture for r in found])
     print(as_table(_load(o.out / RIVALS), None))
 

@@ -24,7 +24,7 @@ from edgeface.cli.flags import RESUMES, program_of
 from edgeface.cli.output import table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import DataError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.latency.protocol import LOCAL
 from edgeface.predict.table import LatencyTable
 from edgeface.schema import to_fields
@@ -160,8 +160,7 @@ def _run(o: Options) -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     with Terminal(steps=True) as terminal:
         found = find(options, o.out, known, terminal)
-    with atomic_write(o.out / "searched.json") as temporary:
-        temporary.write_text(json.dumps(to_fields(found), indent=1) + "\n")
+    write_text(o.out / "searched.json", json.dumps(to_fields(found), indent=1) + "\n")
     print(as_table(found))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeface.architecture import Architecture
 from edgeface.errors import DataError, OptionError
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.schema import from_fields
 from edgeface.search.scores.registry import proxy
 from edgeface.search.space import Space
@@ -59,10 +59,7 @@ def _content(architecture: Architecture) -> str:
 
 def save_networks(path: Path, networks: Sequence[Architecture]) -> None:
     """As a JSON list."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps([a.to_json() for a in networks], indent=1) + "\n", encoding="utf-8"
-        )
+    write_text(path, json.dumps([a.to_json() for a in networks], indent=1) + "\n")
 
 
 def load_networks(path: Path) -> list[Architecture]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeface.errors import ModelError
-from edgeface.files import atomic_write, read_regular
+from edgeface.files import read_regular, write_text
 from edgeface.schema import from_fields
 
 LEVELS = 6
@@ -79,10 +79,7 @@ def leaves(cell: tuple[Node, ...]) -> tuple[int, ...]:
 
 def write_genotype(path: Path, genotype: Genotype) -> None:
     """Write a genotype as JSON: equal genotypes give equal bytes."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps(dataclasses.asdict(genotype), indent=1) + "\n", encoding="utf-8"
-        )
+    write_text(path, json.dumps(dataclasses.asdict(genotype), indent=1) + "\n")
 
 
 def read_genotype(path: Path) -> Genotype:

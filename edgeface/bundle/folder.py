@@ -22,7 +22,7 @@ from edgeface.bundle.manifest import (
 )
 from edgeface.bundle.readme import readme
 from edgeface.errors import BundleError
-from edgeface.files import atomic_folder, recover
+from edgeface.files import atomic_folder, read_file, recover
 from edgeface.options import as_path
 from edgeface.schema import short
 
@@ -99,10 +99,7 @@ class Bundle:
         BundleError."""
         name = self.manifest.primary if name is None else name
         path = self.file(name)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
+        content = read_file(path, BundleError)
         if hashlib.sha256(content).hexdigest() != self.manifest.files[name]:
             raise BundleError(
                 f"{path} is truncated or altered: its SHA-256 differs from the manifest's: "

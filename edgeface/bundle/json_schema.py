@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from edgeface.architecture import Architecture
 from edgeface.bundle.manifest import READ_VERSIONS, Manifest
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.options import field_help
 
 PATH = Path(__file__).with_name("manifest.schema.json")
@@ -82,5 +82,4 @@ def _description(text: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with atomic_write(PATH) as temporary:
-        temporary.write_text(dumps(), encoding="utf-8")
+    write_text(PATH, dumps())

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 
 LONGEST = 5000
 """characters of a text: longer than any path is"""
@@ -175,8 +175,7 @@ def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
     """Print ``data`` as JSON, or ``text`` for people; keep the JSON in ``save``, too. Raises
     OutputError."""
     if save is not None:
-        with atomic_write(save) as temporary:
-            temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        write_text(save, json.dumps(data, indent=1) + "\n")
     if format == "json":
         print_json(data)
     else:

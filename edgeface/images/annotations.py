@@ -110,11 +110,6 @@ def read_wider(path: Path | str) -> list[AnnotatedImage]:
     return _parse_wider(Path(path), _read_lines(Path(path)))
 
 
-def read_plain(path: Path | str) -> list[AnnotatedImage]:
-    """Read the plain CSV format; see :func:`read_annotations`."""
-    return _parse_plain(Path(path), _read_lines(Path(path)))
-
-
 def _read_lines(path: Path) -> list[str]:
     """The file's lines, stripped at the right. Raises DataError."""
     content = read_file(path, DataError, "annotation file")

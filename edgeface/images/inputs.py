@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from edgeface.images.addresses import (
 from edgeface.images.reading import MAX_PIXELS, OnError, read_image
 from edgeface.images.scaling import Image
 from edgeface.images.videos import frame_count, video_frames
+from edgeface.types import Note, unnoted
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -145,12 +146,6 @@ def list_folder(folder: Path | str) -> Folder:
     return Folder(sorted(photos), listed, others)
 
 
-def folder_images(folder: Path | str) -> list[Path]:
-    """Image files under ``folder``, by suffix, at any depth, sorted. ImageError if there is
-    none."""
-    return _photos_of(Path(folder)).photos
-
-
 def _photos_of(folder: Path) -> Folder:
     found = list_folder(folder)
     if not found.photos:
@@ -164,7 +159,7 @@ def _photos_of(folder: Path) -> Folder:
 def expand(
     inputs: Sequence[str],
     on_error: OnError | None = None,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = unnoted,
 ) -> list[Input]:
     """The files, cameras and streams that ``inputs`` mean, in order; of a folder its photos.
 
@@ -180,7 +175,7 @@ def expand(
     return found
 
 
-def _expanded(text: str, note: Callable[[str], None]) -> list[Input]:
+def _expanded(text: str, note: Note) -> list[Input]:
     kind = source_kind(text)
     if kind != "folder":
         refuse_address(text)

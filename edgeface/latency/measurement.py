@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeface.errors import DataError, EdgefaceError, counted
-from edgeface.files import atomic_write, read_regular
+from edgeface.files import read_regular, write_text
 from edgeface.latency.environment import Machine, Moment
 from edgeface.latency.protocol import Protocol
 from edgeface.latency.statistics import Ratio, Summary, relative_interval
@@ -202,10 +202,7 @@ class Measurement:
 def save_measurements(path: Path | str, records: Iterable[Measurement]) -> None:
     """Write the records with their samples as a JSON list, whole or not at all. Raises
     OutputError."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps([record.to_json() for record in records]) + "\n", encoding="utf-8"
-        )
+    write_text(path, json.dumps([record.to_json() for record in records]) + "\n")
 
 
 def load_measurements(path: Path | str) -> list[Measurement]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ import numpy as np
 
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import Part, parts_of
-from edgeface.errors import DataError, MissingExtraError, ModelError
+from edgeface.errors import DataError, MissingExtraError
 from edgeface.predict.features import Basis
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.types import Doubles
@@ -70,8 +70,6 @@ class Prediction:
     """bounds of the 95 % interval"""
     outside: str = ""
     """why the model does not know such a network; empty: it does"""
-    measured: bool = False
-    """True: a figure of the device, not of the model"""
 
 
 class LatencyModel:
@@ -166,26 +164,6 @@ class LatencyModel:
             self._prediction(*each)
             for each in zip(ms.tolist(), deviation.tolist(), strange, strict=True)
         ]
-
-    def predict_or_measure(
-        self,
-        architectures: Sequence[Architecture],
-        measure: Callable[[Sequence[Architecture]], Sequence[float]],
-    ) -> list[Prediction]:
-        """Like :meth:`predict`; networks outside what was seen are handed to ``measure``, which
-        returns their ms."""
-        found = [self._predict_any(a) for a in architectures]
-        outside = [i for i, prediction in enumerate(found) if prediction.outside]
-        if outside:
-            for i, ms in zip(outside, measure([architectures[i] for i in outside]), strict=True):
-                found[i] = Prediction(ms, ms, ms, found[i].outside, measured=True)
-        return found
-
-    def _predict_any(self, architecture: Architecture) -> Prediction:
-        try:
-            return self.predict([architecture])[0]
-        except ModelError as error:
-            return Prediction(0.0, 0.0, 0.0, str(error))
 
     def _prediction(self, ms: float, deviation: float, strange: str) -> Prediction:
         spread = CONFIDENT * self._widen * deviation

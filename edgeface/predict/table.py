@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import check_combination
 from edgeface.errors import DataError, EdgefaceError, OptionError, counted
-from edgeface.files import atomic_write, read_regular
+from edgeface.files import read_regular, write_text
 from edgeface.latency.devices.address import without_options
 from edgeface.options import parse_size
 from edgeface.schema import from_fields, short, to_fields
@@ -219,8 +219,7 @@ class LatencyTable:
 
     def save(self, path: Path | str) -> None:
         """Write :meth:`to_text`, whole or not at all. Raises OutputError."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(self.to_text(), encoding="utf-8")
+        write_text(path, self.to_text())
 
     @classmethod
     def load(cls, path: Path | str) -> LatencyTable:

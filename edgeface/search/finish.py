@@ -32,7 +32,7 @@ from edgeface.search.results import FrontNet
 from edgeface.search.trials.photos import parted, plan_of
 from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
-from edgeface.types import Note, Progress, Stage, unseen
+from edgeface.types import Note, Progress, Stage, unnoted, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -192,7 +192,7 @@ def check(options: StudyOptions, landmarks: Path | None, progress: Progress = un
         return
     # Nobody opens these before the training is over. Which cannot be read is told there.
     kept = f"{annotations}, the photos that are kept aside for AP"
-    check_inside(*judged_photos(own[1], kept, data), lambda _: None, progress)
+    check_inside(*judged_photos(own[1], kept, data), unnoted, progress)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from edgeface.architecture.architecture import Architecture
 from edgeface.backends import load_candidate_maker
 from edgeface.errors import DataError, DeviceError
+from edgeface.files import scratch_folder
 from edgeface.latency.devices import Device, open_device
 from edgeface.latency.environment import load_now
 from edgeface.latency.protocol import LOCAL, Protocol
@@ -31,7 +31,7 @@ from edgeface.predict.table import LEAST_NETWORKS, LatencyTable, Record, Setting
 from edgeface.schema import from_fields
 from edgeface.search.options import StudyOptions
 from edgeface.search.results import Candidate
-from edgeface.types import Note, Progress
+from edgeface.types import Note, Progress, unnoted
 from edgeface.workers import open_workers
 
 RESOURCE = "edgeface_device"
@@ -160,9 +160,8 @@ class LatencyOracle:
             wanted = [c.architecture for c in candidates if c.size == size]
             for attempt in range(1 if again else TRIES):
                 if wanted:
-                    self._measure(
-                        size, setting, wanted, again, self.note if attempt == 0 else lambda _: None
-                    )
+                    note = self.note if attempt == 0 else unnoted
+                    self._measure(size, setting, wanted, again, note)
 
     def _measure(
         self, size: str, setting: Setting, wanted: Sequence[Architecture], again: bool, note: Note
@@ -289,7 +288,7 @@ def measure_group(item: dict[str, Any]) -> dict[str, Any]:
     architectures = [Architecture.from_json(data) for data in item["architectures"]]
     left_out: dict[str, str] = {}
     with (
-        tempfile.TemporaryDirectory(prefix="edgeface-") as folder,
+        scratch_folder() as folder,
         open_device(item["device"]) as device,
     ):
         try:
@@ -297,7 +296,7 @@ def measure_group(item: dict[str, Any]) -> dict[str, Any]:
                 setting,
                 architectures,
                 device,
-                Path(folder),
+                folder,
                 protocol=protocol,
                 dropped=lambda a, why: left_out.update({a.name: why}),
             )

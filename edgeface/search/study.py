@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError, EdgefaceError, OptionError, counted
 from edgeface.files import LOCK, locked, read_regular, write_text
@@ -49,7 +48,7 @@ from edgeface.search.report import write_report
 from edgeface.search.results import COSTS, Candidate, FrontNet, Key, Round, ScoredNetwork
 from edgeface.search.selection import FRONT_SHARE
 from edgeface.search.space import get_space
-from edgeface.types import Note, Progress
+from edgeface.types import Note, Progress, unnoted
 
 if TYPE_CHECKING:
     from edgeface.images.reading import OnError
@@ -84,7 +83,7 @@ class Study:
         refuse_another(folder, options)
         self.oracle = LatencyOracle(options, folder, self.progress, note, ray)
         self.scorer = Scorer(options, folder, self.progress, note, ray, on_error)
-        self.score(self.pool.sample(0).architecture)  # an unknown one is refused
+        self.scorer.proxy(self.pool.sample(0).architecture)  # an unknown one is refused
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
 
@@ -142,7 +141,7 @@ class Study:
 
     # One round
 
-    def _doubted(self, rounds: Sequence[Round], note: Note = lambda _: None) -> list[Candidate]:
+    def _doubted(self, rounds: Sequence[Round], note: Note = unnoted) -> list[Candidate]:
         """Those picked whose measurement may not be quoted; how many, and why, is told."""
         picked = [e.candidate for r in rounds for e in r.picked]
         doubts = {candidate: why for candidate in picked if (why := self.oracle.doubt(candidate))}
@@ -236,13 +235,8 @@ class Study:
         best = [e.candidate for e in selection.pick(o, old, o.population // SEED_SHARE)]
         tasks = [("evolving", selection.objective, o.generations)]
         if selection.seeks_front_below(o):
-            tasks.append(
-                (
-                    "evolving the front",
-                    selection.front_objective,
-                    -(-o.generations // FRONT_SHARE),
-                )
-            )
+            share = -(-o.generations // FRONT_SHARE)
+            tasks.append(("evolving the front", selection.front_objective, share))
         for what, objective, generations in tasks:
             seen |= evolve(
                 self.pool,
@@ -274,10 +268,6 @@ class Study:
             )
             for c, score, (ms, interval) in zip(candidates, scores, latencies, strict=True)
         ]
-
-    def score(self, architecture: Architecture) -> float:
-        """Its zero-cost score."""
-        return self.scorer.proxy(architecture)
 
     def _train(self, number: int, rounds: Sequence[Round]) -> None:
         """This round's share of the trials, of what was measured and keeps the limits."""
@@ -363,9 +353,8 @@ class Study:
     def _front(self, rounds: Sequence[Round]) -> list[FrontNet]:
         """The measured networks that keep the limits and can be trained, and that no other one
         beats, cheapest first."""
-        kept: dict[
-            Key, FrontNet
-        ] = {}  # one that was too uncertain may be chosen again, when more is known of it
+        # One that was too uncertain may be chosen again, when more is known of it.
+        kept: dict[Key, FrontNet] = {}
         for r in rounds:
             for e in r.picked:
                 if self.scorer.failed(e.architecture):

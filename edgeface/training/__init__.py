@@ -15,7 +15,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import DataError, OptionError
 from edgeface.files import LOCK, locked
 from edgeface.training.options import AugmentOptions, TrainOptions
-from edgeface.types import Progress, unseen
+from edgeface.types import Progress, unnoted, unseen
 
 if TYPE_CHECKING:
     from edgeface.images.annotated import AnnotatedImage
@@ -39,28 +39,26 @@ def open_photos(
     data: Path,
     annotations: Path | None,
     cache: Path,
-    in_memory: bool = False,
-    landmarks: Path | None = None,
     progress: Progress = unseen,
     on_error: OnError | None = None,
 ) -> Cache:
     """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the
     folder ``cache``.
 
-    landmarks: a file with landmarks of these faces, where the annotations have none. Raises
-    DataError for annotations or photos that cannot be used, and where nothing can be learned; with
-    ``on_error`` photos that cannot be decoded are told there and left out.
+    Raises DataError for annotations or photos that cannot be used, and where nothing can be
+    learned; with ``on_error`` photos that cannot be decoded are told there and left out.
     """
     from edgeface.training.dataset import open_cache
 
-    photos = read_photos(data, annotations, landmarks)
-    return open_cache(cache, *photos, in_memory, progress, on_error)
+    photos = read_photos(data, annotations)
+    return open_cache(cache, *photos, progress=progress, on_error=on_error)
 
 
 def read_photos(
-    data: Path, annotations: Path | None, landmarks: Path | None
+    data: Path, annotations: Path | None, landmarks: Path | None = None
 ) -> tuple[Path, list[AnnotatedImage]]:
-    """The folder of photos and their faces, as :func:`open_photos` takes them. Raises DataError."""
+    """The folder of photos and their faces, as :func:`open_photos` takes them. landmarks: a file
+    with those of these faces, where the annotations have none. Raises DataError."""
     from edgeface.images.annotated import check_visible
     from edgeface.images.annotations import read_annotations
     from edgeface.images.landmarks import with_landmarks
@@ -137,9 +135,9 @@ def train_model(
             refuse_others_files(run)
             open_cache(cache, folder, images, progress=progress, on_error=on_error)
     with distributed() as first, _alone(run, first):
-        left_out = None if on_error is None else _told  # when the cache was made or found
+        left_out = None if on_error is None else unnoted  # when the cache was made or found
         photos = open_cache(cache, folder, images, in_memory, on_error=left_out)
-        _check_sizes(photos, options, annotations or data / WIDER_LIST, note if first else _told)
+        _check_sizes(photos, options, annotations or data / WIDER_LIST, note if first else unnoted)
         trainer = Trainer(architecture, options, photos, run, device)
         fit = trainer.begin(init, branch)
         if first and fit:
@@ -150,10 +148,6 @@ def train_model(
 def _alone(run: Path, first: bool) -> contextlib.AbstractContextManager[None]:
     """The first process of a run holds it for all."""
     return locked(run / LOCK, f"the training in {run}") if first else contextlib.nullcontext()
-
-
-def _told(what: object) -> None:
-    pass
 
 
 def _check_sizes(

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 import edgeface
 from edgeface.errors import MissingExtraError, WorkerError
+from edgeface.files import scratch_folder
 from edgeface.quiet import quiet
 from edgeface.workers.base import (
     RETRIES,
@@ -222,8 +222,8 @@ def _connect(address: str) -> None:
 
 
 def _join(ray: ModuleType, address: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="edgeface-") as scratch, quiet():
-        code = Path(scratch) / "code"
+    with scratch_folder() as scratch, quiet():
+        code = scratch / "code"
         for package in _packages():
             shutil.copytree(
                 package, code / package.name, ignore=shutil.ignore_patterns("__pycache__")

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.registry import get_architecture, listed
 from edgeface.backends import require_module
-from edgeface.files import atomic_write
+from edgeface.files import write_text
 from edgeface.schema import from_fields, read_packaged
 from edgeface.types import Progress, unseen
 
@@ -76,8 +76,7 @@ def write_counts(path: Path = PATH) -> None:
     found = {
         name: dataclasses.asdict(_count(get_architecture(name), *COUNTED_AT)) for name in listed()
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+    write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def _count(network: Architecture, width: int, height: int) -> Counted:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.bundle import APIS, FORMAT_VERSION, Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, head_layout
 from edgeface.errors import ExportError, OptionError
-from edgeface.files import check_writable
+from edgeface.files import check_writable, scratch_folder
 from edgeface.options import check_choice
 from edgeface.quiet import quiet_stage
 from edgeface.runners import open_runner
@@ -18,7 +18,7 @@ from edgeface.types import Stage
 from export.apis.base import Adapted, Adapter
 from export.apis.google import MediaPipe, TaskLibrary
 from export.apis.opencv import OpenCV
-from export.pipeline import export_model, scratch_folder
+from export.pipeline import export_model
 from export.request import ExportRequest
 
 if TYPE_CHECKING:

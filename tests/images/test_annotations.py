@@ -10,7 +10,7 @@ import pytest
 
 from edgeface.errors import DataError
 from edgeface.images.annotated import AnnotatedImage, check_boxes
-from edgeface.images.annotations import POINT_COLUMNS, read_annotations, read_plain, read_wider
+from edgeface.images.annotations import POINT_COLUMNS, read_annotations, read_wider
 from edgeface.images.landmarks import with_landmarks
 
 WIDER = """0--Parade/a.jpg
@@ -163,7 +163,7 @@ def check_refusal(path: Path, where: str, what: str) -> None:
 
 
 def test_missing_and_undecodable_files(tmp_path: Path) -> None:
-    for read in (read_annotations, read_wider, read_plain):
+    for read in (read_annotations, read_wider):
         with pytest.raises(
             DataError, match=r"cannot read annotation file .*none\.txt: No such file"
         ):

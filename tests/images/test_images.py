@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 
 from edgeface.errors import ImageError
 from edgeface.images.headers import exif_orientation, inspect
-from edgeface.images.inputs import folder_images, source_kind, sources
+from edgeface.images.inputs import source_kind, sources
 from edgeface.images.reading import as_rgb, decode_image, oriented, read_image
 from edgeface.images.scaling import fit_size, letterbox
 from edgeface.images.videos import video_fps
@@ -352,8 +352,6 @@ def test_sources_report_and_go_on(tmp_path: Path, photo: Pillow.Image) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no images in"):
-        folder_images(tmp_path)
     with pytest.raises(ImageError, match="no images in"):
         list(sources([str(tmp_path)]))
 

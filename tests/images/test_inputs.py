@@ -19,7 +19,6 @@ from edgeface.images.inputs import (
     IMAGE_SUFFIXES,
     Input,
     expand,
-    folder_images,
     list_folder,
     source_kind,
     sources,
@@ -68,7 +67,7 @@ def test_what_a_folder_skips_is_said_once(tmp_path: Path, photo: bytes) -> None:
 def test_a_folder_of_nothing_but_heic_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"x")
     with pytest.raises(ImageError, match=r"no images in .*skipped: 1 \.heic \(convert"):
-        folder_images(tmp_path)
+        expand([str(tmp_path)])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -165,22 +164,6 @@ def test_a_layer_never_seen_is_outside(model: LatencyModel) -> None:
 
 def test_nearly_all_of_the_space_is_inside(model: LatencyModel, asked: Asked) -> None:
     assert np.mean([not p.outside for p in model.predict(asked)]) >= 0.9
-
-
-def test_outsiders_are_measured(model: LatencyModel, asked: Asked) -> None:
-    calls: list[list[str]] = []
-
-    def measure(architectures: Sequence[Architecture]) -> list[float]:
-        calls.append([a.name for a in architectures])
-        return [7.5] * len(architectures)
-
-    known = next(a for a, p in zip(asked, model.predict(asked), strict=True) if not p.outside)
-    networks = [known, get_architecture("edgeface-n"), get_architecture("scrfd-0.5g")]
-    found = model.predict_or_measure(networks, measure)
-    assert calls == [["edgeface-n", "scrfd-0.5g"]]
-    assert [p.measured for p in found] == [False, True, True]
-    assert [p.ms for p in found[1:]] == [7.5, 7.5]
-    assert found[0] == model.predict([known])[0]
 
 
 def test_records_that_are_wrong_do_not_count(table: LatencyTable, asked: Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from edgeface.search.space import SPACES
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("onnxsim", reason="the export extra is not installed")
 
-from quantize.candidate import candidate_bundles
+from quantize.candidate import candidate_bundles, make_candidate
 
 KINDS = (("onnx", "int8"), ("onnx", "fp32"))
 FP32 = (("onnx", "fp32"),)
@@ -95,3 +96,12 @@ def test_two_networks_of_one_name(tmp_path: Path) -> None:
         candidate_bundles(
             [GOOD, dataclasses.replace(broken(), name=GOOD.name)], FP32, 96, 64, tmp_path
         )
+
+
+def test_no_place_for_temporary_files_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    item = {"architecture": GOOD.to_json(), "kinds": [list(FP32[0])], "width": 96, "height": 64}
+    with pytest.raises(OutputError, match="cannot write a temporary folder"):
+        make_candidate(item | {"out": str(tmp_path / "out")})

@@ -193,21 +193,13 @@ def prepare(plan: Plan, on_error: OnError | None = None, progress: Progress = un
     """
     from edgeface.evaluation.own import check_inside
     from edgeface.evaluation.predict import annotated_photos
-    from edgeface.images.annotations import read_annotations
-    from edgeface.training import WIDER_IMAGES, WIDER_LIST
-    from edgeface.training.dataset import open_cache
+    from edgeface.training import open_photos
 
     check_inside(*annotated_photos(plan.validation, plan.kept), on_error, progress)
-    data = Path(plan.data)
-    boxes = Path(plan.annotations) if plan.annotations else data / WIDER_LIST
-    if boxes.is_file():  # if not, the training says what is accepted
-        open_cache(
-            Path(plan.cache),
-            data / WIDER_IMAGES if (data / WIDER_IMAGES).is_dir() else data,
-            read_annotations(boxes),
-            progress=progress,
-            on_error=on_error,
-        )
+    annotations = Path(plan.annotations) if plan.annotations else None
+    open_photos(
+        Path(plan.data), annotations, Path(plan.cache), progress=progress, on_error=on_error
+    )
 
 
 def _evaluated(plan: Plan, architecture: Architecture, run: Path) -> Trained:
