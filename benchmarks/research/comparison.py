@@ -89,7 +89,7 @@ def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]
         Rival(
             "damofd",
             rival,
-            timed.score(rival),
+            timed.scorer.proxy(rival),
             ms,
             ms * record.low / record.ratio,
             ms * record.high / record.ratio,
