@@ -281,6 +281,25 @@ print("left alone")
     assert (done.returncode, done.stdout) == (0, "left alone\n"), done.stderr
 
 
+def test_what_a_camera_cannot_save_is_told_while_it_runs(camera: Camera, tmp_path: Path) -> None:
+    """Its end may be weeks away, and be a signal, behind which nothing more was said."""
+    for frame in range(100):  # folders stand where the faces should go
+        (tmp_path / f"live-frame{frame}-face1.png").mkdir()
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--crop", str(tmp_path)]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        ended = threading.Timer(60, camera.gone.set)
+        ended.start()
+        line = next(line for line in process.stderr if line.startswith("error: "))
+        ended.cancel()
+        assert "cannot write" in line and not camera.gone.is_set()
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 143 and "error: " not in rest and "stopped: " in rest
+
+
 def test_head_ends_a_stream(camera: Camera) -> None:
     arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS]
     with subprocess.Popen(
