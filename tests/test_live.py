@@ -21,8 +21,8 @@ from commands import said
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import ImageError, OptionError, counted
-from edgeface.images.inputs import Input, expand, sources
+from edgeface.errors import ImageError, counted
+from edgeface.images.inputs import Input, sources
 from edgeface.images.marked import Saver
 
 Command = Callable[..., tuple[int, str, str]]
@@ -398,11 +398,3 @@ def test_a_window_needs_a_screen(edgeface: Command, clip: Path) -> None:
     code, out, err = edgeface("detect", clip, "--show", *FLAGS)
     assert code == 2 and out == ""
     assert "this OpenCV has no windows: run: pip uninstall" in err or "display" in err
-
-
-def test_two_streams_of_one_name_are_two_files(tmp_path: Path) -> None:
-    inputs = expand(["rtsp://a/live", "rtsp://b/live", "camera:0"])
-    paths = Saver(tmp_path / "out", inputs).paths
-    assert len(set(paths.values())) == 3
-    with pytest.raises(OptionError, match="one camera is saved as one of"):
-        Saver(tmp_path / "a.png", inputs[2:])
