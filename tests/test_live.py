@@ -21,8 +21,8 @@ from commands import said
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
-from edgeface.errors import ImageError, OptionError, counted
-from edgeface.images.inputs import Input, expand, sources
+from edgeface.errors import ImageError, counted
+from edgeface.images.inputs import Input, sources
 from edgeface.images.marked import Saver
 
 Command = Callable[..., tuple[int, str, str]]
@@ -281,6 +281,25 @@ print("left alone")
     assert (done.returncode, done.stdout) == (0, "left alone\n"), done.stderr
 
 
+def test_what_a_camera_cannot_save_is_told_while_it_runs(camera: Camera, tmp_path: Path) -> None:
+    """Its end may be weeks away, and be a signal, behind which nothing more was said."""
+    for frame in range(100):  # folders stand where the faces should go
+        (tmp_path / f"live-frame{frame}-face1.png").mkdir()
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--crop", str(tmp_path)]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        ended = threading.Timer(60, camera.gone.set)
+        ended.start()
+        line = next(line for line in process.stderr if line.startswith("error: "))
+        ended.cancel()
+        assert "cannot write" in line and not camera.gone.is_set()
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 143 and "error: " not in rest and "stopped: " in rest
+
+
 def test_head_ends_a_stream(camera: Camera) -> None:
     arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS]
     with subprocess.Popen(
@@ -379,11 +398,3 @@ def test_a_window_needs_a_screen(edgeface: Command, clip: Path) -> None:
     code, out, err = edgeface("detect", clip, "--show", *FLAGS)
     assert code == 2 and out == ""
     assert "this OpenCV has no windows: run: pip uninstall" in err or "display" in err
-
-
-def test_two_streams_of_one_name_are_two_files(tmp_path: Path) -> None:
-    inputs = expand(["rtsp://a/live", "rtsp://b/live", "camera:0"])
-    paths = Saver(tmp_path / "out", inputs).paths
-    assert len(set(paths.values())) == 3
-    with pytest.raises(OptionError, match="one camera is saved as one of"):
-        Saver(tmp_path / "a.png", inputs[2:])

@@ -51,10 +51,7 @@ class Look:
         self._inputs += len(inputs)
         try:
             for source in inputs:
-                errors = self._look_at(source, detector, rows, outputs, track)
-                self._failures += bool(errors)
-                for error in errors:
-                    self._terminal.line(f"error: {error}")
+                self._failures += self._look_at(source, detector, rows, outputs, track)
                 if outputs.closed or self._looked == self._most:
                     return
         except KeyboardInterrupt:
@@ -62,22 +59,29 @@ class Look:
 
     def _look_at(
         self, source: Input, detector: Detector, rows: Rows, outputs: Outputs, track: bool
-    ) -> list[EdgefaceError]:
-        """Returns why it could not be read to its end, and why not written."""
-        errors: list[EdgefaceError] = []
+    ) -> bool:
+        """Returns whether it could not be read to its end, or not written: each is told as it
+        happens, since a camera may go on for weeks, and then end by a signal."""
+        failed = False
         tracker = Tracker() if track and source.kind != "image" else None
         try:
             with self._frames(source) as frames:
                 for name, image in frames:
                     looked = self._find(source, name, image, detector, tracker)
                     rows.add(_row(looked))
-                    errors += outputs.add(looked)
+                    failed |= self._tell(outputs.add(looked))
                     unwanted = rows.gone and source.kind != "image" and not outputs.any
                     if unwanted or outputs.closed or self._looked == self._most:
                         break
         except ImageError as error:
-            errors.append(error)
-        return errors + outputs.finish()
+            failed |= self._tell([error])
+        return self._tell(outputs.finish()) or failed
+
+    def _tell(self, errors: Sequence[EdgefaceError]) -> bool:
+        """Returns whether there are any."""
+        for error in errors:
+            self._terminal.line(f"error: {error}")
+        return bool(errors)
 
     @contextmanager
     def _frames(self, source: Input) -> Generator[Iterator[tuple[str, Image]], None, None]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgeface.errors import OutputError
 from edgeface.files import write_text
 
 LONGEST = 5000
@@ -52,14 +53,28 @@ def print_json(data: Any) -> None:
 
 def put(text: str) -> bool:
     """Print at once. A reader that has enough, such as head, ends neither the command nor its exit
-    code: False then."""
+    code: False then. Raises OutputError where stdout takes no more, as on a full disk."""
     try:
         print(text)
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = nowhere()
         return False
+    except OSError as error:
+        sys.stdout = nowhere()
+        raise OutputError(
+            f"cannot print: {error.strerror or error}: send stdout to where there is room"
+        ) from None
     return True
+
+
+def settle() -> None:
+    """Let go of what stdout does not take: Python would try again at its end, and have an exit code
+    and words of its own for that."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = nowhere()
 
 
 def nowhere() -> TextIO:

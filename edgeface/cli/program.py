@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 import edgeface
-from edgeface.cli.output import nowhere, printable
+from edgeface.cli.output import nowhere, printable, settle
 from edgeface.errors import (
     NO_MEMORY,
     EdgefaceError,
@@ -163,6 +163,7 @@ def _end(kind: str, text: str, code: int) -> int:
         # Python notes a Ctrl-C that leaves code it was given as text, such as that of a named
         # tuple, and then ends by the signal whatever the code; other such code clears the note.
         collections.namedtuple("Cleared", "")
+    settle()
     with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C; a stderr that is gone
         print(f"{kind}: {printable(text)}" if text else kind, file=sys.stderr)
     return code

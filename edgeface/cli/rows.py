@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from edgeface.cli.output import cells_wide, joined, middle, narrow, printable, put
+from edgeface.cli.output import GAP, cells_wide, joined, middle, narrow, printable, put
 
 Row = dict[str, Any]
 """name and faces of one image, as JSON has them"""
@@ -83,14 +83,19 @@ class _Table:
             self._widths[0] = max(
                 self._widths[0], cells_wide(printable(name)) + is_video * FRAME_DIGITS
             )
+        self._room = sys.maxsize
         if sys.stdout.isatty():
-            narrow(self._widths, [0], shutil.get_terminal_size().columns)
+            columns = shutil.get_terminal_size().columns
+            narrow(self._widths, [0], columns)
+            self._room = columns - sum(self._widths[1:]) - len(GAP) * (len(self._widths) - 1)
 
     def add(self, row: Row) -> None:
         if not self._begun:
             self._line(*self._columns)
             self._begun = True
         name = printable(row["image"])
+        # Of a camera the number of a frame gets longer after some hours: it is not cut.
+        self._widths[0] = max(self._widths[0], min(cells_wide(name), self._room))
         for face in row["faces"]:
             numbers = (str(face.get("id", "-")),) if self._tracked else ()
             self._line(name, f"{face['score']:.3f}", *(f"{v:.1f}" for v in face["box"]), *numbers)

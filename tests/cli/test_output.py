@@ -17,6 +17,7 @@ from edgeface.cli.output import (
     printable,
     table,
 )
+from edgeface.cli.rows import open_rows
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,11 @@ def test_whatever_is_printed_is_ours_or_made_printable() -> None:
 def test_a_result_of_several_lines_is_made_printable(capsys: pytest.CaptureFixture[str]) -> None:
     emit({}, "a \x1b[31mtable\nof two lines", "table")
     assert capsys.readouterr().out == "a \\x1b[31mtable\nof two lines\n"
+
+
+def test_the_number_of_a_frame_is_not_cut_after_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = open_rows("table", [("camera:0", True)], False)
+    for frame in (999_999, 10_000_000):
+        rows.add({"image": f"camera:0#{frame}", "faces": []})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["camera:0#999999", "camera:0#10000000"]

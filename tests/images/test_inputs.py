@@ -305,3 +305,11 @@ def test_names_of_addresses_and_cameras() -> None:
     assert shown("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
     assert shown("rtsp://host/a") == "rtsp://host/a" and shown("a@b.jpg") == "a@b.jpg"
     assert camera_number("/dev/video12") == 12 and camera_number("photo.jpg") is None
+
+
+def test_two_streams_of_one_name_are_two_files(tmp_path: Path) -> None:
+    inputs = expand(["rtsp://a/live", "rtsp://b/live", "camera:0"])
+    paths = Saver(tmp_path / "out", inputs).paths
+    assert len(set(paths.values())) == 3
+    with pytest.raises(OptionError, match="one camera is saved as one of"):
+        Saver(tmp_path / "a.png", inputs[2:])
