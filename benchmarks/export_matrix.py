@@ -142,14 +142,15 @@ def document(size: str, rows: list[Record]) -> str:
     ]
     text = f"""# Every network to every target
 
-Written by `python -m benchmarks.export_matrix --data WIDER`; nothing here is typed by hand.
+How closely every exported network matches its reference, written by `python -m
+benchmarks.export_matrix --data WIDER`; nothing is typed by hand.
 
 {matrix_table(rows)}
 
-{len(rows)} files at {size} with random weights (the published networks ship without),
-{len(failed)} failures. fp32 and fp16: largest difference of any head from torch in float64 (fp16:
-from the network with its weights rounded to float16), at most 1e-4 or the file is not written.
-int8: signal-to-noise ratio of the worst head against the float file.
+{len(rows)} files at {size} with random weights (the published networks ship without weights),
+{len(failed)} failures. fp32 and fp16: the largest difference of any head from torch in float64
+(fp16: from the network with its weights rounded to float16); a file with more than 1e-4 is not
+written. int8: the signal-to-noise ratio of the worst head against the float file.
 """
     return text + ("\n" + "\n".join(failed) + "\n" if failed else "")
 

@@ -213,21 +213,21 @@ def document(o: Options, records: dict[str, Record], conditions: Record) -> str:
     fast = "; ".join(f"{row.target}: {row.fast}" for row in BACKENDS.values() if row.fast)
     text = f"""# Every exported file
 
-Written by `python -m benchmarks.export_table --data WIDER`; nothing here is typed by hand. How far
-the files of [every network](networks.md) are from torch is on a page of its own.
+Size, parity, AP and latency of every exported file, written by `python -m benchmarks.export_table
+--data WIDER`; nothing is typed by hand. [Another page](networks.md) has the parity of all networks.
 
 ## {o.model}, {o.size}
 
 {own_table(records)}
 
-Of weights with the SHA-256 {first["weights"]}.
-`from torch`: largest absolute difference of any head from torch in float64, on noise and a photo
-(fp16: from the trained float32 weights), for INT8 the signal-to-noise ratio of the worst head. AP
-in points on {first["images"]} WIDER FACE validation photos
+The weights have the SHA-256 {first["weights"]}.
+`from torch` is the largest absolute difference of any head from torch in float64, on noise and a
+photo (fp16: from the trained float32 weights); for INT8 it is the signal-to-noise ratio of the
+worst head. AP is in points, on {first["images"]} WIDER FACE validation photos
 ({first["protocol"].partition(", score")[0]}, official protocol).
-`ms`: median time of the network, one thread, a process for each file, all in turn, {o.rounds}
-rounds ({_validity(records)}); only ratios of one run are worth quoting. `fast`: the same file in
-the runner's fast mode (`--fast`), which changes what the CPU can:
+`ms` is the median time of the network on one thread, a process for each file, all in turn,
+{o.rounds} rounds ({_validity(records)}); quote only ratios within one run. `fast` is the same
+file in the runner's fast mode (`--fast`), which changes the arithmetic where the CPU can:
 {fast}.
 
 Conditions: {conditions["cpu"]}, {conditions["cores"]} cores, load {conditions["load_1min"]} at the

@@ -103,8 +103,8 @@ def _card(
     size, layout = count(architecture, *SIZE), head_layout(architecture)
     parts = [
         f"# {architecture.name}",
-        "A face detector of standard convolutions and ReLU, made for CPUs. One box a face, "
-        + ("with five landmarks." if layout.landmarks else "no landmarks."),
+        "A face detector for CPUs, built from standard convolutions and ReLU. It finds a box"
+        + (" and five landmarks for each face." if layout.landmarks else " for each face."),
         "## Size",
         (
             f"{size.params:,} parameters, {size.macs / 1e6:.1f} M multiply-accumulates at"
@@ -117,14 +117,14 @@ def _card(
         "## Latency",
         _latency(latency),
         "## Input and output",
-        "Raw 0-255 RGB; width and height multiples of 32; photos are scaled to fit, at the top"
-        " left of a black canvas. Outputs"
-        f" {', '.join(f'`{name}`' for name in layout.output_names)}: one logit a cell, and the"
+        "The input is raw 0-255 RGB, its width and height multiples of 32; photos are scaled to fit"
+        " at the top left of a black canvas. The outputs are"
+        f" {', '.join(f'`{name}`' for name in layout.output_names)}: one logit per cell, and the"
         " distances left, top, right and bottom from the middle of the cell to the sides of the"
         " box, in strides"
         + (
-            "; of left and right eye as the image has them, nose, left and right corner of the "
-            "mouth, x and y from the middle of the cell, in strides."
+            "; then x and y of the left eye in the image, the right eye, the nose, and the left and"
+            " right corner of the mouth, from the middle of the cell, in strides."
             if layout.landmarks
             else "."
         ),
@@ -155,7 +155,7 @@ def _accuracy(report: dict[str, Any]) -> list[str]:
         f" {report['nms']:g}, {report['runtime']}. {report['evaluator']}.",
         "By face height in px of the photo as annotated (faces of the hard setting):",
         _block(table(("height", "AP", "faces"), heights)),
-        "What a score threshold gives, on the faces of the hard setting:",
+        "By score threshold, on the faces of the hard setting:",
         _block(table(POINT_COLUMNS, point_rows(report["operating_points"]), POINT_COLUMNS)),
     ]
 
@@ -187,8 +187,8 @@ def _latency(results: Path | None) -> str:
     )
     if not timings:
         return (
-            "In all runtimes and precisions: [every file](../../docs/exports.md); beside others:"
-            " [README](../../README.md#beside-others)."
+            "All runtimes and precisions: [every file](../../docs/exports.md). Comparison with"
+            " other detectors: [README](../../README.md#beside-others)."
         )
     rows = [
         (
