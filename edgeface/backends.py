@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ class Backend:
     """import names of runtimes that serve it, best first; any one is enough"""
     distributions: tuple[str, ...]
     """pip names of ``packages``, same order"""
+    oldest: str
+    """version of the first of them below which files do not open, or give other boxes: the lower
+    bound of ``extra``"""
     runner: str
     """``module:class(bundle, threads, fast) -> Runner``"""
     probe: str
@@ -84,6 +87,13 @@ class Backend:
                 except metadata.PackageNotFoundError:
                     return distribution, "unknown"
         return None
+
+    def too_old(self) -> bool:
+        """Is the runtime that is installed older than ``oldest``?"""
+        distribution, version = self.installed() or ("", "unknown")
+        if distribution != self.distributions[0] or version == "unknown":
+            return False
+        return _numbers(version) < _numbers(self.oldest)
 
     def load_runner(self) -> Callable[..., Any]:
         """Import and return what opens a Bundle."""
@@ -130,6 +140,7 @@ BACKENDS: dict[str, Backend] = {
             extra="onnx",
             packages=("onnxruntime",),
             distributions=("onnxruntime",),
+            oldest="1.17",
             runner="edgeface.runners.onnxruntime:OnnxRuntimeRunner",
             probe="edgeface.probes.onnxruntime:OnnxRuntimeProbe",
             exporter="export.onnx:export_onnx",
@@ -145,6 +156,7 @@ BACKENDS: dict[str, Backend] = {
             extra="tflite",
             packages=("ai_edge_litert", "tflite_runtime", "tensorflow"),
             distributions=("ai-edge-litert", "tflite-runtime", "tensorflow"),
+            oldest="1.2",
             runner="edgeface.runners.tflite:TFLiteRunner",
             probe="edgeface.probes.tflite:TFLiteProbe",
             exporter="export.tflite:export_tflite",
@@ -159,6 +171,7 @@ BACKENDS: dict[str, Backend] = {
             extra="openvino",
             packages=("openvino",),
             distributions=("openvino",),
+            oldest="2025.0",
             runner="edgeface.runners.openvino:OpenVinoRunner",
             probe="edgeface.probes.openvino:OpenVinoProbe",
             exporter="export.openvino:export_openvino",
@@ -178,6 +191,7 @@ BACKENDS: dict[str, Backend] = {
             extra="ncnn",
             packages=("ncnn",),
             distributions=("ncnn",),
+            oldest="1.0.20260526",
             runner="edgeface.runners.ncnn:NcnnRunner",
             probe="edgeface.probes.ncnn:NcnnProbe",
             exporter="export.ncnn:export_ncnn",
@@ -246,15 +260,26 @@ def capability_table() -> str:
 
 def import_runtime(backend: Backend) -> Any:
     """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that
-    names the extra."""
+    names the extra, also where its version is too old."""
     for package in backend.packages:
+        # While another thread converts, what is imported already is not waited for.
+        if package in sys.modules:
+            return importlib.import_module(package)
         if has_module(package):
-            # While another thread converts, what is imported already is not waited for.
-            with nullcontext() if package in sys.modules else unreported():
+            if backend.too_old():
+                break
+            with unreported():
                 return importlib.import_module(package)
     raise MissingExtraError(
-        backend.distributions[0], backend.extra, f"running a {backend.target} model"
+        f"{backend.distributions[0]}>={backend.oldest}",
+        backend.extra,
+        f"running a {backend.target} model",
     )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Of a release, in order: 1.0.20260526 -> (1, 0, 20260526)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))
 
 
 def has_module(name: str) -> bool:

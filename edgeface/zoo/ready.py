@@ -49,8 +49,9 @@ class ReadyFile:
 
     @property
     def runs_here(self) -> bool:
-        """Is its runtime installed?"""
-        return BACKENDS[self.target].installed() is not None
+        """Is its runtime installed, and new enough?"""
+        row = BACKENDS[self.target]
+        return row.installed() is not None and not row.too_old()
 
     @property
     def size(self) -> str:
