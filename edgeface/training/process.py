@@ -40,5 +40,6 @@ def fast_bf16(device: torch.device) -> bool:
     and GPUs of their generation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
+    ask = getattr(torch.cpu, "get_capabilities", dict[str, bool])  # an older torch does not say
+    able = ask()
     return device.type == "cpu" and any(able.get(name) for name in CPU_BF16)

@@ -71,7 +71,15 @@ class TestWithTheLowest:
     @pytest.mark.parametrize("target", FILES)
     def test_the_boxes_of_today(self, target: str, command: Path) -> None:
         """Within a px where kernels of INT8 may round otherwise."""
-        words = [command, "detect", PHOTO, "--model", FILES[target], "--format", "json"]
+        words: list[str | Path] = [
+            command,
+            "detect",
+            PHOTO,
+            "--model",
+            FILES[target],
+            "--format",
+            "json",
+        ]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr
         (face,) = json.loads(done.stdout)[0]["faces"]
