@@ -196,7 +196,7 @@ def quantize(
     if plot is not None:
         folders = [folder for folder in (data, calibration) if folder] if plot.exists() else []
         check_plot(plot, (file for folder in folders for file in folder.rglob("*")))
-    with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
+    with Terminal(steps=True) as terminal, stoppable("run the same command again to continue"):
         photos = (data, annotations, calibration)
         return _run(request, out, photos, plot, format, verbose, terminal)
 

@@ -54,7 +54,10 @@ def command(
 
     prepare_torch(threads, device)
     refuse_others_files(out)
-    with Terminal() as terminal, stoppable("the same command goes on from the last checkpoint"):
+    with (
+        Terminal() as terminal,
+        stoppable("run the same command again to continue from the last checkpoint"),
+    ):
         failures = Failures(terminal)
         photos = open_photos(
             data,

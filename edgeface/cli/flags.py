@@ -239,7 +239,7 @@ Work = Callable[[Any], int | None]
 """gets an instance of a dataclass of options; what it returns is the exit code, None is 0"""
 Main = Callable[..., int]
 """``main(arguments) -> exit code``; arguments: default those of the process"""
-RESUMES = "what was measured is kept, the same command goes on from here"
+RESUMES = "results so far are kept: run the same command again to continue"
 
 
 def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:

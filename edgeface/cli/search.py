@@ -197,7 +197,7 @@ def _finish(
 ) -> None:
     from edgeface.search.finish import finish
 
-    terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    terminal, kept = failures.terminal, f"nothing is lost, continue with: {go_on}"
     terminal.steps = True  # few from here on, and some of them long
     with stoppable(kept):
         made = finish(
@@ -213,7 +213,7 @@ def _finish(
         )
     if made is None:
         raise Stopped(kept)
-    quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
+    quoted = "" if made.valid else " (unreliable: the machine was not idle)"
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
     terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
@@ -321,9 +321,9 @@ def _run(
     except (DeviceError, KeyboardInterrupt) as error:
         begun = (folder / STUDY).is_file()
         if isinstance(error, DeviceError):
-            kept = f"; what was measured is kept: {go_on}" if begun else ""
+            kept = f"; what was measured is kept, continue with: {go_on}" if begun else ""
             raise DeviceError(f"{error}{kept}") from None
-        kept = f"nothing is lost, {go_on} goes on from here"
+        kept = f"nothing is lost, continue with: {go_on}"
         raise Stopped(kept if begun else "nothing was measured yet") from None
     terminal.line(f"{folder / FRONT}, {folder / REPORT}")
     return front

@@ -155,7 +155,7 @@ def command(
             on_error=failures,
         )
         if not finished:
-            raise Stopped("the state is saved, the same command goes on from here")
+            raise Stopped("the state is saved: run the same command again to continue")
         if terminal.shown:
             weights = shlex.quote(str(out / "weights.safetensors"))
             say(f"weights    {weights}")
