@@ -1,17 +1,17 @@
-"""``python -m benchmarks.against BUNDLE ... [--peer FILE.onnx]``: exported files against something
-else, turn by turn.
+"""``python -m benchmarks.against BUNDLE ... [--peer FILE.onnx]``: latency of exported files beside
+PyTorch or a peer, in interleaved rounds.
 
-Without --peer, against the same network run eagerly by PyTorch: what an export is worth. All
-Bundles are then of one network; its parameters do not change its latency, so that random ones do.
-PyTorch has two rows: the network as it is trained, and with normalisations folded into the
-convolutions, as :class:`edgeface.runners.torch.TorchRunner` runs it.
+Without --peer, the same network is run eagerly by PyTorch, to show what an export gains. All
+Bundles must then be of one network; random weights do, as they do not change latency. PyTorch has
+two rows: the network as trained, and with normalisations folded into the convolutions, as
+:class:`edgeface.runners.torch.TorchRunner` runs it.
 
-With --peer, against a network that others published as .onnx, converted to ncnn by pnnx: for
-devices where ncnn is what there is. It is fed, and all its outputs are fetched, as our own runner
-does. (In ONNX Runtime, `make bench` does this.)
+With --peer, the other side is a published .onnx network, converted to ncnn by pnnx: for devices
+that have only ncnn. Inputs and outputs are handled as by our own runner. (For ONNX Runtime, use
+`make bench`.)
 
-One process runs everything, a round has one slice of each in shuffled order, and ratios come with
-the interval of every other benchmark.
+One process runs everything; each round has one slice of each subject in shuffled order, and ratios
+come with the same interval as in the other benchmarks.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ class Options(Printed):
     bundles: Annotated[tuple[Path, ...], Argument("BUNDLE...")]
     """folders of exported Bundles"""
     peer: Path | None = None
-    """published network, a .onnx file, instead of PyTorch"""
+    """published .onnx network to compare with, instead of PyTorch"""
     threads: int = 1
     """CPU threads"""
     rounds: int = 30
-    """rounds, each with a slice of every subject"""
+    """number of rounds, each with a slice of every subject"""
     seed: int = 0
-    """seed of the order in each round"""
+    """seed for the order within rounds"""
 
     def __post_init__(self) -> None:
         if self.threads < 1 or self.rounds < 2:

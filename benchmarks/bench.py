@@ -1,12 +1,11 @@
-"""``python -m benchmarks.bench``: our model on every runtime, and the peers beside it, on this
-machine or a device.
+"""``python -m benchmarks.bench``: our model on every runtime, and peer models, on this machine or a
+device.
 
-Every target as fp32 and int8, at each size, on each number of threads, measured with the latency
+Every target is measured in fp32 and int8, at each size and number of threads, with the latency
 protocol; records go to latency.json and a report to report.html, in OUT/bench for this machine and
-in OUT/bench/DEVICE for another. Bundles that OUT already has are used if they hold the shipped
-weights. INT8 files are made within the accuracy budget when --data is a WIDER FACE root, without it
-from the photos of --calibration, and are otherwise left out. What was measured is kept after every
-step: a run that was stopped goes on where it was.
+in OUT/bench/DEVICE for another. Existing Bundles in OUT are used if they hold the shipped weights.
+INT8 files are made within the accuracy budget if --data is given, else from the photos of
+--calibration, else left out. Results are saved after every step: a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -46,37 +45,37 @@ class Options(Protocol):
     """Of the command line; with those of the protocol."""
 
     model: str = DEFAULT_MODEL
-    """a network with weights, or a .safetensors file"""
+    """network with weights, or a .safetensors file"""
     out: Path = Path("dist")
     """folder of Bundles and results"""
     device: str = LOCAL
     """local, ssh://[user@]host[:port] or adb://serial"""
     sizes: tuple[str, ...] = ("640x480", "320x240")
-    """inputs, WIDTHxHEIGHT in px"""
+    """input sizes, WIDTHxHEIGHT in px"""
     threads: tuple[int, ...] = (1, 2)
     """CPU threads of the runtimes"""
     targets: tuple[str, ...] = tuple(BACKENDS)
-    """runtimes"""
+    """runtimes to measure"""
     precisions: tuple[str, ...] = PRECISIONS
-    """fp32 and int8"""
+    """precisions to measure"""
     data: Path | None = None
-    """WIDER FACE root, for INT8 within the accuracy budget"""
+    """WIDER FACE folder, to hold the accuracy budget of INT8"""
     calibration: Path | None = None
-    """photos that INT8 ranges are taken from"""
+    """folder of calibration photos for INT8"""
     images: int = 64
-    """calibration photos"""
+    """number of calibration photos"""
     max_drop: float = 0.5
     """accuracy budget of INT8 in AP points"""
     peers: Path | None = None
-    """folder of NAME_WIDTHxHEIGHT.onnx, timed on this machine"""
+    """folder of peer models NAME_WIDTHxHEIGHT.onnx, measured on this machine"""
     again: bool = False
-    """measure again what is not valid"""
+    """repeat invalid measurements"""
     results: Path | None = None
-    """folder of records and report; default: by device, in OUT/bench"""
+    """folder for records and report; default: OUT/bench, per device"""
     format: str = "table"
     """how the result is printed: table or json, which has the records without samples"""
     save: Path | None = None
-    """keep that JSON in this file, too"""
+    """also save that JSON to this file"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,10 +1,10 @@
 """``python -m benchmarks.browser BUNDLE``: a .tflite file in LiteRT.js in headless Chromium beside
 the same file in LiteRT, turn by turn, one thread each.
 
-LiteRT.js takes float32 alone: an INT8 Bundle gets such an input by `edgeface export --target tflite
+LiteRT.js takes only float32 input: give an INT8 Bundle one with `edgeface export --target tflite
 --for mediapipe --bundle BUNDLE`. Needs Chromium, node, and in --packages what `npm install --prefix
-examples/web` brings, with playwright-core. One core has both; a pass is a tensor in, outputs copied
-out.
+examples/web` brings, with playwright-core. Both run on the same core; a pass is a tensor in,
+outputs copied out.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Options(Printed):
     packages: Path = PAGE / "node_modules"
     """folder of the npm packages, with playwright-core"""
     rounds: int = 30
-    """rounds, each with a slice of both"""
+    """number of rounds, each with a slice of both"""
     per_round: int = 5
-    """passes in a slice"""
+    """passes per slice"""
     ranges: ClassVar[dict[str, Range]] = {"rounds": Range(2, 10**6), "per_round": Range(1, 10**6)}
 
     def __post_init__(self) -> None:

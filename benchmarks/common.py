@@ -52,4 +52,4 @@ class Printed:
     format: str = "table"
     """how the result is printed: table or json"""
     save: Path | None = None
-    """keep the JSON in this file, too"""
+    """also save the JSON to this file"""

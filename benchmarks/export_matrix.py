@@ -1,9 +1,9 @@
 """``python -m benchmarks.export_matrix --data WIDER``: every published network to every target.
 
 Exports each to every target in fp32 and fp16, and some as INT8, with random weights, and writes how
-far the files are from torch to docs/networks.md. Hours. Results are kept per file in
-OUT/bench/matrix.json, so a run that was stopped goes on where it was; INT8 files are made again if
-the photos have changed.
+far the files are from torch to docs/networks.md. Takes hours. Results are saved per file in
+OUT/bench/matrix.json, so a stopped run resumes; INT8 files are made again if the photos have
+changed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Options(Printed):
     out: Path = Path("dist")
     """folder of Bundles and results"""
     docs: Path = Path("docs")
-    """folder that networks.md goes to"""
+    """folder for networks.md"""
 
 
 def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:

@@ -3,9 +3,8 @@ timed side by side.
 
 Exports MODEL to every target in every precision (INT8 within the accuracy budget), evaluates each
 file on the WIDER FACE validation photos, times all of them in turn in one process, and writes
-docs/exports.md and docs/exports.png. Results are kept per file in OUT/bench/exports.json, so a run
-that was stopped goes on where it was; a file is measured again if its bytes, the photos or the
-protocol have changed.
+docs/exports.md and docs/exports.png. Results are saved per file in OUT/bench/exports.json, so a
+stopped run resumes; a file is measured again if its bytes, the photos or the protocol have changed.
 """
 
 from __future__ import annotations
@@ -46,17 +45,17 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder"""
     model: str = DEFAULT_MODEL
-    """a network with weights, or a .safetensors file"""
+    """network with weights, or a .safetensors file"""
     size: str = "640x480"
     """input WIDTHxHEIGHT in px"""
     out: Path = Path("dist")
     """folder of Bundles and results"""
     docs: Path = Path("docs")
-    """folder that exports.md and .png go to"""
+    """folder for exports.md and exports.png"""
     max_drop: float = 0.5
     """accuracy budget of INT8 in AP points"""
     rounds: int = 34
-    """rounds of three runs a file"""
+    """number of rounds, each of three runs per file"""
     seed: int = 0
     """seed of the order of the rounds"""
 

@@ -1,5 +1,5 @@
 """``python -m benchmarks.install WHEEL``: seconds from pip install in a fresh environment to the
-first box, and how large the environment is. Downloads count: nothing is taken from pip's cache."""
+first box, and how large the environment is. Includes downloads: pip's cache is not used."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Options(Printed):
     """Of the command line."""
 
     wheel: Annotated[Path, Argument("WHEEL")]
-    """file that make package built"""
+    """wheel built by make package"""
     extras: str = "tflite,cli"
-    """what is installed with it"""
+    """extras to install with it"""
 
 
 def timed(*command: object) -> float:

@@ -160,23 +160,23 @@ class Options(Printed):
     """Of the command line."""
 
     tables: Path = TABLES
-    """folder of latency tables; default: ours"""
+    """folder of latency tables; default: those of the checkout"""
     kinds: tuple[str, ...] = KINDS
     """TARGET-PRECISION, such as openvino-int8"""
     measure: bool = False
-    """measure what the tables lack; resumes by itself"""
+    """measure what the tables lack; a stopped run resumes"""
     again: bool = False
-    """measure all once more, and average the two"""
+    """measure everything again and average both"""
     device: str = LOCAL
     """local, ssh://[user@]host[:port] or adb://serial"""
     threads: int = 1
-    """CPU threads of the runtime"""
+    """CPU threads for the runtime"""
     learned: int = USUAL
-    """networks to learn from, of each space, at most (ncnn needs 160)"""
+    """most networks per space to fit the model to (ncnn needs 160)"""
     bundles: Path = Path("dist/candidates")
     """folder of the files to measure"""
     plot: Path | None = None
-    """draw the scatter plots to this .png or .svg"""
+    """plot measured against predicted to this .png or .svg"""
 
     def __post_init__(self) -> None:
         check_choice(

@@ -32,7 +32,7 @@ class Options:
     """What is written where."""
 
     out: Path = ROOT / "requirements.lock"
-    """the lock file"""
+    """output file"""
 
 
 def main_of(o: Options) -> None:

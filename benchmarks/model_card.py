@@ -227,9 +227,9 @@ class Options:
     data: Path
     """WIDER FACE folder with the validation images"""
     weights: Path | None = None
-    """what benchmarks.research.level_bias made of the run's weights; default: those of RUN"""
+    """weights adjusted by benchmarks.research.level_bias; default: those of RUN"""
     latency: Path | None = None
-    """folder that make bench wrote, with peers"""
+    """folder written by make bench, with peers"""
     note: str = ""
     """a sentence on which images the figures may be compared on"""
     zoo: Path = zoo.FOLDER

@@ -36,11 +36,11 @@ class Options(Printed):
     """Of the command line."""
 
     bundle: Annotated[Path, Argument("BUNDLE")]
-    """folder that edgeface export --for opencv made"""
+    """folder made by edgeface export --for opencv"""
     peer: Path = Path("../shared/peers/yunet_n_640x480.onnx")
-    """YuNet as OpenCV's zoo has it, a .onnx file"""
+    """YuNet from OpenCV's zoo, a .onnx file"""
     rounds: int = 30
-    """rounds, each with a slice of both"""
+    """number of rounds, each with a slice of both"""
     seed: int = 0
     """seed of the order in each round"""
     ranges: ClassVar[dict[str, Range]] = {"rounds": Range(2, 10**6)}

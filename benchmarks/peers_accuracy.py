@@ -1,4 +1,5 @@
-"""``python -m benchmarks.peers_accuracy --data WIDER --peers PEERS``: ours beside published ones.
+"""``python -m benchmarks.peers_accuracy --data WIDER --peers PEERS``: accuracy of ours and
+published models.
 
 AP by the official WIDER FACE protocol on the validation photos that are there, with their long side
 at 640 px, and, with --landmarks, the error of the five points where a model finds them. Every model
@@ -48,13 +49,13 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder with the validation photos"""
     peers: Path | None = None
-    """folder of the peers' .onnx files; default: ours alone"""
+    """folder of the peers' .onnx files; default: only ours"""
     annotations: Path | None = None
-    """faces of other photos below --data: one AP over all of them, under hard"""
+    """face boxes for other photos below --data: one AP over all, reported as hard"""
     landmarks: Path | None = None
-    """labels of five points, whose photos lie below --data"""
+    """landmark labels for photos below --data"""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
-    """ours: zoo names, weights files or Bundles"""
+    """our models: names, weights files or Bundles"""
     threads: int = 1
     """CPU threads of each model"""
 

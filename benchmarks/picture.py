@@ -47,9 +47,9 @@ class Options:
     """Of the command line."""
 
     model: str = DEFAULT_MODEL
-    """zoo name or Bundle folder"""
+    """network name or Bundle folder"""
     save: Path = Path("docs/detect.jpg")
-    """the picture"""
+    """output file"""
 
 
 def _run(o: Options) -> None:

@@ -2,9 +2,8 @@
 upright photos.
 
 An upright photo fills less than half of a landscape input, and its faces are that much smaller
-there. The photos are those of WIDER FACE's validation set that are higher than wide. Every face
-counts that is not marked invalid and is at least ``--min-face`` px high; it is found where a box
-overlaps it by half.
+there. Uses the photos of WIDER FACE's validation set that are higher than wide. Faces count unless
+marked invalid or below ``--min-face`` px in height; one is found if a box overlaps it by half.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder with the validation photos"""
     min_face: int = 0
-    """px of height that a face has at least"""
+    """smallest face height in px that counts"""
     score_threshold: float = 0.5
-    """boxes that score less are none"""
+    """lowest score of a box that counts"""
     threads: int = 1
-    """CPU threads of the runtime"""
+    """CPU threads for the runtime"""
 
 
 @dataclass

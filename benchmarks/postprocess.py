@@ -1,10 +1,10 @@
-"""``python -m benchmarks.postprocess``: what decoding and NMS cost after the network, at a given
+"""``python -m benchmarks.postprocess``: time of decoding and NMS after the network, at a given
 input size.
 
-Outputs are made up so that their candidate counts are those of real scenes: background logits
-around -6, and faces of 10-250 px that excite the cells near their centre. Each scene is timed at
-the score threshold of use (0.5) and at that of an evaluation (0.02). No network runs, so the
-figures hold for every runtime.
+Outputs are synthetic, with candidate counts as in real scenes: background logits around -6, and
+faces of 10-250 px that excite the cells near their centre. Each scene is timed at the default score
+threshold (0.5) and at that of an evaluation (0.02). No network runs, so the figures hold for every
+runtime.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Options(Printed):
     size: str = "640x480"
     """network input, WIDTHxHEIGHT in px"""
     runs: int = 300
-    """timed runs of each scene"""
+    """timed runs per scene"""
 
     def __post_init__(self) -> None:
         if self.runs < 1:

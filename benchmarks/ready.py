@@ -58,9 +58,9 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder: its training photos calibrate, its validation photos hold the budget"""
     models: tuple[str, ...] = ()
-    """networks; default: all that ship with weights"""
+    """networks to make; default: all that ship with weights"""
     targets: tuple[str, ...] = ()
-    """only files of these runtimes; others stay as they are. Default: all"""
+    """make only files for these runtimes. Default: all"""
     max_drop: float = 0.5
     """AP points that the worst of easy, medium and hard may lose in INT8"""
     calibration_seed: int = 0
@@ -72,7 +72,7 @@ class Options(Printed):
     """folder of the ready files and their index, and of nothing else; those of other weights are
     removed from it"""
     again: bool = False
-    """make all anew"""
+    """make all files again"""
 
 
 def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:

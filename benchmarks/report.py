@@ -1,8 +1,8 @@
-"""``python -m benchmarks.report LATENCY.json...``: one HTML file that says what was measured, and
-opens offline.
+"""``python -m benchmarks.report LATENCY.json...``: one HTML report of measurements, which opens
+offline.
 
-The page loads nothing and runs nothing, and its own policy forbids it: pictures are inline SVG.
-Equal input gives equal bytes. What a record says is never taken for markup.
+The page loads and runs nothing, which its own policy enforces: pictures are inline SVG. Equal input
+gives equal bytes. Text in records is escaped.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class Options:
     """files of edgeface bench --save or make bench; a context.json beside one adds accuracy and
     peers"""
     save: Path | None = None
-    """the page; default: report.html beside the first file"""
+    """output file; default: report.html beside the first file"""
 
 
 def _run(o: Options) -> None:

@@ -1,9 +1,9 @@
 """``python -m benchmarks.robustness --data WIDER --peers PEERS``: which faces models miss.
 
-Ours and published ones see the same frames (:mod:`benchmarks.robustness_frames`) and may err
-equally often: the score threshold of each is the lowest at which it has at most --false-boxes boxes
-a photo that overlap no annotated face, not even an invalid one, with an IoU of .5. A face is found
-by a box of at least that score and an IoU of .5 with it.
+All models see the same frames (:mod:`benchmarks.robustness_frames`) at the same false-positive
+rate: the score threshold of each is the lowest with at most --false-boxes boxes per photo that
+overlap no annotated face, not even an invalid one, by an IoU of .5. A face counts as found if a box
+of at least that score overlaps it by an IoU of .5.
 """
 
 from __future__ import annotations
@@ -153,15 +153,15 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder with the validation photos"""
     peers: Path | None = None
-    """folder of the peers' .onnx files; default: ours alone"""
+    """folder of the peers' .onnx files; default: only ours"""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
-    """ours: zoo names, weights files or Bundles"""
+    """our models: names, weights files or Bundles"""
     false_boxes: float = FALSE_BOXES
-    """boxes on no face that each model may have a photo: 138 on 400 photos, as YuNet_n at .71"""
+    """false boxes allowed per photo, the same for each model: 138 on 400, as YuNet_n at .71"""
     threads: int = 1
     """CPU threads of each model"""
     plot: Path | None = None
-    """draw the recalls to this .png or .svg"""
+    """plot the recalls to this .png or .svg"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.false_boxes < math.inf:

@@ -346,19 +346,19 @@ class Options(Printed):
     """Of the command line."""
 
     measure: bool = False
-    """evaluate whatever has weights, on --data, and show AP of these photos alone"""
+    """evaluate all models with weights on --data, and show AP only on these photos"""
     data: Path = Path("../shared/wider")
     """WIDER FACE folder"""
     weights: Path | None = None
-    """folder of NAME.safetensors, as edgeface weights import writes"""
+    """folder of NAME.safetensors files from edgeface weights import"""
     scales: tuple[str, ...] = ("640", "original")
     """scales of the photos that AP is measured at: 640, original, multi"""
     results: Path = Path("dist/bench/systems.json")
-    """file of measured AP: --measure writes it"""
+    """file of measured AP, written by --measure"""
     records: Path | None = None
     """folder of latency.json and of exported Bundles, such as dist"""
     export: bool = False
-    """first export to --records, to every target, what it lacks; without weights: random ones"""
+    """first export what --records lacks, to every target; no weights: random ones"""
     only: tuple[str, ...] = ()
     """systems to show; default: all"""
 

@@ -1,5 +1,5 @@
-"""``python -m benchmarks.training_speed``: images a second of the training loop by CPU time, and
-where the time goes.
+"""``python -m benchmarks.training_speed``: training images per second of CPU time, and where the
+time goes.
 
 Runs the parts of the real loop, crops, forward, loss, backward, optimiser and average, on photos
 that come with the project's own packages, or on WIDER FACE with --data. CPU time of all threads is
@@ -115,13 +115,13 @@ class Options(Printed):
     """Of the command line."""
 
     model: str = DEFAULT_MODEL
-    """network that is trained"""
+    """network to train"""
     data: Path | None = None
     """WIDER FACE folder; default: photos of the installed packages"""
     cache: Path | None = None
-    """decoded photos of --data; default: decode them for this once"""
+    """folder of decoded photos of --data; default: decode them for this run only"""
     steps: int = 50
-    """optimiser steps of each row, at least 5"""
+    """optimiser steps per row, at least 5"""
     batch: int = 32
     """images per step"""
     size: tuple[int, ...] = SIZES
@@ -129,9 +129,9 @@ class Options(Printed):
     precision: tuple[str, ...] = PRECISIONS
     """fp32, bf16 or both"""
     threads: int = 1
-    """CPU threads; figures are by time on all of them"""
+    """CPU threads; figures count the time on all of them"""
     compile: bool = True
-    """as of edgeface train"""
+    """as for edgeface train"""
 
     def __post_init__(self) -> None:
         if self.steps < 5:

@@ -39,11 +39,11 @@ edgeface export --target onnx --for opencv
 
 edgeface export --target tflite --for mediapipe --bundle dist/edgeface-n-tflite-int8-640x480
 
-The Bundle lands in OUT/MODEL-TARGET-PRECISION-WxH/, of a weights file in
-OUT/MODEL-<8 digits of its SHA-256>-TARGET-PRECISION-WxH/: the model file and manifest.json, which
-holds the input contract, SHA-256, tool versions and the parity figures. A file that differs from
-torch is not written. A network that ships without weights gets random ones, and the output says
-so."""
+The Bundle is written to OUT/MODEL-TARGET-PRECISION-WxH/ (for a weights file:
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-PRECISION-WxH/). It holds the model file and
+manifest.json with the input contract, SHA-256, tool versions and parity figures. A file whose
+outputs differ from torch is not written. A network without shipped weights gets random ones, and
+the output says so."""
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")]
@@ -51,17 +51,17 @@ Precision = Annotated[
     str,
     typer.Option(
         help=(
-            "What weights are stored as: fp32 or fp16 (int8: edgeface quantize). fp16 halves"
-            " the file; input, outputs and arithmetic stay float32."
+            "Format of the stored weights: fp32 or fp16 (for int8: edgeface quantize). fp16"
+            " halves the file; input, outputs and arithmetic stay float32."
         )
     ),
 ]
-Size = Annotated[str, typer.Option(help="Input WIDTHxHEIGHT in px, multiples of 32.")]
+Size = Annotated[str, typer.Option(help="Input size WIDTHxHEIGHT in px, multiples of 32.")]
 Dynamic = Annotated[
     bool,
     typer.Option(
         "--dynamic",
-        help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is then checked.",
+        help=f"Accept any size in multiples of 32 ({DYNAMIC}); --size is the one checked.",
     ),
 ]
 Seed = Annotated[
@@ -69,17 +69,17 @@ Seed = Annotated[
     typer.Option(
         min=0,
         max=MAX_SEED,
-        help="Use random weights drawn from this number: for latency and graph checks only.",
+        help="Use random weights with this seed: for latency and graph checks only.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder that the Bundle's folder is written to.")]
+Out = Annotated[Path, typer.Option(help="Folder in which the Bundle's folder is created.")]
 For = Annotated[
     str | None,
     typer.Option(
         "--for",
         help=(
-            "Make a file that the detector of others opens as its own: opencv (onnx;"
-            " cv2.FaceDetectorYN), mediapipe (tflite), task-library (tflite, with NMS inside)."
+            "Make a file for another library's detector API: opencv (onnx; cv2.FaceDetectorYN),"
+            " mediapipe (tflite), task-library (tflite, with NMS inside)."
         ),
     ),
 ]
@@ -88,12 +88,12 @@ Given = Annotated[
     typer.Option(
         "--bundle",
         help=(
-            "With --for: make it of this Bundle or ready file, INT8 too, instead of exporting"
-            " --model."
+            "With --for: adapt this Bundle or ready file (INT8 works, too) instead of"
+            " exporting --model."
         ),
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the converters print.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the converters' own output.")]
 
 
 def export(

@@ -268,7 +268,7 @@ class _Job:
         tried: list[tuple[float, Budget]] = []
         for scale in (asked,) if asked else every:
             if tried:
-                self.progress(f"too much lost, ranges by {scale} instead", 0, 1)
+                self.progress(f"accuracy loss too high, trying {scale} ranges", 0, 1)
             quantizer = self.quantizer(float_bundle, scale)
             budget = Budget(quantizer, noise, accuracy, journal, self.progress, scale, untried)
             if reference is None or asked:

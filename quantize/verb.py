@@ -38,12 +38,11 @@ edgeface quantize --target tflite --model runs/mine/weights.safetensors --data p
 
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
-The Bundle lands in OUT/MODEL-TARGET-int8-WxH/, of a weights file in
-OUT/MODEL-<8 digits of its SHA-256>-TARGET-int8-WxH/, beside the fp32 one that it was made from. Its
+The Bundle is written to OUT/MODEL-TARGET-int8-WxH/ (for a weights file:
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-int8-WxH/), beside the fp32 one it was made from. Its
 manifest holds AP before and after, the layers kept in float, and the SHA-256 of every calibration
-photo. A model that cannot hold the budget is not written. Stopped at any moment, the same command
-goes on where it was: until a Bundle is written, what was measured is kept in a hidden file in
-OUT."""
+photo. A model that misses the budget is not written. If stopped, run the same command again to
+continue: measurements are kept in a hidden file in OUT until the Bundle is written."""
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")]
@@ -57,58 +56,58 @@ Seed = Annotated[
         min=0,
         max=MAX_SEED,
         help=(
-            "Use random weights drawn from this number: for latency and noise; accuracy is"
+            "Use random weights with this seed: for latency and quantisation noise; accuracy is"
             " not measured."
         ),
     ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(help=f"Input WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}."),
+    typer.Option(help=f"Input size WIDTHxHEIGHT in px, multiples of 32. Default: {SIZE}."),
 ]
 BundleFolder = Annotated[
     Path | None,
-    typer.Option(
-        help="Quantise this fp32 Bundle of the same target, instead of exporting --model anew."
-    ),
+    typer.Option(help="Quantise this fp32 Bundle of the same target instead of exporting --model."),
 ]
 MaxDrop = Annotated[
     float,
     typer.Option(
         help=(
-            "Accuracy budget: AP points (0 to 100) that the worst of easy, medium and hard"
-            " may lose. Layers that do most damage are kept in float until it holds."
+            "Accuracy budget: largest loss allowed in easy, medium or hard AP, in AP points (0"
+            " to 100). The most damaging layers are kept in float until it holds."
         )
     ),
 ]
 MaxReverted = Annotated[
-    float, typer.Option(help="Share of the layers, 0 to 1, that may be kept in float for it.")
+    float,
+    typer.Option(help="Largest share of the layers, 0 to 1, that --max-drop may keep in float."),
 ]
 Calibration = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Folder of photos, at any depth, that activation ranges are taken from. Default:"
-            " the training photos of --data, or those that --annotations do not name."
+            "Folder of calibration photos, searched at any depth, for the activation ranges."
+            " Default: the training photos of --data, or those not in --annotations."
         )
     ),
 ]
 Images = Annotated[
     int | None,
     typer.Option(
-        help=("Calibration photos taken from it, 1 to 4096. Default: 64, or most of what there is.")
+        help="Number of calibration photos, 1 to 4096. Default: 64, or most of a smaller folder."
     ),
 ]
 CalibrationSeed = Annotated[
-    int, typer.Option(min=0, max=MAX_SEED, help="Another number takes other photos.")
+    int,
+    typer.Option(min=0, max=MAX_SEED, help="Seed for choosing them; another takes other photos."),
 ]
 Scale = Annotated[
     str | None,
     typer.Option(
         help=(
-            f"How a range is chosen, of {', '.join(SCALES)}, as far as the target takes it."
-            " Default: what suits the target best, and if the budget does not hold, the others"
-            " before any layer is kept in float."
+            f"How activation ranges are chosen: {', '.join(SCALES)} (not all on every target)."
+            " Default: the target's best; if that misses the budget, the others are tried before"
+            " any layer is kept in float."
         )
     ),
 ]
@@ -116,8 +115,8 @@ Wider = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, which AP is"
-            " measured on; or the folder of the photos of --annotations."
+            "Photos to measure AP on: a WIDER FACE folder with WIDER_val/images and"
+            " eval_tools/ground_truth, or the folder of the photos in --annotations."
         )
     ),
 ]
@@ -125,8 +124,8 @@ Annotations = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Faces of photos of your own below --data, as edgeface eval takes them: AP, under hard,"
-            " is measured on these photos, and no range is taken from them."
+            "Face boxes for your own photos below --data, as for edgeface eval: AP is measured on"
+            " these photos (reported as hard), and they are not used for calibration."
         )
     ),
 ]
@@ -134,16 +133,16 @@ NoAccuracy = Annotated[
     bool,
     typer.Option(
         "--no-accuracy",
-        help="Do without annotated photos: no AP, no budget, and the manifest says so.",
+        help="Measure no AP and hold no budget, so that no annotated photos are needed.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder that the Bundles' folders are written to.")]
+Out = Annotated[Path, typer.Option(help="Folder in which the Bundles' folders are created.")]
 Plot = Annotated[
     Path | None,
-    typer.Option(help="Draw AP by face height and the noise of the heads into this .png or .svg."),
+    typer.Option(help="Plot AP by face height and output noise to this .png or .svg."),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show what converters and runtimes print.")
+    bool, typer.Option("--verbose", help="Show the output of converters and runtimes.")
 ]
 
 
@@ -197,7 +196,7 @@ def quantize(
     if plot is not None:
         folders = [folder for folder in (data, calibration) if folder] if plot.exists() else []
         check_plot(plot, (file for folder in folders for file in folder.rglob("*")))
-    with Terminal(steps=True) as terminal, stoppable("the same command goes on from here"):
+    with Terminal(steps=True) as terminal, stoppable("run the same command again to continue"):
         photos = (data, annotations, calibration)
         return _run(request, out, photos, plot, format, verbose, terminal)
 

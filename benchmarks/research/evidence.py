@@ -211,7 +211,7 @@ main = program_of_steps(
     {"select": (Select, _select), "train": (Train, _train), "table": (Table, _table)},
     "python -m benchmarks.research.evidence",
     __doc__,
-    "what was trained is kept, the same command goes on from here",
+    "finished trainings are kept: run the same command again to continue",
 )
 
 

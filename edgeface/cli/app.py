@@ -24,22 +24,22 @@ class Verb(NamedTuple):
 
 VERBS = {
     "detect": Verb("Use", "Find the faces in photos, folders, videos or a camera."),
-    "demo": Verb("Use", "Serve a page that finds faces in the browser, on this machine."),
+    "demo": Verb("Use", "Serve a local web page that finds faces in the browser."),
     "models": Verb("Use", "List the networks with their size and cost."),
-    "doctor": Verb("Use", "Say what is installed, what is missing, how to get it."),
-    "export": Verb("Make", "Turn a network into a file for a runtime, proven equal."),
+    "doctor": Verb("Use", "Show what is installed, what is missing and how to get it."),
+    "export": Verb("Make", "Convert a network for a runtime and check it against torch."),
     "quantize": Verb("Make", "Make an INT8 file within an accuracy budget."),
     "train": Verb("Make", "Train a network on your photos or on WIDER FACE."),
-    "weights average": Verb("Make", "Average the ends of trainings that began as one."),
-    "weights import": Verb("Make", "Turn published weights into a file that --model takes."),
+    "weights average": Verb("Make", "Average the weights of runs that share one starting point."),
+    "weights import": Verb("Make", "Convert published weights into a file for --model."),
     "eval": Verb("Measure", "Evaluate a model by the official WIDER FACE protocol."),
-    "compare": Verb("Measure", "Name the first tensor where two exports part."),
-    "bench": Verb("Measure", "Time models, here or on another device."),
-    "bench compare": Verb("Measure", "Say which models became slower or faster."),
-    "device check": Verb("Measure", "Say what a device needs before it can measure."),
-    "search": Verb("Find", "Find the best detector that is fast on a device."),
+    "compare": Verb("Measure", "Find the first tensor at which two exports differ."),
+    "bench": Verb("Measure", "Measure the latency of models, here or on a device."),
+    "bench compare": Verb("Measure", "Show which models became slower or faster."),
+    "device check": Verb("Measure", "Check that a device has all that benchmarks need."),
+    "search": Verb("Find", "Search for accurate detectors that are fast on a device."),
     "score": Verb("Find", "Score a backbone without training it."),
-    "autofem": Verb("Find", "Find the operations in the neck of an ASFD network."),
+    "autofem": Verb("Find", "Search for the neck operations of an ASFD network."),
 }
 TASKS = tuple(dict.fromkeys(verb.task for verb in VERBS.values()))
 

@@ -28,21 +28,21 @@ edgeface autofem --data photos --annotations faces.csv --out runs/autofem --step
 
 edgeface train --model asfd-d0 --genotype runs/autofem/genotype.json --data wider --out runs/mine
 
-The choice of operations is learned while the weights are (differentiable search). Writes
-genotype.json into --out. Killed at any moment, the same command goes on where it was."""
+Operations are learned together with the weights (differentiable search). Writes genotype.json to
+--out. If interrupted, run the same command again to resume."""
 
 
 @with_options(AutoFEMOptions)
 def command(
     data: Photos,
     out: Annotated[
-        Path, typer.Option(help="Folder of this search; a search that is there is resumed.")
+        Path, typer.Option(help="Folder of this search; an existing search is resumed.")
     ],
     annotations: Annotations = None,
     cache: Cache = None,
     threads: Annotated[
         int,
-        typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0 leaves torch's own choice."),
+        typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0: as torch chooses."),
     ] = 0,
     device: TorchDevice = "cpu",
     format: Format = "table",
@@ -54,7 +54,10 @@ def command(
 
     prepare_torch(threads, device)
     refuse_others_files(out)
-    with Terminal() as terminal, stoppable("the same command goes on from the last checkpoint"):
+    with (
+        Terminal() as terminal,
+        stoppable("run the same command again to continue from the last checkpoint"),
+    ):
         failures = Failures(terminal)
         photos = open_photos(
             data,

@@ -32,15 +32,15 @@ edgeface bench dist/edgeface-n-* --threads 1 --threads 2 --save before.json
 
 edgeface bench dist/edgeface-n-ncnn-fp32-640x480 --device ssh://pi@raspberrypi.local
 
-A folder that is called 'compare' is written ./compare."""
+A folder named 'compare' must be given as ./compare."""
 
 
 Bundles = Annotated[
     list[str],
     typer.Argument(
         metavar="BUNDLE...",
-        help="Folders of exported Bundles; names of ready files, or of a network: its ready files"
-        " that run on the device.",
+        help="Folders of exported Bundles, or names: of a ready file, or of a network for all its"
+        " ready files that run on the device.",
     ),
 ]
 DeviceUrl = Annotated[str, typer.Option(help=DEVICE_HELP)]
@@ -49,20 +49,18 @@ ThreadCounts = Annotated[
     typer.Option(
         min=1,
         max=MAX_THREADS,
-        help=(
-            "CPU threads of the runtime; given several times, every Bundle is measured with each."
-        ),
+        help=("CPU threads for the runtime; repeat it to measure every Bundle with each count."),
     ),
 ]
 Reference = Annotated[
-    str | None, typer.Option(help="Name of the Bundle that ratios are to. Default: the first.")
+    str | None, typer.Option(help="Bundle that latency ratios are relative to. Default: the first.")
 ]
 Save = Annotated[
     Path | None,
-    typer.Option(help="Write the records with all samples here, for `edgeface bench compare`."),
+    typer.Option(help="Save the records with all samples here, for `edgeface bench compare`."),
 ]
 Samples = Annotated[
-    bool, typer.Option("--samples", help="Print the raw samples too, with --format json.")
+    bool, typer.Option("--samples", help="With --format json: include the raw samples.")
 ]
 
 

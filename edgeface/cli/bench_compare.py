@@ -22,14 +22,16 @@ edgeface bench compare old.json new.json --fail-slower"""
 
 def command(
     old: Annotated[
-        Path, typer.Argument(metavar="OLD.json", help="Records of `edgeface bench --save`.")
+        Path, typer.Argument(metavar="OLD.json", help="Records saved by `edgeface bench --save`.")
     ],
-    new: Annotated[Path, typer.Argument(metavar="NEW.json", help="The same, measured later.")],
+    new: Annotated[
+        Path, typer.Argument(metavar="NEW.json", help="Records of a later measurement.")
+    ],
     fail_slower: Annotated[
         bool,
         typer.Option(
             "--fail-slower",
-            help="Exit with code 1 when a model became slower, for a build that must notice.",
+            help="Exit with code 1 if a model became slower, so that a CI build fails.",
         ),
     ] = False,
     format: Format = "table",

@@ -24,7 +24,7 @@ edgeface compare edgeface-n dist/edgeface-n-ncnn-fp32-640x480 --image photo.jpg
 edgeface compare dist/edgeface-n-tflite-fp32-640x480 dist/edgeface-n-tflite-int8-640x480 \
 --image photo.jpg --plot p.png
 
-Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a mistake."""
+Exit code: 0 if the two agree within the tolerance, 1 if they differ, 2 on an error."""
 
 
 def command(
@@ -33,30 +33,31 @@ def command(
         typer.Argument(
             metavar="A",
             help=(
-                "Folder of an exported Bundle, or the name of a ready file (edgeface models); or,"
-                " for the network in torch, a zoo name or a .safetensors file that edgeface wrote:"
-                " the reference."
+                "Reference: folder of an exported Bundle, name of a ready file (see edgeface"
+                " models), or, for the network in torch, its name or a .safetensors file that"
+                " edgeface wrote."
             ),
         ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same, of the same network and size.")],
+    b: Annotated[
+        str,
+        typer.Argument(metavar="B", help="The same, for the same network and size."),
+    ],
     image: Annotated[
-        Path | None, typer.Option(help="Photo that both see, best one with faces. Needed.")
+        Path | None, typer.Option(help="Photo to run both on, best with faces. Required.")
     ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
             help=(
-                "Relative RMS, rms(A - B) / std(A), beyond which two tensors differ, 0 to 1000."
-                " Default: 0.001"
-                " between fp32 files, "
-                "0.01 if one is fp16, 0.3 if one is int8."
+                "Relative RMS error, rms(A - B) / std(A), above which two tensors differ, 0 to"
+                " 1000. Default: 0.001 for fp32 files, 0.01 if one is fp16, 0.3 if one is int8."
             )
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the relative RMS of every tensor into this .png or .svg."),
+        typer.Option(help="Plot the relative RMS error of every tensor to this .png or .svg."),
     ] = None,
     format: Format = "table",
 ) -> int:

@@ -52,17 +52,18 @@ Model = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        help="Bundle folder of a TFLite or ONNX file, or a name with ready files; may be repeated.",
+        help="TFLite or ONNX Bundle folder, or a model with ready files; may be repeated.",
         show_default=DEFAULT_MODEL,
     ),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any that is free.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")]
 Packages = Annotated[
     Path | None,
-    typer.Option(help="Folder node_modules with the runtimes; default: beside the page."),
+    typer.Option(help="node_modules folder with the runtimes. Default: the one in --page."),
 ]
 Page = Annotated[
-    Path, typer.Option(help="Folder of the page.", show_default="examples/web of the checkout")
+    Path,
+    typer.Option(help="Folder that holds the page.", show_default="examples/web of the checkout"),
 ]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 

@@ -36,32 +36,33 @@ Images = Annotated[
     typer.Argument(
         metavar="IMAGE...",
         help=(
-            "Photos, folders, video files; camera:0 or /dev/video0; streams, rtsp:// or http:// and"
-            " the like."
+            "Photos, folders or videos; a camera (camera:0, /dev/video0); or a stream (rtsp://,"
+            " http:// and the like)."
         ),
     ),
 ]
 Save = Annotated[
     Path | None,
-    typer.Option(help="Write the photo or video with boxes here; a folder for several."),
+    typer.Option(help="Save the photo or video with boxes drawn; give a folder for several."),
 ]
 ScoreThreshold = Annotated[
     float,
     typer.Option(
         min=0,
         max=1,
-        help="Report faces that score at least this; `edgeface eval` says what each finds.",
+        help="Lowest score to report; `edgeface eval` shows what each threshold finds.",
     ),
 ]
 NmsThreshold = Annotated[
-    float, typer.Option(min=0, max=1, help="Of two boxes with a higher IoU keep the better one.")
+    float,
+    typer.Option(min=0, max=1, help="Above this IoU, two boxes are one face; keep the better."),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Long side in px that photos are scaled to, or 'original'; exported files have"
-            " their own."
+            "Long side in px to scale images to, or 'original'; a Bundle of fixed size takes"
+            " only its own."
         )
     ),
 ]
@@ -70,37 +71,36 @@ MaxPixels = Annotated[
     typer.Option(
         min=1,
         max=1 << 30,
-        help="Refuse photos that claim more px, before memory is taken for them.",
+        help="Refuse photos with more px, judged by the header before decoding.",
     ),
 ]
 MaxFrames = Annotated[
-    int | None, typer.Option(min=1, max=10**9, help="Stop after this many frames in all.")
+    int | None,
+    typer.Option(min=1, max=10**9, help="Stop after this many images and frames in total."),
 ]
 Show = Annotated[
-    bool, typer.Option("--show", help="Show every frame in a window; q or Esc ends it.")
+    bool, typer.Option("--show", help="Show every frame in a window; q or Esc closes it.")
 ]
 Track = Annotated[
     bool,
-    typer.Option("--track", help="Give faces in videos, cameras and streams lasting numbers."),
+    typer.Option("--track", help="Follow faces from frame to frame; each face keeps its id."),
 ]
 Blur = Annotated[
     bool,
-    typer.Option(
-        "--blur", help="Make faces unrecognisable in what is saved and shown, and mark nothing."
-    ),
+    typer.Option("--blur", help="Blur faces in what is saved or shown, instead of drawing boxes."),
 ]
 Crop = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Write every face here, upright by its landmarks, 112x112 px, for recognition.",
+        help="Save each face here, aligned by its landmarks, 112x112 px, for recognition.",
     ),
 ]
 Format = Annotated[
     str,
     typer.Option(
         callback=lambda format: known_format(format, ROW_FORMATS),
-        help="How faces are printed: table, json, or jsonl, a line for each image as it comes.",
+        help="Output format: table, json, or jsonl (one line per image, as it is processed).",
     ),
 ]
 

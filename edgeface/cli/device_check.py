@@ -16,8 +16,7 @@ edgeface device check local
 
 edgeface device check ssh://pi@raspberrypi.local
 
-Exit code: 0 when the device can measure, 1 when something is missing, 2 when it cannot be
-reached."""
+Exit code: 0 if the device is ready, 1 if something is missing, 2 if it cannot be reached."""
 
 
 def command(

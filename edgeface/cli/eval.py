@@ -37,8 +37,8 @@ Wider = Annotated[
     Path,
     typer.Option(
         help=(
-            "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth, or with"
-            " --annotations a folder of photos."
+            "WIDER FACE folder with WIDER_val/images and eval_tools/ground_truth; with"
+            " --annotations, any folder of photos."
         )
     ),
 ]
@@ -46,9 +46,9 @@ Scale = Annotated[
     str,
     typer.Option(
         help=(
-            "640 (long side, the 'VGA' protocol), original, or multi: several sizes and a"
-            " flip with the boxes put to a vote, as EXTD and EResFD are published; about five"
-            " times as slow as original."
+            "640 (long side; the 'VGA' protocol), original, or multi (several sizes and a flip,"
+            " merged by box voting, as published for EXTD and EResFD; about five times as slow as"
+            " original)."
         )
     ),
 ]
@@ -57,26 +57,26 @@ AgreedOnly = Annotated[
     typer.Option(
         "--agreed-only",
         help=(
-            "With --scale multi: only faces that two or more boxes agree on, as EXTD tests."
-            " Default: all, as EResFD tests."
+            "With --scale multi: keep only faces that two or more boxes agree on, as EXTD does."
+            " Default: all, as EResFD does."
         ),
     ),
 ]
 Heights = Annotated[
     str,
     typer.Option(
-        help="Bins of face height: annotated (px of the photo) or evaluated (px at --scale)."
+        help="Bin faces by height as annotated (px of the photo) or evaluated (px at --scale)."
     ),
 ]
 Plot = Annotated[
-    Path | None, typer.Option(help="Draw the precision-recall curves into this .png or .svg.")
+    Path | None, typer.Option(help="Plot the precision-recall curves to this .png or .svg.")
 ]
 Predictions = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Also write the boxes here, in the folders of text files that the official tool reads;"
-            " with --annotations in those of the photos."
+            "Also write the boxes to this folder as text files that the official tool reads; with"
+            " --annotations, in the folder structure of the photos."
         )
     ),
 ]
@@ -84,8 +84,8 @@ Landmarks = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Also measure the five points, on the photos below --data that this file labels:"
-            " RetinaFace's labels, or a CSV with ten more columns."
+            "Also measure landmark error on the photos below --data that this file labels:"
+            " RetinaFace's labels, or CSV with ten more columns."
         )
     ),
 ]
@@ -93,8 +93,8 @@ Annotations = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Faces of photos of your own below --data, WIDER FACE text or CSV with"
-            " image,x1,y1,x2,y2: one AP over all of them, under hard."
+            "Face boxes for your own photos below --data, WIDER FACE text or CSV with"
+            " image,x1,y1,x2,y2: one AP over all faces, reported as hard."
         )
     ),
 ]

@@ -33,8 +33,8 @@ from edgeface.pages.figures import check_plot
 DEFAULT_MODEL = "edgeface-n"
 FORMATS = ("table", "json")
 DEVICE_HELP = (
-    "local, ssh://[user@]host[:port] or adb://serial; add ?python=PATH for a Python of your choice"
-    " there."
+    "local, ssh://[user@]host[:port] or adb://serial; append ?python=PATH to choose the device's"
+    " Python."
 )
 PLAIN = (int, float, str, bool, Path)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,18 +52,17 @@ def _known_format(format: str) -> str:
 
 
 NETWORK_HELP = (
-    "Network, as `edgeface models` lists them; one that a search found, as runs/pi/front.json#3;"
-    " a .json file of one Architecture, or a .safetensors file that edgeface wrote."
+    "Network name (see `edgeface models`), a search result such as runs/pi/front.json#3, an"
+    " Architecture in a .json file, or a .safetensors file that edgeface wrote."
 )
 Network = Annotated[str, typer.Option(help=NETWORK_HELP)]
 Model = Annotated[
     str,
     typer.Option(
         help=(
-            "Zoo name, of which the best ready file that runs here is taken (torch, where it is"
-            " installed, before INT8), or the name of one (see `edgeface models`); a .safetensors"
-            " file that `edgeface train` or `edgeface weights import` wrote; or the folder of an"
-            " exported Bundle."
+            "Network name (runs its best ready file that works here; torch, if installed, before"
+            " INT8); name of a ready file (see `edgeface models`); .safetensors file from `edgeface"
+            " train` or `edgeface weights import`; or folder of an exported Bundle."
         )
     ),
 ]
@@ -71,19 +70,19 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Your own weights for the network that --model names, a .safetensors file. Default:"
-            " those that ship."
+            "Your own weights for the network named by --model, a .safetensors file. Default:"
+            " the shipped ones."
         )
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="CPU threads of the runtime.")]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="CPU threads for the runtime.")]
 Fast = Annotated[
     bool,
     typer.Option(
         "--fast",
         help=(
-            "Let the runtime compute in lower precision where the CPU has it; "
-            "says what that changes. Default: float32, the same boxes everywhere."
+            "Allow lower-precision arithmetic where supported; a note says what changes."
+            " Default: float32, the same boxes everywhere."
         ),
     ),
 ]
@@ -94,23 +93,23 @@ Annotations = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: WIDER FACE's own"
-            " training list."
+            "Face boxes: WIDER FACE text, or CSV with image,x1,y1,x2,y2. Default: the training"
+            " list of WIDER FACE."
         )
     ),
 ]
 Photos = Annotated[
-    Path, typer.Option(help="WIDER FACE folder, or with --annotations a folder of photos.")
+    Path, typer.Option(help="WIDER FACE folder; with --annotations, any folder of photos.")
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Folder for the decoded photos, about 1.5 MB each. Default: OUT/cache."),
+    typer.Option(help="Folder for decoded photos, about 1.5 MB each. Default: OUT/cache."),
 ]
 TorchDevice = Annotated[str, typer.Option(help="torch device: cpu or cuda.")]
 
 
 def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
-    """What fast mode does in this runtime."""
+    """Say what fast mode does in this runtime."""
     if fast:
         package = runtime.partition(" ")[0]
         change = next((row.fast for row in BACKENDS.values() if package in row.distributions), "")
@@ -240,7 +239,7 @@ Work = Callable[[Any], int | None]
 """gets an instance of a dataclass of options; what it returns is the exit code, None is 0"""
 Main = Callable[..., int]
 """``main(arguments) -> exit code``; arguments: default those of the process"""
-RESUMES = "what was measured is kept, the same command goes on from here"
+RESUMES = "results so far are kept: run the same command again to continue"
 
 
 def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:

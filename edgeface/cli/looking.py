@@ -158,7 +158,7 @@ class _Pace:
             f" {1e3 * self._slowest_s:.1f} ms"
         )
         if self.skipped:
-            text += f"; {counted(self.skipped, 'frame')} left out, which came meanwhile"
+            text += f"; {counted(self.skipped, 'frame')} skipped to keep up"
         return text
 
 

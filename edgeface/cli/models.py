@@ -21,29 +21,27 @@ EPILOG = """Examples:
 
 edgeface models
 
-edgeface models runs/pi/front.json   # every network of a search; #3 for one
+edgeface models runs/pi/front.json   # all networks of a search; append #3 for one
 
 edgeface models --size 320x320 --format json
 
-Parameters and multiply-accumulates (MACs) of the networks as they are trained. Ready files run
-without torch; --model takes their names, and for the name of a network takes the first that runs
-here (torch, where it is installed, before INT8)."""
+Parameters and multiply-accumulates (MACs) are those of the networks as trained. Ready files run
+without torch; --model takes their names, or a network's name, which runs its first ready file that
+works here (torch, if installed, is preferred to INT8)."""
 
 VARIANTS = (
-    "Those of DamoFD and SCRFD exist twice: as published, and with '-bn' appended for a head that"
-    " exports well.\n'-kps' are those with landmarks; SCRFD's export well as published."
+    "DamoFD and SCRFD networks come in two versions: as published, and with '-bn', whose head"
+    " exports well.\n'-kps' networks find landmarks; SCRFD's export well as published."
 )
 
 
 def command(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[NETWORK]...", help=f"{NETWORK_HELP} Default: all that have a name."
-        ),
+        typer.Argument(metavar="[NETWORK]...", help=f"{NETWORK_HELP} Default: all named networks."),
     ] = None,
     size: Annotated[
-        str, typer.Option(help="Input WIDTHxHEIGHT in px that MACs are counted at.")
+        str, typer.Option(help="Input size WIDTHxHEIGHT in px for counting MACs.")
     ] = "640x480",
     format: Format = "table",
 ) -> None:

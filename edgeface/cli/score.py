@@ -10,7 +10,7 @@ import typer
 from edgeface.cli.flags import NETWORK_HELP, Format
 from edgeface.cli.output import print_json, print_table
 
-EPILOG = """DDSAR, as DamoFD published it and mended. Examples:
+EPILOG = """DDSAR, DamoFD's zero-cost score, as published and corrected. Examples:
 
 edgeface score damofd-0.5g
 
@@ -18,7 +18,7 @@ edgeface score 'SuperConvK3BNRELU(3,16,2,1)SuperResK3K3(16,24,2,16,1)...' --alph
 
 edgeface score damofd-0.5g --data my_annotations.csv   # stages weighted for your faces
 
-A higher score promises a better detector of the same cost; it says nothing of the cost."""
+A higher score promises a better detector at the same cost; it does not measure the cost."""
 
 
 def command(
@@ -29,13 +29,15 @@ def command(
             help=f"{NETWORK_HELP} Or a structure string.",
         ),
     ],
-    alpha: Annotated[float, typer.Option(help="Weight of the kernel sizes, 0 to 1000.")] = 0.25,
+    alpha: Annotated[
+        float, typer.Option(help="Weight of the kernel sizes in the score, 0 to 1000.")
+    ] = 0.25,
     data: Annotated[
         Path | None,
         typer.Option(
             help=(
-                "Annotations (WIDER FACE text or CSV) whose faces weigh the stages; default: as"
-                " published."
+                "Annotations (WIDER FACE text or CSV) whose face sizes set the stage weights."
+                " Default: as published."
             )
         ),
     ] = None,

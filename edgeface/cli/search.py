@@ -52,27 +52,27 @@ edgeface search --device ssh://pi@raspberrypi.local --target tflite --out runs/p
 
 edgeface search --target tflite --budget-ms 8 --trials 40 --data wider --out runs/ap
 
-edgeface search --resume runs/ap --finish 300000   # train, quantise and measure the best of it
+edgeface search --resume runs/ap --finish 300000   # train, quantise and measure the best
 
 edgeface search --resume runs/mine
 
-edgeface search --published 0.5g --out runs/damofd   # DamoFD's own search, no device asked
+edgeface search --published 0.5g --out runs/damofd   # DamoFD's own search, needs no device
 
-Latency is measured on the device. Writes front.json and report.html into --out; a network of the
-front is named runs/mine/front.json#3 wherever a network is asked for. Stopped at any moment,
---resume goes on."""
+Latency is measured on the device. Writes the Pareto front to front.json and a report to report.html
+in --out; use runs/mine/front.json#3 to name network 3 of the front. Continue a stopped search with
+--resume."""
 
 
-Out = Annotated[Path | None, typer.Option(help="Folder of this search.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for a new search.")]
 Resume = Annotated[
-    Path | None, typer.Option(help="Go on with the search in this folder, with its options.")
+    Path | None, typer.Option(help="Continue the search in this folder, with its options.")
 ]
 Size = Annotated[
     list[str],
     typer.Option(
         help=(
-            "Input size, WxH in px. Given several times, the search chooses among them; scores"
-            " do not see the size, so that of two equal ones the smaller wins."
+            "Input size, WxH in px. Repeat it to let the search choose; scores ignore the size,"
+            " so of two equal networks the smaller input wins."
         )
     ),
 ]
@@ -80,8 +80,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Photos for --trials and --finish, WIDER FACE's folder or one with --annotations; or a"
-            " file of annotations alone, whose faces weigh the stages (default: as published)."
+            "Photos for --trials and --finish: WIDER FACE folder, or any with --annotations. Or"
+            " just an annotation file, whose face sizes set the score's stage weights (default:"
+            " as published)."
         )
     ),
 ]
@@ -89,31 +90,29 @@ Annotations = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Boxes of the photos below --data, WIDER FACE text or CSV; their faces weigh the"
-            " stages. Of one's own, one photo in five is kept aside to measure AP on."
+            "Face boxes for the photos below --data, WIDER FACE text or CSV; face sizes set the"
+            " stage weights. One in five of your own photos is held out to measure AP."
         )
     ),
 ]
 Table = Annotated[
     list[Path],
     typer.Option(
-        help="Latency table to begin with, such as an earlier search's latency-640x480.json."
+        help="Latency table to start from, such as latency-640x480.json of an earlier search."
     ),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
-        help=(
-            "HOST:PORT of a Ray cluster whose machines with the resource edgeface_device measure."
-        )
+        help=("HOST:PORT of a Ray cluster; machines with the resource edgeface_device measure.")
     ),
 ]
 Published = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Run DamoFD's search as published instead, 0.5g, 2.5g, 10g or 34g: best DDSAR"
-            " within a budget of FLOPs. Takes --alpha, --data, --seed and --out."
+            "Run DamoFD's published search instead (0.5g, 2.5g, 10g or 34g): the best DDSAR"
+            " score within a FLOPs budget. Accepts --alpha, --data, --seed and --out."
         )
     ),
 ]
@@ -123,16 +122,14 @@ Finish = Annotated[
         min=0,
         max=MOST,
         help=(
-            "Train the best network of the front with so many crops of --data, export or"
-            " quantise it and measure the file, into --out. 300000 are a full training."
+            "Afterwards train the best network with this many crops of --data (300000: a full"
+            " training), export or quantise it, and measure the file; 0: off."
         ),
     ),
 ]
 Landmarks = Annotated[
     Path | None,
-    typer.Option(
-        help="Five landmarks of the annotated faces, for --finish: as `edgeface train` takes."
-    ),
+    typer.Option(help="Five landmarks per face, for --finish; same formats as `edgeface train`."),
 ]
 
 
@@ -200,7 +197,7 @@ def _finish(
 ) -> None:
     from edgeface.search.finish import finish
 
-    terminal, kept = failures.terminal, f"nothing is lost, {go_on} goes on"
+    terminal, kept = failures.terminal, f"nothing is lost, continue with: {go_on}"
     terminal.steps = True  # few from here on, and some of them long
     with stoppable(kept):
         made = finish(
@@ -216,7 +213,7 @@ def _finish(
         )
     if made is None:
         raise Stopped(kept)
-    quoted = "" if made.valid else " (not to be quoted: the machine was not quiet)"
+    quoted = "" if made.valid else " (unreliable: the machine was not idle)"
     hard = "-" if made.ap["hard"] is None else f"{made.ap['hard']:.4f}"
     terminal.line(f"{folder / made.bundle}: AP {hard}, {made.network_ms:.2f} ms{quoted}")
     terminal.line(f"{folder / DETECTOR} holds its figures and the record of its search")
@@ -324,9 +321,9 @@ def _run(
     except (DeviceError, KeyboardInterrupt) as error:
         begun = (folder / STUDY).is_file()
         if isinstance(error, DeviceError):
-            kept = f"; what was measured is kept: {go_on}" if begun else ""
+            kept = f"; what was measured is kept, continue with: {go_on}" if begun else ""
             raise DeviceError(f"{error}{kept}") from None
-        kept = f"nothing is lost, {go_on} goes on from here"
+        kept = f"nothing is lost, continue with: {go_on}"
         raise Stopped(kept if begun else "nothing was measured yet") from None
     terminal.line(f"{folder / FRONT}, {folder / REPORT}")
     return front

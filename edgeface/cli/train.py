@@ -40,25 +40,25 @@ edgeface train --data wider --out runs/mine
 edgeface train --data photos --annotations faces.csv --init edgeface-n --out runs/mine \
 --samples 20000 --lr 0.0005
 
-edgeface train --data wider --out runs/long --decay-share 0   # never ends by itself: \
-whenever weights are wanted:
+edgeface train --data wider --out runs/long --decay-share 0   # can be extended; \
+final weights from it:
 
 edgeface train --data wider --from runs/long --out runs/weights --samples 300000 \
 --late-share 1
 
 torchrun --nproc-per-node 2 -m edgeface train --data wider --out runs/mine
 
-Writes weights, checkpoints, log and curves into --out. Killed at any moment, the same
-command goes on where the run was."""
+Writes weights, checkpoints, log and curves to --out. If interrupted, run the same command again
+to resume."""
 
 
-Out = Annotated[Path, typer.Option(help="Folder of this run; a run that is there is resumed.")]
+Out = Annotated[Path, typer.Option(help="Folder of this run; an existing run is resumed.")]
 GenotypeFile = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Of the neck of an ASFD network: the genotype.json of `edgeface autofem`; the"
-            " network is then called MODEL-<12 digits>. Default: the model's own."
+            "Neck for an ASFD network: a genotype.json from `edgeface autofem`; the network is"
+            " then named MODEL-<12 digits>. Default: the model's own."
         )
     ),
 ]
@@ -66,8 +66,8 @@ RecipeName = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Options to begin with: edgeface (the defaults below), extd, eresfd or asfd."
-            " Default: that of the network's family."
+            "Preset for the options: edgeface (the defaults below), extd, eresfd or asfd."
+            " Default: the preset of the network's family."
         )
     ),
 ]
@@ -75,8 +75,8 @@ Landmarks = Annotated[
     Path | None,
     typer.Option(
         help=(
-            "Five landmarks of the annotated faces, where --annotations has none:"
-            " RetinaFace's labels, or CSV with image,x1,y1,x2,y2 and x,y of each."
+            "Five landmarks per face, if --annotations has none: RetinaFace's labels, or CSV"
+            " with image,x1,y1,x2,y2 and x,y of each landmark."
         )
     ),
 ]
@@ -84,8 +84,8 @@ Init = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Start from these weights, a zoo name or a .safetensors file: what fits by name"
-            " and shape is taken, of the backbone at least half."
+            "Start from these weights (network name or .safetensors file): tensors that match"
+            " in name and shape are used; at least half of the backbone must match."
         )
     ),
 ]
@@ -94,19 +94,17 @@ Branch = Annotated[
     typer.Option(
         "--from",
         help=(
-            "Start from the full state of the run in this folder, with its network and"
-            " options: the learning rate falls to 0 over --samples, which must be given."
+            "Branch off the run in this folder, with its full state, network and options;"
+            " the learning rate falls to 0 over --samples, which must be given."
         ),
     ),
 ]
 InMemory = Annotated[
-    bool, typer.Option(help="Hold the decoded photos in memory instead of mapping the file.")
+    bool, typer.Option(help="Hold the decoded photos in memory instead of memory-mapping them.")
 ]
 TorchThreads = Annotated[
     int,
-    typer.Option(
-        min=0, max=MAX_THREADS, help="CPU threads per process; 0 leaves torch's own choice."
-    ),
+    typer.Option(min=0, max=MAX_THREADS, help="CPU threads per process; 0: as torch chooses."),
 ]
 
 
@@ -157,7 +155,7 @@ def command(
             on_error=failures,
         )
         if not finished:
-            raise Stopped("the state is saved, the same command goes on from here")
+            raise Stopped("the state is saved: run the same command again to continue")
         if terminal.shown:
             weights = shlex.quote(str(out / "weights.safetensors"))
             say(f"weights    {weights}")

@@ -23,8 +23,8 @@ edgeface weights average runs/[ab]/weights.safetensors --out mean.safetensors
 
 edgeface eval --data wider --model mean.safetensors
 
-Only trainings with one start in common have a mean worth anything, and not each of them: evaluate
-it beside its parts."""
+Averaging helps only for runs that share one starting point, and not always: evaluate the mean
+beside its parts."""
 
 
 def command(
@@ -32,10 +32,10 @@ def command(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Two or more .safetensors files of one network, as `edgeface train` writes them.",
+            help="Two or more .safetensors files of the same network, from `edgeface train`.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, typer.Option(help="Output .safetensors file.")],
     format: Format = "table",
 ) -> None:
     require_module("torch", "zoo", "averaging weights")

@@ -20,7 +20,7 @@ edgeface weights import eresfd_16.pth.*.pth --model eresfd-16 --out mine.safeten
 
 edgeface detect photo.jpg --model mine.safetensors
 
-Nothing in a file is run: one that holds anything but tensors is refused."""
+No code in a checkpoint is executed: a file that holds anything but tensors is refused."""
 
 
 def command(
@@ -29,16 +29,16 @@ def command(
         typer.Argument(
             metavar="FILE...",
             help=(
-                "Checkpoint of the authors: .pth, .pt or .safetensors; several files if it"
-                " comes so."
+                "Checkpoint published by the authors: .pth, .pt or .safetensors, in one or"
+                " several files."
             ),
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="Network that the weights are of, as `edgeface models` lists them.")
+        str, typer.Option(help="Network that the weights belong to (see `edgeface models`).")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="File to write. Default: MODEL.safetensors.")
+        Path | None, typer.Option(help="Output file. Default: MODEL.safetensors.")
     ] = None,
     format: Format = "table",
 ) -> None:

@@ -52,13 +52,12 @@ class Protocol:
     }
 
     rounds: int = 50
-    """rounds; in each, every model has one slice, in an order that is shuffled anew"""
+    """rounds; in each, every model is timed in one slice, in a newly shuffled order"""
     per_round: int = 3
-    """images in one slice, after one that is not timed: it brings clock and caches back
-    to this model"""
+    """timed images per slice, after an untimed one that warms clock and caches up again"""
     warm_up_s: float = 10.0
-    """seconds of warm-up for one model at most; it ends earlier once two slices in a row
-    agree within 5 %"""
+    """longest warm-up of a model, in seconds; it ends as soon as two slices in a row agree
+    within 5 %"""
     photo_width: int = 1280
     """width in px of the synthetic photo"""
     photo_height: int = 960
@@ -66,13 +65,13 @@ class Protocol:
     seed: int = 0
     """seed of the photo, the order of the rounds and the bootstrap"""
     time_limit_s: float = 600.0
-    """seconds of work for one model, loading included; a model that needs longer, or
-    hangs, is stopped"""
+    """time limit per model in seconds, loading included; a model that takes longer, or hangs,
+    is stopped"""
     max_load: float = 0.5
-    """cores that other processes may keep busy meanwhile; beyond it the records are
+    """load allowed from other processes, in CPU cores; above it the records are marked
     invalid"""
     together: int = 12
-    """models loaded at once; more are measured in groups, each beside the reference"""
+    """models loaded at once; more are measured in groups, each with the reference"""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -229,9 +229,8 @@ class LatencyOracle:
         if table.records and all(r.wrong for r in table.records):
             why = Counter(reason for r in table.records for reason in r.wrong)
             raise DeviceError(
-                f"none of the first {len(table.records)} networks may be believed:"
-                f" {why.most_common(1)[0][0]}; let the machine come to rest, or allow for it with"
-                " --max-load"
+                f"none of the first {len(table.records)} networks gave a valid measurement:"
+                f" {why.most_common(1)[0][0]}; wait until the machine is idle, or raise --max-load"
             )
 
     def _keep(self, size: str, table: LatencyTable) -> None:

@@ -68,67 +68,66 @@ class StudyOptions:
     device: str = "local"
     """local, ssh://[user@]host[:port] or adb://serial"""
     target: str = "openvino"
-    """runtime that the clock is asked of: onnx, tflite, openvino or ncnn"""
+    """runtime to measure latency in: onnx, tflite, openvino or ncnn"""
     precision: str = "int8"
-    """precision of the files that are measured: fp32, fp16 or int8"""
+    """precision of the measured files: fp32, fp16 or int8"""
     sizes: tuple[str, ...] = SIZES
     """of the input, WxH in px; several let the search choose among them"""
     threads: int = 1
-    """CPU threads of the runtime"""
+    """CPU threads for the runtime"""
     space: str = "edge"
-    """edge, idw, xx or resnet, or a .json file of a space"""
+    """search space: edge, idw, xx, resnet or your own .json file"""
     objective: str = ""
-    """budget (best score within --budget-ms, the default where one is given), pareto (score against
-    --cost, the default otherwise), or weighted (score minus --exchange times the logarithm of the
-    cost)"""
+    """budget (best score within the budgets; the default if one is given), pareto (score against
+    --cost; the default otherwise) or weighted (score minus --exchange times ln(cost))"""
     cost: str = "latency"
-    """what the front of pareto and weighted is against: latency, size (of the file) or memory (of
-    the largest layer)"""
+    """cost that the front trades against the score: latency, size (number of parameters) or
+    memory (values that the largest layer reads and writes)"""
     budget_ms: float = 0.0
-    """most milliseconds a network may take; 0: no limit"""
+    """latency budget in ms; 0: no limit"""
     budget_mmacs: float = 0.0
-    """most million multiply-accumulates; 0: no limit"""
+    """budget in million multiply-accumulates; 0: no limit"""
     exchange: float = 1.0
-    """score that one e-fold of the cost must bring (weighted)"""
+    """with weighted: score that must be gained for 2.72 (e) times the cost"""
     score: str = "stage-macs"
-    """what stands for accuracy: stage-macs (multiply-accumulates where the faces are), trainable
-    (the same, less what no shortcut bypasses), ddsar (as published), corrected (true widths,
-    without the stem), detector (corrected with neck and head), levels, outputs, plain, or a
-    baseline: params, macs, depth, entropy, zen, random"""
+    """accuracy estimate without training: stage-macs (multiply-accumulates weighted by face
+    sizes), trainable (minus a penalty for convolutions without shortcut), plain (that penalty
+    alone), ddsar (as published), corrected (true widths, no stem), detector (plus neck and
+    head), levels, outputs (variants of detector), or a baseline: params, macs, depth, entropy,
+    zen, random"""
     alpha: float = ALPHA
-    """weight of the kernel sizes in the score"""
+    """weight of kernel sizes in the DDSAR scores"""
     weights: tuple[float, ...] = WEIGHTS
     """shares of faces that stem and c2 to c5 are there for"""
     seed: int = 0
-    """seed of everything drawn"""
+    """seed of all random choices"""
     first: int = 66
-    """networks of each input size measured before the first round, to learn latency
-    from; chosen to cover the space"""
+    """networks per input size measured before the first round, to fit the latency model;
+    chosen to cover the space"""
     rounds: int = 4
-    """rounds of evolution, each of which ends on the device"""
+    """rounds of evolution; each ends with measurements on the device"""
     picks: int = 11
-    """networks measured after each round"""
+    """networks measured on the device in each round"""
     trials: int = 0
-    """short trainings in all, a share of them after each round: networks are then rated by the AP
-    that a model learned from them foresees, and --score is only one of its features; 0: none"""
+    """short trainings in total, spread over the rounds: a model fitted to them predicts AP, which
+    then replaces --score; 0: none"""
     trial_samples: int = 20_000
-    """crops of 256 px of each of them"""
+    """256 px crops per short training"""
     jobs: int = 0
-    """trials at once; 0: one a processor"""
+    """short trainings run in parallel; 0: one per processor"""
     data: str = ""
     """WIDER FACE folder, or a folder of photos with annotations, for trials"""
     annotations: str = ""
     """boxes of these photos; of one's own, one photo in five is kept aside to measure AP on"""
     max_load: float = 0.5
-    """processor use of other programs, in cores, above which a measurement is not
-    believed"""
+    """load allowed from other programs, in CPU cores; above it measurements are rejected"""
     together: int = 12
-    """networks in memory at once while they are measured, of 50 to 150 MB each; fewer on a device
-    with less than 2 GB, where the reference then takes more of the time"""
+    """networks in memory at once while measuring, 50 to 150 MB each; lower it on a device with
+    less than 2 GB (slower, as every group includes the reference)"""
     population: int = 96
-    """networks kept from generation to generation"""
+    """networks kept per generation"""
     generations: int = 60
-    """generations a round"""
+    """generations per round"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "score", FORMER.get(self.score, self.score))

@@ -208,7 +208,7 @@ class Study:
             more = [candidate for candidate in drawn if candidate.key not in known]
             if not more:
                 continue
-            self.note(f"{len(more)} more networks: too few of the first could be measured well")
+            self.note(f"measuring {len(more)} more networks: too few valid results so far")
             picked = (*first.picked, *self._scored(more, [(0.0, (0.0, 0.0))] * len(more)))
             first = dataclasses.replace(first, picked=picked, evaluated=len(picked))
             self.archive.update((e.candidate.key, e) for e in picked)

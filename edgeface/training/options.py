@@ -142,64 +142,63 @@ class TrainOptions:
     }
 
     samples: int = 300_000
-    """images seen in the whole run"""
+    """images (random crops) seen in the whole run"""
     batch: int = 32
     """images per optimiser step, over all processes"""
     size: int = 320
     """side of the square crops, px: a multiple of 32 from 64 to 4096"""
     late_size: int = 448
-    """side of the crops in the last part of the run, px: a multiple of 32 from 64 to 4096"""
+    """side of the crops in the last phase, px: a multiple of 32 from 64 to 4096"""
     late_share: float = 0.15
-    """share of the samples, at the end, that are seen at --late-size"""
+    """share of the samples that make up the last phase"""
     late_near: bool = True
-    """in that part, crops are nearly the photos as they are detected: scales of .85 to 1.2, fewer
-    faces brought to a size, turned or covered, fewer changes of colour and noise"""
+    """use mild augmentation in the last phase: scales of .85 to 1.2, and less rescaling,
+    rotation, occlusion, colour change and noise"""
     optimizer: str = "muon"
-    """adamw, muon (orthogonalised updates for the convolutions), or sgd (momentum .9)"""
+    """adamw, muon (orthogonalised updates for the convolutions) or sgd (momentum .9)"""
     lr: float = 3e-3
     """peak learning rate"""
     weight_decay: float = 0.02
-    """weight decay of the convolutions, decoupled; with sgd that of all parameters, added to the
-    gradient"""
+    """decoupled weight decay of the convolutions; with sgd, L2 decay of all parameters"""
     warmup: int = 300
-    """optimiser steps of linear warm-up"""
+    """length of the linear warm-up, in optimiser steps"""
     warmup_lr: float = 0.0
-    """learning rate that the warm-up starts from"""
+    """learning rate at the start of the warm-up"""
     decay_share: float = 0.35
-    """share of the run, at its end, over which the learning rate falls linearly to 0; before, it is
-    constant. With 0 it never falls: such a run can be made longer at will, and --from
-    takes weights from it"""
+    """final share of the run over which the learning rate falls linearly to 0; before, it is
+    constant. With 0 it never falls: extend such a run with a larger --samples, and get final
+    weights from it with --from"""
     drops: str = ""
-    """shares of the run after which the learning rate falls to a tenth, such as 0.5,0.75; instead
-    of --decay-share"""
+    """shares of the run after which the learning rate is divided by 10, such as 0.5,0.75;
+    replaces --decay-share"""
     ema: float = 0.998
-    """decay of the moving average of the weights, per step"""
+    """decay per step of the moving average of the weights"""
     box_weight: float = 2.0
     """weight of the box loss"""
     landmark_weight: float = 0.1
     """weight of the landmark loss, for networks with landmarks"""
     assigner: str = ""
-    """which cells learn a face: dynamic (cost-based), atss, compensated (S3FD) or overlap (IoU of
-    .4, ASFD); nothing: dynamic, with prior boxes compensated"""
+    """how faces are assigned to cells: dynamic (cost-based), atss, compensated (S3FD) or overlap
+    (IoU of .4, ASFD). Default: dynamic; compensated for networks with prior boxes"""
     loss: str = ""
-    """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD); nothing: quality,
-    with prior boxes multibox"""
+    """quality (quality focal and distance IoU), multibox (SSD) or drmc (ASFD). Default: quality;
+    multibox for networks with prior boxes"""
     margin: float = 0.2
-    """taken from the logit of what is right, with drmc"""
+    """subtracted from the logit of the correct class, with drmc"""
     margin_scale: float = 1.0
     """factor of the logits, with drmc"""
     precision: str = "auto"
-    """auto, fp32, or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX,
-    AVX-512 BF16, GPUs), else fp32. A run that is resumed keeps what it has"""
+    """auto, fp32 or bf16 (autocast); auto: bf16 where the processor computes it faster (AMX,
+    AVX-512 BF16, GPUs), else fp32. A resumed run keeps its precision"""
     compile: bool = True
-    """compile the sampling of crops and the normalisation of their pixels: several times as fast;
-    from 2,000 steps, backbone and head, too; needs a C++ compiler"""
+    """compile the pixel normalisation and, in runs of 2,000 steps or more, backbone and head; on a
+    GPU the sampling of crops instead. Faster, but needs a C++ compiler"""
     seed: int = 0
-    """seed of the initial weights, the order of the images and every crop"""
+    """seed of the initial weights, the order of the images and the crops"""
     checkpoint_every: int = 250
     """optimiser steps between checkpoints"""
     snapshot_every: int = 1000
-    """optimiser steps between kept snapshots of the averaged weights"""
+    """optimiser steps between snapshots of the averaged weights"""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:

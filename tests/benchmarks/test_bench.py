@@ -123,7 +123,7 @@ def test_stopped_and_gone_on(
     with monkeypatch.context() as patch:
         patch.setattr(LocalDevice, "measure", stop)
         code = run(out, *flags)
-    assert code == 130 and "goes on from here" in capsys.readouterr().err
+    assert code == 130 and "run the same command again" in capsys.readouterr().err
     assert [r.threads for r in load_measurements(out / "stopped" / "latency.json")] == [1]
     assert run(out, *flags) == 0
     assert [[job.threads for job in jobs] for jobs in sessions] == [[1], [2], [2]]

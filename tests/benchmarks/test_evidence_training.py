@@ -126,7 +126,7 @@ def test_cut_and_resumed_equals_uninterrupted(
 ) -> None:
     arguments = command(faces, tmp_path, "--processes", processes)
     done = run(arguments, tmp_path / "runs" / "tiny-1-seed0" / "checkpoint.safetensors")
-    assert done.returncode == 130 and "the same command goes on" in done.stderr, done.stderr
+    assert done.returncode == 130 and "run the same command again" in done.stderr, done.stderr
     assert not (tmp_path / "trainings.csv").exists(), "it was over before it could be stopped"
     assert run(arguments).returncode == 0
     same_outcome(tmp_path, whole)

@@ -241,7 +241,7 @@ def test_help_says_the_exit_codes(command: Command) -> None:
     text = " ".join(out.split())
     assert code == 0
     assert (
-        "Exit code: 0 when the two agree within the tolerance, 1 when they part, 2 on a mistake."
+        "Exit code: 0 if the two agree within the tolerance, 1 if they differ, 2 on an error."
         in text
     )
-    assert "0.001 between fp32 files, 0.01 if one is fp16, 0.3 if one is int8" in text
+    assert "0.001 for fp32 files, 0.01 if one is fp16, 0.3 if one is int8" in text

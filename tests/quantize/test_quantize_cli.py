@@ -374,7 +374,7 @@ class TestResult:
             patch.setattr(Terminal, "tick", stop)
             code, out, err = cli(*usual)
         assert (code, out) == (130, "")
-        assert err.endswith("stopped: the same command goes on from here\n")
+        assert err.endswith("stopped: run the same command again to continue\n")
         code, _, err = cli(*usual)
         assert code == 0
         assert "measuring float ..." not in err and "measuring INT8 ..." in err

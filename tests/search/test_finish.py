@@ -95,8 +95,10 @@ def advised(result: tuple[int, str, str]) -> list[str]:
     """Words of the command that goes on."""
     code, _, err = result
     line = err.splitlines()[-1]
-    assert code == 130 and line.startswith("stopped: nothing is lost, edgeface "), err
-    return shlex.split(line.removeprefix("stopped: nothing is lost, ").removesuffix(" goes on"))
+    assert code == 130 and line.startswith("stopped: nothing is lost, continue with: edgeface "), (
+        err
+    )
+    return shlex.split(line.removeprefix("stopped: nothing is lost, continue with: "))
 
 
 @pytest.mark.parametrize("known", [{}, {"data": "{data}"}])

@@ -100,7 +100,7 @@ def test_the_published_search_takes_what_help_says(edgeface: Command, tmp_path: 
     """Shares of one's own faces weigh its stages."""
     (tmp_path / "faces.csv").write_text(FACES)
     own = ("search", "--published", "0.5g", "--format", "json")
-    assert "Takes --alpha, --data, --seed and --out" in " ".join(
+    assert "Accepts --alpha, --data, --seed and --out" in " ".join(
         edgeface("search", "--help")[1].split()
     )
     code, out, err = edgeface(*own, "--data", tmp_path / "faces.csv", "--alpha", 0.1, "--seed", 1)

@@ -351,7 +351,9 @@ def test_options_of_a_device_come_from_the_command_line_alone(tmp_path: Path) ->
     assert not ran.exists()
     again = run("--resume", str(folder), "--device", whole)
     assert isinstance(again.exception, DeviceError) and ran.exists()
-    assert f"is kept: edgeface search --resume {folder} --device '{whole}'" in str(again.exception)
+    assert f"is kept, continue with: edgeface search --resume {folder} --device '{whole}'" in str(
+        again.exception
+    )
     other = run("--resume", str(folder), "--device", f"ssh://elsewhere?config={config}")
     assert "leave --device out" in str(other.exception)
 

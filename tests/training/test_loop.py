@@ -108,7 +108,7 @@ def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Pa
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same command goes on" in err
+    assert process.returncode == 130 and "run the same command again" in err
     assert read_meta(run / "checkpoint.safetensors")["step"] < 10
     assert train(photos, run).returncode == 0
     ours, theirs = load_file(run / "weights.safetensors"), load_file(whole / "weights.safetensors")

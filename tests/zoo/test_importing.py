@@ -362,7 +362,7 @@ def test_the_command(original: State, tmp_path: Path, monkeypatch: pytest.Monkey
         run(app, ["weights import", str(path), "--model", "yolo"]).exception, ModelError
     )
     output = " ".join(run(app, ["weights import", "--help"]).output.split())
-    assert "Nothing in a file is run" in output and "--format" in output
+    assert "No code in a checkpoint is executed" in output and "--format" in output
 
 
 def packed(path: Path) -> Path:

@@ -32,13 +32,13 @@ class AutoFEMOptions:
     }
 
     model: str = "asfd-d0"
-    """network of the ASFD family whose backbone the search runs on"""
+    """network of the ASFD family whose backbone is used"""
     channels: int = 64
-    """width of the neck and of the head while searching, a multiple of 4; published: 256"""
+    """channels of neck and head during the search, a multiple of 4; published: 256"""
     steps: int = 2000
-    """steps of the weights; each step after the warm-up is also one of the choices"""
+    """steps of the weights; after the warm-up, each also updates the choices of operations"""
     warmup_share: float = 0.4
-    """share of the steps before the choices begin to learn; published: 20 of 50 epochs"""
+    """share of the steps that train only the weights; published: 20 of 50 epochs"""
     batch: int = 16
     """images per step"""
     size: int = 320
@@ -52,7 +52,7 @@ class AutoFEMOptions:
     noise: float = 1e-3
     """scale of the Gumbel noise on the choices, as in the authors' code"""
     seed: int = 0
-    """seed of the initial weights, the order of the images, every crop and every choice"""
+    """seed of the initial weights, the order of the images, the crops and the choices"""
     checkpoint_every: int = 100
     """steps between checkpoints"""
 
