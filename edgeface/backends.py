@@ -14,6 +14,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -262,13 +263,12 @@ def import_runtime(backend: Backend) -> Any:
     """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that
     names the extra, also where its version is too old."""
     for package in backend.packages:
-        # While another thread converts, what is imported already is not waited for.
-        if package in sys.modules:
-            return importlib.import_module(package)
         if has_module(package):
-            if backend.too_old():
+            imported = package in sys.modules
+            if not imported and backend.too_old():
                 break
-            with unreported():
+            # While another thread converts, what is imported already is not waited for.
+            with nullcontext() if imported else unreported():
                 return importlib.import_module(package)
     raise MissingExtraError(
         f"{backend.distributions[0]}>={backend.oldest}",

@@ -252,7 +252,7 @@ class TestBudget:
         assert made.bundle.manifest.calibration is not None
         assert made.bundle.manifest.calibration["method"] == first
         assert made.accuracy["reverted_layers"] == []
-        tried = [what for what, _ in steps.seen if what.endswith("instead")]
+        tried = [what for what, _ in steps.seen if what.endswith(" ranges")]
         assert len(tried) == list(drops).index(first)
 
     def test_layers_are_kept_in_float_until_it_holds(
