@@ -1,9 +1,7 @@
-"""Live use of ``edgeface detect``: files, and a camera that serves MJPEG on loopback
-as IP cameras do."""
+"""Live use of ``edgeface detect``: files, and a camera on loopback."""
 
 from __future__ import annotations
 
-import http.server
 import json
 import signal
 import subprocess
@@ -18,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from commands import said
+from mjpeg import Camera
 
 from edgeface.detections import Detections
 from edgeface.detector import Detector
@@ -28,60 +27,6 @@ from edgeface.images.marked import Saver
 Command = Callable[..., tuple[int, str, str]]
 FLAGS = ("--size", "320", "--format", "jsonl")
 PROGRAM = (sys.executable, "-m", "edgeface", "detect")
-
-
-class Camera:
-    """Serves frames until it vanishes, at about 50 a second, and a whole file beside them."""
-
-    def __init__(self, jpeg: bytes, clip: bytes) -> None:
-        self.jpeg, self.clip = jpeg, clip
-        self.sent, self.gone = 0, threading.Event()
-        self.asked: list[str] = []
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self.gone.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(camera) -> type[http.server.BaseHTTPRequestHandler]:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                camera.asked.append(self.headers.get("Authorization", ""))
-                if "private" in self.path and not camera.asked[-1]:
-                    self.send_response(401)
-                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
-                    self.end_headers()
-                    return
-                self.send_response(200)
-                if self.path.endswith(".mp4"):
-                    self.send_header("Content-Length", str(len(camera.clip)))
-                    self.end_headers()
-                    self.wfile.write(camera.clip)
-                    return
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                self._stream()
-
-            def _stream(self) -> None:
-                try:
-                    while not camera.gone.wait(0.02):
-                        head = f"Content-Type: image/jpeg\r\nContent-Length: {len(camera.jpeg)}"
-                        self.wfile.write(f"--frame\r\n{head}\r\n\r\n".encode())
-                        self.wfile.write(camera.jpeg + b"\r\n")
-                        camera.sent += 1
-                except OSError:  # who watched is gone
-                    pass
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
 
 
 @pytest.fixture(scope="module")
@@ -283,15 +228,20 @@ print("left alone")
 
 def test_what_a_camera_cannot_save_is_told_while_it_runs(camera: Camera, tmp_path: Path) -> None:
     """Its end may be weeks away, and be a signal, behind which nothing more was said."""
-    for frame in range(100):  # folders stand where the faces should go
-        (tmp_path / f"live-frame{frame}-face1.png").mkdir()
-    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--crop", str(tmp_path)]
+    faces, there = tmp_path / "faces", tmp_path / "there"
+    there.mkdir()
+    faces.symlink_to(there)
+    arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS, "--crop", str(faces)]
     with subprocess.Popen(
         arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         ended = threading.Timer(60, camera.gone.set)
         ended.start()
+        while not any(there.iterdir()) and not camera.gone.is_set():
+            time.sleep(0.05)
+        (tmp_path / "next").symlink_to(__file__)
+        (tmp_path / "next").replace(faces)  # a file stands where the faces should go
         line = next(line for line in process.stderr if line.startswith("error: "))
         ended.cancel()
         assert "cannot write" in line and not camera.gone.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from edgeface.detections import Detections
 from edgeface.files import check_writable, refuse_input
 from edgeface.images.alignment import align
 from edgeface.images.inputs import Input
-from edgeface.images.marked import FRAME, planned, write_image
+from edgeface.images.marked import FRAME, not_taken, planned, write_image
 from edgeface.images.scaling import Image
 
 
@@ -19,6 +20,7 @@ class Cropper:
         photo.jpg      photo-face1.png, photo-face2.png, ...
         clip.mp4       clip-frame0-face1.png, ...
 
+    What was cropped of a camera or stream before stays: the next begin with ``<name>-2-frame0``.
     Raises OptionError where an input would be replaced, OutputError for a place that cannot be
     written.
     """
@@ -26,6 +28,8 @@ class Cropper:
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
         self._inputs = [source.name for source in inputs]
         whole = planned(folder, inputs, "--crop")
+        for name in (source.name for source in inputs if source.live):
+            whole[name] = not_taken(whole[name], _has_crops)
         short = {name: path.with_suffix("") for name, path in whole.items()}
         self._begins = short if len(set(short.values())) == len(short) else whole
         """name of each input -> how the paths of its faces begin"""
@@ -48,3 +52,9 @@ class Cropper:
             path = begin.with_name(f"{begin.name}-face{number}.png")
             refuse_input(path, self._inputs, "--crop")
             write_image(path, face)
+
+
+def _has_crops(video: Path) -> bool:
+    """Are there crops of what would be saved as ``video``?"""
+    begins = {f"{video.name}-frame", f"{video.stem}-frame"}
+    return any(any(video.parent.glob(f"{glob.escape(begin)}*")) for begin in begins)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import cv2
@@ -60,7 +61,8 @@ class Saver:
 
     target: an image file for one photo, a video file for one video or camera, otherwise a folder,
     which gets each photo under its own name and each video as ``<name>.mp4``; where two would have
-    one name, all keep the folders below the one that they have in common. Raises OptionError where
+    one name, all keep the folders below the one that they have in common. What was recorded of a
+    camera or stream before stays: the next is ``<name>-2.mp4``. Raises OptionError where
     target and ``inputs`` do not go together, or an input would be replaced, OutputError for a place
     that cannot be written.
     """
@@ -76,6 +78,8 @@ class Saver:
             else {source.name: target for source in inputs}
         )
         """name of each input -> its file"""
+        for name in (source.name for source in inputs if source.live and self.into_folder):
+            self.paths[name] = not_taken(self.paths[name], Path.exists)
         for path in self.paths.values():
             refuse_input(path, (source.name for source in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
@@ -134,6 +138,17 @@ def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> di
             )
         first[path] = name
     return plain
+
+
+def not_taken(path: Path, taken: Callable[[Path], bool]) -> Path:
+    """``path``, or the first of ``path``-2, -3, ... that is not taken: what was live does not come
+    again, and a supervisor starts the same command anew."""
+    name, found = path.name.removesuffix(path.suffix), path
+    for number in itertools.count(2):
+        if not taken(found):
+            break
+        found = path.with_name(f"{name}-{number}{path.suffix}")
+    return found
 
 
 def _check_file(target: Path, inputs: Sequence[Input]) -> None:

@@ -19,7 +19,8 @@ from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images import read_image
 from edgeface.images.alignment import MAX_SIDE_PX, TEMPLATE, _reached, similarity
 from edgeface.images.crops import Cropper
-from edgeface.images.inputs import expand
+from edgeface.images.inputs import Input, expand
+from edgeface.images.marked import Saver
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -176,3 +177,26 @@ def test_no_input_is_replaced_and_no_two_photos_share_a_file(
     assert (tmp_path / "b-face1.png").read_bytes() == b"a photo"
     with pytest.raises(OutputError, match="is not a folder"):
         Cropper(tmp_path / "a.jpg" / "faces", inputs)
+
+
+def test_what_was_cropped_of_a_camera_before_stays(astronaut: Any, tmp_path: Path) -> None:
+    """A supervisor starts the same command anew, whose frames count from 0 again."""
+    points = np.array([[[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]]], np.float32)
+    faces = Detections(np.array([[150, 60, 260, 180]], np.float32), np.ones(1, np.float32), points)
+    for _ in range(3):
+        Cropper(tmp_path, [Input("camera:0", "camera")]).add("camera:0#0", astronaut, faces)
+        Cropper(tmp_path, [Input("clip.mp4", "video")]).add("clip.mp4#0", astronaut, faces)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "camera-0-2-frame0-face1.png",
+        "camera-0-3-frame0-face1.png",
+        "camera-0-frame0-face1.png",
+        "clip-frame0-face1.png",
+    ]
+
+
+def test_what_was_recorded_of_a_camera_before_stays(tmp_path: Path) -> None:
+    camera, clip = Input("camera:0", "camera"), Input("clip.mp4", "video")
+    for name in ("camera-0.mp4", "camera-0-2.mp4", "clip.mp4"):
+        (tmp_path / name).touch()
+    paths = Saver(tmp_path, [camera, clip]).paths
+    assert paths == {"camera:0": tmp_path / "camera-0-3.mp4", "clip.mp4": tmp_path / "clip.mp4"}
