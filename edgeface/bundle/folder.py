@@ -22,7 +22,7 @@ from edgeface.bundle.manifest import (
 )
 from edgeface.bundle.readme import readme
 from edgeface.errors import BundleError
-from edgeface.files import atomic_folder, read_file, recover
+from edgeface.files import atomic_folder, read_file, read_regular, recover
 from edgeface.options import as_path
 from edgeface.schema import short
 
@@ -181,7 +181,7 @@ def _loose_manifest(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         recover(path)
     try:
-        text = (path / MANIFEST).read_bytes()
+        text = read_regular(path / MANIFEST)
         found = json.loads(text) if len(text) <= MAX_MANIFEST_BYTES else None
     except (FileNotFoundError, NotADirectoryError):
         return {}

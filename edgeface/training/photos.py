@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 from edgeface.errors import DataError
+from edgeface.files import read_regular
 from edgeface.images.annotated import AnnotatedImage, named
 from edgeface.types import Progress, unseen
 
@@ -45,7 +46,7 @@ def contents_digest(root: Path, images: list[AnnotatedImage], progress: Progress
     for done, image in enumerate(images):
         progress("comparing photos", done, len(images))
         with contextlib.suppress(OSError):
-            content = (root / image.path).read_bytes()
+            content = read_regular(root / image.path)
             digest.update(f"{image.path} {hashlib.sha256(content).hexdigest()}\n".encode())
     progress("comparing photos", len(images), len(images))
     return digest.hexdigest()
