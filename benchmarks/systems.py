@@ -47,9 +47,9 @@ from edgeface.schema import from_fields
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
+"""at which the paper of EXTD counts"""
 WEIGHTS_DIGITS = re.compile(r"-[0-9a-f]{8}$")
 """behind the network's name, in files of weights that do not ship"""
-"""at which the paper of EXTD counts"""
 SETTINGS = ("easy", "medium", "hard")
 
 
