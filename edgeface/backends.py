@@ -89,6 +89,10 @@ class Backend:
                     return distribution, "unknown"
         return None
 
+    def usable(self) -> bool:
+        """Is a runtime installed that opens the files?"""
+        return self.installed() is not None and not self.too_old()
+
     def too_old(self) -> bool:
         """Is the runtime that is installed older than ``oldest``?"""
         distribution, version = self.installed() or ("", "unknown")

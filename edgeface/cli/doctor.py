@@ -123,7 +123,7 @@ def diagnose() -> dict[str, Any]:
                 "target": row.target,
                 "runtime": found[0] if found else row.distributions[0],
                 "version": found[1] if found else None,
-                "fix": None if found and not row.too_old() else _install(row.extra),
+                "fix": None if row.usable() else _install(row.extra),
                 "platforms": list(row.platforms),
                 "here": _platform() in row.platforms,
                 "precisions": {p: row.off.get(p, "on") for p in PRECISIONS},

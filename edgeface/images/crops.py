@@ -56,5 +56,5 @@ class Cropper:
 
 def _has_crops(video: Path) -> bool:
     """Are there crops of what would be saved as ``video``?"""
-    begins = {f"{video.name}-frame", f"{video.stem}-frame"}
-    return any(any(video.parent.glob(f"{glob.escape(begin)}*")) for begin in begins)
+    begins = (video.name, video.stem)
+    return any(any(video.parent.glob(f"{glob.escape(begin)}-frame*")) for begin in begins)

@@ -143,12 +143,8 @@ def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> di
 def not_taken(path: Path, taken: Callable[[Path], bool]) -> Path:
     """``path``, or the first of ``path``-2, -3, ... that is not taken: what was live does not come
     again, and a supervisor starts the same command anew."""
-    name, found = path.name.removesuffix(path.suffix), path
-    for number in itertools.count(2):
-        if not taken(found):
-            break
-        found = path.with_name(f"{name}-{number}{path.suffix}")
-    return found
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], others) if not taken(each))
 
 
 def _check_file(target: Path, inputs: Sequence[Input]) -> None:

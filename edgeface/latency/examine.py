@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
     """JSON-ready facts of the machine this runs on.
 
     ``packages``: import name -> version, None where it is missing or does not load. ``runtimes``:
-    target -> name and version, None where there is none.
+    target -> name and version, None where there is none, or too old a one.
     """
     machine = Machine.read()
     return {
@@ -77,8 +77,8 @@ def examine() -> dict[str, Any]:
 
 
 def _runtime(target: str) -> str | None:
-    found = BACKENDS[target].installed()
-    return " ".join(found) if found else None
+    row = BACKENDS[target]
+    return " ".join(row.installed() or ()) if row.usable() else None
 
 
 def _loads(name: str) -> str | None:

@@ -50,8 +50,7 @@ class ReadyFile:
     @property
     def runs_here(self) -> bool:
         """Is its runtime installed, and new enough?"""
-        row = BACKENDS[self.target]
-        return row.installed() is not None and not row.too_old()
+        return BACKENDS[self.target].usable()
 
     @property
     def size(self) -> str:

@@ -18,6 +18,7 @@ from edgeface.backends import BACKENDS, get_backend, import_runtime
 from edgeface.cli.doctor import diagnose
 from edgeface.detector import Detector
 from edgeface.errors import MissingExtraError
+from edgeface.latency.examine import examine
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "docs" / "photo.jpg"
@@ -51,6 +52,7 @@ class TestRuntimes:
             import_runtime(row)
         (told,) = (found for found in diagnose()["backends"] if found["target"] == target)
         assert told["version"] and told["fix"] == f"pip install 'edgeface[{row.extra}]'"
+        assert examine()["runtimes"][target] is None
 
     def test_what_is_installed_is_not(self, target: str) -> None:
         assert not BACKENDS[target].too_old()

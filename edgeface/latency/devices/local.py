@@ -27,7 +27,7 @@ class LocalDevice(Device):
         return findings(examine(), f"{sys.executable} -m pip install")
 
     def targets(self) -> list[str]:
-        return [t for t, row in BACKENDS.items() if row.installed() and not row.too_old()]
+        return [target for target, row in BACKENDS.items() if row.usable()]
 
     def measure(
         self,
