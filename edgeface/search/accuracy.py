@@ -1,8 +1,8 @@
-"""What networks are worth, in a search: a zero-cost score, or the AP that trials let expect.
+"""Scores of networks in a search: a zero-cost score, or the AP predicted from trials.
 
-Each round trains its share of the trials, networks that were measured and keep the limits: those
-that are foreseen to be good, or not known well enough to be called bad (one standard deviation
-above what is foreseen). Which these are is written down before any of them is trained.
+Each round trains its share of the trials. It chooses among the measured networks that keep the
+limits, by the AP one standard deviation above the prediction: networks expected to be good, or too
+uncertain to be called bad. The choice is written before any of them is trained.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """What stands for accuracy in one search. Raises OptionError for trials without photos,
-    DataError for photos that they cannot be trained or measured on."""
+    """Accuracy estimates of one search. Raises OptionError for trials that have no photos or are
+    too few, DataError for photos that they cannot be trained or measured on."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class Scorer:
         )
 
     def check(self) -> None:
-        """Raise DataError where trials would have nothing to learn from."""
+        """Raise DataError if the search has trials and their photos cannot be used."""
         if self.oracle:
             self.oracle.check()
 
     @property
     def model(self) -> AccuracyModel | None:
-        """Of what was trained; None in a search without trials and before there are enough."""
+        """Accuracy model fitted to the trials; None without trials or before there are enough."""
         return self.oracle.model if self.oracle else None
 
     def proxy(self, architecture: Architecture) -> float:
-        """Its zero-cost score."""
+        """Zero-cost score of ``architecture``."""
         o = self.options
         return proxy(o.score, architecture, o.alpha, o.weights)
 
     def scores(self, architectures: Sequence[Architecture]) -> list[float]:
-        """The AP that is foreseen, 0 to 1; without a model, the zero-cost scores."""
+        """Predicted APs, 0 to 1, and 0 for failed trials; without a model, zero-cost scores."""
         if model := self.model:
             expected = model.predict(architectures)
             return [
@@ -77,12 +77,12 @@ class Scorer:
         return [self.proxy(a) for a in architectures]
 
     def failed(self, architecture: Architecture) -> bool:
-        """Did its training diverge?"""
+        """Did the trial of ``architecture`` diverge?"""
         trial = self.oracle.find(architecture) if self.oracle else None
         return trial is not None and bool(trial.failed)
 
     def rescored(self, chosen: Round) -> Round:
-        """With the scores of today: before there were trials, they were on another scale."""
+        """``chosen`` with current scores: those from before the trials are on another scale."""
         if not self.oracle:
             return chosen
         scores = self.scores([e.architecture for e in chosen.picked])
@@ -94,7 +94,7 @@ class Scorer:
         return dataclasses.replace(chosen, picked=picked, best_score=best)
 
     def told(self, net: FrontNet) -> FrontNet:
-        """With the AP that it reached in its trial, or that is foreseen."""
+        """``net`` with the AP that it reached in its trial, or else the predicted AP."""
         if not (self.oracle and self.model):
             return net
         (expected,) = self.model.predict([net.architecture])
@@ -108,7 +108,7 @@ class Scorer:
         )
 
     def train(self, number: int, measured: Sequence[ScoredNetwork]) -> None:
-        """The trials of round ``number``."""
+        """Run the trials of round ``number``."""
         if self.oracle:
             chosen = self._stored(number) or self._choose(number, measured)
             self.oracle.train([e.architecture for e in chosen], "training")

@@ -1,9 +1,8 @@
-"""Evolution of candidates: pymoo's genetic algorithms over the draws, mutations and crossings of a
-space.
+"""Evolution of candidates: pymoo's genetic algorithms with the operators of a space.
 
-One objective is a genetic algorithm with elitism, two are NSGA-II (Deb et al., IEEE TEC 2002);
-limits are constraints, and whatever breaks one is worse than whatever keeps it. All random choices
-come from the seed.
+The space draws, mutates and crosses networks. One objective is optimised by a genetic algorithm
+with elitism, two by NSGA-II (Deb et al., IEEE TEC 2002). Limits are constraints: a candidate that
+breaks one is worse than any that keeps all. All random choices depend on the seed alone.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ except ImportError:
     raise MissingExtraError("pymoo", "search", "searching") from None
 
 RESIZE = 0.1
-"""share of mutations that change the input size, where there are several"""
+"""share of mutations that change the input size, if the search has several"""
 FRESH = 1_000_000
-"""seeds of random networks of a later round begin this much after those of the round before"""
+"""offset between the seeds of random networks in one round and in the next"""
 
 CHOICE = 10
-"""random networks from which each one of the first is chosen"""
+"""random networks drawn for each network of round 0"""
 KNOWN_SHARE = 4
-"""of the first networks, one in so many at most is of the zoo"""
+"""at most 1 / KNOWN_SHARE of the networks of round 0 come from the zoo"""
 
 Judge = Callable[[Sequence[Candidate]], list[ScoredNetwork]]
 Objective = Callable[[ScoredNetwork], Goal]
@@ -52,7 +51,7 @@ Objective = Callable[[ScoredNetwork], Goal]
 
 @dataclass(frozen=True)
 class Pool:
-    """What candidates are drawn from."""
+    """The space and the input sizes that candidates are drawn from."""
 
     space: Space
     sizes: tuple[str, ...]
@@ -62,8 +61,10 @@ class Pool:
         return Candidate(self.space.sample(seed), random.Random(seed).choice(self.sizes))
 
     def first(self, seed: int, count: int, target: str) -> list[Candidate]:
-        """``count`` networks for each size, because each size has a latency model of its own: those
-        of the zoo, and of random ones those that teach most of the others' latency."""
+        """``count`` networks for each input size, because each size has its own latency model.
+
+        They are networks of the zoo, and those random networks from which the latency of the others
+        can be predicted best."""
         known = self.space.members()[: count // KNOWN_SHARE]
         found, each, count = [], CHOICE * count, count - len(known)
         for place, size in enumerate(self.sizes):
@@ -81,14 +82,14 @@ class Pool:
         return found
 
     def mutate(self, candidate: Candidate, draw: random.Random) -> Candidate:
-        """A neighbour."""
+        """A neighbour of ``candidate``: another input size or a mutated network."""
         others = [size for size in self.sizes if size != candidate.size]
         if others and draw.random() < RESIZE:
             return Candidate(candidate.architecture, draw.choice(others))
         return Candidate(self.space.mutate(candidate.architecture, draw), candidate.size)
 
     def cross(self, first: Candidate, second: Candidate, draw: random.Random) -> Candidate:
-        """A child of two."""
+        """A child of two candidates, with the input size of one of them."""
         child = self.space.cross(first.architecture, second.architecture, draw)
         return Candidate(child, draw.choice((first.size, second.size)))
 
@@ -106,7 +107,7 @@ def evolve(
 ) -> dict[Key, ScoredNetwork]:
     """All candidates that were judged, by :attr:`Candidate.key`, in the order they came.
 
-    start: members of the first generation; random ones fill it up. what: is being done, for
+    start: members of the first generation; random ones fill it up. what: name of this step for
     ``progress``.
     """
     draw = random.Random(seed)

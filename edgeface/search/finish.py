@@ -1,8 +1,9 @@
-"""From the front of a search to a detector: the chosen network is trained in full, exported or
-quantised for what the search asked for, and measured, as a file, on the search's device and photos.
+"""Make a detector from the front of a search.
 
-detector.json in the search's folder names the Bundle and holds its AP, its ms and the record of the
-search that found it. Stopped at any moment, it goes on.
+The chosen network is trained in full, exported or quantised for the search's target and precision,
+and the resulting file is measured on the search's device and photos. detector.json in the search's
+folder names the Bundle and holds its AP, its latency in ms and the record of the search that found
+it. After a stop at any moment, the work resumes where it was.
 """
 
 from __future__ import annotations
@@ -40,37 +41,38 @@ if TYPE_CHECKING:
 RUN, FILES = "training", "detector"
 """folders of the training and of the Bundles"""
 ANY_DROP = 100.0
-"""AP points: all there are"""
+"""AP points: any loss is accepted"""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A detector that a search ended in."""
+    """The detector that a search produced."""
 
     bundle: str
-    """folder, below that of the search"""
+    """its folder, relative to that of the search"""
     ap: dict[str, float | None]
-    """easy, medium and hard, 0 to 1; of one's own photos, hard is all faces"""
+    """easy, medium and hard, 0 to 1; on a user's own photos, hard counts all faces"""
     protocol: str
-    """of the evaluation, in words"""
+    """evaluation protocol, in words"""
     network_ms: float
-    """median"""
+    """median network time"""
     p90_ms: float
     valid: bool
     """may the latency be quoted?"""
     device: str
     crops: int
-    """of its training"""
+    """number of crops in its training"""
     found: dict[str, Any]
-    """its entry in the front"""
+    """the network's entry in the front"""
     search: dict[str, Any]
     """options of the search"""
     judged: str
-    """SHA-256 over the photos that AP was measured on and their faces"""
+    """SHA-256 over the faces and photos (key, size, modification time) that AP was measured on"""
 
 
 def choose(front: Sequence[FrontNet]) -> FrontNet:
-    """The network of the best score, all of which keep the limits. Raises OptionError."""
+    """The network with the best score; the whole front keeps the limits. Raises OptionError if it
+    is empty."""
     if not front:
         raise OptionError(
             "--finish: the front is empty, no network kept the limits: search with a larger budget,"
@@ -90,13 +92,13 @@ def finish(
     on_error: OnError | None = None,
     stage: Stage = contextlib.nullcontext,
 ) -> Finished | None:
-    """Train the chosen network with ``samples`` crops and make a measured file of it; None if it
-    was stopped before. What was made of the same training, and measured on a quiet machine on the
-    same photos, is not made again.
+    """Train the chosen network with ``samples`` crops and make a measured file of it; None if the
+    training was stopped. An earlier file of the same training, with AP on the same photos, is kept;
+    only its latency is measured again, unless it was measured on a quiet machine.
 
-    landmarks: file of those of the annotated faces, or None: the detector has none. on_error: is
-    told of photos that cannot be read, which are left out then. Raises what :func:`check` raises,
-    and training, export and evaluation.
+    landmarks: file with the landmarks of the annotated faces; None: the detector has none.
+    on_error: called for photos that cannot be read, which are left out. Raises what :func:`check`,
+    training, export and evaluation raise.
     """
     from edgeface.training import train_model
     from edgeface.training.start import WEIGHTS
@@ -104,7 +106,7 @@ def finish(
     check(options, landmarks)
     net, run = choose(front), folder / RUN
     recipe = TrainOptions(samples=samples, seed=options.seed)
-    # Trials are without landmarks, and a cache is of the faces as they are annotated.
+    # Trials have no landmarks, and a cache holds the annotations: with landmarks it is another.
     plan = plan_of(run if landmarks else folder, *_photos(options), recipe, landmarks)
     trained = Path(plan.annotations) if plan.annotations else None
     network = with_landmarks(net.architecture) if landmarks else net.architecture
@@ -140,7 +142,7 @@ def finish(
 def _known(
     options: StudyOptions, folder: Path, net: FrontNet, samples: int, plan: Plan
 ) -> Finished | None:
-    """What was made before, where nothing has changed since and no photo was left out."""
+    """The detector made before; None if anything has changed since or a photo was left out."""
     from edgeface.training.start import WEIGHTS, init_sha256
 
     try:
@@ -171,9 +173,8 @@ def _judged(plan: Plan) -> tuple[str, int]:
 
 
 def check(options: StudyOptions, landmarks: Path | None, progress: Progress = unseen) -> None:
-    """Look, before the search begins, at what is needed after it. Raises OptionError where nothing
-    can be trained or made, DataError for photos, annotations or ``landmarks`` that cannot be
-    used."""
+    """Check before a search what finishing it needs. Raises OptionError if nothing can be trained
+    or made, DataError for photos, annotations or ``landmarks`` that cannot be used."""
     from edgeface.evaluation.own import check_inside, judged_photos
     from edgeface.evaluation.predict import annotated_photos
     from edgeface.training import read_photos
@@ -190,15 +191,15 @@ def check(options: StudyOptions, landmarks: Path | None, progress: Progress = un
     if own is None:
         annotated_photos(data)
         return
-    # Nobody opens these before the training is over. Which cannot be read is told there.
+    # These are otherwise not opened before the training is over, where unreadable ones are noted.
     kept = f"{annotations}, the photos that are kept aside for AP"
     check_inside(*judged_photos(own[1], kept, data), unnoted, progress)
 
 
 @contextlib.contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Says of a training that cannot go on, as another network or other photos were asked for, how
-    it begins anew: the folder of a search has but one."""
+    """Add to the error of a training that cannot resume, because another network or other photos
+    are asked for, how to start anew: a search's folder has only one training."""
     from edgeface.training.resume import OtherRunError
 
     try:
@@ -246,14 +247,14 @@ def _file(
         on_error=on_error,
         stage=stage,
         progress=progress,
-        note=functools.cache(note),  # quantising anew says the same
+        note=functools.cache(note),  # a second quantisation repeats its notes
     )
     try:
         return quantize()
     except QuantizeError as error:
-        # After hours of training a file that loses more, and says how much, is worth more than
-        # none: with the ranges that lose least, and with no layer in float, as it was searched
-        # for. What was measured is not measured again.
+        # After hours of training, a file that loses more AP and says how much is better than none.
+        # It has the ranges that lose least, and no layer in float: the search measured such files.
+        # The second quantisation reuses the measurements of the first.
         note(f"{error}; made all the same, its manifest says what it loses")
         lost = error.all_int8_drop
         return quantize(max_drop=ANY_DROP if lost is None else lost)
@@ -292,7 +293,7 @@ def _measured(
 
 
 def _latency(record: Measurement) -> dict[str, Any]:
-    """What :class:`Finished` says of it."""
+    """The latency fields of :class:`Finished`."""
     return {
         "network_ms": record.network_ms.median,
         "p90_ms": record.network_ms.p90,

@@ -1,8 +1,7 @@
-"""What networks take, in a search: asked of a model, or of the device.
+"""Latency of networks in a search: predicted by a model or measured on the device.
 
-One latency table and one model for each input size. Whatever the device answers goes into the
-table, which is saved after every group of networks, and the model is fitted anew when it is next
-asked.
+There is one latency table and one model for each input size. Measurements go into the table, which
+is saved after every group of networks; the model is refitted when it is next used.
 
 On a Ray cluster, groups go to the machines that have the device: those started with ``ray start
 --resources='{"edgeface_device": 1}'``. They make the files and measure them; the table is the same.
@@ -35,9 +34,9 @@ from edgeface.types import Note, Progress, unnoted
 from edgeface.workers import open_workers
 
 RESOURCE = "edgeface_device"
-"""of a Ray cluster: only machines with it measure, and one thing at a time"""
+"""resource of a Ray cluster: only machines that have it measure, one group at a time"""
 TRIES = 2
-"""times that a network is measured before its figure is given up as too uncertain"""
+"""most measurements of a network in one step; after these, too uncertain a figure is given up"""
 
 
 class LatencyOracle:
@@ -79,12 +78,11 @@ class LatencyOracle:
         self._models: dict[str, LatencyModel] = {}
 
     def path(self, size: str) -> Path:
-        """Of the table of ``size``."""
+        """Path of the latency table of input size ``size``."""
         return self.folder / f"latency-{size}.json"
 
     def size_of(self, table: LatencyTable) -> str:
-        """Input size of what was measured before. Raises DataError for a table of another
-        setting."""
+        """Input size of ``table``. Raises DataError for a table of another setting."""
         sizes = [size for size, setting in self.settings.items() if setting == table.setting]
         if not sizes:
             wanted = ", or ".join(map(str, self.settings.values()))
@@ -92,14 +90,17 @@ class LatencyOracle:
         return sizes[0]
 
     def adopt(self, table: LatencyTable) -> None:
-        """Begin with what was measured before. Raises DataError for a table of another setting."""
+        """Start from an earlier ``table``, unless its input size already has one. Raises DataError
+        for a table of another setting."""
         if (size := self.size_of(table)) not in self.tables:
             self._keep(size, table)
 
     def check(self) -> None:
-        """Raise DeviceError for a device that cannot be reached, lacks what measuring there needs
-        or has other things to do, OptionError where no files can be made for it: before anything is
-        chosen, not after."""
+        """Check before anything is chosen that the device can measure; on a Ray cluster, check
+        nothing.
+
+        Raises DeviceError if the device cannot be reached, lacks something that measuring needs or
+        is this machine and busy, OptionError if no files can be made for it."""
         if not self.ray:
             load_candidate_maker()
         if self.device == LOCAL and not self.ray:
@@ -130,7 +131,7 @@ class LatencyOracle:
             )
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
-        """One for each, in ms."""
+        """One prediction for each candidate, in ms."""
         found: dict[int, Prediction] = {}
         for size in self.settings:
             chosen = [i for i, candidate in enumerate(candidates) if candidate.size == size]
@@ -140,21 +141,23 @@ class LatencyOracle:
         return [found[i] for i in range(len(candidates))]
 
     def model(self, size: str) -> LatencyModel:
-        """Fitted to all that was measured at ``size``."""
+        """The latency model of input size ``size``, fitted to its table."""
         if size not in self._models:
             self._models[size] = LatencyModel(self.tables[size])
         return self._models[size]
 
     def missing(self, size: str) -> int:
-        """Networks that a model of ``size`` still lacks."""
+        """Number of measured networks that a latency model of ``size`` still lacks."""
         table = self.tables.get(size)
         known = sum(r.teaches for r in table.records) if table else 0
         return max(0, LEAST_NETWORKS - known)
 
     def measure(self, candidates: Sequence[Candidate], again: bool = False) -> None:
-        """Ask the device for what has no valid record; ``again``: for all, averaging. A network
-        that cannot be made or measured is noted and left out. Raises DeviceError, and DataError for
-        another device than before.
+        """Measure the candidates that have no valid record.
+
+        again: measure all of them, and average with their earlier records. A network that cannot be
+        made or measured is noted and left out. Raises DeviceError, and DataError if the device is
+        not that of the table.
         """
         for size, setting in self.settings.items():
             wanted = [c.architecture for c in candidates if c.size == size]
@@ -214,8 +217,8 @@ class LatencyOracle:
             raise none_measured(setting, len(todo))
 
     def take(self, size: str, group: dict[str, Any], note: Note) -> None:
-        """Add what :func:`measure_group` returned to the table of ``size``. Raises DataError for
-        another device."""
+        """Add the result of :func:`measure_group` to the table of ``size``. Raises DataError if it
+        is of another device."""
         for name, why in group["left_out"].items():
             note(f"left out: {name}: {why}")
         if group["table"]:
@@ -223,8 +226,8 @@ class LatencyOracle:
             self._keep(size, table.joined(found) if table else found)
 
     def _grown(self, size: str, table: LatencyTable) -> None:
-        """Keep the table; raise DeviceError where nothing of the first group may be believed. Wide
-        intervals are not a reason: those networks are measured again."""
+        """Save the table; raise DeviceError if no measurement in it is valid so far. Wide intervals
+        do not count as invalid here: those networks are measured again."""
         self._keep(size, table)
         if table.records and all(r.wrong for r in table.records):
             why = Counter(reason for r in table.records for reason in r.wrong)
@@ -239,20 +242,21 @@ class LatencyOracle:
         table.save(self.path(size))
 
     def record(self, candidate: Candidate) -> Record | None:
-        """What was measured of ``candidate`` and may be quoted."""
+        """The valid record of ``candidate``, which may be quoted; None if there is none."""
         table = self.tables.get(candidate.size)
         return table.find(candidate.architecture) if table else None
 
     def doubt(self, candidate: Candidate) -> str:
-        """Why what was measured of ``candidate`` may not be quoted; empty where it may, and where
-        nothing was."""
+        """Why the measurement of ``candidate`` may not be quoted; empty if it may, or if there is
+        none."""
         table, wanted = self.tables.get(candidate.size), candidate.key[0]
         records = [r for r in table.records if anonymous(r.architecture) == wanted] if table else []
         reasons = [reason for record in records for reason in record.invalid_reasons]
         return reasons[0] if reasons else ""
 
     def ms(self, candidate: Candidate) -> tuple[float, float, float] | None:
-        """(measured, low, high) in ms, of which the last two bound the 95 % interval."""
+        """(measured, low, high) in ms, the last two bounding the 95 % interval; None without a
+        valid record."""
         record = self.record(candidate)
         if record is None:
             return None
@@ -260,8 +264,8 @@ class LatencyOracle:
         return record.ratio * scale, record.low * scale, record.high * scale
 
     def unseen(self, candidates: Sequence[Candidate]) -> list[Prediction]:
-        """What a model says of each of ``candidates`` that was fitted to all others; too few
-        networks left: the model as it is."""
+        """Prediction for each of ``candidates`` by a model fitted to all other networks. If these
+        are too few, the model fitted to all networks is used."""
         found = []
         for done, candidate in enumerate(candidates):
             self.progress("predicting the front", done, len(candidates))
@@ -280,7 +284,8 @@ class LatencyOracle:
 def measure_group(item: dict[str, Any]) -> dict[str, Any]:
     """Task of a worker: make the files of a few networks and measure them.
 
-    Returns the ``table``'s text, empty if none was measured, and who was ``left_out``: name -> why.
+    Returns ``table``, the text of the latency table, empty if no network was measured; and
+    ``left_out``, name of each network left out -> why.
     """
     setting = from_fields(Setting, item["setting"], "setting")
     protocol = from_fields(Protocol, item["protocol"], "protocol")
@@ -302,5 +307,5 @@ def measure_group(item: dict[str, Any]) -> dict[str, Any]:
         except DeviceError:
             if any(a.name not in left_out for a in architectures):
                 raise
-            return {"table": "", "left_out": left_out}  # the networks are at fault, others may do
+            return {"table": "", "left_out": left_out}  # only these networks are at fault
     return {"table": table.to_text(), "left_out": left_out}

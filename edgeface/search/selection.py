@@ -1,5 +1,4 @@
-"""Which networks of a search are better than which: pure functions of what was scored and what was
-measured."""
+"""Ranking and selection of a search's networks: pure functions of scores and measurements."""
 
 from __future__ import annotations
 
@@ -14,19 +13,20 @@ from edgeface.search.pareto import nondominated, spread
 from edgeface.search.results import COSTS, FrontNet, ScoredNetwork
 
 LEAST_DIFFERENT = 2
-"""parts (blocks, neck, head) in which two networks of one round differ, as long as there are
-such"""
+"""least number of parts (blocks, neck, head, input size) in which two networks of one round differ,
+as long as there are enough such networks"""
 FRONT_SHARE = 2
-"""of a search within a latency budget, one network in so many is sought and measured for the front
-below the budget: the best of each latency, where there would else be networks of round 0, unsought
-and known least"""
+"""A search with a latency budget also looks for the best network of each lower latency: by more
+generations, 1 / FRONT_SHARE of the usual number, and by 1 / FRONT_SHARE of each round's
+measurements. Otherwise the front below the budget would consist of networks of round 0, which were
+not searched for and are known least."""
 
 Goal = tuple[tuple[float, ...], float]
-"""what is made small, and by how much the limits are broken (at most 0: they are kept)"""
+"""values to minimise, and by how much the limits are exceeded (0 or less: they are kept)"""
 
 
 def objective(options: StudyOptions, network: ScoredNetwork) -> Goal:
-    """What the search asks for."""
+    """The goal that the search's options set."""
     cost = math.log(max(network.cost, 1e-9))
     values = {
         "budget": (-network.score,),
@@ -37,12 +37,12 @@ def objective(options: StudyOptions, network: ScoredNetwork) -> Goal:
 
 
 def front_objective(options: StudyOptions, network: ScoredNetwork) -> Goal:
-    """The front below the limits."""
+    """The goal for the front below the limits: score against cost."""
     return (-network.score, math.log(max(network.cost, 1e-9))), broken(options, network)
 
 
 def broken(options: StudyOptions, network: ScoredNetwork) -> float:
-    """How far over the budgets, as a share of them."""
+    """Largest excess over a budget, as a share of it; 0 or less: all budgets are kept."""
     over = network.predicted_ms / options.budget_ms - 1 if options.budget_ms else 0.0
     if options.budget_mmacs:
         macs = macs_of(network.architecture, *parse_size(network.size))
@@ -51,17 +51,17 @@ def broken(options: StudyOptions, network: ScoredNetwork) -> float:
 
 
 def within(options: StudyOptions, network: ScoredNetwork) -> bool:
-    """Does it keep the limits?"""
+    """Does ``network`` keep the limits?"""
     return broken(options, network) <= 0
 
 
 def seeks_front_below(options: StudyOptions) -> bool:
-    """Is the front below a latency budget sought beside the best within it?"""
+    """Does the search also look for the front below its latency budget?"""
     return options.objective == "budget" and options.budget_ms > 0
 
 
 def pick(options: StudyOptions, seen: Sequence[ScoredNetwork], count: int) -> list[ScoredNetwork]:
-    """The ``count`` most promising ones, no two almost alike as far as possible."""
+    """The ``count`` most promising networks within the limits, no two almost alike if possible."""
     good = [network for network in seen if within(options, network)]
     costs = [(-network.score, network.cost) for network in good]
     if options.objective == "pareto":
@@ -77,21 +77,21 @@ def pick(options: StudyOptions, seen: Sequence[ScoredNetwork], count: int) -> li
 
 
 def front(options: StudyOptions, nets: Iterable[FrontNet]) -> list[FrontNet]:
-    """Those of measured networks that no other one beats, cheapest first."""
+    """The non-dominated ones of the measured ``nets``, cheapest first."""
     kept = list(nets)
     best = nondominated([(-net.score, net.cost(options.cost)) for net in kept])
     return sorted((kept[i] for i in best), key=lambda net: net.cost(options.cost))
 
 
 def as_measured(options: StudyOptions, network: ScoredNetwork, ms: float) -> ScoredNetwork:
-    """``network`` with what it takes, and costs, in place of what was predicted. Of the networks of
-    round 0 nothing was."""
+    """``network`` with its measured latency and cost in place of the predicted ones. Networks of
+    round 0 have no prediction."""
     cost = COSTS[options.cost].of(network.candidate, ms)
     return dataclasses.replace(network, predicted_ms=ms, cost=cost)
 
 
 def differences(a: ScoredNetwork, b: ScoredNetwork) -> int:
-    """Parts in which two networks differ, blocks aligned at c5."""
+    """Number of parts in which two networks differ; blocks are aligned at c5."""
     ours, theirs = (network.architecture.structure.split(")")[:-1][::-1] for network in (a, b))
     blocks = sum(x != y for x, y in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs))
     return (
@@ -105,8 +105,8 @@ def differences(a: ScoredNetwork, b: ScoredNetwork) -> int:
 def unlike(
     good: Sequence[ScoredNetwork], ranked: Sequence[int], count: int, picked: Sequence[int] = ()
 ) -> list[int]:
-    """``picked`` and the first of ``ranked`` that are unlike all before them, ``count`` in all; for
-    want of such ones, any."""
+    """``picked``, then the first of ``ranked`` that are unlike all before them; if these are too
+    few, the first of the others: ``count`` in all."""
     found = list(picked)
     for i in ranked:
         if len(found) < count and all(

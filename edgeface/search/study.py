@@ -1,17 +1,17 @@
-"""Search on the device's clock: evolution on the score, latency from a model, and the best of each
-round measured.
+"""Search by evolution on score and predicted latency, measuring the best networks of each round.
 
-Round 0 measures networks chosen to cover the space, which is what latency is learned from. Every
-later round evolves candidates on score and predicted latency, sends the most promising ones to the
-device, in the runtime and precision that they will run in, and learns from what comes back. The
-final front holds measured figures only.
+Round 0 measures networks chosen to cover the space, and a latency model is fitted to them. Every
+later round evolves candidates on score and predicted latency, measures the most promising ones on
+the device, in the runtime and precision that they will run in, and refits the model. The final
+front holds measured figures only.
 
-With ``trials``, some of the measured networks are trained briefly after each round, those that
-promise most or are known least; an accuracy model learns from them, and what it foresees is the
-score from then on.
+With ``trials``, some of the measured networks are trained briefly after each round: the most
+promising and the least known. An accuracy model is fitted to the results, and the AP that it
+predicts is the score from then on.
 
-A study is a function of its options and of what the device answered. Both lie in its folder, with
-what each round sent to the device, so that a study that was stopped goes on exactly where it was.
+A study depends only on its options and on the device's measurements. Both are stored in its folder,
+with the networks that each round sent to the device, so that a stopped study resumes exactly where
+it was.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ if TYPE_CHECKING:
 ENDS = (48, 25)
 """population and generations of the short searches for the fastest and the slowest network"""
 MORE = 3
-"""times that more networks are measured where too few of the first could be"""
+"""most attempts to measure more networks if round 0 leaves too few for a latency model"""
 SEED_SHARE = 2
-"""one member in so many of a round's first generation comes from the rounds before"""
+"""1 / SEED_SHARE of a round's first generation comes from earlier rounds"""
 
 OnRound = Callable[[Round], None]
 
 
 class Study:
-    """One search, in its folder. Raises OptionError where the folder holds another one, or others'
-    files."""
+    """One search, in its folder. Raises OptionError if the folder holds another search, or files
+    that this one would replace."""
 
     def __init__(
         self,
@@ -76,31 +76,33 @@ class Study:
         ray: str | None = None,
         on_error: OnError | None = None,
     ) -> None:
-        """on_error: is told of photos that cannot be read, which all trials then do without."""
+        """on_error: called for photos that cannot be read; all trials leave them out."""
         self.options, self.folder, self.note = options, folder, note
         self._progress, self._where = progress, ""
         self.pool = Pool(get_space(options.space), options.sizes)
         refuse_another(folder, options)
         self.oracle = LatencyOracle(options, folder, self.progress, note, ray)
         self.scorer = Scorer(options, folder, self.progress, note, ray, on_error)
-        self.scorer.proxy(self.pool.sample(0).architecture)  # an unknown one is refused
+        self.scorer.proxy(self.pool.sample(0).architecture)  # refuses an unknown score
         self.archive: dict[Key, ScoredNetwork] = {}
         """every network that was scored in this or an earlier round"""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Tell how far a step is, and in which round."""
+        """Report how far a step has come, and in which round."""
         self._progress(f"{self._where}{what}", done, total, note)
 
     def run(self, on_round: OnRound, known: Iterable[LatencyTable] = ()) -> list[FrontNet]:
-        """All rounds that are not over yet, and the front, which is also written. ``known``: tables
-        to begin with. Of a search that is over, nothing is measured again. Raises OptionError where
-        another process works in the folder, DataError where files of it are gone, OutputError."""
+        """Run all remaining rounds; return the front, which is also written.
+
+        known: latency tables to begin with. A finished search measures nothing again. Raises
+        OptionError if another process works in the folder, DataError if files of the search are
+        missing, OutputError."""
         with locked(self.folder / LOCK, f"the search in {self.folder}"):
             return self._run(on_round, known)
 
     def _begin(self, tables: Sequence[LatencyTable], over: bool) -> None:
-        """Write down what is searched, once nothing is left that may be refused: a mistake begins
-        no search in whose way the same command, corrected, would be."""
+        """Save the options and known tables after all checks have passed: after a mistake, the
+        corrected command can start in the same folder."""
         for table in tables:
             self.oracle.size_of(table)
         if not over:
@@ -130,7 +132,7 @@ class Study:
             on_round(self._with_measurements(chosen))
         self._where = "the front: "
         rounds = [self.scorer.rescored(r) for r in rounds]
-        if not over:  # what the front promises is measured twice
+        if not over:  # networks of the final front are measured a second time
             self.oracle.measure(self._doubted(rounds))
             self.oracle.measure([net.candidate for net in self._front(rounds)], again=True)
         rounds = [self._with_measurements(r) for r in rounds]
@@ -142,7 +144,8 @@ class Study:
     # One round
 
     def _doubted(self, rounds: Sequence[Round], note: Note = unnoted) -> list[Candidate]:
-        """Those picked whose measurement may not be quoted; how many, and why, is told."""
+        """Picked networks whose measurement may not be quoted; ``note`` gets their number and the
+        last one's reason."""
         picked = [e.candidate for r in rounds for e in r.picked]
         doubts = {candidate: why for candidate in picked if (why := self.oracle.doubt(candidate))}
         if doubts:
@@ -169,7 +172,7 @@ class Study:
         return self.folder / ROUND.format(number)
 
     def _choose(self, number: int) -> Round:
-        """What to measure, written down before anything is."""
+        """Choose the networks to measure; the choice is written before any is measured."""
         if number == 0:
             self.progress("choosing networks", 0, len(self.options.sizes))
             first = self.pool.first(
@@ -203,7 +206,7 @@ class Study:
                 Candidate(self.pool.space.sample(seeds[i % len(seeds)]), size)
                 for i, size in enumerate(missing)
             ]
-            # A search that was stopped here goes on: it has these, measured meanwhile.
+            # If the search was stopped here, the stored round already has some of these.
             known = {e.candidate.key for e in first.picked}
             more = [candidate for candidate in drawn if candidate.key not in known]
             if not more:
@@ -228,8 +231,8 @@ class Study:
             ) from None
 
     def _evolve(self, number: int) -> dict[Key, ScoredNetwork]:
-        """Networks judged in this round. Those of earlier rounds are judged anew, by what was
-        learned since."""
+        """Networks scored in this round. Those of earlier rounds are scored again with the current
+        models, to start from the best of them."""
         o, seen = self.options, dict[Key, ScoredNetwork]()
         old = self._judge([e.candidate for e in self.archive.values()]) if self.archive else []
         best = [e.candidate for e in selection.pick(o, old, o.population // SEED_SHARE)]
@@ -270,7 +273,7 @@ class Study:
         ]
 
     def _train(self, number: int, rounds: Sequence[Round]) -> None:
-        """This round's share of the trials, of what was measured and keeps the limits."""
+        """Run this round's share of the trials, on measured networks that keep the limits."""
         measured = [
             selection.as_measured(self.options, e, found[0])
             for r in rounds
@@ -280,7 +283,7 @@ class Study:
         self.scorer.train(number, measured)
 
     def _pick(self, seen: Sequence[ScoredNetwork]) -> list[ScoredNetwork]:
-        """What to measure of ``seen``: nothing that was measured."""
+        """The networks of ``seen`` to measure, none of which has a valid record."""
         return selection.pick(
             self.options,
             [e for e in seen if self.oracle.record(e.candidate) is None],
@@ -288,7 +291,7 @@ class Study:
         )
 
     def _with_measurements(self, chosen: Round) -> Round:
-        """Without those that could not be measured."""
+        """``chosen`` with measured latencies, without networks that have no valid one."""
         measured = [(e, found[0]) for e in chosen.picked if (found := self.oracle.ms(e.candidate))]
         return dataclasses.replace(
             chosen,
@@ -299,7 +302,7 @@ class Study:
     # Limits and result
 
     def _check_macs(self) -> None:
-        """A budget of multiply-accumulates that nothing in the space keeps: they need no device."""
+        """Refuse a budget of multiply-accumulates that no network keeps, before any measurement."""
         budget, space = self.options.budget_mmacs, self.pool.space
         size = min(self.options.sizes, key=lambda size: math.prod(parse_size(size)))
         least = space.macs[0] * math.prod(parse_size(size)) / math.prod(COUNTED_AT) / 1e6
@@ -311,7 +314,7 @@ class Study:
             )
 
     def _check_budget(self) -> None:
-        """A budget that nothing keeps, or everything."""
+        """Refuse a latency budget that no network keeps; note one that all networks keep."""
         budget = self.options.budget_ms
         if not budget or self._path(1).is_file():
             return
@@ -351,9 +354,10 @@ class Study:
         return min(seen.values(), key=lambda e: sign * e.predicted_ms)
 
     def _front(self, rounds: Sequence[Round]) -> list[FrontNet]:
-        """The measured networks that keep the limits and can be trained, and that no other one
-        beats, cheapest first."""
-        # One that was too uncertain may be chosen again, when more is known of it.
+        """The non-dominated measured networks that keep the limits and did not fail in a trial,
+        cheapest first."""
+        # A network whose measurement was too uncertain may be picked again by a later round, when
+        # more is known of it: the last round counts.
         kept: dict[Key, FrontNet] = {}
         for r in rounds:
             for e in r.picked:
@@ -365,7 +369,9 @@ class Study:
         return selection.front(self.options, kept.values())
 
     def _predicted_unseen(self, front: Sequence[FrontNet]) -> list[FrontNet]:
-        """What was known when a network was chosen says how the search began; this says how good
+        """``front``, each network with the prediction of a model fitted without it.
+
+        The prediction made when a network was chosen tells how the search began, this one how good
         its model is."""
         return [
             dataclasses.replace(net, predicted_ms=p.ms, predicted_interval_ms=(p.low_ms, p.high_ms))
