@@ -1,4 +1,4 @@
-"""What a network of a front becomes next: the commands that train it and make a file of it."""
+"""Commands that train a network of a front and make a file of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeface.search.results import FrontNet
 
 
 def train_command(model: str, network: Architecture) -> str:
-    """``model``: what names the network, such as runs/pi/front.json#3."""
+    """Command that trains ``network``. ``model``: its name, such as runs/pi/front.json#3."""
     return (
         f"edgeface train --model {shlex.quote(model)} --data PHOTOS --annotations FACES.csv"
         f" --out {run_of(network)}"
@@ -18,7 +18,7 @@ def train_command(model: str, network: Architecture) -> str:
 
 
 def export_command(net: FrontNet, options: StudyOptions) -> str:
-    """After :func:`train_command`: a file for what the search asked for."""
+    """Command that makes a file for the search's target, after :func:`train_command`."""
     trained = f"--size {net.size} --model {run_of(net.architecture)}/weights.safetensors"
     if options.precision == "int8":
         return (
@@ -29,5 +29,5 @@ def export_command(net: FrontNet, options: StudyOptions) -> str:
 
 
 def run_of(network: Architecture) -> str:
-    """Run folder of its training."""
+    """Run folder of the training of ``network``."""
     return f"runs/{network.name}"

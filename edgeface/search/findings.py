@@ -1,4 +1,4 @@
-"""What a report is about, and how its figures are written."""
+"""Data of a search's report, and how its figures are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeface.search.results import FrontNet, Round, ScoredNetwork
 from edgeface.search.selection import broken
 
 COLOURS = 5
-"""of rounds of evolution; the sixth is that of the networks measured before"""
+"""number of colours for rounds of evolution; a sixth marks networks measured before"""
 
 
 @dataclass(frozen=True)
@@ -28,34 +28,34 @@ class Measured:
     evaluation: ScoredNetwork
     ms: float
     place: int
-    """of its round"""
+    """index of its round in :attr:`Findings.rounds`"""
     interval_ms: tuple[float, float] | None
-    """95 %, where a table has it"""
+    """95 % interval of the measurement, if a table has it"""
 
     @property
     def predicted(self) -> bool:
-        """Networks measured before there was a model have no prediction."""
+        """Does it have a prediction? Networks measured before there was a model have none."""
         return self.evaluation.predicted_ms > 0 and self.ms > 0
 
     def cost(self, name: str) -> float:
-        """In the unit of the cost called ``name``, which is latency or that of the search."""
+        """Its cost called ``name``, which is latency or the cost that the search uses."""
         return self.ms if name == "latency" else self.evaluation.cost
 
     @property
     def error(self) -> float:
-        """Of the prediction, as a share of what was measured; negative: it was too low."""
+        """Error of the prediction, as a share of the measurement; negative: it was too low."""
         return self.evaluation.predicted_ms / self.ms - 1
 
     @property
     def inside(self) -> bool:
-        """Did the predicted 95 % interval hold?"""
+        """Does the predicted 95 % interval contain the measurement?"""
         low, high = self.evaluation.interval_ms
         return low <= self.ms <= high
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page is about."""
+    """All data of the page."""
 
     options: StudyOptions
     rounds: Sequence[Round]
@@ -64,9 +64,9 @@ class Findings:
 
     @cached_property
     def measured(self) -> list[Measured]:
-        """Every network that was measured, in order. One that was too uncertain may have been
-        chosen again: it belongs to the first round that chose it, and what was predicted later, by
-        a model that knew it, is no prediction."""
+        """Every measured network, in the order of the rounds. One whose measurement was too
+        uncertain may have been chosen again: it belongs to the first round that chose it, and later
+        predictions do not count, because their model had seen it."""
         shares = {
             (size, anonymous(r.architecture)): (r.low / r.ratio, r.high / r.ratio)
             for size, found in self.tables.items()
@@ -83,13 +83,13 @@ class Findings:
 
     @property
     def predicted(self) -> list[Measured]:
-        """Those whose latency was predicted before."""
+        """Measured networks whose latency was predicted before."""
         return [m for m in self.measured if m.predicted]
 
     @property
     def winners(self) -> list[Measured]:
-        """The front, as far as predicted. Its figures are the last ones, and its predictions those
-        of a model that never saw it."""
+        """Networks of the front that have a prediction. Their latencies are the final ones, and
+        each prediction is by a model that never saw the network."""
         places = {one.number: place for place, one in enumerate(self.rounds)}
         found = [
             Measured(
@@ -112,12 +112,12 @@ class Findings:
 
     @property
     def many_sizes(self) -> bool:
-        """Must a network's input size be told?"""
+        """Does the search have several input sizes?"""
         return len(self.options.sizes) > 1
 
     @cached_property
     def others(self) -> list[Measured]:
-        """Those measured that are not of the front."""
+        """Measured networks that are not in the front."""
         kept = {(net.size, anonymous(net.architecture)) for net in self.front}
         return [
             m
@@ -130,7 +130,7 @@ class Findings:
         return _pixels(size) < max(map(_pixels, self.options.sizes))
 
     def over(self, network: Measured) -> float:
-        """How far over the budgets, as a share of them; at most 0: it keeps them."""
+        """Largest excess over a budget, as a share of it; 0 or less: it keeps the budgets."""
         return broken(self.options, replace(network.evaluation, predicted_ms=network.ms))
 
     def fits(self, network: Measured) -> bool:
@@ -138,7 +138,7 @@ class Findings:
         return self.over(network) <= 0
 
     def colour(self, place: int) -> str:
-        """Class of a round's colour: the later the stronger, grey before any evolution."""
+        """CSS class of a round's colour: the later the stronger, grey before any evolution."""
         if not self.rounds[place].number:
             return "h0"
         later = [i for i, one in enumerate(self.rounds) if one.number]
@@ -147,22 +147,22 @@ class Findings:
 
 
 def ms_text(value: float, interval: tuple[float, float] | None) -> str:
-    """Milliseconds, with their interval where it is known."""
+    """Milliseconds as text, with their interval if it is known."""
     return f"{number(value)} ({range_text(interval)})" if interval else number(value)
 
 
 def range_text(interval: tuple[float, float]) -> str:
-    """Of an interval."""
+    """An interval as text."""
     return f"{number(interval[0])} to {number(interval[1])}"
 
 
 def prediction_text(value: float, interval: tuple[float, float]) -> str:
-    """Of a network that was measured before there was a model, none."""
+    """Predicted latency as text; networks measured before there was a model have none."""
     return f"{ms_text(value, interval)} ms" if value > 0 else "not at all"
 
 
 def two_lines(value: float, interval: tuple[float, float]) -> Html:
-    """For a cell, which ought to be narrow."""
+    """A figure above its interval, for a narrow table cell; "-" without a figure."""
     return (
         join([number(value), tag("div", range_text(interval), class_="soft")])
         if value > 0
@@ -177,23 +177,23 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Of a device, in hours and minutes, or minutes and seconds."""
+    """A duration in hours and minutes, or minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
 def listed(values: Iterable[str]) -> str:
-    """Each value once."""
+    """The values separated by commas, each once."""
     return ", ".join(dict.fromkeys(values)) or "not known"
 
 
 def numbers(values: Iterable[int]) -> str:
-    """Widths or depths."""
+    """Widths or depths separated by spaces."""
     return " ".join(map(str, values)) or "none"
 
 
 def _pixels(size: str) -> int:
     try:
         return math.prod(parse_size(size))
-    except EdgefaceError:  # of a record: shown as it is
+    except EdgefaceError:  # a record may hold any text, which is shown as it is
         return 0

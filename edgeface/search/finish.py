@@ -106,7 +106,7 @@ def finish(
     check(options, landmarks)
     net, run = choose(front), folder / RUN
     recipe = TrainOptions(samples=samples, seed=options.seed)
-    # Trials have no landmarks, and a cache holds the annotations: with landmarks it is another.
+    # The trials' cache holds annotations without landmarks: a training with landmarks has its own.
     plan = plan_of(run if landmarks else folder, *_photos(options), recipe, landmarks)
     trained = Path(plan.annotations) if plan.annotations else None
     network = with_landmarks(net.architecture) if landmarks else net.architecture

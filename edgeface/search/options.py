@@ -1,15 +1,15 @@
-"""What a search is asked, and the files of its run folder.
+"""Options of a search, and the files of its run folder.
 
 study.json            :class:`StudyOptions`
-trials-N.json         what round N trains briefly, written before anything of it is trained
-trials.json           what became of these trainings, whose run folders lie in trials/
-round-N.json          what round N sends to the device, written before anything of it is measured
-evaluations-N.jsonl   every network that was scored in round N, one a line
+trials-N.json         networks that round N trains briefly, written before any of them is trained
+trials.json           results of these trainings, whose run folders lie in trials/
+round-N.json          networks that round N measures, written before any of them is measured
+evaluations-N.jsonl   every network that was scored in round N, one per line
 latency-WxH.json      the :class:`~edgeface.predict.table.LatencyTable` of each input size
 front.json            networks of the front, cheapest first: measured figures only
 report.html           plots of the front and of how it came about
-annotations-*         one's own photos, those that are learned from and those that are kept aside
-detector.json         what ``--finish`` made of the front
+annotations-*         a user's own photos: those trained on, and those kept aside to measure AP
+detector.json         the detector that ``--finish`` made from the front
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
 DETECTOR = "detector.json"
 ROUND, EVALUATIONS, CHOSEN = "round-{}.json", "evaluations-{}.jsonl", "trials-{}.json"
 FREE = ("max_load", "jobs", "together")
-"""options that a search may go on with others of"""
+"""options that may change when a search is resumed"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class StudyOptions:
 
     @property
     def written(self) -> StudyOptions:
-        """As the files of the search have them: without options of the device, which may run
+        """The options as the search's files store them: without device options, which may run
         commands."""
         return dataclasses.replace(self, device=without_options(self.device))
 
@@ -165,15 +165,15 @@ class StudyOptions:
 
 
 def save_options(folder: Path, options: StudyOptions) -> None:
-    """Begin the search in ``folder``, or go on with it. Raises OptionError where it holds another
-    one, or others' files, OutputError."""
+    """Write the options to ``folder``, to begin or resume its search. Raises OptionError as
+    :func:`refuse_another`, and OutputError."""
     refuse_another(folder, options)
     write_text(folder / STUDY, json.dumps(dataclasses.asdict(options.written), indent=1))
 
 
 def refuse_another(folder: Path, options: StudyOptions) -> None:
-    """Raise OptionError where ``folder`` holds a search with other options, but for :data:`FREE`,
-    or, without one, files that a search writes."""
+    """Raise OptionError if ``folder`` holds a search whose options, apart from :data:`FREE`,
+    differ, or if it holds no search but files with the names that a search writes."""
     if not (folder / STUDY).is_file():
         refuse_others(folder, _written(options), "a search")
         return
@@ -186,8 +186,8 @@ def refuse_another(folder: Path, options: StudyOptions) -> None:
 
 
 def is_over(folder: Path, options: StudyOptions) -> bool:
-    """Has the search in ``folder`` a front? Raises DataError where what that is of is not there:
-    the front, made again, would be another."""
+    """Does the search in ``folder`` have a front? Raises DataError if files that the front was made
+    from are missing: a front made again would differ."""
     if not (folder / FRONT).is_file():
         return False
     rounds = range(options.rounds + 1)
@@ -207,7 +207,8 @@ def _has_rows(path: Path) -> bool:
 
 
 def _written(options: StudyOptions) -> Iterator[str]:
-    """Names that others use, too. Not annotations: a search that is refused leaves them."""
+    """Files of a search whose names others may use, too. Not annotations: a refused search leaves
+    them behind."""
     yield from (STUDY, FRONT, REPORT, TRIALS, DETECTOR)
     yield from (f"latency-{size}.json" for size in options.sizes)
     for number in range(options.rounds + 1):
@@ -215,8 +216,10 @@ def _written(options: StudyOptions) -> Iterator[str]:
 
 
 def load_options(folder: Path, device: str = "") -> StudyOptions:
-    """Of the search in ``folder``; ``device``: the same one with its options, which the folder does
-    not keep, because they may run commands. Raises OptionError where there is none."""
+    """Options of the search in ``folder``. Raises OptionError if there is none.
+
+    device: the search's device with its options, which the folder does not store because they may
+    run commands. Another device is ignored."""
     path = folder / STUDY
     try:
         data = json.loads(read_regular(path).decode("utf-8"))

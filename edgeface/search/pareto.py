@@ -11,8 +11,8 @@ Costs = tuple[float, float]
 
 
 def nondominated(costs: Sequence[Costs]) -> list[int]:
-    """Which of ``costs`` no other one beats: is as small in both and smaller in one. Of equal ones,
-    the first."""
+    """Indices of the ``costs`` that no other dominates, ascending; of equal ones, the first. A cost
+    dominates another if it is at most as large in both figures and smaller in one."""
     kept, least = [], math.inf
     for i in sorted(range(len(costs)), key=lambda i: (costs[i][1], costs[i][0], i)):
         if costs[i][0] < least:
@@ -22,8 +22,8 @@ def nondominated(costs: Sequence[Costs]) -> list[int]:
 
 
 def spread(costs: Sequence[Costs], count: int) -> list[int]:
-    """Indices front by front, until there are four times ``count``; of each front first the
-    ``count`` that lie nearest to evenly spaced logarithms of the second figure."""
+    """Indices front by front, until there are at least four times ``count``. Each front begins with
+    the ``count`` that lie nearest to evenly spaced logarithms of the second figure."""
     left = list(range(len(costs)))
     ranked: list[int] = []
     while left and len(ranked) < 4 * count:

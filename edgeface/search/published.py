@@ -1,14 +1,13 @@
-"""DamoFD's search as published (Liu et al., ICLR 2023): backbones of highest DDSAR within a budget
-of FLOPs.
+"""DamoFD's published search (Liu et al., ICLR 2023): the highest DDSAR within a budget of FLOPs.
 
 Steady-state evolution without crossover: a parent is drawn from a pool, one or two of its blocks
 are exchanged for random ones, and the child joins the pool if it keeps the limits; the worst leaves
-when the pool is full. No clock is asked, and it shows: run to convergence, the search ends in nets
-that are thin, deep and full of 7x7 kernels. ``edgeface search --published`` runs it, the baseline
-that every other search must beat.
+when the pool is full. Latency is not considered: run to convergence, the search ends in nets that
+are thin, deep and full of 7x7 kernels. ``edgeface search --published`` runs it, the baseline that
+every other search must beat.
 
-FLOPs are counted as the authors' scripts do: multiply-accumulates, one more for each value that a
-batch normalisation writes, and a shortcut projection at a stride squared times less than it costs.
+FLOPs are counted as in the authors' scripts: multiply-accumulates, plus one for each value that a
+batch normalisation writes; a shortcut projection counts stride squared times less than it costs.
 The published nets lie at 95 to 97 % of their budgets by this count.
 """
 
@@ -31,17 +30,17 @@ from edgeface.types import Progress, unseen
 ITERATIONS = 96_000
 POPULATION = 256
 YOUNG_POOL = 10
-"""up to this size, parents are the initial net and children differ in one block"""
+"""as long as the pool is no larger, every parent is the initial net and one block is exchanged"""
 SPLIT_LAYERS = 6
-"""a block of so many inner layers would be two, and a net of other than five blocks is refused"""
+"""inner layers from which a block would be split in two; only nets of five blocks are allowed"""
 KERNELS = (3, 5, 7)
 STEPS = (-2, -1, 0, 1, 2)
-"""of the inner layers of a block"""
+"""changes to the number of inner layers of a block"""
 
 
 @dataclass(frozen=True)
 class Mutations:
-    """What a block may become."""
+    """Changes that a block may undergo."""
 
     kinds: tuple[tuple[str, int, int], ...]
     """(kind, kernel, expansion)"""
@@ -53,7 +52,7 @@ class Mutations:
     max_inner: int
 
     def draw(self, block: SuperBlock, draw: random.Random) -> SuperBlock:
-        """Any combination of kind, width, inner width and layers, all alike."""
+        """``block`` with kind, width, inner width and layers drawn uniformly and independently."""
         kind, kernel, expansion = draw.choice(self.kinds)
         out = _width(block.out_channels * draw.choice(self.out), self.max_out)
         inner = _width(block.bottleneck * draw.choice(self.inner), self.max_inner)
@@ -66,10 +65,10 @@ class Regime:
     """One of the published searches."""
 
     start: str
-    """structure that it begins with"""
+    """structure string of the initial net"""
     mutations: Mutations
     max_layers: int
-    """inner layers of all blocks, stem included"""
+    """most inner layers of all blocks together, stem included"""
     budget: float
     """FLOPs at 224x224"""
 
@@ -92,8 +91,9 @@ def search(
     weights: tuple[float, ...] = WEIGHTS,
     progress: Progress = unseen,
 ) -> list[Found]:
-    """The final pool, best first; empty where no child kept the limits. An initial net may break
-    them, as two of the published ones do. Raises OptionError for numbers below 1."""
+    """The final pool, best first; empty if no child kept the limits. The initial net may break
+    them, as two of the published ones do. Raises OptionError for ``iterations`` or ``population``
+    below 1, and for weights that :func:`check_weights` refuses."""
     check_weights(weights)
     if iterations < 1 or population < 1:
         raise OptionError(
@@ -102,7 +102,7 @@ def search(
     draw, start = random.Random(seed), parse(regime.start)
     pool: list[
         tuple[float, int, tuple[SuperBlock, ...]]
-    ] = []  # ascending; the number makes the order total
+    ] = []  # ascending by score; the iteration number breaks ties
     for done in range(iterations):
         young = len(pool) <= YOUNG_POOL
         parent = start if young else pool[draw.randrange(len(pool))][2]
@@ -126,9 +126,9 @@ def regime_of(name: str) -> Regime:
 
 
 def detector_of(name: str, found: Found) -> Architecture:
-    """What the search called ``name`` found, as a detector: with neck and head of the network that
-    was published for this size, in the form that exports well, called damofd-``name``-<12
-    digits>."""
+    """The net that the search called ``name`` found, as a detector damofd-``name``-<12 digits>. It
+    has the neck and head of the network published for this size, in the variant that exports
+    well."""
     published = get_architecture(f"damofd-{name}{VARIANT_SUFFIX}")
     network = replace(published, backbone=PlainNetSpec(found.structure))
     return network.named_by_content(f"damofd-{name}")
@@ -137,8 +137,8 @@ def detector_of(name: str, found: Found) -> Architecture:
 def ddsar(
     blocks: tuple[SuperBlock, ...], alpha: float = ALPHA, weights: tuple[float, ...] = WEIGHTS
 ) -> float:
-    """DDSAR as published of five blocks, one a stage; equal to
-    :func:`~edgeface.search.scores.ddsar.score`, but quicker."""
+    """Published DDSAR of five blocks, one per stage: the same value as
+    :func:`~edgeface.search.scores.ddsar.score`, but faster."""
     total, side = 0.0, SIDE_PX
     for weight, block in zip(weights, blocks, strict=True):
         ses, fss = _stage(block, side)
@@ -271,4 +271,4 @@ REGIMES: dict[str, Regime] = {
         4375e6,
     ),
 }
-"""the searches of the authors' scripts"""
+"""name -> search in the authors' scripts"""

@@ -1,8 +1,7 @@
-"""report.html of a search: what was asked, the front, how well latency was predicted, and how the
-front came about.
+"""report.html of a search: its options, its front, errors of predicted latency, and its history.
 
-The page loads nothing and runs nothing, and equal input gives equal bytes. What a record says is
-never taken for markup.
+The page loads nothing and runs nothing, and equal input gives equal bytes. Text from records is
+never interpreted as markup.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from edgeface.search.results import FrontNet, Round
 from edgeface.search.scores.ddsar import STAGES
 
 STRIDES = {2: "stem", 4: "c2", 8: "c3", 16: "c4", 32: "c5"}
-"""stage that ends at a stride"""
+"""stride -> stage that ends at it"""
 PARTS = (*STAGES, "neck", "head")
 
 
@@ -41,8 +40,8 @@ def write_report(
     front: Sequence[FrontNet],
     tables: Mapping[str, LatencyTable],
 ) -> None:
-    """Write the page, whole or not at all. ``tables``: of each input size, WxH. Raises
-    OutputError."""
+    """Write the page, whole or not at all. ``tables``: latency table of each input size, WxH.
+    Raises OutputError."""
     write_text(path, document(options, rounds, front, tables))
 
 
@@ -72,7 +71,7 @@ def _runtime(options: StudyOptions) -> str:
 
 
 def _summary(title: str, study: Findings) -> Html:
-    """What was asked, and what it took."""
+    """Header with the search's options and its effort."""
     o, found = study.options, list(study.tables.values())
     busy = sum(one.device_s for one in found)
     drifts = [one.drift for one in found if one.reference_ms]
@@ -119,7 +118,7 @@ def _objective(o: StudyOptions) -> str:
 
 
 def _makeup(study: Findings) -> Html:
-    """What the winners are made of."""
+    """Section with the share of each stage in the networks of the front."""
     if not study.front:
         return Html("")
     text = (
@@ -149,7 +148,7 @@ def _makeup(study: Findings) -> Html:
 
 
 def _shares(net: FrontNet) -> dict[str, float]:
-    """Part -> share of the multiply-accumulates; empty where the layers cannot be listed."""
+    """Part -> share of the multiply-accumulates; empty if the layers cannot be listed."""
     try:
         parts = parts_of(net.architecture, *parse_size(net.size))
     except EdgefaceError:

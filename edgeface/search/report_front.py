@@ -1,4 +1,4 @@
-"""The front, in a search's report: score against what it costs."""
+"""Section of a search's report on its front: score against cost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from edgeface.search.report_parts import (
 from edgeface.search.results import COSTS, FrontNet
 
 LABEL = (0.06, 0.05)
-"""width and height of a rank in a plot of a narrow screen, as shares of the plot"""
+"""width and height of a rank's label, as shares of the plot on a narrow screen"""
 
 
 def front_section(study: Findings) -> Html:
-    """Score against what it costs."""
+    """Section with plots and a table of the front, score against cost."""
     head = "The front"
     if not study.measured and not study.front:
         return section(head, "Nothing was measured, so there is no front.")
@@ -55,7 +55,7 @@ def front_section(study: Findings) -> Html:
 
 
 def _commands(study: Findings) -> str:
-    """What trains each network, and what makes a file of it."""
+    """Commands that train each network of the front and make a file of it."""
     return "\n".join(
         train_command(f"{FRONT}#{rank}", net.architecture)
         + f"\n{export_command(net, study.options)}"
@@ -71,7 +71,7 @@ def _front_keys(study: Findings) -> list[tuple[Html, str]]:
 
 
 def _nearest(study: Findings) -> Html:
-    """What an empty front leaves to say."""
+    """The measured network nearest to the limits, shown if the front is empty."""
     nearest = min(study.measured, key=lambda m: (study.over(m), m.ms))
     over = study.over(nearest)
     above = f", {over:.0%} above the budget of {study.options.limits}" if over > 0 else ""
@@ -79,7 +79,7 @@ def _nearest(study: Findings) -> Html:
 
 
 def _front_card(study: Findings, against: str) -> Html:
-    """One plot. The front is joined where ``against`` is what it is of."""
+    """Plot of score against the cost ``against``; a line joins the front if that is its cost."""
     pale = [
         Point(
             m.cost(against),
@@ -116,8 +116,8 @@ def _front_card(study: Findings, against: str) -> Html:
 
 
 def _room_for_ranks(places: Sequence[tuple[float, float]]) -> list[int | None]:
-    """1, 2, ..., and None for a mark so near another that their ranks would overlap; places: shares
-    of the plot."""
+    """Ranks 1, 2, ... of the marks; None where a rank would overlap an earlier one. ``places``:
+    positions of the marks, as shares of the plot."""
     written: list[tuple[float, float]] = []
     ranks: list[int | None] = []
     for rank, (x, y) in enumerate(places, 1):
@@ -155,8 +155,8 @@ def _front_table(study: Findings) -> Html:
 
 
 def _network(net: FrontNet) -> Html:
-    """Its parts in words, and the structure string, which may be wrapped between its blocks and is
-    copied as one."""
+    """Input, neck and head in words, and the structure string, which may wrap between its blocks
+    but is copied as one piece."""
     backbone, neck, head = net.architecture.backbone, net.architecture.neck, net.architecture.head
     ends = (
         f"input {net.size}, neck {neck.kind} {neck.channels}, head {head.kind} {head.channels} x"

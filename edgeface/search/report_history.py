@@ -1,4 +1,4 @@
-"""How the front came about, in a search's report."""
+"""Section of a search's report on how the front came about."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeface.search.results import COSTS, Round
 
 
 def history(study: Findings) -> Html:
-    """How the front came about."""
+    """Section with the fronts, best scores and figures of the rounds."""
     head = "How it came about"
     if not study.measured:
         return section(head, "Nothing was measured.")
@@ -74,12 +74,12 @@ def _best_so_far(study: Findings) -> list[float | None]:
 
 
 def _promises(one: Round) -> bool:
-    """Was anything expected to keep the limits? A best score of 0 says no."""
+    """Did the round expect any network to keep the limits? A best score of 0 means no."""
     return one.number > 0 and one.best_score != 0 and math.isfinite(one.best_score)
 
 
 def _best_card(study: Findings) -> Html:
-    """Measured beside what evolution promised."""
+    """Plot of the best measured scores beside those that evolution expected."""
     reached = [
         (one.number, best)
         for one, best in zip(study.rounds, _best_so_far(study), strict=True)

@@ -1,4 +1,4 @@
-"""What several sections of a search's report share."""
+"""Parts that several sections of a search's report share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeface.search.results import FrontNet, Round
 
 
 def budget(limit: float) -> list[Line]:
-    """The upright line of a budget, if there is one."""
+    """Vertical line at a latency budget in ms; no line for 0."""
     name = f"budget {number(limit)} ms"
     return [Line(((limit, -math.inf), (limit, math.inf)), "limit", name, name)] if limit else []
 
@@ -28,12 +28,12 @@ def round_keys(study: Findings, places: Iterable[int]) -> list[tuple[Html, str]]
 
 
 def round_name(one: Round) -> str:
-    """In words."""
+    """Name of a round, in words."""
     return f"round {one.number}" if one.number else "before evolution"
 
 
 def round_axis(study: Findings) -> Axis:
-    """Whole numbers."""
+    """Axis of round numbers, with whole-number ticks."""
     last = max(1, *(one.number for one in study.rounds))
     step = math.ceil(last / 8)
     return Axis(0, step * math.ceil(last / step), step)

@@ -1,4 +1,4 @@
-"""How well latency was predicted, in a search's report."""
+"""Section of a search's report on how well latency was predicted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from edgeface.search.report_parts import (
 )
 
 TOLERANCE = 0.10
-"""share of the measured latency that a good prediction is off at most"""
+"""largest error of a good prediction, as a share of the measured latency"""
 
 
 def predictions(study: Findings) -> Html:
-    """Predicted against measured."""
+    """Section on predicted against measured latency."""
     head = "Predicted against measured"
     known = study.predicted + [m for m in study.winners if not study.rounds[m.place].number]
     if not known:
@@ -85,8 +85,7 @@ def _error_table(study: Findings) -> Html:
 
 
 def _band(axis: Axis) -> list[Line]:
-    """What is within the tolerance, where both axes are ``axis``, and the line of perfect
-    predictions."""
+    """Area within the tolerance and line of perfect predictions, for two axes like ``axis``."""
     low, high = axis.low, axis.high
     corners = (
         (low, low),
@@ -117,7 +116,7 @@ def _error_row(name: str, found: Sequence[Measured]) -> list[object]:
 
 
 def _errors_card(study: Findings) -> Html:
-    """Of each prediction, and their mean."""
+    """Plot of each prediction's error and of the mean error of each round."""
     points, means = [], []
     for place, group in itertools.groupby(study.predicted, lambda m: m.place):
         found, one = list(group), study.rounds[place]

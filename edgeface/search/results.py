@@ -1,4 +1,4 @@
-"""What a search scores, measures and finds."""
+"""Networks that a search scores, measures and finds, and what they cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[Architecture, str]
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a search chooses: a network and the size of its input."""
+    """A network and its input size, which a search chooses together."""
 
     architecture: Architecture
     size: str
@@ -25,7 +25,7 @@ class Candidate:
 
     @property
     def key(self) -> Key:
-        """Equal for equal networks, however they are called."""
+        """Equal for equal networks of equal input size, whatever their names."""
         return anonymous(self.architecture), self.size
 
     @property
@@ -43,17 +43,17 @@ class ScoredNetwork:
 
     architecture: Architecture
     size: str
-    """of the input, WxH in px"""
+    """input size, WxH in px"""
     score: float
     cost: float
     """in the unit of the study's cost: ms, parameters, or values of the largest layer"""
     predicted_ms: float
     interval_ms: tuple[float, float]
-    """95 %"""
+    """95 % interval of the prediction"""
 
     @property
     def candidate(self) -> Candidate:
-        """What was scored."""
+        """The network that was scored, with its input size."""
         return Candidate(self.architecture, self.size)
 
 
@@ -66,11 +66,11 @@ class Round:
     evaluated: int
     """networks scored in this round"""
     best_score: float
-    """of those expected to keep the limits"""
+    """best score of the networks expected to keep the limits; 0: none"""
     picked: tuple[ScoredNetwork, ...]
     measured_ms: tuple[float, ...]
-    """of :attr:`picked`, in that order; NaN is never written: what could not be measured is not
-    listed"""
+    """latency of each of :attr:`picked`; empty as long as they are not measured. Never NaN: once
+    measured, a round lists only networks with a valid measurement."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class FrontNet:
 
     architecture: Architecture
     size: str
-    """of the input, WxH in px"""
+    """input size, WxH in px"""
     score: float
     predicted_ms: float
-    """by a model fitted to all that was measured but this network"""
+    """predicted by a model fitted to all measured networks except this one"""
     predicted_interval_ms: tuple[float, float]
-    """95 %"""
+    """95 % interval of the prediction"""
     measured_ms: float
     interval_ms: tuple[float, float]
-    """95 %, of what was measured"""
+    """95 % interval of the measurement"""
     round: int
     params: int
     macs: int
@@ -95,24 +95,24 @@ class FrontNet:
     memory: int
     """values that the largest layer reads and writes"""
     ap: float | None = None
-    """0 to 1, reached in a trial, or foreseen where it had none or one that ended early; None: a
-    search without trials"""
+    """0 to 1: reached in its trial, or predicted if it had no trial or one that ended early; None:
+    a search without trials"""
     ap_interval: tuple[float, float] | None = None
-    """95 %, by the accuracy model"""
+    """95 % interval that the accuracy model predicts"""
     trained: int = 0
-    """crops of its trial"""
+    """crops that its trial was trained on"""
 
     @property
     def candidate(self) -> Candidate:
-        """What was measured."""
+        """The network that was measured, with its input size."""
         return Candidate(self.architecture, self.size)
 
     def cost(self, name: str) -> float:
-        """In the unit of the cost called ``name``."""
+        """The cost called ``name``, in the unit of that cost."""
         return float(getattr(self, COSTS[name].field))
 
     def to_json(self) -> dict[str, Any]:
-        """As front.json has it; nothing of trials where there were none."""
+        """Entry in front.json; in a search without trials, it lacks their fields."""
         found: dict[str, Any] = {**vars(self), "architecture": to_fields(self.architecture)}
         if self.ap is None:
             for name in ("ap", "ap_interval", "trained"):
@@ -122,13 +122,13 @@ class FrontNet:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a front may be against."""
+    """A cost that the front can trade against the score."""
 
     unit: str
     field: str
-    """of a FrontNet"""
+    """attribute of :class:`FrontNet` that holds it"""
     of: Callable[[Candidate, float], float]
-    """(what is scored, its predicted ms)"""
+    """(candidate, its latency in ms) -> cost"""
 
 
 COSTS = {

@@ -7,18 +7,19 @@ xx      DamoFD's space for 2.5 GFLOPs and more, at tiny widths: basic and bottle
         kernels 3 to 7
 resnet  standard 3x3 convolutions only: plain, basic and bottleneck blocks of pruned width, as in
         EResFD
-edge    our own: the blocks of resnet, residuals led by a convolution and depthwise separable ones,
-        behind a stem of stride 2 or straight to stride 4
+edge    our own: the blocks of resnet, residuals led by a convolution and depthwise separable
+        convolutions, behind a stem of stride 2 or 4
 ======  ==========================================================================================
 
-A space of your own is a .json file with the fields of :class:`Space`. All of them end in a top-down
-pyramid and a plain head, of widths that are searched too: batch normalisation that folds away,
-ReLU, bilinear resize, widths that are multiples of 8, so that every network drawn has a fast form
-in every runtime, INT8 included.
+A space of your own is a .json file with the fields of :class:`Space`. All networks end in a
+top-down pyramid and a plain head, whose widths are searched too. They use only batch
+normalisation that folds away, ReLU, bilinear resize and widths that are multiples of 8, so that
+every network drawn has a fast form in every runtime, INT8 included.
 
-Limits beside the published ones keep out what no clock would choose (thin, deep, all kernels 7): a
-stage is at least as wide as the one before and at most four times, inner widths are at least a
-tenth of the output, kernel 7 does not occur at stride 4, and at most 5 inner layers make a block.
+Limits beside the published ones exclude networks that measured latency would never favour (thin,
+deep, all kernels 7): a stage is one to four times as wide as the one before, inner widths are at
+least a tenth of the output, kernel 7 does not occur at stride 4, and a block has at most
+:attr:`Space.depth` inner layers, 2 in idw and 3 in the others.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ from edgeface.schema import from_fields
 
 MAX_TRIES = 100_000
 STAGES = 4
-"""behind a stem of stride 2: c2 to c5"""
+"""stages behind a stem of stride 2: c2 to c5"""
 STEPS = (-16, -8, 8, 16)
 """channels that a small mutation adds"""
 MAX_GROWTH = 4
 GROWTHS = (1, 1.25, 1.5, 2, 2.5)
-"""of the width from stage to stage, as published"""
+"""factors of the width from stage to stage, as published"""
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,17 @@ class Space:
     blocks: tuple[tuple[str, int, int], ...]
     """(kind, kernel, expansion) that a stage may have"""
     stems: tuple[int, ...]
-    """widths of the stem, a 3x3 convolution of stride 2, or a 6x6 one of stride 4 that stands for
-    c2, too"""
+    """widths of the stem: a 3x3 convolution of stride 2, or a 6x6 one of stride 4, which is c2"""
     stem_layers: int
-    """convolutions of the stem at most"""
+    """most convolutions in a stem of stride 2"""
     max_width: int
-    """of a stage"""
+    """largest output width of a stage"""
     max_inner: int
-    """bottleneck width of a block at most"""
+    """largest bottleneck width of a block"""
     depth: int
-    """inner layers of a block at most"""
+    """most inner layers of a block"""
     max_layers: int
-    """inner layers of all blocks together, stem included, at most"""
+    """most inner layers of all blocks together, stem included"""
     necks: tuple[int, ...] = (16, 24, 32, 48, 64)
     heads: tuple[int, ...] = (16, 24, 32, 48, 64)
     macs: tuple[float, float] = (0.15e9, 0.8e9)
@@ -138,8 +138,8 @@ class Space:
         )
 
     def members(self) -> list[Architecture]:
-        """Networks of the zoo that lie in this space, without landmarks: what is known to be good
-        is where a search begins."""
+        """Networks of the zoo that lie in this space, without landmarks: a search begins with
+        networks known to be good."""
         found = [
             Architecture(
                 name,
@@ -154,7 +154,7 @@ class Space:
         return [a for a in found if self._made_of(a) and self.contains(a)]
 
     def _made_of(self, architecture: Architecture) -> bool:
-        """Has it this space's blocks, stem, neck and head?"""
+        """Does it consist of this space's blocks, stem, neck and head?"""
         stem, *blocks = parse(architecture.structure)
         neck, head = architecture.neck, architecture.head
         return (
@@ -169,8 +169,8 @@ class Space:
         )
 
     def mutate(self, parent: Architecture, draw: random.Random) -> Architecture:
-        """A neighbour of ``parent``: one block, the stem, or neck and head, drawn anew or a step
-        away; the widths around it follow."""
+        """A neighbour of ``parent``: one block, the stem, or neck and head is drawn anew, or one
+        block is changed by a step; input widths are adapted."""
         for _ in range(MAX_TRIES):
             blocks, neck, head = list(parse(parent.structure)), parent.neck, parent.head
             place = draw.randint(0, len(blocks))
@@ -195,10 +195,10 @@ class Space:
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
 
     def cross(self, first: Architecture, second: Architecture, draw: random.Random) -> Architecture:
-        """A child with the stem and the stages before a random one of ``first``, the rest of
-        ``second``, and neck and head of either; ``first`` itself where that breaks a limit."""
+        """A child with the stem and first stages of ``first``, the last stages of ``second``, and
+        neck and head of one of them; ``first`` itself if the child breaks a limit."""
         ours, theirs = parse(first.structure), parse(second.structure)
-        kept = draw.randrange(STAGES)  # stages of the second
+        kept = draw.randrange(STAGES)  # number of stages from second
         blocks = [*ours[: len(ours) - kept], *theirs[len(theirs) - kept :]]
         ends = draw.choice((first, second))
         return self._child(first, blocks, ends.neck, ends.head) or first
@@ -206,7 +206,7 @@ class Space:
     def _child(
         self, parent: Architecture, blocks: Sequence[SuperBlock], neck: Neck, head: Head
     ) -> Architecture | None:
-        """A network of these parts, widths chained; None where it breaks a limit."""
+        """A network of these parts, input widths adapted; None if it breaks a limit."""
         chained = [blocks[0]]
         for block in blocks[1:]:
             before = chained[-1].out_channels
@@ -221,7 +221,7 @@ class Space:
         return child.named_by_content(self.name) if self.contains(child) else None
 
     def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
-        """Another stem; with another stride, c2 comes or goes."""
+        """``blocks`` with another stem: c2 is a block behind a stem of stride 2, else the stem."""
         stem, behind = self._stem(draw), list(blocks[len(blocks) - STAGES + 1 :])
         if stem.stride == 2:
             kept = blocks[1] if len(blocks) > STAGES else self._block(draw, stem.out_channels, 0)
@@ -245,7 +245,7 @@ class Space:
         return dataclasses.replace(block, **{name: value}) if 1 <= value <= most else None
 
     def contains(self, architecture: Architecture) -> bool:
-        """Does it keep the limits? Asked of networks made of this space's blocks."""
+        """Does a network made of this space's blocks keep the limits?"""
         blocks = parse(architecture.structure)
         widths_fit = all(
             before.out_channels
@@ -264,7 +264,7 @@ class Space:
         )
 
     def _draw(self, draw: random.Random, name: str) -> Architecture | None:
-        """Uniform choices, inner widths log-uniform; None where they break a limit."""
+        """A network of uniform choices, inner widths log-uniform; None if it breaks a limit."""
         blocks = [self._stem(draw)]
         for stage in range(blocks[0].stride // 2 - 1, STAGES):
             block = self._block(draw, blocks[-1].out_channels, stage)

@@ -9,7 +9,7 @@ from edgeface.errors import OptionError
 from edgeface.options import MAX_SEED, Range, check_ranges
 
 PARTIAL = 4
-"""One channel in so many goes through the operation that is tried; the others pass by (as
+"""1 / PARTIAL of the channels goes through the operation that is tried; the others bypass it (as
 published)."""
 
 

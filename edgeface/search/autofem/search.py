@@ -2,8 +2,8 @@
 half of the photos.
 
 Run folder:
-    genotype.json            the :class:`~edgeface.architecture.genotype.Genotype` it has come to
-    checkpoint.safetensors   everything that a resume needs, which is exact
+    genotype.json            the current :class:`~edgeface.architecture.genotype.Genotype`
+    checkpoint.safetensors   everything that an exact resume needs
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GENOTYPE, CHECKPOINT = "genotype.json", "checkpoint.safetensors"
 WEIGHTS, CHOICES = 0, 1
 """what a step updates, and which half of the photos it sees"""
 MAX_GRADIENT = 10.0
-"""norm, as in training"""
+"""largest norm of the gradient, as in training"""
 
 
 def search(
@@ -43,9 +43,9 @@ def search(
     device: str = "cpu",
     progress: Progress = unseen,
 ) -> Genotype:
-    """Search on the photos in ``cache``; go on where the run folder is, if it has a checkpoint.
+    """Search on the photos in ``cache``; resume from the checkpoint in the run folder, if any.
 
-    Raises OptionError when that is of other options, DataError for fewer than two photos,
+    Raises OptionError if that has other options or photos, DataError for fewer than two photos,
     ModelError for a network without AutoFEM, TrainingError for a loss that is not finite.
     """
     with locked(run / LOCK, f"the search in {run}"):
@@ -55,7 +55,7 @@ def search(
 
 
 def refuse_others_files(run: Path) -> None:
-    """Raise OptionError for a folder in which no search began, and which holds a genotype."""
+    """Raise OptionError if the folder holds a genotype but no search has begun in it."""
     if not (run / CHECKPOINT).exists():
         refuse_others(run, (GENOTYPE,), "a search")
 
@@ -79,7 +79,7 @@ class GenotypeSearch:
         ).to(self.device)
         self.layout = head_layout(self.net.architecture)
         self.recipe = get_recipe(None, self.net.architecture).completed(self.layout)
-        """whose crops and loss the search has"""
+        """recipe whose crops and loss the search uses"""
         self.cells = make_cells(self.layout, options.size, options.size, self.device)
         self.choices = choices_of(self.net)
         logits = [choice.logits for choice in self.choices]
@@ -93,8 +93,8 @@ class GenotypeSearch:
         self.data = self.cache.data
 
     def resume(self) -> None:
-        """Continue from the run's checkpoint if it has one. Raises OptionError when it is of other
-        options."""
+        """Continue from the run's checkpoint if it has one. Raises OptionError if its options or
+        photos are others."""
         path = self.run / CHECKPOINT
         if not path.exists():
             return
@@ -128,7 +128,7 @@ class GenotypeSearch:
     def _optimise(self, what: int) -> float:
         """One step of the weights or of the choices; returns the loss."""
         o = self.options
-        # Every step, on every resume, draws the same: the seed is a function of the step.
+        # The seed is a function of the step, so that a resumed search draws the same numbers.
         generator = torch.Generator().manual_seed((o.seed << 32) + 2 * self.step + what)
         for choice in self.choices:
             choice.perturb(o.noise, generator)

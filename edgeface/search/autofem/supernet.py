@@ -1,15 +1,14 @@
-"""A network whose AutoFEM neck holds every operation that a genotype may have, and runs one of them
-in each place.
+"""Supernet: an AutoFEM neck with every operation that a genotype may have, one active in each place.
 
-Each place has logits. What runs is the arg-max of softmax(logits + noise), multiplied by a one-hot
-weight of 1; the gradient goes through that weight as if it were soft (straight through). That is
-the authors' released code (asfd.md in docs/ says what is not):
+Each place has logits. The operation that runs is the arg-max of softmax(logits + noise), multiplied
+by its one-hot weight of 1; the gradient goes through that weight as if it were soft (straight
+through). This follows the authors' released code (asfd.md in docs/ lists what does not):
 
     noise = -scale * log(-log U), p = softmax(logits + noise)
     forward    weight = one_hot(argmax p)
     backward   d logits = p (1 - p) * d weight * (number of candidates)
 
-A quarter of the channels goes through the operation, the others pass by, and all are shuffled
+A quarter of the channels goes through the operation, the others bypass it, and all are shuffled
 (partial channels, Xu et al., ICLR 2020). A node of a context cell also chooses which earlier map it
 reads (edge normalisation, same paper).
 """
@@ -36,9 +35,9 @@ FUSION_CANDIDATES = tuple(name for name in OPERATIONS if name != "sep_conv_7x7")
 """as in the authors' code"""
 CONTEXT_CANDIDATES = tuple(OPERATIONS)
 NODES = 6
-"""of a context cell (published: best of 4, 6 and 8)"""
+"""nodes of a context cell (published: best of 4, 6 and 8)"""
 INITIAL_LOGIT = 1e-3
-"""standard deviation"""
+"""standard deviation of the initial logits"""
 
 
 class StraightThrough(torch.autograd.Function):
@@ -58,8 +57,8 @@ class StraightThrough(torch.autograd.Function):
 
 
 class GumbelChoice(nn.Module):
-    """One of ``count`` candidates: calling it gives the number of the chosen one, and its weight,
-    which is 1."""
+    """Choice of one of ``count`` candidates. A call returns the index of the chosen one and its
+    weight, which is 1."""
 
     noise: Tensor
 
@@ -75,13 +74,13 @@ class GumbelChoice(nn.Module):
         return index, weights[index]
 
     def perturb(self, scale: float, generator: torch.Generator) -> None:
-        """Draw new Gumbel noise for the passes to come."""
+        """Draw new Gumbel noise for the following passes."""
         uniform = torch.rand(len(self.logits), generator=generator).clamp(1e-20, 1 - 1e-7)
         self.noise = (-scale * (-uniform.log()).log()).to(self.logits.device)
 
     @property
     def best(self) -> int:
-        """The candidate that the search has come to."""
+        """Index of the candidate with the largest logit."""
         return int(self.logits.argmax())
 
 
@@ -101,15 +100,15 @@ class AnyOperation(nn.Module):
 
     @property
     def best(self) -> str:
-        """Name of the operation that the search has come to."""
+        """Name of the operation with the largest logit."""
         return self.names[self.choice.best]
 
 
 class AnyCell(nn.Module):
     """A context cell whose nodes choose their input and their operation: [N, C, H, W] -> the same.
 
-    Each leaf has a 1x1 convolution of its own; their sum is one over the concatenated leaves,
-    however many there are.
+    Each leaf, a node that no other node reads, has its own 1x1 convolution; the sum of these equals
+    one convolution over the concatenated leaves, whatever their number.
     """
 
     def __init__(self, channels: int) -> None:
@@ -137,7 +136,7 @@ class AnyCell(nn.Module):
 
     @property
     def best(self) -> tuple[Node, ...]:
-        """The cell that the search has come to."""
+        """Nodes of the cell, each with the input and operation of the largest logit."""
         nodes = []
         for source, edges in zip(self.sources, self.edges, strict=True):
             assert isinstance(source, GumbelChoice) and isinstance(edges, nn.ModuleList)
@@ -148,8 +147,7 @@ class AnyCell(nn.Module):
 
 
 def build_supernet(architecture: Architecture, channels: int, seed: int) -> FaceNet:
-    """``architecture`` with a neck and head of ``channels`` and every operation in the neck; one
-    shot.
+    """``architecture`` with one shot, neck and head of ``channels``, all operations in the neck.
 
     Raises ModelError for a network that has no AutoFEM.
     """
@@ -190,7 +188,7 @@ def choices_of(net: nn.Module) -> list[GumbelChoice]:
 
 
 def genotype_of(net: FaceNet) -> Genotype:
-    """What a supernet has come to: in each place the candidate of the largest logit."""
+    """Genotype of a supernet: in each place the candidate with the largest logit."""
     assert isinstance(net.neck, AutoFEM)
     fusion, context = net.neck.enhance
     assert isinstance(fusion, Fusion) and isinstance(context, ContextCell)

@@ -1,1 +1,1 @@
-"""What a network is worth before it is trained."""
+"""Zero-cost scores: estimates of what a network is worth before it is trained."""

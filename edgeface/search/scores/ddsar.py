@@ -1,9 +1,8 @@
-"""DDSAR: DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), as published and
-corrected.
+"""DDSAR, DamoFD's zero-cost score of a backbone (Liu et al., ICLR 2023), published and corrected.
 
-A network of ReLU layers cuts its input space into linear regions; the more, the more it can express
-(Xiong et al., ICML 2020, bound the number for convolutions). The score takes each stage by itself,
-stem and c2 to c5::
+A network of ReLU layers cuts its input space into linear regions; the more regions, the more it can
+express (Xiong et al., ICML 2020, bound their number for convolutions). The score rates each stage
+separately, stem and c2 to c5::
 
     E_i   = ln(h_i^2 d0) + sum over convolutions l of stage i:  h_l^2 d0 ln(c_l / d0)      d0 = 3
     SES_i = ln E_i                              expressivity
@@ -11,17 +10,17 @@ stem and c2 to c5::
     SAR_i = SES_i + alpha FSS_i
     DDSAR = sum over i: w_i SAR_i
 
-c_l and h_l are channels and side of what convolution l reads, k_l its kernel, h_i the side of what
-the stage reads; shortcut projections do not count. The weights are the shares of faces that the
-stages are there for (:func:`stage_weights`).
+c_l and h_l are channels and side of the input of convolution l, k_l is its kernel, h_i the side of
+the input of stage i; shortcut projections do not count. The weights are the shares of faces that
+the stages are responsible for (:func:`stage_weights`).
 
-The published scorer takes the second half of an inverted residual to be as wide as the first, which
-it is not. The corrected score uses true widths, and drops the stem, whose one convolution scores a
-constant: with it, families of networks cannot be compared, without it nothing changes inside a
-search that leaves the stem alone.
+The published scorer assumes that the second half of an inverted residual is as wide as the first,
+which is wrong. The corrected score uses true widths and drops the stem, whose one convolution
+scores a constant: with it, families of networks cannot be compared; without it, nothing changes in
+a search that does not change the stem.
 
 The score of a whole detector (:func:`detector_score`) is the corrected one with neck and head
-counted, where a search may change them, too: the convolutions on the level of stride 8 belong to
+counted, for searches that change these, too: the convolutions on the level of stride 8 belong to
 c3, those of 16 to c4, those of 32 to c5.
 """
 
@@ -54,35 +53,35 @@ WEIGHTS = (0.20, 0.27, 0.25, 0.18, 0.10)
 ALPHA = 0.25
 """as published, for the 500M search"""
 SIDE_PX = 224
-"""of the square image that the published scores are of"""
+"""side of the square image on which the published scores are computed"""
 INPUT_CHANNELS = 3
 EDGES_PX = (9, 16, 32, 64)
 """faces below 9 px belong to the stem, below 16 to c2, and so on: a stage of stride s owns those
-from 2s to 4s. The first edge is 9 and not 8 because so the faces of WIDER FACE give the published
-weights (within .03; 8 is .06 off)."""
+from 2s to 4s. The first edge is 9 and not 8 because with 9 the faces of WIDER FACE give the
+published weights (within .03; 8 is .06 off)."""
 
 
 @dataclass(frozen=True)
 class Conv:
-    """What the score knows of a convolution."""
+    """The properties of a convolution that the score uses."""
 
     channels: int
-    """that it reads"""
+    """input channels"""
     side: int
-    """of the square map that it reads, px"""
+    """side of the square input map, px"""
     kernel: int
 
 
 @dataclass(frozen=True)
 class BackboneScore:
-    """Of one backbone."""
+    """Scores of one backbone."""
 
     ddsar: float
     """as published"""
     corrected: float
     """true widths, without the stem, weights renormalised"""
     ses: tuple[float, ...]
-    """of stem and c2 to c5, as published"""
+    """expressivity of stem and c2 to c5, as published"""
     fss: tuple[int, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -123,8 +122,8 @@ def detector_score(
     weights: Sequence[float] = WEIGHTS,
     side: int = SIDE_PX,
 ) -> float:
-    """The corrected score with the convolutions of neck and head; the outputs, behind which is no
-    ReLU, do not count.
+    """The corrected score with the convolutions of neck and head, but not those of the outputs,
+    which no ReLU follows.
 
     Raises ModelError for a neck other than fpn, a head other than plain, and a backbone without
     five stages.
@@ -146,8 +145,7 @@ def detector_score(
 def levels(
     architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS
 ) -> float:
-    """The detector score of c3, c4 and c5. Raises OptionError where the weights give them
-    nothing."""
+    """The detector score of c3, c4 and c5 alone. Raises OptionError if all their weights are 0."""
     weights = (0, 0, *weights[2:])
     check_weights(weights)
     return detector_score(architecture, alpha, weights)
@@ -171,7 +169,7 @@ def _widths(backbone: Backbone) -> tuple[int, ...]:
 
 
 def _corrected(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence[float]) -> float:
-    """Of c2 to c5."""
+    """Corrected score of the stages c2 to c5."""
     return sum(
         w * (expressivity(stage) + alpha * sum(conv.kernel for conv in stage))
         for w, stage in zip(weights[1:], stages, strict=True)
@@ -179,12 +177,12 @@ def _corrected(stages: Sequence[Sequence[Conv]], alpha: float, weights: Sequence
 
 
 def read_backbone(text: str) -> Backbone:
-    """Backbone of a structure string, or of the network that a text names. Raises ModelError."""
+    """Backbone given as a structure string, or as the name of its network. Raises ModelError."""
     return PlainNetSpec(text) if text.startswith("Super") else named_architecture(text).backbone
 
 
 def weights_of_annotations(path: Path) -> tuple[float, ...]:
-    """:func:`stage_weights` of the faces in an annotation file, in px of its photos, but for those
+    """:func:`stage_weights` of the faces in an annotation file, in px of its photos, without those
     marked invalid. Raises DataError."""
     from edgeface.images.annotations import read_annotations
 
@@ -197,8 +195,8 @@ def weights_of_annotations(path: Path) -> tuple[float, ...]:
 
 
 def expressivity(stage: Sequence[Conv]) -> float:
-    """SES of the convolutions of one stage; 0 of none, which is the stem of a network whose first
-    convolution has stride 4 and is its c2."""
+    """SES of the convolutions of one stage; 0 for no convolutions, as in the stem of a network
+    whose first convolution has stride 4 and belongs to c2."""
     if not stage:
         return 0.0
     if min(conv.channels for conv in stage) < 1:
@@ -214,16 +212,15 @@ def expressivity(stage: Sequence[Conv]) -> float:
 
 
 def block_score(block: SuperBlock, side: int) -> tuple[float, int]:
-    """(SES, FSS) as published of a block that is a whole stage, on a map of ``side`` px."""
+    """Published (SES, FSS) of a block that is a whole stage, on a map of ``side`` px."""
     stage = _convs(block, side, literal=True)
     return expressivity(stage), sum(conv.kernel for conv in stage)
 
 
 def stage_weights(sides_px: Iterable[float]) -> tuple[float, ...]:
-    """Weights for the faces of a data set: shares of their sides, sqrt(width height) in px, between
-    the edges.
+    """Stage weights for a data set: shares of its faces between successive :data:`EDGES_PX`.
 
-    Raises DataError without faces.
+    sides_px: sqrt(width height) of each face, px. Raises DataError if there are no faces.
     """
     counts = [0] * len(STAGES)
     for side in sides_px:
@@ -236,8 +233,8 @@ def stage_weights(sides_px: Iterable[float]) -> tuple[float, ...]:
 
 
 def check_weights(weights: Sequence[float]) -> None:
-    """Raise OptionError unless there are five finite shares of which the last four sum to more than
-    0."""
+    """Raise OptionError unless there are five finite shares of at least 0, of which the last four
+    sum to more than 0."""
     good = (
         len(weights) == len(STAGES)
         and all(math.isfinite(w) and w >= 0 for w in weights)
@@ -286,7 +283,7 @@ def _plainnet(backbone: PlainNetSpec, side: int, literal: bool) -> Iterator[list
     for block in parse(backbone.structure):
         if block.stride == 4:
             yield []
-        if block.stride > 1 and stage:  # blocks of stride 1 go on with the stage before them
+        if block.stride > 1 and stage:  # blocks of stride 1 belong to the stage before
             yield stage
             stage = []
         stage += _convs(block, side, literal)
@@ -300,7 +297,7 @@ def _convs(block: Block, side: int, literal: bool = False) -> list[Conv]:
     inverted = literal and isinstance(block, SuperBlock) and block.kind == "inverted"
     for place, layer in enumerate(part.path):
         channels = layer.in_channels
-        if inverted and place % 3:  # behind the 1x1 that widens, in both halves
+        if inverted and place % 3:  # after the widening 1x1, in both halves
             assert isinstance(block, SuperBlock)
             channels = block.expansion * block.bottleneck
         convs.append(Conv(channels, side, layer.kernel))

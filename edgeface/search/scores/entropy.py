@@ -14,14 +14,13 @@ c5"""
 
 
 def entropy(architecture: Architecture) -> float:
-    """MAE-DET's score: the entropy of Gaussian features behind random weights, weighted over the
-    stages::
+    """MAE-DET's score: entropy of Gaussian features after random weights, weighted by stage::
 
         S_s   = ln C_s + sum over the convolutions up to the end of stage s:  1/2 ln(c k^2)
         score = sum over s: rho_s S_s        rho = (0, 0, 1, 1, 6) for stem, c2, c3, c4, c5
 
-    C_s is the width of the stage, c the channels and k the kernel of what a convolution reads for
-    one output (c = 1 where it is depthwise). Shortcuts do not count.
+    C_s is the width of the stage, k the kernel of a convolution and c the number of channels that
+    one of its outputs reads (1 if it is depthwise). Shortcuts do not count.
     """
     total, depth, stride = 0.0, 0.0, 1
     stages: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""Scores that count: multiply-accumulates where the faces are, and what hinders training."""
+"""Scores that count multiply-accumulates per stage, and convolutions that hinder training."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from edgeface.architecture.layers import COUNTED_AT, Layer, Part, parts_of
 from edgeface.search.scores.ddsar import WEIGHTS
 
 ENDS = 2
-"""parts behind the backbone: neck and head"""
+"""number of parts behind the backbone: neck and head"""
 STRIDES = (4, 8, 16, 32)
-"""of the outputs of c2 to c5"""
+"""strides of the outputs of c2 to c5"""
 BURDEN = 0.1
-"""logarithm of multiply-accumulates that a convolution without a shortcut must bring"""
+"""gain in ln(multiply-accumulates) that one more convolution without a shortcut must bring"""
 
 
 def stage_macs(architecture: Architecture) -> tuple[int, ...]:
-    """Multiply-accumulates at 640x480 of c2, with the stem, and of c3, c4 and c5, with neck and
-    head on their level."""
+    """Multiply-accumulates of c2 to c5 at 640x480. c2 includes the stem; c3, c4 and c5 include the
+    layers of neck and head on their level."""
     stages = by_stage(architecture, *COUNTED_AT, lambda part: part.layers)
     stages[STRIDES[0]] += stages.pop(STRIDES[0] // 2, [])
     return tuple(sum(layer.macs for layer in stages[stride]) for stride in STRIDES)
 
 
 def stage_macs_score(architecture: Architecture, weights: Sequence[float] = WEIGHTS) -> float:
-    """Sum over c2 to c5: w_i ln(MACs of stage i), weights renormalised. Of networks of equal MACs
-    the one has most that shares them out like the weights."""
+    """Sum over c2 to c5: w_i ln(MACs of stage i), weights renormalised. Among networks of equal
+    MACs, one that distributes them like the weights scores highest."""
     terms = (
         weight * math.log(macs)
         for weight, macs in zip(weights[1:], stage_macs(architecture), strict=True)
@@ -36,15 +36,15 @@ def stage_macs_score(architecture: Architecture, weights: Sequence[float] = WEIG
 
 
 def depth(architecture: Architecture) -> int:
-    """Convolutions that follow each other from the image to an output of stride 32; shortcuts do
-    not count."""
+    """Number of successive convolutions from the image to an output of stride 32; shortcuts do not
+    count."""
     blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
     lateral, tower, output = 1, head.stack * (2 if head.depthwise else 1), 1
     return sum(len(part.path) for part in blocks) + lateral + tower + output
 
 
 def unbypassed(architecture: Architecture) -> int:
-    """Convolutions from the image to an output of stride 32 around which no shortcut leads:
+    """Number of convolutions from the image to an output of stride 32 that no shortcut bypasses:
     gradients pass through all of them, which slows training down (He et al., CVPR 2016)."""
     blocks, head = parts_of(architecture, *COUNTED_AT)[:-ENDS], architecture.head
     count = sum(
@@ -70,8 +70,8 @@ def trainable(architecture: Architecture, weights: Sequence[float] = WEIGHTS) ->
 def by_stage(
     architecture: Architecture, width: int, height: int, pick: Callable[[Part], Iterable[Layer]]
 ) -> dict[int, list[Layer]]:
-    """What ``pick`` gives of each block, by the stride of its stage's output; neck and head, whole,
-    by their levels."""
+    """Output stride of a stage -> the layers that ``pick`` returns for its blocks, and all layers
+    of neck and head on its level."""
     *blocks, neck, head = parts_of(architecture, width, height)
     stages: dict[int, list[Layer]] = {}
     stride = 1

@@ -1,5 +1,4 @@
-"""DDSAR's detector score by what convolutions write, as in the theorem behind it, instead of by
-what they read."""
+"""DDSAR's detector score computed from the outputs of convolutions instead of their inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from edgeface.search.scores.macs import STRIDES, by_stage
 def outputs(
     architecture: Architecture, alpha: float = ALPHA, weights: Sequence[float] = WEIGHTS
 ) -> float:
-    """The detector score where c_l and h_l are those of what convolution l writes, as in the
+    """The detector score where c_l and h_l are those of the output of convolution l, as in the
     theorem behind DDSAR.
 
     A stem of stride 4 is c2 and reads 3 channels, for which the published form gives ln(3 / 3) = 0.
@@ -33,6 +32,6 @@ def outputs(
             if layer.kernel
         ]
         if stride > STRIDES[0]:
-            convs = convs[: -len(output_widths(head))]  # behind these is no ReLU
+            convs = convs[: -len(output_widths(head))]  # no ReLU follows the outputs
         total += weight * (expressivity(convs) + alpha * sum(conv.kernel for conv in convs))
     return total / sum(weights[1:])

@@ -1,26 +1,26 @@
-"""Zero-cost scores of an Architecture, all the better the higher: what stands for accuracy where
-nothing is trained.
+"""Zero-cost scores of an Architecture: estimates of accuracy without training; higher is better.
 
 ==========  ======================================================================================
 ddsar       DDSAR of the backbone as published (:mod:`edgeface.search.scores.ddsar`; Liu et al.,
             ICLR 2023)
 corrected   the same with true widths and without the stem
 detector    corrected, with neck and head counted
-levels      detector without c2: of the stages that find faces only
-outputs     detector by what convolutions write instead of what they read
+levels      detector without c2: only of the stages that find faces
+outputs     detector computed from the outputs of convolutions instead of their inputs
             (:mod:`edgeface.search.scores.outputs`)
-stage-macs  multiply-accumulates, weighed stage by stage like the faces (:func:`stage_macs_score`)
+stage-macs  multiply-accumulates, stages weighted by their shares of faces
+            (:func:`stage_macs_score`)
 plain       convolutions that no shortcut bypasses, the fewer the better (:func:`unbypassed`)
-trainable   stage-macs and plain together (:func:`trainable`): what ranked best as long as networks
+trainable   stage-macs and plain together (:func:`trainable`): the best ranking as long as networks
             began from the published initialisation
 params      weights and biases of the deployed network
 macs        multiply-accumulates at 640x480
-depth       convolutions one after the other, from the image to the deepest output (:func:`depth`)
+depth       successive convolutions from the image to the deepest output (:func:`depth`)
 entropy     of the backbone, as MAE-DET computes it (:func:`entropy`; Sun et al., ICML 2022)
 zen         Zen-score of the backbone (:func:`zen`; Lin et al., ICCV 2021); the only one that runs
             a network
-random      a number drawn from the network's content: what a score that knows nothing is worth
-            (:func:`noise`)
+random      a number drawn from the network's content (:func:`noise`): shows what a score that
+            knows nothing is worth
 ==========  ======================================================================================
 
 Parameters and multiply-accumulates are the baselines that few published scores have beaten.
@@ -44,7 +44,7 @@ from edgeface.search.scores.zen import zen
 Proxy = Callable[[Architecture, float, Sequence[float]], float]
 """(architecture, alpha, stage weights) -> score"""
 FORMER = {"mended": "corrected"}
-"""name of a score in edgeface 0.1, and in what it wrote -> its name"""
+"""name of a score in edgeface 0.1 and in its files -> its name now"""
 
 
 def proxy(
@@ -53,8 +53,8 @@ def proxy(
     alpha: float = ddsar.ALPHA,
     weights: Sequence[float] = ddsar.WEIGHTS,
 ) -> float:
-    """The score called ``name``; alpha matters to those in :data:`WITH_ALPHA` only, stage weights
-    to these and stage-macs.
+    """The score called ``name``; only those in :data:`WITH_ALPHA` use alpha, and only these,
+    stage-macs and trainable use stage weights.
 
     Raises OptionError for an unknown name, which lists the known ones, and for weights that are not
     five shares; ModelError for a network that the score is not defined for.
@@ -64,7 +64,7 @@ def proxy(
 
 
 def get_proxy(name: str) -> Proxy:
-    """The function behind a name. Raises OptionError that lists the known ones."""
+    """The function behind a name. Raises OptionError, which lists the known names."""
     name = FORMER.get(name, name)
     if name not in PROXIES:
         raise OptionError(f"unknown score {name!r} (known: {', '.join(PROXIES)})")

@@ -1,5 +1,7 @@
-"""Zen-score of a backbone (Lin et al., ICCV 2021): the only score that runs a network, so it needs
-torch."""
+"""Zen-score of a backbone (Lin et al., ICCV 2021).
+
+It is the only score that runs a network, so it needs torch.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,22 @@ ZEN_GAMMA = 0.01
 ZEN_BATCH = 16
 """images at a time, as published"""
 ZEN_SIDE = 64
-"""px"""
+"""side of the images, px"""
 ZEN_REPEATS = 4
-"""drawings of weights and images"""
+"""draws of weights and images"""
 
 
-@lru_cache(maxsize=1 << 12)  # a second each
+@lru_cache(maxsize=1 << 12)  # a second per network
 def zen(architecture: Architecture, seed: int = 0) -> float:
-    """Zen-score: how much the last feature c5 of the backbone changes with its input, at weights
-    drawn at random::
+    """Zen-score: how much the backbone's last map c5 changes with its input, at random weights::
 
         score = ln mean over images( sum over c5 |f(x) - f(x + 0.01 e)| ) + sum over layers ln
         sqrt(mean variance)
 
     Images x, noise e and weights are standard normal. f has no shortcuts: its convolutions follow
-    each other, each with the batch's own normalisation and ReLU; the second sum gives back what
-    normalisation took away. Means over :data:`ZEN_REPEATS` drawings, on :data:`ZEN_BATCH` images of
-    :data:`ZEN_SIDE` px. Needs torch.
+    each other, each with the batch's own normalisation and ReLU; the second sum restores the
+    scale that normalisation removes. Means over :data:`ZEN_REPEATS` draws, on :data:`ZEN_BATCH`
+    images of :data:`ZEN_SIDE` px. Needs torch.
     """
     import torch
 
@@ -74,7 +75,7 @@ def zen(architecture: Architecture, seed: int = 0) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Maps this small are computed no faster by several threads, and much slower where other
+    """Limit torch to one thread: more compute maps this small no faster, and much slower if other
     programs run too."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Accuracy, learned from short trainings as latency is learned from the device."""
+"""Accuracy in a search: short trainings, and a model fitted to their results."""
 
 TRIALS = "trials.json"
-"""what became of the trainings, in the folder of the search"""
+"""file with the results of the trainings, in the search's folder"""

@@ -1,4 +1,4 @@
-"""Tables of trainings that were made before: what an accuracy model begins with."""
+"""Tables of earlier trainings, which an accuracy model starts from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ COLUMNS = (*NETWORK_FIELDS, *RESULTS, "samples", "seed")
 
 
 def checkout_tables() -> list[Path]:
-    """Those of the checkout that this package lies in; none where it is installed."""
+    """Tables of the checkout that this package lies in; none if the package is installed."""
     return sorted((CHECKOUT / "benchmarks" / "evidence").glob("*.csv"))
 
 
 def read_known(paths: Sequence[Path]) -> list[Training]:
-    """AP hard of the networks of tables, one each. Raises DataError."""
+    """Networks of the tables with their hard AP; of equal networks, the last. Raises DataError."""
     found: dict[str, Training] = {}
     for path in paths:
         for row in read_rows(path):
@@ -41,7 +41,7 @@ def _training(row: dict[str, str], path: Path) -> Training:
 
 
 def network_fields(architecture: Architecture) -> dict[str, str]:
-    """The columns that say which network a row is of."""
+    """The columns that identify the network of a row."""
     neck, head = architecture.neck, architecture.head
     tower = f"{head.channels}x{head.stack}" + (" depthwise" if head.depthwise else "")
     return {
@@ -55,8 +55,8 @@ def network_fields(architecture: Architecture) -> dict[str, str]:
 
 
 def network_of(row: dict[str, str]) -> Architecture:
-    """Inverse of :func:`network_fields`, of networks as searches produce them. Raises ModelError,
-    and ValueError for other text."""
+    """Inverse of :func:`network_fields`, for networks that searches produce. Raises ModelError, and
+    ValueError for other text."""
     kind, neck = row["neck"].split()
     head_kind, tower, *depthwise = row["head"].split()
     channels, _, stack = tower.partition("x")

@@ -1,13 +1,13 @@
-"""Accuracy model: the AP that a network reaches in a short training, learned from short trainings
-of others.
+"""Accuracy model: predicts a network's AP after a short training from trainings of other networks.
 
-Gaussian process regression (Rasmussen and Williams 2006, section 2.7) of the logit of AP over what
-a network is made of and what zero-cost scores say of it (:func:`features`), all standardised, with
-one RBF kernel and noise. On the 31 networks of ``benchmarks/evidence``, each predicted from the
-others, it ranks with Kendall's tau .70, where the best single score has .57.
+Gaussian process regression (Rasmussen and Williams 2006, section 2.7) of the logit of AP over a
+network's layers and zero-cost scores (:func:`features`), all standardised, with one RBF kernel and
+noise. On the 31 networks of ``benchmarks/evidence``, each predicted from the others, it ranks with
+Kendall's tau .70, where the best single score has .57.
 
-Trainings by another recipe reach another level: theirs is shifted to that of the search's own
-trials by what a model of the former says of the latter.
+Trainings by another recipe reach another level of AP. A model fitted to these alone predicts the
+search's own trials; how much higher the trials are on average, in logits, is added to these
+trainings.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ except ImportError:
     raise MissingExtraError("scikit-learn", "search", "predicting accuracy") from None
 
 LEAST_TRAININGS = 8
-"""that a model is fitted to; with fewer there is none"""
+"""fewest trainings that a model is fitted to"""
 STRIDES = (2, 4, 8, 16, 32)
 LEAST_AP = 1e-3
-"""AP of a network that has learned nothing: the logit needs more than 0"""
+"""lower bound on AP, that of a network that has learned nothing: the logit needs more than 0"""
 CONFIDENT = 1.96
-"""standard deviations to each side that hold 95 %"""
+"""half the width of a 95 % interval, in standard deviations"""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one short training says of a network."""
+    """Result of one short training of a network."""
 
     architecture: Architecture
     ap: float
     """0 to 1"""
     deviation: float = 0.0
-    """of the logit of :attr:`ap`, where it was not reached but foreseen; 0: it was measured"""
+    """standard deviation of the logit of :attr:`ap` if that is an estimate; 0: it was measured"""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a network is expected to reach."""
+    """Predicted AP of a network."""
 
     ap: float
     """0 to 1"""
@@ -69,12 +69,14 @@ class Expected:
     high: float
     """bounds of the 95 % interval"""
     hopeful: float
-    """one standard deviation above: what is worth a trial is good or unknown"""
+    """AP one standard deviation above: networks worth a trial are good or uncertain"""
 
 
 class AccuracyModel:
-    """Fitted when made; the same trainings give the same model. ``own``: by the recipe that is
-    predicted; ``known``: by another. Raises DataError for fewer than :data:`LEAST_TRAININGS`."""
+    """Fitted on construction; the same trainings give the same model.
+
+    own: trainings by the recipe that is predicted. known: trainings by another recipe. Raises
+    DataError for fewer than :data:`LEAST_TRAININGS` in all."""
 
     def __init__(self, own: Sequence[Training], known: Sequence[Training] = ()) -> None:
         if len(own) + len(known) < LEAST_TRAININGS:
@@ -95,7 +97,7 @@ class AccuracyModel:
         self._process = _fitted(x, y, noise)
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Expected]:
-        """One for each."""
+        """One prediction for each network."""
         if not architectures:
             return []
         rows = np.array([features(a) for a in architectures])
@@ -110,7 +112,7 @@ class AccuracyModel:
 
 
 def left_out(trainings: Sequence[Training]) -> list[Expected]:
-    """What is expected of each by a model of all others."""
+    """Prediction for each network by a model fitted to all others."""
     found = []
     for place, one in enumerate(trainings):
         model = AccuracyModel([*trainings[:place], *trainings[place + 1 :]])
@@ -119,9 +121,9 @@ def left_out(trainings: Sequence[Training]) -> list[Expected]:
 
 
 def features(architecture: Architecture) -> Doubles:
-    """What may decide how well a network learns: multiply-accumulates and width of each stage, neck
-    and head, size, and zero-cost scores. Raises ModelError for a network of another kind than
-    searches produce."""
+    """Properties that may decide how well a network learns: multiply-accumulates and width of each
+    stage, neck and head, size, and zero-cost scores. Raises ModelError for a network of another
+    kind than searches produce."""
     stages = by_stage(architecture, *COUNTED_AT, lambda part: part.layers)
     neck, head = parts_of(architecture, *COUNTED_AT)[-2:]
     macs = [math.log(sum(layer.macs for layer in stages.get(s, ())) + 1e5) for s in STRIDES]
@@ -149,7 +151,8 @@ def features(architecture: Architecture) -> Doubles:
 
 
 def logit(ap: float) -> float:
-    """Logarithm of the odds, in which differences of good networks count as those of bad ones."""
+    """Logarithm of the odds, in which differences between good and between bad networks count
+    alike."""
     kept = min(max(ap, LEAST_AP), 1 - LEAST_AP)
     return math.log(kept / (1 - kept))
 
@@ -164,5 +167,5 @@ def _fitted(x: Doubles, y: Doubles, noise: Doubles) -> GaussianProcessRegressor:
         kernel, alpha=noise / max(float(np.var(y)), 1e-9), normalize_y=True, random_state=0
     )
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is a result
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter may end at its bound
         return process.fit(x, y)

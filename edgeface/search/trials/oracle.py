@@ -1,11 +1,12 @@
-"""What networks reach, in a search: asked of a model, or of a short training.
+"""Accuracy of networks in a search: predicted by a model or reached in a short training (a trial).
 
-Trials are trained several at once, one a processor, here or on a Ray cluster. All see the same
-crops, so that in the middle of a training, where its learning rate begins to fall, losses compare:
-of each group a third ends there, those of the largest loss (successive halving; Jamieson and
-Talwalkar, AISTATS 2016), and what they would have reached is read off the others' losses.
+Several trials are trained at once, one per processor, on this machine or on a Ray cluster. All see
+the same crops, so their losses are comparable in the middle of a training, where the learning rate
+begins to fall. The third of each group with the largest losses ends there (successive halving;
+Jamieson and Talwalkar, AISTATS 2016); the AP that they would have reached is estimated from the
+losses and APs of the others.
 
-Each result is written as it comes; a trial that was cut off goes on from its checkpoint.
+Each result is written as soon as it is known; an interrupted trial resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 
 LOST = "its trials are read from their folders again"
 ENDED_SHARE = 3
-"""of a group, one trial in so many ends in the middle"""
+"""1 / ENDED_SHARE of the trials of a group end in the middle"""
 MOST_LOGITS = 50.0
-"""of an AP read off the line: a loss that broke out would overflow"""
+"""upper bound on the negative logit of an estimated AP: an extreme loss would overflow"""
 LEAST_LINE = 4
-"""whole trials from which the AP of one that ended is read off"""
+"""fewest complete trials from which the AP of those that ended early is estimated"""
 LEAST_DEVIATION = 0.1
-"""of the logit of an AP that was read off: however well the line fits"""
+"""least standard deviation of the logit of an estimated AP, however well the line fits"""
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,25 @@ class Trial:
 
     architecture: Architecture
     loss: float
-    """in the middle of its training; 0 where it failed before"""
+    """loss in the middle of its training; 0: it failed before"""
     ap: float | None = None
-    """0 to 1, on the hard faces of WIDER FACE or all of one's own; None: it has not come so far"""
+    """0 to 1, on the hard faces of WIDER FACE or all of a user's own; None: not evaluated"""
     trained: int = 0
-    """crops; 0 until it is over"""
+    """crops that it was trained on; 0 until it is over"""
     protocol: str = ""
-    """of the evaluation, in words"""
+    """evaluation protocol, in words"""
     failed: str = ""
-    """what ended a training that diverged"""
+    """error message of a training that diverged; empty: it did not"""
 
     @property
     def over(self) -> bool:
-        """Is there no more to do for it?"""
+        """Is the trial finished, whether complete, ended early or failed?"""
         return bool(self.trained or self.failed)
 
 
 class AccuracyOracle:
-    """Trials of a run folder, and what trains them. ``known``: trainings by another recipe, which
-    the model begins with."""
+    """Runs the trials of a run folder and fits a model to them. ``known``: trainings by another
+    recipe, which the model starts from."""
 
     def __init__(
         self,
@@ -81,8 +82,8 @@ class AccuracyOracle:
         ray: str | None = None,
         on_error: OnError | None = None,
     ) -> None:
-        """note: is told of networks whose training failed; on_error: of photos that cannot be read,
-        which all trials then do without."""
+        """note: called for networks whose training failed. on_error: called for photos that cannot
+        be read; all trials leave them out."""
         self.note, self.on_error = note, on_error
         self.plan, self.path, self.known, self.jobs = plan, folder / TRIALS, known, jobs
         self.progress, self.ray = progress, ray
@@ -92,29 +93,27 @@ class AccuracyOracle:
         self._model: AccuracyModel | None = None
 
     def check(self) -> None:
-        """Raise DataError for photos that nothing can be learned from, before anything else is
-        done."""
+        """Raise DataError for photos that trials cannot use, before anything else is done."""
         prepare(self.plan, self.on_error, self.progress)
 
     @property
     def model(self) -> AccuracyModel | None:
-        """Fitted to all that is known; None as long as that is too little."""
+        """Accuracy model fitted to all trainings; None as long as these are too few."""
         own = self.trainings
         if self._model is None and len(own) + len(self.known) >= LEAST_TRAININGS:
             self._model = AccuracyModel(own, self.known)
         return self._model
 
     def find(self, architecture: Architecture) -> Trial | None:
-        """The trial of this network, whatever it is called; None where there is none that is
-        over."""
+        """The finished trial of this network, whatever its name; None if there is none."""
         found = self.trials.get(anonymous(architecture))
         return found if found and found.over else None
 
     def train(self, architectures: Sequence[Architecture], what: str) -> None:
-        """Train those that have no trial, to the end or, a third of them, to the middle.
+        """Train those without a finished trial: a third only to the middle, the rest to the end.
 
-        One whose training diverges is told of and does not end the others. Raises TrainingError
-        where all that were trained so far do.
+        A training that diverges is noted and does not stop the others. Raises TrainingError if all
+        trainings so far diverged.
         """
         todo = [a for a in architectures if self.find(a) is None]
         with open_workers(self.ray, self.jobs) as workers:
@@ -174,8 +173,8 @@ class AccuracyOracle:
         write_text(self.path, json.dumps(rows, indent=1) + "\n")
 
     def _hopeless(self, group: Sequence[Architecture]) -> list[Architecture]:
-        """Those that are to end in the middle. Ranked among all that came so far, whatever became
-        of them since: a search that was stopped and goes on ends the same ones."""
+        """Networks of ``group`` whose trials end in the middle. All of the group that reached it
+        are ranked, whatever became of them since, so that a resumed search ends the same ones."""
         losses = {a: loss for a in group if (loss := self.trials[anonymous(a)].loss)}
         ranked = sorted(losses, key=losses.__getitem__)
         last = ranked[len(ranked) - len(ranked) // ENDED_SHARE :]
@@ -183,8 +182,8 @@ class AccuracyOracle:
 
     @property
     def trainings(self) -> list[Training]:
-        """What the model learns from; the AP of trials that ended is read off a line through the
-        others, in logits over losses."""
+        """Trainings that the model is fitted to. The AP of trials that ended early is read off a
+        line fitted to the complete ones, logit of AP over loss."""
         over = [t for t in self.trials.values() if t.trained]
         whole = [t for t in over if t.ap is not None]
         found = [Training(t.architecture, t.ap) for t in whole if t.ap is not None]

@@ -1,4 +1,4 @@
-"""Which photos trials are trained on, and which are kept aside to measure them."""
+"""Split of the photos into those that trials are trained on and those kept aside for AP."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edgeface.search.trials.training import Plan
 from edgeface.training.options import TrainOptions
 
 KEPT_SHARE = 5
-"""of one's own photos, one in so many is kept aside"""
+"""1 / KEPT_SHARE of a user's own photos is kept aside"""
 LEAST_KEPT = 10
-"""photos, below which an AP says nothing"""
+"""fewest photos kept aside: AP on fewer says nothing"""
 TRAINED, KEPT = "annotations-trained.csv", "annotations-kept.csv"
 LABELS = ".txt"
-"""suffix of the same as RetinaFace's labels"""
+"""suffix of the same files in the format of RetinaFace's labels"""
 
 
 def plan_of(
@@ -34,12 +34,12 @@ def plan_of(
     options: TrainOptions,
     landmarks: Path | None = None,
 ) -> Plan:
-    """Of trainings of the search in ``folder``, where the cache and the lists of one's own photos
-    lie. ``data`` with WIDER FACE's ground truth: AP is its hard AP; else one photo in five of
-    ``annotations`` is kept aside, chosen by its path. ``landmarks``: file of those of one's own
-    photos, which join the list; WIDER FACE's have none.
+    """Plan of a search's trainings; cache and lists of the user's own photos are in ``folder``.
 
-    Raises DataError where there is nothing to train or to measure on.
+    If ``data`` holds WIDER FACE's ground truth, AP is its hard AP. Otherwise one photo in five of
+    ``annotations``, chosen by its path, is kept aside. landmarks: file with the landmarks of the
+    user's own photos, which are added to the lists; unused for WIDER FACE, which has no lists.
+    Raises DataError if there is nothing to train or to measure on.
     """
     kept = None
     if own := parted(data, annotations, landmarks):
@@ -62,8 +62,8 @@ def plan_of(
 def parted(
     data: Path, annotations: Path | None, landmarks: Path | None = None
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]] | None:
-    """One's own photos, those that are trained on and those that are kept aside; None for WIDER
-    FACE, which is parted already. Raises DataError as :func:`plan_of`."""
+    """The user's own photos: (trained on, kept aside). None for WIDER FACE, which is already split.
+    Raises DataError as :func:`plan_of`."""
     if (data / "eval_tools" / "ground_truth").is_dir():
         return None
     if annotations is None:
@@ -87,14 +87,15 @@ def parted(
 
 
 def kept_aside(images: Sequence[AnnotatedImage]) -> set[str]:
-    """Paths of one photo in :data:`KEPT_SHARE`, the same ones whatever their order."""
+    """Paths of one photo in :data:`KEPT_SHARE`; the order of ``images`` does not matter."""
     ranked = sorted((hashlib.sha256(i.path.encode()).hexdigest(), i.path) for i in images)
     return {path for _, path in ranked[: len(ranked) // KEPT_SHARE]}
 
 
 def write_annotations(path: Path, images: Sequence[AnnotatedImage]) -> Path:
-    """The file that :func:`edgeface.images.annotations.read_annotations` reads as ``images``: the
-    CSV ``path``, or beside it labels, where there is what a CSV cannot say. Raises OutputError."""
+    """Write a file that :func:`edgeface.images.annotations.read_annotations` reads as ``images``,
+    and return its path: the CSV ``path``, or a label file beside it if a CSV cannot express them.
+    Raises OutputError."""
     plain = all(map(_is_plain, images))
     path = path if plain else path.with_suffix(LABELS)
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -103,8 +104,8 @@ def write_annotations(path: Path, images: Sequence[AnnotatedImage]) -> Path:
 
 
 def _is_plain(image: AnnotatedImage) -> bool:
-    """A CSV marks no face as invalid, and has each box once: not one with and one without
-    landmarks."""
+    """Can a CSV express ``image``? A CSV marks no face as invalid and has each box only once: not
+    once with and once without landmarks."""
     once = image.landmarks is None or len(np.unique(image.boxes, axis=0)) == len(image.boxes)
     return once and not image.invalid.any()
 
@@ -130,8 +131,8 @@ def _rows(image: AnnotatedImage) -> list[list[str]]:
 
 
 def _write_labels(file: TextIO, images: Sequence[AnnotatedImage]) -> None:
-    """One to ignore begins at its other corner: faces of negative size are read so, as those of
-    WIDER FACE's own file are."""
+    """Write RetinaFace's labels. A face to ignore begins at its opposite corner: its negative size
+    marks it when it is read, as for such faces in WIDER FACE's own file."""
     for image in images:
         file.write(f"# {image.path}\n")
         for place, box in enumerate(image.boxes.astype(np.float64)):

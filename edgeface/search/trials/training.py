@@ -1,8 +1,9 @@
-"""Train a network briefly, always in the same way, and evaluate it: what networks are compared by.
+"""Short trainings, all by the same recipe, and their evaluation, which compare networks.
 
 A short training says nothing about what a network could reach, but much about which of two reaches
-more. It resumes where it was cut, and ends with AP on photos that it was not trained on, by the
-protocol of ``edgeface eval``: official WIDER FACE figures, or those of a user's own annotations.
+more. It resumes where it was interrupted, and ends with AP on photos that it was not trained on, by
+the protocol of ``edgeface eval``: official WIDER FACE figures, or those of a user's own
+annotations.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def recipe(
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a short training finds and leaves its files, and its recipe. Paths are text, because a
-    plan is sent to other processes and machines as JSON."""
+    """Recipe of a short training, and the places of its files. Paths are text, because a plan is
+    sent to other processes and machines as JSON."""
 
     options: TrainOptions
     data: str
@@ -79,17 +80,17 @@ class Plan:
 
     @property
     def half(self) -> int:
-        """Step at which the learning rate begins to fall, and hopeless trials end: one of those in
-        the log, or the last."""
+        """Step at which the learning rate begins to fall and hopeless trials end: a step with a
+        line in the log, or the last step."""
         steps = self.options.steps
         return steps // 2 // LOG_EVERY * LOG_EVERY or steps
 
     def run_of(self, architecture: Architecture) -> Path:
-        """Its run folder."""
+        """Run folder of the training of ``architecture``."""
         return Path(self.runs) / f"{architecture.name}-seed{self.options.seed}"
 
     def item(self, architecture: Architecture) -> dict[str, Any]:
-        """What :func:`train_item` and :func:`train_half_item` take."""
+        """Argument of :func:`train_item` and :func:`train_half_item`."""
         return {"plan": dataclasses.asdict(self), "architecture": architecture.to_json()}
 
     @classmethod
@@ -100,23 +101,23 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a short training came to."""
+    """Result of a short training."""
 
     name: str
     easy: float
     medium: float
     hard: float
-    """AP"""
+    """this and the two above: AP, 0 to 1"""
     cls_loss: float
     box_loss: float
-    """of the last steps, as the run's log has them"""
+    """both losses: of the last steps, from the run's log"""
     protocol: str
-    """of the evaluation, in words"""
+    """evaluation protocol, in words"""
 
 
 def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
-    """:func:`train_briefly` as a task of :mod:`edgeface.workers`: JSON-ready data in and out; of a
-    training that diverged only what it said, as ``failed``."""
+    """:func:`train_briefly` as a task of :mod:`edgeface.workers`, with JSON-ready data in and out.
+    A training that diverged returns only its error message, as ``failed``."""
     try:
         found = train_briefly(*Plan.of_item(item))
     except TrainingError as error:
@@ -125,7 +126,7 @@ def train_item(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def train_half_item(item: dict[str, Any]) -> dict[str, Any] | None:
-    """Like :func:`train_item`, to the middle: the ``loss`` there (:func:`half_loss`)."""
+    """Like :func:`train_item`, but only to the middle; returns the ``loss`` (:func:`half_loss`)."""
     plan, architecture = Plan.of_item(item)
     try:
         _train(plan, architecture, plan.half)
@@ -136,8 +137,7 @@ def train_half_item(item: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def train_briefly(plan: Plan, architecture: Architecture) -> Trained | None:
-    """Go on with the training of ``architecture`` to its end, then evaluate it; None if it was
-    stopped before.
+    """Train ``architecture`` to the end, resuming its run, and evaluate it; None if it was stopped.
 
     Raises an EdgefaceError: see :func:`edgeface.training.train_model` and
     :func:`edgeface.evaluation.evaluate_model`.
@@ -168,8 +168,8 @@ def _train(plan: Plan, architecture: Architecture, until: int | None = None) -> 
 
 
 def half_loss(plan: Plan, architecture: Architecture) -> float | None:
-    """Mean of classification and box loss in the second quarter of the steps; None where the run
-    has not come so far. All trials see the same crops, so that losses can be compared."""
+    """Classification plus box loss, mean of the second quarter of the steps; None if the run has
+    not come so far. All trials see the same crops, so that losses can be compared."""
     rows = _rows(plan.run_of(architecture) / "log.csv")
     steps = [int(row["step"]) for row in rows]
     losses = [
@@ -181,15 +181,15 @@ def half_loss(plan: Plan, architecture: Architecture) -> float | None:
 
 
 def _known(error: ImageError) -> None:
-    """A photo that cannot be read was told of by :func:`prepare`."""
+    """Ignore a photo that cannot be read: :func:`prepare` has reported it."""
 
 
 def prepare(plan: Plan, on_error: OnError | None = None, progress: Progress = unseen) -> None:
-    """Decode the photos, which trainings that start together would otherwise all do, and look
-    whether there is something to evaluate on, which they would miss only at their end.
+    """Decode the photos, and check that there are photos to evaluate on.
 
-    Raises DataError, and ImageError for a photo that cannot be read; with ``on_error`` it is told
-    there, and all trials do without it.
+    Otherwise all trainings that start together would decode the photos, and would notice only at
+    their end that there is nothing to evaluate on. Raises DataError, and ImageError for a photo
+    that cannot be read; with ``on_error`` that is called instead, and all trials leave it out.
     """
     from edgeface.evaluation.own import check_inside
     from edgeface.evaluation.predict import annotated_photos
