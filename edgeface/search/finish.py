@@ -191,15 +191,15 @@ def check(options: StudyOptions, landmarks: Path | None, progress: Progress = un
     if own is None:
         annotated_photos(data)
         return
-    # These are otherwise not opened before the training is over, where unreadable ones are noted.
+    # Otherwise these photos are only opened after the training. Unreadable ones are reported then.
     kept = f"{annotations}, the photos that are kept aside for AP"
     check_inside(*judged_photos(own[1], kept, data), unnoted, progress)
 
 
 @contextlib.contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Add to the error of a training that cannot resume, because another network or other photos
-    are asked for, how to start anew: a search's folder has only one training."""
+    """Tell how to train anew if the training cannot resume, because another network or other
+    photos are asked for: a search's folder has only one training."""
     from edgeface.training.resume import OtherRunError
 
     try:

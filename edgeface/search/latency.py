@@ -36,7 +36,7 @@ from edgeface.workers import open_workers
 RESOURCE = "edgeface_device"
 """resource of a Ray cluster: only machines that have it measure, one group at a time"""
 TRIES = 2
-"""most measurements of a network in one step; after these, too uncertain a figure is given up"""
+"""most times that one step measures a network whose figure is too uncertain"""
 
 
 class LatencyOracle:
@@ -99,8 +99,9 @@ class LatencyOracle:
         """Check before anything is chosen that the device can measure; on a Ray cluster, check
         nothing.
 
-        Raises DeviceError if the device cannot be reached, lacks something that measuring needs or
-        is this machine and busy, OptionError if no files can be made for it."""
+        Raises DeviceError if the device cannot be reached, lacks something that measuring needs or,
+        being this machine, is busy with other programs; OptionError if no files can be made for
+        it."""
         if not self.ray:
             load_candidate_maker()
         if self.device == LOCAL and not self.ray:

@@ -1,4 +1,4 @@
-"""Supernet: an AutoFEM neck with every operation that a genotype may have, one active in each place.
+"""Supernet: an AutoFEM neck with every operation that a genotype may have, one active per place.
 
 Each place has logits. The operation that runs is the arg-max of softmax(logits + noise), multiplied
 by its one-hot weight of 1; the gradient goes through that weight as if it were soft (straight

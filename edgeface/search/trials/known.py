@@ -24,7 +24,7 @@ def checkout_tables() -> list[Path]:
 
 
 def read_known(paths: Sequence[Path]) -> list[Training]:
-    """Networks of the tables with their hard AP; of equal networks, the last. Raises DataError."""
+    """Networks of the tables with their hard AP, each network once. Raises DataError."""
     found: dict[str, Training] = {}
     for path in paths:
         for row in read_rows(path):
