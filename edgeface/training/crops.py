@@ -1,4 +1,4 @@
-"""Crops of the S3FD family, as in EXTD's released code (after S3FD and PyramidBox); image faces.
+"""Crops of the S3FD family, as in EXTD's released code (after S3FD and PyramidBox).
 
     data-anchor sampling   a face of the image is scaled to the size of a prior times 2^U(-1, 1);
                            the prior is drawn from those up to the next one above the face's own
@@ -13,6 +13,8 @@ other faces). If no square part contains a face, the whole photo is letterboxed 
 not stretched. Outside the photo a crop is black, not mean grey, and it can reach equally far beyond
 each side. All resizing is bilinear, not with a filter drawn at random. Colours change as in all our
 crops: the same four changes with the same strength, but in one fixed order.
+
+The functions that pick faces of images serve the other crops, too.
 """
 
 from __future__ import annotations
@@ -92,8 +94,8 @@ def s3fd_crop(
 ) -> tuple[Tensor, Tensor]:
     """Scale [B] (crop px per photo px) and crop origin [B, 2] (x, y in px of the photo).
 
-    anchor_share: share of data-anchor sampling. rand: five random numbers [B]; trials: further ones
-    [B, TRIAL_DRAWS].
+    anchor_share: share of data-anchor sampling. rand: five random numbers [B] each; trials: further
+    ones [B, TRIAL_DRAWS].
     """
     box, extent = chosen_face(cache, index, rand[0])
     anchored = (rand[2] < anchor_share) & (cache.count[index] > 0)
