@@ -1,16 +1,17 @@
-"""How far the five points of a face are from where people put them: normalised mean error (NME).
+"""Normalised mean error (NME): how far the five landmarks of a face are from annotated ones.
 
 The error of a face is the mean distance of its points from the annotated ones, as a share of
 sqrt(width x height) of the annotated box. A face counts if
 
 - sqrt(width x height) is 20 px or more in the photo with its long side scaled to 640 px, whatever
   size the network sees;
-- it has points, and all are inside the photo: where a face is cut, annotators could but guess. A
-  point without coordinates does not count, the others do.
+- it is not marked invalid;
+- it has points, and all are inside the photo, because annotators can only guess points of a face
+  that the photo cuts. A point without coordinates is left out; the other points count.
 
-It is matched by the found box that overlaps it most, with an IoU of .5 or more and a score of .3 or
-more. The mean is over matched faces and says little without their number: who finds only the easy
-ones looks better.
+A face is matched by the detected box with the highest IoU, which must be .5 or more; boxes with a
+score below .3 are not considered. The mean is over matched faces and must be read with their
+number: a detector that finds only the easy faces looks better.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ FAILURE = 0.1
 
 @dataclass(frozen=True)
 class LandmarkAccuracy:
-    """What was measured; no figure where nothing was matched."""
+    """NME and failures of the matched faces; both are None if no face is matched."""
 
     nme: float | None
     """mean error of the matched faces"""
     failures: float | None
-    """share of them whose error is above .1"""
+    """share of the matched faces with an error above .1"""
     matched: int
     annotated: int
     """faces that count"""
 
     @classmethod
     def of(cls, errors: Doubles, annotated: int) -> LandmarkAccuracy:
-        """errors [N] of the matched ones of ``annotated`` faces."""
+        """From ``errors`` [N] of the matched faces; annotated: number of faces that count."""
         if not len(errors):
             return cls(None, None, 0, annotated)
         return cls(float(errors.mean()), float((errors > FAILURE).mean()), len(errors), annotated)
@@ -83,10 +84,10 @@ class LandmarkAccuracy:
 
 
 def labelled_photos(path: Path | str, root: Path | str) -> list[tuple[AnnotatedImage, Path]]:
-    """The images of the file ``path`` that are present, each with its photo.
+    """The images of the annotation file ``path`` whose photo is present, each with its photo.
 
     Photos lie below ``root``'s WIDER_train/images or WIDER_val/images, or below ``root`` itself.
-    Raises DataError for a file without landmarks, and when no photo is there.
+    Raises DataError for a file without landmarks, and if no photo is found.
     """
     images = read_annotations(path)
     if all(image.landmarks is None for image in images):
@@ -109,10 +110,10 @@ def measure_landmarks(
     progress: Progress = unseen,
     on_error: OnError | None = None,
 ) -> LandmarkAccuracy:
-    """Detect in each of ``photos``, as :func:`labelled_photos` gives them.
+    """Detect in each of ``photos``, as :func:`labelled_photos` returns them, and measure the error.
 
     Raises ModelError for a model without landmarks, ImageError for a damaged photo; with
-    ``on_error`` it is told there and left out.
+    ``on_error`` the photo is reported there and left out.
     """
     runner = detector.runner
     if not runner.layout.landmarks:
@@ -134,7 +135,7 @@ def measure_landmarks(
 
 
 def counting_faces(labels: AnnotatedImage, width: int, height: int) -> NDArray[np.bool_]:
-    """[N] which faces of a photo of ``width`` x ``height`` px count."""
+    """Which faces of a photo of ``width`` x ``height`` px count: bool [N]."""
     if labels.landmarks is None:
         return np.zeros(len(labels.boxes), np.bool_)
     points = labels.landmarks
@@ -144,7 +145,7 @@ def counting_faces(labels: AnnotatedImage, width: int, height: int) -> NDArray[n
 
 
 def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.bool_]) -> Doubles:
-    """Error of each face that counts and is matched."""
+    """Errors of the faces that count and are matched."""
     assert found.landmarks is not None
     if not counting.any() or not len(found):
         return np.zeros(0)
@@ -159,7 +160,7 @@ def face_errors(found: Detections, labels: AnnotatedImage, counting: NDArray[np.
 
 
 def _known(points: Boxes) -> NDArray[np.bool_]:
-    """[N, 5] which points [N, 5, 2] have coordinates."""
+    """Which points [N, 5, 2] have coordinates: bool [N, 5]."""
     return np.asarray(np.isfinite(points).all(axis=2))
 
 

@@ -1,5 +1,4 @@
-"""The test that EXTD and EResFD are published with: each photo in several sizes and mirrored, the
-boxes put to a vote.
+"""The multi-scale test of EXTD and EResFD: a photo in several sizes and mirrored, with a box vote.
 
 A = sqrt(1700 * 1200 / (width * height)) is the factor that gives a photo the area of 1700x1200 px.
 
@@ -11,17 +10,19 @@ A = sqrt(1700 * 1200 / (width * height)) is the factor that gives a photo the ar
                  ... below A, and A
                  else: half way between small and A                long side over 30 px
 
-Box sides are those in the photo, plus one. Each view has NMS of its own and gives at most 750
+Box sides are those in the photo, plus 1 px. NMS runs on each view separately and leaves at most 750
 boxes.
 
 Sources: ``wider_test.py`` of clovaai/EXTD_Pytorch, ``test_wider.py`` of clovaai/EResFD;
-:func:`box_vote` is theirs, too. They differ in what becomes of a box that no other one agrees with:
-EXTD drops it, EResFD keeps it. What is different here: boxes are clipped to the photo; a view is
-padded to the multiple of 32 px that all our networks take; and a view less than 128 px high or wide
-is enlarged to that (to the area of the largest view at most) with its boxes scaled back by the true
-factor, where EResFD divides by the factor from before, so that its boxes of flat photos are wrong;
-EXTD has no least size. Views that this makes equal, as of photos of less than 64 px, are one: a box
-that the same look finds again is no second one that agrees with it.
+:func:`box_vote` is theirs, too. They differ in what they do with a box that no other box agrees
+with: EXTD drops it, EResFD keeps it.
+
+Differences here: boxes are clipped to the photo. A view is padded to the multiple of 32 px that all
+our networks take. A view less than 128 px high or wide is enlarged to that (to the area of the
+largest view at most), and its boxes are scaled back by the factor after that enlargement; EResFD
+divides by the factor from before, so that its boxes of flat photos are wrong, and EXTD has no least
+size. Views that become equal, as for photos of less than 64 px, are merged into one: a box that is
+found again in an equal view is no second box that agrees.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SCORE_THRESHOLD = 0.05
 NMS_IOU = 0.3
 VOTE_IOU = 0.3
 TOP_K = 750
-"""boxes of a view, and of a photo"""
+"""most boxes of a view, and of a photo"""
 AREA_PX = 1700 * 1200
 MIN_SIDE_PX = 128
 LARGE_SIDE_PX, SMALL_SIDE_PX = 30, 100
@@ -55,16 +56,16 @@ LARGE_SIDE_PX, SMALL_SIDE_PX = 30, 100
 
 @dataclass(frozen=True)
 class ScaledView:
-    """One look at a photo."""
+    """One view of a photo: its scale, whether it is mirrored, and which boxes count."""
 
     scale: float
     """px of the view / px of the photo"""
     mirrored: bool = False
     counts: str = "all"
-    """which boxes it is trusted with: all, large or small ones"""
+    """which boxes are kept: all, large or small ones"""
 
     def detect(self, image: Image, detect: Callable[[Image], Detections]) -> Detections:
-        """What ``detect`` finds in this view of ``image``, in px of ``image``."""
+        """Run ``detect`` on this view of ``image``; boxes in px of ``image``."""
         height, width = image.shape[:2]
         size = max(1, round(width * self.scale)), max(1, round(height * self.scale))
         seen = image[:, ::-1] if self.mirrored else image
@@ -85,14 +86,16 @@ class ScaledView:
 
 
 class MultiScaleDetector:
-    """A Detector that looks at each photo in several sizes and mirrored; slow, for figures that
-    compare with papers."""
+    """A Detector that runs on each photo in several sizes and mirrored.
+
+    It is slow, and meant for figures that are compared with papers.
+    """
 
     def __init__(self, detector: Detector, agreed_only: bool = False) -> None:
         """Use the network and the thresholds of ``detector``; closing either closes the network.
 
-        agreed_only: faces that two or more boxes agree on, as EXTD tests; else all, as EResFD
-        tests. Raises OptionError for a model of one fixed size.
+        agreed_only: keep only faces that two or more boxes agree on, as EXTD's test does; otherwise
+        all, as EResFD's does. Raises OptionError for a model of one fixed size.
         """
         runner = detector.runner
         if runner.input_size is not None:
@@ -108,8 +111,10 @@ class MultiScaleDetector:
         self._single = Detector(runner, self.score_threshold, self.nms_iou, "original")
 
     def detect(self, image: NDArray[np.uint8] | Path | str) -> Detections:
-        """Faces in one image, best first, in px of that image; see :meth:`Detector.detect` for what
-        it takes."""
+        """Faces in one image, best first, in px of that image.
+
+        image: see :meth:`Detector.detect`.
+        """
         rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image)
         return detect_views(rgb, self._single.detect, self.agreed_only)
 
@@ -117,7 +122,7 @@ class MultiScaleDetector:
 def detect_views(
     image: Image, detect: Callable[[Image], Detections], agreed_only: bool = False
 ) -> Detections:
-    """Put what ``detect`` finds in each view of ``image`` [H, W, 3] to the vote."""
+    """Run ``detect`` on each view of ``image`` [H, W, 3] and merge the boxes by the vote."""
     found = [view.detect(image, detect) for view in views(image.shape[1], image.shape[0])]
     boxes, scores = box_vote(
         np.concatenate([f.boxes for f in found]).astype(np.float64),
@@ -128,17 +133,17 @@ def detect_views(
 
 
 def views(width: int, height: int) -> Iterator[ScaledView]:
-    """The views of a photo of that size in px, in the order of the table above."""
+    """The views of a photo of ``width`` x ``height`` px, in the order of the table above."""
     once: dict[tuple[float, bool], ScaledView] = {}
     for view in _rows(width, height):
         known = once.setdefault((view.scale, view.mirrored), view)
-        if known.counts != view.counts:  # together, large and small ones are all
+        if known.counts != view.counts:  # large and small boxes together are all boxes
             once[view.scale, view.mirrored] = replace(known, counts="all")
     return iter(once.values())
 
 
 def _rows(width: int, height: int) -> Iterator[ScaledView]:
-    """Of the table above; the least size can make some equal."""
+    """The rows of the table above; the least size can make some equal."""
     area = math.sqrt(AREA_PX / (width * height))
     least = _least_scale(width, height)
     small = 0.5 if area >= 0.75 else 0.5 * area
@@ -163,29 +168,27 @@ def plain_scale(width: int, height: int) -> float:
 
 
 def _least_scale(width: int, height: int) -> float:
-    """What makes the short side 128 px, but no more px in all than the largest view has."""
+    """Scale that makes the short side 128 px; at most 1, or A above if that is more."""
     return min(MIN_SIDE_PX / min(width, height), max(1.0, math.sqrt(AREA_PX / (width * height))))
 
 
 def box_vote(boxes: Doubles, scores: Doubles, agreed_only: bool = False) -> tuple[Doubles, Doubles]:
-    """Merge boxes [N, 4] (x1, y1, x2, y2 in px) that overlap; return those boxes and their scores,
-    best first.
+    """Merge overlapping boxes [N, 4] (x1, y1, x2, y2 in px); return boxes and scores, best first.
 
-    The best box and all that overlap it with an IoU (+ 1 px convention) of .3 or more become one,
-    the mean of their corners weighed by score, with the best score; then the best of the rest, and
-    so on. agreed_only: groups of a single box are dropped.
+    The best box and all boxes with an IoU (+ 1 px convention) of .3 or more with it become one: the
+    mean of their corners weighted by score, with the best score. The same follows with the best of
+    the remaining boxes, and so on. agreed_only: groups of a single box are dropped.
     """
     order = np.argsort(-scores, kind="stable")
     corners, scores = boxes[order], scores[order]
-    rest = np.column_stack(
-        (corners[:, :2], corners[:, 2:] - corners[:, :2])
-    )  # as overlaps takes them
+    # x, y, w, h, as overlaps takes them
+    rest = np.column_stack((corners[:, :2], corners[:, 2:] - corners[:, :2]))
     merged: list[Doubles] = []
     best: list[float] = []
     while len(rest):
         together = overlaps(rest[:1], rest)[0] >= VOTE_IOU
         if together.sum() > 1 or not agreed_only:
-            # A score of 0 is a vote, too, if there is no other.
+            # A least weight: boxes whose scores are all 0 have a mean, too.
             merged.append(
                 np.average(corners[together], axis=0, weights=np.maximum(scores[together], 1e-9))
             )

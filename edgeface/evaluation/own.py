@@ -1,7 +1,9 @@
-"""AP on annotated photos of one's own, by the official evaluator: every face counts that is not
-marked invalid, and all are one set, which stands where WIDER FACE has its hard faces.
+"""AP on a user's own annotated photos, by the official evaluator.
 
-What is found on a photo without faces is false; on WIDER FACE's such photos are skipped."""
+Every face counts that is not marked invalid. All faces form one set, which takes the place of WIDER
+FACE's hard setting. On a photo without faces every box is a false positive, whereas such photos of
+WIDER FACE are skipped.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from edgeface.images.reading import OnError, read_or_tell
 from edgeface.types import Doubles, Progress, unseen
 
 FOLDERS = ("WIDER_train/images", "WIDER_val/images", ".")
-"""below the root, in which photos are looked for"""
+"""folders below the root in which photos are looked for"""
 EVALUATOR = (
     "own annotations, all faces, also false boxes on photos without any, by WIDER FACE's protocol"
     " (IoU 0.5, 1000 thresholds)"
@@ -27,11 +29,10 @@ EVALUATOR = (
 
 
 def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, dict[str, Path]]:
-    """Faces and photos of an annotation file; photos lie below ``root``, or in WIDER FACE's folders
-    there.
+    """Ground truth and photos (key -> path) of an annotation file.
 
-    Raises DataError for a file that cannot be used, one without faces that can be seen, and photos
-    that are missing.
+    Photos lie below ``root``, or in WIDER FACE's folders there. Raises DataError for a file that
+    cannot be used, for one without visible faces, and for missing photos.
     """
     return judged_photos(read_annotations(annotations), annotations, root)
 
@@ -39,7 +40,7 @@ def own_photos(annotations: Path | str, root: Path | str) -> tuple[GroundTruth, 
 def judged_photos(
     images: Sequence[AnnotatedImage], annotations: Path | str, root: Path | str
 ) -> tuple[GroundTruth, dict[str, Path]]:
-    """The same of ``images``, which messages say are of ``annotations``."""
+    """Like :func:`own_photos`, for ``images``; messages call their file ``annotations``."""
     photos = {image_key(image.path): find_photo(Path(root), image.path) for image in images}
     missing = [image for image in images if photos[image_key(image.path)] is None]
     if missing:
@@ -58,7 +59,7 @@ def judged_photos(
 
 
 def ground_truth_of(images: Sequence[AnnotatedImage], annotations: Path | str) -> GroundTruth:
-    """Of annotated photos. Raises DataError where no face counts."""
+    """Ground truth of annotated photos. Raises DataError if no face counts."""
     found = {image_key(image.path): _faces(image) for image in images}
     if not any(faces.counts[SETTINGS[-1]].any() for faces in found.values()):
         raise DataError(
@@ -81,8 +82,11 @@ def _sized(image: AnnotatedImage) -> Doubles:
 
 
 def in_photo(faces: ImageFaces, width: int, height: int) -> ImageFaces:
-    """``faces`` in a photo of ``width`` x ``height`` px: a user's own as training has them, cut at
-    its edge; WIDER FACE's as the official tool has them. Raises DataError for a box outside."""
+    """Cut the boxes of a user's own photo of ``width`` x ``height`` px at its edges.
+
+    Training does the same. WIDER FACE's boxes stay unchanged, as in the official tool. Raises
+    DataError for a box outside a user's own photo.
+    """
     if faces.own is None:
         return faces
     return replace(faces, boxes=_sized(check_boxes(faces.own, width, height)))
@@ -94,8 +98,10 @@ def check_inside(
     on_error: OnError | None,
     progress: Progress = unseen,
 ) -> None:
-    """Raise DataError for a face outside its photo, and ImageError for a photo that cannot be read;
-    with ``on_error`` that is told there."""
+    """Raise DataError for a face outside its photo, and ImageError for an unreadable photo.
+
+    With ``on_error``, an unreadable photo is reported there instead.
+    """
     for done, (key, path) in enumerate(photos.items()):
         progress("reading the photos", done, len(photos))
         image = read_or_tell(path, on_error)
@@ -105,5 +111,5 @@ def check_inside(
 
 
 def find_photo(root: Path, path: str) -> Path | None:
-    """The photo that annotations call ``path``."""
+    """The photo with the annotated ``path`` below ``root``; None if there is none."""
     return next((photo for folder in FOLDERS if (photo := root / folder / path).is_file()), None)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def plot_curves(path: Path | str, report: Report, result: WiderResult) -> None:
-    """Write a PNG: the three settings on the left, the height bins on the right, the protocol in
-    the title.
+    """Write a PNG: the three settings on the left, the height bins on the right.
 
-    Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
+    The title states the protocol. Raises MissingExtraError without matplotlib, OutputError if
+    ``path`` cannot be written.
     """
     save_figure(draw_curves(report, result), path)
 

@@ -1,19 +1,21 @@
 """Run a detector over the WIDER FACE validation images and evaluate what it finds.
 
-The Detector fits the images. At scale ``640`` (published as "VGA") the long side is resized to 640
-px, ratio kept, small images enlarged. The usual protocol puts that image at the top left of a
-640x640 black canvas; a network of any input size gets the canvas only as far as the next multiple
-of 32 px, which leaves out nothing but black::
+The Detector resizes and pads the images. At scale ``640`` (published as "VGA") the long side is
+resized to 640 px, ratio kept, small images enlarged. The usual protocol puts that image at the top
+left of a 640x640 black canvas. For a network of any input size, the canvas here ends at the next
+multiple of 32 px, which leaves out nothing but black::
 
     +--------------+--+
     |  640 x 427   |  |   640 stays, 427 -> 448
     +--------------+  |
     +--------------+--+
 
-Scale ``original``: no resizing, the same padding. A network of one fixed input size gets each image
-letterboxed into that size, whatever its scale then is; the report's ``scale`` and ``input`` say so.
+At this scale, a network with a fixed input size gets each image letterboxed into that size; the
+report states it in ``scale`` and ``input``.
 
-Scale ``multi``: several sizes and a flip, boxes put to a vote
+Scale ``original``: no resizing, the same padding.
+
+Scale ``multi``: several sizes and a flip, boxes merged by a vote
 (:mod:`edgeface.evaluation.multiscale`).
 """
 
@@ -54,7 +56,7 @@ NMS_IOU = 0.45
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a detector found, by key ``event/name``."""
+    """Detections and scales of the evaluated images, by key ``event/name``."""
 
     detections: dict[str, Detections]
     """in px of the original images"""
@@ -64,13 +66,13 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report with all that it came from."""
+    """A report, with the result and the predictions behind it."""
 
     report: Report
     result: WiderResult
     predictions: Predictions
     landmarks: LandmarkAccuracy | None = None
-    """where they were asked for"""
+    """None if they were not measured"""
 
 
 def evaluate_model(
@@ -89,20 +91,20 @@ def evaluate_model(
     annotations: Path | str | None = None,
     on_error: OnError | None = None,
 ) -> Evaluation:
-    """Open a model (see :meth:`Detector.open`) and evaluate it on the annotated images that are
-    present below ``root``.
+    """Open a model and evaluate it on the annotated images that are present below ``root``.
 
-    scale: '640', 'original' or 'multi'. The thresholds are by default .02 and .45, for 'multi' .05
-    and .3 as in the papers. heights: 'annotated' bins faces by px of the original image,
-    'evaluated' by px at the evaluated scale (for 'multi': of the plain view). progress: told how
-    far it is. fast: see :func:`edgeface.runners.open_runner`. weights: see :meth:`Detector.open`.
-    agreed_only: with 'multi', faces that two or more boxes agree on. landmarks: file of faces with
-    points, whose photos below ``root`` are looked at as well: see
-    :mod:`edgeface.evaluation.landmarks`. annotations: a file of faces on photos of one's own below
-    ``root``, in place of WIDER FACE's: see :mod:`edgeface.evaluation.own`.
+    model, weights: see :meth:`Detector.open`. scale: '640', 'original' or 'multi'. The thresholds
+    are by default .02 and .45, for 'multi' .05 and .3 as in the papers. heights: 'annotated' bins
+    faces by px of the original image, 'evaluated' by px at the evaluated scale (for 'multi': of the
+    plain view). progress: called with the images done. fast: see
+    :func:`edgeface.runners.open_runner`. agreed_only: with 'multi', keep only faces that two or
+    more boxes agree on. landmarks: file of faces with points; their error is measured on its photos
+    below ``root``, see :mod:`edgeface.evaluation.landmarks`. annotations: file of faces on a user's
+    own photos below ``root``, used instead of WIDER FACE's, see :mod:`edgeface.evaluation.own`.
 
-    Raises an EdgefaceError: for data that is missing, before the model is opened, for a model that
-    cannot run at that scale, for a damaged image, which with ``on_error`` is told and left out.
+    Raises an EdgefaceError for missing data, before the model is opened, for a model that cannot
+    run at that scale, and for a damaged image. With ``on_error``, a damaged image is reported there
+    instead and left out.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
     ground_truth, images = annotated_photos(root, annotations)
@@ -120,7 +122,7 @@ def evaluate_model(
 
 
 def thresholds_of(scale: str) -> tuple[float, float]:
-    """(score, IoU of NMS) of an evaluation at ``scale`` that names no other."""
+    """Default (score threshold, IoU of NMS) of an evaluation at ``scale``."""
     if scale == MULTI:
         return multiscale.SCORE_THRESHOLD, multiscale.NMS_IOU
     return SCORE_THRESHOLD, NMS_IOU
@@ -129,8 +131,11 @@ def thresholds_of(scale: str) -> tuple[float, float]:
 def annotated_photos(
     root: Path | str, annotations: Path | str | None = None
 ) -> tuple[GroundTruth, dict[str, Path]]:
-    """Faces and photos (key -> path) that AP is measured on: WIDER FACE's below ``root``, or those
-    of a file of one's own. Raises DataError."""
+    """Ground truth and photos (key -> path) on which AP is measured.
+
+    They are WIDER FACE's below ``root``, or those of a user's own file ``annotations``. Raises
+    DataError.
+    """
     if annotations is not None:
         return own_photos(annotations, root)
     ground_truth = load_ground_truth(root)
@@ -160,15 +165,14 @@ def evaluate_detector(
     progress: Progress = unseen,
     on_error: OnError | None = None,
 ) -> Evaluation:
-    """Evaluate an open Detector, with its own thresholds and size, on ``images`` (key -> path) and
-    no others.
+    """Evaluate an open Detector, with its thresholds and size, on ``images`` (key -> path) only.
 
-    name: what the report calls it. Raises DataError for an image that is not annotated, and for a
-    box outside a photo of one's own; see :func:`evaluate_model`.
+    name: what the report calls the model. Raises DataError for an image that is not annotated, and
+    for a box outside a user's own photo; see :func:`evaluate_model`.
     """
     if heights not in (ANNOTATED, EVALUATED):
         raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
-    faces = ground_truth.restrict(images).images  # before the first photo is looked at
+    faces = ground_truth.restrict(images).images  # raises before any photo is read
 
     def look(key: str, width: int, height: int) -> None:
         faces[image_key(key)] = in_photo(faces[image_key(key)], width, height)
@@ -189,10 +193,9 @@ def evaluate_detector(
 
 
 def present_images(root: Path | str, ground_truth: GroundTruth) -> dict[str, Path]:
-    """The annotated images below ``root/WIDER_val/images``: key -> path, in the order of the ground
-    truth.
+    """The annotated images below ``root/WIDER_val/images``: key -> path.
 
-    Raises DataError if there is none.
+    They are in the order of the ground truth. Raises DataError if there is none.
     """
     folder = Path(root) / "WIDER_val" / "images"
     paths = (path for path in sorted(folder.glob("*/*")) if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -213,9 +216,11 @@ def predict(
     on_error: OnError | None = None,
     look: Callable[[str, int, int], None] = lambda key, width, height: None,
 ) -> Predictions:
-    """Detect in every image (key -> path). Raises ImageError for one that is missing or damaged;
-    with ``on_error`` it is told there and left out. look: told key, width and height of each that
-    is not."""
+    """Detect in every image (key -> path).
+
+    look: called with key, width and height of each image that can be read. Raises ImageError for a
+    missing or damaged image; with ``on_error`` it is reported there and left out.
+    """
     detections, scales = {}, {}
     for done, (key, path) in enumerate(images.items()):
         progress("evaluating", done, len(images))
@@ -242,10 +247,10 @@ def _scale(detector: Detector, width: int, height: int) -> float:
 
 
 def candidates(layout: HeadLayout) -> int | None:
-    """How many boxes of an image enter NMS: all; of the S3FD family the best 5000, as its papers
-    do.
+    """How many boxes of an image enter NMS: all (None), or the best 5000 for the S3FD family.
 
-    It has cells every 4 px, of which its released networks give most a score above ours to report.
+    The S3FD papers do so: these networks have cells every 4 px, and the released ones give most
+    cells a score above the lowest that we report.
     """
     return TOP_K if layout.coding == "ssd" else None
 
@@ -253,7 +258,7 @@ def candidates(layout: HeadLayout) -> int | None:
 def protocol_of(
     detector: Detector | MultiScaleDetector, heights: str = ANNOTATED
 ) -> EvaluationProtocol:
-    """What a report says about the predictions of ``detector``."""
+    """The protocol that a report states for the predictions of ``detector``."""
     fixed = detector.runner.input_size
     multiple = detector.runner.layout.multiple_px
     return EvaluationProtocol(

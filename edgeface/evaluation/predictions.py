@@ -1,5 +1,7 @@
-"""Predictions as the official WIDER FACE tool reads them: ``<folder>/<event>/<name>.txt``, one file
-an image; of a user's own photos at the depth that these have::
+"""Predictions in the text format of the official WIDER FACE tool.
+
+There is one file per image, ``<folder>/<event>/<name>.txt``; for a user's own photos the files lie
+at the same depth as the photos::
 
 0--Parade/0_Parade_marchingband_1_20.jpg
 2
@@ -27,12 +29,11 @@ if TYPE_CHECKING:
 def save_predictions(
     folder: Path | str, predictions: Mapping[str, NDArray[Any] | Detections]
 ) -> None:
-    """Write one text file an image by falling score, with every digit, so that loading gives the
-    same AP.
+    """Write one text file per image by falling score, with all digits: loading gives the same AP.
 
     predictions: as for :func:`edgeface.evaluation.wider.evaluate`. The folder must be new, empty,
     or hold nothing but such files, which are replaced. Raises DataError otherwise, or for
-    predictions of the wrong form; OutputError if the place cannot be written.
+    predictions of the wrong form; OutputError if the folder cannot be written.
     """
     folder = Path(folder)
     check_predictions(folder, predictions)
@@ -48,8 +49,10 @@ def save_predictions(
 
 
 def check_predictions(folder: Path | str, names: Iterable[str]) -> None:
-    """Raise DataError or OutputError where :func:`save_predictions` would for the images
-    ``names``, before there are predictions."""
+    """Make the checks of :func:`save_predictions` for images ``names``, before predictions exist.
+
+    Raises DataError or OutputError as it does.
+    """
     folder = Path(folder)
     check_replaceable(folder)
     for name in names:
@@ -61,15 +64,14 @@ def check_predictions(folder: Path | str, names: Iterable[str]) -> None:
 
 
 def load_predictions(folder: Path | str) -> dict[str, NDArray[np.float64]]:
-    """Read such a folder, also one that another detector wrote: key ``event/name``, or a path of
-    any depth, -> [n, 5] x, y, w, h, score.
+    """Read predictions of this or another detector: key -> [n, 5] x, y, w, h, score.
 
-    The key is the path of the file; its first line is not looked at, as the official tool does.
-    Raises DataError with file and line for a missing folder, a wrong count or a line that is not
-    five finite numbers.
+    The key is the path of the file without suffix, ``event/name`` or of any depth. The first line
+    of the file is ignored, as by the official tool. Raises DataError with file and line for a
+    missing folder, a wrong count or a line that is not five finite numbers.
     """
     folder = Path(folder)
-    # "**" follows no link; a folder of an event may be one
+    # "**" follows no symbolic link, but an event folder may be one
     found = {*folder.rglob("*.txt"), *folder.glob("*/*.txt")}
     paths = sorted(path for path in found if not path.is_dir())
     if not paths:
@@ -109,7 +111,7 @@ def _is_prediction(row: str) -> bool:
 
 
 def _foreign(path: Path) -> bool:
-    """Neither a folder nor a file of predictions: a note of the user's is a text file, too."""
+    """Is ``path`` a link or a file without predictions? A user's note can be a .txt file, too."""
     if path.is_dir() or path.is_symlink():
         return path.is_symlink()
     try:

@@ -25,7 +25,7 @@ class EvaluationProtocol:
     scale: str
     """the long side of the resized images in px, such as '640', or one of SCALE_NAMES"""
     input: str
-    """what the network was given, in words"""
+    """how images were fitted to the network's input, in words"""
     score_threshold: float
     """predictions below it were dropped"""
     nms: float
@@ -33,8 +33,7 @@ class EvaluationProtocol:
     runtime: str
     """package and version that ran the model"""
     heights: str = ANNOTATED
-    """what the height bins measure: 'annotated' px of the original image, or px of the 'evaluated'
-    one"""
+    """unit of the height bins: px of the original image ('annotated') or of the 'evaluated' one"""
     evaluator: str = EVALUATOR
 
     def __str__(self) -> str:
@@ -45,8 +44,10 @@ class EvaluationProtocol:
 
 @dataclass(frozen=True)
 class Report:
-    """AP of one model; None where no face counts. ``by_height`` splits the faces of the hard
-    setting."""
+    """AP of one model; None where no face counts.
+
+    ``by_height`` splits the faces of the hard setting.
+    """
 
     model: str
     protocol: EvaluationProtocol
@@ -58,12 +59,12 @@ class Report:
     faces: dict[str, int]
     """counting faces per setting and height bin"""
     operating_points: tuple[OperatingPoint, ...] = ()
-    """on the hard setting, at each score from the protocol's threshold on; reports of earlier
-    versions have none"""
+    """on the hard setting, at each score from the protocol's threshold upwards; empty in reports of
+    earlier versions"""
 
     @classmethod
     def of(cls, model: str, protocol: EvaluationProtocol, result: WiderResult) -> Report:
-        """Put a result and its circumstances together."""
+        """Combine a result with its model and protocol."""
         ap = {setting: getattr(result, setting) for setting in SETTINGS}
         points = result.operating_points
         return cls(
@@ -84,8 +85,10 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:
-        """Inverse of :meth:`to_json`. Raises DataError unless the fields are those and no
-        others."""
+        """Inverse of :meth:`to_json`.
+
+        Raises DataError for a missing or unknown field.
+        """
         values = dict(data)
         try:
             settings = {name: values.pop(name) for name in EvaluationProtocol.__dataclass_fields__}

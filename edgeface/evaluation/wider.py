@@ -1,23 +1,23 @@
-"""The official WIDER FACE evaluation, equal to the original script to the last digit, vectorised
-per image.
+"""The official WIDER FACE evaluation, vectorised per image; same results to the last digit.
 
 Source: ``eval_tools`` of WIDER FACE (Yang et al., CVPR 2016) in its Python port
 wondervictor/WiderFace-Evaluation.
 
-1. Scores are normalised once over all images: ``s <- (s - min) / (max - min)``, max from 0, min
-  from 1.
-2. Per image, predictions in order of score; each takes its best-overlapping face among *all*
-  annotated ones (IoU with the +1 convention below; the first of equals). Below .5: false positive.
-  On a face outside the setting: ignored. On a counting face: true positive the first time, false
-  positive after that. No second-best face is tried.
+1. Scores are normalised once over all images: ``s <- (s - min) / (max - min)``. The running max
+  starts at 0, the running min at 1.
+2. In each image, predictions are judged by falling score. Each is compared with the face that it
+  overlaps most among *all* annotated ones (IoU with the +1 convention below; the first of equals).
+  An IoU below .5 is a false positive. If that face is outside the setting, the prediction is
+  ignored. If it counts, the first prediction is a true positive, every later one a false positive.
+  The second-best face is not tried.
 3. At each of 1000 thresholds .999 ... 0, the kept predictions and the true positives of all images
   are summed. Images without an annotated face or without a prediction add no prediction, but their
-  faces stay in the recall. (Ours: of a user's own photos, those without an annotated face add their
+  faces stay in the recall. (Ours: a user's own photos without an annotated face add their
   predictions as false positives.)
 4. AP is the area under the precision envelope (VOC 2010).
 
-The settings easy, medium and hard differ only in which faces count; the height bins split the hard
-setting likewise.
+The settings easy, medium and hard differ only in which faces count; the height bins split the faces
+of the hard setting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ IOU_THRESHOLD = 0.5
 THRESHOLDS: Doubles = 1 - (np.arange(1000) + 1) / 1000
 OPERATING_SCORES: Doubles = np.arange(1, 10) / 10
 OPERATING_SCORES = np.minimum(OPERATING_SCORES, np.float32(OPERATING_SCORES))
-"""of the operating points; a score that equals one in float32, as detectors have it, reaches it"""
+"""score thresholds of the operating points; each is lowered to its float32 value if that is
+smaller, so that a detector's float32 score of .9 reaches .9"""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -62,7 +63,7 @@ class ImageFaces:
     counts: dict[str, NDArray[np.bool_]]
     """per setting [N]: whether the face counts; every other face is ignored"""
     own: AnnotatedImage | None = None
-    """what this was made of, where it is a user's own photo and not WIDER FACE's"""
+    """the annotated photo if it is a user's own; None for WIDER FACE"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class GroundTruth:
     images: dict[str, ImageFaces]
 
     def restrict(self, keys: Iterable[str]) -> GroundTruth:
-        """Only these images (a suffix is allowed), in the order of the ground truth.
+        """Keep only these images (a suffix is allowed), in the order of the ground truth.
 
         Raises DataError on an image that is not annotated.
         """
@@ -83,8 +84,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall at the 1000 thresholds of falling score; precision is 0 where nothing is
-    kept."""
+    """Precision and recall at the 1000 thresholds, highest first; precision is 0 without boxes."""
 
     precision: Doubles
     recall: Doubles
@@ -92,16 +92,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a detector finds of the hard setting's faces with one score threshold."""
+    """Precision and recall on the faces of the hard setting at one score threshold."""
 
     score: float
-    """boxes that score at least this, as the detector gives scores: not normalised"""
+    """boxes with at least this score count; scores as the detector gives them, not normalised"""
     precision: float | None
     """share of the boxes that are true positives; None without boxes"""
     recall: float | None
     """share of the faces that are found; None without faces"""
     false_boxes: float
-    """false positives an image"""
+    """false positives per image"""
     recall_by_height: dict[str, float | None]
     """recall of each height bin"""
 
@@ -124,16 +124,17 @@ class WiderResult:
 
 
 def image_key(path: str) -> str:
-    """``event/name.jpg`` -> ``event/name``, the key of ground truth and predictions; every suffix
-    of an image goes (``name.png.jpg``), so that the key of a key is the key itself."""
+    """``event/name.jpg`` -> ``event/name``, the key of ground truth and predictions.
+
+    All suffixes of images are removed (``name.png.jpg``), so that the key of a key is the same key.
+    """
     while path.lower().endswith(IMAGE_SUFFIXES):
         path = path[: path.rindex(".")]
     return path
 
 
 def load_ground_truth(root: Path | str) -> GroundTruth:
-    """Read the official ``.mat`` files from ``root/eval_tools/ground_truth``, or from ``root``
-    itself.
+    """Read the official ``.mat`` files from ``root/eval_tools/ground_truth``, or else ``root``.
 
     Raises DataError for a missing, damaged or inconsistent file; MissingExtraError without SciPy.
     """
@@ -162,16 +163,14 @@ def evaluate(
     ground_truth: GroundTruth,
     scales: Mapping[str, float] | None = None,
 ) -> WiderResult:
-    """AP over every image of ``ground_truth``; an image without an entry in ``predictions`` has
-    none.
+    """AP over all images of ``ground_truth``; one without an entry in ``predictions`` has no boxes.
 
     predictions: per image, keyed ``event/name`` (a suffix is allowed), either [n, 5] x, y, w, h,
     score in px of the original image, in any order, or Detections, for which w = x2 - x1: the
     annotations measure so, and our networks learn x + w as the right edge. (Several published
-    repositories write w = x2 - x1 + 1; do that in the array if you compare with them.) scales: the
-    height bins hold the hard faces by their annotated height in px of the original image, as is;
-    with scales (per key, px of the evaluated image per px of the original), by the height in the
-    evaluated image.
+    repositories write w = x2 - x1 + 1; do that in the array if you compare with them.) scales: px
+    of the evaluated image per px of the original, by key. The height bins sort the hard faces by
+    annotated height: in px of the original image, or with scales in px of the evaluated image.
 
     Raises DataError for predictions of an unknown image or of the wrong form.
     """
@@ -198,10 +197,9 @@ def evaluate(
 
 
 def as_table(key: str, value: NDArray[Any] | Detections) -> Doubles:
-    """Predictions of one image in either form -> [n, 5] x, y, w, h, score by falling score, equals
-    in given order.
+    """Convert predictions of one image, in either form, to [n, 5] x, y, w, h, score, best first.
 
-    Raises DataError naming the image ``key``.
+    Equal scores keep their order. Raises DataError naming the image ``key``.
     """
     if isinstance(value, np.ndarray):
         table = np.asarray(value, np.float64)
@@ -219,10 +217,9 @@ def as_table(key: str, value: NDArray[Any] | Detections) -> Doubles:
 
 
 def overlaps(boxes: Doubles, faces: Doubles) -> Doubles:
-    """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, then x2 - x1 + 1 px
-    wide.
+    """IoU [n, m] of x, y, w, h boxes by the official convention: x2 = x + w, width x2 - x1 + 1 px.
 
-    The additions keep the order of the original, for equal last digits.
+    The additions keep the order of the original, so that the last digits are equal.
     """
     x1, y1, x2, y2 = (edge[:, None] for edge in _corners(boxes))
     fx1, fy1, fx2, fy2 = _corners(faces)
@@ -251,7 +248,7 @@ def _corners(boxes: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
 def _judge(
     boxes: Doubles, faces: Doubles, counting: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Kept predictions and true positives among the first 0 ... n: two int arrays [sets, n + 1].
+    """Count kept predictions and true positives among the first 0 ... n: two int [sets, n + 1].
 
     boxes [n, 4] in order of falling score, faces [m, 4], counting [sets, m].
     """
@@ -269,7 +266,7 @@ def _judge(
 
 
 def _counting_faces(image: ImageFaces, scale: float) -> NDArray[np.bool_]:
-    """[settings + height bins, N]"""
+    """Which faces count in each setting and height bin: bool [settings + height bins, N]."""
     height_px = image.boxes[:, 3] * scale
     bins = [
         image.counts["hard"] & (height_px >= low) & (height_px < high)
@@ -279,8 +276,10 @@ def _counting_faces(image: ImageFaces, scale: float) -> NDArray[np.bool_]:
 
 
 def _reached(scores: Doubles, low: float, high: float) -> NDArray[np.intp]:
-    """How many of the falling ``scores`` reach each of THRESHOLDS, normalised, and then each of
-    OPERATING_SCORES, as they are."""
+    """How many falling ``scores`` reach each of THRESHOLDS, then each of OPERATING_SCORES.
+
+    Scores are normalised for THRESHOLDS only.
+    """
     normalised = (scores - low) / (high - low) if high > low else np.ones(len(scores))
     return np.concatenate(
         [
@@ -328,7 +327,7 @@ def _operating_points(
     true: Mapping[str, Sequence[int]],
     images: int,
 ) -> tuple[OperatingPoint, ...]:
-    """Of counts by set, at each of OPERATING_SCORES."""
+    """Operating points at OPERATING_SCORES, from counts by setting or height bin."""
 
     def recall(name: str, i: int) -> float | None:
         return true[name][i] / faces[name] if faces[name] else None
@@ -356,7 +355,7 @@ def _score_range(ranked: Iterable[Doubles]) -> tuple[float, float]:
 
 
 def _counting_mask(indices: NDArray[Any], faces: int) -> NDArray[np.bool_]:
-    """The official lists are 1-based indices of the faces that count."""
+    """bool [faces] from an official list: 1-based indices of the faces that count."""
     index = np.asarray(indices).astype(np.int64).ravel() - 1
     if index.size and (index.min() < 0 or index.max() >= faces):
         raise ValueError(f"face {index.max() + 1} of {faces}")

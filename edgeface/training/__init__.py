@@ -42,11 +42,11 @@ def open_photos(
     progress: Progress = unseen,
     on_error: OnError | None = None,
 ) -> Cache:
-    """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``, decoded in the
-    folder ``cache``.
+    """Open the photos of a WIDER FACE folder, or of any folder with ``annotations``.
 
-    Raises DataError for annotations or photos that cannot be used, and where nothing can be
-    learned; with ``on_error`` photos that cannot be decoded are told there and left out.
+    The decoded photos are kept in the folder ``cache``. Raises DataError for annotations or photos
+    that cannot be used, and if there is nothing to learn; ImageError for a photo that cannot be
+    decoded. With ``on_error``, such a photo is reported there and left out.
     """
     from edgeface.training.dataset import open_cache
 
@@ -57,8 +57,11 @@ def open_photos(
 def read_photos(
     data: Path, annotations: Path | None, landmarks: Path | None = None
 ) -> tuple[Path, list[AnnotatedImage]]:
-    """The folder of photos and their faces, as :func:`open_photos` takes them. landmarks: a file
-    with those of these faces, where the annotations have none. Raises DataError."""
+    """The folder of photos and their annotations, as :func:`open_cache` takes them.
+
+    landmarks: a file with the landmarks of these faces, for those that have none in the
+    annotations. Raises DataError.
+    """
     from edgeface.images.annotated import check_visible
     from edgeface.images.annotations import read_annotations
     from edgeface.images.landmarks import with_landmarks
@@ -77,8 +80,10 @@ def read_photos(
 
 
 def prepare_torch(threads: int, device: str) -> None:
-    """Give torch, and OpenCV, which makes the crops, their threads (0: their own choice). Raises
-    OptionError for a device that is not there."""
+    """Set the threads of torch and of OpenCV, which makes the crops (0: their own choice).
+
+    Raises OptionError for a device that is not available.
+    """
     import cv2
     import torch
 
@@ -110,17 +115,16 @@ def train_model(
     note: Callable[[str], None] = lambda text: print(f"note: {text}", file=sys.stderr),
     on_error: OnError | None = None,
 ) -> bool:
-    """Train on a WIDER FACE folder, or on any folder of photos with ``annotations``; see
-    :class:`Trainer`.
+    """Train on WIDER FACE, or any folder of photos with ``annotations``; see :class:`Trainer`.
 
-    landmarks: a file with those of the annotated faces. init: name or file of weights to start
-    from; branch: folder of a run to start from. until: step after which to stop. progress, note:
-    told how far it is, and what a user should know; on_error: of photos that cannot be decoded,
-    which are left out then. Returns False when it was stopped before the last step.
+    landmarks: file with landmarks of the faces. init: name or file of weights to start from.
+    branch: run folder to start from. until: step after which to stop. progress, note: called with
+    the progress, and with messages for the user. on_error: called for photos that cannot be
+    decoded; they are left out. Returns False if stopped before the last step.
 
-    Raises DataError for annotations or photos that cannot be used or have no face large enough,
-    OptionError for a device that is not there or a run that another process works on, ModelError
-    for an ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite.
+    Raises DataError for unusable annotations or photos and for no face large enough, OptionError
+    for a device that is not available or a run that another process works on, ModelError for an
+    ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed
@@ -131,11 +135,11 @@ def train_model(
     folder, images = read_photos(data, annotations, landmarks)
     _check_landmarks(architecture, images, note)
     with distributed() as first, _alone(run, first):
-        if first:  # the others then find the cache made
+        if first:  # the other processes then open the finished cache
             refuse_others_files(run)
             open_cache(cache, folder, images, progress=progress, on_error=on_error)
     with distributed() as first, _alone(run, first):
-        left_out = None if on_error is None else unnoted  # when the cache was made or found
+        left_out = None if on_error is None else unnoted  # photos were reported above
         photos = open_cache(cache, folder, images, in_memory, on_error=left_out)
         _check_sizes(photos, options, annotations or data / WIDER_LIST, note if first else unnoted)
         trainer = Trainer(architecture, options, photos, run, device)
@@ -146,19 +150,21 @@ def train_model(
 
 
 def _alone(run: Path, first: bool) -> contextlib.AbstractContextManager[None]:
-    """The first process of a run holds it for all."""
+    """Hold the lock of the run in its first process, on behalf of all."""
     return locked(run / LOCK, f"the training in {run}") if first else contextlib.nullcontext()
 
 
 def _check_sizes(
     photos: Cache, options: TrainOptions, annotations: Path, note: Callable[[str], None]
 ) -> None:
-    """Faces that no crop enlarges enough once their photo was scaled are worth a note. Raises
-    DataError where there are no others."""
+    """Report how many faces stay too small to be learned even in the most enlarged crop.
+
+    Raises DataError if all of them do.
+    """
     from edgeface.training.dataset import LONG_SIDE_PX
 
-    augment = options.augment_at(0)  # of a run's crops, the first are enlarged most
-    if augment.crop != "zoom":  # others bring a face to a size, however small it is
+    augment = options.augment_at(0)  # the first crops of a run are enlarged most
+    if augment.crop != "zoom":  # other crops bring a face to a given size, however small it is
         return
     boxes, least = photos.boxes[~photos.ignore], augment.min_face_px / augment.scale_high
     sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
@@ -177,7 +183,7 @@ def _check_sizes(
 def _check_landmarks(
     architecture: Architecture, images: list[AnnotatedImage], note: Callable[[str], None]
 ) -> None:
-    """Landmarks that either lacks are worth a note; boxes are learned all the same."""
+    """Report landmarks that only the network or only the photos have; boxes are learned anyway."""
     layout = head_layout(architecture)
     known = any(
         image.landmarks is not None and np.isfinite(image.landmarks).any() for image in images

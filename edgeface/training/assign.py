@@ -1,5 +1,4 @@
-"""Which cells learn which face: cells, their boxes, and the assigners of this project's own
-networks.
+"""Assign faces to cells: cells, their boxes, and the assigners of this project's own networks.
 
 Both assigners work on one flat list of faces of the whole batch, so there is no loop over images.
 Cells are numbered level by level, row by row, anchor by anchor, exactly as :func:`flatten` lays out
@@ -19,18 +18,19 @@ from edgeface.decode import HeadLayout
 
 ANCHOR_SCALE = 2.0
 """Side of anchor a of a cell, in strides: 2 * 2^a (SCRFD: 16 and 32 px at stride 8); a single
-anchor takes 4."""
+anchor has a side of 4 strides."""
 LARGEST_GROWTH = 6.0
-"""of the logarithm of a box side over the prior's, in training: exp of what a bad step gives would
-overflow"""
+"""largest log(box side / prior side) that training decodes: after a bad step, exp of a larger
+output would overflow"""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """point float32 [A, 2] px, stride float32 [A], size float32 [A, 2] px (w, h of the prior),
-    level int64 [A].
+    """Cells of all levels, numbered as in the module's docstring.
 
-    Networks without prior boxes have square ones here: the anchors of ATSS.
+    point: float32 [A, 2] px; stride: float32 [A]; size: float32 [A, 2] px, width and height of the
+    prior; level: int64 [A]. For networks without prior boxes the priors are square: the anchors of
+    ATSS.
     """
 
     point: Tensor
@@ -49,8 +49,10 @@ class Cells:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Positive cells: image int64 [P], cell int64 [P], face int64 [P]; ignored bool [B, A]: not
-    background either."""
+    """Positive cells, each with its image and face, and the ignored cells.
+
+    image, cell, face: int64 [P]; ignored: bool [B, A], cells that are not background either.
+    """
 
     image: Tensor
     cell: Tensor
@@ -59,8 +61,10 @@ class Assignment:
 
 
 def make_cells(layout: HeadLayout, height: int, width: int, device: torch.device) -> Cells:
-    """Cells of an input of ``height`` x ``width`` px: ceil(height / stride) rows of them on each
-    level."""
+    """Cells of an input of ``height`` x ``width`` px.
+
+    Each level has ceil(height / stride) rows of ceil(width / stride) cells.
+    """
     points, strides, sizes, levels = [], [], [], []
     for level, s in enumerate(layout.strides):
         y, x = torch.meshgrid(
@@ -91,8 +95,7 @@ def _prior_sizes(layout: HeadLayout) -> list[tuple[float, ...]]:
 
 
 def flatten(outputs: tuple[Tensor, ...], layout: HeadLayout) -> tuple[Tensor, ...]:
-    """Network outputs -> one float32 [B, A, values of an anchor] for each kind of output; of
-    ``cls`` [B, A]."""
+    """Network outputs -> one float32 [B, A, values of an anchor] per kind; [B, A] for ``cls``."""
     kinds = {kind: channels // layout.anchors for kind, channels in layout.channels.items()}
     flat = [
         torch.cat(
@@ -108,8 +111,10 @@ def flatten(outputs: tuple[Tensor, ...], layout: HeadLayout) -> tuple[Tensor, ..
 
 
 def to_boxes(cells: Cells, coded: Tensor, layout: HeadLayout) -> Tensor:
-    """Box outputs [..., A, 4] -> boxes [..., A, 4] x1 y1 x2 y2 in px; the same as
-    :mod:`edgeface.decode` gives."""
+    """Decode box outputs [..., A, 4] to boxes [..., A, 4], x1 y1 x2 y2 in px.
+
+    The result is the same as that of :mod:`edgeface.decode`.
+    """
     return (
         offsets_to_boxes(cells, coded)
         if layout.coding == "ssd"
@@ -118,16 +123,20 @@ def to_boxes(cells: Cells, coded: Tensor, layout: HeadLayout) -> Tensor:
 
 
 def offsets_to_boxes(cells: Cells, offsets: Tensor) -> Tensor:
-    """SSD coding [..., A, 4] (shift of the centre in prior sizes, logarithm of size over prior
-    size) -> boxes in px."""
+    """Decode SSD offsets [..., A, 4] to boxes in px.
+
+    Offsets are the shift of the centre in prior sizes, and the logarithm of size over prior size.
+    """
     centre = cells.point + offsets[..., :2] * cells.size
     half = offsets[..., 2:].clamp(max=LARGEST_GROWTH).exp() * cells.size / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
 def boxes_to_offsets(point: Tensor, size: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes [K, 4] px -> SSD coding [K, 4] to priors of ``size`` [K, 2] px around ``point`` [K, 2]
-    px."""
+    """Encode boxes [K, 4] px as SSD offsets [K, 4].
+
+    size, point: [K, 2] px, sizes and centres of the priors.
+    """
     centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     return torch.cat([(centre - point) / size, (extent.clamp(min=1e-3) / size).log()], 1)
 
@@ -152,12 +161,12 @@ def pair_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def atss(cells: Cells, boxes: Tensor, image: Tensor, top: int = 9) -> tuple[Tensor, Tensor]:
-    """Adaptive training sample selection (Zhang et al., CVPR 2020, algorithm 1): (face [K], cell
-    [K]) pairs.
+    """Adaptive training sample selection (Zhang et al., CVPR 2020, algorithm 1).
 
-    Per level the ``top`` anchors nearest to the face's centre; of these, those whose IoU with the
-    face reaches mean + standard deviation of all candidates, and whose point lies inside the face
-    (nearest side over sqrt(area) > 0.001).
+    On each level, the ``top`` anchors nearest to the face's centre are candidates. The face gets
+    those whose IoU with it reaches mean + standard deviation over all its candidates, and whose
+    point lies inside the face (nearest side over sqrt(area) > 0.001). Returns pairs face [K], cell
+    [K].
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     candidates = []
@@ -189,9 +198,9 @@ def dynamic(
     """Cost-based one-to-many assignment, after SimOTA (YOLOX, Ge et al. 2021, section 2.1).
 
     Candidates of a face are the 3 x 3 cells around its centre on each level, so that a face smaller
-    than a cell gets its share too. Cost = -log(score) - 3 log(IoU); a face takes the k cheapest, k
-    being the sum of its IoUs. logits [B, A] and predicted boxes [B, A, 4] px carry no gradient
-    here.
+    than a cell gets its share too. Cost = -log(score) - 3 log(IoU). A face takes the k cheapest; k
+    is the sum of its 10 largest IoUs, rounded down, and at least 1. logits [B, A] and predicted
+    boxes [B, A, 4] px carry no gradient here. Returns pairs face [K], cell [K].
     """
     cell, valid = _around(cells, boxes, layout)
     iou = pair_iou(predicted[image[:, None], cell], boxes[:, None]) * valid
@@ -206,8 +215,7 @@ def dynamic(
 
 
 def _around(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Tensor]:
-    """The 3 x 3 cells around each face's centre on every level: numbers [F, K] and whether each
-    exists."""
+    """Numbers [F, K] of the 3 x 3 cells around each face's centre on every level; which exist."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     ring = torch.tensor([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)], device=boxes.device)
     anchor = torch.arange(layout.anchors, device=boxes.device)
@@ -233,10 +241,10 @@ def _best_face(
 
 
 def best_of_cell(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit: Tensor) -> Tensor:
-    """Give a cell that several faces chose to the one with the highest merit; equal merits go to
-    the earlier face.
+    """Give a cell that several faces chose to the face with the highest merit.
 
-    Returns which of the pairs (face [K], cell [K]) to keep, in the order of images, then cells.
+    Equal merits go to the earlier face. Returns which of the pairs (face [K], cell [K]) to keep, in
+    the order of images, then cells.
     """
     order = merit.argsort(descending=True, stable=True)
     key = (image[face] * len(cells) + cell)[order]
@@ -248,13 +256,11 @@ def best_of_cell(cells: Cells, image: Tensor, face: Tensor, cell: Tensor, merit:
 
 
 def ignored_cells(cells: Cells, boxes: Tensor, image: Tensor, batch: int) -> Tensor:
-    """bool [batch, A]: cells whose point, or a point within half a stride of it, lies in one of
-    these boxes."""
+    """Cells with their point in one of ``boxes`` enlarged by half a stride: bool [batch, A]."""
     ignored = torch.zeros(batch, len(cells), dtype=torch.bool, device=boxes.device)
     margin = cells.stride[:, None] / 2
-    for part in torch.split(
-        torch.arange(len(boxes), device=boxes.device), 512
-    ):  # bounds the memory of a crowd
+    # In parts, to bound the memory that a crowd takes.
+    for part in torch.split(torch.arange(len(boxes), device=boxes.device), 512):
         b = boxes[part][:, None]
         inside = (cells.point > b[..., :2] - margin).all(-1) & (
             cells.point < b[..., 2:] + margin

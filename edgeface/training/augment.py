@@ -7,17 +7,16 @@ Geometry of one sample (all in px of the cached image):
 
     scale   output px per source px, drawn from one of two distributions (see AugmentOptions)
     side    = output side / scale
-    origin  such that the chosen face's centre lies uniformly in the crop, then moved to keep the
-            crop in the image where it fits; outside the image the crop is black, as the letterbox
-            of the detector is. In a photo without faces it lies anywhere, at the scale of the first
+    origin  the chosen face's centre is placed uniformly in the crop, which is then moved into the
+            image where it fits; outside the image the crop is black, like the letterbox of the
+            detector. In a photo without faces the crop lies anywhere, at the scale of the first
             distribution
     roll    in some samples the crop is turned about its centre
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
-Pixels are made by :mod:`edgeface.training.render`, what a camera does to them by
-:mod:`edgeface.training.degrade`; parts of other crops come last (:mod:`edgeface.training.paste`).
-For the S3FD family
-crops are as :mod:`edgeface.training.crops` says.
+:mod:`edgeface.training.render` makes the pixels, :mod:`edgeface.training.degrade` adds the effects
+of a camera, and :mod:`edgeface.training.paste` pastes parts of other crops last. Crops for the S3FD
+family are described in :mod:`edgeface.training.crops`.
 """
 
 from __future__ import annotations
@@ -37,14 +36,17 @@ from edgeface.training.paste import PASTE_DRAWS, donors, paste
 from edgeface.training.render import CropLook, changes, colour, light, render, source_of
 
 MIRRORED = [1, 0, 2, 4, 3]
-"""Which landmark of the mirror image is which: left and right of an image, not of a person"""
+"""Order of the landmarks in the mirrored image: left and right are those of the image, not of the
+person"""
 MORE_DRAWS = 11 + DRAWS
-"""Random numbers of a sample for large faces, roll, light, and what a camera does"""
+"""Random numbers per sample for large faces, roll, light, and degradation"""
 
 
 def batch_indices(length: int, batch: int, step: int, seed: int) -> Tensor:
-    """Image numbers int64 [batch] of batch ``step``: consecutive pieces of one seeded permutation
-    per epoch."""
+    """Image numbers int64 [batch] of batch ``step``.
+
+    Batches are consecutive pieces of one seeded permutation per epoch.
+    """
     positions = torch.arange(step * batch, (step + 1) * batch)
     epochs = positions // length
     order = {
@@ -64,13 +66,15 @@ def make_batch(
     part: slice | None = None,
     compiled: bool = False,
 ) -> Batch:
-    """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px; ``part`` keeps only those
-    samples of it."""
+    """Make batch ``step``: ``batch`` crops of ``size`` x ``size`` px.
+
+    part: the samples of the batch to make; default: all.
+    """
     generator, s3fd = _generator(seed, 2 * step + 1), options.crop == "s3fd"
     counts = (16, TRIAL_DRAWS if s3fd else 0, MORE_DRAWS, PASTE_DRAWS)
     *draws, pasted = (torch.rand(batch, n, generator=generator) for n in counts)
     mine, donor = torch.arange(batch)[part or slice(None)], donors(pasted, options.paste_share)
-    # A crop whose donor another process makes needs that one, too.
+    # A crop may be pasted from one that another process makes: that one is made here, too.
     asked = donor[mine]
     others = sorted({*asked.tolist()} - {*mine.tolist(), -1})
     rows = torch.cat([mine, torch.tensor(others, dtype=torch.long)])
@@ -91,7 +95,7 @@ def _crops(
     draws: list[Tensor],
     compiled: bool,
 ) -> Batch:
-    """A crop of each photo ``index`` [B], from its ``draws`` [B, ...]."""
+    """One crop of each photo ``index`` [B], from its random numbers ``draws`` [B, ...]."""
     device = cache.count.device
     index, trials = index.to(device), draws[1].to(device)
     rand, more = (draw.to(device).unbind(1) for draw in (draws[0], draws[2]))
@@ -113,9 +117,10 @@ def _crops(
 
 @dataclass(frozen=True)
 class View:
-    """How each crop lies in its image: scale [B] crop px per photo px, origin [B, 2] of the
-    unturned crop in px of the photo, roll [B] (radians, clockwise, of the content about the centre
-    of the crop), flip bool [B].
+    """How each crop lies in its image.
+
+    scale [B]: crop px per photo px; origin [B, 2]: of the unturned crop, in px of the photo; roll
+    [B]: turn of the content about the centre of the crop, in radians, clockwise; flip: bool [B].
     """
 
     size: int
@@ -125,7 +130,7 @@ class View:
     flip: Tensor
 
     def to_photo(self) -> tuple[Tensor, Tensor]:
-        """[B, 2, 2] and [B, 2]: photo px (x, y) = matrix @ (crop px) + offset."""
+        """Matrix [B, 2, 2] and offset [B, 2]: photo px (x, y) = matrix @ (crop px) + offset."""
         cos, sin, half = self.roll.cos(), self.roll.sin(), self.size / 2
         mirror = torch.where(self.flip, -1.0, 1.0)
         matrix = torch.stack([cos * mirror, sin, -sin * mirror, cos], 1).view(-1, 2, 2)
@@ -134,8 +139,10 @@ class View:
         return matrix, centre - matrix.sum(2) * half
 
     def points(self, points: Tensor, image: Tensor) -> Tensor:
-        """Points [F, K, 2] px of the photos ``image`` [F] -> px of the crops, mirrored where the
-        crop is."""
+        """Convert points [F, K, 2] px of the photos ``image`` [F] to px of the crops.
+
+        They are mirrored where the crop is.
+        """
         half = self.size / 2
         x, y = ((points - self.origin[image, None]) * self.scale[image, None, None] - half).unbind(
             2
@@ -145,8 +152,10 @@ class View:
         return torch.stack([(x * cos - y * sin) * mirror, x * sin + y * cos], 2) + half
 
     def boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
-        """Boxes [F, 4] px of the photos -> px of the crops: of a turned face the box of its
-        inscribed ellipse."""
+        """Convert boxes [F, 4] px of the photos to px of the crops.
+
+        A turned face gets the box around the turned ellipse that is inscribed in its original box.
+        """
         centre = self.points((boxes[:, None, :2] + boxes[:, None, 2:]) / 2, image)[:, 0]
         half = (boxes[:, 2:] - boxes[:, :2]) * (self.scale[image, None] / 2)
         cos, sin = self.roll[image].cos(), self.roll[image].sin()
@@ -182,13 +191,12 @@ def _crop(
     scale = torch.where(rand[2] < o.anchor_share, asked, free)
     scale = torch.minimum(scale, o.face_high * size / face_px)  # never cut the chosen face
     scale = scale.clamp(0.75 * o.scale_low, o.scale_high)
-    empty = cache.count[index] == 0  # else the whole photo would be the face that is never cut
+    empty = cache.count[index] == 0  # the whole photo then stands for the face, but may be cut
     scale = torch.where(empty, free, scale)
     side = (size / scale)[:, None]
     centre, place = (box[:, :2] + box[:, 2:]) / 2, torch.stack(rand[3:5], 1)
-    slack = (
-        extent - side
-    )  # negative where the crop is larger than the image: the image then lies inside the crop
+    # Negative where the crop is larger than the image: the image then lies inside the crop.
+    slack = extent - side
     origin = (centre - place * side).minimum(slack.clamp(min=0)).maximum(slack.clamp(max=0))
     return scale, torch.where(empty[:, None], place * slack, origin)
 
@@ -202,15 +210,16 @@ def _large(
     scale: Tensor,
     origin: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``scale`` and ``origin``, replaced where the image's largest face is to fill the crop or to
-    reach beyond it."""
+    """Replace ``scale`` and ``origin`` in the samples in which the largest face is to be large.
+
+    The image's largest face then fills most of the crop or reaches beyond it.
+    """
     box, _ = largest_face(cache, index)
     face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
     wanted = _log_uniform(o.large_low, o.large_high, rand[1]) * size / face_px
     chosen = (rand[0] < o.large_share) & (wanted <= o.large_scale) & (cache.count[index] > 0)
-    shift = (
-        torch.stack([rand[2], rand[3]], 1) / 2 + 0.25
-    )  # its centre lies in the middle half of the crop
+    # The face's centre lies in the middle half of the crop.
+    shift = torch.stack([rand[2], rand[3]], 1) / 2 + 0.25
     centre = (box[:, :2] + box[:, 2:]) / 2
     return (
         torch.where(chosen, wanted, scale),
@@ -219,8 +228,7 @@ def _large(
 
 
 def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
-    """Angles [B] in radians; small ones are as likely as they are among people, so that the draw is
-    squared."""
+    """Angles [B] in radians. Squared draws make small turns likelier, as they are among people."""
     draw = 2 * rand[1] - 1
     return torch.where(
         rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0
@@ -230,11 +238,11 @@ def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
 def _faces(
     cache: Cache, o: AugmentOptions, index: Tensor, view: View
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes in px of the crop, clipped to it, and landmarks, NaN where they lie outside; ignore and
-    image of each face.
+    """Boxes, landmarks, ignore and image of the visible faces.
 
-    Learned: centre in the crop and not tiny; other visible ones are ignored. A flip swaps left and
-    right landmarks.
+    Boxes are in px of the crop and clipped to it; landmarks outside the crop are NaN. A face is
+    learned if its centre lies in the crop and it is neither tiny nor marked as ignored; other
+    visible faces are ignored. A flip swaps left and right landmarks.
     """
     face, image = faces_of(cache, index)
     size = view.size

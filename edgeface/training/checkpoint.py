@@ -48,7 +48,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def _read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Tensors of the parts of a checkpoint. Raises ModelError."""
+    """Tensors of a checkpoint by part: model, ema, optimizer. Raises ModelError."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
     try:
         require_regular(path)
@@ -64,8 +64,10 @@ def _read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
 def load_checkpoint(
     path: Path, model: nn.Module, ema: EMA | None, optimizers: list[torch.optim.Optimizer]
 ) -> None:
-    """Restore what :func:`save_checkpoint` wrote. Raises ModelError when it does not fit the
-    network."""
+    """Restore what :func:`save_checkpoint` wrote.
+
+    Raises ModelError if it does not fit the network.
+    """
     groups = _read_groups(path)
     try:
         model.load_state_dict(groups["model"])

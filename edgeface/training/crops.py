@@ -1,19 +1,20 @@
-"""Crops of the S3FD family, as its released code takes them (EXTD, after S3FD and PyramidBox), and
-the faces of images.
+"""Crops of the S3FD family, as in EXTD's released code (after S3FD and PyramidBox).
 
-    data-anchor sampling   a face of the image is brought to the size of a prior, chosen among those
-                           up to the one after its own size, times 2^U(-1, 1); the crop then lies
-                           anywhere around it
+    data-anchor sampling   a face of the image is scaled to the size of a prior times 2^U(-1, 1);
+                           the prior is drawn from those up to the next one above the face's own
+                           size; the crop then lies anywhere around the face
     square parts           five squares, one as large as the image allows, four of .3 to 1 of that;
-                           each is drawn until it holds a face, 50 times at most; one of those that
-                           do is taken
+                           each is drawn until it contains a face, 50 times at most; one of those
+                           with a face is taken
 
-What is ours: crops come from photos of at most LONG_SIDE_PX. A face never becomes larger than the
-crop (theirs may, and the crop is then drawn up to 50 times in the hope of other faces). Where no
-square part holds a face, the whole photo is taken as the detector's letterbox takes it, not
-stretched. Outside the photo a crop is black, not mean grey, and goes on as far on all sides. All
-resizing is bilinear, not with a filter drawn at random. Colours change as on all our crops: the
-same four changes by as much, but in one fixed order.
+Differences from the released code: crops come from photos of at most LONG_SIDE_PX. A face never
+becomes larger than the crop (theirs may, and the crop is then drawn up to 50 times in the hope of
+other faces). If no square part contains a face, the whole photo is letterboxed as in the detector,
+not stretched. Outside the photo a crop is black, not mean grey, and it can reach equally far beyond
+each side. All resizing is bilinear, not with a filter drawn at random. Colours change as in all our
+crops: the same four changes with the same strength, but in one fixed order.
+
+The functions that pick faces of images serve the other crops, too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ TRIAL_DRAWS = 2 + 3 * PARTS * TRIALS
 
 
 def faces_of(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
-    """All faces of the images ``index`` [B]: face int64 [F], numbered as in the cache, and image
-    int64 [F], 0 to B."""
+    """All faces of the images ``index`` [B].
+
+    Returns face int64 [F], numbered as in the cache, and image int64 [F], positions in ``index``.
+    """
     count = cache.count[index]
     image = torch.repeat_interleave(torch.arange(len(index), device=count.device), count)
     start = count.cumsum(0) - count
@@ -45,8 +48,10 @@ def faces_of(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def chosen_face(cache: Cache, index: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """One face of each image, or the whole image where there is none: box [B, 4] px; and extent [B,
-    2] (w, h) px."""
+    """One face of each image, or the whole image if it has none: box [B, 4] px, extent [B, 2] px.
+
+    draw: [B], which face; extent: width and height of the image.
+    """
     count = cache.count[index]
     face = (cache.first[index] + (draw * count).long()).clamp(max=max(len(cache.boxes) - 1, 0))
     extent = torch.stack([cache.level_width[index, 0], cache.level_height[index, 0]], 1).float()
@@ -57,19 +62,17 @@ def chosen_face(cache: Cache, index: Tensor, draw: Tensor) -> tuple[Tensor, Tens
 
 
 def largest_face(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest face of each image that is not to be ignored: box [B, 4] px, and its number in
-    the cache [B].
+    """The largest face of each image that is not ignored: box [B, 4] px, number in the cache [B].
 
-    Where an image has none, an empty box.
+    Where an image has no face, an empty box; where all its faces are ignored, the last of them.
     """
     face, image = faces_of(cache, index)
     if not len(face):
         return torch.zeros(len(index), 4, device=index.device), torch.zeros_like(index)
     boxes = cache.boxes[face]
     area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) * ~cache.ignore[face]).double()
-    area = area * len(face) + torch.arange(
-        len(face), device=face.device
-    )  # of equals the later one, always
+    # Of equal faces always the later one.
+    area = area * len(face) + torch.arange(len(face), device=face.device)
     most = torch.zeros(len(index), dtype=area.dtype, device=face.device).scatter_reduce(
         0, image, area, "amax"
     )
@@ -91,8 +94,8 @@ def s3fd_crop(
 ) -> tuple[Tensor, Tensor]:
     """Scale [B] (crop px per photo px) and crop origin [B, 2] (x, y in px of the photo).
 
-    anchor_share: share of data-anchor sampling. rand: five draws [B]; trials: TRIAL_DRAWS more [B,
-    TRIAL_DRAWS].
+    anchor_share: share of data-anchor sampling. rand: five random numbers [B] each; trials: further
+    ones [B, TRIAL_DRAWS].
     """
     box, extent = chosen_face(cache, index, rand[0])
     anchored = (rand[2] < anchor_share) & (cache.count[index] > 0)
@@ -109,8 +112,7 @@ def s3fd_crop(
 
 
 def _anchor_scale(box: Tensor, extent: Tensor, size: int, spread: Tensor, choice: Tensor) -> Tensor:
-    """Scale [B] of data-anchor sampling. Side of a face: root of its area, with a px more across
-    and down."""
+    """Scale [B] of data-anchor sampling. A face's side is sqrt((width + 1) * (height + 1))."""
     sides = box[:, 2:] - box[:, :2]
     side = (sides + 1).prod(1).sqrt()
     anchors = torch.tensor(ANCHORS_PX, device=box.device)
@@ -126,8 +128,11 @@ def _anchor_scale(box: Tensor, extent: Tensor, size: int, spread: Tensor, choice
 def _square_part(
     cache: Cache, index: Tensor, extent: Tensor, draws: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Side [B] and origin [B, 2], px, of a square part of each photo that holds a face that is
-    learned."""
+    """Side [B] and origin [B, 2], px, of a square part of each photo.
+
+    The part contains at least one face used for training. Where no drawn part does, it is the whole
+    photo.
+    """
     draw = draws[:, 1:].reshape(-1, PARTS, TRIALS, 3)
     share = SMALLEST_PART + (1 - SMALLEST_PART) * draw[..., 0]
     share[:, 0] = 1.0

@@ -1,14 +1,13 @@
-"""Training images, decoded once into a memory-mapped cache, and batches that are pure functions of
-(seed, step).
+"""Training images, decoded once into a memory-mapped cache.
 
 Cache folder:
     pixels.u32           every image as packed RGB0 pixels (4 bytes), then its 1/2 and 1/4
                          reductions; row-major
     index.safetensors    offset, height, width of each level of each image; boxes, landmarks,
                          face ranges
-    source.json          what it was made from: a cache made from other data, or from photos that
-                         have changed since, is refused, not reused; photos whose times alone
-                         have changed, as those of a copy, are compared byte by byte once
+    source.json          the data that the cache was made from: a cache of other data, or of photos
+                         that have changed since, is refused, not reused; if only the times of the
+                         photos have changed, as in a copy, their bytes are compared once
 
 Packing a pixel into one integer makes the crop of :mod:`edgeface.training.augment` one gather per
 tap instead of three; the reductions let a strongly shrunk crop be sampled without aliasing.
@@ -47,11 +46,11 @@ LONG_SIDE_PX = 640
 CACHE_VERSION = 2
 SOURCE = "source.json"
 PHOTOS, CONTENTS = "photos", "contents"
-"""in source.json: digests of when the photos last changed, and of their bytes"""
+"""keys of source.json: digests of the photos' sizes and times of change, and of their bytes"""
 ANNOTATED = "sha256"
-"""in source.json: digest of paths, boxes and landmarks"""
+"""key of source.json: digest of paths, boxes, invalid marks and landmarks"""
 LEFT_OUT = "left_out"
-"""in source.json: why photos that could not be read are not in the cache"""
+"""key of source.json: why some photos could not be read and are not in the cache"""
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,7 @@ class Cache:
         return len(self.count)
 
     def to(self, device: torch.device) -> Cache:
-        """Move everything, pixels included, to ``device``: on an accelerator nothing is copied per
-        batch."""
+        """Move everything, pixels included, to ``device``, so that no batch is copied to it."""
         moved: dict[str, Any] = {
             name: value.to(device)
             for name, value in vars(self).items()
@@ -99,11 +97,11 @@ def open_cache(
 ) -> Cache:
     """Open the cache of these images in ``folder``, decoding them into it first if it is absent.
 
-    The pixels are mapped from the file, or with ``in_memory`` read into memory: where the system
-    gives mapped pages back to others, crops would otherwise wait for the disk. Raises DataError for
-    an image that cannot be read, or when the folder holds a cache of other data, or of photos that
-    have changed since. With ``on_error`` images that cannot be read are told there, each time, and
-    left out.
+    The pixels are mapped from the file, or read into memory with ``in_memory``: if the system
+    reclaims mapped pages for other uses, crops wait for the disk. Raises DataError if a photo is
+    missing or does not fit its annotations, or if the folder holds a cache of other data or of
+    photos that have changed since; ImageError for an image that cannot be read. With ``on_error``
+    such images are left out, and reported there at every opening.
     """
     source = _source(image_root, images)
     with contextlib.suppress(OSError):
@@ -143,7 +141,10 @@ def _check_source(
     source: dict[str, object],
     contents: Callable[[], str],
 ) -> None:
-    """Raise DataError for a cache of something else. Early ones say nothing of their photos."""
+    """Raise DataError for a cache of other data.
+
+    Caches of early versions have no digests of their photos.
+    """
     advice = (
         "delete it or let another folder be the cache, and for a run that has begun another --out"
     )
@@ -153,7 +154,7 @@ def _check_source(
         return
     if found.get(CONTENTS) != contents():
         raise DataError(f"{folder} caches photos that have changed since: {advice}")
-    with contextlib.suppress(OutputError):  # so that it is not asked again
+    with contextlib.suppress(OutputError):  # so that the bytes are not compared again
         write_text(folder / SOURCE, json.dumps(found | {PHOTOS: source[PHOTOS]}, indent=1))
 
 
@@ -223,7 +224,7 @@ def _build(
     boxes: list[np.ndarray] = []
     points: list[np.ndarray] = []
     left_out: list[str] = []
-    chunks = [images[i : i + 32] for i in range(0, len(images), 32)]  # bounds what waits in memory
+    chunks = [images[i : i + 32] for i in range(0, len(images), 32)]  # bounds the memory
     with atomic_folder(folder) as temporary:
         with (temporary / "pixels.u32").open("wb") as out, ThreadPoolExecutor() as pool:
             for done, chunk in enumerate(chunks):
@@ -259,7 +260,7 @@ def _build(
 def _decode_or_why(
     root: Path, image: AnnotatedImage, on_error: OnError | None
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray] | str:
-    """:func:`_decode`; with ``on_error``, why a photo cannot be read."""
+    """Run :func:`_decode`; with ``on_error``, return the error message of an unreadable photo."""
     try:
         return _decode(root, image)
     except ImageError as error:

@@ -1,9 +1,8 @@
-"""What happens to a photo on its way: covered faces, motion, noise, compression. In place, on some
-samples.
+"""Degrade some samples of a batch in place: covered faces, motion blur, noise, compression.
 
-Each change touches a few samples only, and those alone are copied: on all of them together it costs
-a few percent of a training step. Every number comes from draws of the sample's own, so that a batch
-made in parts is the same batch.
+Each change affects a few samples, and only those are copied: all changes together cost a few
+percent of a training step. Every sample has random numbers of its own, so that a batch made in
+parts is the same batch.
 """
 
 from __future__ import annotations
@@ -21,23 +20,22 @@ if TYPE_CHECKING:
     from edgeface.training.options import AugmentOptions
 
 Change = Callable[[Tensor, float, float], Tensor]
-"""Of one image float32 [S, S, 3], by two numbers from 0 to 1"""
+"""(image float32 [S, S, 3], two random numbers from 0 to 1) -> changed image"""
 DRAWS = 4 * 6
-"""Random numbers of a sample: six for each change, the first of them decides whether it happens"""
+"""Random numbers per sample: six for each change, the first of which decides whether it happens"""
 HIDDEN = 0.6
-"""share of a face that is covered, from which on it is neither learned nor background"""
+"""a face of which more than this share is covered is neither learned nor background"""
 TAPS = 7
-"""copies that make a motion blur"""
+"""copies that are averaged in a motion blur"""
 
 
 def degrade(
     images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, o: AugmentOptions, rand: Tensor
 ) -> Tensor:
-    """Change ``images`` float32 [B, S, S, 3] of 0 to 255 in place; returns bool [F], faces that are
-    now hidden.
+    """Change ``images`` float32 [B, S, S, 3], 0 to 255, in place; return bool [F]: hidden faces.
 
-    boxes [F, 4] px and image [F] as in a Batch, ignore [F] (such faces are not covered); rand [B,
-    DRAWS].
+    boxes [F, 4] px and image [F] are as in a Batch; ignore [F]: faces that are not covered; rand
+    [B, DRAWS].
     """
     draws = rand.view(len(rand), -1, 6).unbind(1)
     hidden = _cover(images, boxes, image, ignore, draws[0], o.occlusion_share)
@@ -55,7 +53,10 @@ def degrade(
 def _cover(
     images: Tensor, boxes: Tensor, image: Tensor, ignore: Tensor, draw: Tensor, share: float
 ) -> Tensor:
-    """A rectangle of one colour over a part of one face of some samples."""
+    """Cover a part of one face in some samples; return the hidden faces, bool [F].
+
+    The rectangle has one colour, or that colour mixed with the mirrored content.
+    """
     hidden = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     for sample in torch.nonzero(draw[:, 0] < share).squeeze(1).tolist():
         faces = torch.nonzero((image == sample) & ~ignore).squeeze(1)
@@ -63,7 +64,7 @@ def _cover(
             continue
         _, which, part, side, tone, texture = draw[sample].tolist()
         box = _part(boxes[faces[int(which * len(faces))]].tolist(), 0.25 + 0.35 * part, side)
-        x1, y1, x2, y2 = (max(0, round(value)) for value in box)  # -3 would count from the far end
+        x1, y1, x2, y2 = (max(0, round(value)) for value in box)  # -3 would count from the end
         area = images[sample, y1:y2, x1:x2]
         colours = (
             torch.tensor(
@@ -82,8 +83,10 @@ def _cover(
 
 
 def _part(box: list[float], share: float, side: float) -> list[float]:
-    """The left, upper, right or lower ``share`` of a box, and a tenth more all round; ``side``, 0
-    to 1, chooses."""
+    """The left, upper, right or lower ``share`` of a box; ``side``, 0 to 1, chooses which.
+
+    It also reaches a tenth of the box beyond the edges of the box.
+    """
     x1, y1, x2, y2 = box
     width, height = x2 - x1, y2 - y1
     more = 0.1
@@ -97,8 +100,10 @@ def _part(box: list[float], share: float, side: float) -> list[float]:
 
 
 def motion_blur(image: Tensor, length: float, turn: float) -> Tensor:
-    """The mean of TAPS copies along a line of 3 to 11 px in any direction; a margin as wide stays
-    as it was."""
+    """Mean of TAPS copies along a line of 3 to 11 px in any direction.
+
+    A margin of half that length, rounded up, stays unchanged.
+    """
     reach, angle = 1.5 + 4 * length, turn * math.pi
     margin, side = math.ceil(reach), len(image)
     total = torch.zeros_like(image[margin:-margin, margin:-margin])
@@ -112,7 +117,7 @@ def motion_blur(image: Tensor, length: float, turn: float) -> Tensor:
 
 
 def noise(image: Tensor, strength: float, place: float) -> Tensor:
-    """Gaussian noise of 4 to 30 grey levels, a part of one that is drawn once."""
+    """Add Gaussian noise of standard deviation 4 to 30 grey levels, cut from a fixed bank."""
     bank, side = _noise(len(image)), len(image)
     row, column = divmod(int(place * side * side), side)
     part = bank[row : row + side, column : column + side].to(image.device)
@@ -120,7 +125,7 @@ def noise(image: Tensor, strength: float, place: float) -> Tensor:
 
 
 def compress(image: Tensor, strength: float, _: float) -> Tensor:
-    """JPEG of quality 10 to 50."""
+    """Compress as JPEG of quality 10 to 50."""
     pixels = image.round().to(torch.uint8).flip(2).cpu().numpy()  # blue first, as OpenCV has it
     coded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, 10 + round(40 * strength)))[1]
     found = torch.from_numpy(cv2.imdecode(coded, cv2.IMREAD_COLOR)).flip(2)
@@ -129,5 +134,5 @@ def compress(image: Tensor, strength: float, _: float) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _noise(side: int) -> Tensor:
-    """float32 [2 side, 2 side, 3], always the same."""
+    """Gaussian noise of standard deviation 1, float32 [2 side, 2 side, 3], always the same."""
     return torch.randn(2 * side, 2 * side, 3, generator=torch.Generator().manual_seed(0))

@@ -14,10 +14,10 @@ import torch.distributed as dist
 
 @contextmanager
 def distributed() -> Iterator[bool]:
-    """Join the other processes of ``torchrun``, if there are any; yields whether this one is the
-    first.
+    """Join the other processes of ``torchrun``, if any; yields whether this one is the first.
 
-    On leaving, everyone waits for everyone: what the first one wrote is there for all.
+    On leaving, all processes wait for each other, so that what the first one wrote is there for
+    all.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield True
@@ -32,7 +32,8 @@ def distributed() -> Iterator[bool]:
 def stop_request(world: int) -> Iterator[Event]:
     """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual.
 
-    Only for a lone process: several would stop at different steps and wait for each other for ever.
+    With several processes it is never set: they would stop at different steps and wait for each
+    other forever. Nor is it set outside the main thread.
     """
     stop = Event()
     if world > 1 or current_thread() is not main_thread():

@@ -10,13 +10,15 @@ from edgeface.models.detector import FaceNet
 
 
 class EMA:
-    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow), with a shorter memory
-    at the start."""
+    """``shadow`` follows the model: shadow += (1 - decay) (model - shadow).
+
+    The decay is smaller at the start, for a shorter memory.
+    """
 
     def __init__(self, model: FaceNet, decay: float) -> None:
         self.shadow = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        # Loading a state fills these very tensors: they are looked up once, not in every step.
+        # Loading a state copies into these tensors, so they are looked up once, not at every step.
         pairs = list(
             zip(self.shadow.state_dict().values(), model.state_dict().values(), strict=True)
         )

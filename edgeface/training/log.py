@@ -1,4 +1,4 @@
-"""What a run says of itself: log.csv and curves.png."""
+"""The log of a run: log.csv and curves.png."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LOG_FIELDS = (
     "wait_share",
 )
 FIGURES = ("cls_loss", "box_loss", "landmark_loss", "positives", "gradient")
-"""What is known of a step; the gradient's norm is not logged"""
+"""figures of a step; the norm of the gradient is not logged"""
 
 
 def _is_whole(row: dict[str, Any], step: int) -> bool:
-    """Is it a line of a log up to ``step``, and not one that a crash cut short?"""
+    """Is ``row`` a complete line of a log up to ``step``? A crash can cut lines short."""
     if not {"step"} <= row.keys() <= set(LOG_FIELDS) or None in row.values():  # too many, too few
         return False
     try:
@@ -46,8 +46,10 @@ def _is_whole(row: dict[str, Any], step: int) -> bool:
 
 
 class Log:
-    """Appends a line every few steps; after a resume, lines past the checkpoint are dropped
-    first."""
+    """Appends a line to log.csv every few steps.
+
+    After a resume, lines past the checkpoint are dropped first.
+    """
 
     def __init__(self, run: Path, step: int, images: int, enabled: bool) -> None:
         self.path, self.images, self.enabled, self.note = run / "log.csv", images, enabled, ""
@@ -61,7 +63,7 @@ class Log:
         kept: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="", errors="replace") as file:
-                # What lay on a disk that lost power may be zeros, at which csv of 3.10 stops.
+                # After a power loss there may be zero bytes, at which csv of Python 3.10 fails.
                 rows = csv.DictReader(line.replace("\0", "") for line in file)
                 kept = [row for row in rows if _is_whole(row, step)]
         with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -70,8 +72,10 @@ class Log:
             writer.writerows(kept)
 
     def add(self, step: int, o: TrainOptions, figures: Tensor) -> None:
-        """Take in FIGURES [steps, 5] of the steps up to ``step``; write their means when a line is
-        due."""
+        """Add FIGURES [steps, 5] of the steps up to ``step``.
+
+        Their means are written when a line is due.
+        """
         if not self.enabled:
             return
         self.figures = torch.cat([self.figures, figures])
@@ -101,7 +105,7 @@ class Log:
         )
 
     def plot(self) -> None:
-        """Draw the losses and the learning rate; without matplotlib the log alone has to do."""
+        """Draw the losses and the learning rate, if matplotlib is installed."""
         if not has_module("matplotlib"):
             return
         with self.path.open(newline="") as file:
@@ -110,7 +114,7 @@ class Log:
             return
         figure = new_figure(9, 3.2)
         for axis, name in zip(figure.subplots(1, 3), ("cls_loss", "box_loss", "lr"), strict=True):
-            # A cell that somebody emptied is a gap.
+            # An empty cell makes a gap.
             x, y = ([float(row[key] or "nan") for row in rows] for key in ("epoch", name))
             axis.plot(x, y, linewidth=1)
             axis.set(xlabel="epoch", title=name)

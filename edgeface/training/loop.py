@@ -1,15 +1,15 @@
-"""The training loop: one run folder in, weights out; killed at any moment it resumes exactly.
+"""The training loop: a run killed at any moment resumes exactly.
 
 Run folder:
     config.json              architecture and options, readable without the project
     checkpoint.safetensors   everything a resume or a branch needs, every ``checkpoint_every`` steps
     weights.safetensors      moving average of the weights, what a user loads
-    snapshots/               the same at regular steps, for a curve of accuracy
+    snapshots/               the averaged weights at regular steps, for a curve of accuracy
     log.csv, curves.png      losses, learning rate, images/s, share of time spent waiting for data
 
-Batches are made where they are used, between two steps: a thread that made them ahead would take
-from the network the very cores it runs on (measured on two: 54 images/s with such a thread, 85
-without), and on an accelerator the cache lies there and a crop costs next to nothing.
+Batches are made between two steps, not ahead in a thread. On a CPU such a thread would compete with
+the network for its cores (measured on two: 54 images/s with such a thread, 85 without); on an
+accelerator the cache lies on the device and a crop costs next to nothing.
 """
 
 from __future__ import annotations
@@ -51,14 +51,17 @@ from edgeface.types import Progress, unseen
 from edgeface.zoo import save_weights
 
 MAX_GRADIENT = 10.0
-"""norm"""
+"""norm above which gradients are clipped"""
 COMPILED_FROM = 2000
-"""steps of a run that make good the minute which compiling the network takes"""
+"""the network is compiled in runs of at least this many steps: they make up for the minute that
+compiling takes"""
 
 
 class Trainer:
-    """One process of a training run. ``torchrun`` starts several, each taking its part of every
-    batch."""
+    """One process of a training run.
+
+    ``torchrun`` starts several, each of which takes its part of every batch.
+    """
 
     def __init__(
         self,
@@ -89,10 +92,10 @@ class Trainer:
         )
         self.ema = EMA(self.model, self.options.ema)
         if options.compile and self.device.type == "cpu":
-            # One pass over the largest tensor of a step instead of two.
+            # Compiled: one pass over the largest tensor of a step instead of two.
             self.model.normalise.compile(dynamic=False)
             if self.options.steps >= COMPILED_FROM:
-                # Not the neck: what is made of a bilinear resize is slower than torch's own.
+                # Not the neck: a compiled bilinear resize is slower than torch's own.
                 self.model.backbone.compile(dynamic=False)
                 self.model.head.compile(dynamic=False)
         self.optimizers = make_optimizers(
@@ -115,15 +118,14 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the run's state lies."""
+        """Path of the run's checkpoint."""
         return self.run / CHECKPOINT
 
     def begin(self, init: str | None = None, branch: Path | None = None) -> Fit | None:
-        """Continue this run; or else start it with the weights ``init``, or from the state of the
-        run ``branch``.
+        """Continue this run, or else start it from the run ``branch`` or with the weights ``init``.
 
-        init: name of the zoo, or a file, of which all that fits is taken: returns what did. Raises
-        OptionError, ModelError.
+        branch: run folder or checkpoint whose state is taken. init: name of the zoo, or a file; all
+        tensors that fit are taken, and returned as a Fit. Raises OptionError, ModelError.
         """
         if self.checkpoint.exists():
             self._resume(init, branch)
@@ -139,10 +141,11 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the run's checkpoint if it has one.
 
-        Only ``samples``, ``decay_share`` and the late phase may differ from the checkpoint's
-        options, which makes a run longer; anything else, and other photos or boxes, would not be
-        the same run. Raises OptionError for that. What the checkpoint of an earlier version does
-        not say had today's default.
+        Only ``samples``, ``decay_share``, the late phase and the intervals of checkpoints and
+        snapshots may differ from the checkpoint's options: they make a run longer, or change how
+        often it is saved. Raises OptionError for any other difference, also of photos or boxes: it
+        would not be the same run. Options that the checkpoint of an earlier version lacks have
+        today's defaults, but precision fp32.
         """
         self.begin()
 
@@ -156,8 +159,10 @@ class Trainer:
         self._config["data"] = config.get("data", {}) | self.cache.data
 
     def _branch(self, checkpoint: Path) -> None:
-        """Take model, average and optimiser from ``checkpoint``: this run's first step follows that
-        run's last."""
+        """Take model, average and optimiser from ``checkpoint``, of another run.
+
+        This run's first step follows that run's last.
+        """
         meta = read_meta(checkpoint)
         config = meta["config"]
         if Architecture.from_json(config["architecture"]) != self.architecture:
@@ -179,17 +184,15 @@ class Trainer:
 
     @property
     def passed(self) -> int:
-        """Steps before this run's first: those of the run that it branches off. Their crops are not
-        drawn again."""
+        """Steps of the run that this one branches off, or 0; its crops are not drawn again."""
         return int((self._config["branch"] or {}).get("step", 0))
 
     def fit(self, progress: Progress = unseen, until: int | None = None) -> bool:
-        """Train to the last step, or to step ``until``, writing the run folder as it goes; True
-        when it got to the last.
+        """Train to the last step, or to step ``until``; True when the last step is reached.
 
-        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint and returns False; a second one
-        stops at once. Raises TrainingError at a loss that is not finite; what was saved before
-        stays.
+        The run folder is written on the way. Ctrl-C (or SIGTERM) finishes the step, saves a
+        checkpoint and returns False; a second one stops at once. Raises TrainingError at a loss
+        that is not finite; what was saved before stays.
         """
         make_deterministic()
         hold_freed_memory()
@@ -214,7 +217,7 @@ class Trainer:
                 self._save_if_due(log)
             self._finite(figures)
         kept = self.step == self.options.steps and (self.run / WEIGHTS).exists()
-        if self.rank == 0 and not kept:  # of a run that has ended the weights may be deleted
+        if self.rank == 0 and not kept:  # the weights of a finished run may have been deleted
             self._save_checkpoint()
         return self.step == self.options.steps
 
@@ -222,11 +225,10 @@ class Trainer:
         return self.step == self.options.steps or any(self.step % n == 0 for n in every)
 
     def _finite(self, figures: list[Tensor]) -> Tensor:
-        """The figures [steps, 5] of the steps up to this one. Raises TrainingError for one that is
-        not finite.
+        """Stack the figures of the latest steps to [steps, 5].
 
-        Called before anything is saved and every few steps, so that an accelerator is not waited
-        for in each.
+        Raises TrainingError for one that is not finite. Called before anything is saved and every
+        few steps, not at each: that would wait for an accelerator every time.
         """
         rows = torch.stack(figures).cpu() if figures else torch.zeros(0, len(FIGURES))
         bad = torch.nonzero(~rows.isfinite().all(1)).flatten().tolist()
@@ -260,8 +262,10 @@ class Trainer:
         )
 
     def optimise(self, batch: Batch) -> Tensor:
-        """One optimiser step; returns FIGURES over all processes, float32 [5], without waiting for
-        them."""
+        """Run one optimiser step; return FIGURES over all processes, float32 [5].
+
+        It does not wait for an accelerator to compute them.
+        """
         objective, total = self.loss(self.forward(batch), batch)
         norm = self.backward(objective)
         self.update()
@@ -278,7 +282,7 @@ class Trainer:
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The network's outputs."""
+        """Outputs of the network, computed in the run's precision."""
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
         ):
@@ -286,7 +290,7 @@ class Trainer:
         return outputs
 
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> tuple[Tensor, Loss]:
-        """What is minimised, and the loss sums over all processes of the (second) shot."""
+        """The objective to minimise, and the loss sums over all processes of the (second) shot."""
         o, size = self.options, batch.images.shape[-1]
         if size not in self._cells:
             self._cells[size] = make_cells(self.layout, size, size, self.device)
@@ -310,14 +314,14 @@ class Trainer:
         return objective, totals[0]
 
     def backward(self, objective: Tensor) -> Tensor:
-        """New gradients, clipped; returns their norm before that."""
+        """Compute new gradients and clip them; return their norm before clipping."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         return torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT)
 
     def update(self) -> None:
-        """The optimisers' step, at the learning rate of this step."""
+        """Step the optimisers at the learning rate of this step."""
         rate = self.options.lr_at(self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -325,7 +329,7 @@ class Trainer:
             optimizer.step()
 
     def average(self) -> None:
-        """Let the moving average follow."""
+        """Update the moving average."""
         self.ema.update(self.passed + self.step)
 
     def _summed(self, value: Tensor) -> Tensor:
@@ -359,11 +363,12 @@ class Trainer:
 def _with_precision(
     options: TrainOptions, coarsest: int, checkpoint: Path, device: torch.device
 ) -> TrainOptions:
-    """Options whose precision is no longer ``auto``: what the run has, or what is faster here.
+    """Replace precision ``auto`` by that of the run's checkpoint, or by the faster one here.
 
-    A run that goes on elsewhere keeps its own: with another it would not be the same run. A 3x3
-    convolution of stride 2 on a map of one pixel has a wrong weight gradient in bf16 on CPUs (torch
-    2.13), so that crops must be larger than half of the ``coarsest`` stride. Raises OptionError.
+    A run that is resumed elsewhere keeps its precision: with another it would not be the same run.
+    A 3x3 convolution of stride 2 on a map of one pixel has a wrong weight gradient in bf16 on CPUs
+    (torch 2.13), so bf16 needs crops larger than half of the ``coarsest`` stride. Raises
+    OptionError.
     """
     fast, large = fast_bf16(device), min(options.size, options.late_size) > coarsest // 2
     if options.precision == "bf16" and not large:

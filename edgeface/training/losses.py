@@ -1,5 +1,4 @@
-"""Losses over assigned cells: one function, :func:`detection_loss`, for every network, assigner and
-loss.
+"""Losses over assigned cells: :func:`detection_loss` serves all networks, assigners and losses.
 
     loss       class outputs                               box outputs
     quality    quality focal loss on every cell            distance IoU, weighted by the score
@@ -9,8 +8,8 @@ loss.
                                                            classification)
 
 In all of them, cells under an ignored face (invalid, cut by the crop, tiny) are neither positive
-nor negative. That is ours: the authors of the S3FD family take invalid faces as faces and the
-others as background.
+nor negative. The authors of the S3FD family instead treat invalid faces as faces and the others as
+background.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from edgeface.training.matching import compensated, overlap
 from edgeface.training.options import OWN, TrainOptions
 
 LANDMARK_BETA = 1 / 9
-"""strides, up to which the landmark loss is quadratic"""
+"""error in strides up to which the landmark loss is quadratic"""
 NEGATIVES = 3
 """Hard negatives for each positive cell of an image (SSD, S3FD)"""
 
@@ -77,22 +76,22 @@ def diou_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def margin_loss(logits: Tensor, face: bool, margin: float, scale: float) -> Tensor:
-    """Softmax cross entropy of (background, face) per element, with the target's output z made
-    scale (z - margin).
+    """Softmax cross entropy of (background, face) per element, with a margin for the target.
 
-    Of the two outputs only the difference face - background counts, which is what ``logits`` are:
-    with margin 0 and scale 1 this is binary cross entropy. Large margin cosine loss (Wang et al.,
-    CVPR 2018, equation 4) on plain logits.
+    The margin is subtracted from the target's output; both outputs are then multiplied by
+    ``scale``. Only the difference face - background of the outputs matters, which is what
+    ``logits`` are: with margin 0 and scale 1 this is binary cross entropy. Large margin cosine loss
+    (Wang et al., CVPR 2018, equation 4) on plain logits.
     """
     return F.softplus(scale * (margin - logits if face else margin + logits))
 
 
 def hard_negatives(logits: Tensor, positive: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """The cells with the highest logits that are not ``positive`` but ``keep`` (both bool [B, A]):
-    image [K], cell [K].
+    """The negative cells with the highest logits: image [K], cell [K].
 
-    NEGATIVES for each positive of the same image (Liu et al., ECCV 2016, section 2.2): none where
-    no face is learned.
+    Candidates are cells that are ``keep`` and not ``positive`` (both bool [B, A]). Each image gives
+    NEGATIVES for each of its positives (Liu et al., ECCV 2016, section 2.2), and so none where no
+    face is learned.
     """
     candidates = keep & ~positive
     order = logits.masked_fill(~candidates, -torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -104,8 +103,10 @@ def hard_negatives(logits: Tensor, positive: Tensor, keep: Tensor) -> tuple[Tens
 
 
 def smooth_l1(coded: Tensor, cells: Cells, cell: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 between box outputs [K, 4] in SSD coding and target boxes [K, 4] px, in units of
-    the variances."""
+    """Smooth L1 between box outputs [K, 4] in SSD coding and target boxes [K, 4] px.
+
+    The offsets are in units of the variances.
+    """
     variances = coded.new_tensor(VARIANCES)
     wanted = boxes_to_offsets(cells.point[cell], cells.size[cell], target)
     return F.smooth_l1_loss(coded / variances, wanted / variances, reduction="none")
@@ -114,10 +115,10 @@ def smooth_l1(coded: Tensor, cells: Cells, cell: Tensor, target: Tensor) -> Tens
 def landmark_loss(
     coded: Tensor, cells: Cells, cell: Tensor, target: Tensor, weight: Tensor
 ) -> Tensor:
-    """Weighted sum of smooth L1 between landmark outputs [K, 10] and landmarks [K, 5, 2] px, in
-    strides.
+    """Weighted sum of smooth L1 between landmark outputs [K, 10] and landmarks [K, 5, 2] px.
 
-    NaN where there is nothing to learn; ``weight`` [K]. As SCRFD's authors train them, beta 1/9.
+    Errors are in strides. Landmarks are NaN where there is nothing to learn; weight: [K]. Beta is
+    1/9, as in the training of SCRFD's authors.
     """
     stride = cells.stride[cell, None, None]
     wanted = (target - cells.point[cell, None]) / stride
@@ -138,8 +139,7 @@ def detection_loss(
     margin: float = 0.2,
     scale: float = 1.0,
 ) -> Loss:
-    """Loss sums of one batch; assigner and loss as :class:`TrainOptions` has them, margin and scale
-    for ``drmc``."""
+    """Loss sums of one batch. assigner, loss: see :class:`TrainOptions`; margin, scale: of drmc."""
     assigner, loss = assigner or OWN[layout.coding][0], loss or OWN[layout.coding][1]
     logits, coded, *points = flatten(outputs, layout)
     predicted = to_boxes(cells, coded, layout)
@@ -187,11 +187,11 @@ def shot_losses(
     layout: HeadLayout,
     options: TrainOptions,
 ) -> list[Loss]:
-    """The loss of the network's outputs; then, if it returns twice as many in training, of its
-    first shot.
+    """The loss of the network's outputs, and that of its first shot if it has one.
 
-    A first shot (ASFD; DSFD, Li et al., CVPR 2019, section 3.3) looks at the maps before they are
-    enhanced, with priors of half the size. Each shot has positives of its own.
+    In training, a network with a first shot (ASFD; DSFD, Li et al., CVPR 2019, section 3.3) returns
+    twice as many outputs. The first shot uses the maps before they are enhanced, with priors of
+    half the size. Each shot has positives of its own.
     """
     count = len(layout.output_names)
     return [

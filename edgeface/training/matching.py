@@ -1,11 +1,11 @@
-"""Which prior boxes learn which face, in the S3FD family: by overlap.
+"""Assign the prior boxes of the S3FD family to faces by overlap.
 
-Both matchers start alike: every prior looks at the face that it overlaps most, and every face is
-given its best prior, however small the overlap; of two faces with the same best prior the later one
-has it. They differ in how much overlap makes another prior positive.
+Both matchers start alike: every prior is compared with the face that it overlaps most, and every
+face is given its best prior, however small the overlap. If two faces have the same best prior, the
+later face gets it. The matchers differ in how much overlap makes another prior positive.
 
 As in :mod:`edgeface.training.assign`, the faces of a batch are one flat list. Only pairs of a face
-and a prior that touch are looked at: a few hundred for a face, of the 34 125 priors of an input of
+and a prior that touch are considered: a few hundred for a face, of the 34 125 priors of an input of
 640 x 640 px.
 """
 
@@ -18,16 +18,16 @@ from edgeface.decode import HeadLayout
 from edgeface.training.assign import Cells, best_of_cell, pair_iou
 
 FORCED = 2.0
-"""Merit of the best prior of the first face: above any overlap"""
+"""Merit of the best prior of face 0, above any IoU; for face i it is FORCED + i"""
 
 
 def overlap(
     cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, threshold: float = 0.4
 ) -> tuple[Tensor, Tensor]:
-    """Priors with an IoU of at least ``threshold``, and the best of each face: (face [K], cell [K])
-    pairs.
+    """Priors with an IoU of at least ``threshold``, and the best of each face.
 
-    SSD's matching (Liu et al., ECCV 2016, section 2.2) with the threshold of DSFD and ASFD.
+    SSD's matching (Liu et al., ECCV 2016, section 2.2) with the threshold of DSFD and ASFD. Returns
+    pairs face [K], cell [K].
     """
     face, cell, merit, _ = _matches(cells, boxes, image, layout, threshold)
     chosen = merit >= threshold
@@ -43,14 +43,14 @@ def compensated(
     middle: float = 0.35,
     high: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """Scale compensation (Zhang et al., "S3FD", ICCV 2017, section 3.2): (face [K], cell [K])
-    pairs.
+    """Scale compensation (Zhang et al., "S3FD", ICCV 2017, section 3.2).
 
-    As :func:`overlap` with ``middle``. Then N further priors of the image, those with the largest
-    IoU between ``low`` and ``middle``, so that faces between two prior sizes have enough. The paper
-    has N per face, the mean number of priors that faces got; the released code has it per image, as
-    here: half of the number of faces whose best IoU reaches ``middle`` plus the number of those
-    that reach ``high``, rounded down.
+    It starts as :func:`overlap` with ``middle``. Then N further priors of the image are added,
+    those with the largest IoU between ``low`` and ``middle``, so that faces between two prior sizes
+    have enough. In the paper N is per face: the mean number of priors that faces got. In the
+    released code, and here, N is per image: the number of faces whose best IoU reaches ``middle``
+    plus the number of those that reach ``high``, halved and rounded down. Returns pairs face [K],
+    cell [K].
     """
     face, cell, merit, best = _matches(cells, boxes, image, layout, low)
     chosen = merit >= middle
@@ -67,10 +67,9 @@ def compensated(
 
 
 def touching(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, Tensor]:
-    """Every face with every prior that it touches, and some that it does not: face int64 [P], cell
-    int64 [P].
+    """All pairs of a face and a prior that touch, and some others: face int64 [P], cell int64 [P].
 
-    On each level they lie in a rectangle of rows and columns::
+    On each level the priors of a face lie in a rectangle of rows and columns::
 
         lowest column = (x1 - prior width / 2) / stride - offset, rounded down
     """
@@ -112,11 +111,11 @@ def touching(cells: Cells, boxes: Tensor, layout: HeadLayout) -> tuple[Tensor, T
 def _matches(
     cells: Cells, boxes: Tensor, image: Tensor, layout: HeadLayout, least: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Priors with an IoU of ``least`` or forced, each with its face: face [M], cell [M], merit [M];
-    best IoU [F].
+    """Priors whose IoU reaches ``least`` or that are the best of a face, each with its face.
 
-    The merit is the IoU, or more than any IoU for the best prior of a face. Equal overlaps go to
-    the earlier face, and of a face's priors to the earlier one. In the order of images, then cells.
+    Returns face [M], cell [M], merit [M] in the order of images, then cells; and the best IoU of
+    each face [F]. The merit is the IoU, or more than any IoU for the best prior of a face. Of equal
+    overlaps, the earlier face gets the prior, and the earlier prior is the best of a face.
     """
     face, cell = touching(cells, boxes, layout)
     iou = pair_iou(cells.priors[cell], boxes[face])

@@ -1,5 +1,4 @@
-"""Parameter groups and the optimisers: AdamW for everything, Muon for the convolutions, or plain
-SGD."""
+"""Parameter groups and optimisers: AdamW for all, Muon for the convolutions, or plain SGD."""
 
 from __future__ import annotations
 
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration
-    (Jordan et al. 2024).
+    """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration.
 
-    The coefficients trade exactness for speed: singular values end between about 0.7 and 1.2.
+    Source: Jordan et al. 2024. The coefficients trade exactness for speed: singular values end
+    between about 0.7 and 1.2.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
@@ -27,11 +26,10 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then an orthogonalised update, for convolution weights seen as [out, in * k * k]
-    matrices.
+    """Momentum with orthogonalised updates, for convolution weights as [out, in * k * k] matrices.
 
-    The update has the root mean square of an AdamW step (Liu et al. 2025, section 2.2): both share
-    one learning rate.
+    The update has the root mean square of an AdamW step (Liu et al. 2025, section 2.2), so that
+    both share one learning rate.
     """
 
     def __init__(
@@ -51,8 +49,11 @@ class Muon(torch.optim.Optimizer):
             self._update([p for p in group["params"] if p.grad is not None], group)
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape are orthogonalised together: a network has few shapes and many
-        convolutions."""
+        """Update ``params`` of one group.
+
+        Matrices of one shape are orthogonalised together: a network has few shapes and many
+        convolutions.
+        """
         grads = [p.grad for p in params if p.grad is not None]
         for p in params:
             if not self.state[p]:
@@ -77,11 +78,11 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(
     model: nn.Module, name: str, lr: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """``adamw``: AdamW for all. ``muon``: Muon for dense convolutions, AdamW for the rest. Only
-    matrices decay.
+    """The optimisers of a run; ``name``: adamw, muon or sgd.
 
-    ``sgd``: momentum .9, and everything decays, as in the code that the S3FD family was trained
-    with.
+    ``adamw``: AdamW for all parameters. ``muon``: Muon for dense convolutions, AdamW for the rest.
+    In both, weight decay applies only to matrices. ``sgd``: momentum .9, and everything decays, as
+    in the code that the S3FD family was trained with.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     if name == "sgd":

@@ -1,5 +1,7 @@
-"""What a training run depends on, and the recipes of the published networks. Each field's text is
-its --help."""
+"""Options of a training run, and the recipes of the published networks.
+
+Each field's docstring is its --help text.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,11 @@ LOSSES = ("quality", "multibox", "drmc")
 PRECISIONS = ("auto", "bf16", "fp32")
 MAX_SIZE_PX = 4096
 MOST = 10**10
-"""of crops or steps of a run"""
+"""largest number of crops or steps of a run"""
 LOG_EVERY = 25
-"""steps, of a line in the log of a run"""
+"""steps per line in the log of a run"""
 OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
-"""Assigner and loss of networks with a box coding, where nothing else is asked for"""
+"""default assigner and loss of networks with each box coding"""
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,15 @@ NEAR_SHARES = {
     "compression_share": 0.02,
     "motion_share": 0.01,
 }
-"""Largest shares of :func:`near`"""
+"""largest values of these shares in :func:`near`"""
 
 
 def near(augment: AugmentOptions) -> AugmentOptions:
-    """Nearly the photos as they are detected: scales and shares of ``augment`` within those of
-    NEAR_LOW, NEAR_HIGH and NEAR_SHARES. Crops of the S3FD family stay as they are."""
+    """A mild version of ``augment``, close to how photos are detected.
+
+    Scales are limited to NEAR_LOW and NEAR_HIGH, shares to NEAR_SHARES. Crops of the S3FD family
+    stay unchanged.
+    """
     if augment.crop != "zoom":
         return augment
     shares = {name: min(getattr(augment, name), most) for name, most in NEAR_SHARES.items()}
@@ -234,7 +239,7 @@ class TrainOptions:
         return self.late_size if self._late(step) else self.size
 
     def augment_at(self, step: int) -> AugmentOptions:
-        """What the crops of a step draw from."""
+        """Augmentation options at a step."""
         return near(self.augment) if self.late_near and self._late(step) else self.augment
 
     def _late(self, step: int) -> bool:
@@ -251,8 +256,10 @@ class TrainOptions:
             ) from None
 
     def lr_at(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, constant, then linear to 0, or a tenth after
-        each drop."""
+        """Learning rate at a step.
+
+        Linear warm-up, then constant, then linear to 0, or a tenth after each drop.
+        """
         done = step if self.warmup_lr else step + 1  # a first step with a rate of 0 would be wasted
         rate = self.warmup_lr + (self.lr - self.warmup_lr) * min(1.0, done / max(1, self.warmup))
         if self.drops:
@@ -260,13 +267,12 @@ class TrainOptions:
         return min(rate, self.lr * ((self.steps - step) / max(1.0, self.steps * self.decay_share)))
 
     def values(self) -> dict[str, object]:
-        """Every option by its name, those of the crops among them."""
+        """All options by name, including those of ``augment``."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "augment"}
         return own | asdict(self.augment)
 
     def completed(self, layout: HeadLayout) -> TrainOptions:
-        """These options with the assigner and the loss of a network with ``layout``, where they say
-        nothing.
+        """Fill in an empty assigner or loss with the default for a network with ``layout``.
 
         Raises OptionError for a loss that the network cannot have.
         """
@@ -316,9 +322,9 @@ _S3FD = TrainOptions(
 RECIPES: dict[str, TrainOptions] = {
     "edgeface": TrainOptions(),
     "extd": _S3FD,
-    # Published: steps, drops and crops. Optimiser and learning rate are not: those of EXTD.
+    # Steps, drops and crops are published. Optimiser and learning rate are not: EXTD's are used.
     "eresfd": replace(_S3FD, samples=280_000 * 16, drops="0.536,0.643,0.714"),
-    # Published: optimiser, schedule, epochs. Crops are not: those of DSFD, from which it comes.
+    # Optimiser, schedule and epochs are published. Crops are not: those of its base, DSFD.
     "asfd": replace(
         _S3FD,
         samples=50 * 12_880,
@@ -332,13 +338,15 @@ RECIPES: dict[str, TrainOptions] = {
         augment=replace(_S3FD.augment, anchor_share=0.4),
     ),
 }
-"""How the authors of each family trained it, as far as they say; ``edgeface`` for all other
-networks."""
+"""How the authors of each family trained it, as far as they say; ``edgeface`` is for all other
+networks"""
 
 
 def get_recipe(name: str | None, architecture: Architecture) -> TrainOptions:
-    """The recipe called ``name``, or that of the network's family. Raises OptionError that lists
-    the known names."""
+    """The recipe called ``name``, or by default that of the network's family.
+
+    Raises OptionError that lists the known names.
+    """
     if name is None:
         name = architecture.backbone.kind if architecture.backbone.kind in RECIPES else "edgeface"
     if name not in RECIPES:

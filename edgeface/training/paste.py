@@ -1,9 +1,9 @@
-"""Rectangles of other crops of a batch, pasted into some of its crops.
+"""Paste rectangles of some crops of a batch into others.
 
-Trained long on a few thousand photos, a network learns their faces by heart. Pasted, they are seen
-before other backgrounds and partly covered. As CutMix (Yun et al., ICCV 2019) and copy-paste
-(Ghiasi et al., CVPR 2021) do, without masks: half of the rectangles are a face and what is around
-it, half are anything.
+A network that is trained long on a few thousand photos learns their faces by heart. Pasted faces
+are seen before other backgrounds, and partly covered. This is like CutMix (Yun et al., ICCV 2019)
+and copy-paste (Ghiasi et al., CVPR 2021), but without masks: half of the rectangles are a face and
+its surroundings, half are any part of a crop.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ from torch import Tensor
 from edgeface.training.batch import Batch
 
 PASTE_DRAWS = 9
-"""Random numbers of a sample: whether, of which crop, a face or anything, two for the extent of the
-rectangle, two for where it lies, two for where it goes"""
+"""random numbers per sample: whether to paste, from which crop, a face or any part; two for the
+extent of the rectangle, two for its position, two for where it is pasted"""
 AROUND_LOW, AROUND_HIGH = 0.3, 1.5
-"""what is taken on each side of a face, of its longer side; below it 1.3 times as much"""
+"""margin on each side of a face, as a share of its longer side; below the face it is 1.3 times as
+large"""
 PART_LOW, PART_HIGH = 0.25, 0.65
-"""sides of another rectangle, of the crop's side"""
+"""sides of any other rectangle, as shares of the crop's side"""
 MOSTLY, WHOLLY = 0.5, 0.95
-"""shares of a face that is covered, or that a rectangle leaves out, from which on it is neither
-learned nor background, and from which on it is not there"""
+"""shares of a face that is covered, or outside its rectangle: above the first, the face is neither
+learned nor background; above the second, it is dropped"""
 SMALLEST_PX, LARGEST_SHARE = 8, 0.8
-"""sides of a rectangle, px and of the crop's side: smaller ones, and those larger both ways, are
-left out"""
+"""limits of a rectangle's shorter side, in px and as a share of the crop's side; other rectangles
+are not pasted"""
 
 
 class Pasted(NamedTuple):
-    """into, donor int64 [J]: numbers of crops; source, place int64 [J, 4], [J, 2]: the rectangle,
-    x1 y1 x2 y2 px, and where its upper left corner goes."""
+    """Rectangles to paste.
+
+    into, donor: int64 [J], numbers of the crops; source: int64 [J, 4], rectangle in the donor, x1
+    y1 x2 y2 px; place: int64 [J, 2], its upper left corner in the crop ``into``, px.
+    """
 
     into: Tensor
     donor: Tensor
@@ -41,8 +45,10 @@ class Pasted(NamedTuple):
 
 
 def donors(draws: Tensor, share: float) -> Tensor:
-    """int64 [B]: of which crop of the batch each takes a part, never itself; -1 where of none.
-    draws [B, PASTE_DRAWS]."""
+    """Number of the crop from which each crop takes a part, int64 [B]; -1 for none, never itself.
+
+    draws: [B, PASTE_DRAWS].
+    """
     batch = len(draws)
     if batch < 2:
         return torch.full((batch,), -1)
@@ -51,10 +57,11 @@ def donors(draws: Tensor, share: float) -> Tensor:
 
 
 def paste(made: Batch, donor: Tensor, draws: Tensor, min_face_px: float) -> Batch:
-    """The first B crops of ``made``, changed in place.
+    """Paste into the first B crops of ``made``, in place, and return them.
 
-    Every rectangle is of a crop as it was before. donor [B] as :func:`donors` gives it, draws [B,
-    PASTE_DRAWS]; a face of which less than ``min_face_px`` is left is not learned.
+    Every rectangle shows a crop as it was before. donor: [B], numbers of crops of ``made``, see
+    :func:`donors`; draws: [B, PASTE_DRAWS]. A pasted face of which less than ``min_face_px`` is
+    left is not learned.
     """
     jobs, images = _jobs(made, donor, draws), made.images
     parts = [
@@ -70,7 +77,7 @@ def paste(made: Batch, donor: Tensor, draws: Tensor, min_face_px: float) -> Batc
 
 
 def _jobs(made: Batch, donor: Tensor, draws: Tensor) -> Pasted:
-    """Which rectangles of ``donor`` go where."""
+    """Choose the rectangles of the crops ``donor``, and where they go."""
     boxes, image, size = made.boxes[~made.ignore], made.image[~made.ignore], made.images.shape[-1]
     rows = []
     for i, j in enumerate(donor.tolist()):
@@ -86,7 +93,7 @@ def _jobs(made: Batch, donor: Tensor, draws: Tensor) -> Pasted:
 
 
 def _rectangle(boxes: Tensor, draws: list[float], size: int) -> list[int]:
-    """x1 y1 x2 y2 px, within the crop."""
+    """Rectangle x1 y1 x2 y2 px, within the crop: around one of ``boxes``, or any part."""
     kind, first, second, right, down = draws
     if kind < 0.5 and len(boxes):
         x1, y1, x2, y2 = boxes[int(first * len(boxes))].tolist()
@@ -100,8 +107,10 @@ def _rectangle(boxes: Tensor, draws: list[float], size: int) -> list[int]:
 
 
 def _left(made: Batch, jobs: Pasted, batch: int) -> tuple[Tensor, ...]:
-    """Boxes, landmarks, ignore and image of the faces that the first ``batch`` crops had, without
-    those that are covered."""
+    """Boxes, landmarks, ignore and image of the original faces of the first ``batch`` crops.
+
+    Covered faces are dropped.
+    """
     place = made.boxes.new_zeros(len(made.images), 4)
     extent = jobs.source[:, 2:] - jobs.source[:, :2]
     place[jobs.into] = torch.cat([jobs.place, jobs.place + extent], 1).float()
@@ -112,7 +121,7 @@ def _left(made: Batch, jobs: Pasted, batch: int) -> tuple[Tensor, ...]:
 
 
 def _brought(made: Batch, jobs: Pasted, min_face_px: float) -> tuple[Tensor, ...]:
-    """The same of the faces that come with the rectangles."""
+    """Boxes, landmarks, ignore and image of the faces that come with the rectangles."""
     job, face = torch.nonzero(jobs.donor[:, None] == made.image, as_tuple=True)
     source, boxes, points = jobs.source[job], made.boxes[face], made.landmarks[face]
     shift = (jobs.place[job] - source[:, :2]).float()
@@ -127,7 +136,7 @@ def _brought(made: Batch, jobs: Pasted, min_face_px: float) -> tuple[Tensor, ...
 
 
 def _common(a: Tensor, b: Tensor) -> Tensor:
-    """What boxes [K, 4] have in common, pair by pair; sides below 0 where nothing."""
+    """Intersections of boxes [K, 4], pair by pair; sides are negative where there is none."""
     return torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], 1)
 
 

@@ -1,5 +1,4 @@
-"""What is known of annotated photos before the first is decoded: are they all there, and have they
-changed since?"""
+"""Check annotated photos without decoding them: are all there, and have they changed since?"""
 
 from __future__ import annotations
 
@@ -14,8 +13,10 @@ from edgeface.types import Progress, unseen
 
 
 def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) -> None:
-    """Raise DataError, with the first lines that name them, for photos that are not below
-    ``root``."""
+    """Raise DataError if photos are missing below ``root``.
+
+    The message names the first ones and their lines.
+    """
     missing = [image for image in images if not (root / image.path).is_file()]
     if missing:
         raise DataError(
@@ -25,8 +26,10 @@ def check_photos(root: Path, images: list[AnnotatedImage], annotations: Path) ->
 
 
 def photos_digest(root: Path, images: list[AnnotatedImage]) -> str:
-    """SHA-256 over size and time of change of each photo: another when one was replaced. Raises
-    DataError for one that is not there."""
+    """SHA-256 over size and time of change of each photo; it differs if one was replaced.
+
+    Raises DataError for a missing photo.
+    """
     digest = hashlib.sha256()
     for image in images:
         try:
@@ -40,8 +43,10 @@ def photos_digest(root: Path, images: list[AnnotatedImage]) -> str:
 
 
 def contents_digest(root: Path, images: list[AnnotatedImage], progress: Progress = unseen) -> str:
-    """SHA-256 over the bytes of each photo, however old: what a copy of a dataset has in common
-    with it. A photo that cannot be read has none."""
+    """SHA-256 over the bytes of each photo; a copy of a dataset has the same.
+
+    A photo that cannot be read is left out.
+    """
     digest = hashlib.sha256()
     for done, image in enumerate(images):
         progress("comparing photos", done, len(images))

@@ -1,8 +1,8 @@
 """The pixels of crops: sampled from the photos of a cache, then coloured and lit.
 
-On a CPU by OpenCV, whose pixels of 8 bits are the fastest there; elsewhere by torch, on the device
-that the photos lie on. OpenCV rounds positions to 1/32 px and pixels to whole numbers, so that the
-two differ by a few grey levels at steep edges.
+On a CPU, OpenCV makes them, because its 8-bit pixels are the fastest there; elsewhere torch does,
+on the device of the photos. OpenCV rounds positions to 1/32 px and pixels to whole numbers, so that
+the two differ by a few grey levels at steep edges.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from edgeface.training.dataset import LEVELS, Cache
 from edgeface.training.options import AugmentOptions
 
 PIECE = 8
-"""Crops made at a time by torch: what they need in between then stays in the allocator's pool"""
+"""crops that torch makes at a time: their intermediate tensors then stay in the allocator's pool"""
 Size = tuple[int, int]
 """width and height, px"""
 UNLIT = (0.0, 1.0, 0.0, 0.0)
-"""Light of a crop that is as it was"""
+"""light that leaves a crop unchanged"""
 
 
 @dataclass(frozen=True)
 class CropSource:
     """What each crop is sampled from: a level of a photo's pyramid.
 
-    base (number of its first pixel in the cache), height and width: int64 [B]. Pixel (u, v) of the
-    level, its centre at whole numbers, = matrix [B, 2, 2] @ (x, y) + offset [B, 2], with (x, y) in
-    px of the crop, whose first pixel has its centre at (.5, .5).
+    base (number of the level's first pixel in the cache), height and width: int64 [B]. matrix [B,
+    2, 2] and offset [B, 2]: level px (u, v) = matrix @ (x, y) + offset for crop px (x, y). In the
+    level, pixels have their centres at whole numbers; in the crop, the first pixel has its centre
+    at (.5, .5).
     """
 
     base: Tensor
@@ -46,8 +47,11 @@ class CropSource:
 
 @dataclass(frozen=True)
 class CropLook:
-    """Colour and light of each crop: rgb @ colour [B, 3, 3] + brightness [B, 1, 1]; then light
-    [B, 4], see :func:`light`."""
+    """Colour and light of each crop.
+
+    Pixels become rgb @ colour [B, 3, 3] + brightness [B, 1, 1]; then light [B, 4] is applied, see
+    :func:`light`.
+    """
 
     colour: Tensor
     brightness: Tensor
@@ -57,9 +61,11 @@ class CropLook:
 def source_of(
     cache: Cache, index: Tensor, scale: Tensor, to_photo: tuple[Tensor, Tensor], blur: Tensor
 ) -> CropSource:
-    """On the pyramid level that fits each ``scale`` [B] (crop px per photo px); ``blur`` bool [B]
-    takes the one below. to_photo: matrix [B, 2, 2] and offset [B, 2] of photo px = matrix @ crop px
-    + offset."""
+    """Choose the pyramid level that fits each crop's ``scale`` [B] (crop px per photo px).
+
+    blur: bool [B], take the next coarser level. to_photo: matrix [B, 2, 2] and offset [B, 2] of
+    photo px = matrix @ crop px + offset.
+    """
     level = (-torch.log2(scale) + 0.25).floor().long() + blur
     level = level.clamp(0, LEVELS - 1)
     height, width = cache.level_height[index, level], cache.level_width[index, level]
@@ -77,8 +83,10 @@ def source_of(
 
 
 def render(pixels: Tensor, source: CropSource, look: CropLook, size: int, compiled: bool) -> Tensor:
-    """Crops float32 [B, size, size, 3], 0 to 255, of the ``pixels`` of a cache; black outside of
-    the photos. ``compiled`` is for other devices than a CPU."""
+    """Crops float32 [B, size, size, 3], 0 to 255, from the ``pixels`` of a cache.
+
+    Outside the photos they are black. compiled: compile the sampling; without effect on a CPU.
+    """
     if pixels.device.type == "cpu":
         return warped(pixels, source, look, size)
     return gathered(pixels, source, look, size, compiled)
@@ -99,7 +107,7 @@ def gathered(
 
 
 def warped(pixels: Tensor, source: CropSource, look: CropLook, size: int) -> Tensor:
-    """:func:`render` by OpenCV, in memory of the CPU."""
+    """:func:`render` by OpenCV, on a CPU."""
     images = np.empty((len(source.base), size, size, 3), np.float32)
     middle = source.matrix.sum(2) / 2 + source.offset  # OpenCV counts from the first px's centre
     to_level = torch.cat([source.matrix, middle[..., None]], 2).double().numpy()
@@ -119,7 +127,7 @@ def warped(pixels: Tensor, source: CropSource, look: CropLook, size: int) -> Ten
 
 
 def _crop(level: np.ndarray, to_level: np.ndarray, colour: np.ndarray, size: Size) -> np.ndarray:
-    """uint8 [height, width, 3]; beyond the photo, its border."""
+    """Crop uint8 [height, width, 3]; beyond the photo its border is repeated."""
     crop = _warp(level, to_level, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
     return cv2.transform(cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB), colour)
 
@@ -127,8 +135,11 @@ def _crop(level: np.ndarray, to_level: np.ndarray, colour: np.ndarray, size: Siz
 def _cut(
     level: np.ndarray, to_level: np.ndarray, colour: np.ndarray, part: list[int], size: Size
 ) -> np.ndarray:
-    """:func:`_crop`, black beyond the photo. Sampled is only the ``part`` (left, top, right,
-    bottom) that the photo reaches: of what is beyond, each px takes OpenCV longer."""
+    """:func:`_crop`, but black beyond the photo.
+
+    Only the ``part`` (left, top, right, bottom) that the photo reaches is sampled: OpenCV takes
+    longer for pixels beyond the photo.
+    """
     left, top, right, bottom = part
     shape = (right - left, bottom - top)
     to_level = to_level + np.outer(to_level[:, :2] @ (left, top), (0, 0, 1))
@@ -146,8 +157,10 @@ def _warp(level: np.ndarray, to_level: np.ndarray, size: Size, how: int, border:
 
 
 def _reached(source: CropSource, size: int) -> list[list[int] | None]:
-    """Left, top, right and bottom of what the photo reaches of each crop, px, a little more than it
-    does; None for a crop that lies within its photo: the corners decide."""
+    """The part of each crop that the photo reaches, slightly enlarged: left, top, right, bottom px.
+
+    None for a crop that lies within its photo, as its corners show.
+    """
     ends = torch.tensor([0.5, size - 0.5])
     corners = torch.cartesian_prod(ends, ends).T
     at = source.matrix @ corners + source.offset[:, :, None]
@@ -164,7 +177,7 @@ def _reached(source: CropSource, size: int) -> list[list[int] | None]:
 
 
 def _lit(crop: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """uint8 [S, S, 3] in another ``light`` [4]: float32."""
+    """Apply ``light`` [4] to a crop uint8 [S, S, 3]; returns float32."""
     bend, level, right, down = light
     grid, tone = np.arange(len(crop), dtype=np.float32) + 0.5, np.arange(256, dtype=np.float32)
     gain = (level + right * grid + down * grid[:, None]).clip(min=0)
@@ -186,11 +199,10 @@ def sampled(
     brightness: Tensor,
     light: Tensor,
 ) -> Tensor:
-    """Bilinear samples with the colour change: float32 [B, S, S, 3]. What lies outside the image
-    stays black.
+    """Bilinear samples with colour and light: float32 [B, S, S, 3]; black outside the image.
 
-    Written channel by channel, so that a compiler can make one loop of it: nothing between the
-    packed pixels and the result is then ever stored.
+    Written channel by channel, so that a compiler can make one loop of it, which stores nothing
+    between the packed pixels and the result.
     """
     x, y = grid[None, None, :], grid[None, :, None]
     (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[:, :, :, None, None].unbind(1))
@@ -232,8 +244,10 @@ def _compiled() -> Callable[..., Tensor]:
 def changes(
     share: float, draws: tuple[Tensor, ...], switches: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """What :func:`colour` draws from, with .5 (no change) in samples that are not changed in that
-    respect."""
+    """Random numbers for :func:`colour`: .5 (no change) in samples that are not changed.
+
+    Hue, saturation, contrast and brightness each change in samples whose switch is below ``share``.
+    """
     hue, saturation, grey, contrast, brightness = draws
     hue, saturation, contrast, brightness = (
         torch.where(switch < share, draw, 0.5)
@@ -243,11 +257,10 @@ def changes(
 
 
 def colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Brightness, contrast, saturation, hue and grey as one matrix [B, 3, 3] and one offset [B, 1,
-    1] per image.
+    """All colour changes as one matrix [B, 3, 3] and one offset [B, 1, 1] per image.
 
-    Hue is a rotation of the chroma plane of YIQ, which makes the whole chain linear: rgb @ matrix +
-    offset.
+    They are brightness, contrast, saturation, hue and grey. Hue is a rotation of the chroma plane
+    of YIQ, which makes the whole chain linear: rgb @ matrix + offset.
     """
     batch, device = len(rand[0]), rand[0].device
 
@@ -275,10 +288,10 @@ def colour(o: AugmentOptions, rand: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]
 
 
 def light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
-    """[B, 4]: bend of the tone curve x + bend x (1 - x), -1 (dark) to 1, and the gain a + b x + c y
-    of a crop px.
+    """Light of each crop, [B, 4]: bend of the tone curve, and a, b, c of the gain.
 
-    The gain falls from one side of the crop to the other, from 1 to 1.5 down to .15 to 1.
+    The tone curve is x + bend x (1 - x), bend from -1 (dark) to 1. The gain of a crop px is a + b x
+    + c y; across the crop it falls from between 1 and 1.5 to between .15 and 1.
     """
     strong, weak, angle = 1 + 0.5 * rand[1], 0.15 + 0.85 * rand[2], rand[3] * 2 * math.pi
     slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]

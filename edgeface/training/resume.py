@@ -1,4 +1,4 @@
-"""May a run go on? Its folder says what it was started with."""
+"""Can a run be resumed? Its folder says what it was started with."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ FREE = {
     "checkpoint_every",
     "snapshot_every",
 }
-"""Options that may change on a resume: they make a run longer, or write more or less of it"""
+"""options that may change on a resume: they make a run longer, or change how often it is saved"""
 DATA = ("images", "faces", "landmarks", "data")
-"""in a run's config: how many it learns from, and digests of them"""
+"""keys of a run's config: numbers of images, faces and landmarks, and digests of them"""
 CONFIG = "config.json"
 WRITTEN = (CONFIG, "log.csv", "curves.png", WEIGHTS)
-"""in the folder of a run, beside its checkpoint, under names that others use, too"""
+"""files of a run, besides its checkpoint, under names that foreign files may have, too"""
 
 
 def refuse_others_files(run: Path) -> None:
-    """Raise OptionError for a folder in which no training began, and which holds files that one
-    would replace."""
+    """Raise OptionError for a folder without a training, but with files that one would replace."""
     if (run / CHECKPOINT).exists() or _is_config(run / CONFIG):
         return
     refuse_others(run, WRITTEN, "a training")
 
 
 def _is_config(path: Path) -> bool:
-    """What :meth:`edgeface.training.loop.Trainer.fit` writes first of all."""
+    """Is it a run's config, which :meth:`edgeface.training.loop.Trainer.fit` writes first?"""
     try:
         found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
@@ -50,7 +49,7 @@ def _is_config(path: Path) -> bool:
 
 
 class OtherRunError(OptionError):
-    """A run that is there, and cannot go on as it is asked to."""
+    """The existing run cannot be resumed with these options or this data."""
 
 
 def check_resumed(
@@ -62,11 +61,11 @@ def check_resumed(
     init: str | None,
     branch: Path | None,
 ) -> None:
-    """Raise OtherRunError unless the run with the checkpoint ``meta`` can go on with ``config`` and
-    ``options``.
+    """Raise OtherRunError unless a run can be resumed with ``config`` and ``options``.
 
-    init, branch: what it is now asked to begin with. What the checkpoint of an earlier version does
-    not say is not looked at.
+    meta: of the run's checkpoint. init, branch: what the run is now asked to start from. Digests
+    that the checkpoint of an earlier version lacks are not compared; options that it lacks have
+    today's defaults, but precision fp32.
     """
     before = meta["config"]
     same = {
@@ -99,19 +98,19 @@ def check_resumed(
 
 
 def agree(before: object, now: object) -> bool:
-    """Equal, in dicts as far as both say something."""
+    """Are the values equal? Of dicts, only the keys that both have are compared."""
     if isinstance(before, dict) and isinstance(now, dict):
         return all(agree(before[name], now[name]) for name in before.keys() & now.keys())
     return before == now
 
 
 def passed_steps(meta: dict[str, Any]) -> int:
-    """Steps behind a checkpoint: those of its run, and of the one that this branched off."""
+    """Steps before a checkpoint: those of its run, and of the run that this branched off."""
     return int(meta["step"]) + int((meta["config"].get("branch") or {}).get("step") or 0)
 
 
 def fixed(config: dict[str, Any], layout: HeadLayout) -> dict[str, Any]:
-    """What of a run's ``config`` stays as it is for as long as the run goes on."""
+    """The part of a run's ``config`` that a resume cannot change."""
     said = config["options"].keys() | config["options"].get("augment", {}).keys()
     values = _options(config, layout).values().items()
     return {
@@ -122,8 +121,10 @@ def fixed(config: dict[str, Any], layout: HeadLayout) -> dict[str, Any]:
 
 
 def _is_of(config: dict[str, Any], branch: Path, layout: HeadLayout) -> bool:
-    """Whether a run with ``config`` was branched off the run ``branch``, which may have gone on
-    since, or be gone."""
+    """Was a run with ``config`` branched off the run ``branch``? True if ``branch`` is gone.
+
+    ``branch`` may have been trained further since.
+    """
     path = branch / CHECKPOINT if branch.is_dir() else branch
     taken = config.get("branch") or {}
     if not path.is_file():
@@ -134,5 +135,5 @@ def _is_of(config: dict[str, Any], branch: Path, layout: HeadLayout) -> bool:
 
 
 def _options(config: dict[str, Any], layout: HeadLayout) -> TrainOptions:
-    options = {"precision": "fp32"} | config["options"]  # the only one before there was a choice
+    options = {"precision": "fp32"} | config["options"]  # the only precision of earlier versions
     return from_fields(TrainOptions, options, "options").completed(layout)

@@ -1,5 +1,4 @@
-"""What a run begins with instead of random weights: weights that fit, or the whole state of another
-run."""
+"""Start a run from weights that fit, or from the whole state of another run."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ from edgeface.training.options import TrainOptions
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 LEAST_SHARE = 0.5
-"""of the tensors of the backbone: with fewer, the file is of another network, and starting from it
-an accident"""
+"""least share of the backbone's tensors that must fit: with fewer, the file is of another network
+and was given by mistake"""
 NAMED = 3
-"""tensors that do not fit and are named"""
+"""tensors that do not fit and that a message names, at most"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,10 @@ class Fit:
 
 
 def init_sha256(init: str) -> str:
-    """SHA-256 of the weights that ``init`` names: a model of the zoo, or a file. Raises
-    ModelError."""
+    """SHA-256 of the weights that ``init`` names: a model of the zoo, or a file.
+
+    Raises ModelError.
+    """
     return hashlib.sha256(_read(init)).hexdigest()
 
 
@@ -64,11 +65,10 @@ def _read(init: str) -> bytes:
 
 
 def fill(model: FaceNet, init: str) -> Fit:
-    """Give ``model`` the tensors of ``init`` that fit by name and shape; ``init`` as
-    :func:`init_sha256` takes it.
+    """Give ``model`` the tensors of ``init`` (see :func:`init_sha256`) that fit by name and shape.
 
-    Raises ModelError, the model unchanged, for a file that is damaged, holds values that are not
-    finite, or has less than half of the backbone.
+    Raises ModelError, and leaves the model unchanged, for a file that is damaged, holds values that
+    are not finite, or has less than half of the backbone.
     """
     sha256 = init_sha256(init)
     weights = zoo.load_weights(init) if init in zoo.names() else zoo.load_weights_file(init)
@@ -96,7 +96,7 @@ def fill(model: FaceNet, init: str) -> Fit:
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The checkpoint that ``run`` means, a run folder or such a file. Raises ModelError."""
+    """The checkpoint of ``run``, a run folder or a checkpoint file. Raises ModelError."""
     path = run / CHECKPOINT if run.is_dir() else run
     if not path.is_file():
         raise ModelError(
@@ -116,10 +116,10 @@ def options_of(run: Path) -> tuple[Architecture, TrainOptions]:
 
 
 def branch_options(run: Path, out: Path) -> tuple[Architecture, TrainOptions]:
-    """Network and options that a branch of ``run`` begins with: those of the run, but its rate
-    falls from the start.
+    """Network and options that a branch of ``run`` begins with.
 
-    If ``out`` holds the branch already, those of the branch. Raises ModelError.
+    They are those of the run, but the learning rate falls from the start, without warm-up. If
+    ``out`` holds the branch already, its own options are returned. Raises ModelError.
     """
     if (out / CHECKPOINT).exists():
         return options_of(out)
