@@ -1,5 +1,6 @@
-"""Genotypes: which operation sits where in the AutoFEM neck of ASFD, as plain data. Standard
-library only.
+"""Genotypes: the operations of the AutoFEM neck of ASFD and their places, as plain data.
+
+Needs only the standard library.
 
 A genotype has two parts. The fusion of neighbouring levels (AutoFEM-FPN) has a fixed wiring, so
 one operation name per edge defines it. The context of each level (AutoFEM-CPM) is a small graph,

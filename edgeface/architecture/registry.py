@@ -230,8 +230,10 @@ _register_extd()
 
 
 def eresfd(width: int) -> Architecture:
-    """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is
-    width / 256."""
+    """EResFD with maps of ``width`` channels, a multiple of 4.
+
+    The authors' width multiplier is width / 256.
+    """
     return Architecture(
         f"eresfd-{width}",
         EResNetSpec(widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),

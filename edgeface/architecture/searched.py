@@ -1,5 +1,4 @@
-"""Architectures that a search of this project found, with the record of that search:
-``searched.json``."""
+"""Architectures found by searches of this project, with their records: ``searched.json``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock.
-Standard library only.
+
+Needs only the standard library.
 
 Four published forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or
 6):
@@ -154,8 +155,7 @@ def format_structure(blocks: Iterable[SuperBlock]) -> str:
 
 
 def round8(value: float) -> int:
-    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors'
-    search."""
+    """Round to a multiple of 8, at least 8; ties go to the even one, as in DamoFD's search."""
     return max(8, 8 * round(value / 8))
 
 

@@ -109,8 +109,10 @@ def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
 
 
 def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
-    """Raise ModelError unless ``outputs`` has each array of ``layout`` as float32 [1, rows, cols,
-    channels]."""
+    """Raise ModelError unless ``outputs`` has all arrays of ``layout`` in matching sizes.
+
+    Each is float32 [1, rows, columns, channels].
+    """
     area = None
     for stride in layout.strides:
         cells = None

@@ -62,8 +62,7 @@ class HeadLayout:
 
     @property
     def channels(self) -> dict[str, int]:
-        """Kind of output -> its channels, in the order in which the networks return the outputs of
-        a level."""
+        """Kind of output -> its channels, in the order of a level's outputs."""
         kinds = {"cls": self.anchors, "box": 4 * self.anchors}
         return kinds | {"kps": 2 * self.landmarks * self.anchors} if self.landmarks else kinds
 
@@ -86,8 +85,10 @@ class HeadLayout:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HeadLayout:
-        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed
-        field."""
+        """Read :meth:`to_json` output.
+
+        Raises ModelError on a missing, unknown or malformed field.
+        """
         return from_fields(cls, data, "head_layout")
 
 

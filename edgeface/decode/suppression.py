@@ -114,8 +114,10 @@ def by_score(scores: Floats) -> NDArray[np.intp]:
 
 
 def _overlaps(kept: Floats, others: Floats) -> NDArray[np.bool_]:
-    """[5, K] and [5, M] rows of x1, y1, x2, y2, share -> bool [K, M], True where IoU exceeds the
-    threshold."""
+    """Bool [K, M]: True where IoU exceeds the threshold.
+
+    ``kept`` [5, K] and ``others`` [5, M] have the rows x1, y1, x2, y2, share (see :func:`nms`).
+    """
     width = np.minimum(kept[2, :, None], others[2])
     width -= np.maximum(kept[0, :, None], others[0])
     np.maximum(

@@ -115,8 +115,7 @@ class NcnnModel:
 
 
 def parse_model(param: bytes, weights: bytes) -> NcnnModel:
-    """Read both files. Raises ModelError on anything unknown, inconsistent, missing or left
-    over."""
+    """Read both files. Raises ModelError on unknown, inconsistent, missing or surplus content."""
     reader = _Reader(weights)
     layers = []
     for layer in parse_param(param):

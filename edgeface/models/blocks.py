@@ -54,8 +54,7 @@ class ConvNorm(nn.Module):
         return torch.relu(x) if self.relu else x
 
     def fold(self) -> None:
-        """Fold batch normalisation into the convolution (evaluation mode); group normalisation
-        stays."""
+        """Fold batch norm (evaluation mode) into the convolution; group norm stays."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = None

@@ -67,8 +67,7 @@ class EResNet(Extractor):
 
 
 def _block(width: int, stride: int) -> Residual:
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the size changes; no
-    ReLU on the sum."""
+    """Two 3x3 convolutions and a shortcut (1x1 if the size changes), without ReLU on the sum."""
     shortcut = [conv_bn(width, width, 1, stride, relu=False)] if stride > 1 else []
     return Residual(
         nn.Sequential(conv_bn(width, width, 3, stride), conv_bn(width, width, 3, relu=False)),

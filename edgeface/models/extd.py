@@ -1,6 +1,6 @@
-"""EXTD (Yoo, Han and Chung, "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse", arXiv
-1906.06579, 2019).
+"""EXTD: backbone and neck (Yoo, Han and Chung, arXiv 1906.06579, 2019).
 
+The paper is "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse".
 One small group of blocks halves the size. It runs six times, each time on its own output, so six
 maps need the weights of one::
 

@@ -124,8 +124,7 @@ class SharedTower(nn.Module):
 
 
 class SCRFDHead(nn.Module):
-    """One tower and one pair of 3x3 output convolutions shared by all levels, as published for
-    SCRFD and DamoFD.
+    """One tower and 3x3 output convolutions shared by all levels, as in SCRFD and DamoFD.
 
     With ``norm="batch"`` the convolutions are shared and the normalisation is not
     (:class:`SharedTower`).
@@ -232,8 +231,7 @@ def _init_output(layer: nn.Module, bias: float) -> None:
 
 
 def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead:
-    """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be
-    built."""
+    """Build the head ``spec.kind``. Raises ModelError on a specification that cannot be built."""
     where = f"head {spec.kind}"
     require_sizes(where, channels=spec.channels)
     if isinstance(spec, S3FDHeadSpec):

@@ -1,5 +1,4 @@
-"""PlainNet: the backbones that DamoFD found (Liu et al., ICLR 2023), built from their structure
-strings.
+"""PlainNet: DamoFD's backbones (Liu et al., ICLR 2023), built from their structure strings.
 
     image 3 x H x W
       SuperConv    stem   H/2

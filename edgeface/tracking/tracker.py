@@ -42,8 +42,11 @@ class Tracker:
     """
 
     def __init__(self, min_iou: float = 0.3, max_gap: int = 30) -> None:
-        """min_iou: least IoU of a face with a predicted box to get its number; above 0, at most 1.
-        max_gap: frames for which a missing face keeps its number. Raises OptionError."""
+        """Set the limits of matching. Raises OptionError if one is out of range.
+
+        min_iou: least IoU of a face with a predicted box to get its number; above 0, at most 1.
+        max_gap: frames for which a missing face keeps its number.
+        """
         if check_number("min_iou", min_iou, 0, 1) == 0:
             raise OptionError(f"min_iou {min_iou} is not above 0 and at most 1")
         self.min_iou, self.max_gap = min_iou, check_count("max_gap", max_gap)
