@@ -1,4 +1,4 @@
-"""What a network is, as plain data: no torch, so that a device can read it."""
+"""Networks described as plain data, without torch, so that a device can read them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Architecture: everything that defines a network, as plain data.
 
-It is what search mutates, what the zoo and every manifest store, and what
-:func:`edgeface.models.build` turns into a module. Two equal Architectures build equal graphs. This
-module needs nothing beyond the standard library, so a device can read one without torch.
+Searches mutate it, the zoo and every manifest store it, and :func:`edgeface.models.build` turns it
+into a module. Two equal Architectures build equal graphs. This module needs only the standard
+library, so that a device can read an Architecture without torch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SPARE = {
     "neck": ("genotype", "repeats"),
     "head": ("prior", "kernel", "maxout", "dual"),
 }
-"""part -> its fields that the short text leaves out where they say nothing: those of the S3FD
-family"""
+"""part -> fields that few networks, mainly the S3FD family, use: the short text leaves them out at
+their neutral value (:data:`FLAT`)"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class InputNorm:
     """``(pixel - mean) / std`` on raw 0-255 RGB, inside the network."""
 
     mean: float | tuple[float, float, float] = 0.0
-    """of all channels, or of R, G and B"""
+    """one mean for all channels, or the means of R, G and B"""
     std: float = 255.0
 
 
@@ -52,17 +52,16 @@ class Architecture:
         return self.backbone.structure if isinstance(self.backbone, PlainNetSpec) else ""
 
     def to_fields(self) -> dict[str, Any]:
-        """The long text, which manifests, latency tables and searches hold: every field of any
-        kind."""
+        """The long text, stored in manifests, latency tables and searches: fields of all kinds."""
         parts = {part: flat(part, getattr(self, part)) for part in PARTS}
         return {"name": self.name, **parts, "input": dataclasses.asdict(self.input)}
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal Architecture.
 
-        The short text: fields of few networks are left out where they say nothing, so that the text
-        of every other network, and with it the names and random numbers drawn from that text, is
-        what it was before there were any.
+        This is the short text: it leaves out the fields of :data:`SPARE` at their neutral value. So
+        the text of networks that do not use them is the same as before these fields existed, and so
+        are the names and random numbers derived from it.
         """
         data = self.to_fields()
         for part, names in SPARE.items():
@@ -80,7 +79,7 @@ class Architecture:
 
     @classmethod
     def from_fields(cls, data: Any, where: str) -> Architecture:
-        """Like :meth:`from_json`; ``where`` begins the message of an error."""
+        """Like :meth:`from_json`; error messages begin with ``where``."""
         if not isinstance(data, dict):
             raise ModelError(f"{where}: expected an object, got {short(data)}")
         specs = {
@@ -94,8 +93,10 @@ class Architecture:
         return json.dumps(self.to_json(), indent=1, sort_keys=True)
 
     def named_by_content(self, family: str) -> Architecture:
-        """Return the same network under a name of its own, because files are named after it:
-        ``family``-<12 digits>."""
+        """Return the same network as ``family``-<12 hexadecimal digits of a hash of its content>.
+
+        Files are named after a network, so different networks need different names.
+        """
         content = dataclasses.replace(self, name="").dumps()
         return dataclasses.replace(
             self, name=f"{family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

@@ -1,10 +1,11 @@
-"""Genotypes: which operation sits where in the AutoFEM neck of ASFD, as plain data. Standard
-library only.
+"""Genotypes: the operations of the AutoFEM neck of ASFD and their places, as plain data.
+
+Needs only the standard library.
 
 A genotype has two parts. The fusion of neighbouring levels (AutoFEM-FPN) has a fixed wiring, so
-that a name on each edge says it all. The context of each level (AutoFEM-CPM) is a small graph of
-its own: nodes in order, each an operation on the sum of earlier nodes or of the cell's input; the
-nodes that no other one reads are its output.
+one operation name per edge defines it. The context of each level (AutoFEM-CPM) is a small graph,
+called a cell: a list of nodes, each an operation on the sum of its inputs, which are earlier nodes
+or the cell's input. The output of a cell is the nodes that no other node reads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgeface.files import read_regular, write_text
 from edgeface.schema import from_fields
 
 LEVELS = 6
-"""maps of the pyramid, strides 4 to 128"""
+"""number of maps of the pyramid, strides 4 to 128"""
 OPERATIONS: dict[str, tuple[int, int]] = {
     "conv_1x1": (1, 1),
     "sep_conv_3x3": (3, 1),
@@ -37,7 +38,7 @@ class Node:
     """One operation of a context cell."""
 
     inputs: tuple[int, ...]
-    """what it reads, summed: 0 is the cell's input, k is node k, counted from 1"""
+    """numbers of its inputs, which are summed: 0 is the cell's input, k (from 1) is node k"""
     op: str
     """a name of :data:`OPERATIONS`"""
 
@@ -47,11 +48,11 @@ class Genotype:
     """One AutoFEM. Everything is listed from the finest level to the coarsest."""
 
     top_down: tuple[str, ...]
-    """operation on each level but the coarsest, on its product with what comes from above"""
+    """operation of each level but the coarsest, on the product of its map and the one from above"""
     bottom_up: tuple[str, ...]
-    """operation on each level but the finest, on its product with what comes from below"""
+    """operation of each level but the finest, on the product of its map and the one from below"""
     same: tuple[str, ...]
-    """operation on each level itself"""
+    """operation of each level on its own map"""
     context: tuple[tuple[Node, ...], ...]
     """nodes of each level's context cell"""
 
@@ -83,7 +84,7 @@ def write_genotype(path: Path, genotype: Genotype) -> None:
 
 
 def read_genotype(path: Path) -> Genotype:
-    """Read what :func:`write_genotype` wrote. Raises ModelError for a file that is none."""
+    """Read what :func:`write_genotype` wrote. Raises ModelError if the file is no genotype."""
     try:
         data = json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -117,7 +118,7 @@ def _check_cell(cell: tuple[Node, ...], where: str) -> None:
 
 
 def branches(*chains: tuple[str, ...]) -> tuple[Node, ...]:
-    """A context cell of parallel chains of operations, each of which begins at the cell's input."""
+    """A context cell of parallel chains of operations, each starting from the cell's input."""
     nodes: list[Node] = []
     for chain in chains:
         for place, op in enumerate(chain):
@@ -142,6 +143,6 @@ DEFAULT_GENOTYPE = Genotype(
     same=("conv_1x1",) * LEVELS,
     context=(_WIDE,) * 2 + (_NARROW,) * (LEVELS - 2),
 )
-"""Fusion as the authors released it ("AutoFPN"). Their context cells are not published: these are
-the three branches of one, two and three convolutions of DSFD's context module (Li et al., CVPR
-2019), six nodes, the receptive fields of the two finest levels wider."""
+"""The fusion is the one that the authors released ("AutoFPN"). Their context cells are not
+published: each cell here has the three branches of one, two and three convolutions (six nodes) of
+DSFD's context module (Li et al., CVPR 2019). The two finest levels have wider receptive fields."""

@@ -1,9 +1,8 @@
-"""The layers of an Architecture, in order of execution, without building it: what scores and
-latency models read.
+"""The layers of an Architecture in order of execution, listed without building the network.
 
-Needs nothing beyond the standard library and takes microseconds where building the module takes
-milliseconds; a search asks a hundred thousand times. Batch normalisation and ReLU are folded into
-the convolution before them on export, so they are no layers here.
+Scores and latency models read them. Listing needs only the standard library and takes microseconds,
+building the module takes milliseconds; a search does this a hundred thousand times. Export folds
+batch normalisation and ReLU into the convolution before them, so they are not listed as layers.
 """
 
 from __future__ import annotations
@@ -28,11 +27,12 @@ from edgeface.errors import ModelError
 KINDS = ("conv", "depthwise", "add", "resize")
 BACKBONES = ("convnet", "plainnet")
 COUNTED_AT = (640, 480)
-"""px: the input size at which multiply-accumulates are limited and quoted"""
+"""width and height in px of the input for which multiply-accumulates are limited and quoted"""
 CONVNET_STEM = (6, 4)
-"""kernel and stride"""
+"""kernel size and stride"""
 Block = SuperBlock | tuple[int, int, int]
-"""of a plainnet, or of a convnet: input width, output width, residuals (of the stem -1)"""
+"""super-block of a plainnet; or part of a convnet: input channels, output channels and number of
+residuals, which is -1 for the stem"""
 Group = tuple[str, int, int]
 """kind, kernel, stride"""
 
@@ -41,60 +41,59 @@ class Layer(NamedTuple):
     """One operator of the deployed network."""
 
     kind: str
-    """conv, depthwise (one filter a channel), add (of two maps), resize (to twice the size)"""
+    """conv, depthwise (one filter per channel), add (of two maps) or resize (to twice the size)"""
     kernel: int
-    """side of the filter; 0 where there is none"""
+    """side of the filter; 0 for add and resize"""
     stride: int
     in_channels: int
     out_channels: int
     width: int
-    """of the output, px"""
+    """width of the output in px"""
     height: int
-    """of the output, px"""
+    """height of the output in px"""
     shortcut: bool = False
-    """a 1x1 convolution beside the others, around which it leads: it reads what they read"""
+    """True for a 1x1 convolution on the shortcut of a residual: it reads the residual's input"""
 
     @property
     def cells(self) -> int:
-        """Positions of the output."""
+        """Number of positions in the output map."""
         return self.width * self.height
 
     @property
     def inputs(self) -> int:
-        """Channels that one of its outputs is made of."""
+        """Number of input channels that each output channel reads."""
         return 1 if self.kind == "depthwise" else self.in_channels
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates: of convolutions only, as :mod:`edgeface.models.complexity`
-        counts."""
+        """Multiply-accumulates, of convolutions only, as in :mod:`edgeface.models.complexity`."""
         return self.cells * self.kernel**2 * self.inputs * self.out_channels
 
     @property
     def params(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
         return self.macs // self.cells + self.out_channels * (self.kernel > 0)
 
     @property
     def values_read(self) -> int:
-        """Values of its input or inputs."""
+        """Number of values in its input or inputs."""
         if self.kind == "resize":
             return self.cells * self.in_channels // 4
         return self.cells * self.in_channels * (2 if self.kind == "add" else self.stride**2)
 
     @property
     def values_written(self) -> int:
-        """Values of its output."""
+        """Number of values in its output."""
         return self.cells * self.out_channels
 
     @property
     def group(self) -> Group:
-        """What decides which of a runtime's kernels computes it."""
+        """The properties by which a runtime chooses the compute kernel for this layer."""
         return (self.kind, self.kernel, self.stride)
 
     @property
     def title(self) -> str:
-        """``conv 3x3 of stride 2``."""
+        """Text such as ``conv 3x3 of stride 2``."""
         return (
             f"{self.kind} {self.kernel}x{self.kernel} of stride {self.stride}"
             if self.kernel
@@ -110,31 +109,33 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive layers that a search exchanges as one: a super-block, the neck, the head. Parts
-    are kept and are compared by identity, which is quick."""
+    """Consecutive layers that a search replaces as a unit: a super-block, the neck or the head.
+
+    Parts are cached and compared by identity, which is fast.
+    """
 
     layers: tuple[Layer, ...]
     out_channels: int
     stride: int
-    """of its output against its input"""
+    """stride of its output relative to its input"""
 
     @property
     def path(self) -> tuple[Layer, ...]:
-        """The convolutions that follow each other: without shortcuts."""
+        """Its convolutions in sequence, without those on shortcuts."""
         return tuple(layer for layer in self.layers if layer.kernel and not layer.shortcut)
 
     @property
     def macs(self) -> int:
-        """Sum over its layers."""
+        """Multiply-accumulates of all its layers."""
         return sum(layer.macs for layer in self.layers)
 
 
 def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
-    """The parts of ``architecture`` on an image of ``width`` x ``height`` px, the backbone's blocks
-    first.
+    """The parts on an image of ``width`` x ``height`` px: blocks of the backbone, neck, head.
 
-    Raises ModelError for a backbone, neck or head of a kind that no search here produces
-    (:data:`BACKBONES`, fpn and plain): such a network is built and measured instead.
+    Raises ModelError unless the backbone is one of :data:`BACKBONES`, the neck fpn and the head
+    plain. The searches here produce only these; build and measure other networks instead. Also
+    raises ModelError for sizes that are not multiples of 32 px and for malformed backbones.
     """
     backbone, neck, head = architecture.backbone, architecture.neck, architecture.head
     if backbone.kind not in BACKBONES or neck.kind != "fpn" or not isinstance(head, PlainHeadSpec):
@@ -164,7 +165,7 @@ def parts_of(architecture: Architecture, width: int, height: int) -> list[Part]:
 
 
 def layers_of(architecture: Architecture, width: int, height: int) -> tuple[Layer, ...]:
-    """All layers, as :func:`parts_of` lists them."""
+    """The layers of all parts, in the order of :func:`parts_of`."""
     return tuple(layer for part in parts_of(architecture, width, height) for layer in part.layers)
 
 
@@ -197,7 +198,7 @@ class _Walk:
         self.channels = out
 
     def shortcut(self, out: int, stride: int) -> None:
-        """A 1x1 projection of the map, which itself goes on as it was."""
+        """Add a 1x1 projection of the current map; the walk continues from the unprojected map."""
         self.layers.append(
             Layer(
                 "conv",
@@ -213,7 +214,10 @@ class _Walk:
 
 
 def blocks_of(backbone: Backbone) -> Sequence[Block]:
-    """What :func:`block_part` takes, of a backbone of :data:`BACKBONES`. Raises ModelError."""
+    """The blocks of a backbone of :data:`BACKBONES`, as :func:`block_part` takes them.
+
+    Raises ModelError for a malformed backbone.
+    """
     if isinstance(backbone, ConvNetSpec):
         return _convnet_blocks(backbone.widths, backbone.depths)
     assert isinstance(backbone, PlainNetSpec), backbone.kind
@@ -222,8 +226,11 @@ def blocks_of(backbone: Backbone) -> Sequence[Block]:
 
 @lru_cache(maxsize=1 << 16)
 def block_part(block: Block, width: int, height: int) -> Part:
-    """Of a plainnet super-block (:mod:`edgeface.models.plainnet`) or a convnet stage, on a map of
-    this size."""
+    """The layers of one block on an input map of ``width`` x ``height``.
+
+    A block is a plainnet super-block (:mod:`edgeface.models.plainnet`) or the stem or a stage of a
+    convnet.
+    """
     if isinstance(block, tuple):
         return _convnet_part(block, width, height)
     walk, stride = _Walk(block.in_channels, width, height), block.stride
@@ -245,8 +252,7 @@ def block_part(block: Block, width: int, height: int) -> Part:
 
 
 def _residuals(block: SuperBlock, stride: int, first: bool) -> Iterator[tuple[int, int, int, bool]]:
-    """(output width, inner width, stride, projected in any case) of each residual of one inner
-    layer."""
+    """Yield (output width, inner width, stride, always projected) of each residual in a layer."""
     out, inner = block.out_channels, block.bottleneck
     if block.kind == "basic":
         yield out, inner, stride, first
@@ -317,7 +323,7 @@ def _neck_part(neck: PyramidSpec, channels: tuple[int, ...], width: int, height:
 
 
 def output_widths(head: PlainHeadSpec | SCRFDHeadSpec) -> tuple[int, ...]:
-    """Channels of the convolutions that end a level: of scores, boxes and any landmarks."""
+    """Channels of a level's output convolutions: scores, boxes and, if predicted, landmarks."""
     widths = (head.anchors, 4 * head.anchors)
     return (*widths, 2 * head.landmarks * head.anchors) if head.landmarks else widths
 

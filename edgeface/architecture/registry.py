@@ -1,17 +1,17 @@
-"""Zoo names and the Architectures behind them: ours, and the published ones.
+"""Zoo names and their Architectures: our own networks and published ones.
 
-The nine networks of DamoFD and SCRFD come twice. ``damofd-0.5g`` is faithful: group normalisation
-in the head. ``damofd-0.5g-bn`` is its deployable variant: batch normalisation instead, which folds
-into the convolutions on export. Variants are not listed on their own (:func:`listed`): they have
-the same multiply-accumulates and within 0.4 % the same parameters.
+Each of the nine networks of DamoFD and SCRFD has two entries. ``damofd-0.5g`` is the published
+network, with group normalisation in the head. ``damofd-0.5g-bn`` is its deployable variant, with
+batch normalisation instead, which export folds into the convolutions. :func:`listed` leaves out the
+variants: they have the same multiply-accumulates and, within 0.4 %, the same number of parameters.
 
 Seven were also published with landmarks (:data:`WITH_LANDMARKS`). ``damofd-0.5g-kps`` and
-``damofd-0.5g-kps-bn`` have one more output of the same head. SCRFD's authors changed the head, too:
-batch normalisation, and towers and outputs of its own for each level. ``scrfd-0.5g-kps`` has that
-head, needs no variant, and folds to the graph that they released. Their factor on each level's
-boxes is left out, since it multiplies a convolution of that level's own. The parameters that they
-state are ours for 2.5G and 10G (0.82 M, 4.23 M); for 0.5G they state 0.57 M, as for the network
-without landmarks, while the file that they released has 0.63 M, as ours.
+``damofd-0.5g-kps-bn`` add one output to the same head. SCRFD's authors also changed the head: it
+has batch normalisation, and each level has its own tower and outputs. ``scrfd-0.5g-kps`` has this
+head, needs no variant, and folds to the graph that they released. Their factor on the boxes of each
+level is left out, since it only scales that level's own convolution. The parameters that they state
+for 2.5G and 10G (0.82 M, 4.23 M) match ours. For 0.5G they state 0.57 M, the figure of the network
+without landmarks; the file that they released has 0.63 M, as ours has.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ ARCHITECTURES: dict[str, Architecture] = {}
 VARIANT_SUFFIX = "-bn"
 """Appended to the name of a published network for its deployable variant."""
 LANDMARK_SUFFIX = "-kps"
-"""Appended to the name of a published network for the form with landmarks."""
+"""Appended to the name of a published network for its form with landmarks."""
 S3FD_INPUT = InputNorm(mean=(123.0, 117.0, 104.0), std=1.0)
-"""of the S3FD family: RGB means of ImageNet, as its authors round them"""
+"""input normalisation of the S3FD family: RGB means of ImageNet, rounded as by its authors"""
 SUGGESTED = 4
-"""names at most that the message about an unknown one holds"""
+"""largest number of similar names in the error message about an unknown name"""
 
 
 def register(architecture: Architecture) -> Architecture:
-    """Add ``architecture`` under its name; a name taken twice is a programming error."""
+    """Add ``architecture`` under its name. Raises ValueError if the name is taken (a bug)."""
     if architecture.name in ARCHITECTURES:
         raise ValueError(f"architecture {architecture.name!r} is registered twice")
     ARCHITECTURES[architecture.name] = architecture
@@ -63,15 +63,17 @@ def register(architecture: Architecture) -> Architecture:
 
 
 def get_architecture(name: str) -> Architecture:
-    """Return the Architecture called ``name``. Raises ModelError that says which names are near."""
+    """Return the Architecture called ``name``. Raises ModelError, with suggestions, if unknown."""
     if name not in ARCHITECTURES:
         raise ModelError(f"unknown model {short(name)} ({suggestions(name)})")
     return ARCHITECTURES[name]
 
 
 def with_genotype(architecture: Architecture, genotype: Genotype) -> Architecture:
-    """``architecture`` with the ``genotype`` in its neck: another network than the one of its name,
-    and called so."""
+    """``architecture`` with ``genotype`` in its neck, under a new name if this changes the network.
+
+    Raises ModelError if its neck is not autofem.
+    """
     neck = architecture.neck
     if not isinstance(neck, AutoFEMSpec):
         raise ModelError(
@@ -82,8 +84,10 @@ def with_genotype(architecture: Architecture, genotype: Genotype) -> Architectur
 
 
 def suggestions(name: str) -> str:
-    """For a message about an unknown ``name``: the nearest known ones, else one of each family; and
-    where all are."""
+    """Text for an error about an unknown ``name``: known names, and the command that lists all.
+
+    Gives the nearest known names, or one of each family if none is near.
+    """
     begun = [known for known in listed() if name and known.startswith(name.lower())]
     near = begun[:SUGGESTED] or get_close_matches(name.lower(), ARCHITECTURES, SUGGESTED)
     one_of_each = {known.partition("-")[0]: known for known in reversed(listed())}
@@ -96,8 +100,7 @@ def suggestions(name: str) -> str:
 
 
 def listed() -> tuple[str, ...]:
-    """Return the names worth a line in a listing: everything but the deployable variants of DamoFD
-    and SCRFD."""
+    """Return the names for listings: all but the deployable variants of DamoFD and SCRFD."""
     return tuple(name for name in ARCHITECTURES if not name.endswith(VARIANT_SUFFIX))
 
 
@@ -118,7 +121,7 @@ for _entry in read_searched():
     register(_entry.architecture)
 
 
-# Pyramid and head of each compute regime, the same for both families.
+# Pyramid and head of each compute regime; DamoFD and SCRFD share them.
 _REGIMES: dict[str, tuple[PyramidSpec, SCRFDHeadSpec]] = {
     regime: (
         PyramidSpec("pafpn", pyramid),
@@ -160,15 +163,15 @@ _BACKBONES: dict[str, Backbone] = {
 }
 
 PUBLISHED = tuple(_BACKBONES)
-"""Names of the nine published networks, as published."""
+"""Names of the nine published networks in their published form."""
 WITH_LANDMARKS = tuple(
     name + LANDMARK_SUFFIX for name in PUBLISHED if name not in ("scrfd-1g", "scrfd-34g")
 )
-"""Names of those that were also published with landmarks, in that form."""
+"""Names, with suffix, of the seven of these networks that were also published with landmarks."""
 
 
 def _register_published(name: str, head: PlainHeadSpec | SCRFDHeadSpec) -> None:
-    """Register ``name`` with this head; and a ``-bn`` where it has group normalisation."""
+    """Register ``name`` with ``head``; if it has group normalisation, also a ``-bn`` variant."""
     base = name.removesuffix(LANDMARK_SUFFIX)
     neck, _ = _REGIMES[base.partition("-")[2]]
     faithful = register(
@@ -183,8 +186,10 @@ def _register_published(name: str, head: PlainHeadSpec | SCRFDHeadSpec) -> None:
 
 
 def _with_landmarks(name: str) -> PlainHeadSpec | SCRFDHeadSpec:
-    """The head of a published network with landmarks. SCRFD's authors changed theirs beside adding
-    them."""
+    """The head of a published network with landmarks.
+
+    SCRFD's authors did more than add an output: their head with landmarks is another one.
+    """
     head = _REGIMES[name.partition("-")[2]][1]
     if name.startswith("damofd"):
         return replace(head, landmarks=LANDMARKS)
@@ -206,7 +211,7 @@ for _name in WITH_LANDMARKS:
 
 
 def _register_extd() -> None:
-    """``extd-fpn-32-prelu`` to ``extd-ssd-64-relu``: two forms, three widths, three activations."""
+    """Register ``extd-fpn-32-prelu`` to ``extd-ssd-64-relu``: 2 forms, 3 widths, 3 activations."""
     for form, width, activation in itertools.product(
         ("fpn", "ssd"), (32, 48, 64), ("prelu", "lrelu", "relu")
     ):
@@ -225,8 +230,10 @@ _register_extd()
 
 
 def eresfd(width: int) -> Architecture:
-    """EResFD with maps of ``width`` channels, a multiple of 4: the authors' width multiplier is
-    width / 256."""
+    """EResFD with maps of ``width`` channels, a multiple of 4.
+
+    The authors' width multiplier is width / 256.
+    """
     return Architecture(
         f"eresfd-{width}",
         EResNetSpec(widths=(width // 2, width), depths=(3, 3, 3, 2, 2)),
@@ -244,13 +251,12 @@ _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "basic": ((64, 64, 128, 256, 512), (256, 256)),
     "bottleneck": ((64, 256, 512, 1024, 2048), (512, 256)),
 }
-"""Widths of stem and c2 to c5, and of c6 and c7."""
+"""Block kind -> widths of the stem and c2 to c5, widths of c6 and c7."""
 _MOBILE_DEPTHS = (2, 2, 6, 2)
 
 
 def _register_asfd() -> None:
-    """``asfd-d0`` to ``asfd-d6``: larger and larger. Where these figures come from:
-    docs/asfd.md."""
+    """Register ``asfd-d0`` (smallest) to ``asfd-d6``. Sources of the figures: docs/asfd.md."""
     side = math.sqrt(1.5)
     for size, (block, widths, depths, channels, stack, repeats) in enumerate(
         (

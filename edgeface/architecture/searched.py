@@ -1,5 +1,4 @@
-"""Architectures that a search of this project found, with the record of that search:
-``searched.json``."""
+"""Architectures found by searches of this project, with their records: ``searched.json``."""
 
 from __future__ import annotations
 
@@ -14,35 +13,35 @@ from edgeface.schema import from_fields, read_packaged
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-PATH = resources.files("edgeface.architecture") / "searched.json"  # which may lie in a zip
+PATH = resources.files("edgeface.architecture") / "searched.json"  # may be inside a zip file
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """How an Architecture was found: what was asked, and what was measured."""
+    """How an Architecture was found: the settings of its search and the measurements."""
 
     space: str
     target: str
     precision: str
     size: str
-    """of the input, WxH in px"""
+    """size of the input, WxH in px"""
     threads: int
     cpu: str
-    """that the clock was asked of"""
+    """processor on which latency was measured"""
     budget_ms: float
-    """most that a network might take"""
+    """latency limit of the search, in ms"""
     of_yardstick: float
-    """latency, as a share of that of a network of YuNet_n's structure; both were measured beside
+    """latency divided by that of a network with YuNet_n's structure; both were measured relative to
     the same reference"""
     measured_ms: float
     interval_ms: tuple[float, float]
-    """95 %"""
+    """95 % confidence interval of ``measured_ms``"""
     score_name: str
     score: float
     seed: int
     rounds: int
     evaluated: int
-    """networks that were scored"""
+    """number of networks that were scored"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,6 @@ class Searched:
 
 
 def read_searched(path: Path | Traversable = PATH) -> tuple[Searched, ...]:
-    """Every entry. Raises ModelError for a file that is damaged."""
+    """Read every entry. Raises ModelError if the file is damaged."""
     entries: list[object] = read_packaged(path, list)
     return tuple(from_fields(Searched, entry, f"{path}[{i}]") for i, entry in enumerate(entries))

@@ -1,8 +1,8 @@
-"""One specification for each kind of backbone, neck and head: what it reads, and nothing else.
+"""One specification per kind of backbone, neck and head, with only the fields that this kind uses.
 
-As text all kinds of a part share one flat object with a ``kind`` (:func:`flat`): a field that a
-kind does not have stands there with the value that says nothing. So it was when there was one
-dataclass for all of them, and files of that time open.
+As text, all kinds of a part share one flat object with a ``kind`` (:func:`flat`): fields that a
+kind does not have are written with their neutral value (:data:`FLAT`). One dataclass used to hold
+all kinds, and files written then still open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Stages:
 @dataclass(frozen=True)
 class _Blocks(_Stages):
     block: str
-    """basic or bottleneck; asfd: these or depthwise"""
+    """basic or bottleneck; asfd also accepts depthwise"""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,10 @@ class PlainNetSpec:
 
 @dataclass(frozen=True)
 class MobileNetSpec(_Stages):
-    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32. The first width is of the
-    first convolution."""
+    """Backbones of SCRFD-0.5G and -1G: outputs at strides 8, 16 and 32.
+
+    ``widths`` starts with the first convolution, which comes before the output of the stem.
+    """
 
     kind: str = field(default="mobilenetv1", init=False)
 
@@ -67,23 +69,27 @@ class EXTDSpec:
 
     kind: str = field(default="extd", init=False)
     widths: tuple[int, ...]
-    """the one width of all maps"""
+    """a single entry: the width of all maps"""
     activation: str
     """prelu, lrelu or relu"""
 
 
 @dataclass(frozen=True)
 class EResNetSpec(_Stages):
-    """Backbone of EResFD: outputs at strides 4 to 128. Widths are of the first two layers, and of
-    all others."""
+    """Backbone of EResFD: outputs at strides 4 to 128.
+
+    ``widths`` has two entries: one for the first two layers, one for all others.
+    """
 
     kind: str = field(default="eresfd", init=False)
 
 
 @dataclass(frozen=True)
 class ASFDSpec(_Blocks):
-    """Backbones of ASFD: outputs at strides 4 to 128. Depths are of c2 to c5; c6 and c7 have widths
-    alone."""
+    """Backbones of ASFD: outputs at strides 4 to 128.
+
+    ``widths`` covers the stem and c2 to c7, ``depths`` only c2 to c5.
+    """
 
     kind: str = field(default="asfd", init=False)
 
@@ -100,14 +106,14 @@ class PyramidSpec:
 
 @dataclass(frozen=True)
 class AutoFEMSpec:
-    """Neck of ASFD, put together by a search."""
+    """Neck of ASFD, whose operations are found by a search."""
 
     kind: str = field(default="autofem", init=False)
     channels: int
     genotype: Genotype | None
-    """its operations"""
+    """the operations; a network is built only with one"""
     repeats: int = 1
-    """how often it follows upon itself"""
+    """number of copies in sequence"""
 
 
 @dataclass(frozen=True)
@@ -125,28 +131,28 @@ class _DistanceHead:
     offset: float = 0.5
     """position of a cell's anchor point inside the cell, in strides"""
     landmarks: int = 0
-    """points of a face that are also predicted: 5, or 0 for none"""
+    """number of landmarks predicted per face: 5, or 0 for none"""
 
 
 @dataclass(frozen=True)
 class PlainHeadSpec(_DistanceHead):
-    """A tower and outputs of its own on each of three levels."""
+    """A separate tower and separate outputs on each of three levels."""
 
     kind: str = field(default="plain", init=False)
     kernel: int = 1
-    """of the output convolutions, 1 or 3"""
+    """kernel size of the output convolutions: 1 or 3"""
 
 
 @dataclass(frozen=True)
 class SCRFDHeadSpec(_DistanceHead):
-    """One tower, and 3x3 outputs, shared by three levels."""
+    """One tower and 3x3 output convolutions, shared by three levels."""
 
     kind: str = field(default="scrfd", init=False)
 
 
 @dataclass(frozen=True)
 class S3FDHeadSpec:
-    """Prior boxes on six levels, strides 4 to 128: one a cell, in its middle."""
+    """Prior boxes on six levels, strides 4 to 128: one per cell, at its centre."""
 
     kind: str = field(default="s3fd", init=False)
     channels: int
@@ -156,12 +162,12 @@ class S3FDHeadSpec:
     prior: tuple[float, ...] = ()
     """width and height of a prior box, in strides"""
     kernel: int = 1
-    """of the output convolutions"""
+    """kernel size of the output convolutions"""
     maxout: str = ""
-    """out (of three background outputs on the finest level the largest counts), or in-out (also of
-    three face outputs on the other levels)"""
+    """empty; out (the finest level takes the largest of three background outputs); or in-out (the
+    other levels also take the largest of three face outputs)"""
     dual: bool = False
-    """on neck autofem: in training also reads the maps that the neck starts from"""
+    """only with neck autofem: in training, the head also reads the maps that enter AutoFEM"""
 
 
 Backbone = (
@@ -185,7 +191,7 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     "neck": {**dict.fromkeys(PYRAMIDS, PyramidSpec), "autofem": AutoFEMSpec},
     "head": {"scrfd": SCRFDHeadSpec, "plain": PlainHeadSpec, "s3fd": S3FDHeadSpec},
 }
-"""part -> kind -> its specification"""
+"""part -> kind -> class of its specification"""
 FLAT: dict[str, dict[str, Any]] = {
     "backbone": {"structure": "", "widths": (), "depths": (), "block": "", "activation": ""},
     "neck": {"channels": None, "genotype": None, "repeats": 1},
@@ -204,11 +210,11 @@ FLAT: dict[str, dict[str, Any]] = {
         "landmarks": 0,
     },
 }
-"""part -> every field of any kind, in the order of the text, and the value that says nothing"""
+"""part -> every field of any kind, in the order of the text, with its neutral value"""
 
 
 def flat(part: str, spec: Spec) -> dict[str, Any]:
-    """``spec`` as one flat object, JSON-ready; the field landmarks only where there are any."""
+    """``spec`` as one flat, JSON-ready object; the field landmarks is left out if it is 0."""
     values = {
         "kind": spec.kind,
         **{name: getattr(spec, name, default) for name, default in FLAT[part].items()},
@@ -222,9 +228,10 @@ def flat(part: str, spec: Spec) -> dict[str, Any]:
 
 
 def read_spec(part: str, data: Any, where: str) -> Any:
-    """Read what :func:`flat` wrote, with or without the fields that say nothing.
+    """Read the output of :func:`flat`; fields at their neutral value may be missing.
 
-    Raises ModelError, in one line, for an unknown kind and for a field that its kind does not have.
+    Raises ModelError, in one line, for an unknown kind, and for a field that the kind does not have
+    unless the field has its neutral value.
     """
     if not isinstance(data, dict):
         raise ModelError(f"{where}: expected an object, got {short(data)}")

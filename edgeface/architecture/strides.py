@@ -1,10 +1,10 @@
-"""Where the outputs of the networks lie: strides of the pyramid levels, in px of the input."""
+"""Strides of the pyramid levels that have outputs, in px of the input."""
 
 from __future__ import annotations
 
 STRIDES = (8, 16, 32)
 S3FD_STRIDES = (4, 8, 16, 32, 64, 128)
 SIZE_MULTIPLE_PX = 32
-"""of width and height of an input"""
+"""the width and height of an input are multiples of this"""
 LANDMARKS = 5
-"""points of a face, where there are any"""
+"""landmarks per face, in networks that predict them"""

@@ -1,5 +1,6 @@
 """PlainNet structure strings, as DamoFD publishes its backbones: text <-> tuple of SuperBlock.
-Standard library only.
+
+Needs only the standard library.
 
 Four published forms, written one after another without separators (K is 3, 5 or 7; E is 1, 2, 4 or
 6):
@@ -32,10 +33,10 @@ from edgeface.errors import ModelError
 KERNELS = (3, 5, 7)
 EXPANSIONS = (1, 2, 4, 6)
 STEM_KERNEL = 6
-"""of the stem that goes straight to stride 4"""
+"""kernel size of the stem that goes straight to stride 4"""
 KINDS = ("conv", "separable", "basic", "led", "bottleneck", "inverted")
 PLAIN = ("conv", "separable")
-"""kinds without shortcut and inner width"""
+"""kinds without a shortcut and without an inner width"""
 MAX_CHANNELS = 9999
 MAX_LAYERS = 99
 ACCEPTED = (
@@ -63,14 +64,14 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class SuperBlock:
-    """One super-block: ``layers`` inner layers of one kind, of which the first carries the stride;
-    of kind led, a convolution before them does.
+    """One super-block: ``layers`` inner layers of one kind.
 
-    ``str(block)`` is its published text. Raises ModelError for a value that has none.
+    The first inner layer has the stride; in kind led, the convolution before the inner layers has
+    it. ``str(block)`` is its structure string. Raises ModelError for a value that is not accepted.
     """
 
     kind: str
-    """conv, separable, basic, led (by a convolution), bottleneck or inverted"""
+    """conv, separable, basic, led (a convolution, then basic), bottleneck or inverted"""
     kernel: int
     in_channels: int
     out_channels: int
@@ -79,7 +80,7 @@ class SuperBlock:
     bottleneck: int = 0
     """inner width; 0 for conv and separable, which have none"""
     expansion: int = 0
-    """inverted: widening of the depthwise convolution; 0 for the other kinds"""
+    """inverted: factor by which the depthwise convolution is wider; 0 for the other kinds"""
 
     def __post_init__(self) -> None:
         residual, inverted = self.kind not in PLAIN, self.kind == "inverted"
@@ -130,8 +131,8 @@ class SuperBlock:
 def parse(text: str) -> tuple[SuperBlock, ...]:
     """Read a structure string; ``format_structure(parse(text)) == text``.
 
-    Raises ModelError naming the block that is malformed, or that takes other channels than the one
-    before gives.
+    Raises ModelError naming a block that is malformed, or whose input channels differ from the
+    output channels of the block before it.
     """
     if not isinstance(text, str) or not text:
         raise ModelError(
@@ -154,8 +155,7 @@ def format_structure(blocks: Iterable[SuperBlock]) -> str:
 
 
 def round8(value: float) -> int:
-    """Round to a multiple of 8, at least 8; halves go to the even multiple, as in the authors'
-    search."""
+    """Round to a multiple of 8, at least 8; ties go to the even one, as in DamoFD's search."""
     return max(8, 8 * round(value / 8))
 
 

@@ -1,5 +1,4 @@
-"""From head outputs to boxes: the one decoder and the one NMS of the project, in
-NumPy.
+"""From head outputs to boxes: the project's only decoder and only NMS, in NumPy.
 
 Runner outputs are float32 NHWC arrays: ``cls_s`` [1, H/s, W/s, A] logits and ``box_s`` [1, H/s,
 W/s, 4A] distances left, top, right, bottom in strides. The native examples follow the same
@@ -22,9 +21,9 @@ section 2.2), in px at stride s:
 
     centre = anchor point + (x, y) * prior * s        size = prior * s * (exp(w), exp(h))
 
-Networks with landmarks also have ``kps_s`` [1, H/s, W/s, 10A], x and y of five points from the
-anchor point, in strides: the eye on the left of the image, the one on the right, the nose, the left
-and the right corner of the mouth.
+Networks with landmarks also have ``kps_s`` [1, H/s, W/s, 10A]: offsets x, y of five points from the
+anchor point, in strides. The points are the eye on the left of the image, the eye on the right, the
+nose, and the left and the right corner of the mouth.
 """
 
 from edgeface.decode.candidates import Decoded, check_outputs, decode, decode_all
@@ -33,8 +32,8 @@ from edgeface.decode.suppression import DEFAULT_IOU, box_iou, mean_landmarks, nm
 
 DEFAULT_SCORE = 0.5
 TOP_K = 5000
-"""best candidates that enter NMS: far above any real scene, it bounds the time that noise can
-cost"""
+"""largest number of candidates that enter NMS, best first: far more than any real scene has, it
+limits the time spent on noise"""
 
 __all__ = [
     "DEFAULT_IOU",

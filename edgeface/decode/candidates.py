@@ -24,7 +24,7 @@ class Decoded(NamedTuple):
     scores: Floats
     """float32 [N]"""
     landmarks: Floats | None
-    """float32 [N, 5, 2], or None for networks without"""
+    """float32 [N, 5, 2], or None for networks without landmarks"""
 
 
 def decode(
@@ -37,9 +37,11 @@ def decode(
 
     Keeps every anchor with score >= ``score_threshold``, or the ``top_k`` best of them. Order:
     score descending, ties by position (level, row, column, anchor), so equal outputs give equal
-    lists. Candidates are picked on the logits before any box is computed. Raises ModelError when
-    the outputs do not fit the layout, and when a logit or a candidate's box is not finite: that
-    means a damaged file or an overflow, which silently lost faces would hide.
+    lists. Candidates are picked by their logits before any box is computed.
+
+    Raises ModelError if the outputs do not fit the layout, or if a logit or a candidate's box or
+    landmarks are not finite. That means a damaged file or an overflow; without the error, faces
+    would be lost silently.
     """
     check_outputs(outputs, layout)
     lowest = _logit(score_threshold)
@@ -53,9 +55,8 @@ def decode(
             continue
         logits.append(flat.take(picked))
         anchor = _anchor_points(picked, cls.shape[2], layout)
-        boxes.append(
-            _boxes(box.reshape(-1, 4).take(picked, axis=0), anchor, stride, layout)
-        )  # a tenth of indexing
+        # take needs a tenth of the time of indexing
+        boxes.append(_boxes(box.reshape(-1, 4).take(picked, axis=0), anchor, stride, layout))
         if layout.landmarks:
             points.append(_landmarks(outputs[f"kps_{stride}"], picked, anchor, stride, layout))
     if not boxes:
@@ -86,8 +87,10 @@ def _check_finite(what: str, values: Floats) -> None:
 
 
 def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
-    """Like :func:`decode` for every anchor, in the order of their positions, finite or not: to
-    compare two files."""
+    """Like :func:`decode`, but for every anchor, finite or not, in order of position.
+
+    Serves to compare two model files.
+    """
     check_outputs(outputs, layout)
     boxes, logits, points = [], [], []
     for stride in layout.strides:
@@ -106,8 +109,10 @@ def decode_all(outputs: Mapping[str, Floats], layout: HeadLayout) -> Decoded:
 
 
 def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
-    """Raise ModelError unless ``outputs`` has each array of ``layout`` as float32 [1, rows, cols,
-    channels]."""
+    """Raise ModelError unless ``outputs`` has all arrays of ``layout`` in matching sizes.
+
+    Each is float32 [1, rows, columns, channels].
+    """
     area = None
     for stride in layout.strides:
         cells = None
@@ -144,7 +149,7 @@ def check_outputs(outputs: Mapping[str, Floats], layout: HeadLayout) -> None:
 
 
 def _anchor_points(picked: NDArray[np.intp], columns: int, layout: HeadLayout) -> Floats:
-    """x, y [N, 2] of the anchor points of these anchors of a level, in strides."""
+    """Anchor points x, y [N, 2] in strides of the anchors with flat indices ``picked`` [N]."""
     cell = picked // layout.anchors if layout.anchors > 1 else picked
     row = cell // columns
     points = np.empty((len(picked), 2), np.float32)
@@ -159,7 +164,7 @@ def _boxes(coded: Floats, points: Floats, stride: int, layout: HeadLayout) -> Fl
     if layout.coding == "ssd":
         prior = np.array(layout.prior, np.float32)
         points = points + coded[:, :2] * prior
-        with np.errstate(over="ignore"):  # an infinite side is refused by the caller
+        with np.errstate(over="ignore"):  # decode() refuses an infinite side
             coded = np.tile(np.exp(coded[:, 2:]) * (prior / 2), 2)
     boxes = np.empty((len(points), 4), np.float32)
     np.subtract(points, coded[:, :2], out=boxes[:, :2])
@@ -171,7 +176,7 @@ def _boxes(coded: Floats, points: Floats, stride: int, layout: HeadLayout) -> Fl
 def _landmarks(
     kps: Floats, picked: NDArray[np.intp], points: Floats, stride: int, layout: HeadLayout
 ) -> Floats:
-    """Landmark output of a level around anchor points [N, 2] -> [N, 5, 2] px."""
+    """Landmark output of a level and anchor points [N, 2] of ``picked`` -> [N, 5, 2] px."""
     offsets = (
         kps.reshape(-1, 2 * layout.landmarks).take(picked, axis=0).reshape(-1, layout.landmarks, 2)
     )
@@ -187,6 +192,6 @@ def _logit(score: float) -> float:
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    # exp of a large positive number would overflow: exp(-|x|) never does.
+    # exp of a large positive number would overflow; exp(-|x|) never does.
     small = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, 1, small) / (1 + small), np.float32)

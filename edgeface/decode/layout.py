@@ -1,4 +1,4 @@
-"""How the outputs of a network are named and what they mean."""
+"""Names and meaning of the outputs of a network."""
 
 from __future__ import annotations
 
@@ -54,37 +54,41 @@ class HeadLayout:
 
     @property
     def multiple_px(self) -> int:
-        """Width and height of an input are multiples of this; what is coarser covers the rest with
-        a cell more."""
+        """Width and height of an input are multiples of this number of px.
+
+        A level with a larger stride covers the remainder with one more cell.
+        """
         return min(self.strides[-1], SIZE_MULTIPLE_PX)
 
     @property
     def channels(self) -> dict[str, int]:
-        """Kind of output -> its channels, in the order in which the networks return the outputs of
-        a level."""
+        """Kind of output -> its channels, in the order of a level's outputs."""
         kinds = {"cls": self.anchors, "box": 4 * self.anchors}
         return kinds | {"kps": 2 * self.landmarks * self.anchors} if self.landmarks else kinds
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """cls_8, box_8, (kps_8,) cls_16, box_16, ... in the order the networks return them."""
+        """cls_8, box_8, (kps_8,) cls_16, box_16, ... in the order in which networks return them."""
         return tuple(f"{kind}_{s}" for s in self.strides for kind in self.channels)
 
     def to_fields(self) -> dict[str, Any]:
-        """As manifests hold it."""
+        """The form stored in manifests."""
         return self.to_json()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict; :meth:`from_json` gives back an equal HeadLayout.
 
-        Without landmarks it does not speak of them: the text is what it was before there were any.
+        ``landmarks`` is left out if it is 0, so that the text of networks without landmarks is the
+        same as before the field existed.
         """
         return {key: value for key, value in asdict(self).items() if key != "landmarks" or value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> HeadLayout:
-        """Read :meth:`to_json` output. Raises ModelError on a missing, unknown or malformed
-        field."""
+        """Read :meth:`to_json` output.
+
+        Raises ModelError on a missing, unknown or malformed field.
+        """
         return from_fields(cls, data, "head_layout")
 
 

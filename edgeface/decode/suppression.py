@@ -1,5 +1,7 @@
-"""From candidates to faces: non-maximum suppression, and what becomes of the landmarks of those
-that it drops. In NumPy, the only one of the project."""
+"""From candidates to faces: the project's only non-maximum suppression (NMS), in NumPy.
+
+Also averages the landmarks of each kept candidate over all candidates that overlap it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ NMS_BLOCK = 64
 """boxes whose mutual overlaps are computed at once: large enough to amortise NumPy calls, small
 enough for the cache"""
 MEAN_BLOCK = 16
-"""faces whose overlaps with all candidates are computed at once: some arrays of that size stay in
+"""faces whose overlaps with all candidates are computed at once: few enough that the arrays stay in
 the cache"""
 
 
@@ -24,9 +26,9 @@ def nms(boxes: Floats, scores: Floats, iou: float = DEFAULT_IOU) -> NDArray[np.i
 
     A box is dropped when its intersection over union with a better kept one exceeds ``iou``. Boxes
     are continuous coordinates x1, y1, x2, y2 (no + 1); an inverted or empty box has area 0 and
-    touches nothing. Blocks of candidates are resolved among themselves, then one matrix of
-    kept-against-rest drops the rest, so the cost in NumPy calls grows with N / NMS_BLOCK instead of
-    with the number of faces.
+    overlaps nothing. Candidates are processed in blocks: each block is resolved within itself, then
+    one matrix of its kept boxes against all later boxes drops those that overlap. So the number of
+    NumPy calls grows with N / NMS_BLOCK instead of with the number of faces.
     """
     order = by_score(np.asarray(scores, np.float32))
     x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T, np.float32)
@@ -53,13 +55,14 @@ def mean_landmarks(
     kept: NDArray[np.intp],
     iou: float = DEFAULT_IOU,
 ) -> Floats:
-    """Landmarks float32 [K, 5, 2] of the ``kept`` candidates: the mean of those of all candidates
-    that overlap each of them by more than ``iou``, itself among them, weighted by score x (overlap
-    - iou).
+    """Averaged landmarks float32 [K, 5, 2] of the ``kept`` candidates.
 
-    Several cells of a network see one face, and each is off by an error of its own: the mean's is
-    smaller. The weight reaches 0 where a candidate no longer counts, so that files of one network
-    that differ in rounding give points that differ as little. A box without area keeps its own.
+    Each is the mean over all candidates, including itself, whose IoU with the kept box exceeds
+    ``iou``. The weights are score x (IoU - iou). A box without area keeps its own landmarks.
+
+    Several cells of a network see one face, each with its own error; the mean has a smaller error.
+    Weights fall to 0 at the limit ``iou``, so that model files of one network that differ by
+    rounding give points that differ as little.
     """
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, np.float32)
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
@@ -79,13 +82,13 @@ def mean_landmarks(
         np.maximum(weight, 0, out=weight)
         weight *= scores
         total = weight.sum(axis=1)
-        counts = np.flatnonzero(total > 0)  # not where a damaged file's area overflows
+        counts = np.flatnonzero(total > 0)  # excludes areas that overflow (damaged file)
         found[start + counts] = weight[counts] @ points / total[counts, None]
     return found.reshape(-1, *landmarks.shape[1:])
 
 
 def box_iou(a: Floats | Doubles, b: Floats | Doubles) -> Doubles:
-    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; an empty box has none."""
+    """IoU [N, M] of boxes x1, y1, x2, y2 with continuous edges; 0 for an empty box."""
     a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.maximum(sides, 0).prod(axis=2)
@@ -97,9 +100,9 @@ def box_iou(a: Floats | Doubles, b: Floats | Doubles) -> Doubles:
 def by_score(scores: Floats) -> NDArray[np.intp]:
     """Indices by score descending, ties by index: a stable argsort of float32, five times faster.
 
-    Bits of a float, as an integer, sort like the float once those of negative floats are turned
-    round. Inverted bits (to descend) and index make one integer each: integers sort with vector
-    instructions, and no two are equal.
+    The bits of a float, read as an integer, sort like the float once the bits of negative floats,
+    except the sign, are inverted. These integers, inverted for descending order, and the indices
+    are packed into 64-bit integers, which sort with vector instructions and are all different.
     """
     bits = np.ascontiguousarray(scores + np.float32(0)).view(
         np.int32
@@ -111,8 +114,10 @@ def by_score(scores: Floats) -> NDArray[np.intp]:
 
 
 def _overlaps(kept: Floats, others: Floats) -> NDArray[np.bool_]:
-    """[5, K] and [5, M] rows of x1, y1, x2, y2, share -> bool [K, M], True where IoU exceeds the
-    threshold."""
+    """Bool [K, M]: True where IoU exceeds the threshold.
+
+    ``kept`` [5, K] and ``others`` [5, M] have the rows x1, y1, x2, y2, share (see :func:`nms`).
+    """
     width = np.minimum(kept[2, :, None], others[2])
     width -= np.maximum(kept[0, :, None], others[0])
     np.maximum(

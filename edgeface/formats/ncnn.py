@@ -10,10 +10,10 @@
     tag (u32) + weights    0 float32 | 0x01306B47 float16 | 0x000D4B38 int8, padded to 4 bytes
     the rest               float32 without a tag: biases, scales, normalisation
 
-ncnn itself trusts its files: a wrong count makes it read or write outside its buffers. Everything
-that is handed to it passes through :func:`parse_model` and :meth:`NcnnModel.shapes` first. They
-accept only layer types and parameters that are known here, and take time and memory in proportion
-to the file.
+ncnn trusts its files: a wrong count makes it read or write outside its buffers. Every model that is
+handed to it is therefore checked by :func:`parse_model` and :meth:`NcnnModel.shapes` first. They
+accept only known layer types and parameters, and their time and memory are proportional to the size
+of the file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 MAX_BLOB_ELEMENTS = 1 << 29
-"""of one activation: 2 GiB in float32"""
+"""largest number of values in one activation: 2 GiB in float32"""
 
 _TAGS: dict[np.dtype[Any], int] = {
     np.dtype("<f4"): 0,
@@ -62,13 +62,13 @@ _TYPES = {tag: dtype for dtype, tag in _TAGS.items()}
 
 @dataclass(frozen=True, eq=False)
 class NcnnModel:
-    """A whole model, in the order of its file, which is an order of execution."""
+    """A whole model; its layers are in file order, which is also an order of execution."""
 
     layers: tuple[NcnnLayer, ...]
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the blobs that a caller fills in."""
+        """Names of the blobs that the caller fills."""
         return tuple(layer.tops[0] for layer in self.layers if layer.type == "Input")
 
     @property
@@ -78,16 +78,16 @@ class NcnnModel:
         return tuple(name for layer in self.layers for name in layer.tops if name not in read)
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
-        """(height, width) that the file states, or those given where it takes any."""
+        """(height, width) stated in the file, or the given size if the file states none."""
         layer = next(layer for layer in self.layers if layer.type == "Input")
         return layer.integer(1, height), layer.integer(0, width)
 
     def shapes(self, width: int, height: int) -> dict[str, Shape]:
         """Blob -> (channels, height, width) for an image of ``width`` x ``height`` px.
 
-        Raises ModelError where a layer does not fit what it reads: shapes that differ, a weight
-        count that belongs to other channels, sizes below 1 or beyond memory, 8-bit integers where
-        ncnn expects floats.
+        Raises ModelError if a layer does not fit its inputs: shapes differ, the weight count does
+        not match the channels, an output has a side below 1 or more than MAX_BLOB_ELEMENTS values,
+        or 8-bit integers arrive where ncnn expects floats.
         """
         found: dict[str, Shape] = {}
         eight_bit: set[str] = set()
@@ -115,8 +115,7 @@ class NcnnModel:
 
 
 def parse_model(param: bytes, weights: bytes) -> NcnnModel:
-    """Read both files. Raises ModelError on anything unknown, inconsistent, missing or left
-    over."""
+    """Read both files. Raises ModelError on unknown, inconsistent, missing or surplus content."""
     reader = _Reader(weights)
     layers = []
     for layer in parse_param(param):
@@ -129,12 +128,12 @@ def parse_model(param: bytes, weights: bytes) -> NcnnModel:
 
 
 def dump_param(model: NcnnModel) -> bytes:
-    """Text file of ``model``; equal models give equal bytes."""
+    """The ``.param`` file of ``model``; equal models give equal bytes."""
     return write_param(model.layers)
 
 
 def dump_bin(model: NcnnModel) -> bytes:
-    """Weight file of ``model``."""
+    """The ``.bin`` file of ``model``."""
     parts = []
     for layer in model.layers:
         for segment in KINDS[layer.type].segments(layer):
@@ -148,7 +147,7 @@ def dump_bin(model: NcnnModel) -> bytes:
 
 
 class _Reader:
-    """The ``.bin`` file, read front to back, never past its end."""
+    """Reads the ``.bin`` file from start to end and never past its end."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0
@@ -190,8 +189,11 @@ class _Reader:
 
 
 def _check_integers(layer: NcnnLayer, eight_bit: set[str]) -> None:
-    """Follow 8-bit activations: from a layer that requantises, through Split, to int8 convolutions
-    and nothing else."""
+    """Track blobs of 8-bit integers, and raise ModelError if ``layer`` cannot read them.
+
+    Layers that requantise write them; only Split, which passes them on, and int8 convolutions can
+    read them.
+    """
     reads = any(name in eight_bit for name in layer.bottoms)
     if reads and not (layer.int8 and layer.type in CONVOLUTIONS) and layer.type != "Split":
         raise refused(layer, "8-bit integers to read, which only int8 convolutions can")

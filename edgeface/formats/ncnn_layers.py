@@ -1,5 +1,4 @@
-"""The ncnn layers that are known: their parameters, their weights, and the shapes of what they
-write."""
+"""The known ncnn layer types: their parameters, weights and output shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from edgeface.errors import ModelError
 from edgeface.schema import short
 
 MAX_FANOUT = 1 << 12
-"""bottoms or tops of one layer"""
+"""largest number of bottoms or of tops of one layer"""
 
 Param = int | float | tuple[int | float, ...]
 Shape = tuple[int, ...]
@@ -23,9 +22,9 @@ Shape = tuple[int, ...]
 
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 WEIGHTED = (*CONVOLUTIONS, "InnerProduct")
-"""Layer types with a matrix of weights: those that can be int8."""
+"""Layer types with a weight matrix; only these can be int8."""
 ACTIVATION_VALUES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 0, 5: 0, 6: 2}
-"""none, relu, leaky relu, clip, sigmoid, mish, hard swish: how many parameters each has"""
+"""activation (none, relu, leaky relu, clip, sigmoid, mish, hard swish) -> number of parameters"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +38,7 @@ class NcnnLayer:
     tops: tuple[str, ...]
     """names of the blobs it writes"""
     params: Mapping[int, Param] = field(default_factory=dict)
-    """id -> value; an id that is left out has ncnn's default"""
+    """id -> value; a missing id has ncnn's default"""
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """``weight`` (float32, float16 or int8), ``bias``, ``weight_scales``, ``bottom_scale``,
     ``top_scale``, ``gamma``, ``beta``, ``data``: flat, in the order of the file"""
@@ -58,12 +57,12 @@ class NcnnLayer:
 
     @property
     def int8(self) -> bool:
-        """Does it compute with 8-bit integers?"""
+        """True if the layer computes with 8-bit integers."""
         return self.type in WEIGHTED and self.integer(8) != 0
 
     @property
     def requantises(self) -> bool:
-        """Does it hand 8-bit integers to the next layer?"""
+        """True if the layer's output is 8-bit integers."""
         return self.type in WEIGHTED and self.integer(8) > 100
 
 
@@ -77,7 +76,7 @@ class Segment:
 
 
 def refused(layer: NcnnLayer, what: str) -> ModelError:
-    """The error about ``layer``, which has ``what``."""
+    """A ModelError saying that ``layer`` has ``what``."""
     return ModelError(f"ncnn {layer.type} {short(layer.name)} has {what}")
 
 
@@ -86,7 +85,7 @@ def _no_weights(layer: NcnnLayer) -> list[Segment]:
 
 
 def _weighted_segments(layer: NcnnLayer) -> list[Segment]:
-    """Weights, bias, and of an int8 layer its scales."""
+    """Weights, bias and, for an int8 layer, scales."""
     dense = layer.type == "InnerProduct"
     outputs, bias = layer.integer(0), layer.integer(1 if dense else 5)
     segments = [Segment("weight", layer.integer(2 if dense else 6), tagged=True)]
@@ -113,7 +112,7 @@ def _same_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
 
 
 def _window(layer: NcnnLayer, side: int, kernel: int, dilation: int, stride: int, pads: int) -> int:
-    """Positions of a window along one side."""
+    """Number of positions of a window along one side. Raises ModelError if it does not fit."""
     room = side + pads - dilation * (kernel - 1) - 1
     if room < 0:
         raise refused(layer, f"a window of {kernel} values over {side}")
@@ -214,7 +213,7 @@ def _concat_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
 
 
 def _slice_shape(layer: NcnnLayer, bottoms: Sequence[Shape]) -> Shape:
-    """Of each part: all are equal."""
+    """Shape of each part; all parts are equal."""
     channels, height, width = _image(layer, bottoms[0])
     sizes, count = layer.params[0], len(layer.tops)
     assert isinstance(sizes, tuple)
@@ -237,18 +236,24 @@ def _check_count(layer: NcnnLayer, stated: int, needed: int) -> None:
 
 @dataclass(frozen=True)
 class _Range:
-    """Values that a parameter may have; ``only`` overrides the limits."""
+    """Values that a parameter may have; ``only`` overrides the limits.
+
+    For a tuple, ``high`` is the largest number of items.
+    """
 
     kind: type
     low: float = 0
     high: float = 0
     only: tuple[int, ...] = ()
     items: type = float
-    """of a tuple"""
+    """type of the items of a tuple"""
 
     def accepts(self, value: Param) -> bool:
-        """ncnn keeps what is written as it is written: an integer read as a float, or the reverse,
-        is nonsense."""
+        """True if ``value`` has the right type and is in range.
+
+        ncnn stores a value in the type in which it is written; an integer read as a float, or the
+        reverse, is nonsense.
+        """
         if self.only:
             return type(value) is int and value in self.only
         if self.kind is tuple:
@@ -262,10 +267,10 @@ class _Range:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What there is to know of a layer type."""
+    """Rules for one layer type."""
 
     bottoms: tuple[int, int]
-    """fewest and most"""
+    """fewest and most; ``tops`` likewise"""
     tops: tuple[int, int]
     shape: Callable[[NcnnLayer, Sequence[Shape]], Shape] = _same_shape
     params: Mapping[int, _Range] = field(default_factory=dict)
@@ -309,7 +314,7 @@ _POOLING = {
     7: _only(0),
 }
 _REST = -233
-"""a part of Slice that takes its share of what is left"""
+"""size of a part of Slice that takes an equal share of the remaining channels"""
 REQUIRED: dict[str, tuple[int, ...]] = {
     "Convolution": (0, 1, 6),
     "ConvolutionDepthWise": (0, 1, 6, 7),

@@ -1,4 +1,4 @@
-"""The ``.param`` file of an ncnn model: text to layers without their weights, and back."""
+"""Read and write the ``.param`` file of an ncnn model: its layers without their weights."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ MAX_LAYERS = 5_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 _INT = re.compile(r"-?[0-9]{1,10}")
 _FLOAT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?(e[+-]?[0-9]{1,2})?")
-"""ncnn's reader counts decimals in 32 bits, so a tenth one would overflow"""
+"""at most nine decimals: ncnn's reader counts them in 32 bits, which a tenth would overflow"""
 _VALUE_CHARACTERS = 15
-"""ncnn's reader cuts a value off here"""
+"""length at which ncnn's reader cuts a value off"""
 _ARRAY = -23300
-"""id 10 holding a list is written as -23310=count,value,..."""
+"""a list under id k is written with the id -23300 - k: id 10 as -23310=count,value,..."""
 
 
 def parse_param(content: bytes) -> tuple[NcnnLayer, ...]:
-    """Read the text file: layers without their weights. Raises ModelError."""
+    """Read the ``.param`` file: layers without their weights. Raises ModelError if malformed."""
     if len(content) > MAX_PARAM_BYTES:
         raise ModelError(
             f"an ncnn .param file of {len(content)} bytes: accepted are at most"
@@ -63,7 +63,7 @@ def parse_param(content: bytes) -> tuple[NcnnLayer, ...]:
 
 
 def write_param(layers: Sequence[NcnnLayer]) -> bytes:
-    """What :func:`parse_param` reads; equal layers give equal bytes."""
+    """Return the text that :func:`parse_param` reads; equal layers give equal bytes."""
     blobs = sum(len(layer.tops) for layer in layers)
     lines = [str(MAGIC), f"{len(layers)} {blobs}"]
     for layer in layers:
@@ -126,8 +126,7 @@ def _parse_params(tokens: Sequence[str], kind: str, name: str) -> dict[int, Para
 
 
 def _check_params(layer: NcnnLayer) -> None:
-    """Every parameter in its range, none missing, and those that depend on each other in
-    agreement."""
+    """Raise ModelError unless all required parameters are there, in range and consistent."""
     for key, value in layer.params.items():
         if not KINDS[layer.type].params[key].accepts(value):
             raise refused(layer, f"parameter {key} = {short(value)}")
@@ -141,8 +140,10 @@ def _check_params(layer: NcnnLayer) -> None:
 
 
 def _check_graph(layers: Sequence[NcnnLayer]) -> None:
-    """Names are used once, blobs are written before they are read, and read at most once (Split
-    copies)."""
+    """Raise ModelError unless the layers form a graph with one Input and unique names.
+
+    Each blob is written once, before it is read, and read at most once (Split copies blobs).
+    """
     names: set[str] = set()
     written: set[str] = set()
     read: set[str] = set()
@@ -173,8 +174,10 @@ def _write_param(key: int, value: Param) -> str:
 
 
 def _write_value(value: int | float) -> str:
-    """ncnn takes a value with a point or an ``e`` for a float; shortest digits that give the same
-    float32."""
+    """Write an integer, or a float with the fewest digits that give the same float32.
+
+    The text of a float contains a point or an ``e``, by which ncnn tells floats from integers.
+    """
     if isinstance(value, int):
         return str(value)
     text = str(np.float32(value))

@@ -1,15 +1,15 @@
-"""TFLite files (FlatBuffers) as every version of the runtime reads them."""
+"""TFLite files (FlatBuffers) in a form that every version of the runtime reads."""
 
 from __future__ import annotations
 
 
 def with_buffers_inside(content: bytes) -> bytes:
-    """``content``, a .tflite file, with all weights in the FlatBuffer itself.
+    """Return the .tflite file ``content`` with all weights inside the FlatBuffer.
 
-    ai-edge-quantizer puts larger ones behind it (``Buffer.offset`` and ``size`` of the schema,
-    meant for files above 2 GB). Runtimes that are still in use take such a tensor for one without
-    data: TensorFlowLiteC of CocoaPods, whose last version is 2.17, and TFLite Micro. The file
-    written holds the same tensors and operators. Needs ai-edge-litert.
+    ai-edge-quantizer puts larger weights behind the FlatBuffer (``Buffer.offset`` and ``size`` of
+    the schema, meant for files above 2 GB). Some runtimes still in use treat such a tensor as one
+    without data: TensorFlowLiteC of CocoaPods, whose last version is 2.17, and TFLite Micro. The
+    returned file has the same tensors and operators. Needs ai-edge-litert.
     """
     from ai_edge_litert.tools import flatbuffer_utils
 

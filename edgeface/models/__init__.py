@@ -1,5 +1,7 @@
-"""Networks as torch modules; torch is imported when one is built. What a network is, is data:
-edgeface.architecture."""
+"""Networks as torch modules; torch is imported only when one is built.
+
+:mod:`edgeface.architecture` describes networks as plain data.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ __all__ = [
 
 
 def build(architecture: Architecture | str, seed: int = 0) -> FaceNet:
-    """Build the network of an Architecture (or of a zoo name) with weights drawn from ``seed``;
-    needs torch."""
+    """Build the network of an Architecture or zoo name with weights drawn from ``seed``.
+
+    Needs torch.
+    """
     from edgeface.models.detector import build_detector
 
     return build_detector(

@@ -1,8 +1,7 @@
-"""Neck of ASFD (Zhang et al., arXiv 2003.11228): AutoFEM, a feature enhancement that a search puts
-together.
+"""Neck of ASFD (Zhang et al., arXiv 2003.11228): AutoFEM, feature enhancement found by a search.
 
-The paper gives no equations and no weights. What is published, what is released code of its authors
-and what is our reading: docs/asfd.md.
+The paper gives no equations and no weights. docs/asfd.md lists what is published, what comes from
+the authors' released code, and what is our interpretation.
 
     c2 ... c7   --1x1-->  f1 ... f6  -->  AutoFEM-FPN  -->  AutoFEM-CPM  -->  p1 ... p6
                                           \\________ repeated ________/
@@ -13,7 +12,7 @@ value):
     from above     t6 = f6      ti = op(up(t(i+1)) * fi)
     from below     d1 = f1      di = op(pool(d(i-1)) * fi)
     same level                  si = op(fi)
-    output         oi = 1x1(softmax(w) . (ti, di, si)), without d1 and without t6
+    output         oi = 1x1(softmax(w) . (ti, di, si)), o1 without d1, o6 without t6
 
 AutoFEM-CPM is one context cell for each level: o + 1x1(concatenated leaves of the cell), then ReLU.
 """
@@ -37,7 +36,7 @@ INITIAL_MIX = 1e-3
 
 
 class AutoFEM(Pyramid):
-    """Six maps of any widths -> six maps of ``channels``, of the same sizes."""
+    """Six maps of any widths -> six maps of ``spec.channels`` channels and the same sizes."""
 
     def __init__(self, in_channels: tuple[int, ...], spec: AutoFEMSpec) -> None:
         super().__init__()
@@ -61,14 +60,13 @@ class AutoFEM(Pyramid):
         return self.shots(features)[1]
 
     def shots(self, features: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Maps of the first shot, before AutoFEM, and of the second, after it."""
+        """Maps of the first shot (1x1 laterals, before AutoFEM) and of the second (after it)."""
         first = tuple(lateral(f) for lateral, f in zip(self.lateral, features, strict=True))
         second: tuple[Tensor, ...] = self.enhance(first)
         return first, second
 
     def folded(self) -> AutoFEM:
-        """The same function with mixing shares that are constants; the convolutions are folded
-        before."""
+        """Make the mixing shares constants, in place; fold the convolutions before this."""
         for layer in self.enhance:
             if isinstance(layer, Fusion):
                 layer.fold()
@@ -76,7 +74,7 @@ class AutoFEM(Pyramid):
 
 
 def modules_of(genotype: Genotype, channels: int) -> list[nn.Module]:
-    """AutoFEM-FPN and AutoFEM-CPM of a genotype."""
+    """The modules AutoFEM-FPN and AutoFEM-CPM of a genotype."""
     top_down, bottom_up, same = (
         [operation(name, channels) for name in names]
         for names in (genotype.top_down, genotype.bottom_up, genotype.same)
@@ -88,8 +86,7 @@ def modules_of(genotype: Genotype, channels: int) -> list[nn.Module]:
 
 
 def operation(name: str, channels: int) -> nn.Sequential:
-    """[N, C, H, W] -> the same: ReLU, a depthwise convolution unless it is conv_1x1, a 1x1, batch
-    norm."""
+    """ReLU, depthwise convolution (not for conv_1x1), 1x1, batch norm: keeps [N, C, H, W]."""
     kernel, dilation = OPERATIONS[name]
     layers: list[nn.Module] = [nn.ReLU()]
     if kernel > 1:
@@ -119,10 +116,10 @@ class Fusion(nn.Module):
             INITIAL_MIX * torch.randn(2 if level in (0, LEVELS - 1) else 3)
             for level in range(LEVELS)
         )
-        """of what comes from above, from below (where there is such) and from the same level"""
+        """logits of the shares of the maps from above and below (if any) and of the same level"""
         self.output = nn.ModuleList(conv_bias(channels, channels, 1) for _ in range(LEVELS))
         self.shares: tuple[tuple[float | None, ...], ...] = ()
-        """softmax of ``mixes``, once folded; None where a convolution holds it"""
+        """softmax of ``mixes``, once folded; None where the share is part of a convolution"""
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         above, below = [maps[-1]], [maps[0]]
@@ -143,8 +140,11 @@ class Fusion(nn.Module):
         return tuple(outputs)
 
     def fold(self) -> None:
-        """Make the mixing shares constants, and part of the convolutions whose output nothing else
-        takes. (Exporters do that by themselves; weights are rounded to float16 after it.)"""
+        """Make the mixing shares constants, and fold them into convolutions where possible.
+
+        That is where nothing else reads the output of the convolution. Exporters would do the same
+        by themselves; done here, it comes before weights are rounded to float16.
+        """
         shares: list[list[float | None]] = [mix.softmax(0).tolist() for mix in self.mixes]
         ends = [(self.top_down[0], shares[0], 0), (self.bottom_up[-1], shares[-1], 0)]
         for op, row, part in [*zip(self.same, shares, [-1] * LEVELS, strict=True), *ends]:
@@ -159,18 +159,17 @@ class Fusion(nn.Module):
 
 
 def _sum(maps: Iterable[Tensor]) -> Tensor:
-    return reduce(
-        torch.add, maps
-    )  # sum() would begin with an addition to 0 and so write it into the graph
+    # sum() would start with an addition to 0, which would end up in the graph.
+    return reduce(torch.add, maps)
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` at the size of ``like``: bilinear, corners on corners."""
+    """``x`` resized to the size of ``like``: bilinear, with aligned corners."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class ContextCell(nn.Module):
-    """AutoFEM-CPM: a cell of its own for each map."""
+    """AutoFEM-CPM: a separate context cell for each map."""
 
     def __init__(self, cells: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -181,14 +180,14 @@ class ContextCell(nn.Module):
 
 
 def context_cell(cell: tuple[Node, ...], channels: int) -> Residual:
-    """ReLU(x + 1x1(leaves of the cell)): [N, C, H, W] -> the same."""
+    """ReLU(x + 1x1(leaves of the cell)): keeps [N, C, H, W]."""
     graph = Leaves(cell, channels)
     project = conv_bn(len(graph.leaves) * channels, channels, 1, relu=False)
     return Residual(nn.Sequential(graph, project), nn.Identity())
 
 
 class Leaves(nn.Module):
-    """The nodes of a context cell: [N, C, H, W] -> [N, leaves * C, H, W]."""
+    """Runs the nodes of a context cell: [N, C, H, W] -> its leaves, [N, leaves * C, H, W]."""
 
     def __init__(self, cell: tuple[Node, ...], channels: int) -> None:
         super().__init__()

@@ -6,9 +6,9 @@
       c6 c7          strides 64, 128: on a ResNet 1x1 to a quarter, then 3x3 /2; on MobileNetV1
                      3x3 /2 alone
 
-The ResNets have the shape of those whose ImageNet weights everyone has: the stride of a bottleneck
-block on its 3x3, and on the 1x1 of the shortcut. C6 and C7 of the ResNets are those of the authors'
-released code.
+The ResNets have the shape for which ImageNet weights are common: a bottleneck block has its stride
+on the 3x3 and on the 1x1 of the shortcut. C6 and C7 of the ResNets follow the authors' released
+code.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from edgeface.models.scrfd import MobileNetV1, initialise, resnet_stages
 
 BLOCKS = ("depthwise", "basic", "bottleneck")
 MIN_INNER = 128
-"""Channels between c6 and c7 of a ResNet at least."""
+"""Least number of channels between the 1x1 and the 3x3 of c6 and of c7 on a ResNet."""
 
 
 class ASFDBackbone(StagedBackbone):
     """[N, 3, H, W] -> (c2, ..., c7), ceil(H / s) x ceil(W / s) at strides s of 4 to 128.
 
     ``widths``: outputs of the stem and of c2 to c7 (the first convolution of MobileNetV1 has half
-    the stem's); ``depths``: blocks of c2 to c5.
+    the width of the stem); ``depths``: blocks of c2 to c5.
     """
 
     kept = slice(None)
@@ -60,7 +60,7 @@ class ASFDBackbone(StagedBackbone):
 
 
 def _extra(in_channels: int, out_channels: int, block: str) -> nn.Sequential:
-    """c6 or c7, of half the size of the map before it."""
+    """c6 or c7, which halves the size of its input."""
     if block == "depthwise":
         return nn.Sequential(conv_bn(in_channels, out_channels, 3, 2))
     inner = max(in_channels // 4, MIN_INNER)

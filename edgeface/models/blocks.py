@@ -13,8 +13,7 @@ from edgeface.errors import ModelError
 class ConvNorm(nn.Module):
     """Convolution, optional normalisation, optional ReLU: [N, in, H, W] -> [N, out, H', W'].
 
-    Every convolution of every network is one of these, so that folding batch normalisation is one
-    loop.
+    All networks use it for all their convolutions, so one loop folds all batch normalisation.
     """
 
     def __init__(
@@ -42,8 +41,9 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv, stride = self.conv, self.conv.stride[0]
         if self.training and stride > 1 and conv.kernel_size == (1, 1):
-            # The same values. The backward pass of a strided 1x1 convolution of 8 channels,
-            # channels last, ends the process in torch 2.13 on CPUs with AVX-512.
+            # Gives the same values without the stride. In torch 2.13 on CPUs with AVX-512, the
+            # backward pass of a strided 1x1 convolution of 8 channels, channels last, ends the
+            # process.
             x = torch.nn.functional.conv2d(
                 x[:, :, ::stride, ::stride], conv.weight, conv.bias, groups=conv.groups
             )
@@ -54,8 +54,7 @@ class ConvNorm(nn.Module):
         return torch.relu(x) if self.relu else x
 
     def fold(self) -> None:
-        """Fold batch normalisation into the convolution (evaluation mode); group normalisation
-        stays."""
+        """Fold batch norm (evaluation mode) into the convolution; group norm stays."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = None
@@ -93,8 +92,10 @@ def conv_bias(in_channels: int, out_channels: int, kernel: int, stride: int = 1)
 
 
 def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
-    """Raise ModelError unless every value is a whole number of at least ``minimum``; ``where``
-    begins the message."""
+    """Raise ModelError unless every value is a whole number of at least ``minimum``.
+
+    The message begins with ``where``.
+    """
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ModelError(
@@ -103,7 +104,7 @@ def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
 
 
 def require_width(where: str, in_channels: tuple[int, ...], channels: int) -> None:
-    """Raise ModelError unless all maps are ``channels`` wide; ``where`` begins the message."""
+    """Raise ModelError, beginning with ``where``, unless all maps have ``channels`` channels."""
     if set(in_channels) != {channels}:
         raise ModelError(
             f"{where}: channels is {channels}, accepted: the width of all maps of the backbone,"
@@ -112,8 +113,10 @@ def require_width(where: str, in_channels: tuple[int, ...], channels: int) -> No
 
 
 class BasicResidual(nn.Module):
-    """ReLU(x + 3x3(ReLU(3x3(x)))), same width and stride 1. The last scale starts at 0, so it
-    begins as identity."""
+    """ReLU(x + 3x3(ReLU(3x3(x)))) of unchanged width and stride 1.
+
+    The last batch norm scale starts at 0, so the convolutions initially add nothing.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -127,8 +130,10 @@ class BasicResidual(nn.Module):
 
 
 class Residual(nn.Module):
-    """branch(x) + shortcut(x), then ReLU unless ``relu`` is off; the branch ends in batch norm
-    without activation."""
+    """branch(x) + shortcut(x), then ReLU unless ``relu`` is False.
+
+    The branch ends in batch norm without activation.
+    """
 
     def __init__(self, branch: nn.Sequential, shortcut: nn.Module, relu: bool = True) -> None:
         super().__init__()
@@ -140,13 +145,11 @@ class Residual(nn.Module):
 
     @property
     def last_scale(self) -> nn.Parameter:
-        """Scale that multiplies the whole branch; at 0 the block is its shortcut, which is how
-        training starts."""
+        """Scale of the whole branch; it starts at 0, where the block equals its shortcut."""
         last = self.branch[-1]
         if not (isinstance(last, ConvNorm) and isinstance(last.norm, nn.BatchNorm2d)):
-            raise AttributeError(
-                "a folded block has no scale of its own"
-            )  # tracing asks with hasattr
+            # An AttributeError, because tracing calls hasattr.
+            raise AttributeError("a folded block has no scale of its own")
         return last.norm.weight
 
 
@@ -164,13 +167,12 @@ class Pyramid(nn.Module):
 
 
 class StagedBackbone(Extractor):
-    """A stem and stages that halve the size. The output: the last three features, at strides 8, 16
-    and 32."""
+    """A stem and stages that halve the size; outputs the last three maps (strides 8, 16, 32)."""
 
     stem: nn.Module
     stages: nn.ModuleList
     kept = slice(-3, None)
-    """stages whose features are the output; other backbones may keep others"""
+    """stages whose features are the output; a subclass may keep others"""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)

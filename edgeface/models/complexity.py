@@ -1,8 +1,8 @@
 """Parameters and multiply-accumulates of a network.
 
-Counted are the multiply-accumulates of convolutions (and of linear layers, which are 1x1
-convolutions), each time they run; biases, normalisation, activations, pooling and resizing count
-nothing. Published "FLOPs" of this field add some of those, each author in another way, so compare
+The count covers the multiply-accumulates of convolutions (and of linear layers, which are 1x1
+convolutions), each time they run. Biases, normalisation, activations, pooling and resizing count as
+0. Published "FLOPs" in this field include some of those, differently for each author, so compare
 networks by this count only.
 """
 
@@ -34,9 +34,9 @@ class Complexity:
     macs: int
     """multiply-accumulates of the convolutions, for one image"""
     parts: dict[str, int]
-    """multiply-accumulates of each child of the network (backbone, neck, head); of each stage of
-    its backbone (stem, c2 to c5 or c7, named by the stride 2^n of their output) where it is a
-    detector of this package"""
+    """multiply-accumulates of each child of the network (backbone, neck, head); for a detector of
+    this package also of the stem and each stage of its backbone (c2 to c5 or c7; the output of cn
+    has stride 2^n)"""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -46,9 +46,9 @@ class Complexity:
 def count(model: nn.Module | Architecture | str, width: int, height: int) -> Complexity:
     """Count a module, an Architecture or a zoo name on one [1, 3, height, width] image (px).
 
-    Shapes are enough: an Architecture is built without weights, and a module is traced on a
-    weightless copy. A module that needs values (a tensor kept outside its buffers, a data-dependent
-    branch) is run on zeros instead. Layers called through ``torch.nn.functional`` are not seen.
+    Shapes are enough: an Architecture is built without weights, and a module runs as a copy without
+    weights. A module that needs values (a tensor kept outside its buffers, a data-dependent branch)
+    is run on zeros instead. Layers called through ``torch.nn.functional`` are not counted.
     """
     if isinstance(model, nn.Module):
         net = copy.deepcopy(model).to("meta")
@@ -74,12 +74,11 @@ def count(model: nn.Module | Architecture | str, width: int, height: int) -> Com
 
 
 def count_as_extd(model: Architecture | str, width: int, height: int) -> int:
-    """Multiply-accumulates as the paper of EXTD counts its own networks; :func:`count` says what
-    really runs.
+    """Multiply-accumulates as the EXTD paper counts them; :func:`count` counts what really runs.
 
-    The authors' program (compute_flops of their train.py) walks over the layers instead of running
-    them: the backbone counts for one of its six passes, and all that follows as if each level had
-    the size of the finest.
+    The authors' program (compute_flops of their train.py) iterates over the layers instead of
+    running them. So the backbone counts for one of its six passes, and all later layers count as if
+    each level had the size of the finest.
     """
     with torch.device("meta"):
         net = build_detector(get_architecture(model) if isinstance(model, str) else model, seed=0)
@@ -91,15 +90,15 @@ def count_as_extd(model: Architecture | str, width: int, height: int) -> int:
 
 
 def _run(net: nn.Module, width: int, height: int) -> dict[str, int]:
-    """Forward zeros through ``net`` and return the multiply-accumulates of each layer by its dotted
-    name."""
+    """Run ``net`` on zeros; return the multiply-accumulates of each layer by its dotted name."""
     macs: dict[str, int] = {}
     for name, module in net.named_modules():
         if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
             macs[name] = 0
             module.register_forward_hook(_hook(name, macs))
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    if device.type == "meta":  # without values a normalisation only takes time, most of it all
+    if device.type == "meta":
+        # Without values, normalisation has no effect but would take most of the time.
         for norm in (m for m in net.modules() if isinstance(m, (nn.BatchNorm2d, nn.GroupNorm))):
             norm.forward = lambda input: input  # type: ignore[method-assign]
     with torch.no_grad():
@@ -117,11 +116,10 @@ def _hook(
 
 
 def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
-    """Return the multiply-accumulates of one run of a convolution, transposed convolution or linear
-    layer.
+    """Return the multiply-accumulates of one run of a (transposed) convolution or linear layer.
 
-    Each output element of a convolution (each input element of a transposed one) meets weight.numel
-    / channels weights, where channels are those of the side that is walked over.
+    Each output element of a convolution is multiplied with weight.numel / out_channels weights;
+    each input element of a transposed convolution with weight.numel / in_channels weights.
     """
     weight = layer.weight.numel()  # type: ignore[operator]
     if isinstance(layer, CONVOLUTIONS):
@@ -135,8 +133,8 @@ def layer_macs(layer: nn.Module, source: Tensor, output: Tensor) -> int:
 def _parts_of(name: str, net: nn.Module) -> list[str]:
     """Return the parts that the layer called ``name`` belongs to.
 
-    ``backbone.stages.i`` of n stages is c(6 - n + i) where a backbone ends at stride 32 = 2^5, and
-    c(8 - n + i) in the S3FD family, which ends at stride 128.
+    ``backbone.stages.i`` of n stages is c(6 - n + i) if the backbone ends at stride 32 = 2^5, and
+    c(8 - n + i) in the S3FD family, whose backbones end at stride 128 = 2^7.
     """
     path = name.split(".")
     parts = [path[0]]

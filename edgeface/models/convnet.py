@@ -1,9 +1,8 @@
-"""Our own backbone: narrow standard convolutions and ReLU only, stride 4 in a single first
-convolution.
+"""Our own backbone: only narrow standard convolutions and ReLU, and a stem of stride 4.
 
-One 6x6 stride-4 stem replaces the usual pair of stride-2 convolutions: the two largest activations
-of a small detector are never written to memory, which is where most of its CPU time goes.
-Everything else is 3x3, so that every runtime has a fast float and INT8 kernel for it.
+One 6x6 stride-4 stem replaces the usual pair of stride-2 convolutions. So the two largest
+activations of a small detector are never written to memory, where most of its CPU time would go.
+All other convolutions are 3x3, for which every runtime has fast float and INT8 kernels.
 
     image 3 x H x W
       stem 6x6 /4   widths[0]   H/4

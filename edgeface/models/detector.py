@@ -27,12 +27,11 @@ from edgeface.models.scrfd import MobileNetV1, ResNetV1e
 
 
 class FaceNet(nn.Module):
-    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, cls_16, box_16, cls_32, box_32); H, W
-    multiples of 32.
+    """Raw 0-255 RGB float32 [N, 3, H, W] -> (cls_8, box_8, ..., box_32); H, W multiples of 32.
 
-    With landmarks kps_8 follows box_8, and so on, as :attr:`HeadLayout.output_names` has them. S3FD
-    family: from cls_4 to box_128; any H and W, a map at stride s then has ceil(H / s) rows. With a
-    dual head, in training, those of the second shot and then those of the first: as many again.
+    With landmarks, kps_8 follows box_8 and so on, in the order of :attr:`HeadLayout.output_names`.
+    S3FD family: outputs cls_4 to box_128 for any H and W; a map at stride s has ceil(H / s) rows.
+    A dual head in training returns the outputs of the second shot, then those of the first.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -41,7 +40,7 @@ class FaceNet(nn.Module):
         self.normalise: nn.Module = Normalise(architecture.input)
         self.backbone = build_backbone(architecture.backbone)
         if isinstance(self.backbone, PlainNet) and isinstance(architecture.head, SCRFDHeadSpec):
-            self.backbone.draw_as_published()  # DamoFD's own, not one of a search
+            self.backbone.draw_as_published()  # DamoFD's: our searches have other heads
         self.neck = build_neck(architecture.neck, self.backbone.channels)
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
         self.dual = isinstance(architecture.head, S3FDHeadSpec) and architecture.head.dual
@@ -85,8 +84,10 @@ class Normalise(nn.Module):
 
 
 class PadWithMean(nn.Module):
-    """What is left of the normalisation after folding: the first convolution's zero padding meant
-    ``mean`` pixels."""
+    """Pads raw images with ``mean`` after the normalisation was folded.
+
+    Zero padding of normalised images stood for pixels of this value.
+    """
 
     def __init__(self, mean: float, padding: int) -> None:
         super().__init__()
@@ -105,16 +106,15 @@ BACKBONES: dict[str, tuple[Callable[[Any], Extractor], int, int]] = {
     "eresfd": (EResNet, 2, 5),
     "asfd": (ASFDBackbone, 7, 4),
 }
-"""Backbone kinds: class, number of widths and number of depths it takes."""
+"""Backbone kind -> its class, number of widths and number of depths."""
 
 
 def build_backbone(spec: Backbone) -> Extractor:
-    """Build the backbone that ``spec`` is of. Raises ModelError on a specification that cannot be
-    built."""
+    """Build the backbone of ``spec``. Raises ModelError on a specification that cannot be built."""
     kind, widths, depths = BACKBONES[spec.kind]
     where = f"backbone {spec.kind}"
-    # The residuals of a convnet stage follow a convolution, so there may be none; other stages are
-    # their blocks.
+    # A convnet stage has a convolution before its residuals, so it may have none; the stages of
+    # other backbones consist of their blocks alone.
     for name, length, least in (
         ("widths", widths, 1),
         ("depths", depths, 0 if kind is ConvNet else 1),
@@ -127,11 +127,10 @@ def build_backbone(spec: Backbone) -> Extractor:
 
 
 def deployable(model: FaceNet) -> FaceNet:
-    """Return an evaluation copy with batch norm, level scales and input normalisation folded into
-    convolutions.
+    """Return an evaluation copy with batch norm, scales and input normalisation folded.
 
-    The outputs are those of ``model.eval()`` up to float32 rounding. ``model`` itself is left as it
-    was.
+    They become part of the convolutions. The outputs are those of ``model.eval()`` up to float32
+    rounding. ``model`` itself is unchanged.
     """
     net = copy.deepcopy(model).eval().float()
     with torch.no_grad():
@@ -147,11 +146,10 @@ def deployable(model: FaceNet) -> FaceNet:
 
 
 def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
-    """Fold ``(x - mean) / std`` into the first convolution: W' = W / std, b' = b - sum(W) mean /
-    std.
+    """Fold ``(x - mean) / std`` into the first convolution; return what remains to run before it.
 
-    Means that differ by channel stay a subtraction: no runtime pads each channel with a value of
-    its own.
+    W' = W / std, b' = b - sum(W) mean / std. Means that differ by channel remain a subtraction: no
+    runtime can pad each channel with a different value.
     """
     weight = conv.weight.double()
     if isinstance(spec.mean, tuple):
@@ -168,8 +166,10 @@ def _fold_normalise(conv: nn.Conv2d, spec: InputNorm) -> nn.Module:
 
 
 def build_detector(architecture: Architecture, seed: int) -> FaceNet:
-    """Build the network with initial weights drawn from ``seed``, leaving torch's global random
-    state as it was."""
+    """Build the network with initial weights drawn from ``seed``.
+
+    Leaves torch's global random state unchanged.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FaceNet(architecture)

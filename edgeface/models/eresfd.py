@@ -1,16 +1,15 @@
-"""EResFD (Jeong et al., WACV 2024, arXiv 2204.01209): standard convolutions, but few of them and
-narrow.
+"""EResFD (Jeong et al., WACV 2024, arXiv 2204.01209): few and narrow standard convolutions.
 
     image 3 x H x W
       5x5 /4, 3x3, 3x3, block   c0  stride 4
       blocks, the first /2      c1  stride 8
       ...                       c5  stride 128
-      SepFPN                    p0 ... p5: each map mixed with the one above and what it came from
-      context module, each map  near, middle and far convolutions side by side
+      SepFPN                    p0 ... p5: each map mixed with the coarser one and its original
+      context module, each map  3x3 convolutions in cascade, outputs concatenated
       S3FD head, 1x1
 
-One width for all maps; the stem's two first layers have half of it. The authors multiply 128 and
-256 by a width multiplier, 1/16 in the network whose weights they released.
+All maps have the same width; the stem's first two layers have half of it. The authors scale widths
+of 128 and 256 by a width multiplier, which is 1/16 in the network whose weights they released.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from edgeface.models.blocks import ConvNorm, Extractor, Pyramid, Residual, conv_
 
 LEVELS = len(S3FD_STRIDES)
 SEPARATED = 4
-"""The top-down path begins anew below this level, from the backbone's map (the authors'
+"""Below this level, the top-down path restarts from the backbone's map of this level (the authors'
 sep_idx)."""
 MIX_EPS = 1e-4
 Shares = Tensor | tuple[float, ...]
@@ -68,8 +67,7 @@ class EResNet(Extractor):
 
 
 def _block(width: int, stride: int) -> Residual:
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the size changes; no
-    ReLU on the sum."""
+    """Two 3x3 convolutions and a shortcut (1x1 if the size changes), without ReLU on the sum."""
     shortcut = [conv_bn(width, width, 1, stride, relu=False)] if stride > 1 else []
     return Residual(
         nn.Sequential(conv_bn(width, width, 3, stride), conv_bn(width, width, 3, relu=False)),
@@ -79,20 +77,19 @@ def _block(width: int, stride: int) -> Residual:
 
 
 class SepFPN(Pyramid):
-    """Separated feature pyramid and a context module on each map: six maps of one width -> six maps
-    of that width.
+    """Separated feature pyramid with a context module on each map: six maps -> six of equal width.
 
-    A mix of two maps has learned shares, w / (w_0 + w_1 + eps) of ``weights`` column k after they
-    are made positive::
+    Mix k adds two maps with learned shares: column k of ``weights``, made non-negative by ReLU and
+    divided by its sum + eps, twice::
 
         c5 ---------------------------> p5
         c4 --1x1-- mix 4 -- up(p5) ---> p4 --3x3-- mix 8 -- c4
-        c3 --1x1-- mix 3 -- up(c4) ---> p3 --3x3-- mix 7 -- c3     not up(p4): here the path is cut
+        c3 --1x1-- mix 3 -- up(c4) ---> p3 --3x3-- mix 7 -- c3     not up(p4): the path restarts
         c2 --1x1-- mix 2 -- up(p3) ---> p2 --3x3-- mix 6 -- c2
         c1 --1x1-- mix 1 -- up(p2) ---> p1 --3x3-- mix 5 -- c1
         c0 --1x1-- mix 0 -- up(p1) ---> p0
 
-    The right half happens after the left one: what goes up is p before its 3x3.
+    The left half runs first, for all levels: up(p) reads p before its 3x3.
     """
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
@@ -106,7 +103,7 @@ class SepFPN(Pyramid):
         self.lateral = nn.ModuleList(conv_bn(channels, channels, 1) for _ in range(LEVELS - 1))
         self.smooth = nn.ModuleList(conv_bn(channels, channels, 3) for _ in range(LEVELS - 2))
         self.weights = nn.Parameter(torch.full((2, 9), 0.5))
-        """[2, mixes]: of what a convolution gives, and of the other map"""
+        """[2, mixes]: row 0 for the output of the convolution, row 1 for the other map"""
         self.context = nn.ModuleList(ContextModule(channels) for _ in range(LEVELS))
         self.upsample: Callable[[Tensor, Tensor], Tensor] = upsample
         self.out_channels = channels
@@ -120,29 +117,29 @@ class SepFPN(Pyramid):
         ]
         for i in reversed(range(LEVELS - 1)):
             above = features[SEPARATED] if i + 1 == SEPARATED else maps[i + 1]
-            # Weighed before it is enlarged: a quarter of the work.
+            # Weighted before upsampling: a quarter of the work.
             maps[i] = _times(maps[i], own[i]) + self.upsample(_times(above, other[i]), maps[i])
         for i, smooth in enumerate(self.smooth, 1):
             maps[i] = _times(smooth(maps[i]), own[i + 4]) + _times(features[i], other[i + 4])
         return tuple(context(x) for context, x in zip(self.context, maps, strict=True))
 
     def shares(self) -> tuple[Shares, Shares]:
-        """Factors of each mix: of what a convolution gives, and of the other map."""
+        """Factors of each mix: for the output of the convolution, and for the other map."""
         weights = torch.relu(self.weights)
         weights = weights / (weights.sum(0) + MIX_EPS)
         own, other = weights / (weights.sum(0) + MIX_EPS)
         return own, other
 
     def folded(self) -> FoldedSepFPN:
-        """The same function with shares that are constants."""
+        """Return an equivalent neck with constant shares."""
         return FoldedSepFPN(self)
 
 
 class FoldedSepFPN(SepFPN):
-    """SepFPN for deployment, after batch normalisation was folded.
+    """SepFPN for deployment, made after batch normalisation was folded.
 
-    A positive factor of a convolution with ReLU is a factor of its weights; the other map's is a
-    number.
+    The factor of a convolution with ReLU is not negative, so it is folded into the weights. The
+    factor of the other map becomes a constant.
     """
 
     def __init__(self, neck: SepFPN) -> None:
@@ -169,17 +166,19 @@ def _times(x: Tensor, share: Tensor | float) -> Tensor:
 
 
 def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """The nearest value of ``x`` for each cell of ``like``, which has 2n or 2n - 1 rows and columns
-    for n of ``x``.
+    """Enlarge ``x`` to the size of ``like`` with the nearest value.
 
-    So each cell of ``like`` takes that at half its row and column, rounded down.
+    For n rows (columns) of ``x``, ``like`` has 2n or 2n - 1. So each cell takes the value at half
+    its row and column, rounded down.
     """
     return F.interpolate(x, size=like.shape[2:], mode="nearest")
 
 
 class ContextModule(nn.Module):
-    """Cascade of 3x3 convolutions, joined: half of the channels see 3 px around, a quarter 7 px, a
-    quarter 11 px."""
+    """Cascade of 3x3 convolutions whose outputs are concatenated.
+
+    Half of the channels have a receptive field of 3x3 cells, a quarter 7x7, a quarter 11x11.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -195,8 +194,7 @@ class ContextModule(nn.Module):
 
 
 def _initialise(net: nn.Module) -> None:
-    """As the authors' code does: normal convolutions by outputs, every batch norm starts at
-    half."""
+    """Initialise as the authors' code does: normal convolutions (fan out), batch norm scale 0.5."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             taps = module.kernel_size[0] * module.kernel_size[1]
@@ -219,7 +217,7 @@ _THEIRS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bmiddle\.", "res_branch2."),
     (r"\bfar\.", "res_branch3."),
     (r"^head\.(\w+\.\d)\.conv\.", r"\1."),
-    # Convolution, normalisation and ReLU are three entries of one list there.
+    # In their code, convolution, normalisation and ReLU are three entries of one list.
     (
         r"(?:\b(\d)\.)?(conv|norm)\.(\w+)$",
         lambda m: f"{3 * int(m[1] or 0) + (m[2] == 'norm')}.{m[3]}",
@@ -228,7 +226,7 @@ _THEIRS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def original_key(our_key: str) -> str:
-    """Name in the authors' released weights of the tensor ``our_key`` of our state dict."""
+    """Name, in the authors' released weights, of the tensor ``our_key`` of our state dict."""
     for pattern, theirs in _THEIRS:
         our_key = re.sub(pattern, theirs, our_key)
     return our_key

@@ -1,15 +1,15 @@
-"""EXTD (Yoo, Han and Chung, "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse", arXiv
-1906.06579, 2019).
+"""EXTD: backbone and neck (Yoo, Han and Chung, arXiv 1906.06579, 2019).
 
-One small group of blocks halves the size; its own output goes through it again, six times, so that
-six maps cost the weights of one::
+The paper is "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse".
+One small group of blocks halves the size. It runs six times, each time on its own output, so six
+maps need the weights of one::
 
     image -> stem -> first -> [blocks] -> f1 -> [blocks] -> f2 -> ... -> [blocks] -> f6
                               stride 4           8                       128
 
 Two forms: SSD (the head reads f1 to f6; neck "none") and FPN (:class:`EXTDNeck`). Three widths,
-three activations. What the paper leaves open follows the released networks, which are FPN with
-PReLU: a PReLU has one slope for all channels, depthwise convolutions have a bias, and only the
+three activations. Details that the paper leaves open follow the released networks, which are FPN
+with PReLU: a PReLU has one slope for all channels, depthwise convolutions have a bias, and only the
 narrowest network has an activation after a block's projection.
 """
 
@@ -35,17 +35,16 @@ BLOCKS: dict[int, tuple[tuple[int, int], ...]] = {
 """Width -> (hidden channels, stride) of each block that runs six times."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "prelu": nn.PReLU,
-    "lrelu": lambda: nn.LeakyReLU(0.25),  # where PReLU starts
+    "lrelu": lambda: nn.LeakyReLU(0.25),  # initial slope of PReLU
     "relu": nn.ReLU,
 }
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to ``hidden``, 3x3 depthwise, 1x1 to ``out_channels``; the input is added where the shape
-    stays the same.
+    """1x1 to ``hidden``, 3x3 depthwise, 1x1 to ``out_channels``; adds the input if shapes agree.
 
-    No 1x1 before the depthwise convolution where it would not widen. ``tail``: an activation after
-    the last batch normalisation, before the sum.
+    The first 1x1 is left out if ``hidden`` equals ``in_channels``. ``tail``: apply an activation
+    after the last batch normalisation, before the sum.
     """
 
     def __init__(
@@ -77,13 +76,12 @@ class InvertedResidual(nn.Module):
 
 
 class EXTD(Extractor):
-    """[N, 3, H, W] -> six maps of ``spec.widths[0]`` channels at strides 4 to 128, each of ceil(H /
-    stride) rows.
+    """[N, 3, H, W] -> six maps [N, spec.widths[0], ceil(H / s), ceil(W / s)], s = 4 to 128.
 
-    All six passes share weights and the statistics of batch normalisation. In training each pass is
-    normalised by its own batch and moves the shared running statistics once, six times a step, as
-    in the authors' code. Starts from their weights, too: Xavier-uniform convolutions without bias
-    (the paper says He; their train.py overrides that).
+    All six passes share weights and running statistics of batch normalisation. In training, each
+    pass is normalised by its own batch statistics and updates the running statistics, so these are
+    updated six times per step, as in the authors' code. The initial weights follow that code, too:
+    Xavier-uniform with zero biases (the paper says He; their train.py overrides that).
     """
 
     def __init__(self, spec: EXTDSpec) -> None:
@@ -122,10 +120,11 @@ class EXTD(Extractor):
 
 
 class EXTDNeck(Pyramid):
-    """Top-down: bilinear to the size of the next finer map, 3x3 depthwise, 1x1, batch norm, ReLU,
-    plus that map.
+    """Top-down pyramid.
 
-    The coarsest map passes as it is. ``up[0]`` is the coarsest step.
+    Each step resizes bilinearly to the size of the next finer map, then applies 3x3 depthwise, 1x1,
+    batch norm and ReLU, and adds that map. The coarsest map is unchanged. ``up[0]`` is the coarsest
+    step.
     """
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
@@ -163,17 +162,20 @@ _RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         lambda m: f"{m[1]}{_their_layer(m[2], m[3])}.",
     ),
 )
-"""Pattern and replacement, applied one after the other."""
+"""Pattern and replacement of each step from our names to the authors'; applied in order."""
 
 
 def original_key(our_key: str) -> str:
-    """Name of one of our tensors in the authors' checkpoints; see :mod:`edgeface.zoo.importing`."""
+    """Name of our tensor in the authors' checkpoints; see :mod:`edgeface.zoo.importing`."""
     for pattern, replacement in _RENAMED:
         our_key = re.sub(pattern, replacement, our_key)
     return our_key
 
 
 def _their_layer(index: str, part: str | None) -> int:
-    """Our even layers are their convolution and normalisation, our odd ones their activation: two
-    for their three."""
+    """Index of the authors' layer for our layer ``index`` and its ``part``.
+
+    Our even layers hold convolution and normalisation, our odd ones the activation. The authors
+    list these three separately, so two of our layers are three of theirs.
+    """
     return int(index) // 2 * 3 + ("conv.", "norm.", None).index(part)

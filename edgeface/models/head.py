@@ -2,7 +2,7 @@
 
 ``cls`` carries ``anchors`` logits per cell (the sigmoid belongs to the decoder), ``box`` carries
 ``4 * anchors`` distances left, top, right, bottom from the anchor point, in strides. With landmarks
-each level also has ``kps``, behind its ``box``: ``10 * anchors`` offsets x, y of five points from
+each level also has ``kps``, after its ``box``: ``10 * anchors`` offsets x, y of five points from
 the anchor point, in strides.
 """
 
@@ -22,7 +22,7 @@ from edgeface.models.s3fd import S3FDHead
 
 TowerSpec = PlainHeadSpec | SCRFDHeadSpec
 OUTPUT_KERNELS = (1, 3)
-"""of a plain head's output convolutions"""
+"""accepted kernel sizes of a plain head's output convolutions"""
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 """Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section
 4.1)."""
@@ -40,15 +40,14 @@ class LevelScale(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """nn.GroupNorm without its refusal of one value per group, which is what the smallest inputs
-    (32x32 px) come to."""
+    """nn.GroupNorm that also accepts one value per group, as an input of 32x32 px gives."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Tower(nn.Module):
-    """``stack`` 3x3 convolutions (depthwise + 1x1 if asked) with normalisation and ReLU."""
+    """``stack`` 3x3 convolutions (or depthwise 3x3 + 1x1) with normalisation and ReLU."""
 
     def __init__(self, in_channels: int, spec: TowerSpec) -> None:
         super().__init__()
@@ -88,12 +87,11 @@ def _norm(spec: TowerSpec, channels: int) -> nn.Module:
 
 
 class SharedTower(nn.Module):
-    """A Tower whose convolutions are shared by the levels while each level has batch normalisation
-    of its own.
+    """A Tower that shares its convolutions among levels and has a batch norm for each level.
 
     Group normalisation computes its statistics on each level anew. One batch normalisation for all
-    levels would train with the statistics of one level and run with a mixture of three; separate
-    ones keep the two the same.
+    levels would train with the statistics of one level at a time and run with a mixture of three.
+    With separate ones, training and inference use the statistics of the same level.
     """
 
     def __init__(self, in_channels: int, spec: TowerSpec) -> None:
@@ -114,8 +112,7 @@ class SharedTower(nn.Module):
         return x
 
     def folded(self, level: int) -> nn.Sequential:
-        """Return one level's tower (evaluation mode) as plain convolutions, the normalisation
-        folded in."""
+        """Return one level's tower (evaluation mode) as convolutions with folded batch norm."""
         layers = []
         for conv, norm in zip(self.convs, self.norms[level].children(), strict=True):
             layer = copy.deepcopy(conv)
@@ -127,8 +124,7 @@ class SharedTower(nn.Module):
 
 
 class SCRFDHead(nn.Module):
-    """One tower and one pair of 3x3 output convolutions shared by all levels, as published for
-    SCRFD and DamoFD.
+    """One tower and 3x3 output convolutions shared by all levels, as in SCRFD and DamoFD.
 
     With ``norm="batch"`` the convolutions are shared and the normalisation is not
     (:class:`SharedTower`).
@@ -149,7 +145,7 @@ class SCRFDHead(nn.Module):
         self.kps = _landmark_outputs(spec, 3)
 
     def folded(self) -> FoldedSCRFDHead:
-        """The same function with the level scales in the weights."""
+        """Return an equivalent head with the level scales folded into the weights."""
         return FoldedSCRFDHead(self)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -161,11 +157,10 @@ class SCRFDHead(nn.Module):
 
 
 class FoldedSCRFDHead(nn.Module):
-    """SCRFDHead for deployment: a box convolution for each level, so that the level scales live in
-    its weights.
+    """SCRFDHead for deployment: one box convolution per level, with the level scale in its weights.
 
-    The tower stays shared with group normalisation; with batch normalisation each level has its
-    own, folded.
+    With group normalisation the tower stays shared. With batch normalisation each level has its own
+    tower, with the normalisation folded in.
     """
 
     def __init__(self, head: SCRFDHead) -> None:
@@ -196,7 +191,7 @@ def _scaled(layer: ConvNorm, scale: nn.Module) -> ConvNorm:
 
 
 class PlainHead(nn.Module):
-    """A tower and outputs of its own on each level: nothing but convolutions and ReLU."""
+    """Separate tower and outputs on each level: only convolutions, normalisation and ReLU."""
 
     def __init__(self, in_channels: int, spec: PlainHeadSpec) -> None:
         super().__init__()
@@ -206,9 +201,8 @@ class PlainHead(nn.Module):
         self.box = nn.ModuleList(conv_bias(width, 4 * anchors, kernel) for _ in STRIDES)
         for cls, box in zip(self.cls, self.box, strict=True):
             _init_output(cls, PRIOR_LOGIT)
-            _init_output(
-                box, 1.5
-            )  # a box of three strides: a distance of 0 would start without overlap
+            # Boxes start three strides wide; with distances of 0 they would overlap no face.
+            _init_output(box, 1.5)
         self.kps = nn.ModuleList(_landmark_outputs(spec, spec.kernel) for _ in STRIDES)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -222,7 +216,7 @@ class PlainHead(nn.Module):
 
 
 def _landmark_outputs(spec: TowerSpec, kernel: int) -> nn.ModuleList:
-    """The convolution of the landmarks, if the network has any."""
+    """A list with the convolution of the landmarks; empty for a network without landmarks."""
     layers = nn.ModuleList()
     if spec.landmarks:
         layers.append(conv_bias(spec.channels, 2 * spec.landmarks * spec.anchors, kernel))
@@ -237,8 +231,7 @@ def _init_output(layer: nn.Module, bias: float) -> None:
 
 
 def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead:
-    """Build the head named by ``spec.kind``. Raises ModelError on a specification that cannot be
-    built."""
+    """Build the head ``spec.kind``. Raises ModelError on a specification that cannot be built."""
     where = f"head {spec.kind}"
     require_sizes(where, channels=spec.channels)
     if isinstance(spec, S3FDHeadSpec):

@@ -1,5 +1,4 @@
-"""Feature pyramids over three backbone features (strides 8, 16, 32), and the choice among all
-pyramids."""
+"""Feature pyramids over three backbone features (strides 8, 16, 32), and :func:`build_neck`."""
 
 from __future__ import annotations
 
@@ -37,13 +36,12 @@ class FPN(Pyramid):
 
 
 class PAFPN(Pyramid):
-    """Path-aggregation pyramid as SCRFD uses it: biased convolutions, no normalisation, no
-    activation.
+    """Path-aggregation pyramid of SCRFD: convolutions with bias, no normalisation or activation.
 
     Top-down: 1x1 laterals, nearest upsample and add, 3x3 on each level. Bottom-up: a 3x3 stride-2
     convolution of the level below (before its output convolution), add, then a 3x3 output
-    convolution on the two upper levels. Starts from Xavier-uniform weights and zero biases, as the
-    authors' code does.
+    convolution on the two coarser levels. Initial weights are Xavier-uniform and biases zero, as in
+    the authors' code.
     """
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
@@ -69,7 +67,7 @@ class PAFPN(Pyramid):
 
 
 class NoNeck(Pyramid):
-    """The head reads the backbone's maps, all of one width."""
+    """No neck: the head reads the backbone's maps, which must all have one width."""
 
     def __init__(self, in_channels: tuple[int, ...], channels: int) -> None:
         super().__init__()
@@ -81,8 +79,7 @@ class NoNeck(Pyramid):
 
 
 def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
-    """Build the pyramid named by ``spec.kind``. Raises ModelError on a specification that cannot be
-    built."""
+    """Build the neck ``spec.kind``. Raises ModelError on a specification that cannot be built."""
     kinds: dict[str, Callable[[tuple[int, ...], int], Pyramid]] = {
         "fpn": FPN,
         "pafpn": PAFPN,

@@ -1,5 +1,4 @@
-"""PlainNet: the backbones that DamoFD found (Liu et al., ICLR 2023), built from their structure
-strings.
+"""PlainNet: DamoFD's backbones (Liu et al., ICLR 2023), built from their structure strings.
 
     image 3 x H x W
       SuperConv    stem   H/2
@@ -8,26 +7,26 @@ strings.
       super-block  c4     H/16   -> out
       super-block  c5     H/32   -> out
 
-Readings that the published strings leave open, settled by the parameters and multiply-accumulates
-of all four nets:
+The published strings leave some points open. The parameters and multiply-accumulates of all four
+networks settle them:
 
 - bottleneck and inverted super-blocks run *two* residuals per inner layer, basic ones a single
   residual;
 - the first residual of a super-block always has a projection (1x1 convolution *with* bias, then
   batch norm), the others only where stride or width change;
-- an inverted layer ends its first residual at the bottleneck width; the second one widens from the
-  *output* width;
-- a super-block of stride 1 continues the stage before it, and a stage's feature is the output of
+- the first residual of an inverted layer has the bottleneck width as its output; the second expands
+  the *output* width;
+- a super-block of stride 1 belongs to the stage before it; the feature of a stage is the output of
   its last block.
 
 Three forms are ours: depthwise separable blocks, basic residuals led by a convolution that changes
-stride and width (so that none has a projection), and a 6x6 stem of stride 4 that stands for stem
-and c2 (why it is fast: :mod:`edgeface.models.convnet`).
+stride and width (so that none has a projection), and a 6x6 stem of stride 4 that replaces stem and
+c2 (:mod:`edgeface.models.convnet` says why it is fast).
 
-Convolutions of DamoFD's networks begin as the authors draw them (Xavier, gain 3.26), those of our
-searches as torch does, a fifth as large: behind a batch normalisation the scale of weights changes
-nothing but the speed at which steps of a given size turn them, and the same network reached .388 of
-AP hard instead of .330 in 19,200 crops.
+Convolutions of DamoFD's networks start from the authors' initialisation (Xavier, gain 3.26), those
+of our searches from torch's default, which is a fifth as large. Before a batch normalisation, the
+scale of weights changes only how fast steps of a given size turn them. With torch's default, the
+same network reached an AP hard of .388 instead of .330 in 19,200 crops of training.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ BN_EPS = 1e-3
 XAVIER_GAIN = 3.26033
 """Gain of the authors' initialisation."""
 STEPS = ([2, 2, 2, 2, 2], [4, 2, 2, 2])
-"""strides of stem, c2, c3, c4 and c5; a stem of stride 4 is c2, too"""
+"""accepted strides of stem, c2, c3, c4 and c5; a stem of stride 4 also takes the place of c2"""
 
 
 class PlainNet(StagedBackbone):
@@ -61,7 +60,7 @@ class PlainNet(StagedBackbone):
         )
         self.channels = tuple(stage[-1].out_channels for stage in stages[-3:])
         for module in self.modules():
-            if isinstance(module, Residual):  # which begins as its shortcut
+            if isinstance(module, Residual):  # starts as its shortcut
                 nn.init.zeros_(module.last_scale)
 
     def draw_as_published(self) -> None:
@@ -84,9 +83,8 @@ def build_super_block(block: SuperBlock) -> list[nn.Module]:
 
 
 def _conv_layer(block: SuperBlock, in_channels: int, stride: int, first: bool) -> list[nn.Module]:
-    padding = (
-        1 if block.kernel == STEM_KERNEL else None
-    )  # 6x6 of stride 4: one pixel more on each side fits
+    # The 6x6 window of a stem of stride 4 covers one pixel more on each side than its 4x4 cell.
+    padding = 1 if block.kernel == STEM_KERNEL else None
     return [
         conv_bn(in_channels, block.out_channels, block.kernel, stride, padding=padding, eps=BN_EPS)
     ]
@@ -154,8 +152,10 @@ _INNER_LAYERS = {
 def _residual(
     branch: nn.Sequential, in_channels: int, out_channels: int, stride: int, project: bool
 ) -> Residual:
-    """[N, in, H, W] -> [N, out, H/stride, W/stride], with a projection if asked for or if the
-    shapes differ."""
+    """[N, in, H, W] -> [N, out, H/stride, W/stride].
+
+    The shortcut has a projection if ``project`` is set or the shapes differ.
+    """
     shortcut: nn.Module = nn.Identity()
     if project or stride > 1 or in_channels != out_channels:
         shortcut = conv_bn(in_channels, out_channels, 1, stride, bias=True, relu=False, eps=BN_EPS)
@@ -174,8 +174,10 @@ def _three(
 
 
 def _stages(blocks: tuple[SuperBlock, ...]) -> list[list[SuperBlock]]:
-    """Group super-blocks into stem, c2, c3, c4 and c5 (a stem of stride 4 is c2, too): each stride
-    opens a stage."""
+    """Group super-blocks into stem, c2, c3, c4 and c5; each stride above 1 starts a stage.
+
+    A stem of stride 4 also takes the place of c2. Raises ModelError for other stems and strides.
+    """
     if blocks[0].kind != "conv" or blocks[0].in_channels != 3 or blocks[0].stride == 1:
         raise ModelError(
             f"plainnet structure: block 1, {blocks[0]}, cannot be the stem: accepted is "

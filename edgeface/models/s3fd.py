@@ -1,9 +1,8 @@
-"""Head of the S3FD family (EXTD, EResFD, ASFD): one prior box a cell on six levels, strides 4 to
-128.
+"""Head of the S3FD family (EXTD, EResFD, ASFD): a prior box per cell on six levels, strides 4-128.
 
-The authors' networks give two or four class outputs a cell, of which a softmax takes the face's
-share, and box outputs that are multiplied by variances. What is returned here means the same in
-fewer numbers, and in the form that all networks of this project share:
+The authors' networks give two or four class outputs per cell, from which a softmax yields the face
+probability, and box outputs that are multiplied by variances. This head returns the same
+information in fewer numbers, in the form that all networks of this project share:
 
     cls   logit = largest face output - largest background output,
           since softmax(b, f) = sigmoid(f - b)
@@ -26,7 +25,7 @@ from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """of x, y, w and h in the SSD coding"""
 COMPETING = 3
-"""outputs of a class that max-out takes the largest of"""
+"""number of outputs of a class from which max-out takes the largest"""
 MAXOUTS = ("", "out", "in-out")
 
 
@@ -55,8 +54,7 @@ class S3FDHead(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def raw(self, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-        """(loc, conf) of each level as the authors' networks give them: before max-out and
-        variances."""
+        """(loc, conf) of each level as in the authors' networks, before max-out and variances."""
         return [
             (loc(self.loc_tower(x)), conf(self.conf_tower(x)))
             for x, loc, conf in zip(maps, self.loc, self.conf, strict=True)
@@ -71,16 +69,15 @@ class S3FDHead(nn.Module):
         return tuple(outputs)
 
     def folded(self) -> nn.Module:
-        """The same function with variances and class differences in the weights."""
+        """Return an equivalent head with variances and class differences in the weights."""
         return FoldedS3FDHead(self)
 
 
 class FoldedS3FDHead(nn.Module):
-    """S3FDHead for deployment. Differences of class outputs are linear, so that the convolutions
-    compute them.
+    """S3FDHead for deployment: convolutions compute face - background, which is linear.
 
-    What is left of max-out is the smallest of three face - background logits, or the largest of
-    three face ones.
+    Max-out then is the smallest of three such logits if three background outputs compete, or the
+    largest of three if three face outputs do.
     """
 
     def __init__(self, head: S3FDHead) -> None:
@@ -109,8 +106,10 @@ class FoldedS3FDHead(nn.Module):
 
 
 def _tower(spec: S3FDHeadSpec) -> nn.Sequential:
-    """``stack`` 3x3 convolutions (depthwise, then 1x1, if asked), each with ReLU; biases, no
-    normalisation."""
+    """``stack`` 3x3 convolutions (or depthwise 3x3, then 1x1) with biases, without normalisation.
+
+    Each ends in one ReLU.
+    """
     layers: list[nn.Module] = []
     for _ in range(spec.stack):
         if spec.depthwise:
@@ -122,9 +121,8 @@ def _tower(spec: S3FDHeadSpec) -> nn.Sequential:
         layers.append(ConvNorm(spec.channels, spec.channels, 1 if spec.depthwise else 3, bias=True))
     tower = nn.Sequential(*layers)
     for conv in (m for m in tower.modules() if isinstance(m, nn.Conv2d)):
-        nn.init.kaiming_normal_(
-            conv.weight, nonlinearity="relu"
-        )  # without normalisation the scale has to last
+        # Keeps the scale of activations, which no normalisation does here.
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return tower
 
 
@@ -140,8 +138,7 @@ def _difference(layer: nn.Module, background: int) -> ConvNorm:
 
 
 def _mixed(layer: nn.Module, mix: Tensor) -> ConvNorm:
-    """A convolution that computes ``mix @ layer(x)`` over the channels; ``mix`` is [new outputs,
-    outputs]."""
+    """A convolution equal to ``mix @ layer(x)`` over channels; ``mix``: [new outputs, outputs]."""
     assert isinstance(layer, ConvNorm) and layer.conv.bias is not None
     old = layer.conv
     new = conv_bias(old.in_channels, len(mix), old.kernel_size[0])

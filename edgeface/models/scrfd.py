@@ -1,14 +1,16 @@
-"""The two backbone families of SCRFD (Guo et al., ICLR 2022): MobileNetV1 (0.5G, 1G) and ResNetV1e
-(2.5G to 34G).
+"""The two backbone families of SCRFD (Guo et al., ICLR 2022).
 
-Both give features at strides 8, 16 and 32 and start as the authors' code does: Kaiming-normal (fan
-out) convolutions, and in ResNetV1e a last scale of 0 in each residual branch.
+They are MobileNetV1 (0.5G, 1G) and ResNetV1e (2.5G to 34G). Both give features at strides 8, 16 and
+32 and are initialised as in the authors' code: Kaiming-normal (fan out) convolutions, and in
+ResNetV1e a last scale of 0 in each residual branch.
 
-Readings settled by the parameters and multiply-accumulates of all five nets: the MobileNetV1 stem
-is a strided convolution and one depthwise block of stride 1; the ResNetV1e stem is three 3x3
-convolutions of width c/2, c/2, c and a 2x2 max-pool; its shortcut projection is an average pool,
-then a 1x1 convolution *without* bias, and exists only where stride or width change; a bottleneck
-block is a quarter as wide inside as outside.
+The parameters and multiply-accumulates of all five networks settle these details:
+
+- the MobileNetV1 stem is a strided convolution and one depthwise block of stride 1;
+- the ResNetV1e stem is three 3x3 convolutions of width c/2, c/2, c and a 2x2 max-pool;
+- the ResNetV1e shortcut projection is an average pool, then a 1x1 convolution *without* bias, and
+  exists only where stride or width change;
+- a bottleneck block is a quarter as wide inside as outside.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ BOTTLENECK_EXPANSION = 4
 
 
 class MobileNetV1(StagedBackbone):
-    """[N, 3, H, W] -> (c3, c4, c5). ``widths``: first convolution, stem, c2 to c5; ``depths``: c2
-    to c5."""
+    """[N, 3, H, W] -> (c3, c4, c5).
+
+    ``widths``: outputs of the first convolution, the stem and c2 to c5; ``depths``: blocks of c2 to
+    c5.
+    """
 
     def __init__(self, spec: MobileNetSpec) -> None:
         super().__init__()
@@ -41,11 +46,10 @@ class MobileNetV1(StagedBackbone):
 
 
 class ResNetV1e(StagedBackbone):
-    """[N, 3, H, W] -> (c3, c4, c5). ``widths``: outputs of stem and c2 to c5; ``depths``: blocks of
-    c2 to c5.
+    """[N, 3, H, W] -> (c3, c4, c5).
 
-    Max-pool between stem and c2, so c2 itself keeps its stride of 4; c3, c4 and c5 halve in their
-    first block.
+    ``widths``: outputs of the stem and c2 to c5; ``depths``: blocks of c2 to c5. The stem ends in a
+    max-pool at stride 4, which c2 keeps; c3, c4 and c5 halve the size in their first block.
     """
 
     def __init__(self, spec: ResNetSpec) -> None:
@@ -61,11 +65,10 @@ class ResNetV1e(StagedBackbone):
 
 
 def resnet_stages(spec: ResNetSpec | ASFDSpec, pooled: bool) -> nn.ModuleList:
-    """c2 to c5 of a ResNet, from ``widths`` of the stem and of them; c2 keeps the size of the map
-    that it reads.
+    """Stages c2 to c5 of a ResNet; c2 keeps the size of its input.
 
-    pooled: a shortcut halves by an average pool before its 1x1 convolution, else by a stride of
-    that convolution.
+    ``widths`` starts with the stem. pooled: a shortcut halves the size by an average pool before
+    its 1x1 convolution, otherwise by the stride of that convolution. Raises ModelError.
     """
     if spec.block not in ("basic", "bottleneck"):
         raise ModelError(f"{spec.kind}: unknown block {spec.block!r} (known: basic, bottleneck)")
@@ -96,8 +99,7 @@ def resnet_stages(spec: ResNetSpec | ASFDSpec, pooled: bool) -> nn.ModuleList:
 def _resnet_block(
     in_channels: int, out_channels: int, stride: int, block: str, pooled: bool
 ) -> Residual:
-    """Two 3x3 (basic) or 1x1, 3x3, 1x1 (bottleneck) convolutions; the stride is on the first
-    3x3."""
+    """3x3, 3x3 (basic) or 1x1, 3x3, 1x1 (bottleneck); the first 3x3 has the stride."""
     if block == "basic":
         branch = nn.Sequential(
             conv_bn(in_channels, out_channels, 3, stride),
@@ -125,8 +127,7 @@ def _depthwise(in_channels: int, out_channels: int, stride: int) -> list[nn.Modu
 
 
 def initialise(net: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan out) and residual branches that start at 0, as the authors'
-    code does."""
+    """Initialise like the authors: Kaiming-normal (fan out) weights, residual branches at 0."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Faces that keep their number from frame to frame."""
+"""Tracking: each face keeps its number from frame to frame."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Where boxes will be in the next frame: Kalman filters of constant velocity.
+"""Predict boxes in the next frame with Kalman filters of constant velocity.
 
 A box is its centre x, centre y, width and height in px. In the model of BoT-SORT (Aharon et al.,
-arXiv 2206.14651, equations 1 to 6) neither the motion nor the noise mixes these four, so that its
-8x8 covariance is four blocks of 2x2, one filter each. All boxes are filtered at once::
+arXiv 2206.14651, equations 1 to 6) neither the motion nor the noise mixes these four values. So the
+8x8 covariance consists of four 2x2 blocks, each an independent filter. All boxes are filtered at
+once::
 
-    mean [N, 4, 2]            value and velocity, in px and px a frame
+    mean [N, 4, 2]            value in px and velocity in px per frame
     covariance [N, 4, 2, 2]
 """
 
@@ -17,10 +18,10 @@ import numpy as np
 from edgeface.types import Doubles
 
 POSITION_SHARE = 1 / 20
-"""standard deviation of a value, by the side it is compared with: width for x, height for y"""
+"""standard deviation of a value as a share of a side: of the width for x, of the height for y"""
 VELOCITY_SHARE = 1 / 160
 _NEXT = np.array([[1.0, 1.0], [0.0, 1.0]])
-"""value and velocity one frame later"""
+"""maps value and velocity to those one frame later"""
 
 
 @dataclass
@@ -32,20 +33,20 @@ class Motion:
 
     @classmethod
     def begin(cls, boxes: Doubles) -> Motion:
-        """At rest: ``boxes`` [N, 4] x1, y1, x2, y2 in px, seen for the first time."""
+        """Start filters at rest for new ``boxes`` [N, 4]: x1, y1, x2, y2 in px."""
         values = _centred(boxes)
         mean = np.stack((values, np.zeros_like(values)), -1)
         shares = np.array((2 * POSITION_SHARE, 10 * VELOCITY_SHARE))
         return cls(mean, _diagonal(shares, values))
 
     def predict(self) -> None:
-        """One frame later (equation 5 for the noise)."""
+        """Advance all filters by one frame (equation 5 for the noise)."""
         noise = _diagonal(np.array((POSITION_SHARE, VELOCITY_SHARE)), self.mean[..., 0])
         self.mean = self.mean @ _NEXT.T
         self.covariance = _NEXT @ self.covariance @ _NEXT.T + noise
 
     def correct(self, which: np.ndarray, boxes: Doubles) -> None:
-        """The filters ``which`` [M] see ``boxes`` [M, 4] (equation 6 for the noise)."""
+        """Update filters ``which`` [M] with their ``boxes`` [M, 4] (equation 6 for the noise)."""
         mean, covariance = self.mean[which], self.covariance[which]
         noise = (POSITION_SHARE * _sides(mean[..., 0])) ** 2
         gain = covariance[..., 0] / (covariance[..., 0, 0] + noise)[..., None]
@@ -54,21 +55,23 @@ class Motion:
         self.covariance[which] = covariance - gain[..., None] * covariance[..., :1, :]
 
     def keep_size(self, which: np.ndarray) -> None:
-        """The filters ``which`` see nothing: their boxes move on and grow no more, as ByteTrack
-        has it (Zhang et al., arXiv 2110.06864)."""
+        """Stop the growth of boxes that are not observed (filters ``which``); they still move.
+
+        ByteTrack does the same (Zhang et al., arXiv 2110.06864).
+        """
         self.mean[which, 2:, 1] = 0
 
     def boxes(self) -> Doubles:
-        """[N, 4] x1, y1, x2, y2 in px."""
+        """Current boxes [N, 4]: x1, y1, x2, y2 in px."""
         centre, size = self.mean[:, :2, 0], np.maximum(self.mean[:, 2:, 0], 1)
         return np.concatenate((centre - size / 2, centre + size / 2), 1)
 
     def only(self, which: np.ndarray) -> Motion:
-        """The filters ``which``."""
+        """A Motion with only the filters ``which``."""
         return Motion(self.mean[which], self.covariance[which])
 
     def and_also(self, other: Motion) -> Motion:
-        """These filters, then the others."""
+        """A Motion with these filters, followed by those of ``other``."""
         return Motion(
             np.concatenate((self.mean, other.mean)),
             np.concatenate((self.covariance, other.covariance)),
@@ -81,11 +84,11 @@ def _centred(boxes: Doubles) -> Doubles:
 
 
 def _sides(values: Doubles) -> Doubles:
-    """[N, 4]: width, height, width, height, which noise is in proportion to."""
+    """[N, 4]: width, height, width, height, at least 1 px; the noise is proportional to them."""
     return np.maximum(values[:, [2, 3, 2, 3]], 1)
 
 
 def _diagonal(shares: Doubles, values: Doubles) -> Doubles:
-    """[N, 4, 2, 2]: variances of value and velocity, ``shares`` [2] of the sides."""
+    """Covariance [N, 4, 2, 2] from standard deviations that are ``shares`` [2] of the sides."""
     deviations = shares * _sides(values)[..., None]
     return np.asarray(deviations[..., None] ** 2 * np.eye(2))

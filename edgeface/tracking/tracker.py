@@ -1,14 +1,14 @@
-"""Faces that keep their number: SORT (Bewley et al., arXiv 1602.00763) without SciPy.
+"""Track faces with SORT (Bewley et al., arXiv 1602.00763), without SciPy.
 
 ::
 
     boxes of a frame ---> compared by IoU ---> seen again: its filter is corrected
                             ^        |-------> new: gets the next number
-    boxes of the last ones -+        `-------> not seen: moves on, for a while
-    one frame later (kalman.py)
+    boxes of last frame ----+        `-------> not seen: its box is predicted for a while
+    moved one frame on (kalman.py)
 
-Pairs are taken from the best IoU down. SORT solves the assignment as a whole, which differs only
-where three boxes overlap each other, and takes SciPy.
+Pairs are matched greedily, from the highest IoU down. SORT solves the whole assignment at once,
+which needs SciPy and differs only where three boxes overlap each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 
 class Tracker:
-    """Gives the faces of one video lasting numbers.
+    """Gives each face of a video a number that it keeps.
 
     ::
 
@@ -37,13 +37,16 @@ class Tracker:
             for face, number in zip(faces, tracker.update(faces)):
                 print(number, face.box)
 
-    It follows boxes, and knows nobody: who leaves the picture for longer than ``max_gap`` frames
-    comes back with a new number.
+    It follows boxes and does not recognise people: a face that is missing for more than ``max_gap``
+    frames comes back with a new number.
     """
 
     def __init__(self, min_iou: float = 0.3, max_gap: int = 30) -> None:
-        """min_iou: a face is the one that was expected to overlap it by at least this. max_gap:
-        frames for which a face that is not found is expected back. Raises OptionError."""
+        """Set the limits of matching. Raises OptionError if one is out of range.
+
+        min_iou: least IoU of a face with a predicted box to get its number; above 0, at most 1.
+        max_gap: frames for which a missing face keeps its number.
+        """
         if check_number("min_iou", min_iou, 0, 1) == 0:
             raise OptionError(f"min_iou {min_iou} is not above 0 and at most 1")
         self.min_iou, self.max_gap = min_iou, check_count("max_gap", max_gap)
@@ -53,8 +56,10 @@ class Tracker:
         self._next = 1
 
     def update(self, faces: Detections) -> Numbers:
-        """Numbers int64 [N], from 1, of the faces of the next frame, in their order. Raises
-        OptionError for what is no Detections."""
+        """Return the numbers int64 [N], from 1, of the faces of the next frame, in their order.
+
+        Raises OptionError if ``faces`` is not Detections.
+        """
         if not hasattr(faces, "boxes"):
             kind = type(faces).__name__
             raise OptionError(f"faces of a frame are Detections, as of Detector.detect, not {kind}")
@@ -74,12 +79,14 @@ class Tracker:
         return numbers
 
     def hidden(self) -> Doubles:
-        """[M, 4] x1, y1, x2, y2 in px: where faces of earlier frames that were not found in the
-        last one are expected to be."""
+        """Predicted boxes [M, 4] of known faces that were not found in the last frame.
+
+        Columns are x1, y1, x2, y2 in px.
+        """
         return self._motion.boxes()[self._gaps > 0]
 
     def _remember(self, numbers: Numbers, boxes: Doubles) -> None:
-        """New faces come in, those that were gone for too long go."""
+        """Add new faces; drop those missing for more than ``max_gap`` frames."""
         stay = self._gaps <= self.max_gap
         self._numbers = np.concatenate((self._numbers[stay], numbers))
         self._gaps = np.concatenate((self._gaps[stay], np.zeros(len(numbers), np.int64)))
@@ -87,7 +94,7 @@ class Tracker:
 
 
 def _pairs(iou: Doubles, least: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns that belong together, from the best IoU down, each at most once."""
+    """Matched rows and columns with IoU >= ``least``, highest IoU first, each used at most once."""
     rows, columns = np.nonzero(iou >= least)
     order = np.argsort(-iou[rows, columns], kind="stable")
     free_rows, free_columns = set(range(iou.shape[0])), set(range(iou.shape[1]))
