@@ -1,8 +1,7 @@
-"""The photo that every model is timed on: made from a seed, so that none has to be sent, and smooth
-as photos are.
+"""The synthetic photo that every model is timed on.
 
-Noise would be the wrong picture: it gives a network scores that no photo gives, and resizing
-nothing to gain from.
+It is made from a seed, so that no file has to be sent, and it is smooth, as photos are. Noise is
+unsuitable: it causes scores that no photo causes, and resizing gains nothing from it.
 """
 
 from __future__ import annotations
