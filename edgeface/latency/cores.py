@@ -13,8 +13,7 @@ def allowed() -> tuple[int, ...]:
 
 
 def pick(threads: int) -> tuple[int, ...]:
-    """``threads`` of the :func:`allowed` processors, or all of them if there are fewer, in
-    ascending order.
+    """``threads`` of the :func:`allowed` processors, ascending; all of them if there are fewer.
 
     The fastest are preferred (phones and boards mix fast and slow cores), then one processor of
     each physical core (two hardware threads of a core share its arithmetic units), then high

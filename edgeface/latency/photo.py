@@ -17,8 +17,10 @@ FACES = 6
 
 
 def synthetic_photo(width: int, height: int, seed: int = 0) -> Image:
-    """uint8 RGB [height, width, 3]: soft blobs of colour, some shapes like faces. Equal arguments
-    give equal pixels."""
+    """uint8 RGB [height, width, 3]: soft blobs of colour and some shapes like faces.
+
+    Equal arguments give equal pixels.
+    """
     random = np.random.default_rng(seed)
     scene = np.full((height, width, 3), 128.0, np.float32)
     for cells, amplitude in OCTAVES:

@@ -48,8 +48,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """``tie``, ``faster`` or ``slower``: a tie unless the whole interval is more than 10 % away
-        from 1."""
+        """``tie`` unless the whole interval is over 10 % away from 1; ``faster`` or ``slower``."""
         if self.high < 1 - TIE:
             return "faster"
         return "slower" if self.low > 1 + TIE else "tie"

@@ -170,7 +170,7 @@ class LayerTable:
         self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
 
     def keys(self, depth: int) -> dict[Key, NDArray[np.int64]]:
-        """First ``depth`` of (operator, kernel, stride) -> rows of the layers with it, ascending."""
+        """First ``depth`` of (operator, kernel, stride) -> rows of these layers, ascending."""
         order = np.argsort(self._codes[depth], kind="stable")
         codes, first = np.unique(self._codes[depth][order], return_index=True)
         return {
@@ -186,8 +186,10 @@ class LayerTable:
 
 
 def _sum_into(totals: Doubles, start: int, owners: NDArray[np.int64], values: Doubles) -> None:
-    """Add the rows of ``values`` to the rows ``owners`` (ascending) of ``totals``, from column
-    ``start`` on."""
+    """Add the rows of ``values`` to rows of ``totals``, from column ``start`` on.
+
+    owners: ascending index of the row of ``totals`` for each row of ``values``.
+    """
     first = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
     totals[owners[first], start : start + values.shape[1]] += np.add.reduceat(values, first, axis=0)
 

@@ -59,12 +59,11 @@ def measure(
 ) -> LatencyTable:
     """Measure the networks without a valid record in ``table``; returns it with the new records.
 
-    bundles: folder where model files are made, and kept for later calls. again: also measure
-    networks that have a record. grown: called after each group with the table so far, to save it,
-    so that an interruption loses one group only. dropped: called for a network that cannot be made
-    or measured; without it, the first such network raises DeviceError. Raises DeviceError if the
-    reference fails or there is no table to return, DataError if the setting, processor or runtime
-    is not that of ``table``.
+    bundles: folder where files are made and kept for later calls. again: also measure networks with
+    a record. grown: called after each group with the table so far; if it is saved, an interruption
+    costs one group. dropped: called for a network that cannot be made or measured; without it,
+    DeviceError is raised. Raises DeviceError, too, if the reference fails or there is no table to
+    return, DataError if setting, processor or runtime differs from that of ``table``.
     """
     if table is not None and table.setting != setting:
         raise DataError(f"the latency table is of {table.setting}, this is {setting}")

@@ -35,7 +35,8 @@ LEAST_NETWORKS = 20
 class Setting:
     """What a latency depends on besides the Architecture.
 
-    Raises OptionError for a combination of target and precision that is off, a bad size or threads.
+    Raises OptionError for an unsupported combination of target and precision, or a value out of
+    range.
     """
 
     device: str = "local"

@@ -63,8 +63,7 @@ class OpenVinoRunner(Runner):
         return {"INFERENCE_PRECISION_HINT": hint.get_type_name()}
 
     def delegates(self) -> dict[str, Any]:
-        """How many operators of the compiled graph each kernel runs, such as
-        ``brgconv_avx512_amx_i8``."""
+        """Kernel, such as ``brgconv_avx512_amx_i8`` -> number of operators that it runs."""
         kernels = Counter(
             node.get_rt_info()["primitiveType"].astype(str)
             for node in self._compiled.get_runtime_model().get_ops()
@@ -82,8 +81,10 @@ class OpenVinoRunner(Runner):
 
 
 def settings(threads: int, fast: bool = False) -> dict[str, Any]:
-    """How the CPU plugin compiles a model. Without ``fast`` it must not trade precision for speed
-    by itself."""
+    """Settings with which the CPU plugin compiles a model.
+
+    Without ``fast``, the plugin must not trade precision for speed by itself.
+    """
     chosen: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -93,8 +94,10 @@ def settings(threads: int, fast: bool = False) -> dict[str, Any]:
 
 
 def read_model(bundle: Bundle) -> tuple[Any, Any]:
-    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest. Raises
-    BundleError."""
+    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest.
+
+    Raises BundleError.
+    """
     openvino = import_runtime(get_backend("openvino"))
     description = bundle.read()
     weights = bundle.read(_weights_name(bundle))

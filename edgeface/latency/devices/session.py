@@ -108,8 +108,7 @@ class Session(Closing):
                 return
 
     def close(self) -> int:
-        """End the command and return the exit code of the local process. Calling it again does
-        nothing more."""
+        """End the command; returns the exit code of the local process. May be called again."""
         assert self._process.stdin
         self._closed.set()
         with contextlib.suppress(OSError):

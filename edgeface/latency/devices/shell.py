@@ -58,9 +58,12 @@ class ShellDevice(Device):
     """shell commands to run before each of ours; they end with ``; ``"""
 
     def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device; default: a virtual environment in the cache folder or in one
-        of ``installed``, or else python3. journals: folder on this machine for the records of
-        interrupted runs."""
+        """Does not connect yet.
+
+        python: path on the device; default: a virtual environment in the cache folder or in one of
+        ``installed``, or else python3. journals: folder on this machine for the records of
+        interrupted runs.
+        """
         self.url, self.python, self._journals = url, python, journals
 
     @abstractmethod

@@ -108,9 +108,11 @@ class SshDevice(RemoteDevice):
         config: Path | str | None = None,
         journals: Path | None = None,
     ) -> None:
-        """python: path on the device; default: venv/bin/python in ~/.cache/edgeface or in
-        ~/edgeface, where examples/raspberry-pi installs, or else python3. config: ssh
-        configuration to use instead of the user's. Does not connect yet. Raises DeviceError.
+        """Does not connect yet. Raises DeviceError if ``url`` is not a valid ssh URL.
+
+        python: path on the device; default: venv/bin/python in ~/.cache/edgeface or in ~/edgeface,
+        where examples/raspberry-pi installs, or else python3. config: ssh configuration to use
+        instead of the user's.
         """
         self.address = SshAddress.parse(url)
         super().__init__(self.address.url, python or self.address.python, journals)
@@ -193,7 +195,6 @@ def _is_address(text: str) -> bool:
 
 
 def _as_written(host: str, netloc: str) -> str:
-    """The host with its capitals, which ``urlsplit`` drops: an alias in ssh's configuration may
-    have some."""
+    """The host with its capitals, which ``urlsplit`` drops; an alias of ssh may have some."""
     at = netloc.lower().rfind(host)
     return netloc[at : at + len(host)]
