@@ -108,7 +108,7 @@ def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> floa
     """Number of cores that other processes kept busy between two moments.
 
     The moments are ``wall_s`` apart; our own processes used ``own_s`` of CPU time in between. None
-    if the system does not show it, or shows less than half of ``own_s``, as a sandbox does whose
+    if the system does not show it, or shows less than half of ``own_s``, as in a sandbox where the
     counter stands still.
     """
     if first.busy_s is None or last.busy_s is None or wall_s <= 0:

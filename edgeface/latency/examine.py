@@ -1,4 +1,4 @@
-"""Collects which of the things that a measurement needs a machine has.
+"""Collects the facts about a machine that decide whether it can measure.
 
 It runs before anything is installed, so it uses only the standard library.
 """

@@ -179,7 +179,7 @@ class _Session:
 
     @contextlib.contextmanager
     def _alone(self, subject: _Subject) -> Iterator[None]:
-        """Note an error in the block as that of ``subject`` and end its worker; others go on."""
+        """Assign an error in the block to ``subject`` and end its worker; the other jobs go on."""
         try:
             yield
         except EdgefaceError as error:

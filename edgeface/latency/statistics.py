@@ -48,7 +48,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """``tie`` unless the whole interval is over 10 % away from 1; ``faster`` or ``slower``."""
+        """``faster`` or ``slower`` if the whole interval is over 10 % away from 1, else ``tie``."""
         if self.high < 1 - TIE:
             return "faster"
         return "slower" if self.low > 1 + TIE else "tie"

@@ -13,7 +13,7 @@ ACCEPTED = "local, ssh://[user@]host[:port], adb://serial; the last two may end 
 def open_device(url: str) -> Device:
     """The device that ``url`` names, not connected yet.
 
-    Raises DeviceError if ``url`` is no device's.
+    Raises DeviceError for a URL of another kind.
     """
     if url == "local":
         from edgeface.latency.devices.local import LocalDevice

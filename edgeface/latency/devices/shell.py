@@ -76,7 +76,7 @@ class ShellDevice(Device):
 
     @abstractmethod
     def explain(self, code: int, words: list[str]) -> str | None:
-        """What is wrong with the connection; None if nothing is.
+        """What is wrong with the connection; None if nothing is wrong.
 
         code, words: exit code and last lines of standard error of the local program.
         """

@@ -195,6 +195,6 @@ def _is_address(text: str) -> bool:
 
 
 def _as_written(host: str, netloc: str) -> str:
-    """The host with its capitals, which ``urlsplit`` drops; an alias of ssh may have some."""
+    """The host with its capitals, which ``urlsplit`` drops; an ssh alias may contain some."""
     at = netloc.lower().rfind(host)
     return netloc[at : at + len(host)]
