@@ -1,4 +1,4 @@
-"""What runs on a device: reads one request, measures, reports.
+"""The program that runs on a device: reads one request, measures, reports.
 
 The request is one line of JSON on standard input::
 
@@ -7,19 +7,20 @@ The request is one line of JSON on standard input::
      "reference": 0, "device": "ssh://...", "python": [command that starts a worker],
      "silence_s": 60}
 
-All but ``jobs`` may be left out. The answers are lines of JSON on standard output::
+Only ``do`` and, to measure, ``jobs`` are required. The answers are lines of JSON on standard
+output::
 
     {"progress": {"what": text, "done": 3, "total": 28}}
     {"check": facts}                                see edgeface/latency/examine.py
-    {"measurement": record}                         as soon as it is there
-    {"failed": {"job": index, "message": text}}     the others go on
-    {"error": text}                                 nothing more comes but done
+    {"measurement": record}                         as soon as it is complete
+    {"failed": {"job": index, "message": text}}     the other jobs go on
+    {"error": text}                                 only done follows
     {"done": true}                                  the last line; without it the agent was cut off
 
-The caller keeps standard input open: when it ends before ``done``, the caller is gone, and the
-agent ends with all its workers. A line that dies without a word is noticed with ``silence_s``:
-whoever asks for it writes an empty line more often than that. Only a mistake in the request gives
-another exit code than 0.
+The caller keeps standard input open. If it ends before ``done``, the caller is gone, and the agent
+ends with all its workers. To detect a connection that dies silently, the caller sets ``silence_s``
+and writes an empty line more often than that. The exit code is 2 for a malformed request, 3 if the
+caller is gone, and otherwise 0, even if a measurement failed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Request:
     device: str = LOCAL
     python: tuple[str, ...] = (sys.executable,)
     silence_s: float | None = None
-    """a caller that writes nothing for as long is gone; None: only one whose line has ended"""
+    """the caller counts as gone after this many s without input; None: only when its input ends"""
 
     def __post_init__(self) -> None:
         if self.do not in ("check", "measure"):
@@ -73,7 +74,7 @@ class Request:
 
 
 def parse(line: str) -> Request:
-    """Raises DeviceError for what is not a request."""
+    """The request in ``line``. Raises DeviceError if there is none."""
     try:
         return from_fields(Request, json.loads(line), "request")
     except (ValueError, RecursionError, EdgefaceError) as error:
@@ -88,7 +89,7 @@ class Agent:
         self._out, self._understood = out, understood
 
     def run(self, line: str) -> int:
-        """Exit code."""
+        """Carry out the request in ``line``; returns the exit code."""
         code = 0
         try:
             request = parse(line)
@@ -135,8 +136,7 @@ class Agent:
 
 
 def _end_with_caller(request: Request) -> None:
-    """Read on until standard input ends or falls silent, then end the process; its workers end with
-    it."""
+    """End the process, and with it its workers, when standard input ends or falls silent."""
 
     def wait() -> None:
         while _speaks(request.silence_s) and os.read(0, 1 << 16):
@@ -153,10 +153,9 @@ def _speaks(silence_s: float | None) -> bool:
 
 def main() -> int:
     """Serve standard input; returns the exit code."""
-    # Not sys.stdin: a thread that waits in a buffered reader lets the interpreter crash at its end.
+    # Not sys.stdin: a thread that waits in a buffered reader can crash the interpreter at exit.
     line = io.FileIO(0, closefd=False).readline(MAX_REQUEST_BYTES).decode("utf-8", errors="replace")
-    # Lines of the protocol get a descriptor of their own: what a library prints goes to standard
-    # error.
+    # The protocol gets its own descriptor: whatever a library prints goes to standard error.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

@@ -1,4 +1,4 @@
-"""Which processors a worker is pinned to: the fastest ones, on physical cores of their own."""
+"""Choice of the processors that a worker is pinned to: the fastest, on separate physical cores."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from edgeface.latency.environment import CPU
 
 
 def allowed() -> tuple[int, ...]:
-    """Processors that this process may use; empty where the system does not tell."""
+    """Processors that this process may use; empty if the system does not say."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def pick(threads: int) -> tuple[int, ...]:
-    """``threads`` of the :func:`allowed` processors, or all of them if there are fewer, in
-    ascending order.
+    """``threads`` of the :func:`allowed` processors, ascending; all of them if there are fewer.
 
-    The fastest come first (phones and boards mix fast and slow cores), then one of each physical
-    core (two threads of one core share its arithmetic), then high numbers: the first core serves
-    most interrupts.
+    The fastest are preferred (phones and boards mix fast and slow cores), then one processor of
+    each physical core (two hardware threads of a core share its arithmetic units), then high
+    numbers (the first core serves most interrupts).
     """
     seen: set[str] = set()
     ranked = []

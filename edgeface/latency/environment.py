@@ -1,8 +1,7 @@
-"""What a latency figure depends on beside the model: processor, clock, heat, and what else the
-device was doing.
+"""What a latency depends on besides the model: processor, clock, temperature and other load.
 
-Everything is read from Linux's ``/proc`` and ``/sys``; what a system does not show is None, never a
-guess.
+Everything is read from Linux's ``/proc`` and ``/sys``. A value that the system does not show is
+None, never a guess.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ CPU = Path("/sys/devices/system/cpu")
 THERMAL = Path("/sys/class/thermal")
 PLATFORM = Path("/sys/devices/platform")
 RASPBERRY_THROTTLE = "soc*/soc*:firmware/get_throttled"
-"""below it: soc/soc:firmware up to the Raspberry Pi 4, soc@107c000000/soc@107c000000:firmware on
-the 5"""
+"""pattern below :data:`PLATFORM`: soc/soc:firmware up to the Raspberry Pi 4,
+soc@107c000000/soc@107c000000:firmware on the Raspberry Pi 5"""
 NOTED_FLAGS = (
     "avx2",
     "avx512f",
@@ -42,7 +41,7 @@ NOTED_FLAGS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What does not change while something is measured."""
+    """Properties of a machine that do not change during a measurement."""
 
     cpu: str
     architecture: str
@@ -58,7 +57,7 @@ class Machine:
 
     @classmethod
     def read(cls) -> Machine:
-        """Of the machine this runs on."""
+        """Read those of this machine."""
         info = _cpuinfo()
         flags = set((info.get("flags") or info.get("features") or "").split())
         return cls(
@@ -79,26 +78,25 @@ class Machine:
 
 @dataclass(frozen=True)
 class Moment:
-    """What changes: read before, during and after."""
+    """Properties of a machine that change; read before, during and after a measurement."""
 
     frequency_mhz: float | None
-    """mean over the cores that were asked about"""
+    """mean over the cores passed to :meth:`read`"""
     temperature_c: float | None
     """of the hottest thermal zone"""
     throttled: bool | None
     """Raspberry Pi: the firmware caps or slows the processor now; None elsewhere"""
     throttle_count: int | None
-    """x86: thermal throttle events so far; Raspberry Pi: kinds of throttling that occurred since it
-    started"""
+    """x86: thermal throttle events so far; Raspberry Pi: kinds of throttling (0 to 3) that have
+    occurred since boot"""
     load: float | None
     """load average of the last minute"""
     busy_s: float | None
-    """CPU seconds that all processes have used since the start of the system"""
+    """CPU seconds used by all processes since boot"""
 
     @classmethod
     def read(cls, cores: Collection[int] = ()) -> Moment:
-        """Of the machine this runs on; the frequency of these ``cores``, of all if there are
-        none."""
+        """Read those of this machine; the frequency is that of ``cores``, if empty of all cores."""
         return cls(_frequency_mhz(cores), _temperature_c(), *_throttling(), _load(), _busy_s())
 
     def to_json(self) -> dict[str, Any]:
@@ -107,11 +105,11 @@ class Moment:
 
 
 def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> float | None:
-    """Cores that other processes kept busy between two moments, ``wall_s`` apart, while ours used
-    ``own_s`` of CPU.
+    """Number of cores that other processes kept busy between two moments.
 
-    None where the system does not show it, or shows less than we used ourselves, as a sandbox with
-    a standing counter.
+    The moments are ``wall_s`` apart; our own processes used ``own_s`` of CPU time in between. None
+    if the system does not show it, or shows less than half of ``own_s``, as in a sandbox where the
+    counter stands still.
     """
     if first.busy_s is None or last.busy_s is None or wall_s <= 0:
         return None
@@ -120,8 +118,10 @@ def other_load(first: Moment, last: Moment, own_s: float, wall_s: float) -> floa
 
 
 def load_now(looks: int = 3, each_s: float = 0.5) -> float | None:
-    """Cores that other processes keep busy, at the quietest of a few looks; None where the system
-    does not show it."""
+    """Number of cores that other processes keep busy: the least of ``looks`` samples.
+
+    A sample takes ``each_s`` seconds. None if the system does not show it.
+    """
     found = []
     for _ in range(looks):
         first, own, start = Moment.read(), time.process_time(), time.monotonic()
@@ -132,8 +132,10 @@ def load_now(looks: int = 3, each_s: float = 0.5) -> float | None:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """First processor of ``/proc/cpuinfo``, keys in lower case; x86 says ``flags``, ARM says
-    ``Features``."""
+    """First value of each key in ``/proc/cpuinfo``, keys in lower case.
+
+    Instruction sets are called ``flags`` on x86, ``Features`` on ARM.
+    """
     info: dict[str, str] = {}
     for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
@@ -190,9 +192,8 @@ def _throttling() -> tuple[bool | None, int | None]:
     """(throttled now, events so far)."""
     said = map(_text, sorted(PLATFORM.glob(RASPBERRY_THROTTLE)))
     if firmware := next(filter(None, said), None):
-        bits = int(
-            firmware, 16
-        )  # 1 to 3: frequency capped, throttled, too warm now; 17 to 19: so since it started
+        # Bits 1 to 3: frequency capped, throttled, too warm now; 17 to 19: the same since boot.
+        bits = int(firmware, 16)
         return bits & 0xE != 0, (bits >> 17 & 7).bit_count()
     counts = [
         int(text)

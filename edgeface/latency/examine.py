@@ -1,5 +1,7 @@
-"""What a machine has that a measurement needs. Runs before anything is installed: the standard
-library is enough."""
+"""Collects the facts about a machine that decide whether it can measure.
+
+It runs before anything is installed, so it uses only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ NEEDED = ("numpy", "cv2")
 
 @dataclass(frozen=True)
 class Facts:
-    """What :func:`examine` returns, as it is read from a device, which may be a stranger's."""
+    """The result of :func:`examine` as received from a device, which is not trusted."""
 
     edgeface: str
     python: str
@@ -49,15 +51,15 @@ class Facts:
 
 
 def read_facts(data: Any, where: str) -> dict[str, Any]:
-    """What a device sent, checked. Raises ModelError."""
+    """Check the facts that a device sent. Raises ModelError if they are malformed."""
     return asdict(from_fields(Facts, data, where))
 
 
 def examine() -> dict[str, Any]:
-    """JSON-ready facts of the machine this runs on.
+    """JSON-ready facts about this machine.
 
-    ``packages``: import name -> version, None where it is missing or does not load. ``runtimes``:
-    target -> name and version, None where there is none, or too old a one.
+    ``packages``: import name -> version, None if it is missing or does not load. ``runtimes``:
+    target -> name and version, None if none is installed or it is too old.
     """
     machine = Machine.read()
     return {
@@ -82,8 +84,10 @@ def _runtime(target: str) -> str | None:
 
 
 def _loads(name: str) -> str | None:
-    """Version of a module that can be imported: a package whose system libraries are missing is of
-    no use."""
+    """Version of a module; None if it cannot be imported.
+
+    The import is tried because a package whose system libraries are missing is of no use.
+    """
     if not has_module(name):
         return None
     try:

@@ -1,5 +1,4 @@
-"""Measurement: what one model took on one device, with all that the figure depends on, and whether
-it can be used."""
+"""Measurement: the latency of one model on one device, its circumstances and its validity."""
 
 from __future__ import annotations
 
@@ -23,21 +22,20 @@ from edgeface.types import Doubles
 
 FORMAT_VERSION = 1
 STAGES = ("preprocess", "network", "postprocess", "end_to_end")
-"""photo to network input; network, array in to arrays out; decode and NMS; all of it, as
-``Detector.detect`` does it"""
+"""in this order: photo to network input; input array to output arrays; decoding and NMS; all three,
+as in ``Detector.detect``"""
 
 MIN_ROUNDS = 5
 MIN_SAMPLES = 100
 MAX_INTERVAL = 0.10
-"""width of the 95 % interval of the median network time, as a share of it"""
+"""width of the 95 % interval of the median network time, as a share of that median"""
 MAX_FREQUENCY_SPREAD = 0.10
 MAX_RECORD_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Raw samples of one stage: one list a round, in the order they were taken. Nothing is
-    dropped."""
+    """Raw samples of one stage: one list per round, in the order taken, none dropped."""
 
     wall_ms: tuple[tuple[float, ...], ...]
     cpu_ms: tuple[tuple[float, ...], ...]
@@ -53,31 +51,31 @@ class Stage:
             raise ValueError("samples must be of as much wall time as CPU time")
 
     def rounds(self, clock: str = "wall") -> list[Doubles]:
-        """One array a round of ``wall`` or ``cpu`` time."""
+        """Samples of ``clock``, ``wall`` or ``cpu``, in ms: one array per round."""
         return [
             np.array(samples, np.float64)
             for samples in (self.wall_ms if clock == "wall" else self.cpu_ms)
         ]
 
     def summary(self, clock: str = "wall") -> Summary:
-        """Of all samples, rounded as a record holds it."""
+        """Summary of all samples of ``clock``, rounded as in a record."""
         return Summary(**Summary.of(np.concatenate(self.rounds(clock))).to_json())
 
 
 @dataclass(frozen=True)
 class Relative:
-    """Median network time over that of the reference, measured in the same rounds."""
+    """Median network time divided by that of the reference, measured in the same rounds."""
 
     to: str
     """name of the reference's Bundle"""
     threads: int
-    """of the reference"""
+    """threads of the reference"""
     value: float
     low: float
     high: float
     """bounds of the 95 % bootstrap interval"""
     verdict: str
-    """faster, slower, tie, or reference: this is the reference itself"""
+    """``faster``, ``slower``, ``tie``, or ``reference`` if this is the reference itself"""
 
     def __str__(self) -> str:
         if self.verdict == "reference":
@@ -87,8 +85,11 @@ class Relative:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and under what circumstances. A Moment is read by the worker, on its cores, right after
-    it computed: idle cores show a clock that says nothing."""
+    """Machine and circumstances of a measurement.
+
+    The worker reads each Moment, on its own cores, right after it computed: the clock of an idle
+    core says nothing.
+    """
 
     machine: Machine
     before: Moment
@@ -98,24 +99,24 @@ class Environment:
     after: Moment
     """after the last round"""
     other_load: float | None
-    """cores that other processes kept busy while the rounds ran; None where the system does not
-    show it"""
+    """cores that other processes kept busy while the rounds ran; None if the system does not show
+    it"""
     runtimes: dict[str, str]
-    """pip name -> version of what took part on the device"""
+    """pip name -> version of the runtime, NumPy and OpenCV on the device"""
     cores: tuple[int, ...]
-    """processors that the worker was pinned to; empty: the system cannot pin"""
+    """processors that the worker was pinned to; empty if it could not be pinned"""
     precision_hints: dict[str, Any]
-    """settings of the runtime that decide what it computes in"""
+    """runtime settings that decide the precision it computes in"""
     delegates: dict[str, Any] | None = None
-    """what ran where, as far as the runtime tells"""
+    """which engine ran how many operators; None if the runtime does not say"""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One record. Times are in ms."""
+    """Record of one model on one device. Times are in ms."""
 
     bundle: str
-    """name of its folder"""
+    """name of the Bundle's folder, or the label of its Job"""
     files: dict[str, str]
     """model file -> SHA-256"""
     model: str
@@ -131,19 +132,19 @@ class Measurement:
     """px, of the network input"""
     height: int
     network_ms: Summary
-    """wall time, as all without ``cpu`` in their name"""
+    """wall time, like all summaries without ``cpu`` in their name"""
     network_cpu_ms: Summary
     preprocess_ms: Summary
     postprocess_ms: Summary
     end_to_end_ms: Summary
     load_ms: float
-    """opening the Bundle: hashes, parsing, what the runtime compiles"""
+    """time to open the Bundle: hashing, parsing, compilation by the runtime"""
     import_ms: float
-    """importing NumPy, OpenCV and the runtime"""
+    """time to import NumPy, OpenCV and the runtime"""
     peak_memory_bytes: int | None
     """of the whole worker: Python, libraries, photo and model"""
     faces: int
-    """found in the photo"""
+    """number of faces found in the photo"""
     ratio: Relative | None
     """None: no reference was named, or it failed"""
     protocol: Protocol
@@ -162,19 +163,17 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str, int, bool]:
-        """What makes two records comparable: bundle, device, threads, fast."""
+        """(bundle, device, threads, fast), which two records to be compared have in common."""
         return (self.bundle, self.device, self.threads, self.fast)
 
     def figure(self, stage: str = "network") -> str:
-        """``12.34 ms [13.10]``, median and p90 of ``stage``. Of an invalid record never without the
-        reasons."""
+        """``12.34 ms [13.10]``: median and p90 of ``stage``; if invalid, the reasons follow."""
         summary: Summary = getattr(self, f"{stage}_ms")
         text = f"{summary.median:.2f} ms [{summary.p90:.2f}]"
         return text if self.valid else f"{text} (invalid: {'; '.join(self.invalid_reasons)})"
 
     def to_json(self, samples: bool = True) -> dict[str, Any]:
-        """All fields, the raw samples only if asked for; :meth:`from_json` gives back an equal
-        record."""
+        """All fields, the raw samples only if asked for; :meth:`from_json` restores the record."""
         data = {"format_version": self.format_version, **dataclasses.asdict(self)}
         if not samples:
             del data["samples"]
@@ -194,14 +193,13 @@ class Measurement:
             )
         try:
             return from_fields(cls, data, where)
-        except EdgefaceError as error:  # an option out of range does not say where it stands
+        except EdgefaceError as error:  # that of an option out of range does not name the record
             text = str(error)
             raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def save_measurements(path: Path | str, records: Iterable[Measurement]) -> None:
-    """Write the records with their samples as a JSON list, whole or not at all. Raises
-    OutputError."""
+    """Write the records with their samples as a JSON list, atomically. Raises OutputError."""
     write_text(path, json.dumps([record.to_json() for record in records]) + "\n")
 
 
@@ -232,7 +230,7 @@ def load_measurements(path: Path | str) -> list[Measurement]:
 def invalid_reasons(
     protocol: Protocol, environment: Environment, samples: Mapping[str, Stage], threads: int
 ) -> tuple[str, ...]:
-    """Why the figures of these samples must not be used; empty: they may."""
+    """Reasons why the figures of these samples must not be used; empty if they may."""
     moments = (environment.before, *environment.during, environment.after)
     found = (
         _load(protocol, environment, threads),
@@ -290,5 +288,5 @@ def _too_wide(network: Stage) -> str | None:
 
 
 def relative(ratio: Ratio, to: str, threads: int) -> Relative:
-    """``ratio`` as a record holds it."""
+    """``ratio`` as a record holds it; ``to``, ``threads``: name and threads of the reference."""
     return Relative(to, threads, **ratio.to_json())

@@ -1,4 +1,4 @@
-"""What is measured and how: the two things a measurement is asked for with."""
+"""Parameters of a measurement: what to measure (Job) and how (Protocol)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeface.errors import counted
 from edgeface.options import Range, check_ranges
 
 LOCAL = "local"
-"""the device that is the machine itself"""
+"""name of the device that is this machine"""
 MAX_PHOTO_SIDE_PX = 16384
 
 
@@ -22,13 +22,13 @@ class Job:
     """folder of the Bundle, on the machine that measures"""
     threads: int = 1
     fast: bool = False
-    """let the runtime compute in lower precision where the CPU has it"""
+    """let the runtime compute in lower precision if the CPU supports it"""
     label: str = ""
-    """what tells the Bundle from another one of its name; empty: the name will do"""
+    """name in records, if the folder's name is ambiguous; empty: the name of the folder"""
 
     @property
     def name(self) -> str:
-        """Of the Bundle's folder, as records have it."""
+        """Name of the Bundle in records: the label, or else the name of its folder."""
         return self.label or PurePath(self.bundle).name
 
     def __str__(self) -> str:

@@ -1,5 +1,7 @@
-"""Two sets of records of the same models: what became faster, what slower, and whether the two can
-be compared."""
+"""Compares two sets of records of the same models: which became faster, which slower.
+
+It also tells whether two records can be compared: what else differs, and whether both are valid.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ Key = tuple[str, str, int, bool]
 
 @dataclass(frozen=True)
 class Change:
-    """One model in both sets."""
+    """One model that is in both sets."""
 
     old: Measurement
     new: Measurement
@@ -37,7 +39,7 @@ class Change:
         return self.ratio.verdict if self.valid else "unknown"
 
     def reasons(self) -> list[str]:
-        """Why one of the two must not be used."""
+        """Reasons why the old or the new figure must not be used."""
         return [
             f"{name}: {reason}"
             for name, record in (("old", self.old), ("new", self.new))
@@ -45,7 +47,7 @@ class Change:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Medians in ms, the ratio with its interval, and all that speaks against it."""
+        """Medians in ms, the ratio with its interval, reasons against it, and other differences."""
         bundle, device, threads, fast = self.new.key
         return {
             "bundle": bundle,
@@ -70,7 +72,7 @@ class Regression:
     only_new: tuple[Key, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """``changes`` and the keys of what is in one set only."""
+        """``changes``, and the keys of records that are in one set only."""
         names = ("bundle", "device", "threads", "fast")
         return {
             "changes": [change.to_json() for change in self.changes],
@@ -122,8 +124,10 @@ def _change(old: Measurement, new: Measurement) -> Change:
 
 
 def _differences(old: Measurement, new: Measurement) -> list[str]:
-    """What differs beside the time. A difference of machine or protocol comes first: the ratio then
-    says little."""
+    """What differs besides the time: machine, runtime, input size, protocol, model files.
+
+    If the machine or the protocol differs, the ratio says little.
+    """
     was, now = old.environment, new.environment
     pairs = [
         ("another machine", was.machine.cpu, now.machine.cpu),

@@ -6,14 +6,13 @@
     worker B        load  warm-up              slice  slice       ...
                                   |  round 1       | round 2      |
 
-Each model lives in a process of its own, on processors of its own choice, so that none disturbs the
-memory, threads or settings of another. All are loaded and warm before the first round. A round
-gives each one slice of images, in an order that is shuffled anew, so that whatever slows the
-machine slows all alike; ratios are of the same rounds. One process works at a time. All raw samples
-are kept.
+Each model has its own process, pinned to processors chosen for it, so that models do not disturb
+each other's memory, threads or settings. All models are loaded and warmed up before the first
+round. In a round, each model runs one slice of images, in a newly shuffled order, so that whatever
+slows the machine slows all models alike; ratios compare the same rounds. Only one process works at
+a time. All raw samples are kept.
 
-A worker that dies, hangs, or cannot load its model fails alone: the others are measured to their
-end.
+A worker that dies, hangs or cannot load its model fails alone: the other models are still measured.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from edgeface.types import Progress
 __all__ = ["Failed", "Finished", "Job", "Progress", "Protocol", "measure"]
 
 STEADY = 0.05
-"""two slices in a row whose medians differ by no more end the warm-up"""
+"""the warm-up ends when the medians of two consecutive slices differ by at most this share"""
 
 Finished = Callable[[Measurement], None]
 Failed = Callable[[int, str], None]
@@ -66,10 +65,10 @@ def measure(
 ) -> list[Measurement]:
     """Time ``jobs`` on this machine; return the records in the order of the jobs.
 
-    reference: index of the job that the others' ratios are to. finished: called with each record as
-    soon as it is there. failed: called for each job that could not be measured; without it,
-    DeviceError is raised at the end, after all others were measured. device: how the records name
-    this machine. python: the command that starts a worker.
+    reference: index of the job that the others are compared with. finished: called with each record
+    as soon as it is complete. failed: called for each job that could not be measured; without it,
+    DeviceError is raised at the end, after all others were measured. device: name of this machine
+    in the records. python: the command that starts a worker.
     """
     if not jobs:
         raise DeviceError("nothing to measure: name at least one Bundle")
@@ -98,7 +97,7 @@ def measure(
 
 
 def _groups(count: int, reference: int | None, together: int) -> Iterator[list[int]]:
-    """Indices of at most ``together`` jobs, the reference among each."""
+    """Groups of at most ``together`` job indices, each with the reference."""
     if count <= together:
         yield list(range(count))
         return
@@ -110,7 +109,7 @@ def _groups(count: int, reference: int | None, together: int) -> Iterator[list[i
 
 
 class _Steps:
-    """Progress over all groups; the reference of later groups comes on top."""
+    """Progress over all groups; steps of the reference in later groups raise the total."""
 
     def __init__(self, progress: Progress | None, protocol: Protocol, jobs: int) -> None:
         self.progress, self.done, self.total = progress, 0, jobs * (protocol.rounds + 2)
@@ -130,10 +129,10 @@ class _Subject:
     job: Job
     worker: WorkerProcess | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    """what the worker said when it opened the model"""
+    """the worker's answer to ``open``"""
     bundle: Bundle | None = None
     slices: list[dict[str, Any]] = field(default_factory=list)
-    """one answer a round"""
+    """the worker's answer to each round"""
     before: Moment | None = None
     after: Moment | None = None
     faces: int = 0
@@ -159,7 +158,7 @@ class _Session:
         self.other_load: float | None = None
 
     def run(self) -> tuple[dict[int, Measurement], dict[int, str]]:
-        """({index: record}, {index: what failed})."""
+        """Measure the group: ({index: record}, {index: error message})."""
         with contextlib.ExitStack() as stack:
             for subject in self.subjects:
                 with self._alone(subject):
@@ -180,7 +179,7 @@ class _Session:
 
     @contextlib.contextmanager
     def _alone(self, subject: _Subject) -> Iterator[None]:
-        """An error in the block is the subject's, not the session's; its worker ends."""
+        """Assign an error in the block to ``subject`` and end its worker; the other jobs go on."""
         try:
             yield
         except EdgefaceError as error:

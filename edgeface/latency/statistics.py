@@ -1,5 +1,4 @@
-"""Statistics of latency samples: all samples count, medians are of sorted lists, ratios come with
-an interval."""
+"""Statistics of latency samples: all samples count, medians are exact, ratios have intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one quantity in one measurement, in ms."""
+    """Summary of one quantity in one measurement, in ms."""
 
     min: float
     median: float
@@ -29,18 +28,18 @@ class Summary:
 
     @classmethod
     def of(cls, samples_ms: Doubles) -> Summary:
-        """Raises ValueError without samples."""
+        """Summarise samples. Raises ValueError or IndexError (of NumPy) if there are none."""
         median, p90, p99 = (float(v) for v in np.quantile(samples_ms, (0.5, 0.9, 0.99)))
         return cls(float(np.min(samples_ms)), median, p90, p99)
 
     def to_json(self) -> dict[str, float]:
-        """min, median, p90, p99; a tenth of a microsecond is more than any clock here tells."""
+        """min, median, p90, p99, rounded to 0.1 microseconds: no clock here resolves more."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median latency over that of the reference of the same run."""
+    """Median latency divided by that of the reference, or of an older session."""
 
     value: float
     low: float
@@ -49,8 +48,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """``tie``, ``faster`` or ``slower``: a tie unless the whole interval is more than 10 % away
-        from 1."""
+        """``faster`` or ``slower`` if the whole interval is over 10 % away from 1, else ``tie``."""
         if self.high < 1 - TIE:
             return "faster"
         return "slower" if self.low > 1 + TIE else "tie"
@@ -68,9 +66,9 @@ class Ratio:
 def ratio(rounds_ms: list[Doubles], reference_ms: list[Doubles], seed: int = 0) -> Ratio:
     """Ratio of medians with its bootstrap interval (Efron 1979, percentile method).
 
-    Both arguments hold one array of samples per round, the same rounds. What is drawn again is
-    whole rounds, in pairs: samples of one round share what the machine was doing then, and so do
-    the two models.
+    Both arguments hold one array of samples per round, for the same rounds. Whole rounds are
+    resampled, in pairs: the samples of a round, of both models, share what the machine was doing
+    then.
     """
     count = len(rounds_ms)
     if count != len(reference_ms) or not count:
@@ -82,15 +80,16 @@ def ratio(rounds_ms: list[Doubles], reference_ms: list[Doubles], seed: int = 0) 
 
 
 def ratio_of_sessions(new_ms: list[Doubles], old_ms: list[Doubles], seed: int = 0) -> Ratio:
-    """Like :func:`ratio` for two sessions: their rounds have nothing to do with each other and are
-    drawn apart."""
+    """Like :func:`ratio` for two sessions, whose unrelated rounds are resampled independently."""
     random = np.random.default_rng(seed)
     return _ratio(new_ms, old_ms, _picks(len(new_ms), random), _picks(len(old_ms), random))
 
 
 def relative_interval(rounds_ms: list[Doubles], seed: int = 0) -> float:
-    """Width of the bootstrap interval of the median over the median: how much a repetition would
-    differ."""
+    """Width of the bootstrap interval of the median, as a share of it.
+
+    It tells how much a repetition would differ. The median is that of the rounds' medians.
+    """
     own = _medians(rounds_ms)
     picks = _picks(len(own), np.random.default_rng(seed))
     low, high = np.quantile(
@@ -100,7 +99,7 @@ def relative_interval(rounds_ms: list[Doubles], seed: int = 0) -> float:
 
 
 def _picks(count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of ``count`` rounds drawn again, [RESAMPLES, count]."""
+    """Indices of ``count`` rounds drawn with replacement, [RESAMPLES, count]."""
     return random.integers(0, count, (RESAMPLES, count))
 
 
@@ -110,8 +109,11 @@ def _ratio(
     own_picks: NDArray[np.int64],
     other_picks: NDArray[np.int64],
 ) -> Ratio:
-    """Value and interval are of the median of all samples: that of the rounds' medians is another
-    quantity where rounds are short and latencies skewed, and need not lie in its interval."""
+    """Ratio of the medians of all samples, with its interval.
+
+    The median of the rounds' medians would be another quantity if rounds are short and latencies
+    skewed, and need not lie in this interval.
+    """
     value = np.median(np.concatenate(own_ms)) / np.median(np.concatenate(other_ms))
     drawn = _drawn_medians(own_ms, own_picks) / _drawn_medians(other_ms, other_picks)
     low, high = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
@@ -119,8 +121,10 @@ def _ratio(
 
 
 def _drawn_medians(rounds_ms: list[Doubles], picks: NDArray[np.int64]) -> Doubles:
-    """Median of all samples of each row of picked rounds, [RESAMPLES]: samples are sorted once, and
-    count as often as their round was drawn."""
+    """Median of all samples of the rounds in each row of ``picks``, [RESAMPLES].
+
+    The samples are sorted once; each counts as often as its round was drawn.
+    """
     samples = np.concatenate(rounds_ms)
     order = np.argsort(samples)
     ordered = samples[order]

@@ -1,15 +1,15 @@
 """One model in one process, timed on request.
 
-Requests and answers are JSON, one a line, on standard input and output::
+Requests and answers are JSON, one per line, on standard input and output::
 
     {"do": "open", "bundle": ..., "threads": 1, "fast": false, "cores": [1], "photo": [1280, 960],
     "seed": 0}
     {"do": "run", "images": 10}       -> {"ok": {"stages": ..., "faces": 3, "moment": ..., ...}}
     {"do": "close"}                   -> {"ok": {}}
 
-An answer is ``{"ok": ...}``, or ``{"error": "one line"}`` for what a user can mend. Every request
-carries ``limit_s``, after which the worker ends by itself even if the runtime hangs; and it ends as
-soon as its standard input does, so that it never outlives the process that started it.
+An answer is ``{"ok": ...}``, or ``{"error": "one line"}`` for an error that the user can fix. Every
+request carries ``limit_s``, seconds after which the worker ends itself even if the runtime hangs.
+It also ends as soon as its standard input does, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CLOCKS = ("wall_ms", "cpu_ms")
 
 
 class Worker:
-    """Answers requests; see the module's text."""
+    """Answers requests; see the module docstring."""
 
     def __init__(self) -> None:
         self.detector: Detector | None = None
@@ -52,7 +52,7 @@ class Worker:
         self.cores: tuple[int, ...] = ()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Of one request. Raises EdgefaceError for what a user can mend."""
+        """Answer to one request. Raises EdgefaceError for an error that the user can fix."""
         what = request.pop("do")
         if what == "open":
             return self.open(**request)
@@ -72,8 +72,8 @@ class Worker:
         photo: tuple[int, int],
         seed: int,
     ) -> dict[str, Any]:
-        """Load a Bundle and make the photo; return what a record says of the model."""
-        self._pin(cores)  # before any runtime is there: its threads inherit it
+        """Load a Bundle and make the photo; returns the model's facts for the record."""
+        self._pin(cores)  # before a runtime is imported: its threads inherit the pinning
         start = time.perf_counter()
         backend = _import_all(bundle)
         imported = time.perf_counter()
@@ -82,7 +82,7 @@ class Worker:
         from edgeface.detector import Detector
         from edgeface.latency.photo import synthetic_photo
 
-        cv2.setNumThreads(threads)  # the photo is scaled with as many as the network has
+        cv2.setNumThreads(threads)  # resizing the photo uses as many threads as the network
         started = time.perf_counter()
         self.detector = Detector.open(Path(bundle), threads, fast=fast)
         loaded = time.perf_counter()
@@ -102,7 +102,7 @@ class Worker:
         }
 
     def run(self, images: int) -> dict[str, Any]:
-        """Detect the faces of the photo ``images`` times, after one time that does not count."""
+        """Detect the faces in the photo ``images`` times, after one run that is not recorded."""
         assert self.detector is not None and self.photo is not None
         timed = [time_stages(self.detector, self.photo) for _ in range(images + 1)][1:]
         stages = {
@@ -122,18 +122,18 @@ class Worker:
 
     def _pin(self, cores: list[int]) -> None:
         if cores and hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(
-                OSError
-            ):  # a container may forbid it; the record then says "not pinned"
+            # A container may forbid it; ``cores`` in the record is then empty.
+            with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, cores)
                 self.cores = tuple(cores)
 
 
 def time_stages(detector: Detector, photo: Image) -> tuple[dict[str, tuple[float, float]], int]:
-    """({stage: (wall ms, process CPU ms)}, faces) of one image.
+    """Detect once: ({stage: (wall ms, process CPU ms)}, number of faces).
 
-    ``end_to_end`` spans the other three, of the same image: they are all that
-    :meth:`Detector.detect` does, so timing it once more would take twice as long to say the same.
+    ``end_to_end`` spans the other three stages of the same image. They are all that
+    :meth:`Detector.detect` does, so timing it separately would take twice as long for the same
+    result.
     """
     marks = [_now()]
     fitted = detector.preprocess(photo)
@@ -164,18 +164,16 @@ def _import_all(bundle: str) -> Backend:
     importlib.import_module("edgeface.detector")
     from edgeface.bundle import Bundle
 
-    backend = get_backend(
-        Bundle.open(bundle, verify=False).manifest.target
-    )  # the runner checks the bytes it loads
+    # verify=False: the runner checks the bytes it loads.
+    backend = get_backend(Bundle.open(bundle, verify=False).manifest.target)
     module = sys.modules[backend.load_runner().__module__]
-    getattr(
-        module, "load_runtime", lambda: import_runtime(backend)
-    )()  # a package may need more than itself
+    # The module of a runner has load_runtime if importing the package is not enough.
+    getattr(module, "load_runtime", lambda: import_runtime(backend))()
     return backend
 
 
 def _versions(backend: Backend) -> dict[str, str]:
-    """pip name -> version of what takes part."""
+    """pip name -> version of the installed packages that a detection uses."""
     names = (
         *backend.distributions,
         "numpy",
@@ -192,7 +190,7 @@ def _versions(backend: Backend) -> dict[str, str]:
 
 
 def peak_memory_bytes() -> int | None:
-    """Most physical memory this process ever held; None where the system does not show it."""
+    """Peak physical memory of this process; None if the system does not show it."""
     try:
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -225,8 +223,7 @@ def serve(requests: Iterator[dict[str, Any]], out: TextIO) -> None:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    # A thread without the interpreter's lock: it ends the process even while a runtime hangs and
-    # holds that lock.
+    # This uses a thread that needs no GIL: it works even if a runtime hangs while holding the GIL.
     faulthandler.dump_traceback_later(max(1.0, seconds), exit=True)
     try:
         yield
@@ -235,13 +232,14 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def _requests() -> Iterator[dict[str, Any]]:
-    """Lines of standard input, read by a thread that ends the process when its parent is gone,
-    whatever it does."""
+    """Requests from standard input.
+
+    A thread reads them and ends the process when its parent is gone, whatever else is running.
+    """
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
-        # Not sys.stdin: a thread that waits in a buffered reader lets the interpreter crash at its
-        # end.
+        # Not sys.stdin: a thread waiting in a buffered reader can crash the interpreter at exit.
         for line in io.FileIO(0, closefd=False):
             lines.put(line)
         os._exit(EXIT_ORPHAN)
@@ -253,8 +251,7 @@ def _requests() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Serve standard input."""
-    # The answers get a descriptor of their own: what a runtime prints on standard output goes to
-    # standard error.
+    # The answers get their own descriptor: whatever a runtime prints goes to standard error.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

@@ -1,4 +1,4 @@
-"""The near side of a worker: starts it, asks it, and sees to it that it ends."""
+"""The parent's side of a worker: starts it, sends it requests and makes sure that it ends."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ START = (
     "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
     "from edgeface.latency.worker import main; main()"
 )
-"""the worker's program: this very package, which may lie in a zip, and nothing from the current
-folder"""
+"""the worker's program: it imports this same package, which may lie in a zip, and nothing from the
+current folder"""
 GRACE_S = 2.0
-"""what an idle worker has for ending by itself before it is killed"""
+"""seconds that the worker's own time limit is longer than the parent's"""
 LAST_WORDS_BYTES = 4096
 MAX_ANSWER_BYTES = 64 << 20
 UNASKED = 16
-"""answers that nobody has asked for, after which a worker is ended"""
+"""a worker is killed if it sends more unread answers than this"""
 
 
 class WorkerProcess:
-    """One worker. Use it in a ``with`` block: at its end, whatever happened, the process is
-    gone."""
+    """One worker process. Use it in a ``with`` block, which always ends the process."""
 
     def __init__(self, name: str, time_limit_s: float, python: Sequence[str] = PYTHON) -> None:
-        """Start it; ``time_limit_s`` counts while it is asked. Raises DeviceError, as :meth:`ask`
-        does."""
+        """Start the worker. Raises DeviceError if that fails.
+
+        ``time_limit_s``: total time that its answers may take.
+        """
         self.name, self._limit_s, self._left_s = name, time_limit_s, time_limit_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
         root = str(Path(edgeface.__file__).parents[1])
         try:
-            # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers in
-            # good order.
+            # In a new session, so that Ctrl-C reaches only the parent, which then ends its workers.
             self._process = subprocess.Popen(
                 [*python, "-c", START, root],
                 stdin=subprocess.PIPE,
@@ -68,14 +68,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process ID of the worker."""
         return self._process.pid
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
-        Raises DeviceError when the worker reports a mistake of the user, dies, or used up its time;
-        it is then gone.
+        Raises DeviceError if the worker reports an error, dies, gives a malformed answer or uses up
+        its time; the process is then gone.
         """
         start = time.monotonic()
         request = {"do": what, "limit_s": round(self._left_s + GRACE_S, 3), **arguments}
@@ -100,7 +100,7 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):  # what could not be written any more
+        with contextlib.suppress(OSError):  # closing flushes, which fails if the worker is dead
             if self._process.stdin:
                 self._process.stdin.close()
         self._errors.close()

@@ -1,10 +1,9 @@
-"""What a device gets instead of an installation: the light modules of this very package in one zip
-that Python runs.
+"""Packs the modules that a device needs into one zip that Python runs, without installation.
 
     python3 edgeface-<hash>.pyz    # the agent: request on stdin, results on stdout
 
-Nothing in it is written twice: the zip holds the project's own sources. Equal sources give equal
-bytes, so a device that has the file needs it only once.
+The zip holds the project's own sources, so no code is duplicated. Equal sources give equal bytes,
+so the file is sent to a device only once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("architecture", "bundle", "decode", "formats", "images", "latency", "runners", "zoo")
-"""folders that measuring and detecting with an exported file needs, beside the modules in none"""
+"""subfolders that measuring and detecting with an exported file need; the top level is always in"""
 MAIN = b"""\
 import sys
 
@@ -33,8 +32,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @cache
 def pack() -> bytes:
-    """The zip: sorted names, one fixed time, nothing compressed (what zlib makes differs from
-    version to version)."""
+    """Bytes of the zip: sorted names, one fixed time, no compression (zlib's output varies)."""
     sources = [
         path
         for room in ("", *ROOMS)

@@ -1,1 +1,1 @@
-"""What a network takes on a device: measured, learned and predicted."""
+"""Latency of networks on a device: measured, learned and predicted."""

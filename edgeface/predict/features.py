@@ -1,7 +1,6 @@
-"""What a latency model knows of networks: sums over their layers of what a layer may cost a share
-of.
+"""Features of networks for the latency model: sums over the layers of possible terms of their cost.
 
-See :mod:`edgeface.predict.model` for what is made of them.
+See :mod:`edgeface.predict.model` for how they are used.
 """
 
 from __future__ import annotations
@@ -22,35 +21,39 @@ except ImportError:
     raise MissingExtraError("scikit-learn", "search", "predicting latency") from None
 
 PLAIN = (0, 1, 3)
-"""plain terms: for all layers, for those of one operator, and for those of one group"""
+"""lengths of the keys of the plain terms: for all layers (0), for those of one operator (1), and
+for those of one group (3)"""
 LANES = (16, 32)
-"""channels that a processor takes at once: 12 cost as much as 16"""
+"""channels that a processor computes at once: 12 channels cost as much as 16"""
 LANDMARKS = {1: 24, 3: 12}
-"""places at most that a smooth function stands on: of an operator, and of an operator with kernel
-and stride"""
+"""length of the key -> most landmarks of a smooth function: for an operator (1), and for an
+operator with kernel and stride (3)"""
 GAMMA = 0.15
-"""of the RBF kernel, over squared differences of log2: one doubling leaves exp(-0.15) = 86 % in
-common"""
+"""of the RBF kernel, over squared differences of log2: the correlation after one doubling is
+exp(-0.15) = 86 %"""
 DIRECT = {"ncnn": 16}
-"""channels, in and out, up to which a runtime computes convolutions larger than 1x1 directly, and
-not as a product of matrices. So ncnn 1.0.20261020 does; those of 3x3 and stride 1 change at 8
-channels already (Winograd), but a limit of their own predicts no better."""
+"""target -> channels, in and out, up to which the runtime computes convolutions larger than 1x1
+directly instead of as a product of matrices. The figure is that of ncnn 1.0.20261020. Its 3x3
+convolutions of stride 1 change at 8 channels already (Winograd), but a separate limit for them
+predicts no better."""
 OPERATORS = (*KINDS, "narrow conv")
 VALUE_MACS = 16.0
-"""multiply-accumulates that a processor does while it moves one value: a first guess, which the fit
-corrects"""
+"""multiply-accumulates that a processor does while it moves one value: an initial guess that the
+fit corrects"""
 RADIX = 1 << 14
 """larger than any kernel or stride"""
 MARGIN = 0.5
-"""how far outside the channels and sizes seen a layer may be, in doublings"""
+"""how far a layer's channels and size may lie outside those seen, in doublings"""
 
 Key = tuple[Any, ...]
-"""first 0, 1 or 3 of a layer's group"""
+"""first 0, 1 or 3 elements of a layer's group"""
 
 
 class Basis:
-    """Features of parts, from ``layers`` that are known: sums over the layers of each. target:
-    runtime."""
+    """Features of parts: sums over the layers of each part.
+
+    layers: those seen, which define the features. target: runtime.
+    """
 
     def __init__(self, layers: Sequence[Layer], target: str) -> None:
         self.direct, self.groups = DIRECT.get(target, 0), {layer.group for layer in layers}
@@ -83,15 +86,17 @@ class Basis:
         return self.width - count
 
     def scale(self, features: Doubles) -> Doubles:
-        """What to divide each feature by, so that the terms, and the features in each, begin with
-        equal rights."""
+        """Divisor of each of ``features`` [network, feature].
+
+        With it, all terms, and all features within a term, begin with equal weight.
+        """
         scale: Doubles = np.maximum(np.abs(features).mean(axis=0), 1e-12)
         for term in self.terms:
             scale[term] *= np.sqrt(np.mean(np.sum((features[:, term] / scale[term]) ** 2, axis=1)))
         return scale
 
     def features(self, parts: Sequence[Part]) -> tuple[Doubles, list[str]]:
-        """(features [part, feature], which layer of each part is unlike those seen)."""
+        """(features [part, feature], why each part is unlike those seen; empty if it is not)."""
         layers = [layer for part in parts for layer in part.layers]
         owner = np.repeat(np.arange(len(parts)), [len(part.layers) for part in parts])
         table, totals = LayerTable(layers, self.direct), np.zeros((len(parts), self.width))
@@ -123,7 +128,7 @@ class Basis:
 
 
 class LayerTable:
-    """What the model knows of each layer. direct: as :data:`DIRECT` has it, or 0."""
+    """What the model knows of each layer. direct: the entry of :data:`DIRECT`, or 0."""
 
     def __init__(self, layers: Sequence[Layer], direct: int) -> None:
         kinds = {kind: code for code, kind in enumerate(OPERATORS)}
@@ -135,9 +140,8 @@ class LayerTable:
             np.int64,
         )
         kind, kernel, stride, before, out, cells = raw.T
-        filters = (
-            np.where(kind == kinds["conv"], before, 1) * kernel**2
-        )  # kernel is 0 where nothing is multiplied
+        # The kernel is 0 for operators that multiply nothing.
+        filters = np.where(kind == kinds["conv"], before, 1) * kernel**2
         read = (
             np.select([kind == kinds["add"], kind == kinds["resize"]], [2.0, 0.25], stride**2)
             * cells
@@ -152,9 +156,10 @@ class LayerTable:
                 np.where(kind == kinds["conv"], rounded / before * _up(before, lanes), rounded),
             ]
         self.plain: Doubles = np.column_stack(columns)
-        """[layer, what it may cost a share of]: one, multiply-accumulates, values read, values
-        written, multiply-accumulates with few input channels, values gathered for a product of
-        matrices (im2col), and multiply-accumulates with channels rounded up to :data:`LANES`"""
+        """[layer, term of its cost]: 1; multiply-accumulates; values read; values written;
+        multiply-accumulates per input channel, for layers with few of them; values gathered for a
+        product of matrices (im2col); for each of :data:`LANES`, multiply-accumulates with output
+        channels rounded up, then with all channels rounded up"""
         self.places: Doubles = np.log2(np.column_stack([before, out, cells]))
         self.guess: Doubles = macs + VALUE_MACS * (read + written)
         kind = np.where(
@@ -165,7 +170,7 @@ class LayerTable:
         self._codes = {0: 0 * kind, 1: kind, 3: (kind * RADIX + kernel) * RADIX + stride}
 
     def keys(self, depth: int) -> dict[Key, NDArray[np.int64]]:
-        """First ``depth`` of (operator, kernel, stride) -> rows of such layers, ascending."""
+        """First ``depth`` of (operator, kernel, stride) -> rows of these layers, ascending."""
         order = np.argsort(self._codes[depth], kind="stable")
         codes, first = np.unique(self._codes[depth][order], return_index=True)
         return {
@@ -181,7 +186,10 @@ class LayerTable:
 
 
 def _sum_into(totals: Doubles, start: int, owners: NDArray[np.int64], values: Doubles) -> None:
-    """Add the rows of ``values`` to the rows ``owners`` of ``totals``, which ascend."""
+    """Add the rows of ``values`` to rows of ``totals``, from column ``start`` on.
+
+    owners: ascending index of the row of ``totals`` for each row of ``values``.
+    """
     first = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
     totals[owners[first], start : start + values.shape[1]] += np.add.reduceat(values, first, axis=0)
 

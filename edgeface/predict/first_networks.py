@@ -1,11 +1,11 @@
-"""Which networks to measure first, so that the rest is predicted best.
+"""Choice of the networks to measure first, so that the rest is predicted best.
 
-Nothing is known of the device yet, but of layers there is: they cost about what they compute and
-move, more or less where they are of one operator, kernel and stride, or of like size. Under such a
-Gaussian process (that of :mod:`edgeface.predict.model`, with variances that are usual), how far off
-predictions will be depends on which networks are measured and not on what is found, so that they
-can be chosen beforehand: one by one, each time the one that lowers the variance of all candidates
-together most (Cohn, Ghahramani and Jordan, JAIR 1996).
+Nothing is known about the device yet, but something is known about layers: they cost about what
+they compute and move, and layers of one operator, kernel and stride, or of similar size, deviate
+from this alike. The Gaussian process of :mod:`edgeface.predict.model`, with usual variances,
+expresses this. The variance of its predictions depends on which networks are measured, not on the
+results, so networks can be chosen beforehand: one by one, each time the one that most lowers the
+total variance of all candidates (Cohn, Ghahramani and Jordan, JAIR 1996).
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from edgeface.predict.features import VALUE_MACS, Basis
 from edgeface.types import Doubles
 
 USUAL = (0.25, 0.05, 0.05, 0.01, 0.003)
-"""variances of the model's terms, of relative errors: near what was fitted on ncnn, OpenVINO and
+"""variances of the model's terms, as relative errors: close to those fitted on ncnn, OpenVINO and
 TensorFlow Lite"""
 MISFIT = 1e-3
-"""variance of what no term explains: 3 %"""
+"""variance of relative errors that no term explains: a standard deviation of 3 %"""
 
 
 def first_networks(
     architectures: Sequence[Architecture], size: tuple[int, int], target: str, count: int
 ) -> list[int]:
-    """Indices of the ``count`` of ``architectures`` to measure; size: of the input, (width, height)
-    in px."""
+    """Indices of the ``count`` architectures to measure; size: input (width, height) in px."""
     features = _features(architectures, size, target)
-    left = features @ features.T  # covariance of what is not known yet
+    left = features @ features.T  # covariance given the networks chosen so far
     chosen: list[int] = []
     for _ in range(min(count, len(architectures))):
         gain = np.sum(left**2, axis=0) / (np.diag(left) + MISFIT)
@@ -44,8 +43,7 @@ def first_networks(
 
 
 def _features(architectures: Sequence[Architecture], size: tuple[int, int], target: str) -> Doubles:
-    """[network, feature], scaled so that products of two rows are covariances of relative
-    errors."""
+    """[network, feature]; the product of two rows is the covariance of their relative errors."""
     networks = [parts_of(a, *size) for a in architectures]
     parts = list(dict.fromkeys(part for network in networks for part in network))
     basis = Basis([layer for part in parts for layer in part.layers], target)

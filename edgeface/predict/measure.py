@@ -1,16 +1,17 @@
-"""Networks measured on a device, for a :class:`~edgeface.predict.table.LatencyTable`.
+"""Measures networks on a device, for a :class:`~edgeface.predict.table.LatencyTable`.
 
-Networks are measured in groups by the protocol of every other figure
-(:mod:`edgeface.latency.session`), two runs of each a round and many rounds, so that a round is over
-in a fraction of a second: what slows a shared machine lasts about as long, and slows the networks
-of a round alike. A run is therefore taken apart into what its network takes and what its round did,
-by Tukey's median polish over the logarithms (Exploratory Data Analysis, 1977, chapter 11)::
+Networks are measured in groups, with the same protocol as every other figure
+(:mod:`edgeface.latency.session`): many rounds with two runs of each network, so that a round takes
+a fraction of a second. What slows a shared machine lasts about as long, and slows the networks of a
+round alike. Tukey's median polish over the logarithms (Exploratory Data Analysis, 1977, chapter 11)
+therefore separates the time of each network from the disturbance of each round::
 
     log ms[network, round] = own[network] + disturbance[round] + rest
 
-and a record keeps own[network] - own[reference], where the reference is a network of the zoo that
-is in every group. In an hour in which medians of the same network differed by 16 %, these ratios
-differed by 2.4 %.
+ms is the faster run of the network in the round. A record keeps the ratio
+exp(own[network] - own[reference]), where the reference is a network of the zoo that is in every
+group. In an hour in which medians of the same network differed by 16 %, these ratios differed by
+2.4 %.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.types import Doubles, Progress
 
 REFERENCE = "edgeface-n"
-"""the network of the zoo that every group is measured beside"""
+"""the network of the zoo that is measured in every group"""
 PROTOCOL = Protocol(rounds=30, per_round=2, warm_up_s=0.5, photo_width=640, photo_height=480)
 """eleven networks and the reference are loaded at once"""
 MEDIAN_REASONS = ("interval too wide", "too few samples")
-"""how a record of the protocol says that its own median is uncertain, which does not matter here"""
+"""beginnings of invalid reasons that concern a record's own median, which does not matter here"""
 POLISHES = 20
 RESAMPLES = 1000
 
@@ -56,13 +57,13 @@ def measure(
     dropped: Dropped | None = None,
     protocol: Protocol = PROTOCOL,
 ) -> LatencyTable:
-    """Measure what ``table`` has no valid record of; return it with the new records.
+    """Measure the networks without a valid record in ``table``; returns it with the new records.
 
-    bundles: folder where files are made, and kept for the next time. again: measure what has a
-    record, too. grown: called after each group with the table so far, to save it; whoever is
-    interrupted then loses one group. dropped: called for a network that cannot be made or measured;
-    without it, the first one raises. Raises DeviceError where there is nothing to return, DataError
-    where device or runtime are not those of ``table``.
+    bundles: folder where files are made and kept for later calls. again: also measure networks with
+    a record. grown: called after each group with the table so far; if it is saved, an interruption
+    costs one group. dropped: called for a network that cannot be made or measured; without it,
+    DeviceError is raised. Raises DeviceError, too, if the reference fails or there is no table to
+    return, DataError if setting, processor or runtime differs from that of ``table``.
     """
     if table is not None and table.setting != setting:
         raise DataError(f"the latency table is of {table.setting}, this is {setting}")
@@ -98,8 +99,7 @@ def measure(
 
 
 def none_measured(setting: Setting, count: int) -> DeviceError:
-    """The error where there is no table after ``count`` networks, and each one's reason was
-    told."""
+    """Error for ``count`` networks without any record, after the reason of each was reported."""
     return DeviceError(
         f"none of {count} networks could be measured ({setting}): the first line above says why"
     )
@@ -112,7 +112,7 @@ def _make_files(
     progress: Progress | None,
     dropped: Dropped | None,
 ) -> dict[Architecture, Path]:
-    """Bundle of each network that one can be made of."""
+    """Architecture -> folder of its Bundle, for the networks of which one can be made."""
     make, kind = load_candidate_maker(), (setting.target, setting.precision)
     made = make(architectures, [kind], setting.width, setting.height, bundles, progress)
     paths = {}
@@ -173,14 +173,14 @@ def _extended(
 
 
 def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) -> list[Record]:
-    """Of all but the reference, which is the first."""
+    """Records of all networks but the reference, which is the first."""
     logs = np.log(
         [[samples.min() for samples in m.samples["network"].rounds()] for m in measured.values()]
     )
     own, disturbance = polish(logs)
     picks = np.random.default_rng(0).integers(0, logs.shape[1], (RESAMPLES, logs.shape[1]))
     calm = logs - disturbance
-    drawn = np.median(calm[:, picks], axis=2)  # the same rounds of all
+    drawn = np.median(calm[:, picks], axis=2)  # the same resampled rounds for all networks
     records = []
     for row, (index, m) in enumerate(measured.items()):
         if index > 0:
@@ -205,7 +205,7 @@ def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) ->
 
 
 def polish(values: Doubles) -> tuple[Doubles, Doubles]:
-    """Median polish: (one value a row, one a column), of which the columns' have the median 0."""
+    """Median polish: (one value per row, one per column); those of the columns have median 0."""
     own: Doubles = np.median(values, axis=1)
     for _ in range(POLISHES):
         disturbance: Doubles = np.median(values - own[:, None], axis=0)

@@ -1,22 +1,22 @@
-"""Latency model: milliseconds of an Architecture in one setting, learned from the networks of a
-latency table.
+"""Latency model: predicts ms of an Architecture in one setting, learned from a latency table.
 
-A network takes the sum of what its layers take, and no runtime says what one layer takes, so layer
-costs are learned from sums, by Gaussian process regression (Rasmussen and Williams 2006, section
-2.7) of relative errors. A layer costs a share of its multiply-accumulates, of the values that it
-reads and writes, and so on (:mod:`edgeface.predict.features`); and a smooth function of its
-channels and size corrects these, as narrow layers and small maps use a processor badly. What is
-learned is shared: there are terms for all layers, for all of one operator, and for one operator,
-kernel and stride (a group), because runtimes have a kernel for each::
+The time of a network is the sum of the times of its layers, but no runtime reports the time of one
+layer. So the costs of layers are learned from sums, by Gaussian process regression (Rasmussen and
+Williams 2006, section 2.7) of relative errors. The cost of a layer is a weighted sum of its
+multiply-accumulates, the values that it reads and writes, and so on
+(:mod:`edgeface.predict.features`). A smooth function of its channels and size corrects this,
+because narrow layers and small maps use a processor badly. Weights are shared: there are terms for
+all layers, for all layers of one operator, and for those of one operator, kernel and stride (a
+group), because runtimes have a kernel for each::
 
     ms = sum over layers:  plain_l . (a + b_operator + c_group)
                            + guess_l (u_operator(place_l) + v_group(place_l))
 
 u and v are functions with an RBF kernel over place = log2 of input channels, output channels and
-cells (Nystroem's approximation), guess_l a rough share of the layer. Where a runtime is known to
-compute a convolution of few channels by other means (:data:`~edgeface.predict.features.DIRECT`),
-that is an operator of its own. How much each of the five terms may vary, and the noise, are what
-makes the measurements likeliest. The regression and the approximation are scikit-learn's.
+cells (Nystroem's approximation); guess_l is a rough cost of the layer. If a runtime is known to
+compute convolutions of few channels in another way (:data:`~edgeface.predict.features.DIRECT`),
+these count as an operator of their own. The variances of the five terms and of the noise maximise
+the likelihood of the measurements. The regression and the approximation are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -48,33 +48,36 @@ except ImportError:
 
 VARIANCES = (1e-9, 1e3)
 UNUSED = 1e-8
-"""variance of a term that the measurements do not ask for"""
+"""variance up to which a term is left out: the measurements do not need it"""
 MISFIT = (1e-6, 1e-1)
-"""variance of relative errors beyond that of the measurements: 0.1 % to 30 %"""
+"""bounds of the variance of relative errors beyond that of the measurements: standard deviations of
+0.1 % to 30 %"""
 CONFIDENT = 1.96
-"""standard deviations to each side that hold 95 %"""
+"""standard deviations to each side that hold 95 % of a normal distribution"""
 MAX_PARTS = 100_000
-"""kept in memory, some kilobytes each"""
+"""parts whose features are kept in memory, some kilobytes each"""
 MAX_SPREAD = 0.15
-"""half the 95 % interval as a share of the prediction; beyond it, a network is called unlike those
-seen"""
+"""half the 95 % interval, as a share of the prediction; a network with a wider one counts as unlike
+those seen"""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one Architecture takes."""
+    """Predicted latency of one Architecture."""
 
     ms: float
     low_ms: float
     high_ms: float
     """bounds of the 95 % interval"""
     outside: str = ""
-    """why the model does not know such a network; empty: it does"""
+    """why the model does not know such networks; empty if it does"""
 
 
 class LatencyModel:
-    """Fitted when made; the same table gives the same model. Raises DataError for a table with too
-    few records."""
+    """Latency model, fitted to a table when constructed; equal tables give equal models.
+
+    Raises DataError if the table has too few usable records.
+    """
 
     def __init__(self, table: LatencyTable) -> None:
         records = tuple(r for r in table.records if r.teaches)
@@ -97,25 +100,22 @@ class LatencyModel:
         kernel = WhiteKernel(1e-3, MISFIT)
         for term in self._basis.terms:
             kernel += ConstantKernel(0.1, VARIANCES) * Columns(term.start, term.stop)
-        uncertain = np.array(
-            [(r.width / (2 * CONFIDENT)) ** 2 for r in records]
-        )  # variance of each measurement
+        # Variance of each measurement.
+        uncertain = np.array([(r.width / (2 * CONFIDENT)) ** 2 for r in records])
         self._process = GaussianProcessRegressor(kernel, alpha=uncertain, random_state=0)
-        with (
-            warnings.catch_warnings(),
-            threadpool_limits(1),
-        ):  # small matrices: threads would wait for each other
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # a term that is not needed ends at its lower bound
+        # One thread: with matrices this small, threads would wait for each other.
+        with warnings.catch_warnings(), threadpool_limits(1):
+            # scikit-learn warns if a term that is not needed ends at its lower bound.
+            warnings.simplefilter("ignore", ConvergenceWarning)
             self._process.fit(relative / self._scale, np.ones(len(records)))
         self._widen = self._left_out()
         self._to_weights()
 
     def _to_weights(self) -> None:
-        """The same process as a regression with random weights (Rasmussen and Williams 2006,
-        section 2.1), of which a prediction costs what features there are, and not networks: their
-        mean and covariance, and the noise.
+        """Express the process as a regression with random weights.
+
+        Computes their mean and covariance, and the noise (Rasmussen and Williams 2006, section
+        2.1). The cost of a prediction then depends on the number of features, not of networks.
         """
         process, variances = self._process, self._variance_of_columns()
         self._noise = float(process.kernel_.diag(np.zeros((1, self._basis.width)))[0])
@@ -123,12 +123,12 @@ class LatencyModel:
         known = (process.X_train_ * variances)[:, self._used]
         solved = solve_triangular(process.L_, known, lower=True)
         self._mean: Doubles = process.alpha_ @ known
-        # Single precision, in which the product is twice as fast, is off by 1e-6 of a variance of
-        # 1e-4 and more.
+        # Single precision makes the product twice as fast. Its error is 1e-6, in variances of 1e-4
+        # and more.
         self._covariance = (np.diag(variances[self._used]) - solved.T @ solved).astype(np.float32)
 
     def _variance_of_columns(self) -> Doubles:
-        """Of each feature's weight, before anything was measured."""
+        """Prior variance of each feature's weight."""
         found: Doubles = np.empty(self._basis.width)
         for term in self._basis.terms:
             unit = np.zeros((1, self._basis.width))
@@ -137,15 +137,16 @@ class LatencyModel:
         return found
 
     def _left_out(self) -> float:
-        """What intervals must be widened by, so that they would have held 95 % of the networks of
-        the table, each predicted from the others (Rasmussen and Williams 2006, section 5.4.2)."""
+        """Factor, 1 or more, by which intervals are widened to hold 95 % of the table's networks.
+
+        Each network is predicted from the others (Rasmussen and Williams 2006, section 5.4.2).
+        """
         inverse = cho_solve((self._process.L_, True), np.eye(len(self._process.L_)))
         errors = np.abs(self._process.alpha_) / np.sqrt(np.diag(inverse))  # in standard deviations
         return max(1.0, float(np.quantile(errors, 0.95)) / CONFIDENT)
 
     def predict(self, architectures: Sequence[Architecture]) -> list[Prediction]:
-        """One Prediction for each. Raises ModelError for a network of another kind than searches
-        produce."""
+        """One Prediction for each. Raises ModelError for a kind of network that no search makes."""
         networks = [parts_of(a, *self._size) for a in architectures]
         if not networks:
             return []
@@ -156,7 +157,7 @@ class LatencyModel:
         features, strange = self._features(networks)
         features = features[:, self._used] / self._scale[self._used]
         ms = features @ self._mean
-        # Errors are relative, so the spread is that of the features over the prediction.
+        # Errors are relative, so the variance from the features is divided by the squared time.
         single = features.astype(np.float32)
         variance = self._noise + np.einsum("ij,ij->i", single @ self._covariance, single) / ms**2
         deviation = np.sqrt(np.maximum(variance, 0.0))
@@ -172,8 +173,10 @@ class LatencyModel:
         return Prediction(ms, max(0.0, ms * (1 - spread)), ms * (1 + spread), strange)
 
     def _features(self, networks: Sequence[Sequence[Part]]) -> tuple[Doubles, list[str]]:
-        """(features [network, feature], which layer of each was not seen). Searches exchange parts:
-        they are kept."""
+        """(features [network, feature], why each is unlike those seen; empty if it is not).
+
+        Features of parts are kept, because the networks of a search share parts.
+        """
         if len(self._rows) > MAX_PARTS:
             self._rows.clear()
         new = list(
@@ -199,7 +202,7 @@ class LatencyModel:
 
 
 class Columns(Kernel):  # type: ignore[misc]
-    """Linear kernel over the columns ``start`` to ``stop``: no hyperparameters of its own."""
+    """Linear kernel over the columns ``start`` to ``stop``, without hyperparameters."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
@@ -210,11 +213,11 @@ class Columns(Kernel):  # type: ignore[misc]
         return (products, np.empty((*products.shape, 0))) if eval_gradient else products
 
     def diag(self, X: Doubles) -> Doubles:
-        """Of ``self(X)``."""
+        """Diagonal of ``self(X)``."""
         own = X[:, self.start : self.stop]
         squares: Doubles = np.einsum("ij,ij->i", own, own)
         return squares
 
     def is_stationary(self) -> bool:
-        """It is not."""
+        """Always False."""
         return False

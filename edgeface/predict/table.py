@@ -1,5 +1,6 @@
-"""Measured latency of many Architectures in one setting: what :mod:`edgeface.predict.model` learns
-from; :mod:`edgeface.predict.measure` fills it.
+"""Table of the measured latency of many Architectures in one setting.
+
+:mod:`edgeface.predict.measure` fills it, :mod:`edgeface.predict.model` learns from it.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ FORMAT_VERSION = 1
 MAX_TABLE_BYTES = 64 << 20
 AGAIN = "measure it with: python -m benchmarks.latency_model --measure"
 MAX_INTERVAL = 0.10
-"""width of the 95 % interval of a ratio that may be quoted"""
+"""greatest width of the 95 % interval, as a share of the ratio, of a ratio that may be quoted"""
 MAX_TEACHING = 0.30
-"""and that a model may learn from"""
+"""the same of a ratio that a model may learn from"""
 LEAST_NETWORKS = 20
-"""that a latency model is fitted to"""
+"""least number of networks that a latency model is fitted to"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a latency depends on beside the Architecture. Raises OptionError for a combination that
-    is off."""
+    """What a latency depends on besides the Architecture.
+
+    Raises OptionError for an unsupported combination of target and precision, or a value out of
+    range.
+    """
 
     device: str = "local"
-    """as records name it: without its options"""
+    """URL without its options, as in records"""
     target: str = "openvino"
     precision: str = "fp32"
     width: int = 640
@@ -65,14 +69,14 @@ class Record:
 
     architecture: Architecture
     ratio: float
-    """to the reference, what disturbed both taken out"""
+    """network time divided by that of the reference, with the disturbances of both removed"""
     low: float
     high: float
     """bounds of the 95 % bootstrap interval of the ratio"""
     median_ms: float
-    """of all runs of the last session, as the protocol reports it"""
+    """median of all runs of the last session, as the protocol reports it"""
     wrong: tuple[str, ...] = ()
-    """why the last session must not be used"""
+    """reasons why the last session must not be used"""
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.ratio <= self.high:
@@ -83,12 +87,12 @@ class Record:
 
     @property
     def width(self) -> float:
-        """Of the interval, as a share of the ratio."""
+        """Width of the interval, as a share of the ratio."""
         return (self.high - self.low) / self.ratio
 
     @property
     def invalid_reasons(self) -> tuple[str, ...]:
-        """Why the figure must not be quoted; empty: it may."""
+        """Reasons why the figure must not be quoted; empty if it may."""
         if self.width <= MAX_INTERVAL:
             return self.wrong
         return (
@@ -103,14 +107,20 @@ class Record:
 
     @property
     def teaches(self) -> bool:
-        """May a model learn from it? A wide interval counts for less there, so it does not forbid
-        that."""
+        """May a model learn from it?
+
+        A wide interval only lowers the weight of the record, unless it exceeds MAX_TEACHING.
+        """
         return not self.wrong and self.width <= MAX_TEACHING
 
     def with_session(self, other: Record) -> Record:
-        """This network, measured once more: logarithms of the ratios are averaged, weighted by
-        their precision; where they lie further apart than their intervals allow, the interval of
-        the mean is wider by as much (Birge ratio, of R. T. Birge, Phys. Rev. 40, 1932)."""
+        """This record combined with ``other``, a later one of an equal network.
+
+        Logarithms of the ratios are averaged, weighted by their precision. If they lie further
+        apart than their intervals allow, the interval of the mean is widened accordingly (Birge
+        ratio, R. T. Birge, Phys. Rev. 40, 1932). If one session must not be used, the result is the
+        other record; if both must not, this one.
+        """
         if self.wrong or other.wrong:
             return self if other.wrong else other
         spreads = [max(math.log(r.high / r.low) / 2, 1e-6) for r in (self, other)]
@@ -135,9 +145,9 @@ class LatencyTable:
     """package and version"""
     records: tuple[Record, ...] = ()
     reference_ms: tuple[float, ...] = ()
-    """median of :data:`REFERENCE` in each group, in the order they were measured"""
+    """median of :data:`edgeface.predict.measure.REFERENCE` in each group, in the order measured"""
     device_s: float = 0.0
-    """that measuring them kept the device busy, starts and warm-ups included"""
+    """seconds that the device was busy measuring them, including starts and warm-ups"""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -153,25 +163,25 @@ class LatencyTable:
 
     @property
     def scale_ms(self) -> float:
-        """What the reference takes on the machine at its quietest: turns ratios into ms."""
+        """Time of the reference in the group with the quietest machine: turns ratios into ms."""
         return min(self.reference_ms)
 
     @property
     def drift(self) -> float:
-        """How much slower than that the reference was in the slowest group, as a share."""
+        """How much slower than ``scale_ms`` the reference was in the slowest group, as a share."""
         return max(self.reference_ms) / self.scale_ms - 1
 
     def ms(self, record: Record) -> float:
-        """Network time of ``record``."""
+        """Network time of ``record`` in ms."""
         return record.ratio * self.scale_ms
 
     def find(self, architecture: Architecture) -> Record | None:
-        """The valid record of an equal network; names do not count."""
+        """The valid record of an equal network, whatever its name; None if there is none."""
         wanted = anonymous(architecture)
         return next((r for r in self.valid if anonymous(r.architecture) == wanted), None)
 
     def with_records(self, records: Sequence[Record]) -> LatencyTable:
-        """A table with ``records`` added; those of equal networks become one."""
+        """A table with ``records`` added; records of equal networks are combined into one."""
         kept = {anonymous(r.architecture): r for r in self.records}
         for new in records:
             key = anonymous(new.architecture)
@@ -179,8 +189,7 @@ class LatencyTable:
         return dataclasses.replace(self, records=tuple(kept.values()))
 
     def joined(self, other: LatencyTable) -> LatencyTable:
-        """Both tables in one. Raises DataError unless they are of one setting, processor and
-        runtime."""
+        """Both tables in one. Raises DataError unless setting, processor and runtime are equal."""
         if (self.setting, self.cpu, self.runtime) != (other.setting, other.cpu, other.runtime):
             raise DataError(
                 f"the table was measured on {self.cpu} with {self.runtime} ({self.setting}), this"
@@ -194,7 +203,7 @@ class LatencyTable:
         )
 
     def to_text(self) -> str:
-        """JSON, one record a line."""
+        """JSON with one record per line."""
         data = to_fields(self)
         records = ",\n".join(
             json.dumps(record, separators=(",", ":")) for record in data.pop("records")
@@ -218,7 +227,7 @@ class LatencyTable:
         return table
 
     def save(self, path: Path | str) -> None:
-        """Write :meth:`to_text`, whole or not at all. Raises OutputError."""
+        """Write :meth:`to_text` atomically. Raises OutputError."""
         write_text(path, self.to_text())
 
     @classmethod
@@ -239,5 +248,5 @@ class LatencyTable:
 
 
 def anonymous(architecture: Architecture) -> Architecture:
-    """Without its name: what two networks of equal latency have in common."""
+    """The Architecture without its name, so that networks of equal latency compare equal."""
     return dataclasses.replace(architecture, name="")

@@ -23,8 +23,8 @@ def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
     ``Backend.fast``); without it float files compute in float32 everywhere, as the parity check
     did.
 
-    The bytes that are loaded are the bytes whose SHA-256 was checked. Raises MissingExtraError
-    without the runtime, BundleError for a file that the runtime refuses.
+    The bytes that are loaded are the bytes whose SHA-256 was checked. Raises MissingExtraError if
+    the runtime is missing, BundleError if it refuses the file.
     """
     from edgeface.backends import get_backend
 
@@ -35,7 +35,7 @@ def open_runner(bundle: Bundle, threads: int = 1, fast: bool = False) -> Runner:
 
 
 def read_contract(bundle: Bundle) -> Contract:
-    """What the manifest of ``bundle`` and its file, opened in its runtime, say together.
+    """Contract of ``bundle``, from its manifest and its file as opened in the runtime.
 
     Raises what :func:`open_runner` raises.
     """

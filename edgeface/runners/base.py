@@ -1,4 +1,4 @@
-"""Runner: one input, the same names and the same meaning on every backend."""
+"""Runner: the same input, the same output names and the same meaning on every backend."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Heads = dict[str, NDArray[np.float32]]
 
 
 class RunnerClosedError(EdgefaceError):
-    """A runner or detector that is used after ``close()``."""
+    """A runner or detector was used after ``close()``."""
 
 
 class Runner(Closing):
     """A loaded model: uint8 RGB in, raw head outputs out.
 
-    Thread-safe: calls wait for each other, and closing waits for the call that runs (from a signal
-    handler it takes place behind the call that it interrupts); threads that
-    should compute side by side need a runner each. A forked process cannot use those of its parent.
-    Close it, or use it in a ``with`` block, to free the runtime's memory. Subclasses supply
-    :meth:`_run_one` and :meth:`_close`; everything about the input is checked here, so that it is
-    the same everywhere.
+    Thread-safe: calls wait for each other, and closing waits for the running call. If a signal
+    handler closes the runner, it is freed after the call that the handler interrupted. Threads that
+    should compute in parallel need a runner each. A forked process cannot use the runners of its
+    parent. Close a runner, or use it in a ``with`` block, to free the runtime's memory. Subclasses
+    supply :meth:`_run_one` and :meth:`_close`; the input is checked here, so that the rules are the
+    same for all of them.
     """
 
     opens_after_fork: ClassVar[bool] = True
@@ -58,9 +58,9 @@ class Runner(Closing):
         self.inherited = False
         """True in a process that was forked from the one that opened it"""
         self.trained = True
-        """False: the weights are random, and so is what is found"""
+        """False: the weights are random, and so are the outputs"""
         self._closed = self._runs = self._freed = False
-        self._lock = threading.RLock()  # reentrant: a signal handler may close what it interrupts
+        self._lock = threading.RLock()  # reentrant: a signal handler may close during a call
         forks.opening(self)
 
     @property
@@ -69,12 +69,12 @@ class Runner(Closing):
         return self.input_size is None
 
     def run(self, batch: NDArray[np.uint8]) -> Heads:
-        """uint8 RGB [N, H, W, 3], raw 0-255 -> float32 ``cls_s`` [N, H/s, W/s, A], ``box_s`` [N,
-        H/s, W/s, 4A].
+        """Raw head outputs for ``batch``, uint8 RGB [N, H, W, 3] with values from 0 to 255.
 
-        And ``kps_s`` [N, H/s, W/s, 10A] of a network with landmarks. Raises ImageError when the
-        batch is not of that type and size, RunnerClosedError after :meth:`close`, RunnerForkedError
-        in a forked process. The arrays returned are the caller's to keep.
+        Returns float32 ``cls_s`` [N, H/s, W/s, A] and ``box_s`` [N, H/s, W/s, 4A] for each stride
+        s; with landmarks also ``kps_s`` [N, H/s, W/s, 10A]. The caller may keep the arrays. Raises
+        ImageError if the batch has another type or a wrong size, RunnerClosedError after
+        :meth:`close`, RunnerForkedError in a forked process.
         """
         self._check(batch)
         parts = [self._run_alone(batch[i : i + 1]) for i in range(len(batch))]
@@ -87,7 +87,7 @@ class Runner(Closing):
 
     def close(self) -> None:
         """Free the runtime. Calling it again does nothing."""
-        if self.inherited:  # the lock, too, may be held by a thread that is not here
+        if self.inherited:  # the lock may be held by a thread that did not survive the fork
             self._closed = True
             return
         with self._lock:
@@ -96,24 +96,22 @@ class Runner(Closing):
                 self._free_if_closed()
 
     def __reduce__(self) -> NoReturn:
-        """Raise OptionError: what a runtime holds cannot be sent or copied."""
+        """Raise OptionError: the state of a runtime cannot be copied or sent."""
         raise OptionError(
             f"{self.model} is open in this process and cannot be copied or sent to another one:"
             " open a Detector in each, as in the initializer of a pool"
         )
 
     def ports(self) -> Ports | None:
-        """Where the open file has its tensors; None: it is no file."""
+        """Where the open file has its tensors; None if the runner has no file."""
         return None
 
     def precision_hints(self) -> dict[str, Any]:
-        """JSON-ready: settings of the runtime that decide what it computes in; empty where it has
-        none."""
+        """Runtime settings that decide the precision it computes in, JSON-ready; may be empty."""
         return {}
 
     def delegates(self) -> dict[str, Any] | None:
-        """JSON-ready: which engine runs how many operators, as far as the runtime tells; None if it
-        does not."""
+        """Which engine runs how many operators, JSON-ready; None if the runtime does not say."""
         return None
 
     def _run_alone(self, batch: NDArray[np.uint8]) -> Heads:
@@ -134,7 +132,11 @@ class Runner(Closing):
                 self._free_if_closed()
 
     def _free_if_closed(self) -> None:
-        """Not below a run, of this thread then, which a signal handler that closes interrupted."""
+        """Free the runtime once the runner is closed, but not inside a call.
+
+        A call can only be running here if a signal handler interrupted it in this thread to close
+        the runner; the runtime is then freed at the end of the call.
+        """
         if self._closed and not self._runs and not self._freed:
             self._freed = True
             self._close()

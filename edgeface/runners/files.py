@@ -1,4 +1,4 @@
-"""What runners of model files share: checks against the manifest, and layouts."""
+"""Shared by the runners of model files: checks against the manifest, and tensor layouts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgeface.errors import NO_MEMORY, BundleError, is_no_memory
 
 
 def fixed_size(manifest: Manifest) -> tuple[int, int] | None:
-    """(width, height) that the file takes, None for any."""
+    """(width, height) in px that the file takes; None if it takes any."""
     return None if manifest.input.dynamic else (manifest.input.width, manifest.input.height)
 
 
 def load_failed(bundle: Bundle, error: Exception) -> BundleError:
-    """One line for a runtime that refuses the file."""
+    """One-line error for a file that the runtime refuses."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if is_no_memory(error):
         reason = NO_MEMORY
@@ -30,11 +30,10 @@ def check_io(
     outputs: Iterable[str],
     dtypes: tuple[str, ...] = ("float32",),
 ) -> None:
-    """Raise BundleError unless the file has the input (of the manifest's shape) and outputs it
-    promises.
+    """Raise BundleError unless the file has its manifest's outputs and input of the right shape.
 
     ``inputs``: tensor name in the file -> shape; an entry that is not a positive int is free.
-    ``dtypes``: those of the input that the runner can feed.
+    ``dtypes``: types of input that the runner can feed.
     """
     manifest, spec = bundle.manifest, bundle.manifest.input
     where = bundle.path / manifest.primary
@@ -66,8 +65,10 @@ def check_io(
 
 
 def named_ports(manifest: Manifest, inputs: Sequence[str], outputs: Sequence[str]) -> Ports:
-    """Of a format in which tensors are addressed by their names; ``inputs``, ``outputs``: all of
-    the file, in the runtime's order."""
+    """Ports of a file whose format addresses tensors by name.
+
+    ``inputs``, ``outputs``: all names in the file, in the runtime's order.
+    """
 
     def port(name: str, names: Sequence[str]) -> Port:
         return Port(name, name, names.index(name))

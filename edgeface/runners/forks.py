@@ -1,8 +1,8 @@
-"""What a fork makes of runtimes: the child has their memory, but none of their threads.
+"""Runtimes after a fork: the child has their memory, but none of their threads.
 
-There, a runner of the parent waits for ever as soon as it computes or is freed, by some runtimes
-and thread counts; and so does a new one in a runtime on OpenMP that the parent has used. A runner
-of the parent is therefore never used nor freed in the child.
+With some runtimes and thread counts, a runner of the parent hangs in the child as soon as it
+computes or is freed. A new runner hangs, too, if its runtime uses OpenMP and the parent has used
+it. A runner of the parent is therefore never used and never freed in the child.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ ADVICE = (
 _open: weakref.WeakSet[Runner] = weakref.WeakSet()
 _used: set[type[Runner]] = set()
 _lost: set[type[Runner]] = set()
-"""kinds that a process before the fork has used"""
+"""kinds of runner that a parent process used before the fork"""
 
 
 class RunnerForkedError(EdgefaceError):
-    """A runner or detector in a forked process, where it would hang."""
+    """A runner or detector was used in a forked process, where it would hang."""
 
 
 def check_opening(kind: type[Runner]) -> None:
-    """Raise RunnerForkedError where a runner of this ``kind`` would hang."""
+    """Raise RunnerForkedError if a runner of this ``kind`` would hang."""
     if kind in _lost and not kind.opens_after_fork:
         raise RunnerForkedError(
             f"{kind.__name__}: the process that this one was forked from has used its runtime,"
@@ -41,7 +41,7 @@ def check_opening(kind: type[Runner]) -> None:
 
 
 def opening(runner: Runner) -> None:
-    """Remember ``runner``, for a fork. Raises RunnerForkedError."""
+    """Register ``runner``, so that a forked child can mark it. Raises RunnerForkedError."""
     check_opening(type(runner))
     _open.add(runner)
     _used.add(type(runner))
@@ -50,7 +50,7 @@ def opening(runner: Runner) -> None:
 def _in_the_child() -> None:
     for runner in list(_open):
         runner.inherited = True
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runner))  # the end of Python frees it neither
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runner))  # so it is not freed even at exit
     _lost.update(_used)
 
 

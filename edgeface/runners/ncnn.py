@@ -27,8 +27,8 @@ _ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 class NcnnRunner(Runner):
     """Runs a Bundle of target ``ncnn``.
 
-    ncnn takes what is in its files on trust, so they are checked here first, and the sizes of all
-    activations for each new size of image.
+    ncnn trusts the content of its files, so they are checked here before they are loaded. For each
+    new image size, the sizes of all activations are checked, too.
     """
 
     opens_after_fork = False
@@ -69,13 +69,15 @@ class NcnnRunner(Runner):
 
 
 def read_model(bundle: Bundle) -> NcnnModel:
-    """Both files of ``bundle``, checked against each other and against the manifest. Raises
-    BundleError."""
+    """Both files of ``bundle``, parsed and checked against each other and the manifest.
+
+    Raises BundleError.
+    """
     return _check(bundle, *_contents(bundle))
 
 
 def open_net(bundle: Bundle, threads: int = 1, fast: bool = False) -> tuple[Any, NcnnModel]:
-    """``ncnn.Net`` with the files of ``bundle`` loaded, and what is in them. Raises BundleError."""
+    """(``ncnn.Net`` with the files of ``bundle`` loaded, the parsed files). Raises BundleError."""
     ncnn = import_runtime(get_backend("ncnn"))
     param, weights = _contents(bundle)
     model = _check(bundle, param, weights)
@@ -100,12 +102,12 @@ def new_net(threads: int = 1, fast: bool = False) -> Any:
 
 
 def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
-    """Raise ImageError for a size of image at which the layers of a dynamic file do not fit each
-    other."""
+    """Raise ImageError if layers of a dynamic file do not fit each other at this image size."""
+    # The size in the manifest was checked on opening.
     if (width, height) != (
         manifest.input.width,
         manifest.input.height,
-    ):  # that one was checked on opening
+    ):
         try:
             _check_heads(model, manifest, width, height)
         except ModelError as error:
@@ -116,10 +118,10 @@ def check_size(model: NcnnModel, manifest: Manifest, width: int, height: int) ->
 
 @contextlib.contextmanager
 def extracting(net: Any) -> Iterator[Any]:
-    """An extractor of ``net`` that is gone behind the block, and all that it computed.
+    """Extractor of ``net``; after the block it is gone, with everything that it computed.
 
-    Memory of an ``ncnn.Mat`` that outlives its net is freed into a pool that is not there. So what
-    leaves the block by an error takes none along: the frames that it came through let go of theirs.
+    An ``ncnn.Mat`` that outlives its net would return its memory to a pool that no longer exists.
+    So if an error leaves the block, the frames in its traceback are cleared: none keeps a Mat.
     """
     extractor = net.create_extractor()
     try:
@@ -171,8 +173,7 @@ def _check(bundle: Bundle, param: bytes, weights: bytes) -> NcnnModel:
 
 
 def _check_heads(model: NcnnModel, manifest: Manifest, width: int, height: int) -> None:
-    """Raise ModelError unless all layers fit each other, and the outputs the head layout, at this
-    size of image."""
+    """Raise ModelError unless layers fit each other, and outputs the head layout, at this size."""
     layout, shapes = manifest.head_layout, model.shapes(width, height)
     for stride in layout.strides:
         for kind, channels in layout.channels.items():
@@ -185,15 +186,17 @@ def _check_heads(model: NcnnModel, manifest: Manifest, width: int, height: int) 
 
 
 def _reader(ncnn: Any, content: bytes) -> Any:
-    """Bytes in memory as ncnn reads them; its Python package only takes names of files."""
+    """``ncnn.DataReader`` over bytes; ncnn's Python package itself only takes file names."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     at = 0
 
     class BytesReader(ncnn.DataReader):  # type: ignore[misc]
         def read(self, buffer: Any, size: int) -> int:
-            """Copy the next ``size`` bytes to ``buffer``, a capsule around a pointer; how many
-            there were."""
+            """Copy the next ``size`` bytes to ``buffer``, a capsule around a pointer.
+
+            Returns how many there were.
+            """
             nonlocal at
             part = content[at : at + size]
             ctypes.memmove(pointer(buffer, None), part, len(part))

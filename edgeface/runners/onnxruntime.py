@@ -20,7 +20,7 @@ from edgeface.runners.files import (
 )
 
 OUTSIDE = b"location"
-"""key of a tensor's ``external_data`` (onnx.proto); no name in the files of edgeface has it"""
+"""key of a tensor's ``external_data`` (onnx.proto); no name in edgeface's files contains it"""
 
 
 class OnnxRuntimeRunner(Runner):
@@ -68,8 +68,11 @@ class OnnxRuntimeRunner(Runner):
 
 
 def read_whole(bundle: Bundle) -> bytes:
-    """Bytes of the file. Raises BundleError for one with tensors outside of it: ONNX Runtime would
-    take them, unchecked, from the folder that the program runs in."""
+    """Bytes of the file.
+
+    Raises BundleError if it has tensors in other files: ONNX Runtime would take these, unchecked,
+    from the current folder.
+    """
     content = bundle.read()
     if OUTSIDE in content:
         raise load_failed(bundle, ValueError("it has tensors in other files"))
@@ -81,8 +84,8 @@ def session_options(ort: Any, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is told by our one line
-    # Idle workers that spin slow down whatever else the device does, and collapse when cores are
-    # shared.
+    options.log_severity_level = 4  # errors are reported by our own one-line messages
+    # Idle worker threads that spin slow down everything else on the device, and performance
+    # collapses when cores are shared.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

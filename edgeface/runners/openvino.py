@@ -27,8 +27,8 @@ from edgeface.runners.files import (
 class OpenVinoRunner(Runner):
     """Runs a Bundle of target ``openvino``, made for one image at a time.
 
-    fast: leave the arithmetic to OpenVINO, which takes bfloat16 on CPUs with AMX or AVX-512 BF16,
-    float16 on ARM.
+    fast: leave the precision to OpenVINO, which computes in bfloat16 on CPUs with AMX or AVX-512
+    BF16, in float16 on ARM.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1, fast: bool = False) -> None:
@@ -51,7 +51,7 @@ class OpenVinoRunner(Runner):
 
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         found = self._request.infer([to_tensor(batch, self._layout)], share_outputs=True)
-        # The request writes into the same memory next time: what is handed out is a copy.
+        # The request reuses its memory for the next image, so copies are returned.
         return {name: to_nhwc(np.array(found[port]), self._layout) for name, port in self._outputs}
 
     def ports(self) -> Ports:
@@ -63,8 +63,7 @@ class OpenVinoRunner(Runner):
         return {"INFERENCE_PRECISION_HINT": hint.get_type_name()}
 
     def delegates(self) -> dict[str, Any]:
-        """How many operators of the compiled graph each kernel runs, such as
-        ``brgconv_avx512_amx_i8``."""
+        """Kernel, such as ``brgconv_avx512_amx_i8`` -> number of operators that it runs."""
         kernels = Counter(
             node.get_rt_info()["primitiveType"].astype(str)
             for node in self._compiled.get_runtime_model().get_ops()
@@ -82,8 +81,10 @@ class OpenVinoRunner(Runner):
 
 
 def settings(threads: int, fast: bool = False) -> dict[str, Any]:
-    """How the CPU plugin compiles a model. Without ``fast`` it must not trade precision for speed
-    by itself."""
+    """Settings with which the CPU plugin compiles a model.
+
+    Without ``fast``, the plugin must not trade precision for speed by itself.
+    """
     chosen: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -93,8 +94,10 @@ def settings(threads: int, fast: bool = False) -> dict[str, Any]:
 
 
 def read_model(bundle: Bundle) -> tuple[Any, Any]:
-    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest. Raises
-    BundleError."""
+    """(openvino.Core, openvino.Model) of the verified bytes, checked against the manifest.
+
+    Raises BundleError.
+    """
     openvino = import_runtime(get_backend("openvino"))
     description = bundle.read()
     weights = bundle.read(_weights_name(bundle))
@@ -104,27 +107,27 @@ def read_model(bundle: Bundle) -> tuple[Any, Any]:
         model = core.read_model(description, weights)
         inputs = {_name(port): _shape(port) for port in model.inputs}
         outputs = [name for port in model.outputs for name in port.get_names()]
-    except Exception as error:  # ours, and RuntimeError with the C++ source line
+    except Exception as error:  # our ValueError, or RuntimeError with the C++ source line
         raise load_failed(bundle, error) from None
     check_io(bundle, inputs, outputs)
     return core, model
 
 
 def layer_name(node: Any) -> str:
-    """Name of an operator as the ONNX file that it came from has it."""
+    """Name of an operator in the ONNX file that it was converted from."""
     name: str = node.get_friendly_name()
     return name.removesuffix("/WithoutBiases")
 
 
 def check_ir(description: bytes, weight_bytes: int) -> None:
-    """Raise ValueError unless ``description`` is an OpenVINO .xml whose constants all lie in
-    ``weight_bytes`` of .bin.
+    """Raise ValueError unless ``description`` is a sound OpenVINO .xml.
 
-    OpenVINO trusts part of what it reads: a padding of 2^64 - 1, for one, makes it crash on the
-    first image.
+    All constants must lie in the ``weight_bytes`` bytes of the .bin, and all numbers in a sensible
+    range. OpenVINO does not check all that it reads: a padding of 2^64 - 1, for example, makes it
+    crash on the first image.
     """
     text = description.decode("utf-8")
-    if "<!" in text:  # document types, entities, CDATA: nothing that OpenVINO writes
+    if "<!" in text:  # document types, entities, CDATA: OpenVINO writes none of them
         raise ValueError("not an OpenVINO model: the .xml has a <! declaration")
     try:
         root = ElementTree.fromstring(text)
@@ -178,5 +181,5 @@ def _name(port: Any) -> str:
 
 
 def _shape(port: Any) -> list[object]:
-    """Sides of a port; None where it is open."""
+    """Shape of a port; None for a dynamic dimension."""
     return [side.get_length() if side.is_static else None for side in port.partial_shape]

@@ -1,5 +1,7 @@
-"""TFLite on the CPU, through whichever runtime a device has: ai-edge-litert, tflite-runtime or
-TensorFlow."""
+"""TFLite on the CPU, in whichever runtime is installed.
+
+That is ai-edge-litert, tflite-runtime or TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from edgeface.runners.base import Heads, Runner
 from edgeface.runners.files import check_io, fixed_size, load_failed, to_nhwc, to_tensor
 
 Details = dict[str, dict[str, Any]]
-"""tensor name -> what the interpreter says of it: index, shape, dtype, quantization"""
+"""tensor name -> the interpreter's details: index, shape, dtype, quantization"""
 
 
 class TFLiteRunner(Runner):
@@ -67,11 +69,9 @@ class TFLiteRunner(Runner):
         )
 
     def delegates(self) -> dict[str, Any] | None:
-        """How many operators the file has and in how many partitions a delegate took them; 0: none
-        did."""
-        list_operators = getattr(
-            self._interpreter, "_get_ops_details", None
-        )  # not public: it may go
+        """Number of operators, and of the partitions that a delegate took; 0 if it took none."""
+        # Not public, so a version of the runtime may lack it.
+        list_operators = getattr(self._interpreter, "_get_ops_details", None)
         if list_operators is None:
             return None
         names = [operator["op_name"] for operator in list_operators()]
@@ -102,18 +102,16 @@ def load_runtime() -> Runtime:
     if package.__name__ == "tensorflow":
         return Runtime(package.lite.Interpreter, package.lite.experimental.OpResolverType, label)
     module = importlib.import_module(f"{package.__name__}.interpreter")
-    return Runtime(
-        module.Interpreter, getattr(module, "OpResolverType", None), label
-    )  # only a probe needs it
+    # Only a probe needs OpResolverType.
+    return Runtime(module.Interpreter, getattr(module, "OpResolverType", None), label)
 
 
 def open_interpreter(
     bundle: Bundle, runtime: Runtime, **options: Any
 ) -> tuple[Any, Details, Details]:
     """(interpreter with its tensors allocated, inputs, outputs), checked against the manifest.
-    Raises BundleError.
 
-    ``options``: of the class Interpreter.
+    ``options``: arguments of the class Interpreter. Raises BundleError.
     """
     manifest = bundle.manifest
     if manifest.input.dynamic:
@@ -126,7 +124,7 @@ def open_interpreter(
             interpreter = runtime.interpreter(model_content=content, **options)
             interpreter.allocate_tensors()
         inputs, outputs = _details(interpreter)
-    except Exception as error:  # ValueError and RuntimeError, by version
+    except Exception as error:  # ValueError or RuntimeError, depending on the version
         raise load_failed(bundle, error) from None
     check_io(
         bundle,
@@ -139,7 +137,7 @@ def open_interpreter(
 
 
 def to_input(batch: NDArray[np.uint8], layout: str, dtype: str) -> NDArray[Any]:
-    """uint8 [1, H, W, 3] -> what a file takes whose input is ``dtype``, float32 or int8."""
+    """uint8 [1, H, W, 3] -> input tensor of type ``dtype``, float32 or int8."""
     if dtype != "int8":
         return to_tensor(batch, layout)
     flipped = (batch ^ np.uint8(0x80)).view(np.int8)
@@ -165,7 +163,7 @@ def _details(interpreter: Any) -> tuple[Details, Details]:
 
 
 def _port(name: str, number: int, details: list[dict[str, Any]]) -> Port:
-    """Of the tensor ``number`` of the graph, which is one of ``details``."""
+    """Port of the tensor with index ``number`` in the graph, which is one of ``details``."""
     place = [detail["index"] for detail in details].index(number)
     return Port(name, details[place]["name"], place)
 
@@ -173,8 +171,7 @@ def _port(name: str, number: int, details: list[dict[str, Any]]) -> Port:
 def _check_types(
     bundle: Bundle, inputs: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]
 ) -> None:
-    """Raise BundleError unless types, scales and zero points of the file are those that the
-    manifest promises."""
+    """Raise BundleError unless types, scales and zero points of the file match the manifest."""
     manifest = bundle.manifest
     scales = manifest.output_quantization
     where = bundle.path / manifest.primary

@@ -50,7 +50,7 @@ class TorchRunner(Runner):
         device: str = "cpu",
         weights: Path | str | None = None,
     ) -> TorchRunner:
-        """Load what ``model`` and ``weights`` mean to :func:`edgeface.zoo.resolve`.
+        """Load the network that :func:`edgeface.zoo.resolve` finds for ``model`` and ``weights``.
 
         Raises ModelError for an unknown name, one that ships without weights, or a file that is
         damaged or does not fit; OptionError for two files; MissingExtraError without torch.
@@ -83,8 +83,11 @@ class TorchRunner(Runner):
 
 
 class _ThreadCount:
-    """How many threads torch computes with: a setting of each thread, of which new threads begin
-    with the last one made. Each runner puts back what there was before any of them computed."""
+    """Number of threads that torch computes with, set while runners compute.
+
+    In torch it is a setting of each thread, and a new thread starts with the value set last. Each
+    runner therefore restores the value from before any of them computed.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -11,8 +11,10 @@ ACCEPTED = "local, ssh://[user@]host[:port], adb://serial; the last two may end 
 
 
 def open_device(url: str) -> Device:
-    """The device that ``url`` names; nothing is reached yet. Raises DeviceError for a URL of
-    another kind."""
+    """The device that ``url`` names, not connected yet.
+
+    Raises DeviceError for a URL of another kind.
+    """
     if url == "local":
         from edgeface.latency.devices.local import LocalDevice
 

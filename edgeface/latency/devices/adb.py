@@ -1,12 +1,12 @@
 """A device behind ``adb``: an Android phone or board, by cable or network.
 
 Everything goes through ``adb shell``, which since Android 7 keeps the three streams apart, passes
-exit codes on and closes the command's input when the line is cut. Files are sent through it too, so
-that each is verified on the device before it gets its name, as behind ssh.
+exit codes on and closes the command's input when the connection is cut. Files are sent through it
+too, so that each is verified on the device before it gets its final name, as with ssh.
 
-Android itself has no Python. The shell that adb gives may start any program below
-``/data/local/tmp``, or on its PATH, but not Termux's, which belongs to Termux alone. A phone
-without root is therefore reached through Termux and ssh::
+Android itself has no Python. The shell of adb may start any program below ``/data/local/tmp`` or on
+its PATH, but not those of Termux, which only Termux may start. A phone without root is therefore
+reached through Termux and ssh::
 
     # on the phone, in Termux
     pkg install proot-distro && proot-distro install debian && proot-distro login debian
@@ -36,10 +36,10 @@ _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 class AdbDevice(RemoteDevice):
-    """Measures on the device that ``adb`` knows by a serial number, or by an address such as
-    ``192.168.1.5:5555``.
+    """Measures on a device that ``adb`` knows by a serial number or by an address.
 
-    The path of a Python on the device may also stand in the URL:
+    An address looks like ``192.168.1.5:5555``. The path of a Python on the device may also stand in
+    the URL:
     ``adb://SERIAL?python=/data/local/tmp/bin/python3``.
     """
 
@@ -49,8 +49,10 @@ class AdbDevice(RemoteDevice):
     setup = "export TMPDIR=/data/local/tmp; "  # Android has no /tmp
 
     def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device. Nothing is reached yet. Raises DeviceError for what is not a
-        serial number."""
+        """Does not connect yet; python: path on the device.
+
+        Raises DeviceError if ``url`` does not name a serial number.
+        """
         parts = split_url(url, "adb", EXPECTED)
         self.serial = parts.netloc
         if not _SERIAL.fullmatch(self.serial):
@@ -75,11 +77,11 @@ class AdbDevice(RemoteDevice):
         )
 
     def explain(self, code: int, words: list[str]) -> str | None:
-        # A device that is gone all at once leaves adb shell without a word, and with exit code 0.
+        # If the device vanishes suddenly, adb shell ends without a message and with exit code 0.
         return self._meaning(words) or (self._meaning(self._complaints()) if code == 0 else None)
 
     def _complaints(self) -> list[str]:
-        """What adb says of the device now."""
+        """Error messages of adb about the device's present state."""
         try:
             asked = subprocess.run(
                 [ADB, "-s", self.serial, "get-state"],
@@ -102,7 +104,7 @@ class AdbDevice(RemoteDevice):
         )
 
     def _meanings(self) -> dict[str, str]:
-        """Pattern in what adb, not the device, says -> what it means and what to do."""
+        """Pattern in a message of adb, not of the device -> what it means and what to do."""
         connect = f"adb connect {self.serial}" if ":" in self.serial else "adb devices -l"
         return {
             "device (still )?(unauthorized|authorizing)": (

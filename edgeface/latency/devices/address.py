@@ -1,5 +1,4 @@
-"""URLs of devices: what is in them ends up in an argument list or in a shell, so that little is let
-through."""
+"""URLs of devices. Their parts end up in argument lists or in a shell, so the checks are strict."""
 
 from __future__ import annotations
 
@@ -11,24 +10,27 @@ from edgeface.errors import DeviceError
 
 
 def quoted_path(path: str) -> str:
-    """For a shell; a leading ``~/`` keeps its meaning."""
+    """``path`` quoted for a shell; a leading ``~/`` keeps its meaning."""
     return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") else shlex.quote(path)
 
 
 def without_options(url: str) -> str:
-    """The URL of a device as records and folders name it: options may run commands, so that they
-    are taken from the command line alone."""
+    """The URL of a device without its options, as in records and names of folders.
+
+    Options may run commands, so they are accepted only from the command line.
+    """
     return url.partition("?")[0]
 
 
 def split_url(url: str, scheme: str, expected: str) -> SplitResult:
-    """Raises DeviceError for a URL with more than an authority and a query, and for one that is not
-    plain text."""
+    """Parts of a URL with nothing but ``scheme``, authority and query.
+
+    Raises DeviceError for any other URL, and if it holds unprintable characters.
+    """
     try:
         parts = urlsplit(url)
-        good = (
-            url.isprintable() and parts.port != 0
-        )  # urlsplit would drop a line break without a word
+        # isprintable: urlsplit would silently drop a line break.
+        good = url.isprintable() and parts.port != 0
     except ValueError as error:
         raise DeviceError(f"{url!r}: {error}: {expected}") from None
     if not good or parts.scheme != scheme or parts.path not in ("", "/") or parts.fragment:
@@ -37,8 +39,10 @@ def split_url(url: str, scheme: str, expected: str) -> SplitResult:
 
 
 def query_options(url: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Paths that the query of a device's URL names. Raises DeviceError for others than
-    ``known``."""
+    """Option -> path, from the query of a device's URL.
+
+    Raises DeviceError for an option that is not ``known`` and for a value that cannot be a path.
+    """
     found = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     for name, value in found.items():
         if name not in known:

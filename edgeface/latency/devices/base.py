@@ -1,4 +1,4 @@
-"""Device: whatever can measure, and what has to be installed on it."""
+"""Device: something that can measure, and the check of what is installed on it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,27 @@ class Finding:
     ok: bool
     what: str
     fix: str | None = None
-    """the command that mends it, or that adds something which is not strictly needed"""
+    """command that fixes the problem or, if ``ok``, adds something optional"""
 
 
 class Device(Closing):
-    """Measures Bundles that lie on this machine. Close it, or use it in a ``with`` block: nothing
-    is left running."""
+    """Measures Bundles that lie on this machine.
+
+    Close it, or use it in a ``with`` block, so that nothing is left running.
+    """
 
     url: str
 
     @abstractmethod
     def check(self) -> list[Finding]:
-        """What is there and what a user must still install. Raises DeviceError when it cannot be
-        reached at all."""
+        """Find out what is installed and what a user must still install.
+
+        Raises DeviceError if the device cannot be reached at all.
+        """
 
     @abstractmethod
     def targets(self) -> list[str]:
-        """Those whose runtime is installed there. Raises DeviceError as :meth:`check` does."""
+        """Targets whose runtime is installed there. Raises DeviceError as :meth:`check` does."""
 
     @abstractmethod
     def measure(
@@ -56,14 +60,18 @@ class Device(Closing):
         failed: Failed | None = None,
         whole: bool = False,
     ) -> list[Measurement]:
-        """Like :func:`edgeface.latency.session.measure`, on the device. The Bundles of ``jobs`` lie
-        here. ``whole``: the records are compared round by round, so that none of an earlier call,
-        which was cut off, will do."""
+        """Like :func:`edgeface.latency.session.measure`, on the device.
+
+        The Bundles of ``jobs`` lie on this machine. ``whole``: reuse no records of an earlier call
+        that was interrupted, because the records are to be compared round by round.
+        """
 
 
 def findings(facts: dict[str, Any], install: str = "python3 -m pip install") -> list[Finding]:
-    """What :func:`edgeface.latency.examine.examine` saw on a device, judged. ``install``: how
-    packages get there."""
+    """Judge the facts that :func:`edgeface.latency.examine.examine` collected on a device.
+
+    ``install``: command that installs packages there.
+    """
     found = [
         _python(facts),
         _package(facts, "numpy", "numpy", install),
@@ -102,7 +110,7 @@ def _package(facts: dict[str, Any], module: str, distribution: str, install: str
 
 
 def _runtimes(facts: dict[str, Any], install: str) -> list[Finding]:
-    """One line a target. What is missing counts as wrong only while there is no runtime at all."""
+    """One finding per target. A missing runtime is an error only if there is no other."""
     present = {target: version for target, version in facts["runtimes"].items() if version}
     found = []
     for target, row in BACKENDS.items():

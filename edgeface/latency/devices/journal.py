@@ -1,10 +1,9 @@
-"""Records that a device sent before its line was cut: the same command, given again, starts with
-them.
+"""Keeps records that a device sent before the connection was cut.
 
-A journal is a file of JSON lines in the user's cache folder, under a name that is a hash of
-everything that was asked for: device, protocol, models, reference, and the agent itself. It is
-removed once all is measured, and after a day it counts no more, because the device may by then be
-another in all but name.
+The same command, run again, continues from them. A journal is a file of JSON lines in the user's
+cache folder. Its name is a hash of everything that was asked for: device, protocol, models,
+reference, and the agent itself. It is removed once all models are measured. After a day it is
+ignored, because by then the device may have the same name but be another one in fact.
 """
 
 from __future__ import annotations
@@ -31,20 +30,19 @@ def default_folder() -> Path:
 
 
 class Journal:
-    """One file. A place that cannot be written loses nothing but the comfort: then there is no
-    journal."""
+    """One journal file. If it cannot be written, that is no error: there is no journal then."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def find(cls, folder: Path | None, identity: Any) -> Journal:
-        """That of a run which is told from others by ``identity``, anything that is JSON."""
+        """The journal of the run with this ``identity``, any JSON value."""
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         return cls((folder or default_folder()) / f"{name}.jsonl")
 
     def read(self) -> list[Measurement]:
-        """What is there. A line that a crash cut short is passed over."""
+        """The records kept, none if older than a day. A line that a crash cut short is skipped."""
         records = []
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if time.time() - self.path.stat().st_mtime > KEPT_S:
@@ -64,11 +62,11 @@ class Journal:
                 os.fsync(file.fileno())
 
     def remove(self) -> None:
-        """All is measured."""
+        """Delete the file."""
         with contextlib.suppress(OSError):
             self.path.unlink()
 
     @property
     def exists(self) -> bool:
-        """Is anything kept?"""
+        """Is there a journal file?"""
         return self.path.is_file()

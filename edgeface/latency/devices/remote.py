@@ -1,5 +1,4 @@
-"""What devices at the other end of a line share: the files they keep, the agent they run, and what
-can go wrong.
+"""Base class of remote devices: the files they keep, the agent they run, and the errors.
 
 ::
 
@@ -11,8 +10,8 @@ can go wrong.
     records, one by one                  <---
 
 A file is sent once: the device keeps it under a name with its hash, and checks the hash each time.
-Records are kept here as they arrive (see journal.py), so that a run that was cut off goes on where
-it was. The agent ends when its input does: nothing is left running on the device.
+Records are kept here as they arrive (see journal.py), so that an interrupted run continues where it
+stopped. The agent ends when its input does: nothing is left running on the device.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ if TYPE_CHECKING:
     from edgeface.latency.session import Failed, Finished
 
 SLACK_S = 60.0
-"""silence after which a device that measures is given up, on top of the protocol's limit for one
-model"""
+"""seconds of silence, on top of the protocol's limit for one model, after which a measuring device
+is given up"""
 SILENCE_S = 60.0
-"""silence after which the agent takes us for gone; many beats of a session fit into it"""
+"""seconds of silence after which the agent considers us gone; many times a session's BEAT_S"""
 FOREIGN = (
     "wrong ELF class",
     "Exec format error",
@@ -53,12 +52,12 @@ FOREIGN = (
     "cannot open shared object",
     "SIGILL",
 )
-"""what is said of a library that was built for another machine"""
+"""parts of error messages about a library that was built for another machine"""
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgressLine:
-    """How far the agent says it is."""
+    """Progress that the agent reports."""
 
     what: str
     done: int
@@ -116,9 +115,11 @@ class RemoteDevice(ShellDevice):
         failed: Failed | None = None,
         whole: bool = False,
     ) -> list[Measurement]:
-        """As :class:`Device` says. Unless ``whole``, records that an earlier call with equal
-        arguments brought home before it was cut off are not measured again; ``finished`` is called
-        with them too."""
+        """As :class:`Device` says.
+
+        Unless ``whole``, records that an earlier call with equal arguments received before it was
+        interrupted are not measured again; ``finished`` is called with them too.
+        """
         if not jobs:
             raise DeviceError("nothing to measure: name at least one Bundle")
         run = Run(jobs, protocol or Protocol(), reference, progress, finished, failed)
@@ -175,8 +176,10 @@ class RemoteDevice(ShellDevice):
             run.fail(index, message + foreign_hint(message, run.bundles[index], install))
 
     def _check_packages(self, run: Run, facts: dict[str, Any], install: str) -> None:
-        """Fail the jobs that have no runtime on the device. Raises DeviceError where nothing at all
-        can run."""
+        """Fail the jobs whose runtime is missing on the device.
+
+        Raises DeviceError if NumPy or OpenCV is missing, because then nothing at all can run.
+        """
         for module, distribution in (("numpy", "numpy"), ("cv2", "opencv-python-headless")):
             if not facts["packages"][module]:
                 raise DeviceError(
@@ -202,7 +205,7 @@ class RemoteDevice(ShellDevice):
                 )
 
     def _examine(self, staged: Staged) -> dict[str, Any]:
-        """What edgeface/latency/examine.py sees on the device."""
+        """Facts that edgeface/latency/examine.py collects on the device."""
         for line in self._agent(staged, Request("check", python=(staged.executable,)), ANSWER_S):
             if "check" in line:
                 with self._understood():
@@ -212,22 +215,28 @@ class RemoteDevice(ShellDevice):
         )
 
     def _install(self, staged: Staged) -> str:
-        """The command that installs packages where the Python that is used will find them."""
+        """Command that installs packages where the Python in use finds them."""
         python = self.python or f"{self.folder}/venv/bin/python"
         if staged.virtual and not (self.python or staged.executable.startswith(staged.root)):
             python = staged.executable
-        # Two shells read it, the one here first, which would take ~ for its own home.
+        # Two shells read the path: the local one comes first and would expand ~ to its own home.
         return self.advice(f"{shlex.quote(quoted_path(python))} -m pip install")
 
     def _typed_here(self, finding: Finding, install: str) -> Finding:
-        """A finding that is no fault may come with a command for the device's own shell."""
+        """``finding``, with its command as typed on this machine.
+
+        Only a finding that is ok may hold a command for the device's own shell.
+        """
         if not finding.ok or not finding.fix or finding.fix.startswith(install):
             return finding
         return dataclasses.replace(finding, fix=self.advice(shlex.quote(finding.fix)))
 
     def _missing_venv(self, staged: Staged) -> Finding:
-        """A distribution's own Python takes no packages from pip, so one that lacks something needs
-        this first."""
+        """Finding that a virtual environment has to be made.
+
+        A Linux distribution's own Python takes no packages from pip, so if packages are missing,
+        this comes first.
+        """
         command = self.advice(f"python3 -m venv {self.folder}/venv")
         if not staged.ensurepip:
             command = f"{self.python_advice()} && {command}"
@@ -235,8 +244,7 @@ class RemoteDevice(ShellDevice):
 
 
 def foreign_hint(message: str, bundle: Bundle, install: str) -> str:
-    """What to do about a runtime that does not load because it was built for another machine; empty
-    for the rest."""
+    """Advice if ``message`` says that a runtime was built for another machine; otherwise empty."""
     if not any(text in message for text in FOREIGN):
         return ""
     package = get_backend(bundle.manifest.target).distributions[0]

@@ -1,5 +1,4 @@
-"""One call of ``measure`` on a remote device: which jobs are done, which failed, which still
-wait."""
+"""One call of ``measure`` on a remote device: which jobs are done, failed or still waiting."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Keeps the records as they come, in the order of the jobs, and in a journal."""
+    """Collects the records of the jobs as they arrive, and keeps them in a journal."""
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class Run:
         finished: Finished | None,
         failed: Failed | None,
     ) -> None:
-        """A job whose Bundle cannot be opened fails here, alone."""
+        """Open the Bundles; a job whose Bundle cannot be opened fails alone."""
         self.jobs, self.protocol, self.reference = list(jobs), protocol, reference
         self._progress, self._finished, self._failed = progress, finished, failed
         self.bundles: dict[int, Bundle] = {}
@@ -42,7 +41,7 @@ class Run:
             self._open(index)
 
     def identity(self) -> list[Any]:
-        """What tells this run from another: the jobs and what they are compared with."""
+        """What distinguishes this run from others: the jobs and the index of the reference."""
         return [
             [
                 self.name(i),
@@ -54,13 +53,13 @@ class Run:
         ] + [self.reference]
 
     def resume(self, journal: Journal) -> None:
-        """Take over what an earlier run left in ``journal``, and keep what comes in it."""
+        """Take over the records that an earlier run left in ``journal``; add new ones to it."""
         for record in journal.read():
             self._accept(record)
         self._journal = journal
 
     def name(self, index: int) -> str:
-        """Of the Bundle's folder, as the records have it."""
+        """Name of the job's Bundle, as in the records."""
         name = self.jobs[index].name
         return name if name.strip(".") else self.bundles[index].path.resolve().name
 
@@ -69,8 +68,10 @@ class Run:
         return [i for i in range(len(self.jobs)) if i not in self.done and i not in self.wrong]
 
     def wanted(self) -> list[int]:
-        """Indices of the jobs to ask for: those that wait, and the reference beside them, measured
-        or not."""
+        """Indices of the jobs to send to the device: those that wait, and the reference.
+
+        The reference is among them even if it is measured, unless it failed or no job waits.
+        """
         waiting = self.waiting()
         again = (
             []
@@ -85,10 +86,9 @@ class Run:
             self._progress(what, done, total)
 
     def fail(self, index: int, reason: str) -> None:
-        """A job that cannot be measured; the others go on."""
-        if (
-            index in self.done or index in self.wrong
-        ):  # the reference is asked for again beside those that wait
+        """Mark a job as failed; the others go on."""
+        # The reference is sent again with jobs that wait: its first result counts.
+        if index in self.done or index in self.wrong:
             return
         job = str(self.jobs[index])
         self.wrong[index] = reason if reason.startswith(job) else f"{job}: {reason}"
@@ -96,7 +96,7 @@ class Run:
             self._failed(index, self.wrong[index])
 
     def record(self, data: Any, device: str) -> None:
-        """A record that ``device`` sent. Raises DataError for what is none, or of another one."""
+        """Accept a record. Raises DataError if it is malformed or not of ``device``."""
         record = Measurement.from_json(data, "the device's record")
         if record.device != device:
             raise DataError(f"the device's record is of {short(record.device)}, not of {device}")
@@ -104,16 +104,18 @@ class Run:
             self._journal.add(record)
 
     def close(self) -> list[Measurement]:
-        """The records in the order of the jobs. Raises DeviceError for jobs that failed, unless
-        someone was told."""
-        if self._journal and not self.waiting():  # also of a model that failed: the run is over
+        """The records in the order of the jobs.
+
+        Raises DeviceError if jobs failed and the caller gave no ``failed`` to report them to.
+        """
+        if self._journal and not self.waiting():  # failed jobs do not wait: the run is over
             self._journal.remove()
         if self.wrong and not self._failed:
             raise DeviceError("; ".join(self.wrong.values()))
         return [self.done[i] for i in sorted(self.done)]
 
     def so_far(self) -> str:
-        """For an error: what is not lost."""
+        """Text for an error message: how many models were measured, and whether they are kept."""
         kept = f"{len(self.done)} of {len(self.jobs)} models were measured"
         if self.done and self._journal and self._journal.exists:
             return f"{kept} and are kept for a day: the same command goes on from there"
@@ -126,13 +128,13 @@ class Run:
             self.fail(index, str(error))
 
     def _wanted(self, index: int) -> tuple[Any, ...]:
-        """:func:`_asked` of the record that the job is waiting for."""
+        """The value of :func:`_asked` for the record that the job waits for."""
         job, manifest = self.jobs[index], self.bundles[index].manifest
         of = (self.name(index), manifest.files, manifest.model, manifest.target, manifest.precision)
         return (*of, job.threads, job.fast, self.protocol)
 
     def _accept(self, record: Measurement) -> bool:
-        """Is it one that was asked for and not there yet?"""
+        """Store ``record`` if a job waits for it; returns whether one does."""
         for index in self.waiting():
             if _asked(record) == self._wanted(index):
                 self.done[index] = record
@@ -143,11 +145,11 @@ class Run:
 
 
 def _asked(record: Measurement) -> tuple[Any, ...]:
-    """What was known of ``record`` before it was measured."""
+    """The fields of ``record`` that are known before it is measured."""
     of = (record.bundle, record.files, record.model, record.target, record.precision)
     return (*of, record.threads, record.fast, record.protocol)
 
 
 def content_key(bundle: Bundle) -> str:
-    """Hash of the manifest, which holds those of all files."""
+    """Hash of the manifest, which holds the hashes of all files."""
     return hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()

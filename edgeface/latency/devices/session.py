@@ -1,4 +1,4 @@
-"""One command on a device: bytes in, lines of JSON out, and an end that always comes."""
+"""One command on a device: bytes in, lines of JSON out; it always ends."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgeface.errors import DeviceError
 from edgeface.types import Closing
 
 BEAT_S = 5.0
-"""an empty line is sent this often, so that the device can tell a caller that is gone from one that
-waits"""
+"""an empty line is sent this often, so that the device can tell a waiting caller from one that is
+gone"""
 GRACE_S = 10.0
-"""what the far side has for ending by itself once its input has ended"""
+"""seconds that the remote side has to end by itself once its input has ended"""
 MAX_LINE_BYTES = 64 << 20
 MAX_GREETING_BYTES = 1 << 20
-"""of all that is not ours"""
+"""limit on all output that is not JSON objects"""
 MAX_WORDS_BYTES = 4096
-"""of a line of standard error"""
+"""limit on a line of standard error; the rest counts as another line"""
 CHUNK = 1 << 16
 LAST_WORDS = 40
 """lines of standard error that are kept"""
@@ -36,28 +36,31 @@ LAST_WORDS = 40
 class Session(Closing):
     """A local process (ssh, adb) that runs one command on a device. Use it in a ``with`` block.
 
-    Raises DeviceError when the program itself cannot be started. At the end of the block the input
-    of the command is closed, which is what ends it on the device, and the local process is gone.
+    Raises DeviceError if the local program cannot be started. The end of the block closes the input
+    of the command, which ends it on the device, and ends the local process.
     """
 
     def __init__(
         self, arguments: Sequence[str], silence_s: float, limit_s: float = math.inf
     ) -> None:
-        """``silence_s``: the command is given up when it sends no line of ours, and takes nothing,
-        for as long; ``limit_s``: and after as long, whatever it sends."""
+        """Start the command.
+
+        It is given up if it neither sends a JSON object nor takes input for ``silence_s``, and
+        after ``limit_s`` in any case.
+        """
         self.heard = False
-        """did any line of ours arrive?"""
+        """did any JSON object arrive?"""
         self.silent = False
-        """was it given up?"""
+        """was the command given up for its silence?"""
         self.endless = ""
-        """what would not end, where it was given up for that"""
+        """what the command sent without end, if it was given up for that; otherwise empty"""
         self._silence_s, self._last, self._beating = silence_s, time.monotonic(), False
         self._limit_s, self._begun = limit_s, time.monotonic()
         self._words: collections.deque[str] = collections.deque(maxlen=LAST_WORDS)
         self._closed = threading.Event()
         try:
-            # A session of its own: Ctrl-C reaches this process alone, which then ends the command
-            # in good order.
+            # In a new session, so that Ctrl-C reaches only this process, which then ends the
+            # command in an orderly way.
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.PIPE,
@@ -74,8 +77,10 @@ class Session(Closing):
             thread.start()
 
     def send(self, data: bytes) -> None:
-        """Write to the command's input. One that has ended is no error here: its lines and its exit
-        code tell why."""
+        """Write to the command's input.
+
+        If the command has ended, that is no error here: its lines and its exit code tell why.
+        """
         for start in range(0, len(data), CHUNK):
             self._write(data[start : start + CHUNK])
             self._last = time.monotonic()
@@ -85,8 +90,10 @@ class Session(Closing):
         self._beating = True
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """JSON objects that the command prints, as they come. Anything else, such as a greeting, is
-        passed over, but for one without end."""
+        """JSON objects that the command prints, as they arrive.
+
+        Other text, such as a greeting, is skipped; too much of it, and the command is given up.
+        """
         assert self._process.stdout
         others = 0
         while line := self._process.stdout.readline(MAX_LINE_BYTES):
@@ -101,14 +108,12 @@ class Session(Closing):
                 return
 
     def close(self) -> int:
-        """End the command and return the exit code of the local process. Calling it again does
-        nothing more."""
+        """End the command; returns the exit code of the local process. May be called again."""
         assert self._process.stdin
         self._closed.set()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        # What still comes is thrown away: a command that waits for its output to be read would
-        # never end.
+        # Discard further output: a command that waits for its output to be read would never end.
         drain = threading.Thread(target=self._drain, daemon=True)
         drain.start()
         try:
@@ -120,7 +125,7 @@ class Session(Closing):
         return self._process.wait()
 
     def last_words(self) -> list[str]:
-        """Lines of standard error so far, the last ones."""
+        """The last lines of standard error so far."""
         return list(self._words)
 
     def _write(self, data: bytes) -> None:
@@ -146,8 +151,11 @@ class Session(Closing):
         self._kill()
 
     def _kill(self) -> None:
-        """The process and all that it started: ssh or adb may be a script that runs another one,
-        which would keep our pipes open."""
+        """Kill the process and all that it started.
+
+        ``ssh`` or ``adb`` may be a script that runs another program, which would keep our pipes
+        open.
+        """
         if sys.platform == "win32":
             self._process.kill()
             return
@@ -171,7 +179,7 @@ class Session(Closing):
 
 
 def _read_object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object that is the line; None for any other line."""
+    """The JSON object in ``line``; None if it holds anything else."""
     with contextlib.suppress(ValueError, RecursionError):
         data = json.loads(line)
         return data if isinstance(data, dict) else None

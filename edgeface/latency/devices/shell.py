@@ -1,5 +1,7 @@
-"""A device's shell: commands run there, the files that they need are there first, and what can go
-wrong with either is told in one line."""
+"""A device with a shell: runs commands, sends the files they need first, explains what went wrong.
+
+Each error is a message of one line.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,15 @@ from edgeface.latency.devices.staging import STAGE, SentFile, Staged, agent_path
 from edgeface.schema import from_fields
 
 ANSWER_S = 120.0
-"""silence after which a device that only has to look at itself is given up"""
+"""seconds of silence after which a device that does not measure is given up"""
 STAGE_LIMIT_S = 3600.0
-"""within which a device has taken all files; the slowest line takes minutes"""
+"""seconds within which a device must take all files; the slowest connection takes minutes"""
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 """exit codes of a shell"""
 
 
 class PythonError(DeviceError):
-    """A device that was reached but has no Python to work with."""
+    """The device was reached but has no usable Python."""
 
     def __init__(self, url: str, what: str, fix: str) -> None:
         super().__init__(f"{url}: {what}: run: {fix}")
@@ -39,49 +41,55 @@ class PythonError(DeviceError):
 
 
 class ShellDevice(Device):
-    """A device that runs shell commands for us. Subclasses say how, and what their program's
-    complaints mean."""
+    """A device that runs shell commands for us.
+
+    Subclasses say how commands get there and what error messages of their local program mean.
+    """
 
     root: str
     """cache folder on the device, as its shell understands it"""
     folder: str
     """the same without ``~``, as a user can type it in an unquoted command"""
     package: str
-    """Debian's name of what brings the local program"""
+    """Debian package with the local program"""
     installed: tuple[str, ...] = ()
-    """other folders on the device in which an installation made its virtual environment"""
+    """other folders on the device in which an installation may have made a virtual environment"""
     setup: str = ""
-    """shell commands before each of ours, ended by ``; ``"""
+    """shell commands to run before each of ours; they end with ``; ``"""
 
     def __init__(self, url: str, python: str | None = None, journals: Path | None = None) -> None:
-        """python: path on the device; default: a virtual environment in the cache folder or in one
-        of ``installed``, or else python3. journals: folder here for the records of runs that are
-        cut off."""
+        """Does not connect yet.
+
+        python: path on the device; default: a virtual environment in the cache folder or in one of
+        ``installed``, or else python3. journals: folder on this machine for the records of
+        interrupted runs.
+        """
         self.url, self.python, self._journals = url, python, journals
 
     @abstractmethod
     def arguments(self, command: str) -> list[str]:
-        """Local argument list that runs ``command`` in a shell of the device, with its streams
-        connected to ours."""
+        """Local argument list that runs ``command`` in a shell of the device, streams connected."""
 
     @abstractmethod
     def advice(self, command: str) -> str:
-        """What a user types here to run ``command`` there."""
+        """What a user types on this machine to run ``command`` on the device."""
 
     @abstractmethod
     def explain(self, code: int, words: list[str]) -> str | None:
-        """What is wrong with the line, by exit code and last words of the local program; None: the
-        line is good."""
+        """What is wrong with the connection; None if nothing is wrong.
+
+        code, words: exit code and last lines of standard error of the local program.
+        """
 
     @abstractmethod
     def python_advice(self) -> str:
-        """What a user types to get a Python there."""
+        """What a user types to get a Python on the device."""
 
     def _stage(self, files: Sequence[SentFile], run: Run | None = None) -> Staged:
-        """Send what the device lacks of ``files`` and of the agent. Raises DeviceError."""
+        """Send the agent and ``files``, as far as the device lacks them. Raises DeviceError."""
         files = (*files, SentFile(agent_path(), zipapp.pack()))
-        # The path of Python is handed on to be used again: it may be a script, of which Python
-        # itself knows nothing.
+        # "$P" tells stage.py how Python was started: that may be a script, which Python itself
+        # cannot know.
         command = self._command(f'-I -c {shlex.quote(STAGE.read_text(encoding="utf-8"))} "$P"')
         with self._session(command, ANSWER_S, STAGE_LIMIT_S) as session:
             request = {"root": self.root, "files": [file.to_json() for file in files]}
@@ -120,8 +128,11 @@ class ShellDevice(Device):
     def _agent(
         self, staged: Staged, request: Request, silence_s: float, run: Run | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Lines of the agent up to its last. Raises DeviceError when it ends before, and when it
-        does not end: each job has its time twice, for the reference may come again beside it."""
+        """Lines of the agent, without the last one (``done``).
+
+        Raises DeviceError if the agent reports an error, ends without ``done``, or does not end in
+        time: twice the limit per job, because the reference may be measured again beside it.
+        """
         command = self._command(
             f"-u {shlex.quote(f'{staged.root}/{agent_path()}')}", staged.executable
         )
@@ -147,8 +158,10 @@ class ShellDevice(Device):
         return Session(arguments, silence_s, limit_s)
 
     def _command(self, words: str, python: str | None = None) -> str:
-        """A command line for any Bourne shell: Python with ``words``, in which ``$P`` is that
-        Python itself."""
+        """Command line for any Bourne shell that runs Python with ``words``.
+
+        In ``words``, ``$P`` is the command that starts this Python.
+        """
         python = python or self.python
         environments = (f"{folder}/venv/bin/python" for folder in (self.root, *self.installed))
         choose = (
@@ -156,14 +169,14 @@ class ShellDevice(Device):
             if python
             else f'for P in {" ".join(environments)} python3; do [ -x "$P" ] && break; done'
         )
-        inner = (  # exec: no shell stays between the line and Python
+        inner = (  # exec: no shell remains between the connection and Python
             f'{self.setup}{choose}; exec "$P" {words}'
         )
         return f"exec sh -c {shlex.quote(inner)}"
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
-        """Raises DeviceError where an answer of the device has another form than ours."""
+        """Raises DeviceError if the block finds an answer of the device malformed."""
         try:
             yield
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, ModelError) as error:
@@ -197,7 +210,7 @@ class ShellDevice(Device):
         )
 
     def _failure(self, session: Session, run: Run | None = None) -> DeviceError:
-        """Why a command ended without its last line."""
+        """Error that tells why a command ended without its last line."""
         code = session.close()
         words = session.last_words()
         known = self.explain(code, words)

@@ -1,5 +1,7 @@
-"""A device behind ``ssh``: the system's own OpenSSH, with the keys, known_hosts and configuration
-that the user has."""
+"""A device behind ``ssh``.
+
+It uses the system's own OpenSSH, with the user's keys, known_hosts and configuration.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ SSH = "ssh"
 EXPECTED = "expected ssh://[user@]host[:port]"
 OPTIONS = ("python", "config")
 TRANSPORT_FAILED = 255
-"""exit code of ssh when it is the line that failed"""
+"""exit code of ssh if the connection failed"""
 
-# No questions, no passwords; a dead line is noticed after 30 s; nothing else that a user's
-# configuration may add to a session. ControlMaster: a connection that is open already is used, but
-# none is left open behind us.
+# No questions, no passwords; a dead connection is noticed after 30 s; nothing else that a user's
+# configuration may add to a session. ControlMaster=no: a shared connection that is already open is
+# used, but none is left open.
 FIXED = (
     "-T",
     "-oBatchMode=yes",
@@ -42,7 +44,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 
 @dataclasses.dataclass(frozen=True)
 class SshAddress:
-    """What a URL says."""
+    """Parts of an ``ssh://`` URL."""
 
     host: str
     """name, alias of the user's ssh configuration, or address"""
@@ -55,8 +57,11 @@ class SshAddress:
 
     @classmethod
     def parse(cls, url: str) -> SshAddress:
-        """Raises DeviceError for anything that is not plainly a user, a host and a port, and for a
-        password."""
+        """Parse ``url``.
+
+        Raises DeviceError for a password and for anything that is not plainly a user, a host, a
+        port and known options.
+        """
         parts = split_url(url, "ssh", EXPECTED)
         host = parts.hostname or ""
         if parts.password is not None:
@@ -77,7 +82,7 @@ class SshAddress:
 
     @property
     def url(self) -> str:
-        """As records name the device: without what belongs to this machine alone."""
+        """URL of the device as in records: without the options ``python`` and ``config``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
@@ -103,9 +108,11 @@ class SshDevice(RemoteDevice):
         config: Path | str | None = None,
         journals: Path | None = None,
     ) -> None:
-        """python: path on the device; default: venv/bin/python in ~/.cache/edgeface or in
-        ~/edgeface, where examples/raspberry-pi installs, or else python3. config: ssh
-        configuration to use instead of the user's. Nothing is reached yet. Raises DeviceError.
+        """Does not connect yet. Raises DeviceError if ``url`` is not a valid ssh URL.
+
+        python: path on the device; default: venv/bin/python in ~/.cache/edgeface or in ~/edgeface,
+        where examples/raspberry-pi installs, or else python3. config: ssh configuration to use
+        instead of the user's.
         """
         self.address = SshAddress.parse(url)
         super().__init__(self.address.url, python or self.address.python, journals)
@@ -142,7 +149,7 @@ class SshDevice(RemoteDevice):
         return [*found, f"{address.user}@{address.host}" if address.user else address.host]
 
     def _meanings(self) -> dict[str, str]:
-        """Pattern in what ssh says -> what it means and what to do."""
+        """Pattern in a message of ssh -> what it means and what to do."""
         login = self.advice("true")
         known = (
             f"[{self.address.host}]:{self.address.port}" if self.address.port else self.address.host
@@ -188,7 +195,6 @@ def _is_address(text: str) -> bool:
 
 
 def _as_written(host: str, netloc: str) -> str:
-    """The host with its capitals: an alias in an ssh configuration may have some, and ``urlsplit``
-    drops them."""
+    """The host with its capitals, which ``urlsplit`` drops; an ssh alias may contain some."""
     at = netloc.lower().rfind(host)
     return netloc[at : at + len(host)]

@@ -1,9 +1,9 @@
-"""What a device runs to say what it has and to take files.
+"""Program that a device runs to report which files it has and to receive the missing ones.
 
-Its text is sent as ``python3 -c``, before anything else is there: it needs nothing but the standard
-library, and no more than Python 3.7 to say that 3.10 is needed. Its argument is the command that
-Python was started with. Standard input is one line of JSON, then the bytes of the files that were
-asked for, in that order::
+Its text is sent as ``python3 -c``, before anything else is on the device. It needs only the
+standard library, and runs on Python 3.7 far enough to say that 3.10 is needed. Its argument is the
+command that Python was started with. Standard input is one line of JSON, then the bytes of the
+missing files, in the order of ``missing``::
 
     {"root": "~/.cache/edgeface", "files": [{"path": "a/b.bin", "bytes": 9, "sha256": ...}]}
 
@@ -11,7 +11,7 @@ Standard output, one line each::
 
     {"stage": "here", "root": ..., "missing": [0], ...}     missing: indices into files
     {"stage": "stored", "index": 0}                         hash checked on the disk, renamed
-    {"stage": "error", "kind": "disk full", "text": ...}    the end
+    {"stage": "error", "kind": "disk full", "text": ...}    the last line, instead of end
     {"stage": "end"}
 """
 
@@ -36,13 +36,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tell(stage: str, **fields: Any) -> None:
-    """One line of JSON on standard output."""
+    """Write one line of JSON to standard output."""
     sys.stdout.write(json.dumps({"stage": stage, **fields}) + "\n")
     sys.stdout.flush()
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of what is on the disk; empty if nothing can be read."""
+    """SHA-256 of a file on the disk; empty if it cannot be read."""
     found = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ def digest(path: Path) -> str:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a transfer that was cut long ago has left."""
+    """Remove partial files of transfers that were interrupted more than STALE_S ago."""
     for path in folder.glob("*.part"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_S:
@@ -62,7 +62,7 @@ def tidy(folder: Path) -> None:
 
 
 def store(source: BinaryIO, path: Path, entry: dict[str, Any]) -> str:
-    """Take one file aside, read it back, rename it. What is wrong with it, or an empty text."""
+    """Write a file under a temporary name, verify, rename it; returns an error or an empty text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path.parent)
     aside, left = path.with_name(f"{path.name}.{os.getpid()}.part"), entry["bytes"]
@@ -86,7 +86,7 @@ def store(source: BinaryIO, path: Path, entry: dict[str, Any]) -> str:
 
 
 def serve(source: BinaryIO) -> None:
-    """Carry out one request. Raises OSError for what cannot be written."""
+    """Carry out one request. Raises OSError if a file cannot be written."""
     request = json.loads(source.readline())
     root = Path(request["root"]).expanduser()
     files = [(root / entry["path"], entry) for entry in request["files"]]

@@ -11,7 +11,7 @@ from edgeface.bundle import MANIFEST, Bundle
 from edgeface.latency import zipapp
 
 STAGE = Path(__file__).with_name("stage.py")
-"""the program that takes them there"""
+"""the program that receives the files on the device"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SentFile:
     content: bytes
 
     def to_json(self) -> dict[str, Any]:
-        """As stage.py takes it."""
+        """Entry in the request that stage.py reads."""
         return {
             "path": self.path,
             "bytes": len(self.content),
@@ -33,15 +33,15 @@ class SentFile:
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-    """What stage.py says of a device."""
+    """What stage.py reports about a device."""
 
     root: str
     """absolute path of the cache folder"""
     free_bytes: int
     executable: str
-    """the Python that is used, as it was called"""
+    """the Python in use, by the path it was started with"""
     virtual: bool
-    """is it that of a virtual environment?"""
+    """is it in a virtual environment?"""
     ensurepip: bool
     """can it make a virtual environment?"""
     sent: tuple[str, ...]
@@ -57,7 +57,7 @@ class Staged:
 
 
 def agent_path() -> str:
-    """Of the agent below the device's cache folder."""
+    """Path of the agent below the device's cache folder."""
     return f"edgeface-{hashlib.sha256(zipapp.pack()).hexdigest()[:16]}.pyz"
 
 
