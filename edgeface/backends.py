@@ -310,7 +310,7 @@ def from_checkout(path: str, command: str) -> Callable[..., Any]:
     Raises OptionError, which names ``command``, if there is no such package."""
     room = path.partition(":")[0].partition(".")[0]
     if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
-        sys.path.insert(0, str(CHECKOUT))  # not on the path when the edgeface script is run
+        sys.path.insert(0, str(CHECKOUT))  # not on the path when the script ``edgeface`` is run
     if not has_module(room):
         raise OptionError(f"this runs from a checkout of the project: clone it and run: {command}")
     return _resolve(path)

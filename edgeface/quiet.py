@@ -51,10 +51,10 @@ _STREAMS, _MODULES = _Changing(), _Changing()
 
 
 class Descriptor:
-    """A file descriptor that ``with`` blocks redirect, also several threads' at once.
+    """A file descriptor that ``with`` blocks redirect; blocks of several threads may overlap.
 
     It leads to the target of the block that began last; blocks with ``listens`` take precedence.
-    When the last block ends, it leads to its first target again, or is closed if it was at first.
+    When no block is left, it leads to its original target again, or is closed if it had none.
     """
 
     def __init__(self, number: int) -> None:
@@ -94,7 +94,7 @@ class Descriptor:
             return -1  # closed
 
     def _lead(self) -> None:
-        """Redirect to the target of the block that counts now, or restore the first target."""
+        """Redirect to the target of the block that counts now, or restore the original target."""
         if self._blocks:
             first = [block for block in self._blocks if block[0]] or self._blocks
             os.dup2(first[-1][2], self.number)

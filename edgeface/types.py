@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Floats = NDArray[np.float32]
-"""what networks compute with"""
+"""arrays that networks compute with"""
 Doubles = NDArray[np.float64]
-"""what statistics are computed with"""
+"""arrays that statistics are computed with"""
 Note = Callable[[str], None]
 """takes a sentence that a user should see"""
 Stage = Callable[[str], AbstractContextManager[Any]]

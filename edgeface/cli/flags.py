@@ -108,7 +108,7 @@ TorchDevice = Annotated[str, typer.Option(help="torch device: cpu or cuda.")]
 
 
 def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
-    """Say what fast mode does in this runtime."""
+    """Tell the user what fast mode changes in ``runtime``."""
     if fast:
         package = runtime.partition(" ")[0]
         change = next((row.fast for row in BACKENDS.values() if package in row.distributions), "")

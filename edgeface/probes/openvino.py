@@ -55,7 +55,7 @@ class OpenVinoProbe(Probe):
 
 
 def _watched(model: Any) -> Iterator[tuple[TensorInfo, Any]]:
-    """Yield tensor and port to read it at, of the input and then of what is computed from it.
+    """Yield (tensor, port to read it at): the input, then the activations computed from it.
 
     These are the float32 activations, in order of execution."""
     (image,) = model.inputs
