@@ -7,10 +7,10 @@
 
 - :class:`Detector` finds faces with a network or an exported Bundle; :class:`Detections` is what it
   returns, each :class:`Face` one of them.
-- :class:`Bundle` is the folder of an exported file with its manifest; :func:`export` makes one, and
-  :func:`quantize` an INT8 one of it, in a checkout of the project.
+- :class:`Bundle` is the folder of an exported file with its manifest. In a checkout of the project,
+  :func:`export` makes one, and :func:`quantize` makes an INT8 Bundle from it.
 - :func:`align` cuts faces out, upright, for recognition; :func:`blur` makes them unrecognisable;
-  :class:`Tracker` gives those of a video lasting numbers.
+  :class:`Tracker` numbers the faces of a video, the same from frame to frame.
 - :class:`EdgefaceError` is the root of every error that a user can cause; the others are in
   :mod:`edgeface.errors`.
 
@@ -24,20 +24,20 @@ import sys
 import time
 
 _asked_to_stop = False
-"""by a Ctrl-C that nothing has heeded, as far as is known"""
+"""True after a Ctrl-C that, as far as is known, has not stopped anything yet"""
 _main_began = False
 _NOT_NOW = ("_frozen_importlib", "importlib._bootstrap", "torch.jit._trace")
-"""Python that C++ calls which cannot hand on an exception: it would abort the process"""
+"""Python modules called by C++ code that cannot pass on an exception and would abort the process"""
 
 
 def _quiet_until_main() -> None:
-    """Let a command end in good order where Ctrl-C comes before its ``main`` does, or while it
-    imports what it needs.
+    """Let a command end in good order on a Ctrl-C before its ``main`` or during its imports.
 
-    Python then ends the process by the signal, which a shell sees as 130. Code that Python calls by
-    itself, as after an import, cannot be ended, and libraries that load must not be: there the
-    Ctrl-C comes once more. What a library took for an error of its own, ``stop_if_asked`` brings to
-    light. Nothing is changed in a program that merely imports the library.
+    Python then ends the process by the signal, which a shell sees as 130. A KeyboardInterrupt
+    cannot end code that Python calls by itself, as after an import, and must not be raised while a
+    library loads: there the Ctrl-C is sent again a little later. If a library takes it for an error
+    of its own, ``stop_if_asked`` raises it again. A program that merely imports edgeface is not
+    changed.
     """
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2] if sys.argv else ""
     if name in ("-m", "edgeface", "edgeface.exe"):
@@ -63,13 +63,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         if frame.f_globals.get("__name__") in _NOT_NOW:
             return _interrupt_again()
         frame = frame.f_back
-    _asked_to_stop = not _main_began  # before it, what loads may take this for an error of its own
+    _asked_to_stop = not _main_began  # before main, a library that loads may swallow the exception
     raise KeyboardInterrupt
 
 
 def stop_if_asked() -> None:
-    """Where a program's ``main`` begins and where it ends: raise KeyboardInterrupt for a Ctrl-C
-    that came before and was not heeded."""
+    """Raise KeyboardInterrupt if an earlier Ctrl-C stopped nothing.
+
+    To be called where a program's ``main`` begins and where it ends."""
     global _asked_to_stop, _main_began
     asked, _asked_to_stop, _main_began = _asked_to_stop, False, True
     if asked:
@@ -85,12 +86,12 @@ def _interrupt_again() -> None:
 def _interrupt_soon(thread: int) -> None:
     import signal
 
-    time.sleep(0.01)  # until what runs there is over; if it is not, again
+    time.sleep(0.01)  # lets the code there finish; if it has not, the handler comes back here
     if not _asked_to_stop:
         return
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(thread, signal.SIGINT)
-    else:  # Windows; what waits there goes on waiting
+    else:  # Windows; does not interrupt a blocking call
         _thread.interrupt_main()
 
 
@@ -113,8 +114,8 @@ if TYPE_CHECKING:
     from edgeface.images import align, blur
     from edgeface.tracking import Tracker
 
-# ONNX Runtime reports to its maker from the home folder of whoever imports it, unless this is there
-# before. Here it comes before every import of ours, and processes that are started inherit it.
+# ONNX Runtime reports to its maker, from the user's home folder, unless this is set before its
+# import. Set here, it precedes all imports of the package, and child processes inherit it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

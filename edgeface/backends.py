@@ -1,5 +1,4 @@
-"""The capability table: what each target can do, which package it needs, and why a combination is
-off.
+"""The capability table: what each target can do, what it needs, and why a combination is off.
 
 One row per target drives the command line's choices, ``make`` targets, ``edgeface doctor``, the
 documentation table and the parametrised tests. Runners, exporters and quantizers are named as
@@ -23,11 +22,11 @@ from edgeface.errors import MissingExtraError, OptionError
 from edgeface.quiet import unreported
 
 PRECISIONS = ("fp32", "fp16", "int8")
-"""what a weight is stored as: float32, float16, or 8-bit integers with scales"""
+"""how weights are stored: float32, float16, or 8-bit integers with scales"""
 CHECKOUT = Path(__file__).parents[1]
-"""root of the checkout, where this is one"""
+"""root of the checkout, if the package runs from one"""
 CHECKOUT_VERBS = {"export": "export.verb:export", "quantize": "quantize.verb:quantize"}
-"""verb of the command line -> its function, part of the checkout"""
+"""verb of the command line -> its function, which only a checkout has"""
 
 
 @dataclass(frozen=True)
@@ -37,38 +36,38 @@ class Backend:
     target: str
     title: str
     suffixes: tuple[str, ...]
-    """of the model files; the first is the primary one, which the runtime opens"""
+    """suffixes of the model files; the first is of the primary file, which the runtime opens"""
     extra: str
-    """``pip install 'edgeface[extra]'`` brings the runtime"""
+    """``pip install 'edgeface[extra]'`` installs the runtime"""
     packages: tuple[str, ...]
-    """import names of runtimes that serve it, best first; any one is enough"""
+    """import names of the runtimes that open its files, best first; any one is enough"""
     distributions: tuple[str, ...]
     """pip names of ``packages``, same order"""
     oldest: str
-    """version of the first of them below which files do not open, or give other boxes: the lower
-    bound of ``extra``"""
+    """oldest version of the first package that opens the files and gives the same boxes: the lower
+    bound in ``extra``"""
     runner: str
     """``module:class(bundle, threads, fast) -> Runner``"""
     probe: str
-    """``module:class(bundle) -> Probe``: the file with its intermediate tensors in view"""
+    """``module:class(bundle) -> Probe``, which shows all tensors of the file"""
     exporter: str
-    """``module:function``, part of the checkout: fp32 and fp16"""
+    """``module:function`` in the checkout; makes fp32 and fp16"""
     quantizer: str
-    """``module:class``, part of the checkout: int8, made from an fp32 Bundle"""
+    """``module:class`` in the checkout; makes int8 from an fp32 Bundle"""
     converters: tuple[str, ...]
-    """pip names of what exporter and quantizer need beside the runtime"""
+    """pip names of the packages that exporter and quantizer need beside the runtime"""
     platforms: tuple[str, ...]
-    """where the runtime has wheels, as the ``platform`` module names them"""
+    """platforms that the runtime has wheels for, as the ``platform`` module names them"""
     dynamic: bool = False
-    """True: a file can take any height and width"""
+    """True if a file can accept inputs of any height and width"""
     fast: str = ""
-    """what a runner's fast mode changes; empty: nothing"""
+    """what a runner's fast mode changes; empty if nothing"""
     off: dict[str, str] = field(default_factory=dict)
     """precision -> why it cannot be made"""
 
     @property
     def suffix(self) -> str:
-        """Of the primary model file."""
+        """Suffix of the primary model file."""
         return self.suffixes[0]
 
     @property
@@ -77,11 +76,10 @@ class Backend:
         return tuple(p for p in PRECISIONS if p not in self.off)
 
     def installed(self) -> tuple[str, str] | None:
-        """(pip name, version) of the first runtime that is installed, without importing it; None if
-        there is none."""
+        """(pip name, version) of the first installed runtime, or None; imports no runtime."""
         for package, distribution in zip(self.packages, self.distributions, strict=True):
             if has_module(package):
-                from importlib import metadata  # takes as long as all else that is imported here
+                from importlib import metadata  # as slow as all other imports here together
 
                 try:
                     return distribution, metadata.version(distribution)
@@ -90,46 +88,50 @@ class Backend:
         return None
 
     def usable(self) -> bool:
-        """Is a runtime installed that opens the files?"""
+        """Is a runtime installed, and new enough to open the files?"""
         return self.installed() is not None and not self.too_old()
 
     def too_old(self) -> bool:
-        """Is the runtime that is installed older than ``oldest``?"""
+        """Is the first of ``packages`` installed in a version older than ``oldest``?"""
         distribution, version = self.installed() or ("", "unknown")
         if distribution != self.distributions[0] or version == "unknown":
             return False
         return _numbers(version) < _numbers(self.oldest)
 
     def load_runner(self) -> Callable[..., Any]:
-        """Import and return what opens a Bundle."""
+        """Import and return the runner class."""
         return _resolve(self.runner)
 
     def load_probe(self) -> Callable[..., Any]:
-        """Import and return what opens a Bundle with all its tensors in view."""
+        """Import and return the probe class."""
         return _resolve(self.probe)
 
     def load_exporter(self, precision: str) -> Callable[..., Any]:
-        """Import and return the export function. Raises OptionError with the reason where the
-        combination is off."""
+        """Import and return the export function.
+
+        Raises OptionError with the reason if the combination is off."""
         check_combination(self.target, precision)
         return from_checkout(self.exporter, f"make export TARGET={self.target}")
 
     def load_quantizer(self) -> Callable[..., Any]:
-        """Import and return the class that makes int8 files. Raises OptionError with the reason
-        where it is off."""
+        """Import and return the class that makes int8 files.
+
+        Raises OptionError with the reason if int8 is off."""
         check_combination(self.target, "int8")
         return from_checkout(self.quantizer, f"make quantize TARGET={self.target}")
 
 
 def load_candidate_maker() -> Callable[..., Any]:
-    """Import and return what makes files of untrained Architectures, for the clock alone; part of
-    the checkout."""
+    """Import and return the checkout's function that exports untrained Architectures.
+
+    Their files are for latency measurements only."""
     return from_checkout("quantize.candidate:candidate_bundles", "the same command")
 
 
 def load_verb(name: str) -> Callable[..., Any]:
-    """Import and return the function of one of :data:`CHECKOUT_VERBS`. Raises OptionError on a
-    device."""
+    """Import and return the function of one of :data:`CHECKOUT_VERBS`.
+
+    Raises OptionError outside a checkout, as on a device."""
     return from_checkout(CHECKOUT_VERBS[name], f"make {name} TARGET=tflite")
 
 
@@ -214,7 +216,7 @@ BACKENDS: dict[str, Backend] = {
 
 
 def get_backend(target: str) -> Backend:
-    """Return the row of ``target``. Raises OptionError that lists the targets that are on."""
+    """Return the row of ``target``. Raises OptionError that lists the targets that can be made."""
     if target not in BACKENDS:
         raise OptionError(f"unknown target {target!r} (known: {', '.join(export_targets())})")
     return BACKENDS[target]
@@ -226,7 +228,7 @@ def export_targets() -> tuple[str, ...]:
 
 
 def combinations(*precisions: str) -> list[tuple[str, str]]:
-    """Every (target, precision) that can be made; only of these ``precisions`` if any are given."""
+    """Every (target, precision) that can be made, limited to ``precisions`` if any are given."""
     return [
         (b.target, p)
         for b in BACKENDS.values()
@@ -236,8 +238,7 @@ def combinations(*precisions: str) -> list[tuple[str, str]]:
 
 
 def check_combination(target: str, precision: str) -> Backend:
-    """Return the row if ``target`` can be made in ``precision``; OptionError with the stated reason
-    otherwise."""
+    """Return the row of ``target``. Raises OptionError if it cannot be made in ``precision``."""
     backend = get_backend(target)
     if precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r} (known: {', '.join(PRECISIONS)})")
@@ -264,14 +265,15 @@ def capability_table() -> str:
 
 
 def import_runtime(backend: Backend) -> Any:
-    """Import the first runtime of ``backend`` that is installed. Raises MissingExtraError that
-    names the extra, also where its version is too old."""
+    """Import the first installed runtime of ``backend``.
+
+    Raises MissingExtraError, which names the extra, if none is installed or it is too old."""
     for package in backend.packages:
         if has_module(package):
             imported = package in sys.modules
             if not imported and backend.too_old():
                 break
-            # While another thread converts, what is imported already is not waited for.
+            # unreported() waits for other threads, such as one that converts; skip it if imported.
             with nullcontext() if imported else unreported():
                 return importlib.import_module(package)
     raise MissingExtraError(
@@ -282,7 +284,7 @@ def import_runtime(backend: Backend) -> Any:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Of a release, in order: 1.0.20260526 -> (1, 0, 20260526)."""
+    """Numbers of a release version, comparable as a tuple: 1.0.20260526 -> (1, 0, 20260526)."""
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))
 
 
@@ -295,18 +297,20 @@ def has_module(name: str) -> bool:
 
 
 def require_module(name: str, extra: str, purpose: str) -> None:
-    """Raise MissingExtraError unless the module ``name``, which ``extra`` brings, is installed;
-    imports nothing."""
+    """Raise MissingExtraError unless the module ``name`` of ``extra`` is installed.
+
+    Imports nothing."""
     if not has_module(name):
         raise MissingExtraError(name, extra, purpose)
 
 
 def from_checkout(path: str, command: str) -> Callable[..., Any]:
-    """Import and return ``module:attribute`` of a room beside this package. Raises OptionError that
-    names ``command`` where there is none."""
+    """Import and return ``module:attribute`` from a package beside this one, in the checkout.
+
+    Raises OptionError, which names ``command``, if there is no such package."""
     room = path.partition(":")[0].partition(".")[0]
     if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
-        sys.path.insert(0, str(CHECKOUT))  # called by its script, Python looks elsewhere
+        sys.path.insert(0, str(CHECKOUT))  # not on the path when the script ``edgeface`` is run
     if not has_module(room):
         raise OptionError(f"this runs from a checkout of the project: clone it and run: {command}")
     return _resolve(path)

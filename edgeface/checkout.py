@@ -1,5 +1,6 @@
-"""Exporting and quantising from Python, as ``edgeface.export`` and ``edgeface.quantize``: both run
-in a checkout of the project, whose rooms lie beside this package."""
+"""Exporting and quantising from Python, as ``edgeface.export`` and ``edgeface.quantize``.
+
+Both need a checkout of the project, where the packages that do the work lie beside this one."""
 
 from __future__ import annotations
 
@@ -30,17 +31,16 @@ def export(
     out: Path | str = "dist",
     stage: Stage = nullcontext,
 ) -> Bundle:
-    """Export a network, prove that the file computes what torch computes, and return its Bundle, a
-    folder in ``out``.
+    """Export a network, check the file against torch, and return its Bundle, a folder in ``out``.
 
     model: a name that ``edgeface models`` lists, or a .safetensors file that edgeface wrote; a
     network without weights gets random ones, and the manifest says so. target: onnx, tflite,
     openvino or ncnn. precision: fp32 or fp16. size: of the input, WIDTHxHEIGHT in px; dynamic:
-    accept others, too. weights: your own, of the network called ``model``. made_for: ``opencv``,
-    ``mediapipe`` or ``task-library``, for a file that the detector of others opens as its own.
-    stage: called with the name of each step, returns the context that the step runs in.
+    accept other sizes, too. weights: your own weights for the network called ``model``. made_for:
+    ``opencv``, ``mediapipe`` or ``task-library``, for a file that the face detector of that API
+    can open. stage: called with the name of each step, returns the context that the step runs in.
 
-    Raises OptionError for a combination that cannot be and without a checkout, ModelError,
+    Raises OptionError for an impossible combination and without a checkout, ModelError,
     ExportError, MissingExtraError, OutputError.
     """
     as_path("model", model)
@@ -72,19 +72,20 @@ def quantize(
     progress: Progress = unseen,
     note: Note = unnoted,
 ) -> Bundle:
-    """Make an INT8 file of an fp32 Bundle and return its Bundle, a folder in ``out``; default:
-    beside ``bundle``.
+    """Quantise an fp32 Bundle to INT8 and return the new Bundle, a folder in ``out``.
 
-    data: a WIDER FACE folder, on whose validation photos the worst of easy, medium and hard may
-    lose ``max_drop`` AP points (0 to 100), or one of your own photos that ``annotations`` name;
-    without it no accuracy is measured, and the manifest says so. calibration: a folder of photos
-    that ranges are taken from; default: the training photos of ``data``, or those of it that
-    ``annotations`` do not name. leave_out: photos of that folder, or one, by their paths in it,
-    that none is taken from. on_error: is told of photos that cannot be read, which are left out.
-    stage, progress, note: as of :func:`export`; told how far a step is; what a user should know.
+    data: photos to measure AP on: a WIDER FACE folder, whose validation photos are used, or a
+    folder of your own photos, named in ``annotations``. Without it no accuracy is measured, and the
+    manifest says so. max_drop: AP points (0 to 100) that may be lost, on WIDER FACE in the worst of
+    easy, medium and hard. out: default: the folder that ``bundle`` is in. calibration: a folder of
+    photos to take ranges from; default: the training photos of ``data``, or its photos that
+    ``annotations`` does not name. leave_out: path or paths, within that folder, of photos not to
+    take ranges from. on_error: called for each photo that cannot be read, which is left out. stage:
+    as in :func:`export`. progress: called as a step advances. note: called with each sentence that
+    a user should know.
 
-    Raises OptionError without photos and without a checkout, QuantizeError where the budget cannot
-    be held, BundleError, DataError, MissingExtraError, OutputError.
+    Raises OptionError without photos and without a checkout, QuantizeError if the budget cannot be
+    kept, BundleError, DataError, MissingExtraError, OutputError.
     """
     names = [leave_out] if isinstance(leave_out, (str, os.PathLike)) else leave_out
     made = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -108,12 +109,12 @@ def quantize(
 
 
 def _parent(path: Path) -> Path:
-    """Of ``.`` and ``..``, too; of a link, where the link is."""
+    """Parent folder of ``path``, also of ``.`` and ``..``; for a link, the folder it lies in."""
     return Path(os.path.abspath(path)).parent  # noqa: PTH100
 
 
 def check() -> None:
-    """Raise OptionError where nothing can be exported: without a checkout, or its packages."""
+    """Raise OptionError if nothing can be exported, as without a checkout."""
     _part("export.pipeline:export_model")
 
 

@@ -1,5 +1,4 @@
-"""Old names that still work, and what they are called now. Nothing else in the project says that
-something is old."""
+"""Old names that still work, and their new names. No other place in the project lists them."""
 
 from __future__ import annotations
 
@@ -52,16 +51,16 @@ MODULES = {
 }
 """old name of a module -> its new one"""
 NAMES = {"HeadLayout": "edgeface.decode"}
-"""what ``edgeface`` itself once held -> the module that it is taken from"""
+"""name that ``edgeface`` itself once had -> the module that has it now"""
 
 
 def tell(old: str, new: str) -> None:
-    """One line on stderr: a command that was called ``old`` is called ``new``."""
+    """Tell the user, in one line on stderr, that the command ``old`` is now called ``new``."""
     print(f"note: {old} is now: {new}", file=sys.stderr)
 
 
 def old_name(name: str) -> Any:
-    """What ``edgeface.<name>`` was. Raises AttributeError for what it never was."""
+    """The object that was ``edgeface.<name>``. Raises AttributeError if there never was one."""
     if name not in NAMES:
         raise AttributeError(f"module 'edgeface' has no attribute {name!r}")
     warnings.warn(f"edgeface.{name} is now {NAMES[name]}.{name}", DeprecationWarning, stacklevel=3)
@@ -69,12 +68,13 @@ def old_name(name: str) -> Any:
 
 
 class OldModules:
-    """A finder of ``sys.meta_path``, asked last: an import of an old name gets the new module, and
-    ``python -m`` runs it."""
+    """Finder at the end of ``sys.meta_path`` that resolves old module names.
+
+    An import of an old name gives the new module, and ``python -m`` runs the new module."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """How the new module is had under its old name."""
+        """Spec that loads the new module under its old name; None for any other name."""
         if name not in MODULES:
             return None
         new = importlib.util.find_spec(MODULES[name])
@@ -87,7 +87,7 @@ class OldModules:
 
 
 class _Alias(Loader):
-    """Loads an old name as the module of the new one itself: its classes exist once."""
+    """Loads an old name as the new module object itself, so that its classes exist only once."""
 
     def __init__(self, new: ModuleSpec) -> None:
         self.new = new

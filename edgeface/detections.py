@@ -26,17 +26,18 @@ class Face(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Faces of one image, best first: ``for face in detections`` yields each as a :class:`Face`,
-    ``detections[0]`` is the best, ``detections[:3]`` the best three and
-    ``detections[detections.scores > 0.8]`` those above."""
+    """Faces of one image, best first.
+
+    ``for face in detections`` yields each as a :class:`Face`, ``detections[0]`` is the best,
+    ``detections[:3]`` the best three, ``detections[detections.scores > 0.8]`` those above 0.8."""
 
     boxes: Floats
     """float32 [N, 4]: x1, y1, x2, y2 in px of the image passed in"""
     scores: Floats
     """float32 [N], 0 to 1"""
     landmarks: Floats | None = None
-    """float32 [N, 5, 2], None for models without: x, y in px of the eye on the left of the image,
-    that on the right, nose, left and right corner of the mouth; they may lie outside the image"""
+    """float32 [N, 5, 2], None for models without: x, y in px of left eye, right eye, nose, left and
+    right corner of the mouth, left and right as in the image; they may lie outside the image"""
 
     def __post_init__(self) -> None:
         given = {"boxes": self.boxes, "scores": self.scores, "landmarks": self.landmarks}
@@ -103,7 +104,7 @@ class Detections:
 
     @classmethod
     def from_json(cls, faces: list[dict[str, Any]]) -> Detections:
-        """Read :meth:`to_json` output. Raises DataError for what is none."""
+        """Read :meth:`to_json` output. Raises DataError for anything else."""
         try:
             boxes = _array([face["box"] for face in faces], 4)
             scores = _array([face["score"] for face in faces])
@@ -123,7 +124,7 @@ _NO_FACES = "expected faces as Detections.to_json gives them"
 
 def _array(values: list[Any], *shape: int) -> Floats:
     """float32 [N, *shape]. Raises TypeError or ValueError."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         array = np.array(values, np.float32)
     if not np.isfinite(array).all():
         raise ValueError("not all numbers are finite")
@@ -137,7 +138,6 @@ def _kind(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """float32 array or scalar -> nested lists of the shortest Python floats that round to the same
-    float32."""
+    """float32 array or scalar -> nested lists of the shortest floats that give the same float32."""
     array = np.asarray(value, np.float32)
     return float(str(array)) if array.ndim == 0 else [_plain(item) for item in array]

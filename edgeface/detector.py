@@ -25,7 +25,7 @@ from edgeface.types import Closing
 
 
 class Fitted(NamedTuple):
-    """An image as the network takes it."""
+    """An image, prepared for the network."""
 
     batch: Image
     """uint8 RGB [1, H, W, 3], what :meth:`Runner.run` takes"""
@@ -44,8 +44,8 @@ class Detector(Closing):
         with Detector.open("dist/edgeface-n-tflite-fp32-640x480") as detector:
             faces = detector.detect("photo.jpg")
 
-    Thread-safe: networks of other calls wait, and so does closing. Threads that should compute side
-    by side need a Detector each. A forked process opens its own.
+    Thread-safe: one call at a time runs the network, while other calls and :meth:`close` wait. To
+    compute in parallel, open one Detector per thread. A forked process must open its own.
     """
 
     def __init__(
@@ -73,15 +73,17 @@ class Detector(Closing):
         fast: bool = False,
         weights: Path | str | None = None,
     ) -> Detector:
-        """Open a Bundle folder; or a zoo name, of which the best ready file runs whose runtime is
-        installed, else torch, which also goes before INT8; or a weights file that says which
-        network it is of, run by torch.
+        """Open a Bundle folder, a zoo name, or a weights file that names its network.
 
-        score_threshold: lowest score that is reported. nms_iou: boxes that overlap a better one by
-        more are dropped. size: for models that take any size, the long side in px that an image is
-        scaled to (default 640), or ``"original"`` for no scaling; a fixed model has its own. fast:
-        see :func:`edgeface.runners.open_runner`. weights: a safetensors file for the network called
-        ``model``, instead of what ships with edgeface. Raises an EdgefaceError with one line.
+        A zoo name runs its best ready file whose runtime is installed, otherwise torch; torch, if
+        installed, comes before INT8 files. A weights file runs in torch.
+
+        score_threshold: lowest score that is reported. nms_iou: boxes whose IoU with a better one
+        is larger are dropped. size: for models that take any size, the long side in px that an
+        image is scaled to (default 640), or ``"original"`` for no scaling; a fixed model has its
+        own. fast: see :func:`edgeface.runners.open_runner`. weights: a safetensors file for the
+        network called ``model``, instead of the shipped weights. Raises an EdgefaceError with one
+        line.
         """
         size = _as_size(size)
         runner = _open(model, threads, size, fast, weights)
@@ -123,8 +125,7 @@ class Detector(Closing):
         nms_iou: float | None = None,
         top_k: int | None = TOP_K,
     ) -> Detections:
-        """Last stage of :meth:`detect`: what the runner gave for ``fitted`` to boxes in px of the
-        image."""
+        """Last stage of :meth:`detect`: turn the runner's output into boxes in px of the image."""
         threshold = (
             self.score_threshold
             if score_threshold is None
@@ -146,13 +147,13 @@ class Detector(Closing):
         self.runner.close()
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in px of the network input for an image of this size. Raises
-        OptionError."""
+        """(width, height) in px of the network input for an image of this size.
+
+        Raises OptionError."""
         return self._geometry(check_count("width", width, 1), check_count("height", height, 1))[1]
 
     def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size that an image is scaled to, and size of the canvas it lies on, both (width, height)
-        in px."""
+        """Size of the scaled image and of the canvas it lies on, both (width, height) in px."""
         fixed = self.runner.input_size
         if fixed is not None:
             return fit_size(width, height, *fixed), fixed
@@ -170,8 +171,8 @@ class Detector(Closing):
         """Canvas for the network, and (fx, fy, fx, fy) = canvas px / image px along each axis."""
         height, width = rgb.shape[:2]
         fitted, canvas = self._geometry(width, height)
-        # Whole pixels on both sides: the two factors differ a little, which matters for small faces
-        # far from 0, 0.
+        # Both sides are whole pixels, so the two factors differ a little, which matters for small
+        # faces far from 0, 0.
         factors = np.array((fitted[0] / width, fitted[1] / height) * 2, np.float32)
         return place(rgb, fitted, *canvas), factors
 
@@ -188,8 +189,9 @@ def _open(
 def _found(
     model: Path | str, threads: int, size: int | str | None, fast: bool, weights: Path | str | None
 ) -> Runner:
-    """A name goes to its best ready file that runs here, else to torch; anything else is a Bundle
-    folder (its manifest.json will do as well)."""
+    """Open a zoo name as its best ready file that runs here, else in torch.
+
+    Anything else is a Bundle folder, or the manifest.json in one."""
     from edgeface import zoo
     from edgeface.architecture.registry import suggestions
 
@@ -222,7 +224,7 @@ def _found(
         )
     return open_runner(
         Bundle.open(path, verify=False), threads, fast
-    )  # the runner checks the bytes it loads
+    )  # verify=False: the runner checks the bytes it loads
 
 
 def _open_torch(
@@ -238,7 +240,9 @@ def _open_torch(
 
 
 def _checked_size(runner: Runner, size: int | str | None) -> int | str:
-    """The long side in px, or "original"; of a fixed model always its own."""
+    """The long side in px, or "original"; for a fixed model its own long side.
+
+    Raises OptionError if ``size`` is invalid or not that of a fixed model."""
     size = _as_size(size)
     if runner.input_size is not None:
         own = max(runner.input_size)
@@ -252,7 +256,7 @@ def _checked_size(runner: Runner, size: int | str | None) -> int | str:
 
 
 def _as_size(size: object) -> int | str | None:
-    """Raises OptionError for what no Detector can have."""
+    """``size``, checked; None is the default. Raises OptionError if no Detector can have it."""
     if size is None or (isinstance(size, str) and size == "original"):
         return size
     try:
@@ -264,9 +268,9 @@ def _as_size(size: object) -> int | str | None:
 
 
 def _in_image(found: Detections, width: int, height: int) -> Detections:
-    """Clip boxes to the image; drop what lies outside it altogether (found in the padding).
+    """Clip boxes to the image; drop boxes that lie entirely outside it, in the padding.
 
-    Landmarks of a face that the image cuts may lie outside it, and stay where they are.
+    Landmarks of a face that the image border cuts may lie outside; they are not clipped.
     """
     boxes = np.clip(found.boxes, 0, np.array((width, height) * 2, np.float32)).astype(np.float32)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

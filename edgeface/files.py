@@ -1,15 +1,16 @@
-"""Files and folders that appear whole or not at all, and folders that one process at a time works
-in.
+"""Atomic writing of files and folders, and locks that keep a folder to one process at a time.
 
-What is being written has a hidden name beside its place and is locked while its writer lives::
+A file or folder that is being written has a hidden name beside its final place, and is locked for
+as long as its writer runs::
 
     .NAME-edgeface-0123456789ab.png    a file
     .NAME-edgeface-0123456789ab        a folder
-    .NAME-edgeface-old                 the folder that a new one takes the place of
+    .NAME-edgeface-old                 the old folder while it is being replaced
 
-A folder is taken aside, the new one put in, and only then the old one deleted. So whenever a writer
-is killed one of the two is there, and :func:`recover` puts it back. What such a writer leaves is
-deleted by the next one that writes into the same parent.
+To replace a folder, the writer renames the old one, moves the new one into its place, and only then
+deletes the old one. So one of the two exists whenever a writer is killed, and :func:`recover`
+restores it. Leftovers of a killed writer are deleted by the next one that writes into the same
+parent folder.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from typing import Any, BinaryIO
 from edgeface.errors import EdgefaceError, OptionError, OutputError
 
 LOCK = ".lock"
-"""name of the lock of a folder"""
+"""name of the lock file of a folder"""
 BUSY_BYTE = 1 << 30
-"""Windows locks bytes, which nobody can then read: one far behind the number of the process"""
+"""byte that Windows locks: far behind the process number, as nobody can read a locked byte"""
 fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
-"""None on Windows: nothing is locked there, and nothing that was left is deleted"""
+"""None on Windows: what is being written is not locked there, and no leftovers are deleted"""
 MARK = "-edgeface-"
 LEFT = re.compile(rf"\..*{MARK}[0-9a-f]{{12}}(\.\w+)?", re.DOTALL)
 LEFT_S = 60.0
-"""a writer has this long from making its file to locking it"""
+"""seconds before an unlocked file counts as left over: its writer may not have locked it yet"""
 
 
 @contextmanager
@@ -49,9 +50,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove
     it otherwise.
 
-    The parent folder is made. A file that is replaced keeps its permissions, a new one has those of
-    the umask. Raises OutputError, in one line, when the place cannot be written or the disk is
-    full; then what was there is untouched.
+    Makes the parent folder. A replaced file keeps its permissions, a new one gets those of the
+    umask. Raises OutputError, in one line, if the place cannot be written or the disk is full; an
+    existing file is then untouched.
     """
     path = Path(path)
     with _as_output_error(path):
@@ -99,7 +100,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards. Raises OutputError where none can be made."""
+    """Yield a temporary folder and delete it afterwards. Raises OutputError if none can be made."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="edgeface-")
     except OSError as error:
@@ -109,8 +110,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def check_replaceable(folder: Path | str) -> None:
-    """Raise OutputError for the current folder and those above it, which no new one can take the
-    place of."""
+    """Raise OutputError if ``folder`` is the current folder or a parent of it.
+
+    A new folder cannot take the place of these."""
     try:
         current = Path.cwd()
     except OSError:  # deleted
@@ -123,13 +125,15 @@ def check_replaceable(folder: Path | str) -> None:
 
 
 def recover(path: Path | str) -> None:
-    """Put back the folder ``path`` that a killed writer took aside; delete it where the new one is
-    in. Raises OSError."""
+    """Clean up after a writer that was killed while it replaced the folder ``path``.
+
+    Deletes the old folder if the new one is in place, else moves the old one back. Raises OSError.
+    """
     path = Path(path)
     aside = _aside(path)
     if not aside.is_dir():
         return
-    with _held(aside):  # a writer that lives is waited for
+    with _held(aside):  # waits for a writer that still runs
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
         elif aside.exists():
@@ -137,9 +141,9 @@ def recover(path: Path | str) -> None:
 
 
 def check_writable(path: Path | str, option: str = "--out", folder: bool = True) -> None:
-    """Raise OutputError now for a place that the result of long work could not be written to.
+    """Raise OutputError if the result of long work could not be written to ``path`` later.
 
-    folder: ``path`` is one that files are written into; else a file. Nothing is made.
+    folder: ``path`` is a folder that files are written into; otherwise a file. Leaves nothing.
     """
     inside = Path(path).absolute()
     try:
@@ -147,7 +151,7 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
             _refuse_special(inside)
             inside = inside.parent
         inside = _refuse_file(path, inside)
-        # permission bits say nothing to root
+        # a real attempt, because permission bits do not restrict root
         tempfile.TemporaryDirectory(prefix=".edgeface-", dir=inside).cleanup()
     except OSError as error:
         raise OutputError(
@@ -157,8 +161,7 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
 
 
 def refuse_input(path: Path | str, inputs: Iterable[Path | str], option: str) -> None:
-    """Raise OptionError where writing ``path`` would replace one of the files ``inputs``, whatever
-    links lead there."""
+    """Raise OptionError if writing ``path`` would replace one of ``inputs``, also through links."""
     target = _identity(path)
     for given in inputs if target else ():
         if _identity(given) == target:
@@ -168,8 +171,9 @@ def refuse_input(path: Path | str, inputs: Iterable[Path | str], option: str) ->
 
 
 def refuse_others(folder: Path, names: Iterable[str], of: str) -> None:
-    """Raise OptionError for files ``names`` in ``folder`` that a new ``of`` would replace: asked
-    where none has begun."""
+    """Raise OptionError if ``folder`` has one of the files ``names``, which a new ``of`` replaces.
+
+    of: what is about to start, such as "a training". For folders where none has begun."""
     for name in (name for name in names if (folder / name).exists()):
         raise OptionError(
             f"{folder / name} is not of {of} that can go on, and would be replaced: choose"
@@ -178,7 +182,7 @@ def refuse_others(folder: Path, names: Iterable[str], of: str) -> None:
 
 
 def read_file(path: Path | str, error: type[EdgefaceError], what: str = "") -> bytes:
-    """Content of an input file. Raises ``error``, in one line that says ``what`` it should be."""
+    """Content of an input file. Raises ``error``, in one line that says ``what`` the file is."""
     try:
         return read_regular(path)
     except OSError as wrong:
@@ -187,17 +191,18 @@ def read_file(path: Path | str, error: type[EdgefaceError], what: str = "") -> b
 
 
 def read_regular(path: Path | str) -> bytes:
-    """Content of an input file. Raises OSError, also for a pipe or a device, which might never end:
-    it is not opened."""
+    """Content of an input file. Raises OSError.
+
+    Also raises it for a pipe or a device, without opening it: reading might never end."""
     require_regular(path)
     return Path(path).read_bytes()
 
 
 def require_regular(path: Path | str) -> None:
-    """Raise OSError for what is no file that ends."""
+    """Raise OSError if ``path`` is not a regular file, such as a folder, a pipe or a device."""
     try:
         mode = Path(path).stat().st_mode
-    except ValueError as error:  # of a name that no file can have
+    except ValueError as error:  # a name that no file can have
         raise OSError(errno.EINVAL, str(error)) from None
     if not stat.S_ISREG(mode):
         what = "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
@@ -205,7 +210,7 @@ def require_regular(path: Path | str) -> None:
 
 
 def _refuse_file(path: Path | str, folder: Path) -> Path:
-    """The nearest to ``folder`` that is there. Raises OutputError where that is a file."""
+    """``folder`` or its nearest parent that exists. Raises OutputError if that is not a folder."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
@@ -222,7 +227,7 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 def _refuse_special(path: Path) -> None:
-    """A rename would put a file in the place of a device, such as /dev/null."""
+    """Raise OutputError for a folder or a device, such as /dev/null: a rename would replace it."""
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file():
@@ -230,7 +235,9 @@ def _refuse_special(path: Path) -> None:
 
 
 def _hidden(path: Path, suffix: str | None = None) -> Path:
-    """suffix: default that of ``path``; of a folder what looks like one is part of its name."""
+    """Temporary name beside ``path``.
+
+    suffix: default that of ``path``; "" for a folder, where a dot is just part of the name."""
     suffix = path.suffix if suffix is None else suffix
     name = path.name.removesuffix(suffix)[:40]
     return path.with_name(f".{name}{MARK}{secrets.token_hex(6)}{suffix}")
@@ -261,7 +268,9 @@ def _make_parent(parent: Path) -> None:
 
 @functools.cache
 def _tidy(parent: Path) -> None:
-    """Delete what killed writers left in ``parent``; once a process, for many files may follow."""
+    """Delete what killed writers left in ``parent``.
+
+    Once per process and folder, as a process may write many files there."""
     with contextlib.suppress(OSError):
         for path in parent.iterdir():
             if LEFT.fullmatch(path.name) and _is_left(path):
@@ -283,8 +292,8 @@ def _is_left(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """The folder ``path`` is locked; waits for others who hold it."""
-    if fcntl is None:  # Windows opens no folders
+    """Lock the folder ``path`` while the block runs; waits for others that hold it."""
+    if fcntl is None:  # Windows cannot open folders
         yield
         return
     with _locked(os.open(path, os.O_RDONLY)):
@@ -293,12 +302,12 @@ def _held(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(descriptor: int) -> Iterator[None]:
-    if fcntl is None:  # Windows renames no file that is open
+    if fcntl is None:  # Windows cannot rename an open file
         os.close(descriptor)
         yield
         return
     try:
-        with contextlib.suppress(OSError):  # a file system that has no locks
+        with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -317,11 +326,11 @@ def _as_output_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` while the block runs; its folder is made, and nothing is left.
+    """Hold the lock file ``path`` while the block runs; makes its folder, deletes the file at last.
 
-    What counts is who holds it, which ends with the process; its text is that process's number. A
-    file system without locks goes without. Raises OptionError where another process works on
-    ``what``, OutputError where nothing can be written.
+    The system's lock on the file counts, and ends with the process; the file contains the process
+    number. On a file system without locks, nothing is locked. Raises OptionError if another process
+    works on ``what``, OutputError if nothing can be written.
     """
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -338,7 +347,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             ) from None
         except OSError:
             pass
-        if _identity(path) != _identity_of(file):  # the one before has just ended and deleted it
+        if _identity(path) != _identity_of(file):  # the previous holder has just deleted the file
             with locked(path, what):
                 yield
             return
@@ -347,7 +356,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+            with contextlib.suppress(OSError):  # Windows cannot delete an open file
                 path.unlink()
     finally:
         file.close()
@@ -359,7 +368,7 @@ def _identity_of(file: BinaryIO) -> tuple[int, int]:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Raises BlockingIOError or PermissionError where another one has it."""
+    """Lock without waiting. Raises BlockingIOError or PermissionError if another process has it."""
     if fcntl is None:
         import msvcrt
 

@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: taken for a Ctrl-C, or put off until what runs is whole."""
+"""Signals that ask a program to end: treated as Ctrl-C, or delayed until a block is complete."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from types import FrameType
 ASKING = tuple(
     signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__
 )
-"""of systemd and its like, and of a terminal that closes; Windows has no second one"""
+"""SIGTERM, as systemd sends it, and SIGHUP, sent when a terminal closes; Windows has no SIGHUP"""
 
 
 @contextmanager
 def as_ctrl_c() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP in the block do what a Ctrl-C does; yields the list of those that came.
+    """SIGTERM and SIGHUP in the block act as Ctrl-C; yields a list that collects their numbers.
 
-    One that is ignored, as under ``nohup``, or that the program treats itself, is left alone; so
-    are all outside the main thread, where Python lets none be treated.
+    A signal that is ignored, as under ``nohup``, or has a handler already is left alone. Outside
+    the main thread, where Python allows no handlers, both are left alone.
     """
     came: list[int] = []
 
     def press(number: int, frame: FrameType | None) -> None:
         came.append(number)
         ctrl_c = signal.getsignal(signal.SIGINT)
-        if not callable(ctrl_c):  # a shell lets what it starts with & ignore that
+        if not callable(ctrl_c):  # a shell makes programs started with & ignore SIGINT
             raise KeyboardInterrupt
         ctrl_c(number, frame)
 
@@ -44,7 +44,10 @@ def as_ctrl_c() -> Iterator[list[int]]:
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """What asks to end while the block runs is heeded when it is over."""
+    """Delay signals that ask to end until the block is over; then the first one is handled.
+
+    These are SIGINT, SIGTERM and SIGHUP, each if it has a Python handler, in the main thread only.
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ASKING)}
     if current_thread() is not main_thread():
         handlers.clear()
@@ -55,7 +58,7 @@ def put_off() -> Iterator[None]:
             signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
-        for number in reversed(treated):  # the others end in that of SIGINT: it comes last
+        for number in reversed(treated):  # SIGINT last, as the others' handlers call its handler
             signal.signal(number, treated[number])
         if came:
             treated[signal.Signals(came[0])](came[0], None)

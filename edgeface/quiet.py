@@ -1,5 +1,4 @@
-"""What runtimes and converters say while they work is kept from the user: our own one line tells
-what matters."""
+"""Hides the output of runtimes and converters; edgeface says what matters in a line of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from edgeface.errors import EdgefaceError, ExportError, is_no_memory
 
 
 class _Changing:
-    """Something that Python keeps once for the whole process is changed by one thread at a time."""
+    """Lets one thread at a time change something that exists once per process, and undoes it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -29,7 +28,7 @@ class _Changing:
 
     @contextlib.contextmanager
     def changed(self, change: Callable[[], Callable[[], None]]) -> Iterator[None]:
-        """Run a block behind ``change``, and behind the block what that returned."""
+        """Call ``change``, run the block, then call the function that ``change`` returned."""
         with self._lock:
             self._thread = threading.get_ident()
             self._undo.append(change())
@@ -39,7 +38,7 @@ class _Changing:
                 self._undo.pop()()
 
     def _after_fork(self) -> None:
-        """A child has the forking thread alone: what another one changed is as it was."""
+        """In a child, which has only the forking thread, undo what another thread has changed."""
         if self._undo and self._thread == threading.get_ident():
             return
         while self._undo:
@@ -48,14 +47,14 @@ class _Changing:
 
 
 _STREAMS, _MODULES = _Changing(), _Changing()
-"""sys.stdout and sys.stderr; sys.modules"""
+"""for changes of sys.stdout and sys.stderr; for changes of sys.modules"""
 
 
 class Descriptor:
-    """A file descriptor that blocks lead elsewhere, those of several threads in any order.
+    """A file descriptor that ``with`` blocks redirect; blocks of several threads may overlap.
 
-    It leads where the block that began last says, one that listens before others, and with the last
-    to end where it led at first. A process without it has none again then.
+    It leads to the target of the block that began last; blocks with ``listens`` take precedence.
+    When no block is left, it leads to its original target again, or is closed if it had none.
     """
 
     def __init__(self, number: int) -> None:
@@ -72,7 +71,7 @@ class Descriptor:
 
     @contextlib.contextmanager
     def led_to(self, target: int, listens: bool = False) -> Iterator[None]:
-        """Lead it to the open descriptor ``target`` while the block runs."""
+        """Redirect to the open descriptor ``target`` while the block runs."""
         block = (listens, threading.get_ident(), target)
         with self._lock:
             if not self._blocks:
@@ -95,7 +94,7 @@ class Descriptor:
             return -1  # closed
 
     def _lead(self) -> None:
-        """To where it belongs now."""
+        """Redirect to the target of the block that counts now, or restore the original target."""
         if self._blocks:
             first = [block for block in self._blocks if block[0]] or self._blocks
             os.dup2(first[-1][2], self.number)
@@ -106,7 +105,7 @@ class Descriptor:
             os.close(self._first)
 
     def _after_fork(self) -> None:
-        """A child has the forking thread alone, and its blocks."""
+        """In a child, which has only the forking thread, drop the blocks of other threads."""
         others = [block for block in self._blocks if block[1] != threading.get_ident()]
         if others:
             self._blocks = [block for block in self._blocks if block not in others]
@@ -119,11 +118,11 @@ STDOUT, STDERR = Descriptor(1), Descriptor(2)
 
 @contextlib.contextmanager
 def quiet(everything: bool = False) -> Iterator[None]:
-    """Lead file descriptor 2 nowhere while the block runs; ``everything``: stdout, from Python too,
-    and warnings.
+    """Redirect file descriptor 2 to ``os.devnull`` while the block runs.
 
-    What other threads write meanwhile is lost, so hold it for a load and for nothing longer. Blocks
-    may be nested. A process without stderr has none in the block either.
+    everything: also descriptor 1, sys.stdout, sys.stderr and warnings. Output of other threads is
+    lost meanwhile, so wrap no more than a load. Blocks may be nested. A process without stderr has
+    none after the block either.
     """
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
@@ -150,11 +149,11 @@ def _print_to(nowhere: TextIO) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def quiet_stage(stage: str, verbose: bool = False) -> Iterator[None]:
-    """Run a block of a converter's with all that it says turned away.
+    """Run a block of converter code and hide all its output.
 
-    A failure inside becomes one ExportError line that names ``stage``; with ``verbose`` nothing is
-    turned away and the converter's own traceback follows. Errors that are ours pass through, and
-    one that says that memory ran out, whatever its kind, is a MemoryError.
+    A failure becomes one ExportError line that names ``stage``, or a MemoryError if it says that
+    memory ran out, whatever its class. An EdgefaceError passes through. verbose: hide nothing, and
+    let the converter's own error through.
     """
     try:
         with contextlib.nullcontext() if verbose else quiet(everything=True):
@@ -174,10 +173,10 @@ def quiet_stage(stage: str, verbose: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unreported(sender: str = "openvino_telemetry") -> Iterator[None]:
-    """Hide the package ``sender`` from what is imported in the block.
+    """Hide the package ``sender`` from imports in the block.
 
-    OpenVINO and NNCF report over the network as soon as they are imported, and leave a file in the
-    home folder, where that package is installed. Without it they do without.
+    If that package is installed, OpenVINO and NNCF report over the network as soon as they are
+    imported, and leave a file in the home folder. Without it they report nothing.
     """
 
     def hide() -> Callable[[], None]:

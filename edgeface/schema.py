@@ -1,5 +1,4 @@
-"""JSON objects to dataclasses, with every key and type checked: what a stranger wrote is never
-trusted.
+"""Reads JSON objects into dataclasses and checks every key and type, as files are not trusted.
 
 Needs nothing beyond the standard library. Used for Architectures, head layouts, manifests and the
 zoo's index.
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_DEPTH = 32
-"""of lists and objects in a field of any type"""
+"""deepest nesting of lists and objects in a field of type Any"""
 _SCALARS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
 def read_packaged(path: Path | Traversable, kind: type[T]) -> T:
-    """The JSON list or object (``kind``) that lies beside our modules. Raises ModelError for a
-    damaged installation."""
+    """Read the JSON list or object (``kind``) in a file that ships with edgeface.
+
+    Raises ModelError for a damaged installation."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -43,10 +43,9 @@ def read_packaged(path: Path | Traversable, kind: type[T]) -> T:
 
 
 def to_fields(value: Any) -> Any:
-    """What :func:`from_fields` reads: a dataclass as a JSON-ready dict, as
-    :func:`dataclasses.asdict` gives it.
+    """A dataclass as a JSON-ready dict, like :func:`dataclasses.asdict`, for :func:`from_fields`.
 
-    One that has ``to_fields`` and ``from_fields`` of its own is written and read by these.
+    A dataclass with methods ``to_fields`` and ``from_fields`` is written and read by these.
     """
     if hasattr(value, "to_fields"):
         return value.to_fields()
@@ -60,7 +59,7 @@ def to_fields(value: Any) -> Any:
 
 
 def from_fields(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass ``cls`` from the JSON object ``data``, in its own way if it has one.
+    """Build the dataclass ``cls`` from ``data``, with its own ``from_fields`` if it has one.
 
     Raises ModelError, in one line that starts with ``where``.
     """
@@ -70,9 +69,9 @@ def from_fields(cls: type[T], data: Any, where: str) -> T:
 
 
 def read_rows(cls: type[T], path: Path, advice: str) -> list[T]:
-    """The dataclasses ``cls`` in a file with a JSON list of them; none where there is no file.
+    """Read a JSON list of dataclasses ``cls``; empty if there is no file.
 
-    Raises DataError for a file that cannot be read, whose message ends in ``advice``.
+    Raises DataError for a file that cannot be read; the message ends in ``advice``.
     """
     if not path.is_file():
         return []
@@ -86,7 +85,7 @@ def read_fields(cls: type[T], data: Any, where: str) -> T:
     """Build the dataclass ``cls`` from the JSON object ``data``, field by field.
 
     Raises ModelError, in one line that starts with ``where``, for an unknown or missing key, a
-    value of another type than the field's, and whatever the dataclass itself refuses with a
+    value of another type than the field's, and values that the dataclass itself refuses with a
     ValueError.
     """
     if not isinstance(data, dict):
@@ -110,7 +109,7 @@ def read_fields(cls: type[T], data: Any, where: str) -> T:
 
 
 def short(value: Any) -> str:
-    """``repr`` of a value that a stranger wrote: ASCII, one line, at most 60 characters."""
+    """``repr`` of an untrusted value: ASCII, one line, at most 60 characters."""
     try:
         text = ascii(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a very deep list
@@ -122,7 +121,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as the type ``hint``: lists become tuples, objects dataclasses. Raises
     ModelError."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(value):  # read before
+    if dataclasses.is_dataclass(value):  # already read
         return value
     if hint is Any:
         _expect(
@@ -138,7 +137,7 @@ def _read(value: Any, hint: Any, where: str) -> Any:
         kinds = [a for a in arguments if a is not type(None)]
         lists = [
             a for a in kinds if get_origin(a) is tuple
-        ]  # of one number or several, what was written decides
+        ]  # a union of a scalar and a tuple is read as what was written
         chosen = (
             lists
             if lists and isinstance(value, (list, tuple))
@@ -163,15 +162,15 @@ def _read(value: Any, hint: Any, where: str) -> Any:
 
 
 def _is_scalar(value: Any, hint: Any) -> bool:
-    if (
-        hint is float
-    ):  # a number stays as it was written, so that a record is written back as it was read
+    if hint is float:  # not converted, so that a record is written back as it was read
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
     return type(value) is hint
 
 
 def _is_plain(value: Any) -> bool:
-    """Can it be written as JSON again? 1e999 is JSON and reads as infinity, which is not."""
+    """Can ``value`` be written as JSON again, and is it at most :data:`MAX_DEPTH` deep?
+
+    1e999 is JSON but reads as infinity, which JSON does not have."""
     level = [value]
     for _ in range(MAX_DEPTH):
         if any(isinstance(item, float) and not math.isfinite(item) for item in level):

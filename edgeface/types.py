@@ -1,4 +1,4 @@
-"""Types that several rooms share."""
+"""Types that several packages share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Floats = NDArray[np.float32]
-"""what networks compute with"""
+"""arrays that networks compute with"""
 Doubles = NDArray[np.float64]
-"""what statistics are computed with"""
+"""arrays that statistics are computed with"""
 Note = Callable[[str], None]
 """takes a sentence that a user should see"""
 Stage = Callable[[str], AbstractContextManager[Any]]
@@ -24,11 +24,11 @@ Stage = Callable[[str], AbstractContextManager[Any]]
 
 
 class Closing(ABC):
-    """What is closed at the end of a ``with`` block."""
+    """Base class of objects that are closed at the end of a ``with`` block."""
 
     @abstractmethod
     def close(self) -> object:
-        """Let go of what is held. Calling it again does nothing."""
+        """Release all resources. Calling it again does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -38,16 +38,15 @@ class Closing(ABC):
 
 
 class Progress(Protocol):
-    """Called often; drives a bar or a line in a log."""
+    """Callback that is called often and updates a bar or a line in a log."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
-        """``done`` of ``total`` parts of ``what`` are done; note: what there is to say at the
-        moment."""
+        """``done`` of ``total`` parts of ``what`` are done; note: a short text to show beside."""
 
 
 def unseen(what: str, done: int, total: int, note: str = "") -> None:
-    """Progress that nobody watches."""
+    """A Progress that shows nothing."""
 
 
 def unnoted(what: object) -> None:
-    """Note, or error, that nobody reads."""
+    """A callback for notes or errors that shows nothing."""

@@ -6,8 +6,8 @@
     output     tables and JSON; text from outside made printable
     terminal   progress and notes, on stderr
 
-Every other module is one verb. Heavy imports happen inside it, so that a device needs no more than
-it uses.
+Every other module is one verb. Heavy imports happen inside its function, so that a device needs
+only the packages that it uses.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from edgeface.errors import NO_MEMORY, MissingExtraError, is_interrupt, is_no_me
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with ``arguments`` (default: those of the process); returns the exit
-    code."""
-    # Before anything imports NumPy: OpenBLAS waits for ever for a thread that a limit of memory or
-    # of processes refused it, and what it computes depends on how many it has.
+    """Run the command line and return the exit code; arguments: default those of the process."""
+    # Set before NumPy is imported: OpenBLAS waits for ever for a thread that a limit of memory or
+    # processes denies it, and its results depend on the number of threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from edgeface.cli.app import app
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_no_memory(error):
             print(f"error: {NO_MEMORY}", file=sys.stderr)
             return 2
-        # a device that only embeds the library
+        # only typer may be missing: on a device that embeds the library
         if (getattr(error, "name", None) or "").partition(".")[0] != "typer":
             raise
         print(f"error: {MissingExtraError('typer', 'cli', 'the command line')}", file=sys.stderr)

@@ -1,5 +1,4 @@
-"""The verbs of ``edgeface``, by task. A verb's module is imported when it is called, not to list
-it."""
+"""The verbs of ``edgeface``, by task. A verb's module is imported only when the verb is called."""
 
 from __future__ import annotations
 
@@ -45,8 +44,9 @@ TASKS = tuple(dict.fromkeys(verb.task for verb in VERBS.values()))
 
 
 def load(name: str) -> Any:
-    """The parser's command of a verb. Raises OptionError for one that needs a checkout where there
-    is none."""
+    """The parser's command of a verb.
+
+    Raises OptionError if the verb needs a checkout and there is none."""
     if name in CHECKOUT_VERBS:
         function = load_verb(name)
     else:
@@ -55,8 +55,7 @@ def load(name: str) -> Any:
 
 
 class _Verbs(TyperGroup):
-    """Knows verbs of two words, such as ``bench compare`` beside ``bench``, and lists all by
-    task."""
+    """Knows verbs of two words, such as ``bench compare`` beside ``bench``; lists all by task."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)

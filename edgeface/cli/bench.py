@@ -117,7 +117,7 @@ def _measured(
     records: list[Measurement],
     failed: Callable[[object], None],
 ) -> bool:
-    """Fill ``records``; what was measured before it went wrong stays. True after Ctrl-C."""
+    """Fill ``records``; measurements before an error or Ctrl-C stay. Returns True after Ctrl-C."""
     try:
         device.measure(
             jobs, protocol, reference, terminal.tick, records.append, lambda _, why: failed(why)
@@ -138,8 +138,9 @@ def _jobs(
     device: Device,
     failed: Callable[[object], None],
 ) -> list[Job]:
-    """Every Bundle with every number of threads; what is none is told. Raises BundleError where
-    none is left."""
+    """Jobs of every Bundle with every number of threads.
+
+    Reports Bundles that cannot be opened. Raises BundleError if none is left."""
     from edgeface.bundle import Bundle
 
     folders: dict[Path, None] = {}
@@ -148,7 +149,7 @@ def _jobs(
     ):
         try:
             folders[Bundle.open(bundle, verify=False).path.resolve()] = None
-        except BundleError as error:  # noqa: PERF203 - one that is bad must not end the run
+        except BundleError as error:  # noqa: PERF203 - a bad Bundle must not end the run
             if len(bundles) == 1:
                 raise
             failed(error)
@@ -163,8 +164,9 @@ def _jobs(
 
 
 def ready_folders(name: str, device: Device) -> list[str]:
-    """Of a ready file's name, its folder; of a network's, those of its ready files that run on
-    ``device``; anything else is a folder itself."""
+    """The folder of a ready file, or those of a network's ready files that ``device`` runs.
+
+    Any other name is itself a folder. Raises DeviceError if ``device`` runs none of the files."""
     from edgeface import zoo
 
     if Path(name).exists():
@@ -183,8 +185,9 @@ def ready_folders(name: str, device: Device) -> list[str]:
 
 
 def _labels(folders: Iterable[Path]) -> dict[Path, str]:
-    """For each of several Bundles of one name, as much of the end of its path as tells it apart;
-    for others nothing."""
+    """Folder -> label: empty, or the end of the path if several Bundles have the same name.
+
+    The end is as long as is needed to tell them apart."""
     labels = dict.fromkeys(folders, "")
     for name in {folder.name for folder in labels}:
         alike = [folder for folder in labels if folder.name == name]

@@ -1,4 +1,4 @@
-"""``edgeface demo``: the web page of ``examples/web`` on this machine alone."""
+"""``edgeface demo``: serves the web page of ``examples/web`` to this machine only."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ edgeface demo --model dist/edgeface-n-tflite-fp32-320x320 --port 9000 --no-brows
 
 PAGE = Path(__file__).parents[2] / "examples" / "web"
 TARGETS = ("tflite", "onnx")
-"""that run in a browser, the faster runtime first"""
+"""targets that run in a browser, the faster runtime first"""
 PACKAGES = ("@litertjs/core", "@litertjs/wasm-utils", "onnxruntime-web")
 HEADERS = {
-    # Both are what a page needs for threads; nothing is fetched from elsewhere either way.
+    # A page needs these two to use threads; it fetches nothing from elsewhere with or without them.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Content-Security-Policy": (
@@ -90,8 +90,10 @@ def command(
 
 
 def make_server(folders: dict[str, Path], port: int) -> ThreadingHTTPServer:
-    """Files below ``folders`` (prefix of the path -> folder; more special first) on the loopback
-    interface. Raises OutputError where the port is taken."""
+    """A server of the files below ``folders`` on the loopback interface.
+
+    folders: prefix of the path -> folder; the first that matches counts. Raises OutputError if it
+    cannot serve on the port."""
     try:
         return _Server(("127.0.0.1", port), partial(_Files, folders))
     except OSError as error:
@@ -103,13 +105,13 @@ def make_server(folders: dict[str, Path], port: int) -> ThreadingHTTPServer:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *about: Any) -> None:
-        """A browser that no longer wants an answer, as of a page that is closed, is no error."""
+        """Ignore a browser that closes the connection before the answer, as with a closed page."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(*about)
 
 
 class _Files(BaseHTTPRequestHandler):
-    """GET of a file; of models.json the names of the models."""
+    """Answers GET requests for files, and for models.json with the names of the models."""
 
     def __init__(self, folders: dict[str, Path], *rest: object) -> None:
         self.folders = folders
@@ -118,7 +120,7 @@ class _Files(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0]).lstrip("/") or "index.html"
         if self.headers.get("Host", "").partition(":")[0] not in ("127.0.0.1", "localhost"):
-            self.send_error(HTTPStatus.FORBIDDEN)  # a name of others that points here
+            self.send_error(HTTPStatus.FORBIDDEN)  # a foreign host name that resolves to here
         elif path == "models.json":
             names = [name[7:] for name in self.folders if name.startswith("models/")]
             self._send("application/json", json.dumps(names).encode())
@@ -129,14 +131,14 @@ class _Files(BaseHTTPRequestHandler):
             self._send(kind or "application/octet-stream", file.read_bytes())
 
     def _file(self, path: str) -> Path | None:
-        """What ``path`` means, if it lies in the folder that it names."""
+        """The file that ``path`` names, or None if it is not inside its folder."""
         for prefix, folder in self.folders.items():
             if not prefix or path.startswith(f"{prefix}/"):
                 try:
                     file = (folder / path[len(prefix) :].lstrip("/")).resolve()
                     inside = file.is_relative_to(folder.resolve())
                     return file if inside and file.is_file() else None
-                except (OSError, ValueError):  # no name that a file can have
+                except (OSError, ValueError):  # not a valid file name
                     return None
         return None
 
@@ -149,7 +151,7 @@ class _Files(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Not one line a request."""
+        """Print nothing per request."""
 
 
 def _packages(page: Path, packages: Path | None) -> Path:
@@ -177,7 +179,7 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
     for model in models or [DEFAULT_MODEL]:
         ready = [file for file in zoo.ready_files() if model in (file.name, file.model)]
         usable = [file for file in ready if file.target in TARGETS]
-        if model not in (file.name for file in usable):  # a network: what the page can run of it
+        if model not in (file.name for file in usable):  # a network's name: its fp32 files
             usable = [file for file in usable if file.precision == "fp32"]
         usable.sort(key=lambda file: TARGETS.index(file.target))
         paths = [file.path for file in usable] or [Path(model)]

@@ -150,7 +150,7 @@ def command(
                 _refuse_pointless(detector, model)
             try:
                 look.at(inputs, detector, rows, outputs, track)
-            finally:  # whatever ends it, what was found is printed
+            finally:  # whatever ends the loop, the faces found so far are printed
                 rows.end()
         return look.ended()
 
@@ -192,7 +192,7 @@ def _tell(terminal: Terminal, detector: Detector, model: str, fast: bool, blur: 
 def _tell_choice(
     terminal: Terminal, detector: Detector, model: str, size: int | str | None
 ) -> None:
-    """What runs for a name, and at which size."""
+    """Tell the user which file and runtime run for a network name, and at which size."""
     from edgeface import zoo
 
     if model not in zoo.names():

@@ -1,5 +1,4 @@
-"""``edgeface doctor``: what is installed here, in which version, what is missing and how to get
-it."""
+"""``edgeface doctor``: what is installed, in which version, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ TOOLS = (
         for name in dict.fromkeys(name for b in BACKENDS.values() for name in b.converters)
     ),
 )
-"""distribution, extra that brings it, what needs it"""
+"""distribution, extra that installs it, what needs it"""
 
 
 def command(format: Format = "table") -> None:
@@ -81,7 +80,7 @@ def command(format: Format = "table") -> None:
 
 
 def _say_ready(files: list[dict[str, Any]]) -> None:
-    """Ready files that run here, and what brings the others."""
+    """Print the ready files that run here, and what to install for the others."""
     say(f"ready files that run here: {', '.join(f['name'] for f in files if f['here']) or 'none'}")
     missing: dict[str, list[str]] = {}
     for file in files:
@@ -141,12 +140,12 @@ def diagnose() -> dict[str, Any]:
 
 
 def _platform() -> str:
-    """Such as ``Linux aarch64``; as the rows of the capability table name them."""
+    """System and processor, such as ``Linux aarch64``, as the capability table names them."""
     return f"{platform.system().replace('Darwin', 'macOS')} {platform.machine()}"
 
 
 def _version(distribution: str) -> str | None:
-    # OpenCV comes under several names that serve alike.
+    # OpenCV is distributed under several names, and any of them will do.
     names = (
         (distribution, "opencv-python", "opencv-contrib-python")
         if "opencv" in distribution

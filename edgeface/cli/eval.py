@@ -32,7 +32,7 @@ edgeface eval --data photos --annotations kept.csv --model runs/mine/weights.saf
 
 
 GROUND_TRUTH = ("eval_tools/ground_truth", "wider_face_val.mat")
-"""below --data, or there itself"""
+"""places below --data that may have the ground truth"""
 Wider = Annotated[
     Path,
     typer.Option(
@@ -159,7 +159,9 @@ def command(
 
 
 def _names(annotations: Path | None) -> list[str]:
-    """Of the user's own photos. WIDER FACE's are .jpg, which no plot is, in folders of events."""
+    """Paths of the user's own photos, which no output may replace; empty for WIDER FACE.
+
+    WIDER FACE's photos are .jpg, which no plot is, in folders of events."""
     from edgeface.images.annotations import read_annotations
 
     return [image.path for image in read_annotations(annotations)] if annotations else []

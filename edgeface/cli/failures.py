@@ -1,4 +1,4 @@
-"""Inputs that go wrong while others go on: each is told at once, all are counted at the end."""
+"""Errors of inputs that are left out: each is printed at once, all are counted at the end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from edgeface.errors import counted
 
 
 class Failures:
-    """Call it with each error of an input that is left out."""
+    """Callback for the error of each input that is left out."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
         self.told: dict[str, None] = {}
-        """each once, however often the input is looked at"""
+        """messages printed so far: each once, even if its input is read several times"""
 
     def __call__(self, error: object) -> None:
         text = str(error)
@@ -22,9 +22,10 @@ class Failures:
             self.terminal.line(f"error: {text}")
 
     def ended(self, text: str, total: int | None = None, noun: str = "photo") -> int | None:
-        """The exit code, once it is said how many went wrong: ``<count> photos <text>``.
+        """Print how many inputs failed, ``<count> photos <text>``, and return the exit code.
 
-        total: that there are, where that is known; of one alone it is clear.
+        The exit code is None if none failed. total: number of all inputs, if known; for a single
+        one, nothing more is printed.
         """
         if not self.told:
             return None

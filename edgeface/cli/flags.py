@@ -1,5 +1,4 @@
-"""Options of the command line: those that several commands share, and the fields of a dataclass as
-options.
+"""Options of the command line: those that several commands share, and those made of a dataclass.
 
 A command takes options in one of two ways: as parameters of its own (``model: Model =
 DEFAULT_MODEL``), or as one dataclass whose fields, with the text below each, are the options
@@ -41,7 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def known_format(format: str, known: Sequence[str] = FORMATS) -> str:
-    """Raises OptionError for another."""
+    """``format``, if it is one of ``known``. Raises OptionError otherwise."""
     if format not in known:
         raise OptionError(f"unknown format {format!r} (known: {', '.join(known)})")
     return format
@@ -109,7 +108,7 @@ TorchDevice = Annotated[str, typer.Option(help="torch device: cpu or cuda.")]
 
 
 def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
-    """Say what fast mode does in this runtime."""
+    """Tell the user what fast mode changes in ``runtime``."""
     if fast:
         package = runtime.partition(" ")[0]
         change = next((row.fast for row in BACKENDS.values() if package in row.distributions), "")
@@ -118,18 +117,18 @@ def tell_fast(terminal: Terminal, runtime: str, fast: bool) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """Mark of a dataclass field that is given by position: ``Annotated[tuple[Path, ...],
-    Argument("BUNDLE...")]``."""
+    """Marks a dataclass field that is given by position.
+
+    Used as ``Annotated[tuple[Path, ...], Argument("BUNDLE...")]``."""
 
     metavar: str
 
 
 def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
-    """Give a command one option per plain field of the dataclass ``cls``, with the field's own text
-    as help.
+    """Give a command one option per plain field of the dataclass ``cls``.
 
-    The command receives them together, as one instance, in its last parameter. without: fields that
-    keep their default.
+    The docstring below a field is the option's help. The command receives all of them as one
+    instance in its last parameter. without: fields that keep their default and become no options.
     """
 
     def decorate(command: F) -> F:
@@ -150,7 +149,7 @@ def with_options(cls: type, without: Sequence[str] = ()) -> Callable[[F], F]:
 
 
 def given(ctx: typer.Context, options: Any) -> dict[str, Any]:
-    """Those of the options that the command line names."""
+    """Name -> value of the fields of ``options`` that the command line names."""
     return {
         f.name: getattr(options, f.name)
         for f in dataclasses.fields(options)
@@ -165,7 +164,7 @@ def is_given(ctx: typer.Context, parameter: str) -> bool:
 
 
 def parameters_of(cls: type, without: Sequence[str] = ()) -> list[inspect.Parameter]:
-    """One parameter for each plain field, as Typer reads it."""
+    """One parameter for each plain field of ``cls``, as Typer reads it."""
     texts, ranges = field_help(cls), getattr(cls, "ranges", {})
     for name in ranges.keys() & texts.keys():
         texts[name] = f"{texts[name].rstrip('.')}; {ranges[name]}"
@@ -204,7 +203,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any, text: str) -> inspect.P
 
 
 def _sentence(text: str) -> str:
-    """With a capital, unless it begins with a list of values, and a full stop."""
+    """``text`` with a full stop, and with a capital unless it begins with a list of values."""
     text = text.replace("``", "`")
     begun = text if re.match(r"\S+(,| \(| or )", text) else text[:1].upper() + text[1:]
     return begun if not text or text.endswith(".") else begun + "."
@@ -216,8 +215,9 @@ def _plain_fields(cls: type) -> list[dataclasses.Field[Any]]:
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:
-    """(type of one value, whether there may be several); (None, False) for what no option can
-    say."""
+    """(type of one value, whether there may be several).
+
+    (None, False) for a type that cannot be an option."""
     if get_origin(hint) is Annotated:
         return _kind(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -236,17 +236,17 @@ def _as_field(value: Any) -> Any:
 
 
 Work = Callable[[Any], int | None]
-"""gets an instance of a dataclass of options; what it returns is the exit code, None is 0"""
+"""function of an instance of a dataclass of options that returns the exit code; None counts as 0"""
 Main = Callable[..., int]
 """``main(arguments) -> exit code``; arguments: default those of the process"""
 RESUMES = "results so far are kept: run the same command again to continue"
 
 
 def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = "") -> Main:
-    """The ``main`` of a module that takes the fields of one dataclass.
+    """The ``main`` of a module whose options are the fields of one dataclass.
 
-    name: how it is called. doc: its docstring, whose first paragraph is the summary. kept: said
-    after Ctrl-C.
+    name: command that starts it, for its help. doc: the module's docstring; the first paragraph is
+    the summary. kept: printed after Ctrl-C, says what is kept.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,8 +259,9 @@ def program_of(cls: type, name: str, doc: str | None, work: Work, kept: str = ""
 def program_of_steps(
     steps: dict[str, tuple[type, Work]], name: str, doc: str | None, kept: str = ""
 ) -> Main:
-    """The same for a module of several steps, each with its dataclass, whose docstring is the
-    step's summary."""
+    """The ``main`` of a module of several steps, each with a dataclass of options.
+
+    The docstring of the dataclass is the step's summary; see :func:`program_of`."""
 
     def main(arguments: Sequence[str] | None = None) -> int:
         summary, rest = _help(doc)
@@ -283,7 +284,7 @@ def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
 
 
 def _check_places(options: Any) -> None:
-    """Where results will be written, asked before the work. Raises OutputError, OptionError."""
+    """Check, before the work, that results can be written. Raises OutputError, OptionError."""
     from edgeface.bundle import MANIFEST
 
     written = {name: getattr(options, name, None) for name in ("save", "plot")}
@@ -309,7 +310,7 @@ def _help(doc: str | None) -> tuple[str, str | None]:
 
 
 def _spread(arguments: Sequence[str] | None, *classes: type) -> list[str]:
-    """``--kinds a b`` as ``--kinds a --kinds b``, for options that take several values."""
+    """Turn ``--kinds a b`` into ``--kinds a --kinds b``, for options that take several values."""
     several = {
         f"--{p.name.replace('_', '-')}"
         for cls in classes

@@ -1,4 +1,4 @@
-"""Looks at every frame of every input, and says at the end how it went."""
+"""Finds the faces in every frame of every input, and reports failures and pace at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Look:
-    """Counts, and no frames, are kept."""
+    """Runs a detector on all inputs; keeps counts, but no frames."""
 
     def __init__(self, terminal: Terminal, most: int | None, max_pixels: int) -> None:
         self._terminal, self._most, self._max_pixels = terminal, most, max_pixels
@@ -32,7 +32,7 @@ class Look:
         self._pace = _Pace()
 
     def failed(self, error: EdgefaceError) -> None:
-        """An input is none: say so and go on."""
+        """Report and count an input that cannot be used."""
         self._inputs += 1
         self._failures += 1
         self._terminal.line(f"error: {error}")
@@ -45,7 +45,7 @@ class Look:
         outputs: Outputs,
         track: bool = False,
     ) -> None:
-        """Look at every frame, until Ctrl-C, or until nobody wants more."""
+        """Process every frame, until Ctrl-C, the limit of frames, or a closed window."""
         counts = [source.count for source in inputs]
         self._total = min(sum(counts), self._most or sum(counts)) if all(counts) else 0
         self._inputs += len(inputs)
@@ -60,8 +60,9 @@ class Look:
     def _look_at(
         self, source: Input, detector: Detector, rows: Rows, outputs: Outputs, track: bool
     ) -> bool:
-        """Returns whether it could not be read to its end, or not written: each is told as it
-        happens, since a camera may go on for weeks, and then end by a signal."""
+        """Process one input. Returns True if it could not be read to its end or saved.
+
+        Errors are reported as they happen, since a camera may run for weeks and end by a signal."""
         failed = False
         tracker = Tracker() if track and source.kind != "image" else None
         try:
@@ -78,14 +79,16 @@ class Look:
         return self._tell(outputs.finish()) or failed
 
     def _tell(self, errors: Sequence[EdgefaceError]) -> bool:
-        """Returns whether there are any."""
+        """Print the errors. Returns True if there are any."""
         for error in errors:
             self._terminal.line(f"error: {error}")
         return bool(errors)
 
     @contextmanager
     def _frames(self, source: Input) -> Generator[Iterator[tuple[str, Image]], None, None]:
-        """Those of a video are read while the one before is looked at; of what is live, the
+        """Yield an iterator of (name, image) of the frames of ``source``.
+
+        Frames of a video are read while the one before is processed; a live source gives the
         latest."""
         frames = source.frames(self._max_pixels)
         if source.kind == "image":
@@ -106,7 +109,7 @@ class Look:
         if moving:
             self._pace.add(time.perf_counter() - begun)
         self._looked += 1
-        if not sys.stdout.isatty():  # there, the rows say how far it is
+        if not sys.stdout.isatty():  # on a terminal, the rows show the progress
             self._terminal.tick("detecting", self._looked, self._total, name)
         numbers = tracker.update(faces) if tracker else None
         hidden = tracker.hidden() if tracker else None
@@ -129,7 +132,7 @@ class Look:
 
 
 class _Pace:
-    """How fast frames of videos were looked at."""
+    """How fast frames of videos were processed."""
 
     def __init__(self) -> None:
         self.frames = self.skipped = 0
@@ -137,7 +140,7 @@ class _Pace:
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
-        """Frames come."""
+        """Add the duration of the block to the total time."""
         begun = time.perf_counter()
         try:
             yield
@@ -145,7 +148,7 @@ class _Pace:
             self._wall_s += time.perf_counter() - begun
 
     def add(self, finding_s: float) -> None:
-        """Finding the faces of a frame took this long."""
+        """Count a frame whose faces took ``finding_s`` to find."""
         self.frames += 1
         self._finding_s += finding_s
         self._slowest_s = max(self._slowest_s, finding_s)

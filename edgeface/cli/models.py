@@ -50,7 +50,7 @@ def command(
     from edgeface.zoo.counted import counts
 
     named: list[Architecture] = []
-    own: set[str] = set()  # of a file of weights, which are not those that ship
+    own: set[str] = set()  # networks of weights files, which do not use the shipped weights
     for text in networks or ():
         found_there = zoo.named_architectures(text)
         named += found_there

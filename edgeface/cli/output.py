@@ -1,8 +1,8 @@
 """Tables and JSON on stdout.
 
-A table never loses a figure: where the terminal is too narrow, names are cut in the middle or
-folded. A file or a pipe gets everything. Whatever comes from outside (names of files, tensors,
-devices, networks) passes :func:`printable`.
+A table never loses a figure: if the terminal is too narrow, names are cut in the middle or folded.
+A file or a pipe gets everything. All text from outside (names of files, tensors, devices, networks)
+passes :func:`printable`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from edgeface.errors import OutputError
 from edgeface.files import write_text
 
 LONGEST = 5000
-"""characters of a text: longer than any path is"""
+"""characters of a text: more than any path has"""
 NARROWEST = 12
-"""characters that a column of names keeps"""
+"""characters to which a column of names may be narrowed"""
 GAP = "  "
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories that move the cursor, turn text around, or cannot be seen"""
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """One line of at most ``longest`` characters without anything that a terminal obeys; the middle
-    is left out."""
+    """``text`` as one line without anything that a terminal obeys.
+
+    A text of more than ``longest`` characters loses its middle, before characters are escaped."""
     line = str(text)
     line = middle(line, longest) if len(line) > longest else line
     return "".join(_escaped(c) if unicodedata.category(c) in UNPRINTABLE else c for c in line)
@@ -42,18 +43,20 @@ def _escaped(character: str) -> str:
 
 
 def say(text: object) -> None:
-    """One line on stdout."""
+    """Print one line on stdout."""
     put(printable(text))
 
 
 def print_json(data: Any) -> None:
-    """On stdout. What is not ASCII is escaped, as JSON can."""
+    """Print JSON on stdout. Characters that are not ASCII are escaped as in JSON."""
     put(json.dumps(data, indent=1))
 
 
 def put(text: str) -> bool:
-    """Print at once. A reader that has enough, such as head, ends neither the command nor its exit
-    code: False then. Raises OutputError where stdout takes no more, as on a full disk."""
+    """Print at once. Returns False if the reader of stdout has closed it, as head does.
+
+    That does not end the command or change its exit code. Raises OutputError if stdout takes no
+    more, as on a full disk."""
     try:
         print(text)
         sys.stdout.flush()
@@ -69,8 +72,9 @@ def put(text: str) -> bool:
 
 
 def settle() -> None:
-    """Let go of what stdout does not take: Python would try again at its end, and have an exit code
-    and words of its own for that."""
+    """Drop output that stdout does not take.
+
+    Python would try again when it exits, and fail with a message and an exit code of its own."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -78,7 +82,7 @@ def settle() -> None:
 
 
 def nowhere() -> TextIO:
-    """A stream for what nobody reads."""
+    """A stream that discards what is written to it."""
     # No context manager: the interpreter flushes it at exit.
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
@@ -90,8 +94,7 @@ def print_table(
     fold: Iterable[str] = (),
     indent: int = 0,
 ) -> None:
-    """On stdout, as wide as the terminal, or as wide as it is where there is none; see
-    :func:`table`."""
+    """Print a table on stdout, at most as wide as the terminal if it is one; see :func:`table`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     put(table(columns, rows, right, fold, width and width - indent, indent))
 
@@ -104,11 +107,11 @@ def table(
     width: int | None = None,
     indent: int = 0,
 ) -> str:
-    """Plain text under a line of names; None is a dash.
+    """A table in plain text under a line of column names; None is printed as a dash.
 
-    right: columns of figures, which are never cut; default: all but the first. fold: columns whose
-    text goes on in the next line rather than being cut. width: characters that there are; None: as
-    many as it takes.
+    right: columns of figures, aligned right and never cut; default: all but the first. fold:
+    columns whose text continues on the next line instead of being cut. width: characters available;
+    None: unlimited.
     """
     figures = set(columns[1:] if right is None else right)
     cells = [
@@ -125,8 +128,9 @@ def table(
 
 
 def narrow(widths: list[int], names: Sequence[int], width: int) -> None:
-    """Take from the widest of the columns ``names`` until all fit in ``width``, or until all are as
-    narrow as may be."""
+    """Narrow the widest of the columns ``names`` until the table fits in ``width``.
+
+    Stops when all of them have :data:`NARROWEST` characters or fewer."""
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0 and names and max(widths[i] for i in names) > NARROWEST:
         widest = max(names, key=lambda i: widths[i])
@@ -137,7 +141,7 @@ def narrow(widths: list[int], names: Sequence[int], width: int) -> None:
 def _lines(
     row: Sequence[str], widths: Sequence[int], folded: Sequence[bool]
 ) -> Iterable[list[str]]:
-    """The lines of one row: several where a text is folded."""
+    """The lines of one row: several if a text is folded."""
     parts = [
         _wrapped(text, width) if fold else [middle(text, width)]
         for text, width, fold in zip(row, widths, folded, strict=True)
@@ -151,7 +155,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def joined(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    """One line of a table; ``right``: of each column, whether its text ends at the right."""
+    """One line of a table; ``right``: for each column, whether it is aligned right."""
     padded = (
         (
             " " * (width - cells_wide(text)) + text
@@ -164,7 +168,7 @@ def joined(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
 
 
 def middle(text: str, width: int) -> str:
-    """``text``, or its two ends around ``...``, in ``width`` characters of a terminal."""
+    """``text``, or its two ends around ``...`` if it is wider than ``width`` terminal columns."""
     if cells_wide(text) <= width:
         return text
     left = right = ""
@@ -187,8 +191,9 @@ def cells_wide(text: str) -> int:
 
 
 def emit(data: Any, text: str, format: str, save: Path | None = None) -> None:
-    """Print ``data`` as JSON, or ``text`` for people; keep the JSON in ``save``, too. Raises
-    OutputError."""
+    """Print ``data`` as JSON, or ``text`` for people; also write the JSON to ``save``.
+
+    Raises OutputError."""
     if save is not None:
         write_text(save, json.dumps(data, indent=1) + "\n")
     if format == "json":

@@ -1,5 +1,7 @@
-"""Runs a command and gives every ending its exit code: 0 all done, 2 not all of it, 130
-interrupted, 128 and the number of another signal that ended it in good order.
+"""Runs a command and gives every ending its exit code.
+
+0: all done; 2: not everything done; 130: interrupted; 128 plus its number: another signal that
+ended the command in good order.
 
 edgeface.cli.main, python -m export, python -m benchmarks.bench, ...  --->  run()  --->  exit code
 """
@@ -29,16 +31,17 @@ from edgeface.errors import (
 from edgeface.interrupts import as_ctrl_c
 
 USAGE_ERRORS: tuple[type[Any], ...] = tuple(filter(None, [typer.BadParameter.__base__]))
-"""the parser's own; which package it lies in depends on Typer's version"""
+"""base class of the parser's errors, which is in another package in other versions of Typer"""
 INTERRUPTED = 130
 SIGNALLED = 128
-"""and the signal's number; 130 is that of Ctrl-C"""
+"""exit code of a signal, less the signal's number; with that of Ctrl-C it is 130"""
 FAILED = 2
 
 
 class Stopped(Exception):
-    """Ctrl-C, in a command that can say what is kept or what to run next; ``code`` is of the
-    signal, where another one ended it."""
+    """Ctrl-C, in a command that can say what is kept or what to run next.
+
+    code: the exit code, which differs if another signal ended the command."""
 
     def __init__(self, kept: str = "", code: int = INTERRUPTED) -> None:
         super().__init__(kept)
@@ -46,7 +49,7 @@ class Stopped(Exception):
 
 
 RESERVE = 1 << 22
-"""bytes that are held back, to say in that there is no more memory"""
+"""bytes held back, so that running out of memory can still be reported"""
 
 
 @contextlib.contextmanager
@@ -78,17 +81,17 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def as_command(function: Callable[..., Any], summary: str, epilog: str | None = None) -> Any:
-    """The parser's command of one function: options from its signature."""
+    """The parser's command of one function, with the options of its signature."""
     app = new_app()
     app.command(help=summary, epilog=epilog)(function)
     return typer.main.get_command(app)
 
 
 def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run ``command`` (a Typer, or what :func:`as_command` made) as the program ``name``; returns
-    the exit code.
+    """Run ``command`` as the program ``name`` and return the exit code.
 
-    arguments: default those of the process. A mistake is one line on stderr.
+    command: a Typer, or the result of :func:`as_command`. arguments: default those of the process.
+    An error of the user is reported in one line on stderr.
     """
     _open_streams()
     reserve: list[bytearray] = []
@@ -107,7 +110,7 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
         return _end("stopped", "", INTERRUPTED)
     except Stopped as stop:
         return _end("stopped", str(stop), stop.code)
-    except BrokenPipeError:  # what is printed without edgeface.cli.output
+    except BrokenPipeError:  # from prints that do not use edgeface.cli.output
         sys.stdout = nowhere()
         return 0
     except USAGE_ERRORS as error:
@@ -118,11 +121,11 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """One line for what can be said in one; a fault of ours goes on as it is."""
+    """Report an error in one line and return the exit code; a bug of ours is raised again."""
     if is_interrupt(error):
         return _end("stopped", "", INTERRUPTED)
     ours = isinstance(error, EdgefaceError)
-    # a library that is there, but finds no memory to load in, is called missing
+    # an installed library that finds no memory to load is reported as missing
     if is_no_memory(error) and (not ours or isinstance(error, MissingExtraError)):
         return _end("error", NO_MEMORY, FAILED)
     if not ours and not isinstance(error, OSError):
@@ -139,7 +142,7 @@ def _of_the_system(error: Exception) -> str:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """An empty path is the folder that one is in, which nobody means. Raises OptionError."""
+    """Raise OptionError for an empty argument: as a path it would mean the current folder."""
     for before, text in zip(("", *arguments), arguments, strict=False):
         name = before if before.startswith("--") else "an argument"
         if not text or re.fullmatch("--[a-z-]+=", text):
@@ -150,7 +153,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _misused(error: Any, name: str) -> int:
-    """The parser refused the command line; without any arguments it is help that is needed."""
+    """Report a command line that the parser refused; without any arguments, print the help."""
     path = error.ctx.command_path if error.ctx else name
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.ctx.get_help())
@@ -160,8 +163,9 @@ def _misused(error: Any, name: str) -> int:
 
 def _end(kind: str, text: str, code: int) -> int:
     if kind == "stopped":
-        # Python notes a Ctrl-C that leaves code it was given as text, such as that of a named
-        # tuple, and then ends by the signal whatever the code; other such code clears the note.
+        # If a Ctrl-C interrupts code that Python runs from a string, such as that of a named tuple,
+        # Python remembers it and ends by the signal, whatever the exit code. Running other such
+        # code clears that.
         collections.namedtuple("Cleared", "")
     settle()
     with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C; a stderr that is gone
@@ -170,9 +174,10 @@ def _end(kind: str, text: str, code: int) -> int:
 
 
 def _open_streams() -> None:
-    """Make stdout and stderr take everything: a name that they cannot encode is escaped, and one
-    that the caller closed gets a descriptor, which a file that is opened later would otherwise
-    have."""
+    """Make stdout and stderr accept everything.
+
+    Characters that they cannot encode are escaped. A stream that the caller closed is opened on
+    ``os.devnull``: a file opened later would otherwise get its descriptor."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -1,4 +1,4 @@
-"""What is found in each photo or frame, printed as it comes: nothing of it is kept."""
+"""Prints the faces of each photo or frame as soon as they are found, and keeps none in memory."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from typing import Any, Protocol
 from edgeface.cli.output import GAP, cells_wide, joined, middle, narrow, printable, put
 
 Row = dict[str, Any]
-"""name and faces of one image, as JSON has them"""
+"""name and faces of one image, as in the JSON output"""
 ROW_FORMATS = ("table", "json", "jsonl")
 FIGURES = {"score": 7, "x1": 7, "y1": 7, "x2": 7, "y2": 7}
-"""columns of figures -> characters"""
+"""column of figures -> its width in characters"""
 FRAME_DIGITS = 7
-"""that the number of a frame takes behind the name of a video, with its #"""
+"""characters for # and the number of a frame, behind the name of a video"""
 
 
 class Rows(Protocol):
     """Prints rows."""
 
     gone: bool
-    """the reader of stdout, such as head, has enough"""
+    """True once the reader of stdout, such as head, has closed it"""
 
     def add(self, row: Row) -> None:
-        """One image."""
+        """Print the row of one image."""
 
     def end(self) -> None:
-        """There are no more."""
+        """Finish the output after the last row."""
 
 
 def open_rows(format: str, names: Sequence[tuple[str, bool]], tracked: bool) -> Rows:
-    """Rows in one of ``ROW_FORMATS``. names: of the inputs, and whether each is a video. tracked:
-    faces have numbers."""
+    """Rows in one of ``ROW_FORMATS``.
+
+    names: name of each input, and whether it is a video. tracked: faces have ids."""
     if format == "json":
         return _Array()
     return _Lines() if format == "jsonl" else _Table(names, tracked)
@@ -54,13 +55,13 @@ class _Lines:
 
 
 class _Array:
-    """One JSON array, as json.dumps(rows, indent=1) has it."""
+    """One JSON array, the same text as json.dumps(rows, indent=1)."""
 
     gone = False
     _item = ""
 
     def add(self, row: Row) -> None:
-        # The comma that belongs behind a row is known to be one when the next comes.
+        # A row is printed when the next one comes: only then is it known that a comma follows.
         begin = f"{self._item}," if self._item else "["
         self.gone = not put(begin) or self.gone
         self._item = textwrap.indent(json.dumps(row, indent=1), " ")
@@ -94,7 +95,7 @@ class _Table:
             self._line(*self._columns)
             self._begun = True
         name = printable(row["image"])
-        # Of a camera the number of a frame gets longer after some hours: it is not cut.
+        # The frame numbers of a camera get longer after some hours; they are not cut.
         self._widths[0] = max(self._widths[0], min(cells_wide(name), self._room))
         for face in row["faces"]:
             numbers = (str(face.get("id", "-")),) if self._tracked else ()

@@ -33,13 +33,13 @@ from edgeface.training.options import MOST
 
 FIGURES = ("measured ms", "95 %", "predicted", "MACs", "parameters")
 ASKS_A_DEVICE = ("resume", "size", "table", "ray", "finish", "landmarks")
-"""options beside those of a study that are of no use to it"""
+"""options, beside those of a study, that ``--published`` does not accept"""
 TAKES = {"alpha", "data", "seed"}
-"""options of a study that it takes"""
+"""options of a study that ``--published`` accepts"""
 GIVEN_BY = {"sizes": "size", "weights": "data"}
-"""options of a study that are given by another name"""
+"""option of a study -> name of the command's option that sets it"""
 PHOTOS = ("data", "annotations", "weights")
-"""options of a study that follow from photos"""
+"""options of a study that name photos or are computed from their annotations"""
 
 if TYPE_CHECKING:
     from edgeface.search.results import FrontNet, Round
@@ -184,11 +184,11 @@ def command(
 
 @dataclass(frozen=True)
 class _Finish:
-    """A detector that is to be made of the front."""
+    """How to make a detector from the front."""
 
     samples: int
     options: StudyOptions
-    """those of the search, but for photos that were given for this alone"""
+    """options of the search, except for photos that were given for the detector alone"""
     landmarks: Path | None
 
 
@@ -198,7 +198,7 @@ def _finish(
     from edgeface.search.finish import finish
 
     terminal, kept = failures.terminal, f"nothing is lost, continue with: {go_on}"
-    terminal.steps = True  # few from here on, and some of them long
+    terminal.steps = True  # the steps from here on are few, and some are long
     with stoppable(kept):
         made = finish(
             wanted.options,
@@ -230,8 +230,9 @@ def _chosen(
     named: Collection[str],
     finish: bool,
 ) -> tuple[StudyOptions, Path]:
-    """What is searched, and the folder of the search; ``named``: the options that were given;
-    ``finish``: a detector is made, too. Raises OptionError."""
+    """Options and folder of the search. Raises OptionError.
+
+    named: options that the command line names. finish: a detector is made, too."""
     folder = out or resume
     if folder is None or (out and resume):
         raise OptionError(
@@ -240,7 +241,7 @@ def _chosen(
     if not resume:
         return options, folder
     known = load_options(resume, options.device)
-    # A search without trials has no use for photos: they are those of the detector.
+    # A search without trials uses no photos, so these are for the detector.
     lent = PHOTOS if finish and options.data and not known.trials else ()
     searched = {*named}.difference(lent)
     changed = {n: v for n in searched if (v := getattr(options, n)) != getattr(known, n)}
@@ -253,8 +254,9 @@ def _chosen(
 
 
 def _with_photos(chosen: StudyOptions, options: StudyOptions) -> StudyOptions:
-    """``chosen`` with the photos that ``options`` name, if they do: the weights of stages stay
-    those of the search."""
+    """``chosen`` with the photos of ``options``, if it names any.
+
+    The stage weights stay those of the search."""
     if not options.data:
         return chosen
     same = chosen.annotations if options.data == chosen.data else ""
@@ -263,9 +265,10 @@ def _with_photos(chosen: StudyOptions, options: StudyOptions) -> StudyOptions:
 
 
 def _go_on(options: StudyOptions, folder: Path, ray: str | None, wanted: _Finish | None) -> str:
-    """The command that goes on: with what its folder does not keep."""
+    """The command that continues the search, with the options that its folder does not store."""
     words = ["edgeface", "search", "--resume", str(folder)]
-    words += ["--device", options.device] if "?" in options.device else []  # may run commands
+    # Options of the device are not stored, because they may run commands.
+    words += ["--device", options.device] if "?" in options.device else []
     words += ["--ray", ray] if ray else []
     if wanted:
         words += ["--finish", str(wanted.samples)]
@@ -278,7 +281,7 @@ def _go_on(options: StudyOptions, folder: Path, ray: str | None, wanted: _Finish
 
 
 def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
-    """Options that follow from what trials learn from. Raises OptionError, DataError."""
+    """Options of a study that ``data`` and ``annotations`` set. Raises OptionError, DataError."""
     if data is None and annotations is not None:
         raise OptionError("--annotations are of the photos below --data: name their folder")
     if annotations is not None and data is not None and not data.is_dir():
@@ -294,7 +297,7 @@ def _photos(data: Path | None, annotations: Path | None) -> dict[str, Any]:
 
         found["weights"] = weights_of_annotations(faces)
     if data.is_dir():
-        # wherever the search goes on from
+        # absolute, so that the search can be continued from any folder
         own = str(annotations.absolute()) if annotations else ""
         found |= {"data": str(data.absolute()), "annotations": own}
     return found
@@ -343,7 +346,7 @@ def _sentence(done: Round) -> str:
 
 
 def _worth(net: FrontNet) -> str:
-    """Its score, or its AP with the interval, marked where a trial reached it."""
+    """Score of ``net``, or its AP with the interval, marked if a trial has trained it."""
     if net.ap is None or net.ap_interval is None:
         return f"{net.score:.4f}"
     low, high = net.ap_interval

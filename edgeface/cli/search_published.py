@@ -15,7 +15,7 @@ from edgeface.zoo.named import named_architecture
 
 ARCHITECTURE = "architecture.json"
 FAMILY = "damofd-"
-"""names of what it finds begin so"""
+"""prefix of the names of the networks that it finds"""
 
 
 def run_published(
@@ -25,8 +25,9 @@ def run_published(
     out: Path | None,
     format: str,
 ) -> None:
-    """DamoFD's own search: its options, a file of annotations, and where its result goes. Raises
-    OptionError."""
+    """Run DamoFD's own search ``name`` and print its best network. Raises OptionError.
+
+    data: file of annotations that sets the stage weights. out: folder for the network."""
     from edgeface.search.published import detector_of, regime_of, search
     from edgeface.search.scores.ddsar import weights_of_annotations
 
@@ -54,7 +55,7 @@ def run_published(
 
 
 def _is_published(path: Path) -> bool:
-    """What such a search wrote the same one finds again."""
+    """Is ``path`` the result of a published search, which the same search finds again?"""
     try:
         return named_architecture(path).name.startswith(FAMILY)
     except EdgefaceError:

@@ -1,6 +1,6 @@
-"""What a command says while it works: on stderr, because results go to stdout.
+"""Progress and notes of a running command, on stderr because results go to stdout.
 
-A terminal gets a bar, or a spinner for a step of unknown length. Where there is none, a step of
+A terminal gets a bar, or a spinner for a step of unknown length. Without a terminal, a step of
 known length gets a plain line every half minute, and one of unknown length a line when it begins.
 """
 
@@ -26,12 +26,14 @@ EVERY_S = 30.0
 
 
 class Terminal:
-    """Notes, spinners and bars on a stderr of its own, so that they are seen while that of the
-    converters is not."""
+    """Notes, spinners and bars, on a copy of stderr.
+
+    So they are seen while the converters' output to stderr is hidden."""
 
     def __init__(self, shown: bool = True, steps: bool = False) -> None:
-        """shown: False for a process that leaves talking to another. steps: there are several, and
-        a log names each as it begins."""
+        """shown: False for a process that prints nothing because another one does.
+
+        steps: without a terminal, print a line when a step of known length begins."""
         self.stream, self.shown, self.steps = _own_stderr(), shown, steps
         self.is_terminal = _is_terminal(self.stream)
         self._console: Console | None = None
@@ -39,25 +41,25 @@ class Terminal:
         self._step, self._first, self._began, self._told = "", 0, 0.0, 0.0
 
     def line(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line that stays on the screen."""
         if not self.shown:
             return
         if self._bar:
             self._bar.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
             return
-        with suppress(OSError, ValueError):  # nobody listens: results matter more
+        with suppress(OSError, ValueError):  # stderr is gone: results matter more
             print(printable(text), file=self.stream, flush=True)
 
     def note(self, text: str) -> None:
-        """A line that a user should know of."""
+        """Print a line that a user should know of."""
         self.line(f"note: {text}")
 
     @contextmanager
     def stage(self, text: str) -> Iterator[None]:
-        """A step of unknown length lasts as long as the block."""
+        """Show a step of unknown length while the block runs."""
         self._end()
         if self.is_terminal and self.shown:
-            from rich.text import Text  # as it is: brackets in a name are no markup
+            from rich.text import Text  # not parsed as markup: a name may contain brackets
 
             with self._rich().status(Text(f"{printable(text)} ...")):
                 yield
@@ -66,11 +68,10 @@ class Terminal:
             yield
 
     def tick(self, what: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` parts of the step ``what`` are done; another ``what`` than before
-        begins a new bar.
+        """Show that ``done`` of ``total`` parts of the step ``what`` are done.
 
-        total: 0 where it is not known. note: what there is to say at the moment. See
-        :class:`edgeface.types.Progress`.
+        A ``what`` that differs from the last one begins a new bar. total: 0 if unknown. note: short
+        text shown beside the figures. See :class:`edgeface.types.Progress`.
         """
         if not self.shown:
             return
@@ -112,14 +113,14 @@ class Terminal:
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
-            )  # what converters print stays away
+            )  # no redirection: what converters print must not appear above the bar
             self._bar.add_task(printable(what), total=total or None, note="")
             self._bar.start()
         elif self.steps:
             self.line(f"{what} ...")
 
     def _end_time(self, done: int, total: int) -> str:
-        """When the step will be over, if it goes on as it did."""
+        """Text with the time at which the step will end at its present pace; empty if unknown."""
         if not self._first < done < total:
             return ""
         left_s = (time.monotonic() - self._began) * (total - done) / (done - self._first)
@@ -149,7 +150,7 @@ class Terminal:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """As rich sees it: TTY_COMPATIBLE overrules what the stream says."""
+    """Is ``stream`` a terminal? As in rich, TTY_COMPATIBLE overrules what the stream says."""
     wish = os.environ.get("TTY_COMPATIBLE")
     return stream.isatty() if wish not in ("0", "1") else wish == "1"
 

@@ -166,7 +166,7 @@ def command(
 def _chosen(
     model: str, genotype: Path | None, recipe: str | None, named: dict[str, Any]
 ) -> tuple[Architecture, TrainOptions]:
-    """Network and options of a run that begins anew."""
+    """Network and options of a new run."""
     from edgeface.architecture.genotype import read_genotype
     from edgeface.architecture.registry import with_genotype
     from edgeface.zoo.named import named_architecture
@@ -180,8 +180,9 @@ def _chosen(
 def _branched(
     run: Path, out: Path, others: list[str], named: dict[str, Any]
 ) -> tuple[Architecture, TrainOptions]:
-    """Network and options of a run that branches off ``run``. Raises OptionError for options that
-    it cannot have."""
+    """Network and options of a run that branches off ``run``.
+
+    Raises OptionError for options that such a run cannot have."""
     if others:
         raise OptionError(
             "--from goes on with the network and the options of that run: leave"

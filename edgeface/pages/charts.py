@@ -1,5 +1,6 @@
-"""Charts as inline SVG whose text keeps its size on any screen: places are percentages, never a
-scaled drawing.
+"""Charts as inline SVG whose text keeps its size on any screen.
+
+For this, positions are percentages, and no drawing with text is scaled.
 
 Colours and fonts come from the page's style sheet. Every mark has a ``<title>``, which browsers
 show on hover and read aloud.
@@ -16,13 +17,13 @@ from edgeface.pages.markup import Html, join, tag
 
 STEPS = (1, 2, 2.5, 5, 10)
 STRIP = 1000
-"""width and height of the drawing that a strip's dots are placed in"""
+"""width and height, in SVG units, of the drawing of a strip's dots or a scatter's curves"""
 MARGIN = 6
-"""percent of that height left free above and below"""
+"""percent of a strip's height left free above and below the dots"""
 PLOT = (9.0, 97.0, 4.0, 92.0)
 """left, right, top and bottom of the scatter's axes, in percent"""
 NEAR_END = 0.15
-"""share of an axis from its ends where a name is written inwards"""
+"""share of an axis near either end; a name there is written inwards"""
 SHAPES = {
     "fp32": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
     "fp16": "M-4.5-4.5h9v9h-9z",
@@ -33,7 +34,7 @@ OTHER_SHAPE = "M0-6L6 5H-6z"
 
 @dataclass(frozen=True)
 class Axis:
-    """From ``low`` to ``high`` with a mark every ``step``."""
+    """An axis from ``low`` to ``high`` with a mark every ``step``."""
 
     low: float
     high: float
@@ -41,7 +42,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Sequence[float], zero: bool = False, count: int = 5) -> Axis:
-        """Round numbers that take in all ``values``, and 0 if asked for."""
+        """An axis with round numbers that covers all ``values``, and 0 if ``zero``."""
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         low = min(low, 0.0) if zero else low
         if high - low <= abs(high) * 1e-9:
@@ -52,7 +53,7 @@ class Axis:
         return cls(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step)
 
     def share(self, value: float) -> float:
-        """Where ``value`` lies, 0 to 1; what is beyond an end lies on it."""
+        """Position of ``value``, 0 to 1; a value beyond an end is placed on that end."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def marks(self) -> list[float]:
@@ -63,12 +64,12 @@ class Axis:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """At most ``digits`` digits, no exponent for what a latency may be."""
+    """``value`` with at most ``digits`` digits, without exponent for any usual latency."""
     return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}"
 
 
 def percent(share: float) -> str:
-    """A place in a drawing."""
+    """``share``, 0 to 1, as a position in a drawing."""
     return f"{100 * share:.2f}%"
 
 
@@ -93,9 +94,9 @@ def scale(axis: Axis, unit: str) -> Html:
 def dots(
     rounds: Sequence[Sequence[float]], marks: Sequence[tuple[str, float]], axis: Axis, colour: str
 ) -> Html:
-    """One dot a sample: its time to the right, its round downwards, so that a drift is a slant.
+    """One dot per sample: time to the right, round downwards, so that drift shows as a slant.
 
-    marks: (name, value) of the upright lines; the name is also the line's class.
+    marks: (name, value) of the vertical lines; the name is also the line's class.
     """
     points = []
     for number_, samples in enumerate(rounds):
@@ -117,7 +118,7 @@ def dots(
 
 
 def stack(parts: Sequence[tuple[str, float]], axis: Axis, unit: str = "ms") -> Html:
-    """Bars end to end; (name, value in ``unit``), the name is also the class."""
+    """Bars end to end; parts: (name, value in ``unit``), the name is also the bar's class."""
     ends = list(itertools.accumulate((max(0.0, value) for _, value in parts), initial=0.0))
     bars = [
         tag(
@@ -136,7 +137,7 @@ def stack(parts: Sequence[tuple[str, float]], axis: Axis, unit: str = "ms") -> H
 
 
 def interval(low: float, value: float, high: float, axis: Axis, colour: str, tie: float) -> Html:
-    """A ratio with its interval; the band around 1 is what counts as a tie."""
+    """A ratio with its 95 % interval; the band of 1 - ``tie`` to 1 + ``tie`` counts as a tie."""
     band = tag(
         "rect",
         tag("title", f"within {tie:.0%} of 1: a tie"),
@@ -188,23 +189,23 @@ class Point:
     small: bool = False
     valid: bool = True
     rank: int | None = None
-    """a number to write beside it, its place on the frontier"""
+    """place on the frontier, written beside the mark; None: not on it"""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line through a scatter. What lies beyond an axis, infinities too, is drawn at its end."""
+    """A line through a scatter. Values beyond an axis, also infinite ones, are drawn at its end."""
 
     points: Sequence[tuple[float, float]]
     kind: str = "front"
-    """its class"""
+    """class of the line"""
     title: str = ""
     name: str = ""
     """written above its last point"""
 
 
 def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str = "") -> Line:
-    """From point to point, level and then upright: the most that each x has reached."""
+    """Stairs through ``points`` in order of x, level and then upright: the y reached at each x."""
     corners: list[tuple[float, float]] = []
     for x, y in sorted(points):
         corners += [(x, corners[-1][1]), (x, y)] if corners else [(x, y)]
@@ -213,7 +214,7 @@ def steps(points: Iterable[tuple[float, float]], kind: str = "front", title: str
 
 @dataclass(frozen=True)
 class _Plane:
-    """Of a scatter: places on it, in percent of the drawing."""
+    """The axes of a scatter; converts values to positions in percent of the drawing."""
 
     x: Axis
     y: Axis
@@ -245,7 +246,7 @@ class _Plane:
         ]
 
     def name(self, line: Line) -> Html:
-        """Of the line, at its end."""
+        """The name of ``line``, at its last point."""
         x, y = line.points[-1]
         kind = f"name {_anchor(self.x.share(x))}"
         return tag("text", line.name, x=self.across(x), y=self.up(y), dy="-4", class_=kind)
@@ -260,7 +261,7 @@ def scatter(
     curves: Sequence[Line] = (),
     what: str = "files",
 ) -> Html:
-    """Points above curves; axes that are not given take in all points."""
+    """A scatter of points, drawn over curves; axes that are not given cover all points."""
     x = x or Axis.around([p.x for p in points], zero=True)
     y = y or Axis.around([p.y for p in points])
     plane = _Plane(x, y)
@@ -317,7 +318,7 @@ def _mark(p: Point, x: str, y: str) -> Html:
 
 
 def swatch(name: str) -> Html:
-    """A patch of a bar for a legend."""
+    """A patch in the colour of a bar, for a legend."""
     return tag(
         "svg",
         tag("rect", width="16", height="16", class_=name),

@@ -1,5 +1,4 @@
-"""Pictures that matplotlib draws: whether one can be drawn and written is asked before the work
-that it shows, and all are written alike.
+"""Plots drawn by matplotlib, and a check, before the work, that one can be drawn and written.
 
 No pyplot, so no display and no global state.
 """
@@ -20,7 +19,7 @@ PICTURES = (".png", ".svg")
 
 
 def check_plot(path: Path, inputs: Iterable[Path | str] = ()) -> None:
-    """Refuse, before the work, a picture that could not be written after it.
+    """Check, before the work, that a plot can be written to ``path`` after it.
 
     inputs: files that it must not replace. Raises OptionError for another kind of file or one of
     the inputs, OutputError for a place that cannot be written, MissingExtraError without
@@ -39,7 +38,7 @@ def check_plot(path: Path, inputs: Iterable[Path | str] = ()) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty one of so many inches. Raises MissingExtraError without matplotlib."""
+    """An empty figure, sizes in inches. Raises MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -48,9 +47,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str, dpi: int = 120) -> None:
-    """Write a PNG, or an SVG where ``path`` ends so. Raises OutputError.
+    """Write an SVG if ``path`` ends in .svg, else a PNG. Raises OutputError.
 
-    No date, no version and no chance inside: equal figures give equal bytes on one matplotlib.
+    The file has no date, version or random ids: with one version of matplotlib, equal figures give
+    equal bytes.
     """
     from matplotlib import rc_context
 

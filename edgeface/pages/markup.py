@@ -1,4 +1,4 @@
-"""HTML and SVG without holes: whatever is put into a tag is escaped unless a tag made it."""
+"""HTML and SVG, safe from injection: whatever is put into a tag is escaped unless a tag made it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Html(str):
 
 
 def text(value: object) -> Html:
-    """``value`` as it may stand anywhere, quoted attributes included.
+    """``value``, escaped for any place in the markup, quoted attributes included.
 
-    What cannot be printed is replaced: control characters, lone surrogates, and the marks that turn
-    the direction of writing, with which a name could pass for another.
+    Replaces characters that cannot be printed: control characters, lone surrogates, and marks that
+    change the direction of writing, with which one name could pass for another.
     """
     if isinstance(value, Html):
         return value

@@ -1,5 +1,4 @@
-"""The frame of a report: one HTML file that loads nothing and runs nothing, and whose own policy
-forbids it."""
+"""The frame of a report: one HTML file that loads and runs nothing, and whose policy forbids it."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 
 def document(title: str, *content: object) -> str:
-    """The text of the file. Equal content gives equal bytes."""
+    """The text of the HTML file. Equal content gives equal bytes."""
     head = join(
         [
             Html('<meta charset="utf-8">'),
@@ -38,7 +37,7 @@ def section(title: str, text: str, *content: object) -> Html:
 
 
 def facts(rows: Mapping[str, object]) -> Html:
-    """Names and what they are."""
+    """A list of names with their values."""
     return tag(
         "dl", *itertools.chain.from_iterable((tag("dt", k), tag("dd", v)) for k, v in rows.items())
     )
@@ -50,7 +49,7 @@ def card(title: str, *content: object) -> Html:
 
 
 def cards(found: Iterable[Html]) -> Html:
-    """Side by side where there is room."""
+    """Cards, side by side if there is room."""
     return tag("div", *found, class_="cards")
 
 
@@ -65,7 +64,7 @@ def strip_row(name: str, said: Html, strip: Html, invalid: bool = False) -> Html
 
 
 def legend(keys: Iterable[tuple[Html, str]]) -> Html:
-    """(mark, what it stands for)."""
+    """A legend; keys: (mark, what it stands for)."""
     return tag("ul", *(tag("li", mark, name) for mark, name in keys), class_="legend")
 
 

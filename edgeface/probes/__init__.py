@@ -9,8 +9,7 @@ __all__ = ["Probe", "TensorInfo", "Tensors", "open_probe"]
 
 
 def open_probe(bundle: Bundle) -> Probe:
-    """Open the model of ``bundle`` with all its tensors in view. Raises what ``open_runner``
-    raises."""
+    """Open the probe of ``bundle``. Raises what ``open_runner`` raises."""
     from edgeface.backends import get_backend
 
     bundle.require_heads()

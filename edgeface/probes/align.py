@@ -1,5 +1,4 @@
-"""Which tensors of two files of one network are the same: by name, or else by what they hold, in
-order of execution."""
+"""Pairs the tensors of two files of one network, by name or else by value in order of execution."""
 
 from __future__ import annotations
 
@@ -15,26 +14,25 @@ from edgeface.probes.base import Probe, TensorInfo, Tensors
 from edgeface.types import Doubles, Floats
 
 STRONG = 0.9
-"""similarity of tensors that are surely the same"""
+"""lowest similarity of tensors that are surely the same"""
 WEAK = 0.5
 """similarity below which two tensors pair up only because nothing else is left"""
 PAIR_BONUS = 0.05
-"""score of a pair with no similarity at all: what comes after a broken layer still has its
-partner"""
+"""added to the score of each pair: tensors behind a broken layer, with no similarity, still pair"""
 SAMPLES = 4096
-"""values of a tensor that similarity is judged by"""
+"""about so many values of a tensor are compared for the similarity"""
 
 
 class Side:
     """The tensors of one file and their values on the photo, without later copies of a tensor.
 
-    Constant tensors are kept, and those with NaN: behind a broken layer many are equal and yet no
-    copies.
+    Outputs are always kept, and so are constant tensors and those with NaN: behind a broken layer,
+    many of these are equal without being copies.
     """
 
     @classmethod
     def look(cls, probe: Probe, batch: NDArray[np.uint8], outputs: Mapping[str, str]) -> Side:
-        """Run one image [1, H, W, 3]."""
+        """Run one image [1, H, W, 3] and take the tensors of ``probe``."""
         return cls(probe.tensors, probe.run(batch), outputs)
 
     def __init__(
@@ -55,7 +53,7 @@ class Side:
             for i, tensor in enumerate(self.tensors)
             if theirs in (tensor.name, tensor.layer)
         }
-        """our output name -> index"""
+        """edgeface's name of an output -> index in ``tensors``"""
         self.shapes = [_shape(values[tensor.name]) for tensor in self.tensors]
         self.signs = [_sign(values[tensor.name]) for tensor in self.tensors]
         self.samples = [_sample(values[tensor.name]) for tensor in self.tensors]
@@ -64,14 +62,15 @@ class Side:
 def align(a: Side, b: Side, tolerance: float) -> list[tuple[int, int]]:
     """(index in A, index in B) of tensors that are the same, in order of A.
 
-    By name if at least half of the tensors have one in common. Otherwise the inputs and the outputs
-    of equal names are pairs, and the rest follows from :func:`monotone`:
+    Tensors pair up by name if at least half of those of the smaller side have a namesake of equal
+    shape. Otherwise the inputs and the outputs of equal names are pairs, and :func:`monotone` finds
+    the rest:
 
     1. Tensors that are surely the same. The first pass gives the spine, further ones the branches
       that one runtime executes earlier than the other.
-    2. Similar ones anywhere; and, if an output is beyond the tolerance, even unlike ones between
+    2. Similar tensors anywhere; if an output is beyond the tolerance, also dissimilar ones between
       the same two pairs of the spine.
-    3. In that case also what is left on branches out of order (:func:`_pair_rest`).
+    3. In that case also tensors left over on branches out of order (:func:`_pair_rest`).
     """
     places = {tensor.name: j for j, tensor in enumerate(b.tensors)}
     named = [
@@ -91,7 +90,7 @@ def align(a: Side, b: Side, tolerance: float) -> list[tuple[int, int]]:
     for least in (
         STRONG,
         WEAK if sound else 0.0,
-    ):  # an error that reaches no output is no error but a wrong pair
+    ):  # where the outputs agree, a dissimilar pair is a wrong pair, not an error
         allowed = {
             (i, j): score
             for (i, j), score in scores.items()
@@ -113,7 +112,7 @@ def _left(a: Side, b: Side, pairs: Mapping[int, int]) -> tuple[list[int], list[i
 
 
 def _pair_rest(a: Side, b: Side, pairs: Mapping[int, int]) -> dict[int, int]:
-    """Of what is left, that of one shape and sign in order, where both sides have equally many."""
+    """Pair the tensors left of one shape and sign in order, if both sides have equally many."""
     kinds: dict[Any, tuple[list[int], list[int]]] = {}
     for place, (side, indices) in enumerate(zip((a, b), _left(a, b, pairs), strict=True)):
         for i in indices:
@@ -131,10 +130,10 @@ def monotone(
     rows: Sequence[int],
     columns: Sequence[int],
 ) -> list[tuple[int, int]]:
-    """Pairs (row, column), both increasing, whose scores add up to the most (Needleman and Wunsch,
-    1970).
+    """Pairs (row, column), both increasing, with the largest sum of scores.
 
-    ``scores``: of the pairs that are allowed; each adds :data:`PAIR_BONUS`.
+    scores: of the pairs that are allowed; each also adds :data:`PAIR_BONUS`. Algorithm of Needleman
+    and Wunsch, 1970.
     """
     best = np.zeros((len(rows) + 1, len(columns) + 1))
     for i, row in enumerate(rows):
@@ -156,25 +155,26 @@ def monotone(
 
 
 def _shape(value: Floats) -> tuple[int, ...]:
-    """Without sides of 1, which runtimes add and drop."""
+    """Shape without sides of 1, which runtimes add and drop."""
     return tuple(side for side in value.shape if side != 1)
 
 
 def _sign(value: Floats) -> bool | None:
-    """Are there negative values? Tells a convolution from the ReLU behind it. None of a constant
-    and where NaN is."""
+    """Are there negative values? None for a constant tensor or one with NaN.
+
+    Tells a convolution from the ReLU behind it."""
     low, high = float(value.min()), float(value.max())
     return low < 0 if math.isfinite(low) and low != high else None
 
 
 def _sample(value: Floats) -> Doubles:
-    """Evenly spread values; of tensors of equal shape, the same ones."""
+    """Evenly spread values, at the same places in tensors of equal shape."""
     flat = value.ravel()
     return flat[:: max(1, flat.size // SAMPLES)].astype(np.float64)
 
 
 def _similarities(a: Side, b: Side) -> dict[tuple[int, int], float]:
-    """(i, j) -> similarity of all pairs whose shapes and signs agree, and of the outputs."""
+    """(i, j) -> similarity, for pairs of equal shape whose signs agree or that are outputs."""
     found: dict[tuple[int, int], float] = {}
     outputs = {(i, b.outputs[name]) for name, i in a.outputs.items() if name in b.outputs}
     for i, (shape, sign) in enumerate(zip(a.shapes, a.signs, strict=True)):

@@ -1,5 +1,4 @@
-"""Probe: every intermediate tensor of a model file, for calibration and for finding where two files
-part."""
+"""Probe: reads every intermediate tensor of a model file, to calibrate it or to compare files."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ class TensorInfo:
     """One tensor that a layer of the file computes."""
 
     name: str
-    """in the file; what :meth:`Probe.run` keys it by"""
+    """name in the file, and key in the result of :meth:`Probe.run`"""
     layer: str
     """name of the layer that computes it"""
     operator: str
@@ -28,25 +27,25 @@ class TensorInfo:
 
 
 class Probe(Closing):
-    """A model file opened so that nothing inside is hidden: slower than a Runner, same arithmetic
-    as far as possible.
+    """A model file opened so that all its tensors can be read.
 
-    Runs on one thread in float32 (parity settings). Close it, or use it in a ``with`` block.
+    Slower than a Runner, with the same arithmetic as far as possible. Runs on one thread in float32
+    (parity settings). Close it, or use it in a ``with`` block.
     """
 
     def __init__(self, name: str) -> None:
         """name: of the network, for error messages."""
         self.name, self._closed = name, False
         self.tensors: tuple[TensorInfo, ...] = ()
-        """the input first, then in order of execution, the outputs among them; only float and int8
+        """the input, then the tensors in order of execution, outputs included; only float and int8
         activations, no weights and no shapes"""
 
     def run(self, image: NDArray[np.uint8]) -> Tensors:
-        """uint8 RGB [1, H, W, 3] -> float32 NHWC (or whatever shape the tensor has, channels last)
-        by tensor name.
+        """Run uint8 RGB [1, H, W, 3] and return all tensors by name, as float32.
 
-        int8 tensors are dequantised with the file's own scale and zero point. The arrays are the
-        caller's to keep. Raises RunnerClosedError after :meth:`close`.
+        Tensors with four dimensions are NHWC, others channels last. int8 tensors are dequantised
+        with the file's own scale and zero point. The caller may keep the arrays. Raises
+        RunnerClosedError after :meth:`close`.
         """
         if self._closed:
             raise RunnerClosedError(f"the probe of {self.name} is closed: open it again")
@@ -60,7 +59,7 @@ class Probe(Closing):
 
     @abstractmethod
     def _run(self, image: NDArray[np.uint8]) -> Tensors:
-        """As :meth:`run`, of a probe that is open."""
+        """Do the work of :meth:`run`, on an open probe."""
 
     @abstractmethod
     def _free(self) -> None:

@@ -1,13 +1,13 @@
-"""Where two files of one network part: every tensor of both, side by side, on one photo.
+"""Compares two files of one network, tensor by tensor on one photo, to find where they part.
 
-Both are opened with all their tensors in view (:mod:`edgeface.probes`) and see the same letterboxed
-photo. Files whose tensors have the same names (one target, or OpenVINO and the ONNX it was made
-from) are paired by name. Others are aligned: tensors pair up in order of execution, where shape and
-sign agree, so that similarity adds up to the most. ::
+Probes (:mod:`edgeface.probes`) run both files on the same letterboxed photo and return all tensors.
+Files whose tensors have the same names (one target, or OpenVINO and the ONNX it was made from) are
+paired by name. Others are aligned: tensors of equal shape and sign pair up in order of execution,
+such that the sum of similarities is largest. ::
 
-    A  conv ---- relu ---- conv ---- add ---- relu     of ONNX: one operator each
+    A  conv ---- relu ---- conv ---- add ---- relu     ONNX: one operator each
                   |         |                  |
-    B       conv + relu -- conv -------- add + relu    of TFLite: fused, some of A have no partner
+    B       conv + relu -- conv -------- add + relu    TFLite: fused, some of A have no partner
 
 Per pair: the largest absolute difference, the relative RMS = rms(A - B) / std(A), and the
 signal-to-noise ratio 10 log10(sum A^2 / sum (A - B)^2) in dB. The files part at the first pair
@@ -23,11 +23,11 @@ int8 with anything      0.3   256 levels per tensor: 0.1 in most layers, 0.24 at
                               that see no face
 ======================  ====  ====================================================================
 
-("At most" is of edgeface-n and four published networks on 25 development photos; at 0.1 a sound
-int8 file parts on 22.)
+("At most": of edgeface-n and four published networks on 25 development photos. With a tolerance of
+0.1, a sound int8 file parts on 22 of them.)
 
-Errors of INT8 grow layer by layer, so that the first excess says little about its cause: the pair
-that raises the error most above all pairs before it is named as well.
+Errors of INT8 grow layer by layer, so the first pair beyond the tolerance says little about the
+cause. The pair that raises the error most above all pairs before it is therefore named as well.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Pair:
     a: TensorInfo
     b: TensorInfo
     shape: tuple[int, ...]
-    """of A's"""
+    """shape of A's tensor"""
     max_abs: float
     """largest absolute difference"""
     rel_rms: float
@@ -72,7 +72,7 @@ class Pair:
     """infinite for equal tensors"""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; a figure that is not finite is None."""
+        """JSON-ready dict; figures that are not finite are None."""
         return {
             "a": vars(self.a),
             "b": vars(self.b),
@@ -88,10 +88,10 @@ class Comparison:
     """All pairs in order of execution of A, the input first."""
 
     a: str
-    """what A is: folder name of a Bundle, or a zoo model in torch"""
+    """label of A: folder name of a Bundle, or a zoo model in torch"""
     b: str
     tolerance: float
-    """relative RMS"""
+    """largest accepted relative RMS"""
     pairs: tuple[Pair, ...]
     alone_a: tuple[str, ...]
     """layers of A whose tensor has no partner in B"""
@@ -106,8 +106,7 @@ class Comparison:
 
     @property
     def jump(self) -> int | None:
-        """Index of the pair that raises the error most above all pairs before it; None if all pairs
-        are equal."""
+        """Index of the pair that raises the error most above all before it; None if all agree."""
         before, best, found = 0.0, 0.0, None
         for i, pair in enumerate(self.pairs):
             if pair.rel_rms - before > best:
@@ -122,8 +121,7 @@ class Comparison:
         return max((pair.rel_rms for pair in self.pairs[:index]), default=0.0)
 
     def sentences(self) -> list[str]:
-        """What was found, for a reader: where they part or that they agree, the largest jump, what
-        has no partner."""
+        """The result in words: where A and B part, the largest jump, how many tensors are alone."""
         lines = []
         if self.parting is None:
             worst = max(self.pairs, key=lambda pair: pair.rel_rms)
@@ -139,7 +137,7 @@ class Comparison:
             )
         if (
             self.jump is not None and self.pairs[self.jump].rel_rms > self.tolerance / 10
-        ):  # else it is noise
+        ):  # a smaller jump is noise
             pair = self.pairs[self.jump]
             lines.append(
                 f"largest jump: {_both(pair)}, from {self.before(self.jump):.3g} to"
@@ -180,7 +178,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Subject:
-    """One of the two, before it is opened."""
+    """One of the two files or networks to compare, before it is opened."""
 
     label: str
     model: str
@@ -190,14 +188,14 @@ class Subject:
     default_size: tuple[int, int]
     precision: str
     outputs: Mapping[str, str]
-    """our output name -> name of a tensor or layer of the probe"""
+    """edgeface's name of an output -> name of a tensor or layer of the probe"""
     weights: str | None
-    """SHA-256 of the file of its weights; None: they were drawn"""
+    """SHA-256 of the weights file; None: random weights"""
     open: Callable[[], Probe]
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Subject:
-        """An exported file."""
+        """Subject of an exported file."""
         from edgeface import zoo
 
         manifest = bundle.manifest
@@ -206,7 +204,7 @@ class Subject:
         size = (manifest.input.width, manifest.input.height)
         return cls(
             bundle.path.resolve().name,
-            network if own else manifest.model,  # a weights file does not have these digits
+            network if own else manifest.model,  # without digits, as for the weights file itself
             manifest.architecture,
             None if manifest.input.dynamic else size,
             size,
@@ -218,8 +216,7 @@ class Subject:
 
     @classmethod
     def find(cls, name: Path | str) -> Subject:
-        """The Bundle in the folder ``name`` or the ready file of that name, or the network of that
-        zoo name or weights file, run by torch.
+        """Subject of a Bundle folder or ready file, or of a zoo name or weights file in torch.
 
         Raises BundleError, ModelError.
         """
@@ -227,7 +224,7 @@ class Subject:
 
         path = Path(name)
         if path.is_dir() or not zoo.is_network(name):
-            # The probe checks the bytes that it loads.
+            # verify=False: the probe checks the bytes that it loads.
             return cls.of_bundle(Bundle.open(zoo.bundle_folder(path), verify=False))
         choice = zoo.resolve(name)
         architecture = choice.architecture
@@ -249,8 +246,9 @@ def compare(
 ) -> Comparison:
     """Run ``image`` (uint8 RGB [H, W, 3], any size) through both and pair their tensors.
 
-    tolerance: relative RMS; None takes that of :data:`TOLERANCES`. Raises OptionError for two
-    networks, for two sizes and for a tolerance that is none, and what opening a probe raises.
+    tolerance: relative RMS; None takes the larger one of :data:`TOLERANCES` for the two precisions.
+    Raises OptionError for different networks, different sizes or an invalid tolerance, and what
+    opening a probe raises.
     """
     if tolerance is None:
         tolerance = max(TOLERANCES[subject.precision] for subject in (a, b))
@@ -288,10 +286,10 @@ def compare_sides(label_a: str, a: Side, label_b: str, b: Side, tolerance: float
 
 
 def plot_comparison(path: Path | str, comparison: Comparison) -> None:
-    """Write a PNG: relative RMS of every pair in order, the tolerance, and the parting tensor with
-    its name.
+    """Plot the relative RMS of every pair in order, with tolerance, largest jump and parting.
 
-    Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
+    Writes a PNG or SVG. Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot
+    be written.
     """
     errors = np.array([pair.rel_rms for pair in comparison.pairs])
     top = max(
@@ -352,7 +350,9 @@ def _check_same_network(a: Subject, b: Subject) -> None:
 
 
 def _common_size(a: Subject, b: Subject) -> tuple[int, int]:
-    """(width, height) that both take; a file of any size takes the other's."""
+    """(width, height) in px that both accept. Raises OptionError if there is none.
+
+    A file that accepts any size takes the other's size."""
     if a.size and b.size and a.size != b.size:
         raise OptionError(
             f"A takes {a.size[0]}x{a.size[1]} px and B {b.size[0]}x{b.size[1]}: export both at one"
@@ -377,7 +377,7 @@ def _measure(a: TensorInfo, b: TensorInfo, x: Floats, y: Floats) -> Pair:
     noise, power = float(np.mean(error**2)), float(np.mean(first**2))
     if noise == 0:
         return Pair(a, b, x.shape, 0.0, 0.0, math.inf)
-    scale = float(first.std()) or math.sqrt(power)  # a constant tensor is measured by its size
+    scale = float(first.std()) or math.sqrt(power)  # rms for a constant tensor, whose std is 0
     return Pair(
         a,
         b,

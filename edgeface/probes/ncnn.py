@@ -14,7 +14,7 @@ from edgeface.runners.ncnn import check_size, extracting, feed, fetch, open_net
 class NcnnProbe(Probe):
     """Runs a Bundle of target ``ncnn``; the copies that Split layers make are left out.
 
-    8-bit activations exist in files only between layers that requantise and int8 convolutions.
+    A file has 8-bit activations only between a layer that requantises and an int8 convolution.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -27,7 +27,7 @@ class NcnnProbe(Probe):
     def _run(self, image: NDArray[np.uint8]) -> Tensors:
         check_size(self._model, self._manifest, image.shape[2], image.shape[1])
         with extracting(self._net) as extractor:
-            # Else each activation is freed or overwritten by the layer that reads it.
+            # In light mode, the layer that reads an activation frees or overwrites it.
             extractor.set_light_mode(False)
             feed(extractor, self._manifest.input.name, image)
             return {t.name: self._value(extractor, t.name) for t in self.tensors}

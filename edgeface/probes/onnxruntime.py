@@ -33,8 +33,8 @@ class OnnxRuntimeProbe(Probe):
     """All activations of a Bundle of target ``onnx``.
 
     In an INT8 file (QuantizeLinear and DequantizeLinear around each layer) a tensor is reported
-    under the name that it has in the float file, with the value that the next layer sees. What is
-    read there is the int8 tensor itself, so that ONNX Runtime still computes in int8.
+    under the name that it has in the float file, with the value that the next layer sees. The probe
+    reads the int8 tensor itself, so that ONNX Runtime still computes in int8.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -56,7 +56,7 @@ class OnnxRuntimeProbe(Probe):
                 session_options(ort, 1),
                 providers=["CPUExecutionProvider"],
             )
-        except Exception as error:  # onnx and onnxruntime share no base class but this
+        except Exception as error:  # the only base class that errors of onnx and onnxruntime share
             raise load_failed(bundle, error) from None
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
         check_io(bundle, inputs, [o.name for o in self._session.get_outputs()])
@@ -104,7 +104,7 @@ def _watched(model: Any) -> Iterator[_Watched]:
 def _watch(
     info: TensorInfo, name: str, rounded: dict[str, Any], constants: dict[str, Any], graph: Any
 ) -> _Watched:
-    """How to read tensor ``name``: as it is, or as the int8 tensor that it is rounded to."""
+    """How to read tensor ``name``: directly, or from the int8 tensor that it is rounded to."""
     from onnx import numpy_helper
 
     if name not in rounded:
@@ -112,7 +112,7 @@ def _watch(
     quantize = rounded[name]
     scale, zero_point = (numpy_helper.to_array(constants[key]) for key in quantize.input[1:3])
     outputs = {value.name for value in graph.output}
-    for node in graph.node:  # an output of the graph gave its name to what is dequantised from it
+    for node in graph.node:  # of an output, the dequantised tensor has the name of the float file
         if (
             node.op_type == "DequantizeLinear"
             and node.input[0] == quantize.output[0]

@@ -55,8 +55,9 @@ class OpenVinoProbe(Probe):
 
 
 def _watched(model: Any) -> Iterator[tuple[TensorInfo, Any]]:
-    """The input, then every float32 activation computed from it, in order: what it is, and the port
-    to read it at."""
+    """Yield (tensor, port to read it at): the input, then the activations computed from it.
+
+    These are the float32 activations, in order of execution."""
     (image,) = model.inputs
     name = min(image.get_names())
     yield TensorInfo(name, name, "Input"), _rounded(image)
@@ -68,7 +69,7 @@ def _watched(model: Any) -> Iterator[tuple[TensorInfo, Any]]:
         reached.add(node.get_friendly_name())
         if node.get_type_name() in _SKIPPED:
             continue
-        for port in node.outputs():  # one without a name is inside what ONNX has as one operator
+        for port in node.outputs():  # a port without a name lies inside one ONNX operator
             if (
                 port.get_names()
                 and port.get_element_type().get_type_name() == "f32"
@@ -85,8 +86,7 @@ def _info(node: Any, port: Any) -> TensorInfo:
 
 
 def _adds_bias_next(node: Any) -> bool:
-    """Is ``node`` a convolution that is followed by the addition of a constant and by nothing
-    else?"""
+    """Is ``node`` a convolution whose only consumer adds a constant?"""
     if node.get_type_name() not in CONVOLUTIONS:
         return False
     consumers = [port.get_node() for port in node.output(0).get_target_inputs()]
@@ -98,7 +98,7 @@ def _adds_bias_next(node: Any) -> bool:
 
 
 def _rounded(port: Any) -> Any:
-    """``port``, or the FakeQuantize that rounds it for all who use it."""
+    """The output of the FakeQuantize that rounds ``port`` for all its consumers, else ``port``."""
     consumers = [used.get_node() for used in port.get_target_inputs()]
     consumers = [node for node in consumers if node.get_type_name() != "Result"] or consumers
     if all(node.get_type_name() == "FakeQuantize" for node in consumers):
@@ -107,10 +107,10 @@ def _rounded(port: Any) -> Any:
 
 
 def _fused(port: Any) -> bool:
-    """Is all that is done with ``port`` an activation function, which FakeQuantize rounds?
+    """Is ``port`` read only by activation functions whose result FakeQuantize rounds?
 
-    The runtime computes these in one go, in integers. With the tensor in between in view it would
-    not.
+    The runtime computes these in one step, in integers. It would not if the probe read the tensor
+    in between.
     """
     if _rounded(port) != port:
         return False

@@ -1,5 +1,4 @@
-"""Every tensor of a TFLite file, and short names for the layers that litert-torch names by their
-whole module path."""
+"""Every tensor of a TFLite file, and short names for layers instead of their module paths."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from edgeface.probes.base import Probe, TensorInfo, Tensors
 from edgeface.runners.tflite import Runtime, dequantize, load_runtime, open_interpreter, to_input
 
 WEIGHTED = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
-"""operators with weights: the layers of a network, where the others only connect them"""
+"""operators with weights: these are the layers of a network, the others only connect them"""
 
 _OUTPUT = re.compile(r"serving_default_(\w+?)_output")
 _NETWORK = "FaceNet"
@@ -26,11 +25,10 @@ _SINGLE = "experimental_disable_delegate_node_fusion"
 
 
 class TFLiteProbe(Probe):
-    """Runs a Bundle of target ``tflite`` one operator at a time, so that each result stays where it
-    can be read.
+    """Runs a Bundle of target ``tflite`` one operator at a time, so that each result can be read.
 
-    With ai-edge-litert these are the very kernels of :class:`~edgeface.runners.tflite.TFLiteRunner`
-    (XNNPACK, one operator per partition) and the heads are equal bit by bit. Older runtimes cannot
+    With ai-edge-litert it runs the same kernels as :class:`~edgeface.runners.tflite.TFLiteRunner`
+    (XNNPACK, one operator per partition), and the heads are equal bit by bit. Older runtimes cannot
     split a partition: there XNNPACK is left out, and float results differ by rounding, int8 ones by
     a few steps.
     """
@@ -39,7 +37,7 @@ class TFLiteProbe(Probe):
         super().__init__(bundle.manifest.model)
         runtime = load_runtime()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that keeping all tensors takes memory
+            warnings.simplefilter("ignore")  # it warns that keeping all tensors takes memory
             self._interpreter, inputs, _ = open_interpreter(
                 bundle, runtime, num_threads=1, **_options(runtime)
             )
@@ -65,14 +63,15 @@ class TFLiteProbe(Probe):
         self._interpreter = None
 
     def _list_tensors(self, bundle: Bundle) -> tuple[TensorInfo, ...]:
-        """The input, then what is computed from it: a node fed by constants alone unpacks
-        weights."""
+        """The input, then all tensors computed from it.
+
+        Nodes that read only constants unpack weights and are left out."""
         found = [("INPUT", self._input)]
         live = {self._input}
         for node in self._interpreter._get_ops_details():
             if node["op_name"] != "DELEGATE" and live.intersection(
                 map(int, node["inputs"])
-            ):  # delegates come on top
+            ):  # delegates are listed in addition to the operators that they run
                 live.update(map(int, node["outputs"]))
                 found += [(str(node["op_name"]), int(index)) for index in node["outputs"]]
         kept: list[tuple[str, str]] = []
@@ -95,17 +94,17 @@ class TFLiteProbe(Probe):
 
 
 def layer_names(tensors: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Short, unique, stable names of layers, from (name of the output tensor, operator) in order of
-    execution.
+    """Short, unique, stable names of layers.
 
-    A tensor is named after the modules it comes from, with their classes::
+    tensors: (name of the output tensor, operator) in order of execution. litert-torch names a
+    tensor after the modules it comes from, with their classes::
 
         ...edgeface.models.detector.FaceNet_wrapped/edgeface.models.convnet.ConvNet_backbone/
         torch.nn.modules.container.Sequential_0/edgeface.models.blocks.ConvNorm_0/
         torch.nn.modules.conv.Conv2d_conv;1
 
     The layer is ``backbone.0.0`` if it has weights; ``backbone.0.0.pad`` and the like otherwise.
-    The convolution that computes output ``cls_8`` is ``cls_8``. A name that comes again gets
+    The convolution that computes output ``cls_8`` is ``cls_8``. The second layer of a name gets
     ``:2``.
     """
     seen: Counter[str] = Counter()
@@ -126,19 +125,19 @@ def _module_path(tensor: str) -> str:
         return output.group(1)
     paths = [
         part for part in tensor.split(";") if "/" in part
-    ]  # of fused operators, the last one's comes first
+    ]  # one for each of several fused operators, that of the last one first
     if not paths:
         return tensor
     steps = [(step, *step.rpartition(".")[2].partition("_")[::2]) for step in paths[0].split("/")]
     tops = [i for i, (_, kind, _) in enumerate(steps) if kind == _NETWORK]
     steps = steps[tops[0] + 1 if tops else 0 :]
     if len(steps) > 1 and steps[-1][0].startswith("torch.nn.") and steps[-1][2] == "conv":
-        steps.pop()  # the convolution of a ConvNorm block, which is a layer as a whole
+        steps.pop()  # a ConvNorm block is one layer, named without its convolution
     return ".".join(attribute or step for step, _, attribute in steps)
 
 
 def _options(runtime: Runtime) -> dict[str, Any]:
-    """Of the class Interpreter, for tensors that stay."""
+    """Arguments of the class Interpreter that make it keep all tensors."""
     accepted: Sequence[str] = list(inspect.signature(runtime.interpreter.__init__).parameters)
     if _SINGLE in accepted:
         return {"experimental_preserve_all_tensors": True, _SINGLE: True}

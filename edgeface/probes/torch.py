@@ -1,5 +1,4 @@
-"""Every tensor that a module of the trained network returns: the reference that all files are
-exported from."""
+"""Every tensor that a module of a network returns in torch: the reference for exported files."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SMALLEST = (1, 64, 64, 3)
-"""of the image that the modules are listed with"""
+"""shape of the image that is run once to list the modules"""
 
 
 class TorchProbe(Probe):
-    """Runs a network with normalisations folded, as the exporters convert it. There is no file.
+    """Runs a network in torch, with normalisations folded, as the exporters convert it.
 
-    Tensors have the paths of their modules (``backbone.stages.0.1.first``), the outputs their own
-    names. What is computed between modules, such as the sums of a pyramid, is not in view.
+    Tensors are named by the paths of their modules (``backbone.stages.0.1.first``), outputs by
+    their own names. Results computed between modules, such as the sums of a pyramid, are left out.
     """
 
     def __init__(self, runner: TorchRunner) -> None:
@@ -40,8 +39,9 @@ class TorchProbe(Probe):
 
     @classmethod
     def open(cls, model: str) -> TorchProbe:
-        """A zoo name or a weights file. Raises ModelError for what has no weights,
-        MissingExtraError without torch."""
+        """Open a zoo name or a weights file.
+
+        Raises ModelError if there are no weights, MissingExtraError without torch."""
         if not has_module("torch"):
             raise MissingExtraError(
                 "torch", "zoo", f"looking into {model} by name instead of an exported Bundle"

@@ -1,13 +1,12 @@
-"""Independent tasks, several at once: in processes of this machine, or on the machines of a Ray
-cluster.
+"""Runs independent tasks in parallel, in processes here or on the machines of a Ray cluster.
 
     with open_workers(processes=4) as workers:                      # or open_workers("auto")
         results = workers.run(train_candidate, items, journal)
 
 A task is a top-level function of one argument in an importable module; argument and result are
 JSON-ready data or bytes. A worker that dies is replaced and its item tried again, so a task may run
-more than once, but each item is finished once. One task has one processor to itself:
-OMP_NUM_THREADS tells the usual libraries.
+more than once, but each item is reported as finished once. Each task has one processor to itself;
+OMP_NUM_THREADS tells the usual libraries so.
 
 On a cluster:
 
@@ -19,9 +18,8 @@ On a cluster:
   caller.
 - Tasks start in a folder of Ray's: a path in an item has to be absolute, and on storage that all
   machines share.
-- A device belongs to the machines that say so: ``ray start --address=HOST:6379 --num-cpus=1
-  --resources='{"pi": 1}'``. One processor there means that nothing else of ours runs while it
-  measures.
+- A machine declares the device that it has: ``ray start --address=HOST:6379 --num-cpus=1
+  --resources='{"pi": 1}'``. With one processor there, no other task of ours runs while it measures.
 """
 
 from __future__ import annotations
@@ -39,15 +37,15 @@ __all__ = ["Finished", "Task", "Workers", "open_workers"]
 def open_workers(
     address: str | None = None, processes: int = 1, resource: str | None = None
 ) -> Iterator[Workers]:
-    """Open what tasks can be run on; at the end of the block nothing of it is left.
+    """Open workers, and end their processes or connection with the block.
 
     address: HOST:PORT of a Ray cluster, or ``auto`` for the one that this machine is in; None: this
-    machine. processes: how many tasks run at once here; 1 runs them in this very process, more in
-    fresh ones. A cluster has as many as its processors. resource: name of what a task needs to
-    itself, such as a device: on a cluster, a machine must have been started with it; here, tasks
-    run one at a time. Blocks inside one another share the connection.
+    machine. processes: how many tasks run at once here; 1 runs them in this process, more in new
+    processes. A cluster runs as many as it has processors. resource: name of something that a task
+    needs to itself, such as a device: on a cluster, a machine must have been started with it; here,
+    tasks run one at a time. Nested blocks share the connection.
 
-    Raises OptionError for a ``processes`` below 1, MissingExtraError without Ray, WorkerError when
+    Raises OptionError if ``processes`` is below 1, MissingExtraError without Ray, WorkerError if
     the cluster cannot be joined or none of its machines has ``resource``.
     """
     if processes < 1:

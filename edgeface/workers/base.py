@@ -1,4 +1,4 @@
-"""What all workers have in common: how a task is named, run, and how its outcome comes back."""
+"""What all workers share: how a task is named and run, and how its outcome is returned."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Finished = Callable[[int, Any], None]
 RETRIES = 3
 """times that an item is tried again after its worker died"""
 TASKS = 25
-"""after which a worker is replaced: converters do not give all memory back"""
+"""tasks after which a worker is replaced, because converters do not free all memory"""
 
 
 class Outcome(NamedTuple):
-    """Of a task, as data: not every exception can be sent from process to process."""
+    """Outcome of a task, as data: not every exception can be sent from process to process."""
 
     result: Any = None
     error: str = ""
@@ -33,30 +33,31 @@ class Outcome(NamedTuple):
     text: str = ""
 
     def value(self) -> Any:
-        """The result. Raises the error."""
+        """Return the result, or raise the error."""
         if not self.error:
             return self.result
         if self.error in (RuntimeError.__name__, MemoryError.__name__):
             raise getattr(builtins, self.error)(self.text)
         kind = load(self.error)
-        raise kind.__new__(kind, self.text)  # some have an __init__ with other arguments
+        raise kind.__new__(kind, self.text)  # not __init__, which may take other arguments
 
 
 Outcomes = Generator[tuple[int, Outcome], None, None]
 
 
 class Workers(ABC):
-    """What tasks run on."""
+    """Base class of what runs tasks: this process, several processes, or a cluster."""
 
     def run(self, task: Task, items: Sequence[Any], finished: Finished | None = None) -> list[Any]:
         """Run ``task`` on each of ``items`` and return the results in their order.
 
-        finished: called with index and result of each, once, in this process, as they come in.
+        finished: called with index and result of each item, once, in this process, as they come in.
 
-        An EdgefaceError of a task, an error of ``finished`` and Ctrl-C stop what runs and are
-        raised. Another error of a task, which is a mistake in its code, comes as RuntimeError with
-        its traceback, or as it is where tasks run in this process. Raises WorkerError if workers
-        die again and again at an item, or nothing is left to run it on.
+        An error of a task, an error of ``finished`` and Ctrl-C stop all running tasks and are
+        raised. From another process, an EdgefaceError comes unchanged, a lack of memory as
+        MemoryError, an OSError as OutputError, and any other error, which is a bug of the task, as
+        RuntimeError with its traceback. In this process all come unchanged. Raises WorkerError if
+        workers die again and again at an item, or nothing is left to run it on.
         """
         task_name(task)
         results: list[Any] = [None] * len(items)
@@ -69,11 +70,11 @@ class Workers(ABC):
 
     @abstractmethod
     def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
-        """Yield index and outcome of each item as they come in; closed early, stop what runs."""
+        """Yield index and outcome of each item as they come in; if closed early, stop all tasks."""
 
 
 class Here(Workers):
-    """This process, one task after the other."""
+    """Runs tasks in this process, one after the other."""
 
     def outcomes(self, task: Task, items: Sequence[Any]) -> Outcomes:
         for index, item in enumerate(items):
@@ -89,7 +90,7 @@ def attempt(name: str, item: Any) -> Outcome:
     except Exception as error:
         if is_no_memory(error):
             return Outcome(error=MemoryError.__name__, text=str(error))
-        if isinstance(error, OSError):  # of the machine, as a full disk, not of the task's code
+        if isinstance(error, OSError):  # of the machine, such as a full disk, not of the code
             return _known(OutputError, f"{name} failed in a worker: {error}")
         return Outcome(
             error=RuntimeError.__name__, text=f"{name} failed:\n{traceback.format_exc()}"
@@ -101,8 +102,9 @@ def _known(kind: type[EdgefaceError], text: str) -> Outcome:
 
 
 def task_name(task: Task) -> str:
-    """``module:function`` of a task. Raises TypeError if another process could not find it by
-    that."""
+    """``module:function`` of a task.
+
+    Raises TypeError if another process could not import the task by that name."""
     module = getattr(task, "__module__", None)
     if module == "__main__":
         module = getattr(sys.modules["__main__"].__spec__, "name", None)  # of python -m MODULE
@@ -114,13 +116,13 @@ def task_name(task: Task) -> str:
 
 
 def load(name: str) -> Any:
-    """What ``module:attribute`` names."""
+    """Import and return the object named ``module:attribute``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def worker_died(name: str, index: int, item: Any, cause: str) -> WorkerError:
-    """The error after :data:`RETRIES`."""
+    """The error for an item whose worker died again in each of :data:`RETRIES` retries."""
     return WorkerError(
         f"item {index} of {name} ({reprlib.repr(item)}) ended its worker {RETRIES + 1} times:"
         f" {cause}"

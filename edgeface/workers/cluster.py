@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster."""
+"""Workers on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -37,35 +37,36 @@ from edgeface.workers.base import (
 )
 
 CONNECT_S = 5.0
-"""for a TCP connection"""
+"""seconds for a TCP connection"""
 JOIN_S = 60.0
-"""for Ray to connect; left alone, it tries for many minutes"""
+"""seconds for Ray to connect; by itself it tries for many minutes"""
 LOOK_S = 5.0
-"""between looks at whether what could do the tasks is still there"""
+"""seconds between checks that the cluster can still run the tasks"""
 ABSENCE_S = 60.0
-"""that it may be away before the tasks are given up"""
+"""seconds without a cluster that can run the tasks before they are given up"""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_task_oom_retries": str(RETRIES),
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
-"""what Ray is told unless the user says otherwise: report nothing, keep quiet, do not retry for
-ever, and do not end this process when the head of the cluster has been away for a minute, which
-:data:`ABSENCE_S` is for"""
+"""settings of Ray, unless the user sets others: send no usage reports, log little, retry no more
+than :data:`RETRIES` times, and do not end this process when the head of the cluster has been away
+for a minute, because :data:`ABSENCE_S` handles that"""
 JOIN = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='CRITICAL')"
 HELP = (
     "start one with: ray start --head --disable-usage-stats --include-dashboard=false; "
     "this machine, if it is another, and each further one joins with: ray start --address=HOST:6379"
 )
 _JOINED: set[str] = set()
-"""what the cluster that this process is connected to was called: Ray knows it by the address of an
-interface"""
+"""address that the user gave for the cluster that this process is connected to; Ray itself reports
+the address of an interface"""
 
 
 class Cluster(Workers):
-    """Of the module ``ray``, which is connected; ``resource`` as in
-    :func:`edgeface.workers.open_workers`."""
+    """Workers of the connected module ``ray``.
+
+    resource: as in :func:`edgeface.workers.open_workers`."""
 
     def __init__(self, ray: ModuleType, resource: str | None) -> None:
         self._ray = ray
@@ -110,7 +111,7 @@ class Cluster(Workers):
     def _get(self, reference: Any, name: str, index: int, item: Any) -> Outcome:
         try:
             outcome: Outcome = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:  # before the task began
+        except self._ray.exceptions.RayTaskError as error:  # raised before the task began
             raise WorkerError(
                 f"a machine of the cluster cannot run {name}: {_last_line(str(error))}"
             ) from None
@@ -123,7 +124,7 @@ class Cluster(Workers):
         return outcome
 
     def _is_able(self) -> bool:
-        """Does the head answer, and is there a machine that could do a task?"""
+        """Does the head answer, and is there a machine that could run a task?"""
         try:
             _connect(self._ray.get_runtime_context().gcs_address)
         except OSError:
@@ -137,10 +138,9 @@ class Cluster(Workers):
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
-    """The module ``ray``, connected to the cluster at ``address``; a connection that exists to it
-    is shared.
+    """Yield the module ``ray``, connected to the cluster at ``address``.
 
-    Raises MissingExtraError and WorkerError.
+    Shares a connection that this process already has to it. Raises MissingExtraError, WorkerError.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -160,12 +160,12 @@ def connected(address: str) -> Iterator[ModuleType]:
     _check_answers(address)
     handler, driver = signal.getsignal(signal.SIGTERM), vars(sys.modules[ray.init.__module__])
     driver["_worker_logs_enabled"] = (
-        False  # what becomes of machines is printed on our stdout otherwise
+        False  # otherwise Ray prints messages about machines on our stdout
     )
     try:
         _join(ray, address)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by its own
         _JOINED.add(address)
         yield ray
     finally:
@@ -176,8 +176,7 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 
 def _check_answers(address: str) -> None:
-    """Raise WorkerError, in bounded time, if ``address`` is not that of a cluster that this machine
-    is in.
+    """Raise WorkerError, in bounded time, unless this machine is in a cluster at ``address``.
 
     Ray itself tries for many minutes, writes to stderr meanwhile, and may end the process.
     """
@@ -229,9 +228,9 @@ def _join(ray: ModuleType, address: str) -> None:
                 package, code / package.name, ignore=shutil.ignore_patterns("__pycache__")
             )
         try:
-            # As the working_dir, the code comes before what a machine has installed. Without one,
-            # the folder that this process was started in would come first on all machines, and
-            # another may have other code at that place.
+            # In the working_dir, the code takes precedence over what a machine has installed.
+            # Without one, the folder that this process was started in would come first on all
+            # machines, and another machine may have other code at that place.
             ray.init(
                 address,
                 runtime_env={"working_dir": str(code)},
@@ -245,7 +244,7 @@ def _join(ray: ModuleType, address: str) -> None:
 
 
 def _packages() -> list[Path]:
-    """Folders of this package and, in a checkout, of those beside it."""
+    """Folders of this package and, in a checkout, of the packages beside it."""
     own = Path(edgeface.__file__).parent
     if not (own.parent / "pyproject.toml").is_file():
         return [own]

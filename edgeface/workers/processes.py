@@ -1,4 +1,4 @@
-"""Processes of this machine."""
+"""Workers in processes of this machine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from edgeface.workers.base import (
 )
 
 LEAVE_S = 5.0
-"""that an idle process has to end by itself"""
+"""seconds that an idle process has to end by itself"""
 
 
 class Processes(Workers):
-    """Up to ``count`` at once; they are kept from run to run until :meth:`close`."""
+    """Up to ``count`` processes at once, kept from run to run until :meth:`close`."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -73,7 +73,7 @@ class Processes(Workers):
 
 
 class _Process:
-    """A fresh Python, which does one task after the other."""
+    """A new Python process, which runs one task after the other."""
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -84,18 +84,18 @@ class _Process:
         far.close()
 
     def give(self, name: str, item: Any) -> None:
-        """Let it start with a task."""
+        """Start a task in the process."""
         self.tasks += 1
-        with contextlib.suppress(OSError):  # it died; that no answer comes will say so
+        with contextlib.suppress(OSError):  # the process died; the missing answer will show it
             self.connection.send((name, item))
 
     def is_done(self, ready: Sequence[object]) -> bool:
-        """Is an answer there, or will none come any more?"""
-        # Whether it lives is asked too: what it forked keeps the connection open.
+        """Is an answer there, or has the process died?"""
+        # A dead process may leave the connection open, in processes that it forked.
         return self.connection in ready or not self._process.is_alive()
 
     def answer(self) -> Outcome | None:
-        """Of a process that is done; None: it died."""
+        """Outcome of the task, once :meth:`is_done`; None if the process died."""
         with contextlib.suppress(EOFError, OSError):
             if self.connection.poll():
                 outcome: Outcome = self.connection.recv()
@@ -103,16 +103,17 @@ class _Process:
         return None
 
     def leave(self) -> None:
-        """Let it end by itself, which an idle one does when nobody asks any more: what it borrowed
-        from the system is given back."""
+        """Let an idle process end by itself, so that it releases its system resources.
+
+        It does so when the connection is closed; after :data:`LEAVE_S` it is killed."""
         self.connection.close()
         self._process.join(LEAVE_S)
         self.end()
 
     def end(self) -> int:
-        """End it at once, with all that it started, and return its exit code."""
+        """Kill the process and all that it started, and return its exit code."""
         assert self._process.pid
-        with contextlib.suppress(OSError):  # it has no group of its own yet, or not any more
+        with contextlib.suppress(OSError):  # it has no process group yet, or no longer
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -126,9 +127,9 @@ def _done(running: dict[_Process, int]) -> list[_Process]:
 
 
 def _serve(connection: Connection[Outcome, tuple[str, Any]]) -> None:
-    """What a process does: answer until nobody asks any more."""
-    # A session of its own: Ctrl-C reaches the parent alone, which then ends its processes in good
-    # order.
+    """Main function of a process: run tasks until the parent closes the connection."""
+    # In a session of its own, so that Ctrl-C reaches only the parent, which then ends its processes
+    # in good order.
     os.setsid()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -149,7 +150,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Put off Ctrl-C for the block, and for a process started in it until that is ready for it."""
+    """Delay Ctrl-C until the end of the block, and in a process started there until it is ready."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
