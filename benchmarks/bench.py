@@ -231,7 +231,7 @@ class Bench:
                 missing = [b for b in group if not self._has(b, threads)]
                 if not missing:
                     continue
-                if group[0] not in missing:  # the reference of the ratios
+                if group[0] not in missing:  # the ratios need their reference in the session
                     missing.insert(0, group[0])
                 jobs = [Job(str(bundle.path), threads) for bundle in missing]
 
@@ -299,7 +299,7 @@ class Bench:
 
 
 def results_folder(out: Path, device: str) -> Path:
-    """Folder for the records of ``device``, which is given as in the records' own field."""
+    """Folder for the records of ``device``, spelled as in their field ``device``."""
     folder = out / "bench"
     return folder if device == LOCAL else folder / re.sub(r"[^A-Za-z0-9@.]+", "-", device)
 

@@ -1,5 +1,4 @@
-"""Options and report parts of every benchmark: how its result is printed, and the conditions of its
-figures."""
+"""Shared by the benchmarks: options for the result, and the conditions that a figure depends on."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
 
 
 def _photos(o: Options) -> str | None:
-    """What identifies the calibration photos; None without any: the INT8 files then fail."""
+    """Count and digest of the calibration photos; None without photos: INT8 files then fail."""
     try:
         return calibration_photos(o.data)
     except EdgefaceError:

@@ -49,7 +49,7 @@ class Options(Printed):
 
 @dataclass
 class Row:
-    """What one file found."""
+    """Boxes of one file on faces and on none."""
 
     model: str
     input: str

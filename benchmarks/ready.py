@@ -116,7 +116,7 @@ def remove_others(folder: Path) -> list[zoo.ReadyFile]:
 
 def _rows(folder: Path) -> dict[Path, zoo.ReadyFile]:
     """Row of the index for each folder in ``folder``. Raises OptionError for one that this command
-    did not make: not in the index, and not a file that a run stopped before writing the index."""
+    did not make: not in the index, and not made by a run that was stopped before writing it."""
     listed = {row.name: row for row in zoo.read_ready(folder / INDEX.name)}
     rows = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):

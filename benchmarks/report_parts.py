@@ -1,4 +1,4 @@
-"""What several sections of the benchmark report share."""
+"""Parts that several sections of the benchmark report share."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MAX_RATIO = 4.0
 
 
 def float_against_int8(records: Records, context: Context) -> Html:
-    """What INT8 gains in time and costs in AP, for each runtime."""
+    """Time that INT8 gains and AP that it costs, for each runtime."""
     pairs = [
         (r, fp32) for r in records if r.precision == "int8" and (fp32 := _float_of(r, records))
     ]

@@ -8,11 +8,11 @@ fill      Clean faces of 192 px and more, cropped from their photo so that the f
           narrower, with the face in the middle as far as the photo's edges allow; faces whose photo
           is not high enough for the crop are left out. Boxes end at the frame: at 125 % forehead
           and chin are cut off, and the rest of the face must be found.
-roll      The largest clean face of each photo if it is 48 px and more high in the frame, with the
-          photo turned around the face's centre, both ways; faces that a turn would cut are left
+roll      The largest clean face of each photo if it is at least 48 px high in the frame, with the
+          photo turned around the face's centre, both ways; faces that a turn could cut are left
           out. The box encloses the turned ellipse that filled the upright box: a head is rounder
-          than a rectangle, and the box of a turned rectangle would be half as large again at 45
-          degrees.
+          than a rectangle, and the box around a turned rectangle would be half as large again at
+          45 degrees.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def load_results(path: Path) -> dict[str, dict[str, SystemAccuracy]]:
 
 def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> str:
     """Evaluate every network that has weights, and save each figure at once. Figures of the same
-    weights, photos and protocol are not measured again. Returns what identifies the photos."""
+    weights, photos and protocol are not measured again. Returns count and digest of the photos."""
     known, photos = load_results(o.results), validation_photos(o.data)
     for row in rows:
         path = o.weights / f"{row.name}.safetensors" if o.weights else None

@@ -87,7 +87,7 @@ def contract_for(
     quantization: dict[str, tuple[float, ...]] | None = None,
     **results: Any,
 ) -> Contract:
-    """The contract in the manifest of such a file; ``results`` replaces its thresholds."""
+    """The contract of a file with this layout and input; ``results`` replaces its thresholds."""
     nowhere = WeightsInfo("", "", "")
     network = get_architecture(MODEL)
     manifest = Manifest(
@@ -177,7 +177,7 @@ def _int8_case(name: str, photo: Image, size: Size, runner: Runner) -> Case:
 
 
 def _by_hand() -> Iterator[Case]:
-    """Outputs written by hand, of what photos rarely show, on a canvas of 96x64 px."""
+    """Outputs written by hand for cases that photos rarely show, on a canvas of 96x64 px."""
     wide = InputSpec(96, 64, layout="NHWC")
     high = InputSpec(96, 64)
     for name, spec, faces in (

@@ -51,7 +51,7 @@ class Mistake(NamedTuple):
     score: float
     kind: str
     crop: Image
-    """[96, 96, 3] the box, drawn, and what is around it"""
+    """[96, 96, 3] the box, drawn, with its surroundings"""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def save_networks(path: Path, networks: Sequence[Architecture]) -> None:
 
 
 def load_networks(path: Path) -> list[Architecture]:
-    """What :func:`save_networks` wrote. Raises DataError, ModelError."""
+    """Read what :func:`save_networks` wrote. Raises DataError, ModelError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -93,7 +93,7 @@ def _row(architecture: Architecture, plan: Plan, result: Trained) -> dict[str, s
 def matching(
     rows: Sequence[Mapping[str, str]], networks: Sequence[Architecture], path: Path
 ) -> dict[str, Mapping[str, str]]:
-    """Name -> row. Raises DataError for a row that is of none of the networks."""
+    """Name -> row. Raises DataError for a row that matches none of the networks."""
     fields = {a.name: network_fields(a) for a in networks}
     for row in rows:
         if {name: row[name] for name in NETWORK_FIELDS} != fields.get(row["name"]):
