@@ -17,7 +17,7 @@ from edgeface.cli.program import INTERRUPTED
 
 @dataclass(frozen=True)
 class Options:
-    """Of the command line."""
+    """Options of the command line."""
 
     out: Path = Path("dist")
     """folder whose bench/ gets the results"""

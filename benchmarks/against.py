@@ -48,7 +48,7 @@ from edgeface.types import Doubles
 EAGER = "torch, as trained"
 PER_ROUND = 2
 WARM_UP = 3
-"""runs of each before the first round"""
+"""runs of each subject before the first round"""
 
 Run = Callable[[], Any]
 
@@ -72,8 +72,8 @@ def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
 
 
 def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
-    """The same for a published .onnx in ncnn, at the size of ``bundle``. Raises DataError,
-    ExportError, MissingExtraError."""
+    """Name -> one pass in ncnn of a published .onnx over one photo, at the size of ``bundle``.
+    Raises DataError, ExportError, MissingExtraError."""
     from export.ncnn import run_pnnx
 
     size = bundle.manifest.input
@@ -109,7 +109,7 @@ def photo_of(bundle: Bundle) -> NDArray[np.uint8]:
 
 
 def subjects(bundles: Sequence[Bundle], peer: Path | None, threads: int) -> dict[str, Run]:
-    """Name -> one pass over one photo; the first is what the others are held against.
+    """Name -> one pass over one photo; the first is the reference of the ratios.
 
     Raises OptionError unless all are of one size and, without a peer, of one network.
     """
@@ -126,7 +126,7 @@ def subjects(bundles: Sequence[Bundle], peer: Path | None, threads: int) -> dict
             )
     found = peer_run(peer, bundles[0], threads) if peer else torch_runs(bundles[0], threads)
     named = {bundle.path.name: bundle for bundle in bundles}
-    if len(named) < len(bundles):  # folders of one name, as of two versions
+    if len(named) < len(bundles):  # folders of the same name, such as of two versions
         named = {str(bundle.path): bundle for bundle in bundles}
     found.update((name, _pass(open_runner(b, threads), photo_of(b))) for name, b in named.items())
     return found
@@ -139,7 +139,7 @@ def _pass(runner: Runner, photo: NDArray[np.uint8]) -> Run:
 def measure(
     runs: dict[str, Run], rounds: int, seed: int, terminal: Terminal
 ) -> dict[str, list[Doubles]]:
-    """Name -> ms of each pass, one array a round."""
+    """Name -> ms of each pass, one array per round."""
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
@@ -149,7 +149,7 @@ def measure(
         terminal.tick("rounds", done, rounds)
         draw.shuffle(order)
         for name in order:
-            runs[name]()  # brings clock and caches back to this one
+            runs[name]()  # not timed: clock and caches settle on this subject
             samples[name].append(np.array([_timed(runs[name]) for _ in range(PER_ROUND)]))
     return samples
 
@@ -161,7 +161,7 @@ def _timed(run: Run) -> float:
 
 
 def rows_of(samples: dict[str, list[Doubles]]) -> list[dict[str, Any]]:
-    """One for each subject, with its time over that of the first."""
+    """One row per subject, with the ratio of its time to that of the first subject."""
     reference = next(iter(samples.values()))
     return [
         {
@@ -175,7 +175,7 @@ def rows_of(samples: dict[str, list[Doubles]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     bundles: Annotated[tuple[Path, ...], Argument("BUNDLE...")]
     """folders of exported Bundles"""
@@ -199,7 +199,7 @@ class Options(Printed):
 def report(
     samples: dict[str, list[Doubles]], width: int, height: int, threads: int
 ) -> tuple[dict[str, Any], str]:
-    """As JSON, without its environment, and as a table."""
+    """(Figures as JSON, without the environment; figures as a table)."""
     rows = rows_of(samples)
     lines = [
         (

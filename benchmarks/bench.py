@@ -42,7 +42,7 @@ MULTIPLE_PX = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Protocol):
-    """Of the command line; with those of the protocol."""
+    """Options of the command line, including those of the protocol."""
 
     model: str = DEFAULT_MODEL
     """network with weights, or a .safetensors file"""
@@ -91,7 +91,8 @@ class Options(Protocol):
 
     @cached_property
     def name(self) -> str:
-        """Of the network, and of its weights where they are a file. Raises ModelError."""
+        """Name of the network, with a digest of its weights if they are a file. Raises
+        ModelError."""
         choice = zoo.resolve(self.model)
         if choice.weights is None:
             return choice.architecture.name
@@ -107,7 +108,7 @@ class Bundles:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Of the weights that a file must hold."""
+        """SHA-256 of the weights that an existing Bundle must hold to be used."""
         if self.o.model in zoo.names():
             return zoo.get_entry(self.o.model).sha256
         from export.source import load_source
@@ -115,7 +116,7 @@ class Bundles:
         return load_source(self.o.model).weights.sha256
 
     def get(self, target: str, precision: str, size: Size) -> Bundle:
-        """The Bundle of one combination. Raises EdgefaceError if it cannot be had."""
+        """The Bundle of one combination. Raises EdgefaceError if it cannot be made."""
         path = self.o.out / f"{self.o.name}-{target}-{precision}-{size[0]}x{size[1]}"
         with contextlib.suppress(BundleError):  # not there, or damaged: made anew
             bundle = Bundle.open(path)
@@ -190,7 +191,7 @@ class Bench:
         write_report(self.results.folder / REPORT, self.results.records, self.results.context)
 
     def leave_out(self, text: str) -> None:
-        """Tell it now, and in the report."""
+        """Note in the terminal and in the report that something is left out, and why."""
         self.left_out.append(text)
         self.terminal.note(text)
 
@@ -216,21 +217,21 @@ class Bench:
 
     @contextlib.contextmanager
     def _noting(self, what: str) -> Iterator[None]:
-        """What fails in the block is left out, the rest goes on."""
+        """If the block raises EdgefaceError, note ``what`` as left out and go on."""
         try:
             yield
         except EdgefaceError as error:
             self.leave_out(f"{what}: {error}")
 
     def _measure(self, bundles: dict[Size, list[Bundle]]) -> None:
-        """One session for each size and number of threads: what is compared was measured side by
-        side."""
+        """Run one session for each size and number of threads, so that compared files are measured
+        side by side."""
         for group in bundles.values():
             for threads in self.o.threads if group else ():
                 missing = [b for b in group if not self._has(b, threads)]
                 if not missing:
                     continue
-                if group[0] not in missing:  # what the ratios refer to is measured beside them
+                if group[0] not in missing:  # the ratios need their reference in the session
                     missing.insert(0, group[0])
                 jobs = [Job(str(bundle.path), threads) for bundle in missing]
 
@@ -245,7 +246,7 @@ class Bench:
                 )
 
     def _one_bar(self, first: Job) -> Progress:
-        """A session is one step, whatever it is doing at the moment."""
+        """Progress that shows all stages of a session as one step."""
         what = f"measuring beside {first}"
         return lambda _, done, total, note="": self.terminal.tick(what, done, total, note)
 
@@ -298,7 +299,7 @@ class Bench:
 
 
 def results_folder(out: Path, device: str) -> Path:
-    """Where the records of ``device`` are kept, which is named as they name it."""
+    """Folder for the records of ``device``, spelled as in their field ``device``."""
     folder = out / "bench"
     return folder if device == LOCAL else folder / re.sub(r"[^A-Za-z0-9@.]+", "-", device)
 
@@ -314,7 +315,7 @@ def fit_size(text: str) -> tuple[Size, Size]:
 
 
 def as_table(results: Results) -> str:
-    """Every figure, with the reasons where it must not be used."""
+    """Plain text: all figures, the invalid ones with their reasons."""
     records, peers = results.records, results.context.peers
     text = _with_reasons(
         (

@@ -38,14 +38,14 @@ from edgeface.runners.tflite import load_runtime
 from edgeface.types import Doubles
 
 WARM_UP = 5
-"""passes of each before the first round"""
+"""passes of each subject before the first round"""
 Passes = Callable[[int], Doubles]
-"""number -> ms of each"""
+"""number of passes -> ms of each pass"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     bundle: Annotated[Path, Argument("BUNDLE")]
     """folder of a Bundle for LiteRT, of one size"""
@@ -80,7 +80,8 @@ def native(bundle: Bundle) -> Passes:
 
 @contextmanager
 def in_browser(bundle: Bundle, packages: Path) -> Iterator[Passes]:
-    """Raises OptionError, and BundleError where the file does not run there."""
+    """Yields the Passes of LiteRT.js in headless Chromium, which raise BundleError if the file does
+    not run there. Raises OptionError if Chromium, node or playwright-core is missing."""
     chromium, node = shutil.which("chromium"), shutil.which("node")
     playwright = packages / "playwright-core"
     if not (chromium and node and playwright.is_dir()):

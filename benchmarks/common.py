@@ -1,5 +1,4 @@
-"""What every benchmark accepts and tells: the options of its result, and the conditions of its
-figures."""
+"""Shared by the benchmarks: options for the result, and the conditions that a figure depends on."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def installed_runtimes() -> list[str]:
 
 
 def left_out(failures: Failures) -> int:
-    """The exit code, once it is said how many photos are missing from the figures."""
+    """Report how many photos are missing from the figures; returns the exit code."""
     return failures.ended("could not be read; the figures are those of the others") or 0
 
 
@@ -47,7 +46,7 @@ def _cpu_name() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Printed:
-    """What every command of this folder that prints a result accepts."""
+    """Options of every command of this folder that prints a result."""
 
     format: str = "table"
     """how the result is printed: table or json"""

@@ -29,7 +29,7 @@ from export.request import ExportRequest
 from export.source import random_source
 
 MOST_PARAMS = 10e6
-"""of a network: those of ASFD-D2 to D6 would take hours each"""
+"""larger networks are left out: ASFD-D2 to D6 would take hours each"""
 QUANTISED = ("damofd-0.5g-bn", "damofd-2.5g-bn", "scrfd-0.5g-bn", "scrfd-2.5g-bn")
 """published networks whose INT8 files are made, in the variant whose heads have batch
 normalisation"""
@@ -37,7 +37,7 @@ normalisation"""
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder, whose photos calibrate the INT8 files"""
@@ -50,8 +50,8 @@ class Options(Printed):
 
 
 def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
-    """Every network but the huge ones to every target as fp32 and fp16, and some as INT8; a failure
-    is a row, not an end."""
+    """Export every network of at most MOST_PARAMS to every target as fp32 and fp16, and some as
+    INT8. A failure becomes a row, and the others go on."""
     width, height = parse_size(o.size)
     names = [name for name in listed() if count(name, width, height).params <= MOST_PARAMS]
     jobs = [
@@ -78,7 +78,7 @@ def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
 
 
 def _photos(o: Options) -> str | None:
-    """None: there are none, which is what becomes of the INT8 files."""
+    """Count and digest of the calibration photos; None without photos: INT8 files then fail."""
     try:
         return calibration_photos(o.data)
     except EdgefaceError:

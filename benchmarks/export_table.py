@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder"""
@@ -132,7 +132,7 @@ def measure_file(
 
 
 def least_snr(accuracy: Record) -> float:
-    """Of the heads of an INT8 file, dB, by the ``accuracy`` of its manifest."""
+    """SNR in dB of the worst head of an INT8 file, from the ``accuracy`` of its manifest."""
     return min(map(float, accuracy["snr_db"].values()))
 
 
@@ -181,7 +181,7 @@ def own_table(records: dict[str, Record]) -> str:
 
 
 def plot(path: Path, records: dict[str, Record], title: str) -> None:
-    """Hard AP against latency: one colour a runtime, one marker a precision."""
+    """Plot hard AP against latency: one colour per runtime, one marker per precision."""
     figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     markers = dict(zip(("fp32", "fp16", "int8", "fp32" + FAST), "osD*", strict=True))
@@ -244,7 +244,7 @@ end,
 
 
 def _validity(records: dict[str, Record]) -> str:
-    """Of the latency figures."""
+    """Whether the latency figures are valid, and the reasons if not."""
     reasons = [
         f"{name}: {'; '.join(r['latency']['invalid_reasons'])}"
         for name, r in records.items()
@@ -254,7 +254,7 @@ def _validity(records: dict[str, Record]) -> str:
 
 
 def summary(records: dict[str, Record]) -> str:
-    """The same for a terminal."""
+    """The main figures as a table for the terminal."""
     return table(
         ("file", "bytes", *SETTINGS, "median ms"),
         [

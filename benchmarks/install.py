@@ -21,7 +21,7 @@ PHOTO = Path(__file__).parents[1] / "docs" / "photo.jpg"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     wheel: Annotated[Path, Argument("WHEEL")]
     """wheel built by make package"""
@@ -30,7 +30,7 @@ class Options(Printed):
 
 
 def timed(*command: object) -> float:
-    """Seconds. Raises DataError with the last line of a command that fails."""
+    """Seconds that ``command`` takes. Raises DataError with its last line if it fails."""
     start = time.perf_counter()
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode:

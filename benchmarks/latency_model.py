@@ -38,17 +38,17 @@ TABLES = Path(__file__).parent / "latency_tables"
 KINDS = ("onnx-fp32", "openvino-fp32", "ncnn-fp32", "tflite-fp32", "openvino-int8", "tflite-int8")
 """target and precision"""
 LEARNED = {"idw": 140, "xx": 160, "resnet": 80}
-"""networks of each space that a model is fitted to at most: xx has the most kinds of layers, idw
-the oddest widths"""
+"""most networks of each space that a model is fitted to: xx has the most kinds of layers, idw the
+oddest widths"""
 USUAL = 100
-"""of each space, unless told otherwise: what most runtimes need"""
+"""default for the most networks of each space to learn from: enough for most runtimes"""
 HELD_OUT = {"idw": 34, "xx": 33, "resnet": 33}
-"""networks of each space that the model is asked for"""
+"""held-out networks of each space, which the model predicts"""
 
 
 def networks(most: int = max(LEARNED.values())) -> list[Architecture]:
-    """All that are measured, held out or not, mixed: whoever stops early has some of each.
-    ``most``: to learn from, of each space."""
+    """All networks to measure. Held-out ones and those to learn from alternate, so that a run
+    stopped early has some of each. ``most``: limit of those to learn from, for each space."""
     found = []
     for i in range(max(*LEARNED.values(), *HELD_OUT.values())):
         for name, count in LEARNED.items():
@@ -60,7 +60,7 @@ def networks(most: int = max(LEARNED.values())) -> list[Architecture]:
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Scatter plots: what was measured against each of the three predictors."""
+    """Scatter plots of measured latency against each of the three predictors."""
     figure = new_figure(12, 3.1 * len(results))
     axes = figure.subplots(len(results), 3, squeeze=False)
     for row, result in zip(axes, results, strict=True):
@@ -107,7 +107,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """The figures, and where they come from."""
+    """The figures, and the devices and runtimes they were measured on."""
 
     def both(score: Score) -> str:
         return f"{score.within_10:.0%} {score.spearman:.3f}"
@@ -147,7 +147,7 @@ def as_table(results: Sequence[Result]) -> str:
 
 
 def table_path(folder: Path, setting: Setting) -> Path:
-    """Of the table of ``setting``."""
+    """Path in ``folder`` of the latency table of ``setting``."""
     size = f"{setting.width}x{setting.height}"
     name = f"{setting.target}-{setting.precision}-{size}-{setting.threads}t.json"
     if setting.device != LOCAL:
@@ -157,7 +157,7 @@ def table_path(folder: Path, setting: Setting) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     tables: Path = TABLES
     """folder of latency tables; default: those of the checkout"""
@@ -187,7 +187,7 @@ class Options(Printed):
 
 
 def measure_all(o: Options, terminal: Terminal) -> None:
-    """Go on with every table that was asked for."""
+    """Start or continue the measurements of every requested table."""
     architectures = networks(o.learned)
     with open_device(o.device) as device:
         for kind in o.kinds:

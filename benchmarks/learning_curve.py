@@ -36,8 +36,8 @@ CURVE = "curve.csv"
 
 
 def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> list[dict[str, Any]]:
-    """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows of these photos by
-    step."""
+    """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows of these photos,
+    sorted by step."""
     config = _config(run)
     architecture = Architecture.from_json(config["architecture"])
     batch, images = int(config["options"]["batch"]), int(config["images"])
@@ -86,7 +86,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def rows_of(path: Path, data: Path) -> list[dict[str, Any]]:
-    """What curve.csv holds of the photos in ``data``."""
+    """Rows of curve.csv that were measured on the photos in ``data``."""
     rows = _read(path)
     wanted = measured_on(validation_photos(data)) if rows else ""
     return [row for row in rows if row["measured_on"] == wanted]
@@ -105,7 +105,7 @@ def _config(run: Path) -> dict[str, Any]:
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:  # of earlier versions: without that column
+    with path.open(newline="") as file:  # earlier versions lack measured_on
         rows = [{"measured_on": "", **row} for row in csv.DictReader(file)]
     return [row | {s: row[s] or None for s in SETTINGS} for row in rows]
 
@@ -119,7 +119,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     run: Annotated[Path, Argument("RUN")]
     """folder of a training run"""

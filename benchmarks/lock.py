@@ -29,7 +29,7 @@ REQUIREMENTS = ("torch==2.13.0", "-e", f"{ROOT}[dev]")
 
 @dataclass(frozen=True)
 class Options:
-    """What is written where."""
+    """Options of the command line."""
 
     out: Path = ROOT / "requirements.lock"
     """output file"""
@@ -45,7 +45,7 @@ def main_of(o: Options) -> None:
 
 
 def resolved() -> dict[str, Any]:
-    """pip's report of what it would install. Raises DataError where it cannot."""
+    """pip's report of what it would install. Raises DataError if it cannot resolve that."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
     command += ["--disable-pip-version-check", "--constraint", str(ROOT / "constraints.txt")]
     done = subprocess.run(
@@ -58,8 +58,8 @@ def resolved() -> dict[str, Any]:
 
 
 def lock_lines(report: dict[str, Any]) -> list[str]:
-    """``name==version --hash=sha256:...`` of each package but the checkout's own, by name. Raises
-    DataError for one without a hash."""
+    """``name==version --hash=sha256:...`` of each package but the checkout's own, sorted by name.
+    Raises DataError for a package without a hash."""
     lines = []
     for item in report["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
@@ -74,7 +74,7 @@ def lock_lines(report: dict[str, Any]) -> list[str]:
 
 
 def header(report: dict[str, Any]) -> list[str]:
-    """Which environment the lock is of."""
+    """Comment lines: which environment the lock is for, and how to install it."""
     where = report["environment"]
     return [
         f"# made by python -m benchmarks.lock for Python {where['python_full_version']},"

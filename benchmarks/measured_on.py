@@ -1,8 +1,7 @@
-"""What a kept figure was measured on: a run that goes on takes it up for the same photos and the
-same protocol alone.
+"""What a saved figure was measured on: a resumed run reuses it only for the same photos and
+protocol.
 
-Photos are told apart by name and size in bytes, which takes seconds where reading them takes
-minutes.
+Photos are identified by name and size in bytes, which takes seconds; reading them takes minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from quantize.calibration import photo_folder
 
 
 def validation_photos(root: Path | str) -> str:
-    """The annotated photos below a WIDER FACE ``root``, with their faces. Raises DataError."""
+    """Count and digest of the annotated photos below a WIDER FACE ``root``, and of their faces.
+    Raises DataError."""
     ground_truth, images = annotated_photos(root)
     faces = [ground_truth.images[key] for key in images]
     annotated = (
@@ -31,14 +31,14 @@ def validation_photos(root: Path | str) -> str:
 
 
 def calibration_photos(root: Path | str) -> str:
-    """Those that INT8 ranges are taken from. Raises DataError, ImageError."""
+    """Count and digest of the photos that calibrate INT8. Raises DataError, ImageError."""
     folder = photo_folder(Path(root))
     found = list_folder(folder).photos
     return _told((path.relative_to(folder).as_posix(), path, b"") for path in found)
 
 
 def measured_on(photos: str, scale: str = "640", agreed_only: bool = False) -> str:
-    """``photos`` with the protocol that :func:`edgeface.evaluation.evaluate_model` follows at
+    """``photos`` and the protocol that :func:`edgeface.evaluation.evaluate_model` follows at
     ``scale``."""
     score, iou = thresholds_of(scale)
     boxes = " agreed" * (agreed_only and scale == MULTI)
@@ -51,8 +51,8 @@ def photos_of(measured: str) -> str:
 
 
 def different_photos(figures: Iterable[tuple[str, str]]) -> list[str]:
-    """A line that says so where ``figures``, (name, measured on), are not all of the same
-    photos."""
+    """One line of warning if ``figures``, (name, measured on), are of different photos, else
+    none."""
     names: dict[str, dict[str, None]] = {}
     for name, measured in figures:
         names.setdefault(photos_of(measured) or "unknown photos", {})[name] = None

@@ -51,8 +51,8 @@ def publish(
     latency: Path | None,
     folder: Path = zoo.FOLDER,
 ) -> dict[str, Any]:
-    """Evaluate ``weights``, those of the run or made of them, and write weights, card and index
-    entry; returns the evaluation report."""
+    """Evaluate ``weights``, which are those of the run or made from them, and write weights, card
+    and index entry; returns the evaluation report."""
     config = json.loads((run / "config.json").read_text())
     architecture = Architecture.from_json(config["architecture"])
     name = architecture.name
@@ -220,7 +220,7 @@ def _curve(rows: list[dict[str, Any]]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Of the command line."""
+    """Options of the command line."""
 
     run: Annotated[Path, Argument("RUN")]
     """folder of a finished training run"""

@@ -33,7 +33,7 @@ PHOTO = Path(__file__).parents[1] / "docs" / "photo.jpg"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     bundle: Annotated[Path, Argument("BUNDLE")]
     """folder made by edgeface export --for opencv"""
@@ -50,7 +50,8 @@ class Options(Printed):
 
 
 def opened(path: Path, photo: Image) -> Run:
-    """One pass over ``photo`` [H, W, 3], BGR. Raises DataError for what OpenCV does not take."""
+    """A call that runs the file ``path`` on ``photo`` [H, W, 3], BGR. Raises DataError if OpenCV
+    does not take the file."""
     try:
         detector = cv2.FaceDetectorYN.create(str(path), "", SIZE, 0.5, 0.45, 5000)
         detector.detect(photo)

@@ -1,9 +1,9 @@
-"""Published .onnx detectors as Detectors: each is fed and read as its authors do it.
+"""Published .onnx detectors as Detectors, preprocessed and decoded as their authors do it.
 
-A peer's file has one size inside. Nothing else ties it to that size, so that it is opened for any
-multiple of 32 px: a photo then goes in with its long side at 640 px, as our own networks take it,
-and tall photos lose nothing. It is scaled bilinearly, as all their authors do. Of the candidates,
-the best 5000 enter NMS: Ultra-Light gives nearly all its priors a score above .02.
+A peer's file declares one input size, but its network does not depend on it, so it is opened for
+any multiple of 32 px: a photo then goes in with its long side at 640 px, as for our own networks,
+and tall photos lose nothing. Photos are scaled bilinearly, as all the authors do. The best 5000
+candidates enter NMS: Ultra-Light gives nearly all its priors a score above .02.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from edgeface.types import Floats
 
 @dataclass(frozen=True)
 class Peer:
-    """How one published network is fed and read."""
+    """Preprocessing and decoding of one published network."""
 
     name: str
     file: str
-    """begin of the file's name, before its size"""
+    """start of the file's name, before the size"""
     decode: Callable[[Outputs, Size], Decoded]
     """(outputs, size) -> every anchor, in px of the input"""
     nms_iou: float
     bgr: bool = False
     mean: tuple[float, ...] = (0, 0, 0)
-    """subtracted from 0 to 255, in the order of its channels"""
+    """mean of each input channel, subtracted from values of 0 to 255"""
     scale: float = 1.0
-    """divides what is left"""
+    """divisor after the mean is subtracted"""
     landmarks: bool = True
-    """whether it finds points"""
+    """whether it finds landmarks"""
 
     def tensor(self, batch: NDArray[np.uint8]) -> Floats:
         """uint8 RGB [1, H, W, 3] -> float32 [1, 3, H, W]."""
@@ -64,7 +64,7 @@ class Peer:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
 
     def find(self, folder: Path) -> Path | None:
-        """Its file in ``folder``, of any size: the weights are the same."""
+        """Its file in ``folder``, of whichever size: all sizes have the same weights."""
         return next(iter(sorted(folder.glob(f"{self.file}_*.onnx"))), None)
 
 
@@ -88,8 +88,8 @@ class PeerRunner(Runner):
     """Runs a peer's file on any size; its outputs keep their own names."""
 
     def __init__(self, peer: Peer, path: Path, threads: int = 1) -> None:
-        """Raises BundleError for a file that ONNX Runtime does not run, MissingExtraError without
-        it or onnx."""
+        """Raises BundleError for a file that ONNX Runtime does not run, MissingExtraError if
+        onnxruntime or onnx is missing."""
         ort = import_runtime(get_backend("onnx"))
         layout = HeadLayout(landmarks=LANDMARKS if peer.landmarks else 0)
         super().__init__(peer.name, layout, None, f"onnxruntime {ort.__version__}", threads)
@@ -102,7 +102,7 @@ class PeerRunner(Runner):
             )
         except MissingExtraError:
             raise
-        except Exception as error:  # those of onnx and its runtime share no base class but this
+        except Exception as error:  # onnx's and ONNX Runtime's have no narrower common base
             raise BundleError(
                 f"{path} is not a file of {peer.name} that ONNX Runtime runs "
                 f"({type(error).__name__})"
@@ -128,7 +128,7 @@ class PeerDetector(Detector):
         self.peer = peer
 
     def preprocess(self, image: NDArray[np.uint8] | Path | str) -> Fitted:
-        """As :meth:`Detector.preprocess`, bilinearly."""
+        """As :meth:`Detector.preprocess`, but scaled bilinearly."""
         rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image)
         height, width = rgb.shape[:2]
         fitted, canvas = self._geometry(width, height)
@@ -167,7 +167,7 @@ def open_all(
     """Name -> Detector of ``models`` (zoo names, weights files, Bundles), then of each peer whose
     file is in ``peers``.
 
-    Models are called by the last part of their path, or by all of it where two would have one name.
+    Models are named by the last part of their path, or by the whole path if two would share a name.
     Raises DataError if the folder has no peer.
     """
     found = {peer: path for peer in PEERS if peers and (path := peer.find(peers))}
@@ -189,8 +189,8 @@ def open_all(
 def any_size(content: bytes) -> bytes:
     """An .onnx file of one fixed size -> the same network for any size.
 
-    The input's sides become free, and where the file says to which size a map is enlarged it now
-    says: twice as large. Raises MissingExtraError without onnx.
+    Height and width of the input become free, and each Resize to a fixed size becomes an
+    enlargement by 2. Raises MissingExtraError without onnx.
     """
     try:
         import onnx

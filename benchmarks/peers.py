@@ -1,9 +1,9 @@
 """Published .onnx models timed beside one of ours: they have no manifest, so the protocol's workers
 cannot open them.
 
-All of them live in this process, take turns slice by slice on the same pinned cores with the same
-ONNX Runtime settings, and are judged by the same rules of validity. Only the network is timed, on
-noise. Only the ratios are worth quoting: a figure of this kind is not one of the protocol.
+All models run in this process and take turns, slice by slice, on the same pinned cores with the
+same ONNX Runtime settings; the protocol's rules decide whether a timing is valid. Only the network
+is timed, on noise. Quote only the ratios: the times are not measured as the protocol demands.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Size = tuple[int, int]
 
 
 def peers_of(folder: Path, sizes: Sequence[Size]) -> tuple[dict[Size, list[Path]], list[str]]:
-    """({size: its files}, names of the files of no such size), by the end of their names."""
+    """({size: its files}, names of the other files), by the size at the end of a file's name."""
     found: dict[Size, list[Path]] = {size: [] for size in sizes}
     others = []
     for path in sorted(folder.glob("*.onnx")):
@@ -111,8 +111,8 @@ def _environment(
 
 @contextlib.contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """This thread, and those it starts, keep to the cores that a worker of ``threads`` threads
-    would have."""
+    """Pin this thread, and those it starts, to the cores that a worker of ``threads`` threads would
+    get; yields the cores."""
     before, chosen = cores.allowed(), cores.pick(threads)
     if not chosen:
         yield ()
@@ -127,7 +127,7 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
 def _call(
     ort: Any, name: str, content: bytes, size: Size, threads: int, seed: int
 ) -> Callable[[], object]:
-    """One run, uint8 image to float32 outputs, already tried."""
+    """A call that runs the file once, uint8 image to float32 outputs; it has run once already."""
     image = np.random.default_rng(seed).integers(0, 256, (1, size[1], size[0], 3), dtype=np.uint8)
     try:
         session = ort.InferenceSession(
@@ -136,7 +136,7 @@ def _call(
         (only,) = session.get_inputs()
         run = partial(_run, session, only.name, image)
         run()
-    except Exception as error:  # its exceptions share no base class but this
+    except Exception as error:  # its exceptions share no narrower base class
         raise BundleError(
             f"{name}.onnx is not a model that ONNX Runtime runs on one float image of "
             f"{size[0]}x{size[1]} px ({type(error).__name__})"

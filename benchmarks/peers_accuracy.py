@@ -44,7 +44,7 @@ KEPT = "nothing is kept, the same command begins again"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder with the validation photos"""
@@ -61,8 +61,8 @@ class Options(Printed):
 
 
 def measure(o: Options, failures: Failures) -> list[Evaluation]:
-    """One evaluation for each model, ours first; told are photos that cannot be read, which are
-    left out for all."""
+    """One evaluation for each model, ours first. Photos that cannot be read are reported, and left
+    out for all models."""
     if o.annotations:
         ground_truth, images = own_photos(o.annotations, o.data)
     else:

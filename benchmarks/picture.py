@@ -32,7 +32,7 @@ def photos() -> list[Image]:
 
 
 def montage(detector: Detector) -> Image:
-    """Photos side by side at one height, detected at their own size and then drawn."""
+    """Photos side by side at one height; faces are found and drawn before the scaling."""
     panels = []
     for photo in photos():
         faces = detector.detect(photo)
@@ -44,7 +44,7 @@ def montage(detector: Detector) -> Image:
 
 @dataclass(frozen=True)
 class Options:
-    """Of the command line."""
+    """Options of the command line."""
 
     model: str = DEFAULT_MODEL
     """network name or Bundle folder"""

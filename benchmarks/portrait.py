@@ -33,7 +33,7 @@ Boxes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     bundles: Annotated[tuple[str, ...], Argument("BUNDLE...")]
     """exported files, such as one of 640x480 and one of 480x640"""
@@ -49,7 +49,7 @@ class Options(Printed):
 
 @dataclass
 class Row:
-    """What one file found."""
+    """Boxes of one file on faces and on none."""
 
     model: str
     input: str
@@ -59,7 +59,7 @@ class Row:
 
 
 def count(detector: Detector, photos: Sequence[tuple[Image, Boxes]], row: Row) -> None:
-    """Add what it finds in each photo to ``row``; a face is found once, and a box finds one."""
+    """Add the boxes found in each photo to ``row``; a face counts once, and a box for one face."""
     for image, faces in photos:
         iou = box_iou(detector.detect(image).boxes, faces)
         for line in iou:  # best first
@@ -72,7 +72,7 @@ def count(detector: Detector, photos: Sequence[tuple[Image, Boxes]], row: Row) -
 
 
 def _upright(o: Options) -> list[tuple[Image, Boxes]]:
-    """Photos that are higher than wide, and their faces. Raises DataError where there are none."""
+    """Photos that are higher than wide, and their faces. Raises DataError if there are none."""
     found = []
     for labels, path in read_photos(o.data):
         image = read_image(path)

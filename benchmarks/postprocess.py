@@ -84,8 +84,8 @@ def make_outputs(
 
 
 def measure(width: int, height: int, runs: int, seed: int = 0) -> list[SceneTiming]:
-    """Time every scene, runs of all of them interleaved so that a busy moment of the machine falls
-    on all alike."""
+    """Time every scene. Their runs are interleaved, so that a busy moment of the machine affects
+    all alike."""
     random = np.random.default_rng(seed)
     cases = []
     for layout in LAYOUTS:
@@ -135,7 +135,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def as_table(rows: list[SceneTiming], width: int, height: int) -> str:
-    """Plain text, one line a scene, with the verdict below."""
+    """Plain text, one line per scene and threshold, with the verdict below."""
     lines = [
         f"decode + NMS at {width}x{height}",
         table(
@@ -193,7 +193,7 @@ def as_json(rows: list[SceneTiming], width: int, height: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     size: str = "640x480"
     """network input, WIDTHxHEIGHT in px"""

@@ -24,7 +24,7 @@ HELD_OUT_FROM = 1000
 """seed of the first network of each space that is held out"""
 WITHIN = 0.10
 BATCHES, BATCH = 7, 2000
-"""networks whose predictions are timed, batch by batch; the median counts"""
+"""batches of predictions that are timed, and networks in each; the median batch counts"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Score:
 
     @classmethod
     def of(cls, predicted: Doubles, measured: Doubles) -> Score:
-        """Both in ms."""
+        """Score ``predicted`` against ``measured``, both in ms."""
         from scipy.stats import spearmanr
 
         error = np.abs(predicted / measured - 1)
@@ -51,7 +51,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one table."""
+    """How well each predictor does on one latency table."""
 
     table: LatencyTable
     learned: tuple[Record, ...]
@@ -62,17 +62,17 @@ class Result:
     flops: Score
     params: Score
     per_second: float
-    """predictions, on one core"""
+    """predictions of the latency model per second, on one core"""
 
     @property
     def measured_ms(self) -> Doubles:
-        """Of the networks held out."""
+        """Measured latency of the held-out networks."""
         return np.array([self.table.ms(r) for r in self.held_out])
 
     @property
     def covered(self) -> float:
-        """Share measured as near to the prediction as both 95 % intervals together (in quadrature)
-        say."""
+        """Share of held-out networks whose error is within the 95 % intervals of prediction and
+        measurement, added in quadrature."""
         inside = [
             abs(p.ms - ms) <= math.hypot(p.high_ms - p.ms, ms * record.width / 2)
             for p, ms, record in zip(self.predictions, self.measured_ms, self.held_out, strict=True)
@@ -81,8 +81,8 @@ class Result:
 
     @property
     def vouched(self) -> float:
-        """Share within 10 % of the networks that the model does not call unlike those seen; those
-        it would measure."""
+        """Share predicted within 10 %, among the networks that the model does not flag as unlike
+        those it was fitted to; a search would measure the flagged ones."""
         errors = [
             abs(p.ms / ms - 1)
             for p, ms in zip(self.predictions, self.measured_ms, strict=True)
@@ -92,7 +92,7 @@ class Result:
 
     @property
     def learning_s(self) -> float:
-        """Device time of the networks that the model was fitted to."""
+        """Device time of the networks that the model was fitted to: their share of the table's."""
         return self.table.device_s * len(self.learned) / max(1, len(self.table.records))
 
     def to_json(self) -> dict[str, Any]:
@@ -127,12 +127,13 @@ class Result:
 
 
 def is_held_out(record: Record) -> bool:
-    """By the seed in its name."""
+    """Whether the network is held out, by the seed in its name."""
     return int(record.architecture.name.rpartition("-")[2]) >= HELD_OUT_FROM
 
 
 def evaluate(latencies: LatencyTable) -> Result:
-    """Fit and ask. Raises DataError for a table without enough valid records."""
+    """Fit the predictors and score them. Raises DataError for a table with too few valid
+    records."""
     learned = tuple(r for r in latencies.records if r.teaches and not is_held_out(r))
     held_out = tuple(r for r in latencies.valid if is_held_out(r))
     if len(held_out) < 2:
@@ -169,7 +170,7 @@ def evaluate(latencies: LatencyTable) -> Result:
 def _line(
     counts: Sequence[int], taught_ms: Doubles, asked: Sequence[int], measured_ms: Doubles
 ) -> Score:
-    """The predictor a + b count, of least squared relative error."""
+    """Score of the predictor a + b count, fitted with the least squared relative error."""
     columns = np.column_stack([np.ones(len(counts)), np.array(counts, np.float64)])
     factors = np.linalg.lstsq(columns / taught_ms[:, None], np.ones(len(counts)), rcond=None)[0]
     return Score.of(
@@ -178,8 +179,7 @@ def _line(
 
 
 def _speed(model: LatencyModel) -> float:
-    """Predictions a second, as a search asks for them: each network differs from one before in one
-    block."""
+    """Predictions per second of networks as in a search: each is a mutant of an earlier one."""
     space, draw = SPACES["idw"], random.Random(0)
     asked, seconds = [space.sample(0)], []
     for _ in range(BATCHES):

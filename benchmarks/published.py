@@ -1,4 +1,4 @@
-"""Accuracy that papers and their authors' READMEs give, as printed there."""
+"""Published accuracy, as printed in the papers and in their authors' READMEs."""
 
 from __future__ import annotations
 

@@ -42,18 +42,18 @@ KINDS = (
     ),
     ("tflite", "int8", SMALL, False),
 )
-"""target, precision, size in px, whether it takes any size. A float file is three times an INT8
-one, so it is there for one size, or for all; the small size is for phones"""
+"""(target, precision, size in px, whether it takes any size) of each ready file. A float file is
+three times as large as an INT8 one, so it is made for one size or for any; SMALL is for phones"""
 Kind = tuple[str, str, tuple[int, int], bool]
 LARGE_KINDS = (("tflite", "int8", LANDSCAPE, False),)
 SMALL_BYTES = 2_000_000
-"""of weights, up to which a model has all of KINDS, and LARGE_KINDS beyond: the wheel, which holds
-the weights, too, has 12 MB"""
+"""models whose weights are larger have LARGE_KINDS instead of KINDS: the wheel, which holds the
+weights as well, has 12 MB"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder: its training photos calibrate, its validation photos hold the budget"""
@@ -76,10 +76,10 @@ class Options(Printed):
 
 
 def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
-    """All of the files, and the index of what then lies in ``options.out``.
+    """Make all files, and return the index of ``options.out``.
 
-    The index is written after each file, so that those of a run that was stopped are used. Raises
-    OptionError for a folder that holds others.
+    The index is written after each file, so that the files of a stopped run are usable. Raises
+    OptionError if ``options.out`` holds folders that this command did not make.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     write_index(options.out)
@@ -92,22 +92,22 @@ def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
 
 
 def kinds_of(model: str) -> tuple[Kind, ...]:
-    """The ready files that ``model``, one of the zoo with weights, ships with."""
+    """Kinds of the ready files that ``model``, a zoo name with weights, ships with."""
     weights = zoo.FOLDER / zoo.get_entry(model).weights
     return KINDS if weights.stat().st_size <= SMALL_BYTES else LARGE_KINDS
 
 
 def write_index(folder: Path) -> list[zoo.ReadyFile]:
-    """``index.json`` of the ready files in ``folder``; those of other weights stay listed, as what
-    was made here. Raises OptionError."""
+    """Write ``index.json`` of the ready files in ``folder``. Files of other weights stay listed,
+    which shows that this command made them. Raises OptionError."""
     rows = list(_rows(folder).values())
     write_text(folder / INDEX.name, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return rows
 
 
 def remove_others(folder: Path) -> list[zoo.ReadyFile]:
-    """Ready files of the weights that ship stay in ``folder`` and its index; those of others go
-    away. Raises OptionError."""
+    """Remove the ready files of weights that do not ship from ``folder`` and its index. Raises
+    OptionError."""
     for path, row in _rows(folder).items():
         if not _is_shipped(row.model, row.weights):
             shutil.rmtree(path)
@@ -115,8 +115,8 @@ def remove_others(folder: Path) -> list[zoo.ReadyFile]:
 
 
 def _rows(folder: Path) -> dict[Path, zoo.ReadyFile]:
-    """Of each folder in ``folder``. Raises OptionError for one that this command did not make: it
-    is neither in the index, nor what a run would have made that was stopped before it said so."""
+    """Row of the index for each folder in ``folder``. Raises OptionError for one that this command
+    did not make: not in the index, and not made by a run that was stopped before writing it."""
     listed = {row.name: row for row in zoo.read_ready(folder / INDEX.name)}
     rows = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
@@ -131,7 +131,7 @@ def _rows(folder: Path) -> dict[Path, zoo.ReadyFile]:
 
 
 def _row(path: Path, listed: zoo.ReadyFile | None) -> zoo.ReadyFile | None:
-    """None: this command did not make it."""
+    """Row of the ready file ``path``; None if this command did not make it."""
     try:
         digest = hashlib.sha256(read_file(path / MANIFEST, BundleError)).hexdigest()
         if listed and listed.manifest == digest:
@@ -145,7 +145,7 @@ def _row(path: Path, listed: zoo.ReadyFile | None) -> zoo.ReadyFile | None:
 
 
 def _make(model: str, kind: Kind, options: Options, terminal: Terminal) -> bool:
-    """Returns False where it was there."""
+    """Make one ready file; returns False if it was there already."""
     path = options.out / _name(model, kind)
     if not options.again and _is_there(path):
         _renew_readme(Bundle.open(path))
@@ -154,14 +154,14 @@ def _make(model: str, kind: Kind, options: Options, terminal: Terminal) -> bool:
     made = (
         _int8(model, kind, options, terminal) if kind[1] == "int8" else _float(model, kind, options)
     )
-    if path.is_dir() and not _is_there(path):  # a Bundle is not written over other weights
+    if path.is_dir() and not _is_there(path):  # write_bundle refuses other weights
         shutil.rmtree(path)
     write_bundle(path, made.manifest, {name: made.read(name) for name in made.manifest.files})
     return True
 
 
 def _name(model: str, kind: Kind) -> str:
-    """Of the folder."""
+    """Name of the ready file's folder."""
     target, precision, (width, height), dynamic = kind
     return f"{model}-{target}-{precision}-{width}x{height}{'-dynamic' * dynamic}"
 
@@ -193,12 +193,12 @@ def _int8(model: str, kind: Kind, options: Options, terminal: Terminal) -> Bundl
 
 
 def _work(model: str, options: Options) -> Path:
-    """Of these weights: what was made of others is not replaced."""
+    """Work folder of the current weights: files made from other weights are not replaced."""
     return options.work / zoo.get_entry(model).sha256[:12]
 
 
 def _renew_readme(bundle: Bundle) -> None:
-    """It may say better what it says."""
+    """Rewrite the README if its text has changed since the file was made."""
     path, text = bundle.path / README, readme(bundle.manifest)
     if path.read_text(encoding="utf-8") != text:
         write_text(path, text)

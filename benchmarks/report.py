@@ -39,7 +39,7 @@ from edgeface.search.pareto import nondominated
 
 STAGES = ("preprocess", "network", "postprocess")
 HEADROOM = 1.1
-"""an axis ends this much beyond the largest p90: a single odd sample must not squeeze all others"""
+"""end of an axis, as a multiple of the largest p90: one outlier must not squeeze all others"""
 
 
 def write_report(path: Path, records: Records, context: Context) -> None:
@@ -70,7 +70,7 @@ def document(records: Records, context: Context) -> str:
 
 
 def summary(title: str, records: Records) -> Html:
-    """What this is, and how much of it can be used."""
+    """Head of the page: title, how many records are valid, and the devices."""
     valid = sum(r.valid for r in records)
     counts = f"{valid} of {len(records)} records are valid."
     advice = (
@@ -93,7 +93,7 @@ def summary(title: str, records: Records) -> Html:
 
 
 def machine(device: str, records: Records) -> Html:
-    """The device, and what all its records were measured with."""
+    """Facts of one device: hardware, system, and the runtimes and protocols of its records."""
     found = records[0].environment.machine
     runtimes = dict.fromkeys(r.runtime for r in records)
     protocols = dict.fromkeys(
@@ -195,7 +195,7 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> list[int | None]:
 
 
 def distributions(records: Records) -> Html:
-    """Every sample of the network."""
+    """Strips with every sample of the network time."""
     text = (
         "Time of the network, array in to arrays out. Each dot is one image, the first round at the"
         " top of its strip and the last at the bottom, so a drift shows as a slant. Solid line:"
@@ -223,7 +223,7 @@ def distributions(records: Records) -> Html:
 
 
 def stages(records: Records) -> Html:
-    """Where the time of an image goes."""
+    """Median time of each stage of an image."""
     text = (
         "Medians of one photo's way to its faces: letterboxing, the network, decoding and NMS. To"
         " the right: all."
@@ -242,7 +242,7 @@ def stages(records: Records) -> Html:
 
 
 def left_out(context: Context) -> Html:
-    """What was wanted and is not there."""
+    """What was to be measured and is missing."""
     if not context.left_out:
         return Html("")
     return section(
@@ -253,7 +253,7 @@ def left_out(context: Context) -> Html:
 
 
 def legend(records: Records) -> Html:
-    """Colours and shapes."""
+    """Meaning of the colours and shapes of the marks."""
     targets = [t for t in BACKENDS if any(r.target == t for r in records)]
     shapes = dict.fromkeys(r.precision for r in records)
     keys = [(charts.sample_mark(colour(t)), target_title(t)) for t in targets]

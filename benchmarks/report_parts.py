@@ -1,4 +1,4 @@
-"""What several sections of the benchmark report share."""
+"""Parts that several sections of the benchmark report share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeface.pages.page import card, strip_row
 
 Records = Sequence[Measurement]
 Group = tuple[str, int, int, int]
-"""device, width, height, threads: what may be compared"""
+"""device, width, height, threads: records that share them may be compared"""
 
 
 def grouped(records: Records, rows: Callable[[Records], tuple[list[Html], Axis]]) -> list[Html]:
@@ -31,7 +31,7 @@ def grouped(records: Records, rows: Callable[[Records], tuple[list[Html], Axis]]
 
 
 def group_of(record: Measurement) -> Group:
-    """Records of one group may be compared."""
+    """The group of ``record``."""
     return record.device, record.width, record.height, record.threads
 
 
@@ -43,7 +43,7 @@ def row(record: Measurement, strip: Html, said: Html, group: Records) -> Html:
 
 
 def ratio_text(found: Ratio | Relative, reasons: Sequence[str]) -> str:
-    """A verdict only where there is nothing to object."""
+    """Ratio with its interval, and the verdict if there are no ``reasons`` against it."""
     return (
         f"{found.value:.2f} ({found.low:.2f} to"
         f" {found.high:.2f}){'' if reasons else ' ' + found.verdict}"
@@ -51,7 +51,7 @@ def ratio_text(found: Ratio | Relative, reasons: Sequence[str]) -> str:
 
 
 def figure(record: Measurement, stage: str = "network") -> Html:
-    """Median and p90; of an invalid record never without the reasons."""
+    """Median and p90, with the reasons if the record is invalid."""
     found = getattr(record, f"{stage}_ms")
     return judged(f"{number(found.median)} ms [p90 {number(found.p90)}]", record.invalid_reasons)
 
@@ -71,12 +71,12 @@ def judged(text: str, reasons: Iterable[str]) -> Html:
 
 
 def label(record: Measurement) -> str:
-    """Of a row in a card whose heading says the rest."""
+    """Label of a row: runtime, precision and fast mode; the card's heading says the rest."""
     return f"{target_title(record.target)} {record.precision}{' fast' * record.fast}"
 
 
 def colour(target: str) -> str:
-    """Class of a runtime's colour."""
+    """CSS class of a runtime's colour."""
     names = list(BACKENDS)
     return f"t{names.index(target)}" if target in names[:4] else "t4"
 

@@ -23,11 +23,11 @@ from edgeface.pages.markup import Html, join, tag
 from edgeface.pages.page import card, section, strip_row
 
 MAX_RATIO = 4.0
-"""where the axis of ratios ends at most"""
+"""largest end of the axis of ratios"""
 
 
 def float_against_int8(records: Records, context: Context) -> Html:
-    """What INT8 gains in time and costs in AP, for each runtime."""
+    """Time that INT8 gains and AP that it costs, for each runtime."""
     pairs = [
         (r, fp32) for r in records if r.precision == "int8" and (fp32 := _float_of(r, records))
     ]
@@ -62,8 +62,8 @@ def _float_of(int8: Measurement, records: Records) -> Measurement | None:
 
 
 def _ratio(new: Measurement, old: Measurement) -> Ratio | None:
-    """None without samples. Also right for records of two sessions, which a resumed run may
-    have."""
+    """Ratio of network times, also of two sessions, as a resumed run may have; None without samples
+    or with a time of 0."""
     if not (new.samples and old.samples) or min(old.network_ms.min, new.network_ms.min) <= 0:
         return None
     return ratio_of_sessions(new.samples["network"].rounds(), old.samples["network"].rounds())

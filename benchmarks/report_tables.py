@@ -70,7 +70,7 @@ def _conditions(r: Measurement) -> list[object]:
 
 
 def everything(records: Records) -> Html:
-    """All figures."""
+    """Table with all figures of every record."""
     columns = (
         "file",
         "threads",

@@ -1,7 +1,7 @@
-"""What `make bench` keeps in its folder: records in latency.json, and in context.json what no
-record knows.
+"""The files of `make bench`: latency.json with the records, and context.json with accuracy, peers'
+timings and what was left out.
 
-Both are written after every step, so that a run that was stopped goes on where it was.
+Both are written after every step, so that a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SETTINGS = ("easy", "medium", "hard")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """AP of one file, 0 to 1; None: without faces of that setting."""
+    """AP of one Bundle, 0 to 1; None for a setting without faces."""
 
     files: dict[str, str]
     """SHA-256 of the files that were evaluated"""
@@ -46,8 +46,8 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class PeerTiming:
-    """Network time of a foreign file, or of ours beside it: one process, ONNX Runtime, turn by
-    turn."""
+    """Network time of a peer's file, or of our file in the same rounds: both take turns in one
+    process with ONNX Runtime."""
 
     model: str
     sha256: str
@@ -71,25 +71,25 @@ class PeerTiming:
 
 @dataclass(frozen=True)
 class Context:
-    """What stands beside the records in a report."""
+    """The part of a report that does not come from the records."""
 
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
     """name of a Bundle -> AP"""
     peers: tuple[PeerTiming, ...] = ()
     left_out: tuple[str, ...] = ()
-    """what was wanted and is not there, and why"""
+    """what was to be measured and is missing, and why"""
 
     def accuracy_of(self, record: Measurement) -> Accuracy | None:
-        """Of the very files that were measured."""
+        """AP of exactly the files that ``record`` was measured with, or None."""
         found = self.accuracy.get(record.bundle)
         return found if found and found.files == record.files else None
 
 
 class Results:
-    """The folder; the files in it are read once and written whole."""
+    """The folder of `make bench`; each file in it is read once, and written as a whole."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises DataError if something else is there."""
+        """Raises DataError if one of the files is damaged."""
         self.folder = folder
         self.records = load_measurements(folder / LATENCY) if (folder / LATENCY).is_file() else []
         self.context = load_context(folder / CONTEXT)
@@ -105,7 +105,7 @@ class Results:
     def known(
         self, bundle: Bundle, device: str, threads: int, protocol: Protocol
     ) -> Measurement | None:
-        """The record of exactly this."""
+        """The record of exactly these files, device, threads and protocol, not in fast mode."""
         for record in self.records:
             if (
                 record.key == (bundle.path.name, device, threads, False)
@@ -136,7 +136,7 @@ def order(record: Measurement) -> tuple[Any, ...]:
 
 
 def load_context(path: Path) -> Context:
-    """Empty if there is none. Raises DataError."""
+    """The context in ``path``, empty without a file. Raises DataError for a damaged one."""
     if not path.is_file():
         return Context()
     try:
@@ -150,11 +150,11 @@ def load_context(path: Path) -> Context:
 
 
 def find_accuracy(bundles: Iterable[Bundle], exports: Path) -> dict[str, Accuracy]:
-    """AP of ``bundles``, where it is known for these very files.
+    """Name -> AP of each of ``bundles`` whose exact files were evaluated.
 
-    From ``exports``, which `make bench-export` writes, or else from the manifests: an INT8 file has
-    its own AP and that of the float file it was made from. Raises DataError if ``exports`` is
-    damaged.
+    AP comes from ``exports``, which `make bench-export` writes, or else from the manifests: that of
+    an INT8 file has its own AP and the AP of the float file it was made from. Raises DataError if
+    ``exports`` is damaged.
     """
     bundles = list(bundles)
     evaluated = _read_exports(exports)
@@ -171,7 +171,7 @@ def find_accuracy(bundles: Iterable[Bundle], exports: Path) -> dict[str, Accurac
 
 
 def _from_manifests(bundle: Bundle, bundles: list[Bundle]) -> tuple[dict[str, Any], Any]:
-    """(``accuracy`` of the manifest that knows, its figures for ``bundle``)."""
+    """(``accuracy`` of the manifest that has AP of ``bundle``, that AP); ({}, None) without one."""
     own = bundle.manifest
     if own.precision == "int8":
         source = own.accuracy or {}

@@ -37,12 +37,12 @@ from edgeface.pages.figures import new_figure, save_figure
 SCORE_FLOOR = 0.1
 """no threshold is lower"""
 FALSE_BOXES = 138 / 400
-"""a photo, as YuNet_n has at a score of .71 on 400 photos of the validation set"""
+"""false boxes per photo of YuNet_n at a score of .71, on 400 photos of the validation set"""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Of one model on one group of faces."""
+    """Recall of one model on one group of faces."""
 
     kind: str
     value: str
@@ -60,7 +60,7 @@ class Tally:
         self.found: dict[Group, list[float]] = defaultdict(list)
 
     def look(self, frame: Frame) -> None:
-        """Detect in ``frame`` and keep what came of it."""
+        """Detect in ``frame`` and keep the scores."""
         found = self.detector.detect(frame.image)
         hits = box_iou(found.boxes, frame.boxes) >= MATCH_IOU
         best = np.where(hits, found.scores[:, None], 0).max(axis=0, initial=0)
@@ -75,7 +75,7 @@ class Tally:
         return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else SCORE_FLOOR
 
     def rows(self, allowed: int) -> list[Recall]:
-        """Recall of every group at that threshold."""
+        """Recall of every group at the threshold for ``allowed`` boxes on no face."""
         least = self.threshold(allowed)
         return [
             Recall(kind, value, self.name, float(np.mean(np.array(scores) >= least)), len(scores))
@@ -86,7 +86,7 @@ class Tally:
 
 
 def read_photos(data: Path) -> list[tuple[AnnotatedImage, Path]]:
-    """The annotated validation photos that are there. Raises DataError."""
+    """The annotated validation photos that exist. Raises DataError if there are none."""
     annotated = read_wider(data / "wider_face_split" / "wider_face_val_bbx_gt.txt")
     folder = data / "WIDER_val" / "images"
     found = [(faces, folder / faces.path) for faces in annotated if (folder / faces.path).is_file()]
@@ -101,8 +101,8 @@ def read_photos(data: Path) -> list[tuple[AnnotatedImage, Path]]:
 def readable(
     photos: Sequence[tuple[AnnotatedImage, Path]], models: int, failures: Failures
 ) -> Iterator[tuple[AnnotatedImage, Image]]:
-    """Each of ``photos`` that can be read, for as many models to look at; the others are told.
-    Raises DataError where there is none."""
+    """Each of ``photos`` that can be read; the others are reported. ``models``: for the progress
+    line. Raises DataError if none can be read."""
     for done, (faces, path) in enumerate(photos):
         what = f"{counted(models, 'model')} on {counted(len(photos), 'photo')}"
         failures.terminal.tick(what, done, len(photos))
@@ -114,7 +114,7 @@ def readable(
 
 
 def plot(path: Path, rows: Sequence[Recall]) -> None:
-    """Recall of each model against each kind of value, as a PNG."""
+    """Plot the recall of each model over the values of each kind."""
     figure = new_figure(12, 6)
     for axes, kind in zip(figure.subplots(2, 4, sharey=True).flat, VALUES, strict=True):
         for model in dict.fromkeys(row.model for row in rows):
@@ -148,7 +148,7 @@ KEPT = "nothing is kept, the same command begins again"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder with the validation photos"""

@@ -1,16 +1,18 @@
-"""What the models see in :mod:`benchmarks.robustness`: frames of 640x480 px with faces to be found.
+"""Frames of 640x480 px with faces to find, which the models of :mod:`benchmarks.robustness` see.
 
-photos    Each photo, letterboxed. Faces by height in px of the photo; those of 24 px and more by
-          the conditions that WIDER FACE's annotators noted. clean: the first value of each.
-fill      Clean faces of 192 px and more, cropped from their photo so that the face has that share
-          of the frame's height, in percent. The crop is 4:3, or as wide as the photo is, with the
-          face in the middle where the photo is large enough; a face whose photo is too low for the
-          crop is left out. Boxes end at the frame: at 125 % the face lacks forehead and chin, and
-          what must be found is the rest.
-roll      The largest clean face of each photo if it has 48 px and more in the frame, with the photo
-          turned around its centre, both ways; it must stay inside. Its box is then the one around
-          the ellipse that filled the upright box: a head is rounder than a rectangle, whose own
-          box would be half as large again at 45 degrees.
+photos    Each photo, letterboxed. Faces are grouped by height in px of the photo; those of 24 px
+          and more also by the conditions that WIDER FACE's annotators noted. A face is clean if
+          each condition has its first value.
+fill      Clean faces of 192 px and more, cropped from their photo so that the face takes a given
+          percentage of the frame's height. The crop is 4:3, or as wide as the photo if that is
+          narrower, with the face in the middle as far as the photo's edges allow; faces whose photo
+          is not high enough for the crop are left out. Boxes end at the frame: at 125 % forehead
+          and chin are cut off, and the rest of the face must be found.
+roll      The largest clean face of each photo if it is at least 48 px high in the frame, with the
+          photo turned around the face's centre, both ways; faces that a turn could cut are left
+          out. The box encloses the turned ellipse that filled the upright box: a head is rounder
+          than a rectangle, and the box around a turned rectangle would be half as large again at
+          45 degrees.
 """
 
 from __future__ import annotations
@@ -50,20 +52,20 @@ VALUES: dict[str, tuple[str, ...]] = {
     "fill": tuple(map(str, FILLS)),
     "roll": tuple(map(str, ROLLS)),
 }
-"""of each kind, in the order of the result"""
+"""kind -> names of its values, in the order of the result"""
 
 
 class Frame(NamedTuple):
-    """What all models look at."""
+    """One image that all models see."""
 
     image: Image
     """uint8 RGB [480, 640, 3]"""
     boxes: Doubles
     """[N, 4] x1, y1, x2, y2 of faces in px of the frame"""
     groups: Mapping[Group, NDArray[np.bool_]]
-    """[N] which of them belong to a row of the result"""
+    """row of the result -> [N] which of the faces belong to it"""
     complete: bool
-    """whether every face in sight is in ``boxes``, so that all other found boxes are false"""
+    """whether ``boxes`` holds every face of the image, so that all other found boxes are false"""
 
 
 def frames(faces: AnnotatedImage, photo: Image) -> Iterator[Frame]:
@@ -101,7 +103,7 @@ def photo_frame(photo: Image, faces: AnnotatedImage) -> Frame:
 
 
 def fill_frames(photo: Image, box: Doubles) -> Iterator[Frame]:
-    """Crops in which the face ``box`` has each of the shares of the height."""
+    """Crops in which the face ``box`` takes each percentage of FILLS of the height."""
     for percent in FILLS:
         rows = round((box[3] - box[1]) * 100 / percent)
         if rows > photo.shape[0]:
@@ -118,7 +120,7 @@ def fill_frames(photo: Image, box: Doubles) -> Iterator[Frame]:
 def roll_frames(image: Image, box: Doubles, size: tuple[int, int]) -> Iterator[Frame]:
     """The letterboxed photo, ``size`` px in ``image``, turned around the face ``box``.
 
-    None if a turn cuts the face.
+    Yields no frame if the face is less than ROLL_PX high, or if a turn could cut it.
     """
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
     reach = half.max()

@@ -47,15 +47,15 @@ from edgeface.schema import from_fields
 
 SIZE = (640, 480)
 EXTD_SIZE = (640, 640)
-"""at which the paper of EXTD counts"""
+"""input size at which the EXTD paper counts multiply-accumulates"""
 WEIGHTS_DIGITS = re.compile(r"-[0-9a-f]{8}$")
-"""behind the network's name, in files of weights that do not ship"""
+"""suffix of the network's name in files whose weights do not ship"""
 SETTINGS = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
 class SystemAccuracy:
-    """AP that ``--measure`` found, 0 to 1; None where no face counts."""
+    """AP that ``--measure`` found, 0 to 1; None if no face counts in that setting."""
 
     easy: float | None
     medium: float | None
@@ -65,30 +65,30 @@ class SystemAccuracy:
     weights: str
     """SHA-256 of the weights"""
     measured_on: str = ""
-    """photos and protocol; empty: before they were kept"""
+    """photos and protocol; empty in files of versions that did not record them"""
 
 
 @dataclass
 class System:
-    """One row."""
+    """One row of the table."""
 
     name: str
     params: int
     macs: int
     """executed, at 640x480"""
     macs_as_published: int | None
-    """EXTD: as its paper counts, at 640x640; see
-    :func:`edgeface.models.complexity.count_as_extd`"""
+    """EXTD networks: counted as in their paper, at 640x640, by
+    :func:`edgeface.models.complexity.count_as_extd`; others: None"""
     published: Published | None
     ap: dict[str, SystemAccuracy] = field(default_factory=dict)
     """by scale of the photos"""
     latency_ms: dict[str, float] = field(default_factory=dict)
-    """median network time, by "target precision WxH threads device"; records that may not be used
-    are left out"""
+    """median network time of valid records, by "target precision WxH threads device"; fast mode and
+    the network's variant follow the precision"""
     export: dict[str, float] = field(default_factory=dict)
-    """largest difference from torch, by "target precision WxH"."""
+    """by "target precision WxH": largest absolute difference of any head from torch"""
     int8: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """AP before and after, noise and layers in float, by "target WxH", as the manifest has it"""
+    """by "target WxH": ``accuracy`` of the manifest (AP before and after, SNR, layers in float)"""
 
 
 def systems() -> list[System]:
@@ -111,7 +111,7 @@ def _sizes(name: str) -> tuple[int, int, int | None]:
 
 
 def load_results(path: Path) -> dict[str, dict[str, SystemAccuracy]]:
-    """Name -> scale -> AP; empty if there is no such file. Raises DataError."""
+    """Name -> scale -> AP; empty if there is no such file. Raises DataError for a damaged one."""
     if not path.is_file():
         return {}
     try:
@@ -131,8 +131,8 @@ def load_results(path: Path) -> dict[str, dict[str, SystemAccuracy]]:
 
 
 def measure(rows: Sequence[System], o: Options, terminal: Terminal) -> str:
-    """Evaluate whatever has weights, and keep each figure at once; what is known of the same
-    weights, photos and protocol stays. Returns which photos."""
+    """Evaluate every network that has weights, and save each figure at once. Figures of the same
+    weights, photos and protocol are not measured again. Returns count and digest of the photos."""
     known, photos = load_results(o.results), validation_photos(o.data)
     for row in rows:
         path = o.weights / f"{row.name}.safetensors" if o.weights else None
@@ -180,7 +180,7 @@ def _save_results(path: Path, known: Mapping[str, Mapping[str, SystemAccuracy]])
 
 
 def add_accuracy(rows: Sequence[System], path: Path, photos: str | None) -> None:
-    """Fill in what was measured: on these photos, None: on any. Raises DataError."""
+    """Fill in the AP that was measured on ``photos``, or on any if None. Raises DataError."""
     results = load_results(path)
     for row in rows:
         row.ap = {
@@ -194,8 +194,8 @@ def add_accuracy(rows: Sequence[System], path: Path, photos: str | None) -> None
 
 
 def export_missing(rows: Sequence[System], o: Options, terminal: Terminal) -> None:
-    """Write the fp32 Bundle of each row and target that ``o.records`` lacks; one that cannot be
-    made is told of."""
+    """Write the fp32 Bundle of each row and target that ``o.records`` lacks; note those that cannot
+    be exported."""
     from export import ExportRequest, export_model
     from export.source import load_source
 
@@ -310,7 +310,7 @@ def _points(ap: Published | SystemAccuracy | None) -> str:
 
 
 def _milliseconds(row: System, target: str) -> str:
-    """At :data:`SIZE` on one thread here: of float32, and of INT8 behind a slash."""
+    """Latency at :data:`SIZE` on one thread of this machine: float32, then /INT8 if measured."""
 
     def found(precision: str) -> str:
         ms = row.latency_ms.get(f"{target} {precision} {SIZE[0]}x{SIZE[1]} 1 {LOCAL}")
@@ -320,7 +320,7 @@ def _milliseconds(row: System, target: str) -> str:
 
 
 def _drops(row: System) -> str:
-    """Points of hard AP that INT8 loses, by target; the noisiest head where AP was not measured."""
+    """Points of hard AP that INT8 loses, by target; without measured AP, the worst head's SNR."""
     found = []
     for key, accuracy in sorted(row.int8.items()):
         before, after = accuracy.get("float"), accuracy.get("int8")
@@ -343,7 +343,7 @@ def as_json(rows: Sequence[System]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     measure: bool = False
     """evaluate all models with weights on --data, and show AP only on these photos"""

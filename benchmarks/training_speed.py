@@ -34,7 +34,7 @@ PARTS = ("crops", "forward", "loss", "backward", "update", "average")
 CROPS_LIMIT = 0.10
 """the project's bound on the share of time spent waiting for data"""
 WARM_UP = 3
-"""steps"""
+"""steps before those that are timed"""
 
 
 def package_photos(folder: Path, copies: int = 24) -> Path:
@@ -54,8 +54,8 @@ def package_photos(folder: Path, copies: int = 24) -> Path:
 
 
 def measure(trainer: Any, steps: int) -> dict[str, Any]:
-    """Train ``steps`` steps after the warm-up: medians of CPU seconds a step, of each part and of
-    the whole step."""
+    """Train ``steps`` steps after the warm-up; returns images per CPU second and CPU ms of each
+    part, from medians over the steps."""
     spent: dict[str, list[float]] = {name: [] for name in (*PARTS, "step")}
 
     def timed(name: str, part: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def _rows(o: Options, folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     model: str = DEFAULT_MODEL
     """network to train"""

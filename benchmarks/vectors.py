@@ -42,23 +42,23 @@ MODEL = "edgeface-n"
 POINTED = HeadLayout(landmarks=5)
 SHAPES = [(512, 512), (640, 480), (1920, 1080), (1080, 1920), (1280, 721), (1280, 723), (31, 3001)]
 SHAPES += [(3001, 31), (1, 1), (480, 640), (333, 500), (4000, 3000)]
-"""photos; 1280x721 has a half pixel when it is halved"""
+"""photo sizes, (width, height) in px; 1280x721 halved has a side of 360.5 px"""
 SMALL = [(48, 37), (64, 64), (13, 21), (32, 20), (25, 60), (192, 6)]
-"""photos whose pixels are compared"""
+"""sizes of the photos whose pixels are compared, (width, height) in px"""
 Case = dict[str, Any]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     out: Path = Path("examples/vectors")
     """folder that the files are written to"""
 
 
 class Recorded(Runner):
-    """Gives outputs that are there already."""
+    """A runner that returns given outputs."""
 
     def __init__(self, heads: Heads, layout: HeadLayout, size: Size | None) -> None:
         super().__init__(MODEL, layout, size, "recorded", 1)
@@ -87,7 +87,7 @@ def contract_for(
     quantization: dict[str, tuple[float, ...]] | None = None,
     **results: Any,
 ) -> Contract:
-    """What the manifest of such a file says; ``results``: other thresholds."""
+    """The contract of a file with this layout and input; ``results`` replaces its thresholds."""
     nowhere = WeightsInfo("", "", "")
     network = get_architecture(MODEL)
     manifest = Manifest(
@@ -101,7 +101,7 @@ def contract_for(
 
 
 def text_of(cases: list[Case]) -> str:
-    """One case a line."""
+    """A JSON list, one case per line."""
     lines = (json.dumps(case, separators=(",", ":"), allow_nan=False) for case in cases)
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
@@ -114,8 +114,11 @@ def _geometry() -> Iterator[Case]:
 
 
 def _pixels() -> Iterator[Case]:
-    """Smaller by area, by a whole number (2, 6) and not; larger; as it is; of black and white,
-    whose sums are so near a half that those of fused products and sums are rounded otherwise."""
+    """Photos shrunk by area, by whole factors (2, 6) and others; enlarged; of the canvas's size.
+
+    One is black and white noise: its sums are so near a half that fused multiply-adds round
+    differently.
+    """
     portrait = _portrait()
     noise = np.random.default_rng(7).choice(np.array([0, 255], np.uint8), (34, 37, 3))
     photos = [place(portrait, size, *size) for size in SMALL]
@@ -160,7 +163,7 @@ def _photo_case(name: str, photo: Image, contract: Contract, runner: Runner) -> 
 
 
 def _int8_case(name: str, photo: Image, size: Size, runner: Runner) -> Case:
-    """Outputs rounded to 8 bits, over the range that each has."""
+    """A case with int8 outputs, each quantised over its own range."""
     shape = (photo.shape[1], photo.shape[0])
     plain = contract_for(POINTED, InputSpec(*size, layout="NHWC"))
     fitted, canvas = _fit(plain, POINTED, shape)
@@ -174,7 +177,7 @@ def _int8_case(name: str, photo: Image, size: Size, runner: Runner) -> Case:
 
 
 def _by_hand() -> Iterator[Case]:
-    """What photos rarely show, on a canvas of 96x64 px."""
+    """Outputs written by hand for cases that photos rarely show, on a canvas of 96x64 px."""
     wide = InputSpec(96, 64, layout="NHWC")
     high = InputSpec(96, 64)
     for name, spec, faces in (
@@ -198,7 +201,7 @@ def _by_hand() -> Iterator[Case]:
 
 
 def _noises() -> Iterator[Case]:
-    """Dozens of boxes of every coding, seeded; the fewest candidates that enter NMS."""
+    """Seeded noise: dozens of boxes of every coding; one case lets only 20 candidates enter NMS."""
     random = np.random.default_rng(7)
     ssd = HeadLayout((8, 16), coding="ssd", prior=(4.0, 3.0))
     paired = HeadLayout(anchors=2, offset=0.0, landmarks=5)
@@ -219,7 +222,7 @@ def _noises() -> Iterator[Case]:
 
 
 def _heads(layout: HeadLayout, faces: Sequence[tuple[int, int, int, float, Any]]) -> Heads:
-    """Of 96x64 px, nothing but ``faces``: stride, row, column, logit, box values."""
+    """Outputs for 96x64 px with only ``faces``, each (stride, row, column, logit, box values)."""
     heads = {
         f"{kind}_{s}": np.full((1, 64 // s, 96 // s, channels), -9 * (kind == "cls"), np.float32)
         for s in layout.strides
@@ -233,7 +236,7 @@ def _heads(layout: HeadLayout, faces: Sequence[tuple[int, int, int, float, Any]]
 
 
 def _fit(contract: Contract, layout: HeadLayout, photo: Size) -> tuple[Size, Size]:
-    """By the Detector: sides of the photo on the canvas, and of the canvas."""
+    """(Size of the photo on the canvas, size of the canvas), as the Detector fits it."""
     side = contract.fit.long_side_px
     box = (side, side) if side else _sides(contract)
     assert box is not None
@@ -242,7 +245,7 @@ def _fit(contract: Contract, layout: HeadLayout, photo: Size) -> tuple[Size, Siz
 
 
 def _sides(contract: Contract) -> Size | None:
-    """Width and height of the input; None: any."""
+    """Width and height of the input; None if it takes any size."""
     shape = contract.input.shape
     height, width = shape[2:] if contract.input.layout == "NCHW" else shape[1:3]
     return None if width is None or height is None else (width, height)
@@ -257,8 +260,8 @@ def _detector(contract: Contract, layout: HeadLayout, heads: Heads) -> Detector:
 def _case(
     name: str, contract: Contract, layout: HeadLayout, photo: Size, heads: Heads | None = None
 ) -> Case:
-    """With ``outputs`` and ``faces`` if there are ``heads``, as the file of ``contract`` gives
-    them."""
+    """One case; ``heads`` add its ``outputs``, as a file of ``contract`` gives them, and
+    ``faces``."""
     fitted, canvas = _fit(contract, layout, photo)
     case = {"name": name, "photo": photo, "fitted": fitted, "canvas": canvas}
     if heads is None:
@@ -283,7 +286,7 @@ def _case(
 
 
 def _stored(contract: Contract, heads: Heads) -> tuple[list[str], Heads]:
-    """Outputs as a file gives them, in base64, and as a runner reads those."""
+    """(Outputs as a file gives them, in base64; the same as a runner reads them, in float32)."""
     stored, read = [], {}
     for output in contract.outputs:
         key = f"{output.kind}_{output.stride}"

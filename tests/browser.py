@@ -1,4 +1,4 @@
-"""What tests of report pages share: a reader of HTML, and Chromium without a network."""
+"""Shared by the tests of report pages: a reader of HTML, and Chromium without a network."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Reader(HTMLParser):
         self.text += data
 
     def check_harmless(self, plain: Reader, also: tuple[str, ...] = ()) -> None:
-        """Names that are markup stayed text: nothing runs or loads, and there is no tag that a page
-        of ``plain`` names has not, but for those of ``also``."""
+        """Check that names with markup stayed text: nothing runs or loads, and all tags are in
+        ``plain``, a page with harmless names, or in ``also``."""
         assert {name for name, _ in self.tags} <= {name for name, _ in plain.tags} | {*also}
         assert not any(
             key.startswith("on") or key in ("href", "src", "xlink:href")
@@ -78,7 +78,7 @@ def check_in_chromium(page: Path, width_px: int) -> None:
 
 
 def open_in_chromium(page: Path, picture: Path, width_px: int, height_px: int = 3000) -> str:
-    """Take a screenshot with every network access refused; returns what the browser said."""
+    """Take a screenshot with every network access refused; returns the browser's stderr."""
     assert CHROMIUM
     done = subprocess.run(
         [

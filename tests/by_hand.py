@@ -1,4 +1,4 @@
-"""Records made by hand, and processes looked at from outside."""
+"""Measurements made by hand, and functions that watch processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def calm(**changes: Any) -> Moment:
 def environment(
     *during: Moment, before: Moment = CALM, after: Moment = CALM, **changes: Any
 ) -> Environment:
-    """Of a calm machine with 4 cores, one of them used."""
+    """Environment of a calm machine with 4 cores, one of them used."""
     return dataclasses.replace(
         Environment(
             MACHINE, before, during or (CALM,) * 20, after, 0.1, {"onnxruntime": "1.0"}, (3,), {}
@@ -66,7 +66,7 @@ def record(
     samples: dict[str, Stage] | None = None,
     **fields: Any,
 ) -> Measurement:
-    """With fields as given, judged as a real one is."""
+    """A record with ``fields`` as given; its validity is judged as that of a real one."""
     where, protocol = where or environment(), protocol or Protocol()
     samples = samples or stages(steady(median_ms))
     reasons = invalid_reasons(protocol, where, samples, fields.get("threads", 1))
@@ -99,7 +99,7 @@ def record(
 
 
 def alive(pid: int) -> bool:
-    """Is there such a process, other than as a zombie?"""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -107,8 +107,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What ``what()`` returns as soon as that is true; fails after ``seconds``, which no healthy
-    machine needs."""
+    """Call ``what`` until its result is true, and return that; fails after ``seconds``, which no
+    healthy machine needs."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"

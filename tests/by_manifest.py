@@ -1,7 +1,6 @@
-"""Finds faces with a Bundle by what its manifest.json says under ``contract``, and by nothing
-else: no line of edgeface is used here, and NMS is done box by box.
+"""Finds faces with a Bundle as an app in another language would, by ``contract`` in manifest.json.
 
-What an app would do in its own language.
+It uses no code of edgeface, and does NMS box by box.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Face = tuple[float, list[float], list[list[float]]]
 
 
 def find(folder: Path, photo: Array, score: float | None = None) -> list[Face]:
-    """Best first, in px of ``photo`` (uint8 RGB)."""
+    """Faces in px of ``photo`` (uint8 RGB), best first."""
     manifest = json.loads((folder / "manifest.json").read_text())
     contract = manifest["contract"]
     canvas, factors = _fit(photo, contract)
@@ -65,7 +64,7 @@ def _fit(photo: Array, contract: Any) -> tuple[Array, tuple[float, float]]:
 
 
 def _tflite(path: Path, contract: Any, tensor: Array) -> list[Array]:
-    """By index, as the Interpreter of Android has them; the signature is asked to agree."""
+    """Outputs by index, as Android's Interpreter gives them; the signature must agree."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -109,7 +108,7 @@ def _ncnn(path: Path, contract: Any, tensor: Array) -> list[Array]:
     net = ncnn.Net()
     assert net.load_param(str(path)) == net.load_model(str(path.with_suffix(".bin"))) == 0
     extractor = net.create_extractor()
-    image = np.ascontiguousarray(tensor[0])  # a Mat does not keep it alive
+    image = np.ascontiguousarray(tensor[0])  # ncnn.Mat does not keep its array alive
     extractor.input(contract["input"]["name"], ncnn.Mat(image).clone())
     names = net.output_names()
     assert all(names[o["index"]] == o["name"] for o in contract["outputs"])

@@ -1,4 +1,4 @@
-"""What the tests of all commands say of a result."""
+"""Checks of results that the tests of all commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Command = Callable[..., Result]
 
 
 def said(err: str) -> list[str]:
-    """Lines on stderr, without notes and without what says how far it got."""
+    """Lines on stderr, without notes and progress."""
     return [
         line
         for line in err.splitlines()
@@ -20,8 +20,8 @@ def said(err: str) -> list[str]:
 
 
 def failed(result: Result, *words: str) -> str:
-    """One line on stderr with these words, beside what says how far it got; exit code 2, nothing on
-    stdout."""
+    """Check for exit code 2, an empty stdout, and one line on stderr with these words, besides
+    notes and progress; returns that line."""
     code, out, err = result
     lines = said(err)
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and out == "", (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Tests press Ctrl-C. What a script's shell starts with ``&`` ignores it, and so does all that
-    is started from there: such tests would wait for ever."""
+    """Restore Ctrl-C, which tests send. Processes that a script starts with ``&`` ignore it, and so
+    do all that they start: tests would wait for ever."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -129,7 +129,7 @@ def exported(
 ) -> Callable[..., Bundle]:
     """``exported(target, precision="fp32", dynamic=False, landmarks=False)`` -> Bundle.
 
-    Of ``lively`` or ``pointed``, made once a session. int8 has its ranges from the two portraits.
+    Made from ``lively`` or ``pointed``, once per session; int8 is calibrated with the portraits.
     """
     made: dict[tuple[str, str, bool, bool], Bundle] = {}
 
@@ -171,7 +171,7 @@ def bundle(exported: Callable[..., Bundle]) -> str:
 
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: Image) -> dict[str, str]:
-    """Image files that are none, by what is wrong with them."""
+    """What is wrong -> path that is no readable image."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "zero.jpg").write_bytes(b"")

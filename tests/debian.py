@@ -16,7 +16,7 @@ MIRROR = "http://deb.debian.org/debian"
 
 
 def cache_folder(name: str) -> Path:
-    """Where what was unpacked is kept from one test run to the next: EDGEFACE_TEST_CACHE, or the
+    """Folder that keeps unpacked packages between test runs, below EDGEFACE_TEST_CACHE or the
     user's cache."""
     base = os.environ.get("EDGEFACE_TEST_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "edgeface-tests" / name
@@ -25,8 +25,8 @@ def cache_folder(name: str) -> Path:
 def unpack(
     packages: Sequence[str], suite: str, architecture: str, root: Path, alone: bool = False
 ) -> None:
-    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``, which is
-    there once all is in it. Skips the test without apt or a network."""
+    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``, which
+    appears once it is complete. Skips the test without apt or a network."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: this needs Debian's packages")

@@ -1,4 +1,4 @@
-"""A 64-bit ARM processor under qemu: the aarch64 wheels, and a Debian to be root of."""
+"""A 64-bit ARM processor under qemu: aarch64 wheels, and a Debian whose commands run as root."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FEATURES = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop"
     " asimddp"
 )
-"""those of the emulated Cortex-A76, as its kernel would show them: litert reads them and must not
-be told x86's"""
+"""CPU features of the emulated Cortex-A76, as its kernel would list them: litert reads them, and
+must not see those of x86"""
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 PLATFORMS = (
@@ -43,13 +43,13 @@ mount --bind "$cpuinfo" "$root/proc/cpuinfo"
 exec chroot "$root" /usr/bin/env -i \
   PATH=/usr/bin HOME=/home/pi LANG=C.UTF-8 QEMU_CPU=cortex-a76 "$@"
 """
-"""Starts a command in a namespace where the kernel runs aarch64 programs by qemu. Linux 6.7 and
-later have such handlers for each namespace, so it needs no root, and the machine's stay as they
-are."""
+"""Script that runs a command in a namespace where the kernel starts aarch64 programs with qemu.
+Linux 6.7 and later have such handlers per namespace, so it needs no root, and the handlers of the
+machine stay unchanged."""
 
 
 def write_cpuinfo(root: Path) -> None:
-    """Two such cores in ``proc/cpuinfo`` below the emulator's root."""
+    """Write two emulated cores to ``proc/cpuinfo`` below the emulator's root."""
     cpu = (
         f"processor\t: 0\nFeatures\t: {FEATURES}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU"
         " part\t: 0xd0b\n\n"
@@ -72,7 +72,7 @@ def pip_for_arm(verb: str, python: str, *words: object) -> None:
 
 
 def wheel_for_arm(package: str) -> Path:
-    """Folder of the aarch64 wheel, of the release that is installed here; unpacked once, kept."""
+    """Folder of the unpacked aarch64 wheel, of the installed release; kept between test runs."""
     home = cache_folder(f"{package}-{version(package)}-arm64")
     if not home.is_dir():
         words = ("--no-deps", "--target", home, f"{package}=={version(package)}")
@@ -81,7 +81,7 @@ def wheel_for_arm(package: str) -> Path:
 
 
 def need_namespace() -> str:
-    """Path of qemu. Skips the test where ``run_in_root`` cannot work."""
+    """Path of qemu. Skips the test if ``run_in_root`` cannot work."""
     qemu = shutil.which("qemu-aarch64-static")
     if qemu is None:
         pytest.skip("qemu-aarch64-static is not installed: apt install qemu-user-static")

@@ -1,4 +1,4 @@
-"""Two tiny networks for the evidence for scores, and what its command says of a mistake."""
+"""Two tiny networks for tests of benchmarks.research.evidence, and its message after a mistake."""
 
 from __future__ import annotations
 

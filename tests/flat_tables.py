@@ -6,7 +6,7 @@ import struct
 
 
 class Flat:
-    """A table of a FlatBuffer, read by hand: little endian, fields by the table of their places."""
+    """A table of a FlatBuffer, read by hand: little-endian, its vtable gives the fields' places."""
 
     def __init__(self, content: bytes, place: int | None = None) -> None:
         self.content = content
@@ -18,7 +18,7 @@ class Flat:
         return found
 
     def _field(self, number: int) -> int:
-        """Its place; 0: it is not there."""
+        """Place of the field; 0 if it is absent."""
         if 4 + 2 * number >= self._at("<H", self.fields):
             return 0
         offset = self._at("<H", self.fields + 4 + 2 * number)
@@ -71,7 +71,7 @@ def decoding_options(content: bytes) -> Flat:
 
 
 def buffers_behind(content: bytes) -> int:
-    """How many buffers of a .tflite file are behind its FlatBuffer."""
+    """How many buffers of a .tflite file lie behind its FlatBuffer."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)

@@ -1,5 +1,5 @@
-"""The commands that are run with little memory, and killed: what they are given, and whether what
-they leave is whole."""
+"""Commands for tests with little memory and of kills: their arguments, and checks that what they
+leave is complete."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from edgeface.zoo import load_weights_file
 from edgeface.zoo.index import FOLDER
 
 FACE = (181, 49, 383, 337)
-"""of Grace Hopper, drawn by hand"""
+"""Grace Hopper's, x1, y1, x2, y2 px, drawn by hand"""
 FRAMES = 30
 CPU_S = 240
-"""what a command may compute where memory is little, several times what any needs: one that hangs
-and spins ends by SIGXCPU, however busy the machine is"""
+"""CPU time of a command with little memory, several times what any needs: one that spins for ever
+ends by SIGXCPU, however busy the machine is"""
 PROGRAM = f"""
 import resource, sys
 limit = int(sys.argv.pop(1))
@@ -46,18 +46,18 @@ raise SystemExit(code)
 
 @dataclass(frozen=True)
 class Task:
-    """A command, and how one sees that what it made is whole."""
+    """A command, and a check that its result is complete."""
 
     arguments: tuple[object, ...]
     made: Path | None
-    """what it writes; None: its result is on stdout"""
+    """file or folder that it writes; None if its result is on stdout"""
     check: Callable[[Path], object] = lambda path: None
-    """raises for what is not whole"""
+    """raises if the result is incomplete"""
     torch: bool = True
-    """C++ code that ends the process where it gets no memory is part of it"""
+    """whether it runs C++ code that ends the process if it gets no memory"""
 
     def start(self, limit: int = 0, **options: object) -> subprocess.Popen[str]:
-        """limit: bytes of addresses; 0: none, and the last line on stdout says how many it had."""
+        """limit: bytes of address space; 0: none, and the last line on stdout gives the peak."""
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
             [sys.executable, "-c", PROGRAM, str(limit), *map(str, self.arguments)],
             stdout=subprocess.PIPE,
@@ -69,8 +69,8 @@ class Task:
         )
 
     def ended(self, limit: int = 0, within_s: float = 900) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of a run with so many bytes of addresses. Raises
-        TimeoutExpired for one that hangs, of which nothing is left."""
+        """Exit code, stdout and stderr of a run with ``limit`` bytes of address space. Raises
+        TimeoutExpired for a run that hangs, after killing it."""
         process = self.start(limit)
         try:
             out, err = process.communicate(timeout=within_s)
@@ -79,21 +79,21 @@ class Task:
         return process.returncode, out, err
 
     def is_whole(self) -> bool:
-        """Is what it makes there? Raises where it is, and is not whole."""
+        """Whether the result exists. Raises if it exists and is incomplete."""
         if self.made is None or not self.made.exists():
             return False
         self.check(self.made)
         return True
 
     def hidden(self) -> list[Path]:
-        """What a writer makes before it gives it its name."""
+        """Temporary files that a writer has not given their final name."""
         if self.made is None or not self.made.parent.exists():
             return []
         return [path for path in self.made.parent.rglob(f".*{MARK}*") if MARK in path.name]
 
 
 def photos(folder: Path, hopper: Path, count: int = 4) -> tuple[Path, Path]:
-    """(folder of photos that differ, their faces)."""
+    """(Folder of different photos, CSV of their faces)."""
     image = cv2.imread(str(hopper))
     assert image is not None
     (folder / "photos").mkdir()
@@ -106,7 +106,7 @@ def photos(folder: Path, hopper: Path, count: int = 4) -> tuple[Path, Path]:
 
 
 def clip(path: Path, hopper: Path) -> Path:
-    """A video."""
+    """A video of FRAMES frames."""
     image = cv2.imread(str(hopper))
     assert image is not None
     small = cv2.resize(image, (256, 300))
@@ -187,7 +187,7 @@ def task(
     hopper_path: Path,
     tmp_path: Path,
 ) -> Task:
-    """The one of the name that a test is parametrised with; a runtime's is a detection by it."""
+    """The task that the test's parameter names; for a runtime's name, a detection with it."""
     data, faces = photos(tmp_path, hopper_path)
     name, out = request.param, tmp_path / "out"
     if name in export_targets():

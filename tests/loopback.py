@@ -26,7 +26,7 @@ QUICK = Protocol(
 
 
 class Steps:
-    """Hears what ``measure`` tells."""
+    """A progress callback that keeps the steps of ``measure``."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -40,7 +40,7 @@ class Steps:
 
 
 def need_sshd() -> None:
-    """Skip where there is no server to start."""
+    """Skip the test if sshd, ssh or ssh-keygen is not installed."""
     missing = [name for name in (SERVER, "ssh", "ssh-keygen") if shutil.which(name) is None]
     if missing:
         pytest.skip(
@@ -50,8 +50,8 @@ def need_sshd() -> None:
 
 
 def processes_about(folder: Path) -> dict[int, str]:
-    """Process -> command line of all that name ``folder``, other than those at the near end of a
-    line."""
+    """Process -> command line, of all processes that name ``folder`` except ssh and adb
+    clients."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -87,7 +87,7 @@ class Loopback:
             " no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv"
             f' HOME={self.home} PATH={path}\nForceCommand cd "$HOME" && eval'
             ' "$SSH_ORIGINAL_COMMAND"\n'
-        )  # a login begins at home, and this is another
+        )  # a login starts in the user's home, not in the device's
         self.config.write_text(
             f"IdentityFile {folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
             f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\n"
@@ -136,7 +136,7 @@ class Loopback:
         ]
 
     def cut(self) -> None:
-        """Kill the server's end of every connection, as if the power went: no good-bye is said."""
+        """Kill the server's end of every connection, which then ends as in a power failure."""
         for process in self.sessions():
             os.kill(process, signal.SIGKILL)
 

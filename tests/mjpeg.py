@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Camera:
-    """Serves frames until it vanishes, at about 50 a second, and a whole file beside them."""
+    """Serves about 50 frames per second until it is closed, and a whole video file."""
 
     def __init__(self, jpeg: bytes, clip: bytes) -> None:
         self.jpeg, self.clip = jpeg, clip
@@ -52,7 +52,7 @@ class Camera:
                         self.wfile.write(f"--frame\r\n{head}\r\n\r\n".encode())
                         self.wfile.write(camera.jpeg + b"\r\n")
                         camera.sent += 1
-                except OSError:  # who watched is gone
+                except OSError:  # the viewer is gone
                     pass
 
             def log_message(self, *_: Any) -> None:

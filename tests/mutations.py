@@ -1,4 +1,4 @@
-"""Changes to files, drawn from a seed: what a bad disk, a cut download or an attacker leaves."""
+"""Random changes to files, as a bad disk, a cut download or an attacker leaves them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgeface.images.headers import PNG_MAGIC, jpeg_segments
 
 Mutation = Callable[[bytes, random.Random], bytes]
 SIDES = (0, 1, 2, 7, 255, 256, 4096, 11585, 32768, 65535, 65536, 1 << 20, 1 << 31, (1 << 32) - 1)
-"""px that a header may be made to claim"""
+"""sides in px that a changed header may claim"""
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes are others; half of the time near the beginning, where headers are."""
+    """Replace a few bytes; half of the time near the beginning, where headers are."""
     changed = bytearray(data)
     end = min(len(data), 600) if rng.random() < 0.5 else len(data)
     for _ in range(rng.choice((1, 2, 4, 30))):
@@ -25,18 +25,18 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def cut(data: bytes, rng: random.Random) -> bytes:
-    """The end is missing; now and then more than the end."""
+    """Cut off the end; now and then all but the first few bytes."""
     return data[: rng.randrange(64 if rng.random() < 0.2 else len(data))]
 
 
 def zeroed(data: bytes, rng: random.Random) -> bytes:
-    """A block of a disk was never written."""
+    """Zero a block, as if a disk had never written it."""
     at, size = rng.randrange(len(data)), rng.choice((1, 16, 512, 4096))
     return data[:at] + bytes(min(size, len(data) - at)) + data[at + size :]
 
 
 def moved(data: bytes, rng: random.Random) -> bytes:
-    """A piece is left out, doubled or in another place."""
+    """Leave out, double or move a piece."""
     start = rng.randrange(len(data))
     stop = min(len(data), start + rng.choice((1, 4, 100, 3000)))
     piece, rest = data[start:stop], data[:start] + data[stop:]
@@ -45,7 +45,7 @@ def moved(data: bytes, rng: random.Random) -> bytes:
 
 
 def numbered(data: bytes, rng: random.Random) -> bytes:
-    """A number in the header is another: of 16 or 32 bits, in either order."""
+    """Replace a number in the header, of 16 or 32 bits, in either byte order."""
     form = rng.choice(("<H", ">H", "<I", ">I"))
     at = rng.randrange(max(1, min(len(data), 200) - 4))
     value = rng.choice(SIDES) & (0xFFFF if form[1] == "H" else 0xFFFFFFFF)
@@ -54,7 +54,7 @@ def numbered(data: bytes, rng: random.Random) -> bytes:
 
 
 def swapped(data: bytes, rng: random.Random) -> bytes:
-    """Two of the parts that the file's kind is made of have changed places, or one is missing."""
+    """Swap two of the parts that :func:`split` finds, or leave one out."""
     parts = split(data)
     i, j = rng.randrange(len(parts)), rng.randrange(len(parts))
     if i == j:
@@ -92,12 +92,12 @@ def _walk(data: bytes, at: int, form: str, length_at: int, around: int) -> list[
 
 
 def spliced(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """The beginning of one file and the end of another."""
+    """Join the beginning of one file to the end of another."""
     return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
 
 
 def signed(data: bytes) -> bytes:
-    """A PNG whose checksums are right again, so that what was changed reaches the decoder."""
+    """Correct the checksums of a changed PNG, so that the changes reach the decoder."""
     if not data.startswith(PNG_MAGIC):
         return data
     changed = bytearray(data)
@@ -110,7 +110,7 @@ def signed(data: bytes) -> bytes:
 
 
 def mutated_image(sources: Sequence[bytes], others: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of the ``sources`` after one to three mutations, or joined to one of all kinds."""
+    """One of ``sources`` after one to three mutations, or joined to one of ``others``."""
     data = rng.choice(sources)
     if rng.random() < 0.1:
         return spliced(data, rng.choice(others), rng)

@@ -34,7 +34,7 @@ def int8_weights(
 
 
 CONV = {1: 3, 11: 3, 4: 1, 14: 1, 2: 1, 3: 1}
-"""3x3 of stride 1"""
+"""parameters of a 3x3 convolution of stride 1"""
 
 
 def every_layer_type() -> NcnnModel:
@@ -44,7 +44,7 @@ def every_layer_type() -> NcnnModel:
 
 
 def _convolutions() -> tuple[NcnnLayer, ...]:
-    """From blob ``input`` to ``3``, in float, and ``5``, in int8."""
+    """Layers from blob ``input`` to ``3``, in float, and ``5``, in int8."""
     w = weights(108, 144, 24)
     eight = weights(144, 36, dtype="i1")
     bias4 = weights(4, 4, 4, 2)[0]
@@ -78,7 +78,7 @@ def _convolutions() -> tuple[NcnnLayer, ...]:
 
 
 def _others() -> tuple[NcnnLayer, ...]:
-    """From the blobs ``3`` and ``5`` to ``out``."""
+    """Layers from the blobs ``3`` and ``5`` to ``out``."""
     (half,) = weights(16, dtype="<f2")
     _, gamma, beta, bias1 = weights(4, 4, 4, 2)
     return (
@@ -109,7 +109,7 @@ def _others() -> tuple[NcnnLayer, ...]:
 
 
 def joins_and_parts() -> NcnnModel:
-    """A small graph with the layers that networks of six levels have beside those."""
+    """A small graph with the additional layers of networks of six levels."""
     return NcnnModel(
         (
             NcnnLayer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3}),

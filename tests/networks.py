@@ -1,5 +1,5 @@
-"""Which networks a test runs on, and variants of them. Those that no list names are looked at
-without weights only."""
+"""Lists of networks that tests run on, and variants of networks. Networks in no list are tested
+only without weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edgeface.architecture import ARCHITECTURES, Architecture
 NAMES = tuple(name for name in ARCHITECTURES if not re.fullmatch(r"asfd-d[2-6]", name))
 """all but the huge ones: 10 M parameters at most"""
 LARGE = tuple(name for name in NAMES if "34g" in name or name == "asfd-d1")
-"""take as long as all others together: for the slow suite"""
+"""for the slow suite: these take as long as all others together"""
 _OTHER_FORMS = re.compile(
     r"extd-(?!fpn-32-prelu|ssd-48-lrelu|fpn-64-relu)\S+|eresfd-(?!16)\S+"
     r"|asfd-d[1-6]|\w+-(?!0\.5g)\S+-kps(-bn)?"
 )
 ONE_OF_EACH = tuple(name for name in NAMES if not _OTHER_FORMS.fullmatch(name))
-"""of EXTD three of 18, with each form, width and activation; of EResFD, ASFD and those with
-landmarks the smallest"""
+"""fewer networks of each kind: three of the 18 EXTD cover each form, width and activation; of
+EResFD, ASFD and the networks with landmarks only the smallest"""
 
 
 def with_part(

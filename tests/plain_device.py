@@ -1,4 +1,4 @@
-"""A device behind a line of which a test says alone what runs for a command."""
+"""A remote device for tests that define themselves how its commands run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from edgeface.latency.devices.remote import RemoteDevice
 
 
 class PlainDevice(RemoteDevice):
-    """Gives no advice of its own."""
+    """A RemoteDevice without advice of its own."""
 
     root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "nothing"
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster for tests: two machines of one processor each, on this one."""
+"""A real Ray cluster for tests: two nodes of one processor each, both on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STORE_BYTES = 80 << 20
 
 @contextmanager
 def two_machines(resources: Mapping[str, float]) -> Iterator[Any]:
-    """``ray.cluster_utils.Cluster``; the second machine has ``resources``. Skips where Ray is not
-    installed."""
+    """A ``ray.cluster_utils.Cluster`` whose second machine has ``resources``. Skips the test if Ray
+    is not installed."""
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a longer path does not fit a socket's
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets limit the path
     environment = {
         "PYTHONPATH": str(Path(__file__).parent),
         "RAY_TMPDIR": temporary,

@@ -1,8 +1,8 @@
-"""Networks with the weights that their authors released, and what the authors' own program made of
-some images.
+"""Networks with the weights that their authors released, and outputs of the authors' own program
+for some images.
 
-Their detections are greedy NMS at an IoU of .3 over the best 5000 boxes that score above .05, of
-which the first 750.
+Its detections are the first 750 of greedy NMS at an IoU of .3 over the best 5000 boxes that score
+above .05.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def released(name: str, shared: Path, folder: Path) -> FaceNet:
 
 
 def golden(name: str, case: str, shared: Path) -> tuple[Doubles, dict[str, Doubles]]:
-    """RGB float32 [1, 3, H, W] and what the authors' network makes of it: loc0 ... conf5, det."""
+    """RGB float32 [1, 3, H, W] and the authors' outputs for it: loc0 ... conf5, det."""
     arrays = dict(np.load(shared / f"goldens/{FILES[name].lower()}_{case}.npz"))
     if case.startswith("photo"):
         crop = {
@@ -55,7 +55,7 @@ def golden(name: str, case: str, shared: Path) -> tuple[Doubles, dict[str, Doubl
 def detections(
     net: FaceNet, image: NDArray[Any], score_threshold: float = SCORE_THRESHOLD
 ) -> Detections:
-    """What ``net`` finds in RGB float32 [1, 3, H, W] after the authors' NMS, in px."""
+    """Detections of ``net`` in RGB float32 [1, 3, H, W] after the authors' NMS, in px."""
     layout = head_layout(net.architecture)
     with torch.inference_mode():
         values = net(torch.from_numpy(image))
@@ -71,8 +71,8 @@ def detections(
 def assert_same_heads(
     net: FaceNet, image: Doubles, expected: dict[str, Doubles], atol: float
 ) -> None:
-    """What the head gives at each level, as its authors have it, and the one logit that we make of
-    it."""
+    """Check that the raw outputs of each level equal the authors', and that our logit follows from
+    theirs."""
     assert isinstance(net.head, S3FDHead)
     with torch.inference_mode():
         pixels = torch.from_numpy(image)
@@ -92,8 +92,8 @@ def assert_same_heads(
 def assert_same_detections(
     found: Detections, boxes: Doubles, scores: Doubles, box_px: float, score: float
 ) -> None:
-    """One of ours for each of theirs: scores that differ by a rounding may change places in the
-    list."""
+    """Check for one detection of ours for each of theirs; those whose scores differ by rounding may
+    change places."""
     assert len(found) == len(boxes)
     assert np.all(np.diff(found.scores) <= 0)
     apart = np.maximum(

@@ -1,4 +1,4 @@
-"""Made-up faces and outputs for training the S3FD family, and its matching written out slowly."""
+"""Random faces and outputs for training the S3FD family, and a slow reference of its matching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ S3FD_CROPS = RECIPES["extd"].augment
 
 
 def random_faces(seed: int, count: int, size: int, low: float = 3.0) -> torch.Tensor:
-    """Boxes from ``low`` px to the whole image, cut by its border."""
+    """Boxes from ``low`` px to the whole image in size, clipped to the image."""
     g = torch.Generator().manual_seed(seed)
     centre = torch.rand(count, 2, generator=g) * size
     side = (
@@ -53,7 +53,7 @@ def make_faces(boxes: torch.Tensor, image: list[int], ignore: list[bool] | None 
 
 
 def dense_iou(faces: Doubles, priors: Doubles) -> Floats:
-    """[F, A], in float32 and in the order of operations that makes equal overlaps equal."""
+    """IoU [F, A] in float32; the order of operations gives equal overlaps equal values."""
     table = np.zeros((len(faces), len(priors)), np.float32)
     for f, (x1, y1, x2, y2) in enumerate(faces):
         w = np.maximum(np.minimum(x2, priors[:, 2]) - np.maximum(x1, priors[:, 0]), np.float32(0))
@@ -64,7 +64,7 @@ def dense_iou(faces: Doubles, priors: Doubles) -> Floats:
 
 
 def slow_match(faces: Doubles, priors: Doubles, compensate: bool) -> dict[int, int]:
-    """Prior -> face of one image, as the released code does it step by step."""
+    """Prior -> face of one image, step by step as in the released code."""
     if not len(faces):
         return {}
     table = dense_iou(faces, priors)

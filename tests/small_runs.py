@@ -1,4 +1,4 @@
-"""A training of seconds, for tests of what happens around it."""
+"""Trainings of seconds, for tests of what happens around a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = TrainOptions(
 
 
 def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
-    """Begun, and trained to its end."""
+    """A Trainer that was begun and has trained to its end."""
     trainer = Trainer(NET, options, cache, run)
     trainer.begin(**start)
     assert trainer.fit()
@@ -37,7 +37,7 @@ def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any
 
 
 def quick(plan: Plan) -> Plan:
-    """Two steps of small crops."""
+    """``plan`` with two steps of small crops."""
     options = dataclasses.replace(
         plan.options, samples=8, batch=4, size=64, late_size=64, checkpoint_every=1, compile=False
     )

@@ -44,7 +44,7 @@ def sound_progress(what: str, done: int, total: int, note: str = "") -> None:
 
 
 def begin(folder: Path, note: Note = quiet_note, **options: Any) -> Study:
-    """A search with OPTIONS but for these."""
+    """A search with OPTIONS, except for ``options``."""
     return Study(dataclasses.replace(OPTIONS, **options), folder, sound_progress, note)
 
 

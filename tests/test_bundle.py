@@ -92,7 +92,7 @@ def test_a_manifest_without_landmarks_is_what_it_was() -> None:
 
 
 def with_landmarks(**changes: Any) -> Manifest:
-    """Of an INT8 file."""
+    """Manifest of an INT8 file with landmarks."""
     network = get_architecture("damofd-0.5g-kps-bn")
     layout = head_layout(network)
     outputs = {name: name for name in layout.output_names}

@@ -121,12 +121,12 @@ FORKS = START + textwrap.dedent("""
 
 @pytest.fixture(params=RUNTIMES)
 def model(request: pytest.FixtureRequest, exported: Callable[..., Bundle]) -> str:
-    """A name, which torch runs, or the folder of a Bundle."""
+    """A network's name, which torch runs, or the folder of a Bundle."""
     return zoo.names()[0] if request.param == "torch" else str(exported(request.param).path)
 
 
 def run(code: str, *arguments: object, limit_s: float = LIMIT_S) -> list[str]:
-    """Lines of a process of its own, which may crash or hang."""
+    """Lines printed by ``code`` in a process of its own, because it may crash or hang."""
     found = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The manifest suffices: what reads nothing else finds the faces that the Detector finds."""
+"""The manifest suffices: a program that reads nothing else finds the faces of the Detector."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ Face = tuple[float, list[float], list[list[float]]]
 
 
 def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[Face]:
-    """One cell at a time, in double precision, from the module's docstring."""
+    """The decoder of the docstring of edgeface.decode, cell by cell in double precision."""
     found = []
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]

@@ -21,7 +21,7 @@ from edgeface.errors import BundleError, EdgefaceError, ImageError, ModelError, 
 from edgeface.runners import Heads, Runner, RunnerClosedError
 
 SHARES = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [1.5, -0.5]])
-"""of the bright rectangle, where its landmarks are: the last one outside of it"""
+"""places of the landmarks, as shares of the bright rectangle; the last one is outside of it"""
 
 
 class Spotter(Runner):

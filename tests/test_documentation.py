@@ -1,4 +1,4 @@
-"""What README, docs and CONTRIBUTING say can be run, and what they link to is there."""
+"""Commands in README, docs and CONTRIBUTING can be run, and the targets of their links exist."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def commands(text: str) -> list[str]:
 
 
 def options_of(module: str, step: list[str]) -> set[str]:
-    """Those that the help of ``python -m module`` lists."""
+    """Options that the help of ``python -m module`` lists."""
     with contextlib.redirect_stdout(io.StringIO()) as text:
         assert importlib.import_module(module).main([*step, "--help"]) == 0
     return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
@@ -89,7 +89,7 @@ def test_the_first_python_runs(page: str) -> None:
 
 
 def sections(text: str) -> set[str]:
-    """Headings, as links name them."""
+    """Headings, spelled as in links to them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

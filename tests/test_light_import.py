@@ -58,9 +58,9 @@ BLOCKER = textwrap.dedent(f"""
     """)
 
 WITH_TORCH = ("models", "training", "search/autofem")
-"""folders of edgeface that torch computes in: all others do without"""
+"""folders of edgeface that need torch; all others do without"""
 WITH_EXTRAS = ("evaluation", "predict", "search", "search/trials")
-"""folders of which modules may ask for an extra"""
+"""folders whose modules may ask for an extra"""
 ROOMS = sorted(
     {
         path.parent.relative_to(ROOT / "edgeface").as_posix()
@@ -100,7 +100,7 @@ def run_python(code: str, *arguments: str, python: str = sys.executable) -> str:
 
 
 def modules_of(room: str) -> list[str]:
-    """Import names of the modules in a folder of edgeface; those in none: "."."""
+    """Import names of the modules in a folder of edgeface; "." is edgeface itself."""
     paths = [
         path.relative_to(ROOT).with_suffix("") for path in (ROOT / "edgeface" / room).glob("*.py")
     ]

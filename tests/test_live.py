@@ -31,7 +31,7 @@ PROGRAM = (sys.executable, "-m", "edgeface", "detect")
 
 @pytest.fixture(scope="module")
 def clip(astronaut: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face that walks to the right, 12 frames."""
+    """A video of 12 frames in which a face moves to the right."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
     face = cv2.cvtColor(cv2.resize(astronaut[:300, 60:380], (160, 150)), cv2.COLOR_RGB2BGR)

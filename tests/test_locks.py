@@ -31,7 +31,7 @@ HOLD = textwrap.dedent("""
 
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process has the lock ``path``."""
+    """Another process, which holds the lock ``path`` during the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)],
         stdout=subprocess.PIPE,

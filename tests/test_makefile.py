@@ -1,5 +1,5 @@
-"""The Makefile in a checkout of its own, whose ``.venv`` has a Python that writes down what it was
-called with."""
+"""The Makefile in a checkout of its own, whose ``.venv`` has a Python that records its
+arguments."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ with open("calls", "a") as file:
     print(json.dumps(sys.argv[1:]), file=file)
 """
 PLACE = "Bob's photos & more"
-"""of words, with all that a shell makes something of"""
+"""name with characters that a shell interprets"""
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """With a blank and a quote in its path."""
+    """A checkout with a blank and a quote in its path."""
     folder = tmp_path / "Bob's check out"
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -43,7 +43,7 @@ def make(checkout: Path, *words: str, **environment: str) -> subprocess.Complete
     return subprocess.run(
         ["make", *words],
         cwd=checkout,
-        env=own | environment,  # of a make that runs these tests it would take the options
+        env=own | environment,  # without the options of a make that runs the tests
         capture_output=True,
         text=True,
     )

@@ -1,5 +1,5 @@
-"""What cannot be read ends nothing else: it is told with counts, the rest is printed, and the exit
-code says that not all was done. What would never end is not opened."""
+"""Unreadable inputs do not end a command: it reports them with counts, prints the rest, and its
+exit code says that not all was done. Pipes, which would never end, are not opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from commands import Command, said
 
 FACES = ((176, 60, 272, 180), (181, 49, 383, 337))
-"""of the astronaut and of Grace Hopper, drawn by hand"""
+"""the astronaut's and Grace Hopper's, x1, y1, x2, y2 px, drawn by hand"""
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from edgeface.bundle import Bundle
 ROOT = Path(__file__).parents[1]
 GUARD = "ORT_DISABLE_TELEMETRY"
 HELD_S = 30
-"""ONNX Runtime looks its maker's server up 12 s after the first session"""
+"""time that sessions stay open: ONNX Runtime looks up its maker's server 12 s after the first"""
 REPORTING = ("nncf", "onnxruntime", "onnxsim", "openvino")
 """packages that report, or import one that does"""
 SENDING = re.compile(r"\b(connect|send\w*|bind)\(")
@@ -48,7 +48,7 @@ def python_files() -> list[Path]:
 
 
 def on_import(tree: ast.AST) -> Iterator[str]:
-    """Packages that are imported as soon as a module is, in order."""
+    """Packages that a module imports as soon as it is imported itself, in order."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

@@ -1,4 +1,4 @@
-"""File descriptor 2 leads nowhere inside a block, and where it led before afterwards."""
+"""File descriptor 2 is silent inside a block, and restored afterwards."""
 
 from __future__ import annotations
 

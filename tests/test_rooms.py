@@ -1,5 +1,5 @@
-"""What may import what: the folders of edgeface form no circle of two, and torch stays above what
-needs none."""
+"""Which folders of edgeface may import which: no two import each other, and those without torch
+import none with torch before its use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TORCH_ROOMS = tuple(f"edgeface.{room.replace('/', '.')}" for room in WITH_TORCH)
 
 
 def room_of(module: str) -> str:
-    """The folder of a module; one that lies in none is a room of its own."""
+    """The folder of a module; a module directly in edgeface is a room of its own."""
     folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     return module if folder == "edgeface" else folder
 
 
 def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
-    """Modules of edgeface that run with ``tree``; those of imports inside functions only if
+    """Modules of edgeface that ``tree`` imports at run time; those that functions import only if
     ``inside``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -43,8 +43,8 @@ def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
 
 
 def arrows(inside: bool = True) -> set[tuple[str, str]]:
-    """(room, other room that it imports); without ``inside`` also without options, which are data
-    wherever they lie"""
+    """(room, other room that it imports). Without ``inside``, imports of options do not count
+    either: they are data, wherever they lie."""
     found = {
         (room_of(module), room_of(other))
         for module, path in MODULES.items()

@@ -42,8 +42,8 @@ Kind = tuple[str, str, bool, bool]
 
 
 def _parameter(kind: Kind) -> Any:
-    """A kind as a test parameter; the fp16 files differ from fp32 in their weights only and cost a
-    conversion each."""
+    """A kind as a test parameter. fp16 is slow: its files differ from fp32 only in the weights, and
+    cost a conversion each."""
     target, precision, dynamic, landmarks = kind
     marks = [pytest.mark.slow] if precision == "fp16" else []
     name = "-".join((target, precision, *["dynamic"] * dynamic, *["landmarks"] * landmarks))
@@ -249,7 +249,7 @@ def _detect(runner: Runner, image: Any) -> Detections:
 def _rewritten(
     bundle: Bundle, folder: Path, files: dict[str, bytes] | None = None, **changes: Any
 ) -> Bundle:
-    """A copy with other files or manifest fields, whose hashes match."""
+    """A copy of ``bundle`` with other files or manifest fields, and matching hashes."""
     contents = {name: bundle.read(name) for name in bundle.manifest.files} | (files or {})
     return write_bundle(
         folder, dataclasses.replace(bundle.manifest, contract=None, **changes), contents

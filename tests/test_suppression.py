@@ -116,7 +116,7 @@ def scene(count: int, seed: int) -> tuple[Array, Array, Array]:
 def pairwise(
     boxes: Array, scores: Array, points: Array, face: int, iou: float
 ) -> list[list[float]]:
-    """Mean of one face's points, candidate by candidate."""
+    """Mean landmarks of one face, summed candidate by candidate."""
     total, sums = 0.0, [[0.0, 0.0] for _ in range(5)]
     for other in range(len(boxes)):
         a, b = boxes[face].tolist(), boxes[other].tolist()

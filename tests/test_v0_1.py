@@ -1,5 +1,5 @@
-"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its
-modules name their place.
+"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its module
+names still work and tell the new ones.
 
 The files in data/v0_1 were written by its code: a convnet of four stages with initial weights,
 exported to ONNX; three records of a latency table; a search in a space of small networks on a

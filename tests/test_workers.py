@@ -43,7 +43,7 @@ Open = Callable[..., AbstractContextManager[Workers]]
 
 
 def noted(folder: Path) -> list[tuple[int, int, str]]:
-    """(item, process, machine) of each time that a task was begun."""
+    """(item, process, machine) for each start of a task."""
     return [
         (int(path.stem), int(line.split()[0]), line.split()[1])
         for path in folder.glob("*.log")
@@ -56,13 +56,13 @@ def gone(process: int) -> bool:
 
 
 class Journal(list[tuple[int, Any]]):
-    """What ``finished`` was called with."""
+    """A ``finished`` callback that keeps its arguments."""
 
     def __call__(self, index: int, result: Any) -> None:
         self.append((index, result))
 
 
-# Where they run.
+# Fixtures: where tasks run.
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def connection(cluster: Any) -> Iterator[str]:
-    """The cluster's address; open meanwhile, so that each test need not connect anew."""
+    """The cluster's address; a connection stays open, so that tests need not connect anew."""
     with open_workers(cluster.address):
         yield cluster.address
 
@@ -92,7 +92,7 @@ others = pytest.mark.parametrize(
 )
 
 
-# What all have in common.
+# Tests of all kinds of workers.
 
 
 def test_results_are_in_order_and_each_is_finished_once(workers: Workers) -> None:
@@ -163,7 +163,7 @@ def test_task_must_be_importable(workers: Workers) -> None:
             workers.run(task, [1])
 
 
-# What other processes have in common.
+# Tests of workers in other processes, on this machine or a cluster.
 
 
 @others
@@ -236,8 +236,8 @@ CALLER = textwrap.dedent("""
 
 
 def interrupted(folder: Path, arguments: str, kill: signal.Signals) -> tuple[str, str]:
-    """stdout and stderr of a caller with two tasks running that gets the signal; no task of it goes
-    on."""
+    """Send the signal to a caller with two running tasks; returns its stdout and stderr. Checks
+    that its tasks end."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
     # A shell starts what runs in the background with SIGINT ignored.
     command = ["env", "--default-signal=INT", sys.executable, "-c", CALLER, str(folder), arguments]

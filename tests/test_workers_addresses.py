@@ -1,6 +1,6 @@
-"""Addresses where no Ray cluster is: one line that says what to do, in bounded time.
+"""Addresses without a Ray cluster: one line that says what to do, in bounded time.
 
-In a file of its own because a process that is connected to a cluster is told something else.
+It is a file of its own because a process that is connected to a cluster gets other messages.
 """
 
 from __future__ import annotations

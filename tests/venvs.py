@@ -1,4 +1,4 @@
-"""Environments of their own, for packages that do not go together with ours."""
+"""Separate virtual environments, for packages that conflict with ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def make_venv(folder: Path, *packages: str) -> Path:
-    """A fresh Python with these packages from the package index, or the test is skipped."""
+    """Python of a new environment with these packages. Skips the test without a package index."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     _pip(python, "install", *packages)
@@ -23,8 +23,8 @@ def make_venv(folder: Path, *packages: str) -> Path:
 
 
 def build_wheel(folder: Path) -> Path:
-    """The wheel, made in ``folder`` of a copy, so that nothing is left in the checkout, or the test
-    is skipped."""
+    """The wheel, built in ``folder`` from a copy, so that nothing is left in the checkout. Skips
+    the test without a package index."""
     copy = folder / "source"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -46,7 +46,7 @@ def _pip(python: Path, verb: str, *words: str) -> None:
 
 
 def run_json(python: Path, code: str, *arguments: object) -> Any:
-    """What ``code`` prints last, as JSON."""
+    """The last line that ``code`` prints, parsed as JSON."""
     command = [str(python), "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The verbs of the command line, as functions, and what each needs before it looks further."""
+"""The verbs of the command line as functions, and the arguments that each needs at least."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST: dict[str, tuple[str, ...]] = {
     "score": ("damofd-0.5g",),
     "autofem": ("--data", "nowhere", "--out", "{out}"),
 }
-"""arguments without which a verb does not come to its numbers"""
+"""arguments without which a verb fails before it checks its other options"""
 
 
 def function_of(verb: str) -> Any:

@@ -1,4 +1,4 @@
-"""Tasks for workers: the first of what they are given is the number of their item, the second a
+"""Tasks for tests of workers. Those that log get a list of the item's number and the log's
 folder."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def mistake(item: Any) -> float:
 
 
 def die_once(item: list[Any]) -> int:
-    """Killed, each item of them, when it first runs."""
+    """Kills its process when an item runs for the first time."""
     if note(item) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return int(item[0])
@@ -88,7 +88,7 @@ def stay(item: list[Any]) -> int:
 
 
 def note(item: list[Any]) -> int:
-    """Add process and machine to the item's file; which time this is."""
+    """Add process and machine to the item's log; returns how often the item has begun."""
     ray = sys.modules.get("ray")
     node = ray.get_runtime_context().get_node_id() if ray and ray.is_initialized() else "-"
     path = Path(item[1]) / f"{item[0]}.log"

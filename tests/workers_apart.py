@@ -1,7 +1,7 @@
 """Work that may crash, hang or take all memory, in a process of its own.
 
-A script that is run so says the number of each item before it begins with it, and at its end one
-line of JSON. Whatever becomes of it, the item that did it is known.
+Such a script prints the number of each item before it begins with it, and one line of JSON at its
+end. If it crashes or hangs, the item that caused it is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCRIPTS = ROOT / "tests/harness"
 
 
 def apart(script: str, *arguments: object, limit_s: float = 900) -> dict[str, Any]:
-    """The last line of ``script``; AssertionError names the item at which it crashed or hung."""
+    """Run ``script``; returns its last line. AssertionError names the item of a crash or hang."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
@@ -43,9 +43,9 @@ def apart(script: str, *arguments: object, limit_s: float = 900) -> dict[str, An
 
 
 def items(first: int, count: int, limit_s: float) -> Iterator[int]:
-    """The numbers, each said and watched over: one that takes longer than ``limit_s`` ends the
-    process with the place where it hangs."""
-    words = os.fdopen(os.dup(2), "w")  # what is done may close or lead away descriptor 2
+    """Numbers of the items, each printed before it is yielded. If one takes longer than
+    ``limit_s``, the process ends with a traceback of the place where it hangs."""
+    words = os.fdopen(os.dup(2), "w")  # the work may close or redirect descriptor 2
     for item in range(first, first + count):
         print(item, flush=True)
         faulthandler.dump_traceback_later(limit_s, exit=True, file=words)
@@ -54,22 +54,22 @@ def items(first: int, count: int, limit_s: float) -> Iterator[int]:
 
 
 def limit_memory(size: int) -> None:
-    """This process may have so many bytes of addresses."""
+    """Limit this process to ``size`` bytes of address space."""
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def peak_bytes() -> int:
-    """Of memory that this process has had; what getrusage says is also that of its parent."""
+    """Peak memory of this process; the peak of getrusage includes its parent's."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
 def one_line(error: Exception) -> bool:
-    """Is it told in one line, and can a terminal print that?"""
+    """Whether the error is one line that a terminal can print."""
     text = printable(error)
     return "\n" not in str(error) and text.isprintable() and 0 < len(text) <= LONGEST
 
 
 def ended(results: dict[str, Any]) -> None:
-    """The last line."""
+    """Print the last line: ``results`` and the peak memory, as JSON."""
     print(json.dumps({**results, "peak_bytes": peak_bytes()}), flush=True)

@@ -1,1 +1,1 @@
-"""Commands that prove what the project claims of its search; nobody needs them to use it."""
+"""Commands that prove the project's claims about its search; using edgeface needs none of them."""

@@ -39,9 +39,9 @@ from edgeface.search.study import Study
 from edgeface.search.trials.known import read_rows
 
 LIMITS = tuple(1 + step / 5 for step in range(19))
-"""multiply-accumulates allowed to the other search, as shares of DamoFD-0.5G's"""
+"""limits of the searches by multiply-accumulates, as multiples of DamoFD-0.5G's"""
 MEASURED = 5
-"""networks of each such search that are measured"""
+"""networks that each search by multiply-accumulates measures"""
 RIVALS = "rivals.json"
 SIZE = "x".join(map(str, COUNTED_AT))
 
@@ -70,7 +70,7 @@ def damofd() -> Architecture:
 
 
 def find(options: StudyOptions, folder: Path, terminal: Terminal) -> list[Rival]:
-    """The three networks; resumes by itself."""
+    """The three networks of the comparison; a stopped run resumes."""
     rival = damofd()
     known, record = measured(rival, options, folder / "damofd.json", None, terminal)
     budget = known.ms(record)
@@ -104,8 +104,8 @@ def measured(
     known: LatencyTable | None,
     terminal: Terminal,
 ) -> tuple[LatencyTable, Record]:
-    """The table in ``path``, else ``known``, with ``network`` measured. Raises DataError where that
-    was too noisy."""
+    """The latency table in ``path``, else ``known``, with ``network`` measured, and its record.
+    Raises DataError if the measurement was too noisy."""
     setting = Setting(
         options.device, options.target, options.precision, *COUNTED_AT, options.threads
     )
@@ -136,17 +136,17 @@ def _counted(
     folder: Path,
     terminal: Terminal,
 ) -> list[FrontNet]:
-    """The networks of the searches by multiply-accumulates, with the latency tables of
-    ``timed``."""
+    """Networks that the searches by multiply-accumulates find; they start from the latency tables
+    of ``timed``."""
     counted: list[FrontNet] = []
     low, high = (
         0,
         len(LIMITS),
-    )  # more multiply-accumulates score higher and take longer: the largest limit that fits
+    )  # bisect for the largest limit that fits: more MACs score higher and take longer
     while low < high:
         middle = (low + high) // 2
         mmacs = round(LIMITS[middle] * macs_of(rival, *COUNTED_AT) / 1e6, 1)
-        # Nothing is learned between the rounds of such a search, so that they are one.
+        # This search learns nothing between rounds, so one round has all generations.
         study = Study(
             dataclasses.replace(
                 options,
@@ -188,7 +188,7 @@ def _best(role: str, found: Sequence[FrontNet], budget: float) -> Rival:
 
 
 def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
-    """Latency and, where trained, AP."""
+    """Latency of each network and, if it was trained, AP."""
     rows = {row["name"]: row for row in read_rows(trainings)} if trainings else {}
     if trainings:
         matching(list(rows.values()), [rival.architecture for rival in found], trainings)

@@ -49,7 +49,7 @@ from edgeface.workers import open_workers
 
 FOLDER = Path(__file__).parents[1] / "evidence"
 NETWORKS = FOLDER / "networks.json"
-"""what select gives without further options"""
+"""what ``select`` writes with its default options"""
 TRAININGS = FOLDER / "trainings.csv"
 ALPHAS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.25)
 
@@ -133,7 +133,7 @@ class Table(Printed):
 
 
 def _alphas(text: str) -> tuple[float, ...]:
-    """Raises OptionError."""
+    """Parse ``--alphas``. Raises OptionError if one is not a number of 0 or more."""
     try:
         alphas = tuple(float(item) for item in text.split(","))
     except ValueError:
@@ -146,7 +146,7 @@ def _alphas(text: str) -> tuple[float, ...]:
 
 
 def command_of(o: Train) -> str:
-    """The training command that gives these figures again, paths by their last part."""
+    """The training command that reproduces the figures, with only the last part of each path."""
     words = ["python", "-m", "benchmarks.research.evidence", "train", "--networks", o.networks.name]
     for name in ("data", "annotations", "photos"):
         if getattr(o, name):

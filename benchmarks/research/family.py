@@ -74,7 +74,7 @@ def find(
         front = study.run(
             lambda done: terminal.line(f"round {done.number}: best {done.best_score:.4f}"), tables
         )
-        tables = list(study.oracle.tables.values())  # what one search measured, the next one knows
+        tables = list(study.oracle.tables.values())  # the next search reuses them
         found.append(_searched(name, front, study, record.ratio))
     return found
 
@@ -115,7 +115,7 @@ def _searched(name: str, front: Sequence[FrontNet], study: Study, yardstick: flo
 
 
 def as_table(found: Sequence[Searched]) -> str:
-    """What ships, beside the yardstick."""
+    """The networks that were found, compared with the yardstick."""
     return table(
         ("network", "ms", "95 %", "of YuNet_n's", "score", "structure"),
         [
@@ -134,7 +134,7 @@ def as_table(found: Sequence[Searched]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Of the command line."""
+    """Options of the command line."""
 
     out: Path
     """folder of these searches"""

@@ -32,7 +32,7 @@ from edgeface.training import TrainOptions, train_model
 from edgeface.types import Doubles
 
 LONG_SIDE = 640
-"""px of the photos that are written"""
+"""long side in px of the photos that are written"""
 LENS = 1.1
 """radians between the middle of a fisheye's picture and its nearest side"""
 OUTLINE = np.linspace(0, 2 * np.pi, 64, endpoint=False)
@@ -42,7 +42,7 @@ Changed = tuple[Image, Doubles]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder with the validation images"""
@@ -62,7 +62,7 @@ class Options(Printed):
 
 @dataclass(frozen=True)
 class Gain:
-    """AP of the kept photos of one camera, of edgeface-n and of what was fine-tuned of it."""
+    """AP on the kept photos of one camera, of edgeface-n and of its fine-tuned weights."""
 
     camera: str
     before: float | None
@@ -71,7 +71,7 @@ class Gain:
 
 
 def as_it_is(photo: Image, boxes: Doubles, _: np.random.Generator) -> Changed:
-    """Photos like those it was trained with."""
+    """Unchanged photos, like those edgeface-n was trained with."""
     return photo, boxes
 
 
@@ -93,14 +93,14 @@ def night(photo: Image, boxes: Doubles, rng: np.random.Generator) -> Changed:
 
 
 def negative(photo: Image, boxes: Doubles, _: np.random.Generator) -> Changed:
-    """As a thermal camera that shows heat as black."""
+    """A thermal camera that shows heat as black."""
     grey = 255 - cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     return np.repeat(grey[..., None], 3, axis=2), boxes
 
 
 def fisheye(photo: Image, boxes: Doubles, _: np.random.Generator) -> Changed:
-    """An equidistant lens, black where the photo ends. A face's box is the one around the ellipse
-    that filled its box."""
+    """An equidistant lens, black where the photo ends. The new box of a face encloses the warped
+    ellipse that filled its old box."""
     height, width = photo.shape[:2]
     middle, side = np.array((width, height)) / 2, min(width, height) / 2
     y, x = np.mgrid[0.5:height, 0.5:width]
@@ -119,7 +119,7 @@ def fisheye(photo: Image, boxes: Doubles, _: np.random.Generator) -> Changed:
 
 
 def _ratio(to: Doubles, share: Doubles) -> Doubles:
-    """to / share; nothing moves in the middle, where both are 0."""
+    """to / share; 1 in the middle, where both are 0."""
     return np.divide(to, share, out=np.ones_like(share), where=share > 0)
 
 
@@ -134,8 +134,8 @@ CAMERAS: Mapping[str, Camera] = {
 
 
 def write_photos(camera: str, faces: dict[Path, ImageFaces], folder: Path, seed: int) -> None:
-    """Photos below ``folder``, and what is on them in learned.txt and kept.txt, in WIDER FACE's
-    format."""
+    """Write the changed photos to ``folder`` and their faces, in WIDER FACE's format, to
+    learned.txt and kept.txt in turn."""
     texts: tuple[list[str], list[str]] = ([], [])
     for i, (path, annotated) in enumerate(faces.items()):
         photo = read_image(path)

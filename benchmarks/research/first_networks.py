@@ -34,8 +34,11 @@ SIZE = (640, 480)
 
 
 def compare(kind: str, count: int, draws: int) -> dict[str, Any]:
-    """Figures of one table (``target-precision``); ``draws`` of ``count`` random networks. Raises
-    OptionError for too many of them."""
+    """Figures of the latency table ``kind`` (target-precision), learned from ``count`` chosen
+    networks, and ``draws`` times from as many random ones.
+
+    Raises OptionError if ``count`` is too small or too large for the table.
+    """
     latencies = LatencyTable.load(TABLES / f"{kind}-{SIZE[0]}x{SIZE[1]}-1t.json")
     records = [r for r in latencies.records if r.teaches]
     if not LEAST_NETWORKS <= count < len(records):
@@ -100,7 +103,7 @@ def as_table(results: Sequence[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     kinds: tuple[str, ...] = KINDS
     """latency tables, TARGET-PRECISION"""

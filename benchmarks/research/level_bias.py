@@ -44,7 +44,7 @@ from edgeface.runners.torch import TorchRunner
 
 COUNTS_FROM_PX = dict(zip(SETTINGS, (50, 30, 10), strict=True))
 TOLERANCE = 0.001
-"""of mean AP, which is flat around its best: what other photos would change"""
+"""accepted loss of mean AP, which is flat around its best: other photos would change as much"""
 GRID = np.round(np.arange(-1.2, 0.41, 0.2), 1)
 """constants that are tried, in logits"""
 KEPT = "nothing is kept, the same command begins again"
@@ -53,7 +53,7 @@ Seen = Mapping[str, tuple[Heads, Fitted]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     model: str
     """a .safetensors file that training wrote, or the name of a network with weights"""
@@ -71,10 +71,10 @@ class Options(Printed):
 
 @dataclass(frozen=True)
 class Tried:
-    """Constants with what they come to."""
+    """Constants and the accuracy with them."""
 
     constants: dict[int, float]
-    """stride -> logits that are added to its scores"""
+    """stride -> logits that are added to the scores of that level"""
     result: WiderResult
 
     @property
@@ -84,7 +84,7 @@ class Tried:
 
 
 def settings_by_height(truth: GroundTruth) -> GroundTruth:
-    """The same photos; each setting holds the faces of its height that counted as hard."""
+    """The same photos; each setting counts the hard faces that are high enough for it."""
     return GroundTruth(
         {
             key: replace(
@@ -100,7 +100,7 @@ def settings_by_height(truth: GroundTruth) -> GroundTruth:
 
 
 def search(detector: Detector, seen: Seen, truth: GroundTruth) -> Iterator[Tried]:
-    """What is tried, one after another: the finest level, then the next."""
+    """Try the constants of the grid for the finest level, then for the next; yields each trial."""
     strides = detector.runner.layout.strides
 
     def attempt(constants: dict[int, float]) -> Tried:
@@ -121,14 +121,15 @@ def search(detector: Detector, seen: Seen, truth: GroundTruth) -> Iterator[Tried
 
 
 def chosen(tried: Sequence[Tried]) -> Tried:
-    """The smallest constants whose AP is as good as the best, but for TOLERANCE."""
+    """The smallest constants whose mean AP is within TOLERANCE of the best."""
     best = max(each.mean for each in tried)
     good = [each for each in tried if each.mean >= best - TOLERANCE]
     return min(good, key=lambda each: (max(map(abs, each.constants.values())), -each.mean))
 
 
 def add_constants(network: FaceNet, constants: Mapping[int, float]) -> None:
-    """To the biases, in place. Raises ModelError for a head whose levels share a convolution."""
+    """Add ``constants`` to the class biases, in place. Raises ModelError for a head whose levels
+    share a convolution."""
     head = network.head
     if not isinstance(head, PlainHead):
         raise ModelError(
@@ -198,7 +199,7 @@ def _run(o: Options) -> int:
     zoo.check_weights_out(o.out)
     truth, photos = _drawn(o)
     network = zoo.load_network(o.model)
-    add_constants(network, {})  # refused before the work where it cannot be done
+    add_constants(network, {})  # raises before the work if the head is not plain
     runner = TorchRunner.open(o.model)
     tried: list[Tried] = []
     with Detector(runner, score_threshold=SCORE_THRESHOLD) as detector, Terminal() as terminal:

@@ -51,16 +51,16 @@ class Mistake(NamedTuple):
     score: float
     kind: str
     crop: Image
-    """[96, 96, 3] what is seen there, the box drawn"""
+    """[96, 96, 3] the box, drawn, with its surroundings"""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of the most confident false boxes of one model."""
+    """Counts of the most confident false boxes of one model, by kind."""
 
     model: str
     faces: int
-    """found by boxes that are at least as confident"""
+    """faces found by boxes that are at least as confident"""
     twice: int
     loose: int
     elsewhere: int
@@ -68,7 +68,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of the command line."""
+    """Options of the command line."""
 
     data: Path
     """WIDER FACE folder with the validation photos"""
@@ -91,7 +91,7 @@ class Options(Printed):
 
 
 def judge(found: Detections, faces: Doubles, invalid: Doubles) -> tuple[list[str], list[int]]:
-    """Kind of each box, "" for one that is not false, and the numbers of those that find a face.
+    """(Kind of each box, "" if it is not false; indices of the boxes that find a face).
 
     ``found`` is sorted by score, as detectors give it.
     """
@@ -125,7 +125,7 @@ def crop_around(image: Image, box: Doubles, kind: str) -> Image:
 
 
 def sheet(mistakes: Sequence[Mistake]) -> Image:
-    """Cells in rows, left to right."""
+    """One picture of all crops, in rows from left to right."""
     blank = np.zeros((CELL_PX, CELL_PX, 3), np.uint8)
     cells = [mistake.crop for mistake in mistakes]
     cells += [blank] * (-len(cells) % COLUMNS)
@@ -134,7 +134,7 @@ def sheet(mistakes: Sequence[Mistake]) -> Image:
 
 
 class Seen:
-    """What one model made of all photos."""
+    """The mistakes of one model on all photos, and the scores of the boxes that find a face."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -152,11 +152,11 @@ class Seen:
         ]
 
     def most_confident(self, boxes: int) -> list[Mistake]:
-        """Best first."""
+        """At most ``boxes`` mistakes, highest score first."""
         return sorted(self.mistakes, key=lambda mistake: -mistake.score)[:boxes]
 
     def counts(self, boxes: int) -> Counts:
-        """Of the ``boxes`` most confident mistakes, and the faces found on the way."""
+        """Counts of the ``boxes`` most confident mistakes, and of faces found with such scores."""
         worst = self.most_confident(boxes)
         least = worst[-1].score if len(worst) == boxes else 0.0
         kinds = [mistake.kind for mistake in worst]

@@ -26,20 +26,20 @@ from edgeface.search.trials.model import LEAST_TRAININGS, Training, left_out
 from edgeface.types import Doubles
 
 LEARNED = "learned"
-"""not a zero-cost score: the accuracy model of a search, each network foreseen from all others"""
+"""not a zero-cost score: the accuracy model of a search, each network predicted from all others"""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Networks and what their trainings came to, in the same order."""
+    """Networks and the results of their trainings, in the same order."""
 
     networks: tuple[Architecture, ...]
     rows: tuple[Mapping[str, str], ...]
     planned: int
-    """networks that there will be"""
+    """number of networks once all are trained"""
 
     def ap(self, setting: str) -> Doubles:
-        """Raises DataError where one is no number."""
+        """AP of each network. Raises DataError if one is not a number."""
         try:
             values = np.array([float(row[setting]) for row in self.rows])
         except ValueError:
@@ -52,7 +52,7 @@ class Evidence:
 
 
 def read_evidence(networks: Path, path: Path) -> Evidence:
-    """What is trained so far. Raises DataError for files that cannot be read or do not belong
+    """The trainings so far. Raises DataError for files that cannot be read or do not belong
     together, and for fewer than 3 trainings."""
     known = load_networks(networks)
     rows = matching(read_rows(path), known, path)
@@ -71,7 +71,7 @@ def read_evidence(networks: Path, path: Path) -> Evidence:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of one score with one AP, among one group of networks."""
+    """Correlation of one score with one AP, within one group of networks."""
 
     score: str
     """name, and with an alpha: ``detector@0.05``"""
@@ -80,12 +80,12 @@ class Correlation:
     networks: int
     kendall: float
     kendall_interval: Interval
-    """95 %, from networks drawn again with replacement"""
+    """95 %, by bootstrap over the networks"""
     spearman: float
     spearman_interval: Interval
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; what is undefined, for a score that is the same everywhere, is null."""
+        """JSON-ready; null if undefined, as for a score that is the same for all networks."""
         values = dataclasses.asdict(self)
         return {key: _rounded(value) for key, value in values.items()}
 
@@ -99,7 +99,7 @@ def _rounded(value: Any) -> Any:
 
 
 def scores_of(networks: Sequence[Architecture], alphas: Sequence[float]) -> dict[str, Doubles]:
-    """Every score of every network; those with an alpha at each: ``detector@0.05``."""
+    """Score -> its value for each network; scores with an alpha at each one: ``detector@0.05``."""
     names = [
         (name, alpha) for name in PROXIES for alpha in (alphas if name in WITH_ALPHA else (None,))
     ]
@@ -113,12 +113,12 @@ def scores_of(networks: Sequence[Architecture], alphas: Sequence[float]) -> dict
 
 
 def stem_stride(architecture: Architecture) -> int:
-    """2, or 4 where the first convolution gives c2."""
+    """Stride of the stem: 2, or 4 if the first convolution outputs c2."""
     return parts_of(architecture, *COUNTED_AT)[0].stride
 
 
 def learned(evidence: Evidence, setting: str) -> dict[str, Doubles]:
-    """AP of each, foreseen from the others; nothing where these are too few."""
+    """AP of each network, predicted from the others; empty if there are too few trainings."""
     if len(evidence.networks) <= LEAST_TRAININGS:
         return {}
     pairs = zip(evidence.networks, evidence.ap(setting).tolist(), strict=True)
@@ -127,8 +127,8 @@ def learned(evidence: Evidence, setting: str) -> dict[str, Doubles]:
 
 
 def groups_of(networks: Sequence[Architecture]) -> dict[str, list[int]]:
-    """All networks, and where their stems differ those of each stride that has 3 or more: name ->
-    indices."""
+    """Name -> indices: all networks and, if their stem strides differ, those of each stride that
+    has 3 or more."""
     strides = [stem_stride(a) for a in networks]
     groups = {
         f"stem of stride {s}": [i for i, stride in enumerate(strides) if stride == s]
@@ -143,7 +143,7 @@ def groups_of(networks: Sequence[Architecture]) -> dict[str, list[int]]:
 def correlations(
     evidence: Evidence, settings: Sequence[str], alphas: Sequence[float]
 ) -> Iterator[Correlation]:
-    """Every score, and what is learned, against the AP of each setting, for each group."""
+    """Every score, and the learned one, against the AP of each setting, for each group."""
     scores = scores_of(evidence.networks, alphas)
     for setting in settings:
         ap = evidence.ap(setting)
@@ -198,8 +198,8 @@ def as_table(found: Sequence[Correlation], evidence: Evidence) -> str:
 
 
 def draw(evidence: Evidence, path: Path, alpha: float = SPREAD_ALPHA) -> None:
-    """Scatter plots: AP hard against each score, those with an alpha at ``alpha``; filled where the
-    stem has stride 4."""
+    """Scatter plots of AP hard against each score, at ``alpha`` if it has one; filled marks: stem
+    of stride 4."""
     columns = 4
     figure = new_figure(13, 9)
     ap, strides = evidence.ap("hard"), np.array([stem_stride(a) for a in evidence.networks])

@@ -15,18 +15,18 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Of two series; NaN where all of one are equal."""
+    """Rank correlation of two series; NaN if all values of one are equal."""
 
     kendall: float
     """tau-b"""
     kendall_interval: Interval
-    """95 %, from pairs drawn again with replacement"""
+    """95 %, by bootstrap over the pairs"""
     spearman: float
     spearman_interval: Interval
 
 
 def correlate(x: Doubles, y: Doubles, seed: int = 0, resamples: int = RESAMPLES) -> RankCorrelation:
-    """Of two series of one length, 2 or more; the same for the same ``seed``."""
+    """Correlate two series of equal length, 2 or more; equal seeds give equal intervals."""
     again = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     tau, rho = (float(measure(x[None], y[None])[0]) for measure in (kendall, spearman))
     return RankCorrelation(

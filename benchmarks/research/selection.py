@@ -1,5 +1,5 @@
-"""Networks of equal multiply-accumulates, spread over a score: what is trained to find out what
-scores are worth."""
+"""Networks of equal multiply-accumulates, spread over a score; their trainings show how well scores
+rank networks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def select(
     """``count`` networks of ``macs`` multiply-accumulates at 640x480, to within ``tolerance`` (a
     share), at evenly spaced quantiles of the detector score (alpha .05), lowest first.
 
-    Drawn are ``drawn`` samples and as many mutants of what was drawn before, all different. Raises
-    OptionError.
+    They come from a pool of ``drawn`` samples and up to as many mutants of earlier ones, all
+    different. Raises OptionError if a number is out of range.
     """
     if not (0 < tolerance < 1 and macs > 0 and 2 <= count <= drawn):
         raise OptionError(
@@ -58,12 +58,12 @@ def _content(architecture: Architecture) -> str:
 
 
 def save_networks(path: Path, networks: Sequence[Architecture]) -> None:
-    """As a JSON list."""
+    """Write ``networks`` as a JSON list."""
     write_text(path, json.dumps([a.to_json() for a in networks], indent=1) + "\n")
 
 
 def load_networks(path: Path) -> list[Architecture]:
-    """What :func:`save_networks` wrote. Raises DataError, ModelError."""
+    """Read what :func:`save_networks` wrote. Raises DataError, ModelError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Short trainings of many networks, and the table of what they came to: one row a network."""
+"""Short trainings of many networks, and the table of their results: one row per network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeface.workers import Workers
 
 RECIPE = "recipe: "
 SET = ("batch", "size")
-"""what the command sets beside samples and seed, which every row has"""
+"""options set by the command and kept in the recipe; samples and seed are in every row"""
 
 
 def train(
@@ -31,11 +31,10 @@ def train(
     workers: Workers,
     terminal: Terminal,
 ) -> None:
-    """Train all networks that ``path`` has no row of, and write each one's row as soon as it is
-    there.
+    """Train all networks without a row in ``path``, and write each row when its training ends.
 
-    Raises KeyboardInterrupt where one was stopped before its end, DataError for a table of other
-    networks or another recipe.
+    Raises KeyboardInterrupt if a training was stopped before its end, DataError for a table of
+    other networks or another recipe.
     """
     rows = matching(read_rows(path), networks, path) if path.is_file() else {}
     recipe = dataclasses.asdict(plan.options)
@@ -74,7 +73,7 @@ def train(
 
 
 def _recipe_of(path: Path) -> dict[str, Any]:
-    """As the comments of a table have it; nothing where there are none."""
+    """The recipe in the comments of a table; empty if it has none."""
     with path.open(encoding="utf-8") as file:
         said = [line.partition(RECIPE)[2] for line in file if line.startswith(f"# {RECIPE}")]
     try:
@@ -94,7 +93,7 @@ def _row(architecture: Architecture, plan: Plan, result: Trained) -> dict[str, s
 def matching(
     rows: Sequence[Mapping[str, str]], networks: Sequence[Architecture], path: Path
 ) -> dict[str, Mapping[str, str]]:
-    """The rows by name. Raises DataError for one that is of none of the networks."""
+    """Name -> row. Raises DataError for a row that matches none of the networks."""
     fields = {a.name: network_fields(a) for a in networks}
     for row in rows:
         if {name: row[name] for name in NETWORK_FIELDS} != fields.get(row["name"]):
@@ -106,7 +105,7 @@ def matching(
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]], comments: Sequence[str]) -> None:
-    """A CSV whose first lines say how it was made."""
+    """Write a CSV whose first lines, ``comments``, say how it was made."""
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {comment}\n" for comment in comments)
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -10,13 +10,13 @@ import numpy as np
 
 
 class Decoder:
-    """Does what ``contract`` says, a part of manifest.json; no other file is read."""
+    """Follows ``contract``, a part of manifest.json; reads no other file."""
 
     def __init__(self, manifest):
         self.contract = json.loads(Path(manifest).read_text(encoding="utf-8"))["contract"]
 
     def fit(self, width, height):
-        """Sides of a photo in px -> (its sides on the canvas, sides of the canvas)."""
+        """Width and height of a photo in px -> (those on the canvas, those of the canvas)."""
         rule, source = self.contract["fit"], self.contract["input"]
         box = source["shape"][2:0:-1] if source["layout"] == "NHWC" else source["shape"][:1:-1]
         box = [rule["long_side_px"] or side for side in box]
@@ -29,8 +29,8 @@ class Decoder:
     def letterbox(self, photo):
         """uint8 RGB [H, W, 3] -> uint8 canvas [H, W, 3].
 
-        Every level is that of OpenCV, which models are checked with: the same sums in the same
-        order, in integers where it has them.
+        Pixels equal those of OpenCV, which models are checked with: the same sums in the same
+        order, in integers where OpenCV uses them.
         """
         rule, (height, width) = self.contract["fit"], photo.shape[:2]
         fitted, (right, bottom) = self.fit(width, height)
@@ -55,7 +55,7 @@ class Decoder:
         return canvas
 
     def tensor(self, canvas):
-        """What the file takes: shape, layout and type as the contract has them."""
+        """Input tensor of the model: shape, layout and dtype of the contract."""
         source = self.contract["input"]
         values = (canvas / np.float32(source["scale"]) + source["zero_point"])[None]
         values = values.transpose(0, 3, 1, 2) if source["layout"] == "NCHW" else values
@@ -102,10 +102,10 @@ class Decoder:
 
 
 def _taps(old, new, area, whole):
-    """Old pixels in each of ``new`` ones, int [K, new], and their shares, float32 [K, new].
+    """Indices of old pixels for each of ``new`` ones, int [K, new], and weights, float32 [K, new].
 
-    By area: how much of an old pixel is in a new one, in px where whole ones are, else of 1.
-    Bilinear: of the two around the centre, of 2048.
+    Area: overlap of the old pixel with the new one, in px if ``whole``, else scaled to a sum of 1.
+    Bilinear: the two old pixels around the centre, with weights that sum to 2048.
     """
     step, i = old / new, np.arange(new)
     if not area:
@@ -131,8 +131,8 @@ def _suppress(boxes, order, most):
 
 
 def _mean_landmarks(boxes, scores, points, order, kept, most):
-    """Of all that overlap a face by more than ``most``, itself among them, as the contract weighs
-    them."""
+    """Mean landmarks of all candidates that overlap a face by more than ``most``, itself included,
+    weighted as the contract says."""
     means = points[kept]
     for i, face in enumerate(kept):
         weight = np.maximum(_iou(boxes[face], boxes[order]) - most, 0) * scores[order]

@@ -30,8 +30,8 @@ def onnx(path, contract, tensor):
 
 
 def read(photo):
-    """uint8 RGB [H, W, 3] as a viewer shows it: upright, 16 bits scaled to 8, what is transparent
-    over white."""
+    """uint8 RGB [H, W, 3] as a viewer shows it: upright, 16 bits scaled to 8, transparency over
+    white."""
     image = ImageOps.exif_transpose(Image.open(photo))
     if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -70,5 +70,5 @@ if __name__ == "__main__":
         raise SystemExit(
             f"error: {sys.argv[1]}: its manifest has no {error}: export anew"
         ) from None
-    except Exception as error:  # each runtime has classes of its own, and Pillow, too
+    except Exception as error:  # runtimes and Pillow have no common class
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""python test.py [FOLDER]: the decoder gives what the golden vectors in FOLDER say."""
+"""python test.py [FOLDER]: checks the decoder against the golden vectors in FOLDER."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ def array(text, dtype, shape):
 
 
 def outputs_of(case):
-    """In the order and with the shapes of the contract."""
+    """Output arrays of the case, in the order and with the shapes of the contract."""
     found = []
     for spec, text in zip(case["contract"]["outputs"], case["outputs"], strict=True):
         cells = [-(-case["canvas"][i] // spec["stride"]) for i in (1, 0)]
@@ -33,7 +33,7 @@ def near(name, found, wanted, most):
 
 
 def check(name, case, folder):
-    """Number of checks."""
+    """Check one case; returns the number of checks."""
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps({"contract": case["contract"]}))
     decoder = Decoder(manifest)

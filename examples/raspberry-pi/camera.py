@@ -1,10 +1,10 @@
-"""Faces from a camera of a Raspberry Pi: one line of JSON a frame.
+"""Faces from a camera of a Raspberry Pi: one line of JSON per frame.
 
     venv/bin/python camera.py                 # the camera on the ribbon cable, by Picamera2
     venv/bin/python camera.py --usb 0         # /dev/video0, by OpenCV; also a video file
 
-For a USB camera `edgeface detect camera:0 --format jsonl` does the same; copy this where your own
-program should get the faces.
+For a USB camera `edgeface detect camera:0 --format jsonl` does the same; copy this file to use the
+faces in a program of your own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Frame = np.ndarray
 
 
 def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
-    """Of the Camera Module, as Picamera2 (apt install python3-picamera2) gives them."""
+    """Frames of the Camera Module, from Picamera2 (apt install python3-picamera2)."""
     try:
         from picamera2 import Picamera2
     except ImportError as error:
@@ -42,7 +42,7 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
             " are; does another program have it?"
         ) from None
     with camera:
-        # Its names count from the last byte: BGR888 is red, green, blue in memory.
+        # Picamera2 names formats from the last byte: BGR888 is red, green, blue in memory.
         camera.configure(
             camera.create_video_configuration({"format": "BGR888", "size": (width, height)})
         )
@@ -52,14 +52,14 @@ def ribbon_frames(width: int, height: int) -> Iterator[Frame]:
 
 
 def usb_frames(name: str, width: int, height: int) -> Iterator[Frame]:
-    """Of a USB camera, by its number, or of a video file."""
+    """Frames of a USB camera, given by its number, or of a video file."""
     numbered = name.isdecimal() and len(name) < 5
     capture = cv2.VideoCapture(int(name) if numbered else name)
     if not capture.isOpened():
         raise EdgefaceError(f"no video from {name}: is it there, and in use by no other program?")
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is seen is what is there now
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # only the latest frame
     while True:
         good, frame = capture.read()
         if not good:
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--threads", type=int, default=4, help="a Pi has four cores")
     options = parser.parse_args()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our one line is enough
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error line is enough
     size = options.width, options.height
     frames = ribbon_frames(*size) if options.usb is None else usb_frames(options.usb, *size)
     tracker, count, begun = Tracker(), 0, time.monotonic()
@@ -92,7 +92,7 @@ def main() -> int:
                 print(json.dumps({"frame": count - 1, "faces": rows}), flush=True)
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:  # who reads has enough, as head has; nothing is left to be said there
+    except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except EdgefaceError as error:
         print(f"error: {error}", file=sys.stderr)
