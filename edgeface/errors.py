@@ -19,7 +19,8 @@ _NO_MEMORY = re.compile(
     r"|could not create a primitive$",
     re.IGNORECASE,
 )
-"""what torch, NumPy, OpenCV, the runtimes and the system's loader of libraries call it"""
+"""how torch, NumPy, OpenCV, the runtimes and the system's loader of libraries report that memory
+ran out"""
 NO_MEMORY = (
     "there is not enough memory for this: close other programs, or ask for less at once (a smaller"
     " --size or --batch)"
@@ -32,20 +33,21 @@ def counted(count: int, noun: str) -> str:
 
 
 def is_no_memory(error: BaseException) -> bool:
-    """Is it, or what it came of, that memory ran out?"""
+    """Does the error, or one that led to it, say that memory ran out?"""
     return any(map(_is_full, _origins(error, lambda e: e.__cause__ or e.__context__)))
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Did a Ctrl-C cause it? An extension module that is interrupted while it loads raises an
-    ImportError from it."""
+    """Is the error a Ctrl-C, or caused by one?
+
+    An extension module that is interrupted while it loads raises an ImportError from it."""
     return any(isinstance(e, KeyboardInterrupt) for e in _origins(error, lambda e: e.__cause__))
 
 
 def _origins(
     error: BaseException, before: Callable[[BaseException], BaseException | None]
 ) -> Iterator[BaseException]:
-    """The error, what it came of, and so on."""
+    """Yield the error, the one that ``before`` gives for it, and so on, each once."""
     seen: set[int] = set()
     origin: BaseException | None = error
     while origin is not None and id(origin) not in seen:
@@ -56,7 +58,7 @@ def _origins(
 
 def _is_full(error: BaseException) -> bool:
     full = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    full |= isinstance(error, SystemError) and not _has_room()  # Python, where nothing is left
+    full |= isinstance(error, SystemError) and not _has_room()  # raised by Python itself
     return full or isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
@@ -71,8 +73,9 @@ class EdgefaceError(Exception):
     """A problem the user can fix. Its text is one line."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes, which cannot know the arguments that an ``__init__`` took: a pool
-        that gets an error which it cannot read waits for ever, or breaks."""
+        """Pickle without calling ``__init__``, whose arguments the error does not keep.
+
+        A process pool that cannot unpickle an error waits for ever, or breaks."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
@@ -104,8 +107,8 @@ class QuantizeError(EdgefaceError):
     """A file that cannot be quantised, or not within its accuracy budget."""
 
     all_int8_drop: float | None = None
-    """AP points, rounded up, that are lost with no layer kept in float, where a budget cannot be
-    held"""
+    """AP points, rounded up, that are lost with all layers in INT8; set if the budget cannot be
+    kept"""
 
 
 class DeviceError(EdgefaceError):
@@ -113,8 +116,7 @@ class DeviceError(EdgefaceError):
 
 
 class WorkerError(EdgefaceError):
-    """Processes or a cluster that tasks should run on, and that cannot be had, or that died too
-    often."""
+    """Worker processes or a cluster that are not available, or that died too often."""
 
 
 class OptionError(EdgefaceError):

@@ -18,16 +18,17 @@ from edgeface.errors import OptionError
 
 MAX_SIDE_PX = 8192
 DEFAULT_LONG_SIDE_PX = 640
-"""that a photo is scaled to for a model of any size"""
+"""long side that a photo is scaled to for a model that takes any size"""
 MAX_THREADS = 1024
 MAX_SEED = 2**31 - 1
 EVALUATION_SCALES = ("640", "original", "multi")
-"""of the photos of WIDER FACE: long side in px, none, several with a vote"""
+"""scales of WIDER FACE photos: long side in px, unscaled, or several scales with box voting"""
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"640x480"`` -> (width, height) in px. Raises OptionError unless both are multiples of 32 up
-    to 8192."""
+    """``"640x480"`` -> (width, height) in px.
+
+    Raises OptionError unless both are multiples of 32 up to 8192."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) if isinstance(text, str) else None
     if not match:
         raise OptionError(f"size {text!r} is not WIDTHxHEIGHT, for example 640x480")
@@ -41,8 +42,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_number(what: str, value: object, low: float, high: float) -> float:
-    """``value`` where it is a number from ``low`` to ``high``; OptionError otherwise, also for the
-    text of a number and for NaN."""
+    """``value`` as a float. Raises OptionError unless it is a number from ``low`` to ``high``.
+
+    Also raises it for NaN and for a number given as text."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]
         raise OptionError(f"{what} {value!r} is not between {low:g} and {high:g}")
@@ -50,8 +52,9 @@ def check_number(what: str, value: object, low: float, high: float) -> float:
 
 
 def check_count(what: str, value: object, low: int = 0, high: int | None = None) -> int:
-    """``value`` where it is a whole number from ``low`` to ``high``, of NumPy, too; OptionError
-    otherwise."""
+    """``value`` as an int, from Python or NumPy.
+
+    Raises OptionError unless it is a whole number from ``low`` to ``high``."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or not low <= value <= (math.inf if high is None else high):  # type: ignore[operator]
         upto = "on" if high is None else f"to {high}"
@@ -61,12 +64,12 @@ def check_count(what: str, value: object, low: int = 0, high: int | None = None)
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option takes."""
+    """The range of numbers that an option takes, ``high`` included."""
 
     low: float
     high: float
     open: bool = False
-    """``low`` itself is not among them"""
+    """True if ``low`` itself is excluded"""
 
     def __contains__(self, value: float) -> bool:
         above = self.low < value if self.open else self.low <= value
@@ -77,8 +80,7 @@ class Range:
 
 
 def check_ranges(options: Any) -> None:
-    """Raise OptionError, naming the option, where a field of a dataclass is outside of what the
-    ``ranges`` of its class say."""
+    """Raise OptionError, which names the option, if a field is outside its class's ``ranges``."""
     for name, numbers_ in options.ranges.items():
         value = getattr(options, name)
         if value not in numbers_:
@@ -86,7 +88,7 @@ def check_ranges(options: Any) -> None:
 
 
 def as_path(what: str, value: object) -> Path:
-    """``value`` where it is a path or its text. Raises OptionError."""
+    """``value`` as a Path. Raises OptionError if it is neither a path nor a string."""
     if not isinstance(value, (str, os.PathLike)):
         raise OptionError(f"{what} must be a path or its text, got {type(value).__name__}")
     return Path(value)
@@ -100,10 +102,9 @@ def check_choice(option: str, values: Iterable[str], known: Iterable[str]) -> No
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """Field name -> the string literal below it in the source of a dataclass: the one text for code
-    and --help.
+    """Field name -> the docstring below it in the source of a dataclass, which is its --help text.
 
-    Fields of the dataclasses that it extends are among them.
+    Includes the fields of base classes.
     """
     inherited = [field_help(base) for base in reversed(cls.__mro__[1:-1])]
     return {name: text for texts in (*inherited, _own_help(cls)) for name, text in texts.items()}
