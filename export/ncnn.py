@@ -36,7 +36,7 @@ _FILES = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnparam", "ncnnbin", 
 
 
 def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
-    """Convert the deployable ``network``. Raises MissingExtraError, ExportError when pnnx fails."""
+    """Convert the deployable ``network``. Raises MissingExtraError, ExportError if pnnx fails."""
     require("exporting to ncnn", "ncnn")
     names = head_layout(network.architecture).output_names
     with scratch_folder() as folder:

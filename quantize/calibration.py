@@ -27,7 +27,7 @@ USUAL = 64
 ASIDE = 4
 """in a folder with too few photos, one photo in ASIDE is held out"""
 MAX_PHOTOS = 4096
-"""they are held in memory, 0.9 MB each at 640x480"""
+"""limit, because the photos are held in memory: 0.9 MB each at 640x480"""
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def left_out(folder: Path | str, named: Collection[str], judged: Iterable[Path])
 
 
 def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list[Path]:
-    """Image files below ``folder`` by the SHA-256 of seed and relative path, without those whose
-    path is in ``leave_out``."""
+    """Image files below ``folder``, sorted by the SHA-256 of seed and relative path, without those
+    in ``leave_out``. Raises DataError if none is left."""
 
     def drawn(name: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name

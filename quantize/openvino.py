@@ -145,14 +145,14 @@ class _Photos:
 
 
 def _nncf(model: Any, photos: _Photos, count: int, scale: str) -> Any:
-    """``openvino.Model`` in INT8. NNCF's log, progress bars and reports over the network are turned
-    off."""
+    """``openvino.Model`` in INT8. NNCF's log, progress bars and usage reports over the internet are
+    turned off."""
     with unreported():
         import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 
     nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+    with contextlib.redirect_stdout(io.StringIO()):  # for NNCF's progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(photos),

@@ -133,7 +133,7 @@ class _Job:
         self.width, self.height = request.width, request.height
         self.validation: ValidationSet | None = None
         self.with_faces = 0
-        """calibration photos in which the float model finds a face"""
+        """number of calibration photos in which the float model finds a face"""
         self.unmeasured = ""
         """why accuracy is not measured; empty if it is measured"""
 

@@ -212,7 +212,7 @@ def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> 
         # The range returned has zero on its grid, so that every tool derives the same levels.
         return float(bottom[best] * step[best]), float(top[best] * step[best])
 
-    coarse = np.arange(16, 0, -1) / 16  # wider first: of equals the wider one is taken
+    coarse = np.arange(16, 0, -1) / 16  # wider first: of equal errors the wider clip is taken
     rough = search(coarse, coarse)
     around = np.arange(8, -9, -1) / 128  # one coarse step either way
     fine = [

@@ -76,7 +76,7 @@ def address_scheme(text: str) -> str:
 
 
 def video_suffix(text: str) -> str:
-    """``.mp4`` of a file or an address, lower case."""
+    """Lower-case suffix of a file or an address, such as ``.mp4``."""
     path = urlsplit(text).path if address_scheme(text) else text
     return PurePosixPath(path).suffix.lower()
 

@@ -41,7 +41,7 @@ class AnnotatedImage:
 
 
 def named(images: Sequence[AnnotatedImage]) -> str:
-    """Paths and lines of the first few, for a message."""
+    """Paths and lines of the first few ``images``, for a message."""
     first = [f"{i.path} (line {i.line})" if i.line else i.path for i in images[:NAMED]]
     return ", ".join(first) + ", ..." * (len(images) > NAMED)
 
@@ -76,7 +76,8 @@ def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImag
     """Clip the boxes to an image of ``width`` x ``height`` px.
 
     Raises DataError naming the image if a box lies wholly outside, or a landmark far outside, which
-    means that annotations and image do not belong together. Faces marked invalid are not checked.
+    means that annotations and image do not belong together. Faces marked invalid are not checked,
+    but clipped.
     """
     x1, y1, x2, y2 = image.boxes.T
     outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
@@ -93,8 +94,10 @@ def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImag
 
 
 def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
-    """Raise DataError if a landmark lies further outside the image than that of a face cut by the
-    edge may (POINT_MARGIN)."""
+    """Raise DataError if a landmark lies outside the image by more than POINT_MARGIN allows.
+
+    A face cut by the edge of the photo may have landmarks slightly beyond it.
+    """
     if image.landmarks is None:
         return
     side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]

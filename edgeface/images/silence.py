@@ -85,8 +85,8 @@ def listening() -> Iterator[Heard]:
     of libjpeg and libpng are passed on.
 
     libjpeg continues after damage, fills in grey, and reports it on stderr only. A program started
-    during the block keeps the collecting file as its stderr: its later messages are lost, but it
-    does not block, as it would on a pipe that nobody reads.
+    during the block keeps the collecting file as its stderr: its later messages are lost, but
+    without harm, unlike with a pipe that nobody reads.
     """
     heard = Heard()
     with _LOCK, _file() as file:

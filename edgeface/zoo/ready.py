@@ -133,8 +133,8 @@ def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
     """The ready file to run for ``name`` without ``--weights``: the one with that name, or the best
     of the model with that name at this size (see :meth:`Detector.open`) whose runtime is installed.
 
-    None if there is none, or if only INT8 files run here and torch, which exceeds them, is
-    installed.
+    None if there is none, or if torch is installed and only INT8 files run here, which torch
+    surpasses.
     """
     for file in _shipped():
         if file.name == name:
