@@ -1,13 +1,12 @@
-"""The export room: a torch network -> a Bundle for one runtime, proven equal before it gets its
-name.
+"""Exports a torch network to a Bundle for one runtime, which must match torch to be written.
 
     Source (network + weights) --deployable()--> <target>.py --> model file --> parity.py --> Bundle
     in dist/
 
 ``edgeface export --help`` is the command; in Python: ``export_model(load_source("edgeface-n"),
 ExportRequest("tflite"))``. One small module per target (:mod:`export.onnx`, :mod:`export.tflite`)
-supplies only what differs: a function ``(network, request) -> Converted`` named in the capability
-table of :mod:`edgeface.backends`.
+supplies a function ``(network, request) -> Converted``, named in the capability table of
+:mod:`edgeface.backends`; the rest is common to all targets.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ __all__ = ["Converted", "ExportRequest", "Exported", "Source", "export_model", "
 
 
 def __getattr__(name: str) -> Any:
-    """Source and load_source need torch: they are imported on use, so that ``--help`` works
-    without."""
+    """Import Source and load_source on use: they need torch, and ``--help`` must work without."""
     if name in ("Source", "load_source"):
         from export import source
 

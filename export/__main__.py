@@ -1,4 +1,4 @@
-"""``python -m export`` is what ``edgeface export`` was called."""
+"""``python -m export``, the old name of ``edgeface export``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Group normalisation for graphs that cannot carry its reshape.
+"""Group normalisation without a reshape.
 
 The published heads normalise over groups of channels. Exporters write that as a reshape to [N, G,
-C/G, H, W] and back, which costs two TRANSPOSE a layer in a channels-last file, and shape arithmetic
-in a file of any size.
+C/G, H, W] and back, which costs two TRANSPOSE per layer in a channels-last file, and shape
+arithmetic in a file that accepts any size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgeface.models.detector import FaceNet
 
 
 class ChannelSums(nn.Module):
-    """Group normalisation written with operators that leave the channel axis where it is.
+    """Group normalisation with operators that keep the order of the axes.
 
     mean over a group = (1x1 convolution with ones inside each group)(spatial mean per channel) /
     channels per group. The division stays outside the convolution, so that its weights are exact in

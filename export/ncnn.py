@@ -1,12 +1,12 @@
 """ncnn: float32 NCHW raw pixels in, float32 NCHW heads out, through pnnx.
 
-pnnx is a program of its own: it reads a TorchScript file, fuses activations, and knows group
-normalisation. It names blobs by number; inputs and outputs get our names here. fp16 stores
-convolution weights as float16, biases stay float32; so does arithmetic, unless a runner is opened
-in its fast mode.
+pnnx is a separate program: it reads a TorchScript file, fuses activations, and supports group
+normalisation. It numbers blobs; inputs and outputs get our names here. fp16 stores convolution
+weights as float16; biases stay float32, and so does arithmetic unless a runner is opened in its
+fast mode.
 
-Each layer of the format has weights of its own: those of EXTD, which an image passes six times, are
-written six times.
+In this format layers cannot share weights: those of EXTD, through which an image passes six times,
+are written six times.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from edgeface.models.detector import FaceNet
 from export.request import INPUT_NAME, Converted, ExportRequest, require, versions
 
 PNNX_SECONDS = 900
-"""A conversion takes seconds; one that takes longer hangs."""
+"""timeout: a conversion takes seconds, so one that takes longer than this hangs"""
 _FILES = ("pnnxparam", "pnnxbin", "pnnxpy", "pnnxonnx", "ncnnparam", "ncnnbin", "ncnnpy")
 
 
 def export_ncnn(network: FaceNet, request: ExportRequest) -> Converted:
-    """Convert the deployable ``network``. Raises MissingExtraError, ExportError when pnnx fails."""
+    """Convert the deployable ``network``. Raises MissingExtraError, ExportError if pnnx fails."""
     require("exporting to ncnn", "ncnn")
     names = head_layout(network.architecture).output_names
     with scratch_folder() as folder:
@@ -66,9 +66,9 @@ def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnMode
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # jit.trace is deprecated by name; pnnx reads nothing else that keeps weights
+        )  # jit.trace is deprecated, but pnnx reads no other format that keeps weights
         traced = torch.jit.trace(network, image, check_trace=False)  # type: ignore[no-untyped-call]
-        # torch itself would end the process where the disk is full.
+        # torch's own save would end the process if the disk is full.
         (folder / "model.pt").write_bytes(traced.save_to_buffer())
     try:
         return parse_model(
@@ -79,8 +79,11 @@ def _convert(network: FaceNet, request: ExportRequest, folder: Path) -> NcnnMode
 
 
 def run_pnnx(source: Path, name: str, width: int, height: int) -> tuple[bytes, bytes]:
-    """ncnn's .param and .bin of a TorchScript or ONNX file, in whose folder everything is written;
-    ``name``: for messages. Raises MissingExtraError, ExportError."""
+    """Content of ncnn's .param and .bin for the TorchScript or ONNX file ``source``.
+
+    pnnx writes all its files into the folder of ``source``. ``name``: for messages. Raises
+    MissingExtraError, ExportError.
+    """
     outputs = [f"{kind}={source.with_name(kind)}" for kind in _FILES]
     command = [
         str(pnnx_program()),
@@ -117,8 +120,7 @@ def pnnx_program() -> Path:
     except metadata.PackageNotFoundError:
         raise MissingExtraError("pnnx", "export", "exporting to ncnn") from None
     for file in files:
-        # The script in bin/ would start this Python again, and import the package and torch with
-        # it.
+        # Not the script in bin/: it would start another Python and import the package and torch.
         if (
             file.parent.name == "pnnx"
             and file.name in ("pnnx", "pnnx.exe")
@@ -132,8 +134,10 @@ def pnnx_program() -> Path:
 
 
 def _rename(model: NcnnModel, names: Sequence[str]) -> NcnnModel:
-    """pnnx calls the input ``in0`` and the outputs ``out0``, ``out1``, ... in the order that the
-    network returns."""
+    """Give input and outputs our names.
+
+    pnnx calls the input ``in0`` and the outputs ``out0``, ``out1``, ... in the network's order.
+    """
     ours = {"in0": INPUT_NAME, **{f"out{i}": name for i, name in enumerate(names)}}
     if model.inputs != ("in0",) or set(model.outputs) != {f"out{i}" for i in range(len(names))}:
         raise ExportError(
@@ -153,8 +157,10 @@ def _rename(model: NcnnModel, names: Sequence[str]) -> NcnnModel:
 
 
 def _state_size(model: NcnnModel, request: ExportRequest) -> NcnnModel:
-    """A file of one size says so at its input; ncnn takes any, and so does a runner where the file
-    says nothing."""
+    """Write the size of a file with one fixed size at its input.
+
+    ncnn itself accepts any size, and so does a runner if the file states none.
+    """
     size = {} if request.dynamic else {0: request.width, 1: request.height, 2: 3}
     return NcnnModel(
         tuple(
@@ -165,7 +171,7 @@ def _state_size(model: NcnnModel, request: ExportRequest) -> NcnnModel:
 
 
 def _store_weights_as_float16(model: NcnnModel) -> NcnnModel:
-    """pnnx could do it, but cuts digits off where this rounds to nearest."""
+    """Round weights to float16. pnnx can do this, but truncates instead of rounding to nearest."""
     return NcnnModel(
         tuple(
             (

@@ -1,12 +1,12 @@
 """ONNX: opset 17, float32 NCHW raw pixels in, float32 NCHW heads out.
 
 The TorchScript exporter writes the smallest graph: one node per layer, no shape arithmetic, sizes
-left open on demand. fp16 stores convolution weights as float16 behind a Cast; input, outputs and
-arithmetic stay float32, so any runtime takes the file. ONNX Runtime folds the Casts away when it
-loads: half the file, the speed of float32.
+left open with ``--dynamic``. fp16 stores convolution weights as float16 behind a Cast; input,
+outputs and arithmetic stay float32, so every runtime accepts the file. ONNX Runtime folds the Casts
+at load time: half the file size at the speed of float32.
 
-Weights that several layers share, such as those of EXTD's six passes, are one initializer, in the
-OpenVINO file one constant.
+Weights that several layers share, such as those of EXTD's six passes, are one initializer, and in
+the OpenVINO file one constant.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _trace(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # the exporter is deprecated by name; the other one cannot leave H and W open
+        )  # this exporter is deprecated, but the new one cannot leave H and W open
         torch.onnx.export(
             with_leaky_relu(network),
             (torch.zeros(1, 3, request.height, request.width),),
@@ -76,8 +76,8 @@ def _trace(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -> 
 
 
 def _strip(model: Any) -> None:
-    """Remove what is no part of the network: converter notes, documentation strings with source
-    paths."""
+    """Remove converter notes and documentation strings with source paths, which are not part of the
+    network."""
     model.doc_string = model.graph.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:
@@ -86,11 +86,10 @@ def _strip(model: Any) -> None:
 
 
 def convolution_weights(graph: Any) -> dict[str, str]:
-    """Convolution -> its weight tensor, of all that have trained weights: those are what fp16
-    rounds."""
+    """Name of each convolution with trained weights -> its weight tensor, which fp16 rounds."""
     trained = {
         tensor.name for tensor in graph.initializer
-    }  # what the exporter made up is in Constant nodes
+    }  # constants of the exporter are Constant nodes
     return {
         node.name: node.input[1]
         for node in graph.node

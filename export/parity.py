@@ -1,13 +1,13 @@
-"""Proof that a file computes what torch computes, per head, on seeded noise and on a photo.
+"""Checks that a file computes what torch computes, per head, on seeded noise and on a photo.
 
-The file is opened through the project's own runner, as a user would open it. Figures are the
-largest absolute difference: logits for ``cls``, strides for ``box`` and ``kps``. What it is
-compared with is computed in float64, so that a figure is the error of the file alone: in float32,
-torch itself is off by up to 1e-4 in a network with group normalisation.
+The file is opened with the project's own runner, as a user would open it. Figures are the largest
+absolute difference, in logits for ``cls`` and in strides for ``box`` and ``kps``. The reference is
+torch in float64, so that a figure is the error of the file alone: in float32, torch itself is off
+by up to 1e-4 in a network with group normalisation.
 
     fp32  against the network as trained                   at most 1e-4
     fp16  against the network, weights rounded to float16  at most 1e-4: the conversion is exact
-          against the network as trained                   at most 0.05: what the rounding costs
+          against the network as trained                   at most 0.05: the effect of the rounding
 
 0.05 moves a score by at most 0.0125 (the sigmoid's slope is at most 1/4) and a box edge or a
 landmark by 0.4 px at stride 8, where boxes are 8 px and up, by 1.6 px at stride 32.
@@ -44,7 +44,7 @@ PORTRAITS = {
     "skimage": "data/astronaut.png",
     "matplotlib": "mpl-data/sample_data/grace_hopper.jpg",
 }
-"""package -> photo that it brings along: NASA and the US Navy, public domain"""
+"""package -> photo that it contains: NASA and the US Navy, public domain"""
 
 Heads = dict[str, NDArray[np.float32]]
 Batch = NDArray[np.uint8]
@@ -52,13 +52,12 @@ Batch = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Parity:
-    """Figures of one file. ``cases`` maps an input ("noise", "photo") to the largest difference per
-    head."""
+    """Figures of one file. ``cases``: input ("noise", "photo") -> head -> largest difference."""
 
     tolerance: float
     cases: dict[str, dict[str, float]]
     rounded: dict[str, dict[str, float]] | None = None
-    """fp16 only: the same against the network with rounded weights, held to :data:`TOLERANCE`"""
+    """fp16 only: ``cases`` against the network with rounded weights, held to :data:`TOLERANCE`"""
 
     @property
     def max_abs(self) -> dict[str, float]:
@@ -67,8 +66,7 @@ class Parity:
 
     @property
     def failures(self) -> list[str]:
-        """``head: difference > tolerance`` of every head that is out of bounds; a NaN is out of
-        bounds."""
+        """``head difference > tolerance`` for every head out of bounds; NaN is out of bounds."""
         checks = [(self.max_abs, self.tolerance)]
         if self.rounded is not None:
             checks.append((_worst(self.rounded), TOLERANCE))
@@ -80,8 +78,7 @@ class Parity:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The ``parity`` field of a manifest. Three digits are kept: the rest is the noise of one
-        CPU."""
+        """The ``parity`` field of a manifest, rounded to three digits: more depend on the CPU."""
         data: dict[str, Any] = {"tolerance": self.tolerance, "max_abs": _digits(self.max_abs)}
         data |= {name: _digits(figures) for name, figures in self.cases.items()}
         if self.rounded is not None:
@@ -120,8 +117,8 @@ def check_parity(bundle: Bundle, network: FaceNet) -> Parity:
 
 
 def torch_heads(network: FaceNet, batch: Batch) -> dict[str, NDArray[np.floating[Any]]]:
-    """Run ``network`` on uint8 RGB [1, H, W, 3]; [1, H/s, W/s, C] per output name, in the precision
-    of its weights."""
+    """Run ``network`` on uint8 RGB [1, H, W, 3]; output name -> [1, H/s, W/s, C], in the precision
+    of the weights."""
     dtype = next(network.parameters()).dtype
     with torch.inference_mode():
         outputs = network(torch.from_numpy(batch).permute(0, 3, 1, 2).to(dtype))
@@ -132,11 +129,10 @@ def torch_heads(network: FaceNet, batch: Batch) -> dict[str, NDArray[np.floating
 
 
 def sample_photo() -> Batch:
-    """A portrait that an installed package brings along: uint8 RGB [H, W, 3]. Raises
-    MissingExtraError.
+    """A portrait that an installed package contains: uint8 RGB [H, W, 3]. Raises MissingExtraError.
 
-    The package is not imported: scikit-image inverts a matrix on the way, and the OpenBLAS of SciPy
-    asks for ever for memory that it does not get.
+    The package is not imported: importing scikit-image inverts a matrix, and SciPy's OpenBLAS
+    retries for ever if it gets no memory.
     """
     for package, name in PORTRAITS.items():
         spec = importlib.util.find_spec(package)
@@ -147,7 +143,7 @@ def sample_photo() -> Batch:
 
 
 def sample_inputs(width: int, height: int, dynamic: bool) -> dict[str, Batch]:
-    """Name -> uint8 RGB [1, H, W, 3]. A file of any size is also tried at another one."""
+    """Name -> uint8 RGB [1, H, W, 3]; for a ``dynamic`` file also noise of another size."""
     random = np.random.default_rng(NOISE_SEED)
 
     def noise(h: int, w: int) -> Batch:
@@ -181,7 +177,7 @@ def _difference(found: NDArray[np.float32], expected: NDArray[np.floating[Any]])
 
 
 def _rounded(network: FaceNet) -> FaceNet:
-    """A copy whose convolution weights went through float16, as an fp16 file stores them."""
+    """A copy with convolution weights rounded to float16, as an fp16 file stores them."""
     network = copy.deepcopy(network)
     with torch.no_grad():
         for module in network.modules():
@@ -201,7 +197,7 @@ def _digits(figures: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Figures must not depend on how many cores are free: sums are split by thread."""
+    """Run torch on one thread: sums are split by thread, so figures depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

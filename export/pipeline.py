@@ -1,5 +1,5 @@
-"""One export from network to Bundle: fold, convert, open the written file, compare, and only then
-give it its name."""
+"""One export from network to Bundle: fold, convert, write to a scratch folder, compare with torch,
+and only then write the Bundle."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exported:
-    """What came out."""
+    """The result of :func:`export_model`."""
 
     bundle: Bundle
     parity: Parity
     operators: dict[str, int]
-    """operator -> how often it is in the graph"""
+    """operator -> number of times that the graph contains it"""
 
     def to_json(self) -> dict[str, Any]:
         """The result as ``--format json`` prints it."""
@@ -37,7 +37,7 @@ class Exported:
 
 
 def bundle_json(bundle: Bundle) -> dict[str, Any]:
-    """What was written, JSON-ready."""
+    """Path, files and main manifest fields of a Bundle, JSON-ready."""
     manifest = bundle.manifest
     return {
         "path": str(bundle.path),
@@ -66,9 +66,9 @@ def export_model(
 ) -> Exported:
     """Export ``source`` as ``request`` says into ``out/<model>-<target>-<precision>-<W>x<H>/``.
 
-    Raises ExportError when a converter fails or the file differs from torch, OutputError when
-    ``out`` cannot be written, MissingExtraError when a converter or the runtime is not installed.
-    Nothing is left behind then.
+    Raises ExportError if a converter fails or the file differs from torch, OutputError if ``out``
+    cannot be written, MissingExtraError if a converter or the runtime is not installed. Then
+    nothing is written.
     """
     from edgeface.models.detector import deployable
     from export.parity import check_parity
@@ -91,7 +91,7 @@ def export_model(
 
 
 def float_manifest(source: Source, request: ExportRequest, converted: Converted) -> Manifest:
-    """What the manifest says of a file before its parity is known."""
+    """The manifest of a converted file, without parity and contract."""
     architecture = source.network.architecture
     return Manifest(
         model=source.name,

@@ -1,5 +1,4 @@
-"""What is asked of an exporter and what it hands back. Nothing here imports torch or a
-converter."""
+"""Input and output of an exporter. Nothing here imports torch or a converter."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ INPUT_NAME = "input"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """One file to make. Raises OptionError, naming the option, for a combination that is off."""
+    """One file to make. Raises OptionError, naming the option, for an unsupported combination."""
 
     target: str
     """runtime to export for: a row of the capability table"""
     precision: str = "fp32"
-    """what the weights are stored as: fp32 or fp16"""
+    """format of the stored weights: fp32 or fp16"""
     width: int = 640
     """px, a multiple of 32"""
     height: int = 480
@@ -52,13 +51,13 @@ class Converted:
     files: dict[str, bytes]
     """suffix (``.onnx``; ``.param`` and ``.bin``) -> content, for every suffix of the backend"""
     layout: str
-    """NCHW or NHWC, of the input and of every output"""
+    """layout of the input and of every output: NCHW or NHWC"""
     outputs: dict[str, str]
-    """our output name -> name of that tensor in the file"""
+    """our output name -> name of the tensor in the file"""
     operators: dict[str, int]
-    """operator -> how often it is in the graph"""
+    """operator -> number of times that the graph contains it"""
     tools: dict[str, str]
-    """package -> version, of everything that took part"""
+    """package -> version, for all packages involved"""
 
 
 def versions(*distributions: str) -> dict[str, str]:
@@ -67,7 +66,8 @@ def versions(*distributions: str) -> dict[str, str]:
 
 
 def require(purpose: str, *packages: str) -> None:
-    """Raise MissingExtraError for the first import name that is not installed; imports nothing."""
+    """Raise MissingExtraError for the first of ``packages`` (import names) that is not installed,
+    without importing any."""
     for package in packages:
         if not has_module(package):
             raise MissingExtraError(package.replace("_", "-"), "export", purpose)

@@ -1,20 +1,19 @@
-"""Graphs that compute the same with operators that a target has, or has in INT8. No function
-changes here.
+"""Rewrites networks with operators that a target has, or has in INT8, without changing the results.
 
-PReLU and LeakyReLU of one slope for all channels are a multiplication and a comparison::
+PReLU and LeakyReLU with one slope for all channels become a multiplication and a comparison::
 
     slope a <= 1:  max(x, a x)         slope a > 1:  min(x, a x)
 
-TFLite's quantizer leaves PRELU and LEAKY_RELU in float, between two conversions; MUL and MAXIMUM it
-makes INT8.
+TFLite's quantizer keeps PRELU and LEAKY_RELU in float, between two conversions, but quantises MUL
+and MAXIMUM.
 
-A minimum is a maximum of negated values, negated: the quantizer has MAXIMUM and no MINIMUM, and
-outputs must be all INT8 or all float.
+A minimum becomes the negated maximum of negated values: the quantizer has MAXIMUM but no MINIMUM,
+and outputs must be all INT8 or all float.
 
-Enlarging to twice the size by the nearest value is a transposed convolution of stride 2 whose 2x2
-kernels are ones from each channel to itself and zeros elsewhere; from n rows to 2n - 1 the last one
-is cut off. XNNPACK has kernels for these and none for nearest resize, which in TFLite also rounds
-the other way where the ratio is not 2.
+Nearest upsampling to twice the size becomes a transposed convolution of stride 2 whose 2x2 kernels
+are ones from each channel to itself and zeros elsewhere; from n rows to 2n - 1, the last row is cut
+off. XNNPACK has kernels for transposed convolution but not for nearest resize, which in TFLite also
+rounds the other way if the ratio is not 2.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from edgeface.models.s3fd import FoldedS3FDHead
 
 
 class SlopedMaximum(nn.Module):
-    """PReLU of one slope, as max(x, slope x) or min(x, slope x)."""
+    """PReLU with one slope, as max(x, slope x) or min(x, slope x)."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -43,8 +42,8 @@ class SlopedMaximum(nn.Module):
 
 
 class MaximumHead(nn.Module):
-    """FoldedS3FDHead whose smallest of three logits is computed as minus the largest of three
-    negated ones."""
+    """FoldedS3FDHead that computes the smallest of three logits as minus the largest of the negated
+    logits."""
 
     def __init__(self, head: FoldedS3FDHead) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class MaximumHead(nn.Module):
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         outputs = list(self.head(maps))
-        kinds = len(outputs) // len(self.signs)  # a level's logits are the first of its outputs
+        kinds = len(outputs) // len(self.signs)  # the logits are a level's first output
         for level, sign in enumerate(self.signs):
             if sign < 0:
                 outputs[kinds * level] = outputs[kinds * level] * sign
@@ -84,7 +83,7 @@ class Doubled(nn.Module):
 
 
 def without_prelu(network: FaceNet) -> FaceNet:
-    """A copy of ``network`` with SlopedMaximum in place of PReLU of one slope and of LeakyReLU."""
+    """A copy of ``network`` with SlopedMaximum for PReLU with one slope and for LeakyReLU."""
 
     def sloped(child: nn.Module) -> nn.Module | None:
         slope = _slope(child)
@@ -96,8 +95,8 @@ def without_prelu(network: FaceNet) -> FaceNet:
 
 
 def with_leaky_relu(network: FaceNet) -> FaceNet:
-    """A copy of ``network`` with LeakyReLU in place of PReLU of one slope: the slope becomes a
-    number in the graph."""
+    """A copy of ``network`` with LeakyReLU for PReLU with one slope, which makes the slope a number
+    in the graph."""
 
     def leaky(child: nn.Module) -> nn.Module | None:
         slope = _slope(child) if isinstance(child, nn.PReLU) else None
@@ -109,7 +108,7 @@ def with_leaky_relu(network: FaceNet) -> FaceNet:
 
 
 def without_minimum(network: FaceNet) -> FaceNet:
-    """A copy of ``network`` (folded) with MaximumHead in place of a head that has a minimum."""
+    """A copy of ``network`` (folded) with MaximumHead for a head that has a minimum."""
     network = copy.deepcopy(network)
     if isinstance(network.head, FoldedS3FDHead) and min(network.head.signs) < 0:
         network.head = MaximumHead(network.head)
@@ -117,7 +116,7 @@ def without_minimum(network: FaceNet) -> FaceNet:
 
 
 def without_nearest(network: FaceNet) -> FaceNet:
-    """A copy of ``network`` whose SepFPN enlarges by transposed convolutions."""
+    """A copy of ``network`` whose SepFPN upsamples by transposed convolutions."""
     network = copy.deepcopy(network)
     if isinstance(network.neck, SepFPN):
         network.neck.upsample = Doubled(network.neck.out_channels)
@@ -125,7 +124,7 @@ def without_nearest(network: FaceNet) -> FaceNet:
 
 
 def _slope(module: nn.Module) -> float | None:
-    """Of a PReLU with one for all channels, or a LeakyReLU; None for anything else."""
+    """Slope of a LeakyReLU, or of a PReLU with one slope for all channels; None for others."""
     if isinstance(module, nn.PReLU) and module.num_parameters == 1:
         return float(module.weight.detach())
     return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else None

@@ -1,9 +1,8 @@
-"""Which network, with which numbers in it.
+"""Loads the network to export, with its weights.
 
-One rule decides the weights: a file if given (``--model FILE``, or ``--model NAME --weights
-FILE``), else those shipped in the zoo, else (or with ``--seed N``) random ones. Random weights make
-a file that is right in everything but its detections: good for latency, size and operator coverage.
-The manifest and the terminal say so.
+Weights come from a file if given (``--model FILE``, or ``--model NAME --weights FILE``), else from
+the zoo, else (or with ``--seed N``) they are random. A file with random weights is right except for
+its detections: good for latency, size and operator coverage. The manifest and the terminal say so.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from edgeface.models.head import LevelScale
 
 NOT_STATED = "not stated"
 PIXEL_SPREAD = 32.0
-"""half the standard deviation of the pixels of photos, roughly: heads then vary by about 1"""
+"""roughly half the standard deviation of the pixels of photos, so that heads vary by about 1"""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network in evaluation mode and where its weights come from."""
+    """A network in evaluation mode and the origin of its weights."""
 
     network: FaceNet
     weights: WeightsInfo
     seed: int | None = None
-    """set when the weights are random"""
+    """seed of random weights; None for others"""
     own: bool = False
-    """the weights are a user's file"""
+    """True if the weights come from a user's file"""
 
     @property
     def name(self) -> str:
-        """Of the network; with a user's own weights also digits of their SHA-256."""
+        """Name of the network; with a user's own weights followed by digits of their SHA-256."""
         name = self.network.architecture.name
         if not self.own:
             return name
@@ -51,7 +50,7 @@ class Source:
 
 
 def load_source(model: str, weights: Path | str | None = None, seed: int | None = None) -> Source:
-    """Build the network that :func:`edgeface.zoo.resolve` finds, with its weights. Raises
+    """Build the network that :func:`edgeface.zoo.resolve` finds and load its weights. Raises
     ModelError, OptionError."""
     choice = zoo.resolve(model, weights)
     file = choice.weights
@@ -74,8 +73,8 @@ def load_source(model: str, weights: Path | str | None = None, seed: int | None 
 def random_source(model: str | Architecture, seed: int) -> Source:
     """``model`` with random weights that exercise every layer.
 
-    Training starts from branches and outputs that are nearly zero; a parity check on those would
-    prove little. Here every normalisation has numbers of its own, and outputs vary from cell to
+    Training starts from branches and outputs that are nearly zero, for which a parity check would
+    prove little. Here every normalisation has its own random values, and outputs vary from cell to
     cell. Raises OptionError for a seed out of range.
     """
     if not 0 <= seed < 1 << 63:
@@ -106,7 +105,7 @@ def random_source(model: str | Architecture, seed: int) -> Source:
                     assert module.running_mean is not None and module.running_var is not None
                     module.running_mean.copy_(uniform(module.running_mean, -0.2, 0.2))
                     module.running_var.copy_(uniform(module.running_var, 0.5, 1.5))
-        if network.architecture.input.std == 1:  # trained weights divide the pixels, too
+        if network.architecture.input.std == 1:  # trained weights scale pixels down, too
             next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= PIXEL_SPREAD
     info = WeightsInfo(
         sha256=state_sha256(network),
@@ -117,8 +116,8 @@ def random_source(model: str | Architecture, seed: int) -> Source:
 
 
 def _residual_ends(network: FaceNet) -> set[nn.Module]:
-    """Normalisations after which a residual is added, of the blocks whose training does not start
-    with zeros there."""
+    """Normalisations in front of a residual addition, of the block types whose training does not
+    start from zeros there."""
     branches = [m.branch for m in network.modules() if isinstance(m, Residual)]
     branches += [
         m.layers for m in network.modules() if isinstance(m, InvertedResidual) and m.residual
@@ -128,7 +127,7 @@ def _residual_ends(network: FaceNet) -> set[nn.Module]:
 
 
 def state_sha256(network: FaceNet) -> str:
-    """SHA-256 over names, shapes and values of all weights: equal for equal weights in any file."""
+    """SHA-256 over names, shapes and values of all weights, equal for equal weights in any file."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())

@@ -1,9 +1,9 @@
 """TFLite: float32 NHWC raw pixels in, float32 NHWC heads out, and no TRANSPOSE in between.
 
-litert-torch moves a graph to channels-last by itself where every operator has such a form. Group
-normalisation has not, so it is rewritten (:mod:`export.group_norm`), and so is what INT8 files
-would keep in float (:mod:`export.rewrite`). fp16 stores convolution weights as float16 (float
-casting of ai-edge-quantizer); the runtime turns them back to float32 when it loads.
+litert-torch converts a graph to channels-last itself if every operator has such a form. Group
+normalisation has none, so it is rewritten (:mod:`export.group_norm`), as are operators that INT8
+files would keep in float (:mod:`export.rewrite`). fp16 stores convolution weights as float16 (float
+casting of ai-edge-quantizer); the runtime converts them back to float32 at load time.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ def export_tflite(network: FaceNet, request: ExportRequest) -> Converted:
 
 
 def count_operators(content: bytes) -> dict[str, int]:
-    """Operator -> how often it is in a .tflite file, read from the file itself and not from a
-    runtime."""
+    """Operator -> number of times that a .tflite file contains it, read without a runtime."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -73,8 +72,8 @@ def _convert(network: FaceNet, request: ExportRequest, names: tuple[str, ...]) -
 
 
 class NamedHeads(nn.Module):
-    """Keyword ``input`` [1, H, W, 3] -> {name: [1, H/s, W/s, C]}: keyword and keys become names in
-    the file."""
+    """Keyword ``input`` [1, H, W, 3] -> {name: [1, H/s, W/s, C]}; the keyword and the keys become
+    the names in the file."""
 
     def __init__(self, channels_last: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -100,8 +99,8 @@ def _store_weights_as_float16(content: bytes) -> bytes:
         ),
         algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
-    # The converter multiplies the shares of a group into the ones of its sums, and 1/6 is not exact
-    # in float16.
+    # ChannelSums stay float32: the converter multiplies their weights, which are ones, by the
+    # channels' share of a group, and 1/6 is not exact in float16.
     recipe.update_quantization_recipe(
         f".*{ChannelSums.__name__}.*",
         qtyping.TFLOperationName.ALL_SUPPORTED,

@@ -138,7 +138,7 @@ def export(
 def _adapted(
     ctx: typer.Context, target: str, api: str | None, path: Path, out: Path, verbose: bool
 ) -> Bundle:
-    """A Bundle's form for an API."""
+    """The Bundle at ``path`` adapted to an API."""
     if api is None:
         raise OptionError("--bundle is for making a file for the API of others: name it with --for")
     for name in ("model", "precision", "size", "dynamic", "weights", "seed"):

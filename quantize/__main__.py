@@ -1,4 +1,4 @@
-"""``python -m quantize`` is what ``edgeface quantize`` was called."""
+"""``python -m quantize``, the old name of ``edgeface quantize``."""
 
 from __future__ import annotations
 

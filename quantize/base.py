@@ -1,5 +1,4 @@
-"""What a quantizer is asked for and what it hands back: everything else in this room is the same
-for all of them."""
+"""The interface of a quantizer, the only part of this package that differs between targets."""
 
 from __future__ import annotations
 
@@ -16,28 +15,28 @@ from edgeface.types import Progress, unseen
 
 @dataclass(frozen=True)
 class Quantized:
-    """INT8 model files before anything is known of their accuracy."""
+    """INT8 model files whose accuracy has not been measured yet."""
 
     files: dict[str, bytes]
     """suffix -> content, for every suffix of the backend"""
     input_dtype: str = "float32"
-    """of the file's input: float32, or int8 (pixel - 128)"""
+    """dtype of the file's input: float32, or int8 (pixel - 128)"""
     output_quantization: dict[str, tuple[float, float]] | None = None
-    """where outputs are int8: our output name -> (scale, zero point)"""
+    """our output name -> (scale, zero point), if outputs are int8"""
     outputs: dict[str, str] | None = None
-    """our output name -> name in the file, where quantising changed the names"""
+    """our output name -> name in the file, if quantising changed the names"""
 
 
 class Quantizer(ABC):
-    """One float Bundle of one target, observed once on the calibration photos, quantised as often
-    as is asked."""
+    """Observes one float Bundle once on the calibration photos, then quantises it any number of
+    times, with different layers kept in float."""
 
     target: ClassVar[str]
     scales: ClassVar[tuple[str, ...]]
-    """how activation ranges may be chosen (of ``max mse percentile kl``); the first is the
-    default"""
+    """supported ways to choose activation ranges (out of ``max mse percentile kl``); the first is
+    the default"""
     distributions: ClassVar[tuple[str, ...]]
-    """pip names of the packages that take part, for the manifest's ``tools``"""
+    """pip names of the packages involved, for the manifest's ``tools``"""
 
     @abstractmethod
     def __init__(
@@ -46,8 +45,8 @@ class Quantizer(ABC):
         """``bundle``: fp32, fixed size, of :attr:`target`. ``images``: uint8 RGB [H, W, 3] of
         exactly its input size.
 
-        Observing the activations happens here and reports to ``progress``. All of this was checked
-        by the caller.
+        Observes the activations and reports to ``progress``. The caller has checked the
+        arguments.
         """
 
     @property
@@ -58,14 +57,14 @@ class Quantizer(ABC):
 
     @property
     def float_layers(self) -> tuple[str, ...]:
-        """Names of the layers that INT8 cannot carry in this runtime: they stay in float in any
-        case."""
+        """Names of the layers that always stay in float, because this runtime has no INT8 for
+        them."""
         return ()
 
     @abstractmethod
     def quantize(self, reverted: Collection[str] = ()) -> Quantized:
-        """INT8 files in which the layers ``reverted`` compute in float. Same arguments, same
-        bytes."""
+        """INT8 files in which the layers ``reverted`` compute in float. Deterministic to the
+        byte."""
 
     def require_known(self, reverted: Collection[str]) -> None:
         """Raise QuantizeError for a name that is not one of :attr:`layers`."""

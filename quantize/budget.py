@@ -1,20 +1,19 @@
-"""The accuracy budget: as many layers in INT8 as it allows. Knows no runtime and no file format.
+"""The accuracy budget: keeps as many layers in INT8 as it allows, for any runtime and file format.
 
-1. Quantise everything and measure. Within the budget: done. Where the user has not said how ranges
-   are chosen, each way is tried before any layer is kept in float: float costs time on the device,
-   another range costs none (:meth:`quantize.pipeline._Job.budget`).
+1. Quantise all layers and measure AP; if the budget holds, that is the result. Unless the user
+   chose a range method, each method is tried before any layer is kept in float: float layers cost
+   time on the device, other ranges cost none (:meth:`quantize.pipeline._Job.budget`).
 2. Rank the layers by damage: how much less the best candidates' scores, boxes and landmarks change
-   when that layer alone is kept in float. What happens to the background, which is most of a head,
-   does not matter.
-3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then find the smallest number
-  in between by bisection. Every number that is accepted was measured.
-4. Where no number holds it, do 3 once more with the layers ranked by the noise of whole heads: of
-  EResFD, ONNX Runtime needs the first ranking and TensorFlow Lite the second.
-5. A budget that does not hold with a given share of the layers in float cannot be held: that is an
-  error, which says what can.
+   when that layer alone is kept in float. Changes of the background, most of a head, do not count.
+3. Keep the worst 1, 2, 4, ... layers in float until the budget holds, then bisect to the smallest
+   number that holds it. Every number accepted was measured.
+4. If no number holds the budget, repeat step 3 with the layers ranked by the noise of whole heads:
+   for EResFD, ONNX Runtime needs the first ranking and TensorFlow Lite the second.
+5. If the budget does not hold with the allowed share of layers in float, raise an error that says
+   which budget can be held.
 
-The budget is in AP points: the largest drop of easy, medium and hard counts. AP knows no landmarks;
-how far they move is measured (:attr:`HeadNoise.landmark_shift`), and no limit is set to it.
+The budget is in AP points: the largest drop of easy, medium and hard counts. AP ignores landmarks;
+their shift is measured (:attr:`HeadNoise.landmark_shift`) but not limited.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from quantize.journal import QuantizeJournal
 
 SETTINGS = ("easy", "medium", "hard")
 RANKINGS = ("damage", "total")
-"""of :class:`HeadNoise`, tried one after the other"""
+"""attributes of :class:`HeadNoise` to rank layers by, tried in this order"""
 ROUNDING = 1e-9
-"""in AP points: a drop of exactly the budget holds it"""
+"""AP points of tolerance, so that a drop of exactly the budget holds it"""
 
 
 @dataclass(frozen=True)
 class FileAccuracy:
-    """AP of one file, 0 to 1; None where no face counts."""
+    """AP of one file, 0 to 1; None if no annotated face counts."""
 
     easy: float | None
     medium: float | None
@@ -55,20 +54,20 @@ class FileAccuracy:
 
 @dataclass(frozen=True)
 class HeadNoise:
-    """How far the heads of a file are from those of the float file."""
+    """Differences between the heads of an INT8 file and those of the float file."""
 
     power: dict[str, float]
     """head -> mean squared difference / variance of the float head"""
     damage: float
-    """mean squared change of the best candidates, scores, boxes and landmarks: adds up over layers,
-    as far as their errors are independent"""
+    """mean squared change of the scores, boxes and landmarks of the best candidates; adds up over
+    layers, as far as their errors are independent"""
     landmark_shift: float | None = None
     """mean distance that the landmarks of the best candidates moved, in sides of their boxes,
-    weighed by score; None without landmarks"""
+    weighted by score; None without landmarks"""
 
     @property
     def total(self) -> float:
-        """Over the heads, background and all."""
+        """Sum of ``power`` over the heads, background included."""
         return sum(self.power.values())
 
     @property
@@ -78,7 +77,7 @@ class HeadNoise:
 
 
 def worst_drop(reference: FileAccuracy, found: FileAccuracy) -> float:
-    """AP points lost in the worst of easy, medium and hard; negative if all of them gained.
+    """AP points lost in the worst of easy, medium and hard; negative if all three gained.
 
     Raises QuantizeError if no face counts in any of them.
     """
@@ -96,8 +95,8 @@ def worst_drop(reference: FileAccuracy, found: FileAccuracy) -> float:
 
 
 class Budget:
-    """Measures candidates of one :class:`Quantizer`, each at most once in the life of
-    ``journal``."""
+    """Measures candidates of one :class:`Quantizer`; ``journal`` keeps each measurement, so that
+    none is repeated."""
 
     def __init__(
         self,
@@ -109,11 +108,11 @@ class Budget:
         scale: str = "",
         untried: Sequence[str] = (),
     ) -> None:
-        """``noise`` and ``accuracy`` measure a candidate; the latter is told what it measures, for
-        its progress.
+        """``noise`` and ``accuracy`` measure a candidate; ``accuracy`` also takes the text that its
+        progress shows.
 
-        scale: how the quantizer chose its ranges. untried: other ways, which an error message
-        suggests.
+        scale: how the quantizer chose its ranges. untried: other ways to choose them, which the
+        error message suggests.
         """
         self.quantizer, self.journal, self.progress = quantizer, journal, progress
         self.scale, self.untried = scale, untried
@@ -133,13 +132,13 @@ class Budget:
         return self._last[1]
 
     def noise(self, reverted: Collection[str]) -> HeadNoise:
-        """Of the candidate with ``reverted`` in float."""
+        """Noise of the candidate with ``reverted`` in float."""
         return self.journal.remember(
             self._name("noise", reverted), HeadNoise, lambda: self._noise(self.quantized(reverted))
         )
 
     def accuracy(self, reverted: Collection[str]) -> FileAccuracy:
-        """Of the candidate with ``reverted`` in float."""
+        """AP of the candidate with ``reverted`` in float."""
         what = "measuring INT8"
         if reverted:
             what += f" with {counted(len(reverted), 'layer')} in float"
@@ -153,8 +152,8 @@ class Budget:
         return json.dumps([self.scale, kind, *sorted(reverted)])
 
     def ranked(self, by: str = RANKINGS[0]) -> tuple[str, ...]:
-        """All layers, the one that adds most to ``damage`` or ``total`` first; equal ones in order
-        of execution."""
+        """All layers, the one that adds most to ``by`` (``damage`` or ``total``) first; ties in
+        order of execution."""
         layers = self.quantizer.layers
         everything = getattr(self.noise(()), by)
         gain = {}
@@ -165,11 +164,11 @@ class Budget:
         return tuple(sorted(layers, key=lambda layer: -gain[layer]))
 
     def hold(self, reference: FileAccuracy, max_drop: float, share: float = 0.5) -> tuple[str, ...]:
-        """Layers to keep in float, the most damaging first, so that AP drops by ``max_drop`` points
-        at most.
+        """Layers to keep in float, the most damaging first, so that AP drops by at most
+        ``max_drop`` points.
 
-        share: of the layers, 0 to 1, that may be kept in float. Raises QuantizeError, saying what
-        can be held, if that is not enough.
+        share: largest share of the layers, 0 to 1, to keep in float. Raises QuantizeError, naming
+        the budget that can be held, if that share is not enough.
         """
         lost = worst_drop(reference, self.accuracy(()))
         if lost <= max_drop + ROUNDING:
@@ -205,15 +204,15 @@ class Budget:
 
 
 def rounded_up(drop: float) -> float:
-    """A budget of two digits that the same measurements hold."""
+    """``drop`` rounded up to two decimals: a budget that the same measurements hold."""
     return math.ceil((drop - ROUNDING) * 100) / 100
 
 
 def smallest(holds: Callable[[int], bool], most: int) -> int | None:
-    """Smallest number from 1 to ``most`` for which ``holds`` is true, as far as more never hurts.
+    """Smallest number from 1 to ``most`` for which ``holds`` is true, if ``holds`` is monotonic.
 
-    Tries 1, 2, 4, ... and ``most``, then bisects: the number returned was tried. None if none of
-    those holds.
+    Tries 1, 2, 4, ... and ``most``, then bisects; the number returned was tried. None if ``holds``
+    is false for 1, 2, 4, ... and ``most``.
     """
     failed, tried = 0, 1
     while tried <= most and not holds(tried):

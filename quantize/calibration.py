@@ -1,8 +1,7 @@
-"""The photos that activation ranges are taken from: the same ones on every machine, and listed by
-hash.
+"""The calibration photos: the same ones on every computer, and listed by hash.
 
-Which photos are taken depends on their paths inside the folder, on the seed and on nothing else:
-not on the order in which a file system lists them. Two files with the same content count once.
+The choice depends only on the seed and on the paths inside the folder, not on the order in which a
+file system lists them. Two files with the same content count once.
 """
 
 from __future__ import annotations
@@ -22,30 +21,31 @@ from edgeface.images.scaling import letterbox
 from edgeface.types import Progress, unseen
 
 HELD_OUT = 8
-"""photos on which the heads of a candidate are compared with the float heads"""
+"""number of photos on which the heads of a candidate are compared with the float heads"""
 USUAL = 64
-"""photos, where nobody says how many"""
+"""default number of calibration photos"""
 ASIDE = 4
-"""of fewer than enough, one in so many is held out"""
+"""in a folder with too few photos, one photo in ASIDE is held out"""
 MAX_PHOTOS = 4096
-"""they are held in memory, 0.9 MB each at 640x480"""
+"""limit, because the photos are held in memory: 0.9 MB each at 640x480"""
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Photos as the model will see them."""
+    """Calibration photos as the model sees them."""
 
     images: tuple[Image, ...]
     """uint8 RGB [height, width, 3], letterboxed to the model's input"""
     sha256: tuple[str, ...]
-    """of the content of each file, in the same order"""
+    """SHA-256 of the content of each file, in the order of ``images``"""
     seed: int
     held_out: tuple[Image, ...] = ()
-    """others of the same folder, which a file is judged on; empty: it has no more"""
+    """other photos of the same folder, to measure noise on; empty if the folder has no more"""
 
     @property
     def judges(self) -> tuple[Image, ...]:
-        """Photos to judge a file on: those that no range was taken from, where there are any."""
+        """Photos to measure noise on: those held out, or without any the first calibration
+        photos."""
         return self.held_out or self.images[:HELD_OUT]
 
 
@@ -62,13 +62,13 @@ def read_calibration(
     """Choose ``count`` photos below ``folder`` by ``seed`` and letterbox them to ``width`` x
     ``height`` px.
 
-    count: None: 64, or most of what there is, the rest to judge the file on.
-    folder: photos at any depth, or a WIDER FACE root, of which the training photos are taken.
-    The next few are held out, to judge the file on. Validation photos are
-    refused: ranges fitted to them would flatter the accuracy that is measured
-    on them. Raises, in one line, OptionError for a count out of range, DataError for a folder that
-    is missing, without photos or with fewer than asked, ImageError naming a photo that is damaged;
-    with ``on_error`` that is told there, and another one is taken.
+    folder: photos at any depth, or a WIDER FACE root, whose training photos are used; validation
+    photos are refused, because ranges fitted to them would flatter the accuracy measured on them.
+    count: None for 64, or for most photos of a smaller folder. The next few photos are held out, to
+    measure noise on. leave_out: paths below the folder not to use. on_error: called with the
+    ImageError of a damaged photo, which is then replaced by another. Raises, in one line,
+    OptionError for a count out of range, DataError for a folder that is missing, without photos or
+    with fewer than requested, and without ``on_error`` ImageError naming a damaged photo.
     """
     if count is not None and not 1 <= count <= MAX_PHOTOS:
         raise OptionError(
@@ -131,10 +131,10 @@ def photo_folder(folder: Path) -> Path:
 
 
 def left_out(folder: Path | str, named: Collection[str], judged: Iterable[Path]) -> set[str]:
-    """Paths of photos below the folder that ranges are taken from, of which none is taken: those
-    that were ``named``, and those of the photos ``judged`` that lie there.
+    """Paths, relative to the calibration ``folder``, of photos not to calibrate on: those ``named``
+    and those ``judged`` that lie in the folder.
 
-    Raises OptionError for names that no photo has: the photos that were meant would be taken.
+    Raises OptionError for a name that no photo has: the photo meant would be used otherwise.
     """
     inside = photo_folder(Path(folder)).absolute()
     unknown = sorted(set(named) - _names_in(inside)) if named else []
@@ -151,8 +151,8 @@ def left_out(folder: Path | str, named: Collection[str], judged: Iterable[Path])
 
 
 def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list[Path]:
-    """Image files below ``folder`` by the SHA-256 of seed and relative path, without those whose
-    path is in ``leave_out``."""
+    """Image files below ``folder``, sorted by the SHA-256 of seed and relative path, without those
+    in ``leave_out``. Raises DataError if none is left."""
 
     def drawn(name: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest(), name
@@ -167,7 +167,7 @@ def _in_drawn_order(folder: Path, seed: int, leave_out: Collection[str]) -> list
 
 
 def _names_in(folder: Path) -> set[str]:
-    """Relative paths of the image files below ``folder``. Raises DataError where there is none."""
+    """Relative paths of the image files below ``folder``. Raises DataError if there is none."""
     try:
         found = list_folder(folder)
     except ImageError as error:

@@ -1,8 +1,8 @@
-"""Files of an Architecture that nobody has trained yet, for the clock alone: random weights, ranges
-of two made-up photos, neither parity nor accuracy measured, which such weights could not have.
+"""Bundles of untrained Architectures, to measure latency only.
 
-How long a network takes does not depend on what its weights are, as long as none is zero, infinite
-or denormal.
+Weights are random and ranges come from two synthetic photos; parity and accuracy are not measured,
+as they would mean nothing with such weights. The latency of a network does not depend on its
+weights, as long as none is zero, infinite or denormal.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ def candidate_bundles(
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> list[list[Path] | str]:
-    """For each of ``architectures``: the folders of its Bundles in ``out``, one for each (target,
-    precision) of ``kinds``, in that order; or the line that says why they cannot be made.
+    """Make Bundles of ``architectures`` in ``out``.
 
-    A Bundle of the same Architecture that is already there is left as it is. processes: that
-    convert at once; None: one for each processor. Raises OutputError, MissingExtraError for a
-    converter that is not installed, and WorkerError for one that ends its process again and again.
+    Returns for each Architecture the folders of its Bundles, one for each (target, precision) in
+    ``kinds``, in that order; or one line that says why they cannot be made. An existing Bundle of
+    the same Architecture is kept. processes: number of parallel conversions; None: one for each
+    processor. Raises OutputError, MissingExtraError if a converter is not installed, and
+    WorkerError if one repeatedly ends its process.
     """
     check_writable(out)
     if len({architecture.name for architecture in architectures}) < len(architectures):
@@ -79,20 +80,20 @@ def candidate_bundles(
 def _item(
     architecture: Architecture, kinds: Sequence[tuple[str, str]], width: int, height: int, out: Path
 ) -> dict[str, Any]:
-    """Of :func:`make_candidate`."""
+    """Argument of :func:`make_candidate` for one Architecture."""
     return {
         "architecture": architecture.to_json(),
         "kinds": [list(kind) for kind in kinds],
         "width": width,
         "height": height,
-        # Absolute, because a process begins in the folder that this one was started in.
+        # Absolute: a worker process starts in the folder in which this process was started.
         "out": str(out.resolve()),
     }
 
 
 def make_candidate(item: dict[str, Any]) -> str:
-    """Task of a process: make the Bundles of one network. Returns why they cannot be made; empty:
-    they are there."""
+    """Task of a worker process: make the Bundles of one network. Returns why they cannot be made,
+    or "" if they are made."""
     kinds = [(target, precision) for target, precision in item["kinds"]]
     try:
         _make_all(

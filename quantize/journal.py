@@ -1,9 +1,8 @@
-"""What a long quantisation has measured so far, on disk, so that the same command goes on where it
-was stopped.
+"""The measurements of an unfinished quantisation, on disk, so that the same command can resume.
 
-One JSON file, written whole or not at all after every record. Its fingerprint stands for everything
-that the records depend on; a journal of other inputs, or a damaged one, is left out of account and
-replaced.
+The journal is one JSON file, rewritten atomically after every record. Its fingerprint covers
+everything that the records depend on; a journal with another fingerprint, or a damaged one, is
+ignored and replaced.
 """
 
 from __future__ import annotations
@@ -30,8 +29,11 @@ R = TypeVar("R", bound="DataclassInstance")
 
 
 def fingerprint(**inputs: Any) -> str:
-    """SHA-256 over JSON-ready values and the code of this package, which a checkout's version says
-    nothing of: equal for equal inputs in any process."""
+    """SHA-256 over JSON-ready values and the code of this package, equal for equal inputs in any
+    process.
+
+    The code is included because a checkout's version number does not change with it.
+    """
     text = json.dumps({**inputs, "format_version": FORMAT_VERSION}, sort_keys=True)
     digest = hashlib.sha256(text.encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -49,8 +51,8 @@ class QuantizeJournal:
     """Records by name, for one fingerprint."""
 
     def __init__(self, path: Path | None, inputs: str, note: Note = unnoted) -> None:
-        """``path``: the file, None for one in memory only. ``inputs``: what :func:`fingerprint`
-        gave. ``note`` is told when a journal is there that cannot be used."""
+        """``path``: the file; None for a journal in memory only. ``inputs``: the result of
+        :func:`fingerprint`. ``note`` is called if a journal exists but cannot be used."""
         self._path = path
         self._content = _Content(inputs)
         if path is not None and path.exists():
@@ -71,8 +73,8 @@ class QuantizeJournal:
         return len(self._content.records)
 
     def remember(self, name: str, kind: type[R], measure: Callable[[], R]) -> R:
-        """The dataclass recorded as ``name``; measured and recorded if there is none of that
-        ``kind``."""
+        """The dataclass of type ``kind`` recorded as ``name``; without one, ``measure`` and record
+        it."""
         try:
             return from_fields(kind, self._content.records[name], name)
         except (KeyError, EdgefaceError):
@@ -82,7 +84,7 @@ class QuantizeJournal:
         return value
 
     def discard(self) -> None:
-        """Remove the file: the work is done."""
+        """Remove the file when the work is done. Raises OutputError."""
         if self._path is not None:
             try:
                 self._path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What a file of any target costs in accuracy: AP on annotated photos, and noise in its heads.
+"""Accuracy of a file of any target: AP on annotated photos, and noise in its heads.
 
-Files are opened through the project's own runners, as a user would open them.
+Files are opened with the project's own runners, as a user would open them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from quantize.base import Quantized
 from quantize.budget import SETTINGS, FileAccuracy, HeadNoise
 
 CANDIDATES = 300
-"""of a photo, by score, whose change counts as damage: more than a photo has faces, and those that
-compete with them"""
+"""number of best candidates of a photo whose change counts as damage: enough for its faces and for
+the candidates that compete with them"""
 HOPELESS = 1e30
 """noise power of a head with NaN or infinity in it"""
 
@@ -44,14 +44,14 @@ class ValidationSet:
     images: dict[str, Path]
     """key -> file"""
     sha256: str
-    """over keys, photos and annotations"""
+    """hash over keys, photos and annotations"""
     photos: frozenset[str] = frozenset()
-    """SHA-256 of the content of each"""
+    """SHA-256 of the content of each photo"""
 
     @classmethod
     def load(cls, root: Path | str, annotations: Path | str | None = None) -> ValidationSet:
-        """WIDER FACE's validation photos that are below ``root``, or the photos of a file of one's
-        own. Raises DataError."""
+        """The WIDER FACE validation photos below ``root``, or the photos in the file
+        ``annotations``. Raises DataError."""
         ground_truth, images = annotated_photos(root, annotations)
         ground_truth = ground_truth.restrict(images)
         if not any(
@@ -72,7 +72,8 @@ class ValidationSet:
         return cls(ground_truth, images, digest.hexdigest(), hashes)
 
     def too_few_for(self, max_drop: float) -> str | None:
-        """Why a budget of so many AP points says little; None: one face is less than that."""
+        """Why there are too few faces for a budget of ``max_drop`` AP points: one face counts for
+        more. None if one face counts for less."""
         faces = sum(int(one.counts["hard"].sum()) for one in self.ground_truth.images.values())
         if not faces or 100 / faces <= max_drop:
             return None
@@ -85,7 +86,7 @@ class ValidationSet:
 
 @contextmanager
 def as_bundle(manifest: Manifest, quantized: Quantized) -> Iterator[Bundle]:
-    """A Bundle of the files ``quantized`` that lasts as long as the block."""
+    """A temporary Bundle of the files ``quantized``, deleted at the end of the block."""
     with scratch_folder() as scratch:
         yield write_bundle(
             scratch / manifest.folder_name, manifest, named_files(manifest, quantized)
@@ -98,7 +99,7 @@ def named_files(manifest: Manifest, quantized: Quantized) -> dict[str, bytes]:
 
 
 def int8_manifest(manifest: Manifest, quantized: Quantized) -> Manifest:
-    """What the manifest of the float Bundle becomes, as far as the files alone decide."""
+    """The float Bundle's manifest with the fields that the INT8 files alone determine replaced."""
     return dataclasses.replace(
         manifest,
         precision="int8",
@@ -121,9 +122,9 @@ def accuracy_of(
     progress: Progress = unseen,
     on_error: OnError | None = None,
 ) -> FileAccuracy:
-    """AP by the official protocol; heights are annotated px of the original photo.
+    """AP by the official protocol; face heights are those annotated, in px of the original photo.
 
-    With ``on_error`` a photo that cannot be read is told there and left out.
+    on_error: called for a photo that cannot be read, which is then skipped.
     """
 
     def told(_: str, done: int, total: int, note: str = "") -> None:
@@ -155,7 +156,7 @@ def heads_of(bundle: Bundle, images: Sequence[Image]) -> list[Heads]:
 
 
 def head_noise(reference: Sequence[Heads], found: Sequence[Heads], layout: HeadLayout) -> HeadNoise:
-    """Compare the heads of the same photos."""
+    """Noise of the heads ``found`` against the heads ``reference`` of the same photos."""
     power = {}
     for head in reference[0]:
         exact = np.concatenate([heads[head].ravel() for heads in reference]).astype(np.float64)
@@ -174,10 +175,12 @@ def _or_hopeless(value: float) -> float:
 
 
 def _change(reference: Heads, found: Heads, layout: HeadLayout) -> tuple[float, float, float]:
-    """(damage, sum of score * shift of landmarks, sum of scores) of the best candidates of either.
+    """(damage, sum of score * shift of landmarks, sum of scores) over the best candidates of either
+    file.
 
-    Damage is the mean of (change of score)^2 + (score * (1 - IoU of the two boxes))^2, and with
-    landmarks + (score * shift)^2, a shift being 1 at most. NaN or infinite for broken heads.
+    Damage is the sum of (change of score)^2 + (score * (1 - IoU of the two boxes))^2, and with
+    landmarks + (score * shift)^2 with the shift limited to 1, divided by CANDIDATES. NaN or
+    infinite for broken heads.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         old, new = decode_all(reference, layout), decode_all(found, layout)
@@ -196,14 +199,15 @@ def _best(scores: Floats) -> NDArray[np.intp]:
 
 
 def _shift(points: Floats, moved: Floats, boxes: Floats) -> Floats:
-    """Mean distance of [N, 5, 2] landmarks from as many others, in sides of their boxes [N, 4]."""
+    """Mean distance [N] between the landmarks ``points`` and ``moved`` [N, 5, 2], in sides of their
+    ``boxes`` [N, 4]."""
     side = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-3)).prod(axis=1))
     distance: Floats = np.hypot(*np.moveaxis(points - moved, 2, 0)).mean(axis=1) / side
     return distance
 
 
 def _iou(a: Floats, b: Floats) -> Floats:
-    """Of [N, 4] boxes with as many others."""
+    """IoU [N] of each box of ``a`` [N, 4] with the box of ``b`` [N, 4] in the same row."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     shared: Floats = np.maximum(sides, 0).prod(axis=1)
     areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)

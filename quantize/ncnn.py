@@ -1,18 +1,18 @@
-"""INT8 for ncnn, written by us: no package for Python carries ncnn's own quantising tools.
+"""INT8 for ncnn, implemented here: no Python package contains ncnn's own quantising tools.
 
     float ── x bottom_scale, round ──► int8 ──► int32 sums
     int32 sums ── / (bottom_scale x weight_scale), + bias ──┬──► float
                                                             └── x top_scale, round ──► int8
 
-Every level has zero in its middle: 127 steps on each side. Weights have one scale per output
-channel, activations one per blob. A layer whose output only int8 layers read hands it over as int8
-(it *requantises*); the rest of the graph, additions and resizing among it, stays in float.
+All ranges are symmetric around zero, with 127 steps on each side. Weights have one scale per output
+channel, activations one per blob. A layer whose output is read only by int8 layers passes it on as
+int8 (it *requantises*); the rest of the graph, such as additions and resizing, stays in float.
 
-The layer that reads pixels needs care, since every later one inherits its error (measured alone, on
-the shipped model: 22 dB without the second of these, 34 dB with it):
+The layer that reads pixels needs care, since every later layer inherits its error (this layer alone
+in the shipped model: 22 dB without the second of these measures, 34 dB with it):
 
-- Pixels 0 to 255 would leave half of the levels unused. They are moved to -127 to 128 by one
-  subtraction in the graph; the bias takes the difference back, and the padding value moves along.
+- Pixels 0 to 255 would leave half of the levels unused. One subtraction in the graph shifts them to
+  -127 to 128; the bias compensates for it, and the padding value is shifted as well.
 - Its weights are rounded with error diffusion (:mod:`quantize.rounding`).
 """
 
@@ -36,11 +36,11 @@ from quantize.ranges import observe
 from quantize.rounding import pixel_weights
 
 LEVELS = 127
-"""on each side of zero; -128 is left out, since ncnn's kernels for x86 get it wrong"""
+"""levels on each side of zero; -128 is not used, since ncnn's x86 kernels compute it wrongly"""
 CENTRE = 127
-"""pixel value that becomes 0: 0 to 254 keep their exact values, 255 becomes 254"""
+"""pixel value that becomes 0; 0 to 254 are represented exactly, 255 is clipped to 254"""
 TINY = 1e-20
-"""weights below this are zero: their scale would not fit a float32"""
+"""a channel whose weights are all smaller is taken as zero: its scale would not fit a float32"""
 _SUBTRACT = 1
 _NO_ARITHMETIC = ("Input", "MemoryData", "Split", "Slice", "Concat")
 
@@ -95,7 +95,7 @@ class NcnnQuantizer(Quantizer):
                 subtract, layer = _centre(layer)
                 layers.append(subtract)
                 bottom_scale = np.float32(1)
-            after = readers[layer.tops[0]]  # nobody reads the outputs of the file: they are float
+            after = readers[layer.tops[0]]  # empty for outputs of the file, which are float
             hands_over = (
                 layer.type in CONVOLUTIONS
                 and after
@@ -110,9 +110,11 @@ class NcnnQuantizer(Quantizer):
         return layer.type in CONVOLUTIONS and layer.bottoms[0] in self._model.inputs
 
     def _carried(self, layer: NcnnLayer) -> bool:
-        """Can ncnn compute it in int8? Its int8 padding writes a negative value wrongly where
-        channels are packed."""
-        # The three channels of the image are not packed.
+        """True if ncnn can compute the layer in int8.
+
+        It cannot with a negative padding value where channels are packed: ncnn's int8 padding then
+        writes a wrong value. The three channels of the image are not packed.
+        """
         return layer.type in WEIGHTED and (self._reads_pixels(layer) or layer.number(18, 0.0) >= 0)
 
     def _readers(self) -> dict[str, list[NcnnLayer]]:
@@ -131,10 +133,10 @@ def quantize_layer(
     top_scale: np.float32 | None = None,
     of_pixels: bool = False,
 ) -> NcnnLayer:
-    """The int8 form of a float layer; with ``top_scale``, one that hands int8 to the next.
+    """The int8 form of a float layer; with ``top_scale``, its output is int8 too.
 
-    Scales are levels per unit: 127 / the largest magnitude that is kept. ``of_pixels``: it reads
-    the image.
+    Scales are levels per unit: 127 / the largest magnitude not clipped. ``of_pixels``: the layer
+    reads the image.
     """
     values, get = layer.weights["weight"], layer.integer
     weight, scales = round_weights(
@@ -160,15 +162,15 @@ def quantize_layer(
 
 
 def round_weights(weight: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """float [rows, n] -> nearest levels, int8 [rows, n], and levels per unit, float32 [rows]."""
+    """float [rows, n] -> (nearest levels, int8 [rows, n]; levels per unit, float32 [rows])."""
     largest = np.abs(weight).max(axis=1)
     scales = (LEVELS / np.where(largest > TINY, largest, LEVELS)).astype(np.float32)
     return np.rint(weight * scales[:, None].astype(np.float64)).astype(np.int8), scales
 
 
 def _centre(layer: NcnnLayer) -> tuple[NcnnLayer, NcnnLayer]:
-    """A layer that subtracts CENTRE from the pixels, and ``layer`` so changed that the result is
-    the same."""
+    """(layer that subtracts CENTRE from the pixels, ``layer`` changed to give the same result from
+    these)."""
     blob = f"{layer.bottoms[0]}_centred"
     subtract = NcnnLayer(
         "BinaryOp", blob, layer.bottoms, (blob,), {0: _SUBTRACT, 1: 1, 2: float(CENTRE)}
@@ -186,7 +188,7 @@ def _centre(layer: NcnnLayer) -> tuple[NcnnLayer, NcnnLayer]:
 
 
 def _originals(model: NcnnModel) -> dict[str, str]:
-    """Blob -> the blob that a layer computed, of which Split made it a copy."""
+    """Blob -> the blob that it is a copy of, by Split; any other blob -> itself."""
     found: dict[str, str] = {}
     for layer in model.layers:
         for blob in layer.tops:

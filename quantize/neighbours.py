@@ -1,8 +1,8 @@
-"""Which operators between the layers are worth quantising when some of the layers stay in float.
+"""Decides which operators between layers are quantised when some layers stay in float.
 
-A layer has weights (a convolution); everything else lies between layers. What lies between two INT8
-layers is INT8 too, what lies between two float ones is float, and where it has both on one side,
-one INT8 neighbour is enough::
+A layer has weights (a convolution); all other operators lie between layers. An operator is INT8 if
+at least one layer before it and at least one layer after it is INT8. The image and the outputs of
+the network count as INT8::
 
     Conv int8 --.                               Conv float --.
                 Add int8 --> Conv int8                       Add float --> Conv int8
@@ -21,17 +21,17 @@ class Operator:
 
     name: str
     inputs: tuple[str, ...]
-    """names of the activations it reads; weights left out"""
+    """names of the activations that it reads, without weights"""
     outputs: tuple[str, ...]
     layer: bool
-    """has weights: the choice between INT8 and float is made for it"""
+    """True if it has weights: INT8 or float is chosen for layers only"""
     carried: bool = True
-    """INT8 can compute it"""
+    """True if INT8 can compute it"""
 
 
 def int8_before(operators: Sequence[Operator], reverted: Collection[str]) -> set[str]:
-    """Names of the operators that INT8 reaches from before: from the image, or from a layer that is
-    not ``reverted``.
+    """Names of the operators behind the image or a layer that is not ``reverted``, directly or
+    through other INT8 operators.
 
     ``operators``: in order of execution.
     """
@@ -43,7 +43,7 @@ def int8_before(operators: Sequence[Operator], reverted: Collection[str]) -> set
 def int8_after(
     operators: Sequence[Operator], outputs: Collection[str], reverted: Collection[str]
 ) -> set[str]:
-    """Names of the operators whose result goes to a layer that is not ``reverted``, or is one of
+    """Names of the operators whose result reaches a layer that is not ``reverted``, or one of the
     ``outputs``."""
     return _reached(
         [(op, op.outputs, op.inputs) for op in reversed(operators)], set(outputs), reverted
@@ -55,8 +55,8 @@ def _reached(
     int8: set[str],
     reverted: Collection[str],
 ) -> set[str]:
-    """Walk along the arrows of ``steps`` (operator, from, to); ``int8`` grows by the tensors that
-    INT8 reaches."""
+    """Names of the operators that INT8 reaches along ``steps`` (operator, from, to). ``int8``, the
+    tensors in INT8 at the start, is extended in place."""
     found = set()
     for op, sources, targets in steps:
         reached = not int8.isdisjoint(sources)

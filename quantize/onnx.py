@@ -2,13 +2,13 @@
 Runtime's own tool.
 
 Weights are int8 with a scale per output channel, activations uint8 (int8 runs at half the speed on
-x86). Ranges of the activations are measured here (:mod:`quantize.ranges`) and handed over, and so
-are the weights that read pixels (:mod:`quantize.rounding`). Input and outputs of the file stay
-float32.
+x86). Ranges of the activations are measured here (:mod:`quantize.ranges`), weights that read pixels
+are rounded here (:mod:`quantize.rounding`), and both are given to the tool. Input and outputs of
+the file stay float32.
 
-Additions, resizes and the like are quantised where they have a quantised convolution before and
-after them (:mod:`quantize.neighbours`). Group normalisation has no INT8 kernel: what belongs to it
-stays in float.
+Operators such as Add and Resize are quantised if there is a quantised convolution before and after
+them (:mod:`quantize.neighbours`). Group normalisation has no INT8 kernel: its operators stay in
+float.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from quantize.rounding import pixel_weights
 
 PIXEL_RANGE = (0.0, 255.0)
 ACTIVATIONS = ("Clip", "Relu")
-"""operators that become part of the INT8 operator in front of them"""
+"""operators that are fused into the INT8 operator in front of them"""
 CARRIED = ("Add", "AveragePool", "Concat", "LeakyRelu", "MaxPool", "Resize", *ACTIVATIONS)
-"""operators beside Conv that INT8 can compute"""
+"""operators other than Conv that INT8 can compute"""
 MOVING = ("Pad", "Reshape", "Split", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
-"""operators that compute nothing: not worth naming as layers that stay in float"""
+"""operators that only move values: not listed among the layers that stay in float"""
 
 
 class OnnxQuantizer(Quantizer):
-    """QDQ file of an fp32 .onnx."""
+    """Makes a QDQ file from an fp32 .onnx."""
 
     target = "onnx"
     scales = ("mse", "max", "percentile", "kl")
@@ -88,8 +88,8 @@ class OnnxQuantizer(Quantizer):
             if op.layer:
                 wanted = op.name not in reverted
             else:
-                # Left out, an activation would make the layer in front of it spend levels on what
-                # it cuts off.
+                # If an activation is not quantised, the layer in front of it spends levels on
+                # values that the activation cuts off.
                 wanted = op.name in (before if self._kinds[op.name] in ACTIVATIONS else between)
             if op.carried and wanted:
                 chosen.append(op.name)
@@ -97,7 +97,8 @@ class OnnxQuantizer(Quantizer):
 
 
 def _constants_to_initializers(graph: Any) -> None:
-    """Weights that onnxsim computed are Constant nodes; the tool quantises initializers only."""
+    """Turn Constant nodes with weights, which onnxsim writes, into initializers: the tool quantises
+    only these."""
     from onnx import numpy_helper
 
     weights = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
@@ -113,7 +114,7 @@ def _constants_to_initializers(graph: Any) -> None:
 
 
 def _operators(graph: Any, source: str) -> tuple[list[Operator], dict[str, str]]:
-    """Nodes that compute something from the image, in order; name -> operator type of each."""
+    """(nodes that compute something from the image, in order; name -> operator type of each)."""
     activations = {source}
     found, kinds = [], {}
     for node in graph.node:
@@ -146,7 +147,7 @@ def _with_qdq(
         model.producer_version,
     )
     del quantized.metadata_props[:]
-    del quantized.graph.value_info[:]  # of tensors that are no longer there
+    del quantized.graph.value_info[:]  # it describes tensors that no longer exist
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 
@@ -154,10 +155,10 @@ def _with_qdq(
 def _round_pixel_weights(
     graph: Any, nodes: Collection[str], source: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """Round the weights of the convolutions that read the image, through Pad, Sub or neither, our
-    way.
+    """Round the weights of convolutions that read the image, directly or through Pad or Sub, with
+    :func:`quantize.rounding.pixel_weights`.
 
-    Returns their scales as the tool takes them; with these it finds the same integers.
+    Returns their scales in the tool's format; with these the tool computes the same integers.
     """
     from onnx import numpy_helper
     from onnxruntime.quantization import QuantType

@@ -1,22 +1,22 @@
 """OpenVINO INT8, by NNCF's post-training quantisation.
 
-NNCF chooses where FakeQuantize nodes go and which ranges they have, once for all layers. A layer
-that is kept in float is put back afterwards: it gets its own weights again and reads the tensor in
-front of the FakeQuantize, which stays only if another INT8 layer needs it
+NNCF runs once for all layers and chooses where FakeQuantize nodes go and which ranges they have. A
+layer to keep in float is restored afterwards: it gets its float weights back and reads the tensor
+in front of the FakeQuantize, which stays only if another INT8 layer needs it
 (:mod:`quantize.neighbours`)::
 
     Relu --> FakeQuantize --> Convolution int8    Relu -.-> FakeQuantize --> Convolution int8
                           '-> Convolution int8          '------------------> Convolution float
                                                                              (reverted)
 
-So NNCF runs once, not once a layer, and with all layers reverted the file computes what the float
-file computes.
+With all layers reverted the file computes what the float file computes.
 
-NNCF's bias correction is off: with it the heads of edgeface-n came out 0.5 to 4 dB noisier on
-validation photos and AP no better, and in networks whose levels share a head, it broke the coarsest
-level (14 dB instead of 34). Weights that read pixels are rounded here (:mod:`quantize.rounding`).
+NNCF's bias correction is off: with it, the heads of edgeface-n were 0.5 to 4 dB noisier on
+validation photos with no better AP, and in networks whose levels share a head, it broke the
+coarsest level (14 dB instead of 34). Weights that read pixels are rounded here
+(:mod:`quantize.rounding`).
 
-NNCF measures ranges itself, so its estimators stand in for our names:
+NNCF measures ranges itself; our names for ways to choose a range select its estimators:
 
 ==============  ========================================================================
 ``mse``         HISTOGRAM: least squared error of the levels over a histogram of all photos
@@ -49,20 +49,20 @@ from quantize.neighbours import Operator, int8_after, int8_before
 from quantize.rounding import pixel_weights
 
 PRESET = "mixed"
-"""signed activations get a zero point, others do not; measured against "performance", which gives
-none to any"""
+"""signed activations get a zero point, others do not; chosen by measurement over "performance",
+which gives no activation a zero point"""
 OUTLIERS = 1e-4
 """share of values that ``percentile`` leaves out at each end"""
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 UNABLE = ("MVN",)
 """operators that compute in float between INT8 layers"""
 MOVING = ("MaxPool", "Pad", "Reshape", "Transpose")
-"""operators that an INT8 layer behind them relies on: NNCF puts FakeQuantize only in front of
-them"""
+"""NNCF puts FakeQuantize only in front of these operators, not between them and an INT8 layer that
+follows, so that layer relies on it"""
 
 
 class OpenVinoQuantizer(Quantizer):
-    """IR with FakeQuantize nodes and int8 weights, of an fp32 IR."""
+    """Makes an IR with FakeQuantize nodes and int8 weights from an fp32 IR."""
 
     target = "openvino"
     scales = ("mse", "percentile", "max")
@@ -128,8 +128,7 @@ class OpenVinoQuantizer(Quantizer):
 
 
 class _Photos:
-    """What NNCF iterates over: tensors of the photos, one at a time, each reported to
-    ``progress``."""
+    """The data set that NNCF iterates over: a tensor per photo, each reported to ``progress``."""
 
     def __init__(self, images: Sequence[Image], layout: str, progress: Progress) -> None:
         self._images, self._layout, self._progress = images, layout, progress
@@ -146,14 +145,14 @@ class _Photos:
 
 
 def _nncf(model: Any, photos: _Photos, count: int, scale: str) -> Any:
-    """``openvino.Model`` in INT8. NNCF's log, progress bars and reports over the network are turned
-    off."""
+    """``openvino.Model`` in INT8. NNCF's log, progress bars and usage reports over the internet are
+    turned off."""
     with unreported():
         import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 
     nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+    with contextlib.redirect_stdout(io.StringIO()):  # for NNCF's progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(photos),
@@ -198,8 +197,8 @@ def _require_finite(model: Any, what: str) -> None:
 
 
 def _exact_pixels(model: Any) -> None:
-    """Give the input the range 0 to 255 whatever the photos had: the 256 levels are then the pixels
-    themselves."""
+    """Set the range of the input to 0 to 255, whatever the photos contain: each of the 256 levels
+    is then a pixel value."""
     from openvino import opset13 as ops
 
     (image,) = model.inputs
@@ -213,8 +212,8 @@ def _exact_pixels(model: Any) -> None:
 
 
 def _round_pixel_weights(model: Any, original: Any) -> None:
-    """Round the weights of the convolutions that read the image, through Pad, Subtract or neither,
-    our way."""
+    """Round the weights of convolutions that read the image, directly or through Pad or Subtract,
+    with :func:`quantize.rounding.pixel_weights`."""
     from openvino import opset13 as ops
 
     weights = {
@@ -233,8 +232,8 @@ def _round_pixel_weights(model: Any, original: Any) -> None:
 
 
 def _share_ends(model: Any) -> None:
-    """FakeQuantize has the same range on both sides: with one constant for both, the .xml is a
-    seventh smaller."""
+    """Let the input and output ranges of each FakeQuantize share constants where they are equal:
+    the .xml is a seventh smaller."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "FakeQuantize":
             for port in (3, 4):
@@ -248,8 +247,10 @@ def _convolutions(model: Any) -> list[Any]:
 
 
 def _operators(model: Any) -> list[Operator]:
-    """What computes something from the image, in order. Tensors are named after the node that makes
-    them."""
+    """Nodes that compute something from the image, in order of execution.
+
+    A tensor has the name of the node that computes it.
+    """
     activations = {model.inputs[0].get_node().get_friendly_name()}
     found = []
     for node in model.get_ordered_ops():
@@ -265,7 +266,7 @@ def _operators(model: Any) -> list[Operator]:
 
 
 def _given_name(node: Any) -> str:
-    """Name of the ONNX operator that ``node`` is a part of: the last part has it."""
+    """Name of the ONNX operator that ``node`` is a part of: the last of its parts has the name."""
     while is_numbered(node.get_friendly_name()):
         users = [used.get_node() for used in node.output(0).get_target_inputs()]
         if len(users) != 1:
@@ -283,8 +284,11 @@ def _output_tensors(model: Any) -> set[str]:
 
 
 def _has_int8_weights(node: Any) -> bool:
-    """Convolution <- Multiply by the scales <- [Subtract <-] Convert <- int8 constant (Reshape may
-    be in between)."""
+    """True if the weights of a convolution come from an int8 constant.
+
+    The chain: Convolution <- Multiply by the scales <- [Subtract <-] Convert <- int8 constant; a
+    Reshape may be in between.
+    """
     while node.get_input_size():
         first = 1 if node.get_type_name() in CONVOLUTIONS else 0
         node = node.input_value(first).get_node()
@@ -308,7 +312,7 @@ def _put_back(node: Any, original: Any) -> None:
 
 
 def _bias(node: Any) -> Any:
-    """Where the bias of a convolution comes in, None if it has none."""
+    """The input of the Add that takes the bias of a convolution; None without a bias."""
     for used in node.output(0).get_target_inputs():
         added = used.get_node()
         if (
@@ -320,7 +324,7 @@ def _bias(node: Any) -> Any:
 
 
 def _bypass(node: Any) -> None:
-    """Let ``node`` read what is in front of FakeQuantize."""
+    """Let ``node`` read the tensors in front of its FakeQuantize inputs."""
     for port in node.inputs():
         source = port.get_source_output().get_node()
         if source.get_type_name() == "FakeQuantize":

@@ -1,7 +1,7 @@
-"""One quantisation from request to INT8 Bundle: float Bundle, photos, ranges, budget, and only then
-a file.
+"""One quantisation, from request to INT8 Bundle: check the request, read the photos, get the float
+Bundle, measure ranges, hold the budget, and only then write a file.
 
-Everything that can be wrong with the request is found before the first step that takes long.
+All checks of the request run before the first slow step.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ __all__ = ["Quantization", "QuantizeRequest", "quantize_model"]
 
 FACE_SCORE = 0.3
 LEAST_WITH_FACES = 0.1
-"""share of the calibration photos in which the float model finds a face; with less, they are hardly
-photos of what the file is made for"""
+"""least share of the calibration photos in which the float model should find a face; with fewer, a
+note warns that the photos hardly fit the model's purpose"""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What came out."""
+    """The result of :func:`quantize_model`."""
 
     bundle: Bundle
     float_bundle: Bundle
     request: QuantizeRequest
     layers: int
-    """that INT8 can carry, those kept in float for the budget among them"""
+    """number of layers that INT8 can carry, including those kept in float to hold the budget"""
 
     @property
     def accuracy(self) -> dict[str, Any]:
@@ -90,13 +90,13 @@ def quantize_model(
 ) -> Quantization:
     """Make ``out/<model>-<target>-int8-<W>x<H>/`` as ``request`` says.
 
-    data: a WIDER FACE root, for accuracy, or the folder of the photos that ``annotations`` name,
-    which no range is taken from. calibration: a folder of photos; default: the training photos of
-    ``data``, or those that are not annotated. stage, progress, note: told what is being done.
-    Raises an EdgefaceError in one line; then no INT8 Bundle is written, but what was measured is
-    kept in ``out``, so that the same call goes on from there, also after KeyboardInterrupt. With
-    ``on_error`` a photo that cannot be read is told there and left out. leave_out: photos of the
-    folder, by their paths in it, that no range is taken from.
+    data: a WIDER FACE root, to measure accuracy on, or the folder of the photos named in
+    ``annotations``, which are not used for calibration. calibration: a folder of photos; default:
+    the training photos of ``data``, or its photos without annotations. leave_out: paths, relative
+    to the calibration folder, of photos not to calibrate on. stage, progress, note: callbacks that
+    report the work. on_error: called for a photo that cannot be read, which is then skipped.
+    Raises an EdgefaceError in one line. Then, as after KeyboardInterrupt, no INT8 Bundle is
+    written, but the measurements are kept in ``out`` and the same call continues from there.
     """
     photos = Photos(data, annotations, calibration, frozenset(leave_out))
     job = _Job(request, Path(out), photos, stage, progress, note, on_error)
@@ -133,12 +133,12 @@ class _Job:
         self.width, self.height = request.width, request.height
         self.validation: ValidationSet | None = None
         self.with_faces = 0
-        """calibration photos in which the float model finds a face"""
+        """number of calibration photos in which the float model finds a face"""
         self.unmeasured = ""
-        """why accuracy is not measured; empty: it is"""
+        """why accuracy is not measured; empty if it is measured"""
 
     def prepare(self) -> None:
-        """Find what is wrong with the request, and read the photos."""
+        """Check the request and read the photos."""
         request = self.request
         if request.scale is not None and request.scale not in self.kind.scales:
             raise OptionError(
@@ -172,12 +172,13 @@ class _Job:
         self._check_photos()
 
     def judged_photos(self) -> Collection[Path]:
-        """Annotated ones of one's own, which may lie among those that ranges are taken from."""
+        """The user's annotated photos, which may lie in the calibration folder."""
         own = self.validation if self.sources.annotations is not None else None
         return own.images.values() if own else ()
 
     def _check_photos(self) -> None:
-        """Photos that ranges are taken from say nothing of how others fare."""
+        """Refuse calibration photos that accuracy is measured on; note if there are no others to
+        measure noise on."""
         if self.validation is not None:
             known = set(self.validation.photos) & set(self.photos.sha256)
             if known:
@@ -218,7 +219,7 @@ class _Job:
         return self.request.seed is not None or self.request.model not in zoo.names()
 
     def float_bundle(self, verbose: bool) -> Bundle:
-        """The one given, or the network exported anew."""
+        """The Bundle given in the request, or else the network exported now."""
         if self.given is not None:
             return self.given
         with self.stage(f"loading {self.request.model}"):
@@ -229,11 +230,11 @@ class _Job:
         return export_model(source, request, self.out, stage=self.stage, verbose=verbose).bundle
 
     def name(self, float_bundle: Bundle) -> str:
-        """Of the folder of the Bundle."""
+        """Name of the INT8 Bundle's folder."""
         return dataclasses.replace(float_bundle.manifest, precision="int8").folder_name
 
     def count_faces(self, float_bundle: Bundle) -> None:
-        """Say so where the ranges come from photos of something else."""
+        """Count the calibration photos with faces, and note if they are too few."""
         photos = self.photos.images
         with Detector(open_runner(float_bundle, self.request.threads), FACE_SCORE) as detector:
             for done, photo in enumerate(photos):
@@ -248,7 +249,8 @@ class _Job:
             )
 
     def quantizer(self, float_bundle: Bundle, scale: str) -> Quantizer:
-        """Observed on the photos. Raises QuantizeError if INT8 can carry no layer."""
+        """A quantizer that has observed the photos. Raises QuantizeError if INT8 can carry no
+        layer."""
         quantizer = self.kind(float_bundle, self.photos.images, scale, self.progress)
         if not quantizer.layers:
             raise QuantizeError(
@@ -260,8 +262,8 @@ class _Job:
     def budget(
         self, float_bundle: Bundle, journal: QuantizeJournal, reference: FileAccuracy | None
     ) -> Budget:
-        """With the ranges that were asked for; else with the first whose file holds the budget with
-        all layers in INT8, or if none does, with those that lose least."""
+        """The Budget with the requested ranges; without accuracy, with the default ones; else with
+        the first ranges that hold it with all layers in INT8, or those that lose least."""
         noise, accuracy = self._noise_meter(float_bundle), self._accuracy_meter(float_bundle)
         asked, every = self.request.scale, self.kind.scales
         untried = tuple(scale for scale in every if asked and scale != asked)
@@ -367,8 +369,8 @@ class _Job:
         )
 
     def _fingerprint(self, float_bundle: Bundle) -> str:
-        """Of all that a record of the journal depends on: not of ``max_drop``, with which a user
-        tries again."""
+        """Fingerprint of all that a journal record depends on: not of ``max_drop``, so that a try
+        with another budget reuses the records."""
         runtime = get_backend(self.request.target).installed()
         return fingerprint(
             edgeface=__version__,
@@ -383,7 +385,7 @@ class _Job:
 
 
 def _compared(reference: FileAccuracy, found: FileAccuracy, max_drop: float) -> dict[str, Any]:
-    """AP in the manifest: six digits are more than any set of photos can tell."""
+    """AP for the manifest, rounded to six digits, more than any set of photos can resolve."""
 
     def digits(values: dict[str, float | None]) -> dict[str, float | None]:
         return {name: None if value is None else round(value, 6) for name, value in values.items()}

@@ -1,24 +1,23 @@
-"""How far the values of each tensor reach on the calibration photos, and which range INT8 should
-cover.
+"""The values that each tensor takes on the calibration photos, and the range INT8 should cover.
 
 An :class:`Observer` sees a tensor photo by photo and keeps a histogram whose bins are a power of
 two wide and begin at whole multiples of that width. When a value falls outside, the width doubles
-and pairs of bins merge, which is exact, so the result depends on the values alone and not on their
-order::
+and pairs of bins merge. Merging is exact, so the result does not depend on the order of values::
 
     |  0  |  3  |  5  |  1  |            width w
     |     3     |     6     |           |width 2w, room for twice as much
 
-Exact zeros are counted beside the histogram: after a ReLU they are half of all values and cost no
-error in INT8.
+Exact zeros are counted outside the histogram: after a ReLU they are half of all values, and INT8
+represents them without error.
 
 Four ways to choose the range:
 
 ==============  ====================================================================================
 ``max``         everything seen: no value is clipped
-``mse``         least mean squared error of the 256 levels, over the clips of a grid, with values
-                spread evenly in a bin
-``percentile``  99.99 % of the values; of a range with two ends, half of the rest is cut off at each
+``mse``         the clip, from a grid, with the least mean squared error of rounding to the 256
+                levels, if values spread evenly in each bin
+``percentile``  99.99 % of the values; if the range extends to both sides of zero, half of the rest
+                is cut off at each end
 ``kl``          least information lost: Migacz, "8-bit inference with TensorRT", GTC 2017, on the
                 histogram of magnitudes, 128 levels (256 where all values have one sign and the
                 range is affine)
@@ -45,8 +44,8 @@ SCALES = ("max", "mse", "percentile", "kl")
 BINS = 2048
 PERCENTILE = 99.99
 SMALLEST_SPAN = 1e-6
-"""of a range: a tensor that is zero on every photo still gets a scale that a runtime can divide
-by"""
+"""least span of a range, so that a tensor that is zero on every photo still gets a scale that a
+runtime can divide by"""
 NEGLIGIBLE = np.float32(2.0**-100)
 """smaller magnitudes count as zero: float32 arithmetic on them is not exact"""
 
@@ -54,17 +53,18 @@ Counts = NDArray[np.int64]
 
 
 class Observer:
-    """Range and histogram of one tensor, from as many arrays as :meth:`update` is given."""
+    """Range and histogram of one tensor, over all arrays given to :meth:`update`."""
 
     def __init__(self) -> None:
         self.low = math.inf
-        """true minimum of all values seen"""
+        """minimum of all values seen, zeros included"""
         self.high = -math.inf
-        """true maximum"""
+        """maximum of all values seen, zeros included"""
         self.count = 0
-        """values seen"""
+        """number of values seen"""
         self.zeros = 0
-        """exact zeros among them; they are not in the histogram"""
+        """number of zeros among them, including magnitudes below NEGLIGIBLE; not in the
+        histogram"""
         self._ends = (math.inf, -math.inf)  # of the values in the histogram
         self._exponent = -1000  # a bin is 2^exponent wide
         self._start = 0  # bin 0 covers [start, start + 1) * 2^exponent
@@ -93,8 +93,8 @@ class Observer:
             self._counts += np.bincount(scaled - self._start, minlength=BINS)
 
     def histogram(self) -> tuple[Counts, Doubles]:
-        """(counts [n], edges [n + 1]) of all values that are not zero: the bins from the first to
-        the last used one."""
+        """(counts [n], edges [n + 1]) of all values that are not zero, from the first to the last
+        bin in use."""
         used = np.flatnonzero(self._counts)
         if not used.size:
             return np.zeros(0, np.int64), np.zeros(1)
@@ -132,7 +132,7 @@ class Observer:
     def _make_room(self, low: float, high: float) -> None:
         """Widen bins and move the window until ``low`` and ``high`` have a bin each."""
         low, high = self._ends = min(self._ends[0], low), max(self._ends[1], high)
-        # 2^22 bins from zero at most: numbers of bins stay exact in float32.
+        # At most 2^22 bins from zero, so that bin numbers stay exact in float32.
         exponent = max(self._exponent, math.frexp(max(-low, high))[1] - 22)
         while math.floor(high * 2.0**-exponent) - math.floor(low * 2.0**-exponent) >= BINS:
             exponent += 1
@@ -149,10 +149,10 @@ def observe(
     progress: Progress = unseen,
     names: Collection[str] | None = None,
 ) -> dict[str, Observer]:
-    """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe``; name -> Observer of every tensor, or
-    of ``names``.
+    """Run ``images`` (uint8 RGB [H, W, 3]) through ``probe`` and observe its tensors.
 
-    Raises QuantizeError, naming the tensor, where the float model computes NaN or infinity.
+    Returns name -> Observer for every tensor, or only for those in ``names``. Raises QuantizeError,
+    naming the tensor, if the float model computes NaN or infinity.
     """
     observers = {t.name: Observer() for t in probe.tensors if names is None or t.name in names}
     for done, image in enumerate(images):
@@ -186,8 +186,10 @@ def expected_error(
 
 
 def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> tuple[float, float]:
-    """Grid of clips, coarse and then fine around the best; one axis for each end that is not
-    zero."""
+    """Search a grid of clips, first coarse, then fine around the best.
+
+    Each end of the range that is not zero is an axis of the grid.
+    """
     counts, edges = seen.histogram()
     if symmetric:
         high, low = max(-low, high), 0.0
@@ -207,12 +209,12 @@ def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> 
             bottom = np.rint(lower / step)
             top = bottom + 255
         best = int(np.argmin(expected_error(counts, edges, step, bottom, top)))
-        # What is returned has zero on its grid, so that every tool derives the same levels from it.
+        # The range returned has zero on its grid, so that every tool derives the same levels.
         return float(bottom[best] * step[best]), float(top[best] * step[best])
 
-    coarse = np.arange(16, 0, -1) / 16  # wider first: of equals the wider one is taken
+    coarse = np.arange(16, 0, -1) / 16  # wider first: of equal errors the wider clip is taken
     rough = search(coarse, coarse)
-    around = np.arange(8, -9, -1) / 128  # half a coarse step either way, and the neighbours' halves
+    around = np.arange(8, -9, -1) / 128  # one coarse step either way
     fine = [
         np.unique(np.clip(near / end + around, 1 / 64, 1))[::-1] if end else coarse
         for near, end in zip(rough, (low, high), strict=True)
@@ -221,7 +223,7 @@ def _least_squares(seen: Observer, symmetric: bool, low: float, high: float) -> 
 
 
 def _percentile(seen: Observer, symmetric: bool, low: float, high: float) -> tuple[float, float]:
-    """The bin in which the share is reached is kept whole."""
+    """Cut off the values outside PERCENTILE; the bin in which it is reached is kept whole."""
     cut = seen.count * (1 - PERCENTILE / 100)
     if symmetric:
         counts, width = _magnitudes(seen)
@@ -250,7 +252,7 @@ def _least_divergence(
 
 
 def _magnitudes(seen: Observer) -> tuple[Counts, float]:
-    """Histogram of |values| from zero on: at most BINS bins, and the width of one."""
+    """(counts, width of a bin) of a histogram of |values|, from zero on, with at most BINS bins."""
     used = np.flatnonzero(seen._counts)
     place = used + seen._start
     place = np.where(place >= 0, place, -1 - place)
@@ -261,14 +263,14 @@ def _magnitudes(seen: Observer) -> tuple[Counts, float]:
 
 
 def _kl_bins(counts: Counts, levels: int) -> int:
-    """Number of leading bins whose range, shared by ``levels``, loses the least information (Migacz
+    """Number of leading bins to keep so that ``levels`` levels lose the least information (Migacz
     2017).
 
-    For each candidate: P is the histogram with everything beyond added to its last bin; Q has the
-    bins of each level replaced by their mean, empty ones left empty; the divergence is sum P log(P
-    / Q) of the two as distributions. Two departures keep sparse histograms sane: outliers go to the
-    last bin that is not empty (Q must not be zero where P is not), and no candidate clips more than
-    one value in a hundred.
+    For each candidate number: P is the kept histogram with all counts beyond it added to its last
+    bin; Q has the bins of each level replaced by their mean, with empty bins left empty; the
+    divergence is sum P log(P / Q) of the two as distributions. Two departures from Migacz keep
+    sparse histograms sane: outliers are added to the last bin that is not empty (Q must not be zero
+    where P is not), and no candidate clips more than one value in a hundred.
     """
     total, inside = counts.sum(), np.cumsum(counts)
     best, least = len(counts), math.inf

@@ -1,5 +1,4 @@
-"""What quantising cost and what it gained: accuracy, noise, size, and latency beside the float
-file."""
+"""Report of a quantisation: accuracy, noise, size and latency compared with the float file."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TIE = 1.1
-"""a smaller ratio of latencies cannot be told from noise"""
+"""ratio of latencies below which a difference cannot be told from noise"""
 FILES = ("float", "int8")
 FIGURES = {"median": "median", "90 %": "p90", "minimum": "min"}
 PROTOCOL = Protocol(rounds=34, warm_up_s=3.0)
@@ -32,14 +31,15 @@ X86 = ("x86_64", "AMD64", "i686", "x86")
 
 
 def measure_latency(done: Quantization, progress: Progress | None = None) -> dict[str, Measurement]:
-    """``float`` and ``int8``, which is compared with it, one thread each. Raises DeviceError."""
+    """Latency of the ``float`` and ``int8`` files on one thread; ``float`` is the reference. Raises
+    DeviceError."""
     jobs = [Job(str(done.float_bundle.path)), Job(str(done.bundle.path))]
     return dict(zip(FILES, measure(jobs, PROTOCOL, reference=0, progress=progress), strict=True))
 
 
 def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str:
-    """One plain sentence; figures are median ms of one run. ``machine``: default the one this runs
-    on."""
+    """One sentence on the speed of INT8. ``exact`` and ``int8``: median ms of one run. ``machine``:
+    architecture, by default this computer's."""
     figures = f"{int8:.1f} against {exact:.1f} ms"
     if exact >= TIE * int8:
         return f"INT8 is {exact / int8:.2f} times as fast as float on this CPU ({figures})"
@@ -50,7 +50,7 @@ def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str
 
 
 def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, Any]:
-    """The result as ``--format json`` prints it; ``latency`` is empty where it was not measured."""
+    """The result as ``--format json`` prints it; ``latency`` is empty if it was not measured."""
     manifest = done.bundle.manifest
     size, float_size = done.bundle.size_bytes, done.float_bundle.size_bytes
     return {
@@ -80,15 +80,15 @@ def _speed(latency: dict[str, Measurement]) -> str:
 
 
 def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
-    """AP points lost in easy, medium and hard; None where accuracy was not measured, or no face
-    counts."""
+    """AP points lost in easy, medium and hard, each None if no face counts; None without measured
+    accuracy."""
     if not accuracy["float"]:
         return None
     return {name: _drop(value, accuracy["int8"][name]) for name, value in accuracy["float"].items()}
 
 
 def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
-    """The same for people, on stdout."""
+    """Print the result as text on stdout."""
     result, accuracy = as_json(done, latency), done.accuracy
     kept, unable = accuracy["reverted_layers"], accuracy["float_layers"]
     lines = {
@@ -152,7 +152,7 @@ def _print_accuracy(accuracy: dict[str, Any]) -> None:
 
 
 def _in_order(accuracy: dict[str, Any], which: str) -> dict[str, float | None]:
-    """AP by setting and face height as people expect it; a manifest has its keys sorted."""
+    """AP by setting and face height in the usual order; a manifest has its keys sorted."""
     return {
         name: (accuracy[which] | accuracy["by_height"][which])[name]
         for name in (*SETTINGS, *HEIGHT_BINS_PX)
@@ -184,8 +184,7 @@ def _text(value: float | None, form: str) -> str:
 
 
 def plot(path: Path, done: Quantization) -> None:
-    """Write a PNG: AP by setting and face height of both files, and the signal-to-noise ratio of
-    each head.
+    """Plot AP of both files by setting and face height, and the signal-to-noise ratio of each head.
 
     Raises MissingExtraError without matplotlib, OutputError if ``path`` cannot be written.
     """
@@ -199,7 +198,7 @@ def plot(path: Path, done: Quantization) -> None:
         _draw_accuracy(panels[0], accuracy)
     heads = _head_noise(done)
     panels[-1].bar(list(heads), list(heads.values()), color="C2")
-    panels[-1].tick_params("x", labelrotation=90)  # side by side, nine names overlap
+    panels[-1].tick_params("x", labelrotation=90)  # nine names overlap if horizontal
     panels[-1].set(ylabel="dB", title="signal-to-noise ratio of the heads")
     figure.suptitle(f"{done.bundle.path.name}: INT8 against float")
     save_figure(figure, path, dpi=110)

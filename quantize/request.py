@@ -1,4 +1,4 @@
-"""What is asked for. Nothing here imports torch, a converter or a runtime."""
+"""A quantisation request and its checks. Nothing here imports torch, a converter or a runtime."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """One INT8 Bundle to make. Raises OptionError, naming the option, for what cannot be."""
+    """One INT8 Bundle to make. Raises OptionError, naming the option, for invalid values."""
 
     target: str
     """runtime to quantise for: a row of the capability table"""
     model: str = "edgeface-n"
-    """network that is exported as fp32 first: a name, or a weights file that says which it is of"""
+    """network to export as fp32 first: its name, or a weights file that names its network"""
     width: int = 640
     """px, a multiple of 32"""
     height: int = 480
     """px, a multiple of 32"""
     weights: Path | None = None
-    """your own weights of the ``model`` named; None: those shipped with edgeface, or random ones"""
+    """your own weights for ``model``; None: the weights shipped with edgeface, or random ones"""
     seed: int | None = None
-    """of random weights"""
+    """seed of random weights"""
     bundle: Path | None = None
-    """fp32 Bundle to quantise; ``model``, ``width``, ``height``, ``weights`` and ``seed`` are then
-    its own"""
+    """fp32 Bundle to quantise; it determines the network, weights and input size"""
     max_drop: float = 0.5
-    """AP points that the worst of easy, medium and hard may lose"""
+    """budget: AP points that the worst of easy, medium and hard may lose"""
     max_reverted: float = 0.5
-    """share of the layers that may be kept in float for it, 0 to 1"""
+    """largest share of the layers, 0 to 1, to keep in float to hold the budget"""
     images: int | None = None
-    """calibration photos; None: 64, or most of what there is"""
+    """number of calibration photos; None: 64, or most of a smaller folder"""
     calibration_seed: int = 0
-    """another number takes other photos of the folder"""
+    """seed for choosing photos of the folder"""
     scale: str | None = None
-    """how ranges are chosen; None: the first way of the target's that holds the budget"""
+    """how ranges are chosen; None: the first of the target's ways that holds the budget"""
     accuracy: bool = True
     """measure AP and hold the budget"""
     threads: int = 1
@@ -55,7 +54,7 @@ class QuantizeRequest:
         check_combination(self.target, "int8")
         parse_size(f"{self.width}x{self.height}")
         drop = check_number("--max-drop (AP points)", self.max_drop, 0, 100)
-        object.__setattr__(self, "max_drop", drop)  # a number of NumPy's is no JSON
+        object.__setattr__(self, "max_drop", drop)  # NumPy numbers are not JSON
         check_number("--max-reverted (share of the layers)", self.max_reverted, 0, 1)
         if self.bundle is not None and not (self.weights is None and self.seed is None):
             raise OptionError(
@@ -64,8 +63,8 @@ class QuantizeRequest:
 
 
 def check_installed(target: str, kind: type[Quantizer]) -> None:
-    """Raise MissingExtraError for the first package that is needed and not installed; imports
-    none."""
+    """Raise MissingExtraError for the first required package that is not installed, without
+    importing any."""
     backend = get_backend(target)
     if backend.installed() is None:
         raise MissingExtraError(
@@ -102,13 +101,13 @@ class Photos:
 
     @property
     def folder(self) -> Path | str | None:
-        """That ranges are taken from."""
+        """The folder of the calibration photos."""
         return self.data if self.calibration is None else self.calibration
 
 
 def open_float(path: Path, target: str) -> Bundle:
-    """Open the Bundle that is to be quantised. Raises BundleError unless it is fp32, of one size
-    and of ``target``."""
+    """Open the Bundle to quantise. Raises BundleError unless it is fp32, of fixed size and made for
+    ``target``."""
     bundle = Bundle.open(zoo.bundle_folder(path))
     bundle.require_heads()
     manifest = bundle.manifest

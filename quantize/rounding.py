@@ -1,10 +1,9 @@
 """Rounding of the weights that read pixels.
 
-Pixels are large, positive and smooth: over a few pixels they hardly change. What rounding adds to
-one weight is therefore multiplied by nearly the same as what it adds to the next one, and the
-errors sum up, most of all in a first layer with hundreds of weights. Error diffusion, known from
-printing, hands the error of each weight on to its neighbour, along a serpentine through each kernel
-plane, so that the errors of a neighbourhood cancel::
+Pixels are large, positive and smooth: neighbours hardly differ. The rounding errors of neighbouring
+weights are therefore multiplied by nearly the same value and add up, most of all in a first layer
+with hundreds of weights. Error diffusion, known from printing, adds the error of each weight to the
+next weight, along a serpentine through each kernel plane, so that neighbouring errors cancel::
 
     0 -> 1 -> 2
               |
@@ -12,15 +11,15 @@ plane, so that the errors of a neighbourhood cancel::
     |
     6 -> 7 -> 8
 
-With edgeface-n in OpenVINO, this alone made the heads 4 dB cleaner on validation photos; in TFLite
-it brought what INT8 costs from .38, .37 and .47 points of AP (easy, medium, hard) to .08, .07 and
-.02.
+For edgeface-n in OpenVINO, this alone improved the signal-to-noise ratio of the heads by 4 dB on
+validation photos; in TFLite it reduced the AP loss of INT8 from .38, .37 and .47 points (easy,
+medium, hard) to .08, .07 and .02.
 
-Weights take half of the range of int8 here, but in TFLite, whose pixels are int8, too. CPUs without
-VNNI (x86 until about 2020) add two products of a uint8 and an int8 in 16 bits: 255 * (64 + 64)
-fits, 255 * (127 + 127) does not. In the first layer it came to that, and the heads fell to 4 dB;
-all other layers together lost 0.03 dB. With error diffusion, the bit given up here costs nothing
-that could be measured.
+By default, weights use half of the int8 range; TFLite and ncnn, whose pixels are int8 too, use all
+of it. CPUs without VNNI (x86 until about 2020) add two products of a uint8 and an int8 in 16 bits:
+255 * (64 + 64) fits, 255 * (127 + 127) does not. In the first layer such sums did occur and reduced
+the heads to 4 dB; all other layers together lost 0.03 dB. With error diffusion, the loss of one bit
+has no measurable cost.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 64
-"""largest magnitude of a weight that reads pixels"""
+"""default largest magnitude of a rounded weight that reads pixels"""
 
 
 def pixel_weights(
     weight: NDArray[np.float32], levels: int = LEVELS
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """float32 [O, I, H, W] -> (int8 [O, I, H, W] of at most ``levels``, scale float32 [O]); weight
-    ~ int8 * scale."""
+    """float32 [O, I, H, W] -> (int8 [O, I, H, W] with magnitudes up to ``levels``, scale float32
+    [O]); weight ~ int8 * scale."""
     peak = np.abs(weight).max(axis=(1, 2, 3))
     scale = np.where(peak > 0, peak / levels, 1.0).astype(np.float32)
     steps = weight / scale[:, None, None, None].astype(np.float64)

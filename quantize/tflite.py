@@ -1,23 +1,24 @@
-"""TFLite INT8: ai-edge-quantizer with static 8-bit activations and per-channel weights, int8 in and
-out.
+"""TFLite INT8: ai-edge-quantizer with static 8-bit activations, per-channel weights, int8 input
+and output.
 
-The tool's own calibration is a moving average of minima and maxima, which cuts off what is rare,
-such as large faces. Ranges are therefore measured here (:mod:`quantize.ranges`) and handed over in
-its place. Tensors that only move values (out of PAD, RESIZE, MAX_POOL and the like) take the range
-of their input, as the kernels demand; the tool sees to that.
+The tool's own calibration is a moving average of minima and maxima, which cuts off rare values,
+such as those of large faces. Ranges are therefore measured here (:mod:`quantize.ranges`) and given
+to the tool. Outputs of PAD, RESIZE, MAX_POOL and other operators that only move values have the
+range of their input, as the kernels require; the tool ensures that.
 
-The input is exactly 0 to 255: scale 1, zero point -128, so a pixel becomes int8 by flipping its top
-bit. Weights that read pixels are rounded here (:mod:`quantize.rounding`).
+The input range is exactly 0 to 255: scale 1, zero point -128, so a pixel becomes int8 by flipping
+its top bit. Weights that read pixels are rounded here (:mod:`quantize.rounding`).
 
-A layer that is kept in float takes along the operators that nothing but float feeds; the rest stays
-int8::
+With a layer kept in float, operators without weights whose inputs are all float become float, too;
+the rest stays int8::
 
     int8 --DEQUANTIZE--> CONV_2D --float--> PAD --float--> CONV_2D --float--> ADD --> int8
                           kept                               kept              ^
                                                              another branch: int8
 
-Once the convolution of an output is kept, all outputs are float32: eight bits would undo most of
-what keeping it wins. So with every layer kept, the file computes what the float file computes.
+Once the convolution of an output is kept in float, all outputs are float32: eight bits would undo
+most of the gain. So with every layer kept in float, the file computes what the float file
+computes.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ from quantize.rounding import pixel_weights
 PIXEL_RANGE = (0.0, 255.0)
 WEIGHT_LEVELS = 127
 """largest magnitude of a weight: two products with an int8 pixel, 2 * 128 * 127, fit in 16 bits,
-which is what ARM kernels add them in"""
+in which ARM kernels add them"""
 TOOL_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
-"""operators that the tool calls otherwise"""
+"""operators that have another name in the tool"""
 ISLANDS = ("QUANTIZE", "DEQUANTIZE")
 """operators that the tool inserts where int8 meets float"""
 
@@ -70,7 +71,7 @@ class TFLiteOperator:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a .tflite file holds, read from the file itself and not from a runtime."""
+    """Operators and tensors of a .tflite file, read from the file without a runtime."""
 
     operators: tuple[TFLiteOperator, ...]
     """in order of execution"""
@@ -81,7 +82,7 @@ class Graph:
 
     @classmethod
     def read(cls, content: bytes) -> Graph:
-        """Read the first subgraph, the only one of our networks."""
+        """Read the first subgraph; our networks have no other."""
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
 
@@ -112,7 +113,7 @@ class Graph:
 
 
 class TFLiteQuantizer(Quantizer):
-    """int8 .tflite from an fp32 one."""
+    """Makes an int8 .tflite from an fp32 one."""
 
     target = "tflite"
     scales = ("max", "mse", "percentile", "kl")
@@ -135,7 +136,7 @@ class TFLiteQuantizer(Quantizer):
         ranges = {name: observer.range(scale) for name, observer in observers.items()} | {
             self._source: PIXEL_RANGE
         }
-        self._statistics: dict[str, dict[str, Any]] = {  # the form of the tool's own calibration
+        self._statistics: dict[str, dict[str, Any]] = {  # as from the tool's own calibration
             name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
             for name, (low, high) in ranges.items()
         }
@@ -154,7 +155,7 @@ class TFLiteQuantizer(Quantizer):
 
     @cached_property
     def _unable(self) -> tuple[str, ...]:
-        """Layers that are float even in a file of which nothing is kept in float."""
+        """Layers that stay float even if none is reverted."""
         made = [op for op in Graph.read(self._convert(())).operators if op.kind not in ISLANDS]
         now_int8 = {
             op for op, new in zip(self._graph.operators, made, strict=True) if new.quantized
@@ -206,12 +207,11 @@ class TFLiteQuantizer(Quantizer):
         return _round_pixel_weights(inside, self._content)
 
     def _float_operators(self, reverted: Collection[str]) -> list[TFLiteOperator]:
-        """The layers ``reverted`` and, of the operators without weights, those that only floats
-        feed.
+        """The layers ``reverted``, and the operators without weights whose inputs are all float.
 
-        An operator on the input itself counts with what it feeds: the pixels are the same in int8,
-        but the mean that a PADV2 puts around them is not, so with the first layer in float that
-        border is float as well.
+        An operator that reads only the image is float if all layers it feeds are ``reverted``:
+        pixels are exact in int8, but the mean that PADV2 pads with is not, so with the first layer
+        in float that border is float as well.
         """
         floats: list[TFLiteOperator] = []
         tensors: set[str] = set()
@@ -234,8 +234,8 @@ class TFLiteQuantizer(Quantizer):
 
 
 def _round_pixel_weights(content: bytes, source: bytes) -> bytes:
-    """``content``, an int8 file of the float file ``source``, with the weights of the convolutions
-    that read the image rounded our way; the scales stay the tool's, peak / WEIGHT_LEVELS."""
+    """``content``, the int8 form of the float file ``source``, with weights that read the image
+    rounded by :func:`pixel_weights`; the tool's scales, peak / WEIGHT_LEVELS, stay."""
     made = bytearray(content)
     original = dict(_pixel_filters(bytearray(source)))
     for position, filters in _pixel_filters(made):
@@ -247,8 +247,8 @@ def _round_pixel_weights(content: bytes, source: bytes) -> bytes:
 
 
 def _pixel_filters(content: bytearray) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(which of its convolutions, weights [O, H, W, I] that can be written to) of each CONV_2D of a
-    .tflite file that reads the image, through operators that move pixels or nothing."""
+    """For each CONV_2D of a .tflite file that reads the image, directly or through operators that
+    pad or convert it: (index among its CONV_2D, writable view of the weights [O, H, W, I])."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content)

@@ -1,14 +1,14 @@
-"""Bundle: a folder with the model file(s) of one export and ``manifest.json``, which says all that
-a user must know.
+"""Bundle: a folder with the model file(s) of one export and ``manifest.json``, which states all
+that a user must know.
 
     edgeface-n-tflite-fp32-640x480/
       manifest.json
       README.txt         the manifest's contract, in words
       edgeface-n.tflite
 
-A manifest holds no dates and no paths, so the same inputs give the same bytes. What it claims is
-checked before a file is used: the fields have their types, every file is a plain name inside the
-folder, and every file has its SHA-256.
+A manifest holds no dates and no paths, so the same inputs give the same bytes. Before a file is
+used, the manifest is checked: the types of its fields, that every file name is a plain name inside
+the folder, and the SHA-256 of every file.
 """
 
 from edgeface.bundle.contract import PIXEL_IN_INT8, Contract, Port, Ports, contract_of

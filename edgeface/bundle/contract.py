@@ -1,10 +1,10 @@
-"""Contract: all that an app must know to feed a model file and to read what it gives.
+"""Contract: all that an app must know to feed a model file and to read its outputs.
 
     photo --fit--> pixels --scale, zero point--> input --> outputs --> boxes, landmarks
 
-It repeats what the head layout and the input of a manifest imply, so that who reads it needs
-neither this library nor its source. :func:`contract_of` is the one place that it comes from, and a
-manifest whose contract says something else is refused.
+It spells out what the head layout and the input of a manifest imply, so that its reader needs
+neither this library nor its source. Only :func:`contract_of` makes contracts, and a manifest with a
+different contract is refused.
 """
 
 from __future__ import annotations
@@ -27,31 +27,30 @@ POINTS = (
     "right corner of the mouth, as the image has it",
 )
 PIXEL_IN_INT8 = (1.0, -128)
-"""(scale, zero point) of an int8 input: pixel - 128, which is a flipped top bit and loses
-nothing"""
+"""(scale, zero point) of an int8 input: pixel - 128, which flips the top bit and loses nothing"""
 
 
 @dataclass(frozen=True)
 class Port:
-    """Where a runtime has one input or output of a file."""
+    """Name and position of one input or output of a file in its runtime."""
 
     name: str
-    """what it is addressed by: in the signature of a file that has one, else the tensor's name"""
+    """name in the signature, or the tensor's name if the file has no signature"""
     tensor: str
     """name of the tensor in the graph"""
     index: int
-    """position in the list of inputs or outputs that the runtime gives, from 0"""
+    """position in the runtime's list of inputs or outputs, from 0"""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """What a runtime says of an open file."""
+    """Inputs and outputs of a file, as a runtime lists them."""
 
     signature: str | None
-    """key of the signature that the names are of; null: the format has none"""
+    """key of the signature that the names belong to; None if the format has no signatures"""
     input: Port
     outputs: dict[str, Port]
-    """our output name -> where it is"""
+    """our output name -> its port"""
 
 
 @dataclass(frozen=True)
@@ -205,15 +204,15 @@ class Contract:
 
     @property
     def ports(self) -> Ports:
-        """What of it comes from the file and not from the manifest."""
+        """The part of the contract that comes from the file and not from the manifest."""
         where = {f"{o.kind}_{o.stride}": Port(o.name, o.tensor, o.index) for o in self.outputs}
         source = self.input
         return Ports(self.signature, Port(source.name, source.tensor, source.index), where)
 
 
 def contract_of(manifest: Manifest, ports: Ports) -> Contract:
-    """What ``manifest`` and the places of its tensors in the file say together. Raises KeyError
-    unless all its outputs have a place."""
+    """The contract of ``manifest`` for a file with these ``ports``. Raises KeyError unless every
+    output of the manifest has a port."""
     spec, layout = manifest.input, manifest.head_layout
     sides = (None, None) if spec.dynamic else (spec.height, spec.width)
     scale, zero_point = PIXEL_IN_INT8 if spec.dtype == "int8" else (1.0, 0)

@@ -1,4 +1,4 @@
-"""The folder of a Bundle: opened and checked, or written whole or not at all."""
+"""Opens and checks the folder of a Bundle, and writes it atomically."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from edgeface.schema import short
 
 MAX_MANIFEST_BYTES = 4 << 20
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""what file managers leave"""
+"""files that file managers leave behind"""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that was opened and checked."""
+    """A Bundle's folder, opened and checked."""
 
     path: Path
     manifest: Manifest
@@ -43,7 +43,7 @@ class Bundle:
         """Read the manifest of the folder ``path``; with ``verify``, check the SHA-256 of every
         file now.
 
-        :meth:`read` checks a file again each time, so what a runtime loads is what was verified.
+        :meth:`read` checks a file again each time, so that a runtime loads only verified content.
         Raises BundleError.
         """
         path = as_path("a Bundle", path)
@@ -58,8 +58,7 @@ class Bundle:
         return bundle
 
     def require_heads(self) -> None:
-        """Raise BundleError for a file that gives no heads, because it is made for the API of
-        others."""
+        """Raise BundleError for a file without heads, made for the API of another library."""
         api = self.manifest.api
         if api is not None:
             raise BundleError(
@@ -74,12 +73,12 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """Of the model files together, without the manifest."""
+        """Size of all model files together, without the manifest."""
         return sum(self.file(name).stat().st_size for name in self.manifest.files)
 
     def file(self, name: str) -> Path:
-        """Path of a file that the manifest lists. Raises BundleError if it is missing or leads out
-        of the folder."""
+        """Path of a file that the manifest lists. Raises BundleError for a file that is not listed,
+        missing or, by a link, outside the folder."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path}: the manifest lists no file {name!r}")
         path = self.path / name
@@ -95,8 +94,8 @@ class Bundle:
         return path
 
     def read(self, name: str | None = None) -> bytes:
-        """Bytes of a listed file (default: the primary), equal to their SHA-256 in the manifest or
-        BundleError."""
+        """Content of a listed file (default: the primary). Raises BundleError if its SHA-256 is not
+        the manifest's."""
         name = self.manifest.primary if name is None else name
         path = self.file(name)
         content = read_file(path, BundleError)
@@ -109,12 +108,11 @@ class Bundle:
 
 
 def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
-    """Write the folder ``path`` whole or not at all, replacing one that is there, and return it
-    opened.
+    """Write the folder ``path`` atomically, replacing an existing Bundle, and return it opened.
 
-    ``files`` gives each file's content, or a path to copy from; ``manifest.files`` is filled in
-    from them. Raises OutputError when the place cannot be written, BundleError when manifest and
-    files do not fit or the folder holds other weights, unless those are random, or other files.
+    files: file name -> content, or path to copy from; ``manifest.files`` is filled in from them.
+    Raises OutputError if the folder cannot be written; BundleError if manifest and files do not
+    fit, or if the folder holds other weights that are not random, or foreign files.
     """
     contents = {
         name: data if isinstance(data, bytes) else Path(data).read_bytes()
@@ -139,9 +137,9 @@ def write_bundle(path: Path | str, manifest: Manifest, files: Mapping[str, bytes
 
 
 def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
-    """Raise BundleError where writing these weights to ``path`` would replace others.
+    """Raise BundleError if the Bundle in ``path`` has other weights than ``weights``.
 
-    A Bundle that does not say which weights it holds, and one of random weights, may be replaced.
+    A Bundle with random weights, or without a statement of its weights, may be replaced.
     """
     found = _loose_manifest(path).get("weights")
     there = found if isinstance(found, dict) else {}
@@ -155,14 +153,14 @@ def refuse_other_weights(path: Path, weights: WeightsInfo) -> None:
 
 
 def _refuse_others_files(path: Path, names: Iterable[str]) -> None:
-    """Raise BundleError for a folder, or a file, that is more than a Bundle: a new one with the
-    files ``names`` would take its place."""
+    """Raise BundleError if ``path`` holds more than a Bundle: a new one with the files ``names``
+    would replace it."""
     if not path.exists():
         return
     if path.is_dir() and not any(path.iterdir()):
         return
     found = _loose_manifest(path) if (path / MANIFEST).is_file() else {"of": "something else"}
-    if found and "format_version" not in found:  # as the manifest.json of a web app
+    if found and "format_version" not in found:  # such as the manifest.json of a web app
         raise BundleError(f"{path} exists and is not a Bundle: choose another output folder")
     files = found.get("files")
     own = {MANIFEST, README, *LITTER, *names, *(files if isinstance(files, dict) else ())}
@@ -176,8 +174,8 @@ def _refuse_others_files(path: Path, names: Iterable[str]) -> None:
 
 
 def _loose_manifest(path: Path) -> dict[str, Any]:
-    """What there is of a manifest, of any version and unchecked; nothing of a damaged one. Raises
-    BundleError where it cannot be looked at."""
+    """The content of a manifest, of any version and unchecked; empty if it is missing or damaged.
+    Raises BundleError if it cannot be read."""
     with contextlib.suppress(OSError):
         recover(path)
     try:

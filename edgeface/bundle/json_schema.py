@@ -1,9 +1,8 @@
-"""``manifest.schema.json``: what a manifest holds, as a JSON Schema (draft 2020-12), for programs
-that are not written in Python.
+"""``manifest.schema.json``: the JSON Schema (draft 2020-12) of a manifest, for programs in other
+languages.
 
-Written from the dataclasses and the texts below their fields by ``python -m
-edgeface.bundle.json_schema``. It says which fields there are and of which types;
-:meth:`Manifest.from_json` checks what they hold, too.
+``python -m edgeface.bundle.json_schema`` writes it from the dataclasses and their docstrings. It
+states the fields and their types; :meth:`Manifest.from_json` also checks their values.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SCALARS = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
 def manifest_schema() -> dict[str, Any]:
-    """JSON-ready."""
+    """The schema, JSON-ready."""
     schema = _schema(Manifest)
     schema["properties"]["format_version"]["enum"] = list(READ_VERSIONS)
     return {
@@ -35,7 +34,7 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def dumps() -> str:
-    """Text of the file."""
+    """Text of ``manifest.schema.json``."""
     return json.dumps(manifest_schema(), indent=1) + "\n"
 
 

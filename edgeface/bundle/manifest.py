@@ -1,4 +1,4 @@
-"""Manifest: what ``manifest.json`` says of a Bundle, read with every claim checked."""
+"""Manifest: the content of a Bundle's ``manifest.json``, checked when it is read."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from edgeface.schema import from_fields, short, to_fields
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, FORMAT_VERSION)
-"""1 has no contract"""
+"""format versions that can be read; version 1 has no contract"""
 MANIFEST = "manifest.json"
 README = "README.txt"
-"""the contract in words, beside the manifest"""
+"""file beside the manifest with the contract in words"""
 APIS = {
     "mediapipe": "MediaPipe's ObjectDetector",
     "task-library": "the ObjectDetector of the TFLite Task Library",
     "opencv": "cv2.FaceDetectorYN",
 }
-"""of others, that files are made for -> what opens them"""
+"""API of another library -> the class that opens files made for it"""
 MAX_SIDE_PX = 1 << 16
 RANDOM_WEIGHTS = "none: random weights"
-"""beginning of the licence of a network with random weights"""
+"""start of the licence text of a network with random weights"""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""of a model: files are named after it"""
+"""pattern of a model's name, after which files are named"""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,7 +86,7 @@ class WeightsInfo:
 
     @property
     def random(self) -> bool:
-        """Were they drawn, and never trained?"""
+        """True if the weights are random and not trained."""
         return self.licence.startswith(RANDOM_WEIGHTS)
 
 
@@ -134,29 +134,29 @@ class Manifest:
 
     @property
     def folder_name(self) -> str:
-        """``<model>-<target>-<precision>-<W>x<H>``, with ``-dynamic`` appended for a file of any
-        size, and what it is made for."""
+        """``<model>-<target>-<precision>-<W>x<H>``, followed by ``-dynamic`` for a file of any size
+        and by the ``api``, if any."""
         size = f"{self.input.width}x{self.input.height}"
         marks = "-dynamic" * self.input.dynamic + (f"-{self.api}" if self.api else "")
         return f"{self.model}-{self.target}-{self.precision}-{size}{marks}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dict; :meth:`from_json` gives back an equal Manifest.
+        """Return a JSON-ready dict; :meth:`from_json` turns it back into an equal Manifest.
 
-        Of landmarks, contract and api it speaks only where there are any: other manifests are, to
-        the byte, what they were before.
+        contract and api are left out if None, and so are landmarks if there are none: such
+        manifests are byte-identical to those from before these fields.
         """
         data: dict[str, Any] = to_fields(self)
         return {k: v for k, v in data.items() if v is not None or k not in ("contract", "api")}
 
     def dumps(self) -> str:
-        """Return the canonical text of ``manifest.json``: equal Manifests give equal bytes."""
+        """Return the canonical text of ``manifest.json``; equal Manifests give equal bytes."""
         return json.dumps(self.to_json(), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, data: Any) -> Manifest:
-        """Read :meth:`to_json` output. Raises BundleError on anything missing, unknown, ill-typed
-        or out of range."""
+        """Read the output of :meth:`to_json`. Raises BundleError for anything missing, unknown,
+        ill-typed or out of range."""
         version = data.get("format_version") if isinstance(data, dict) else None
         if isinstance(data, dict) and (type(version) is not int or version not in READ_VERSIONS):
             raise BundleError(
@@ -208,7 +208,7 @@ def _check_consistent(manifest: Manifest) -> None:
 
 
 def _check_contract(manifest: Manifest) -> None:
-    """It must be what the other fields say, in other words."""
+    """Raise BundleError unless the contract follows from the other fields."""
     contract = manifest.contract
     if contract is None:
         return
@@ -233,7 +233,7 @@ def _check_files(files: dict[str, str]) -> None:
 
 
 def _require(good: bool, name: str, wanted: str) -> None:
-    """For ``__post_init__``: from_fields turns the ValueError into one line that names the
+    """Check for ``__post_init__``: from_fields turns the ValueError into one line that names the
     object."""
     if not good:
         raise ValueError(f"{name} must be {wanted}")

@@ -1,5 +1,4 @@
-"""``README.txt`` of a Bundle: the contract in words, for who opens the file without this
-library."""
+"""``README.txt`` of a Bundle: the contract in words, for users of the file without this library."""
 
 from __future__ import annotations
 
@@ -48,11 +47,11 @@ Both stretch an image to {width}x{height}, whatever its aspect: use the file who
 of your camera (portrait: 480x640), or letterbox first. Overlapping boxes are suppressed inside, \
 by the operator TFLite_Detection_PostProcess.""",
 }
-"""api -> how it is called"""
+"""api -> how to call it"""
 
 
 def readme(manifest: Manifest) -> str:
-    """The text, for a manifest that has a contract or is made for an API; ends in a line break."""
+    """The text for a manifest with a contract or an API; it ends with a line break."""
     if manifest.api is not None:
         call = CALLS[manifest.api].format(
             file=manifest.primary, width=manifest.input.width, height=manifest.input.height
@@ -178,8 +177,8 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Every line in at most WIDTH characters; one that begins with two spaces goes on below
-    them."""
+    """Wrap every line to at most WIDTH characters; a line that begins with two spaces continues
+    indented by four."""
     return "\n".join(
         textwrap.fill(
             line,

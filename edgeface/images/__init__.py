@@ -1,5 +1,5 @@
-"""Photos in and out: files, folders, videos, cameras and streams; annotations; faces drawn, blurred
-and cut out."""
+"""Input and output of photos: files, folders, videos, cameras and streams; annotations; drawing,
+blurring and cropping of faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a text names that is no photo: a video file, a camera, an address in a network."""
+"""Recognises texts that name a video file, a camera or a network address."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 ENDLESS = (".h264", ".h265", ".hevc", ".mjpeg", ".ts")
-"""of those, what from a server is as often a stream: cameras and stations send them without end"""
+"""video suffixes that, from a server, are often streams: cameras and stations send them without
+end"""
 COUNTED = (".avi", ".m4v", ".mov", ".mp4")
-"""formats that state how many frames there are"""
+"""formats that state their number of frames"""
 TIMED = (".flv", ".mkv", ".webm", ".wmv")
-"""formats that state how long they are, sound included"""
+"""formats that state their duration, which includes sound"""
 SCHEMES = ("http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
-"""of addresses that are read; FFmpeg knows more, some of which read files or start others"""
+"""accepted address schemes; FFmpeg knows more, some of which read files or start other schemes"""
 CAMERA = "camera:"
 _DEVICE = re.compile(r"/dev/video(\d{1,3})", re.ASCII)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
 def is_there(text: str) -> bool:
-    """False also for a name that the system does not take, such as one that is too long: reading
-    it tells what is wrong, and ends no run."""
+    """True if the path exists; False also for a name that the system refuses, such as a too long
+    one, so that reading it reports the error and the run continues."""
     return os.path.exists(text)  # noqa: PTH110 - Path.exists raises OSError there
 
 
 def camera_number(text: str) -> int | None:
-    """N of ``camera:N`` and ``/dev/videoN``, None for what is no camera. Raises ImageError for
-    another ``camera:``."""
+    """N of ``camera:N`` and ``/dev/videoN``, None for anything else. Raises ImageError for an
+    invalid ``camera:``."""
     device = _DEVICE.fullmatch(text)
     if device:
         return int(device[1])
@@ -69,19 +70,19 @@ def camera_number(text: str) -> int | None:
 
 
 def address_scheme(text: str) -> str:
-    """``rtsp`` of ``rtsp://...``; empty for what is no address, or is a file of that name."""
+    """``rtsp`` of ``rtsp://...``; empty if ``text`` is no address or a file has that name."""
     found = _ADDRESS.match(text)
     return found[1].lower() if found and not is_there(text) else ""
 
 
 def video_suffix(text: str) -> str:
-    """``.mp4`` of a file or an address, lower case."""
+    """Lower-case suffix of a file or an address, such as ``.mp4``."""
     path = urlsplit(text).path if address_scheme(text) else text
     return PurePosixPath(path).suffix.lower()
 
 
 def shown(text: str) -> str:
-    """An address without the name and the password in it; anything else as it is."""
+    """An address without its user name and password; any other text unchanged."""
     if not address_scheme(text):
         return text
     scheme, _, rest = text.partition("://")
@@ -90,8 +91,8 @@ def shown(text: str) -> str:
 
 
 def is_live(text: str) -> bool:
-    """Frames come when they come, and without end: of a camera, or of an address that does not name
-    a video file with an end (``.../clip.mp4``)."""
+    """True for a camera, and for an address that does not name a video file with an end
+    (``.../clip.mp4``): frames arrive in real time and without end."""
     if address_scheme(text):
         suffix = video_suffix(text)
         return suffix not in VIDEO_SUFFIXES or suffix in ENDLESS
@@ -99,8 +100,8 @@ def is_live(text: str) -> bool:
 
 
 def refuse_address(text: str) -> None:
-    """Raise ImageError for a camera under another name, with the name to use, and for an address
-    that is not read."""
+    """Raise ImageError for a bare camera number, saying how to write it, and for an address whose
+    scheme is not accepted."""
     if text.isascii() and text.isdigit() and not is_there(text):
         raise ImageError(f"no image at {text}: for a camera write camera:{text}")
     scheme = address_scheme(text)

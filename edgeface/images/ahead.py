@@ -1,4 +1,4 @@
-"""Frames that are read while the one before is looked at."""
+"""Reads frames in a thread while earlier ones are processed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 DEPTH = 4
-"""frames that wait"""
+"""largest number of frames that wait"""
 JOIN_S = 2.0
-"""a camera that gives nothing keeps its thread for longer; it ends with the process"""
+"""time to wait for the thread; that of a silent camera may run longer, and ends with the process"""
 
 
 class ReadAhead(Generic[T]):
-    """Items of a generator, which a thread runs ahead of who takes them.
+    """Items of a generator that a thread runs ahead of the consumer.
 
     ::
 
         camera --> thread --> [ frame, frame ] --> detector
 
-    At most ``depth`` items wait, so memory does not grow. latest: nothing waits; who takes an item
-    gets the newest, and older ones are skipped, so that what is seen of a camera is what is there
-    now. What the generator raises is raised to who takes items.
+    At most ``depth`` items wait, so memory does not grow. latest: only the newest item waits and
+    older ones are skipped, so that a camera's frames are current. Exceptions of the generator are
+    raised in the consumer.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ReadAhead(Generic[T]):
         self._ended = self._closed = False
         self._error: BaseException | None = None
         self.skipped = 0
-        """items that nobody got"""
+        """number of items that were skipped"""
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> ReadAhead[T]:
@@ -75,7 +75,7 @@ class ReadAhead(Generic[T]):
                 self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
-        """Returns False where nobody wants more."""
+        """Add an item. Returns False if the consumer has closed."""
         with self._changed:
             if self._latest:
                 self.skipped += len(self._waiting)

@@ -1,7 +1,7 @@
-"""Faces turned upright and scaled to one size, as recognition networks take them.
+"""Turns faces upright and scales them to one size, as recognition networks expect.
 
-The five landmarks are laid over those of a template by the similarity (turn, scale, shift) that
-brings them closest::
+A similarity (rotation, scale, shift) maps the five landmarks as closely as possible to those of a
+template::
 
     photo, [H, W]            face, [112, 112]
           o
@@ -34,19 +34,19 @@ TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
-"""x, y in px of a face of 112x112: the points that ArcFace (Deng et al., arXiv 1801.07698) and
-nearly all after it were trained on, from its authors' insightface"""
+"""[5, 2] x, y in px of a face of 112x112: the landmarks that ArcFace (Deng et al., arXiv
+1801.07698) and nearly all later networks were trained on, from its authors' insightface"""
 MAX_SIDE_PX = (1 << 15) - 2
-"""of what OpenCV 4 warps"""
+"""largest side of an image that OpenCV 4 can warp"""
 
 
 def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Image:
     """Faces of an image, upright: uint8 RGB [N, size, size, 3]; what lies outside the image is
     black.
 
-    image: uint8 RGB [H, W, 3]. landmarks: [N, 5, 2] x, y in px of it, as
-    ``Detections.landmarks`` has them, or [5, 2] of one face; recognition networks take ``size``
-    112. Raises OptionError for the landmarks of a network that has none, and for what are none.
+    image: uint8 RGB [H, W, 3]. landmarks: [N, 5, 2] x, y in px of the image, as in
+    ``Detections.landmarks``, or [5, 2] of one face. size: in px; recognition networks expect 112.
+    Raises OptionError if landmarks are None, because the network has none, or invalid.
     """
     if landmarks is None:
         raise OptionError(
@@ -58,7 +58,7 @@ def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Im
     rgb = as_rgb(image)
     faces = np.zeros((len(points), size, size, 3), np.uint8)
     for face, marks in zip(faces, points, strict=True):
-        # Bilinear, also where it shrinks: it is what those networks saw in training.
+        # Bilinear even if it shrinks, as in the training of the recognition networks.
         matrix = similarity(marks, TEMPLATE * (size / TEMPLATE_PX))
         part, matrix = _reached(rgb, matrix, size)
         if part.size:
@@ -67,8 +67,11 @@ def align(image: Image, landmarks: Floats | None, size: int = TEMPLATE_PX) -> Im
 
 
 def _reached(rgb: Image, matrix: Doubles, size: int) -> tuple[Image, Doubles]:
-    """The part of an image that OpenCV 4 would not take as a whole that ``matrix`` brings into
-    [size, size], and the matrix for it; of a face that is as large every other pixel."""
+    """(part of the image that ``matrix`` maps into [size, size], matrix for that part).
+
+    An image within the limit of OpenCV 4 is returned whole. If the part exceeds the limit, too,
+    only every n-th pixel is taken.
+    """
     if max(rgb.shape[:2]) <= MAX_SIDE_PX:
         return rgb, matrix
     back = np.asarray(cv2.invertAffineTransform(matrix))
@@ -84,12 +87,12 @@ def _reached(rgb: Image, matrix: Doubles, size: int) -> tuple[Image, Doubles]:
 
 
 def similarity(source: Doubles, target: Doubles) -> NDArray[np.float64]:
-    """[2, 3]: the turn, scale and shift that bring ``source`` [K, 2] closest to ``target`` in the
-    least squares.
+    """Matrix [2, 3] of the rotation, scale and shift that map ``source`` [K, 2] to ``target`` with
+    least squared error.
 
     Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI
-    13(4), 1991, equations 40 to 43; never a reflection. Raises ImageError where all points of the
-    source are one.
+    13(4), 1991, equations 40 to 43; never a reflection. Raises ImageError if all source points
+    coincide.
     """
     source_mean, target_mean = source.mean(0), target.mean(0)
     centred = source - source_mean

@@ -1,4 +1,4 @@
-"""A photo with its faces, whatever file they come from."""
+"""A photo with its annotated faces, independent of the file format."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from edgeface.errors import DataError, counted
 
 NAMED = 5
-"""images that a message names"""
+"""largest number of images that a message names"""
 LEAST_SIDE_PX = 3
-"""larger side of a face, below which there is nothing to see"""
+"""least larger side of a visible face"""
 POINT_MARGIN = 0.5
-"""A landmark lies inside the image, or outside by at most this share of the face's larger side"""
+"""A landmark may lie outside the image by at most this share of the face's larger side"""
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,31 @@ class AnnotatedImage:
     """[N] faces to ignore: marked invalid by the annotators, or of no positive size (the official
     file has some)"""
     landmarks: NDArray[np.float32] | None = None
-    """[N, 5, 2] x, y in px of the image, NaN where a face has none; None where the file has no
-    landmarks at all"""
+    """[N, 5, 2] x, y in px of the image, NaN for a face without; None if the file has no landmarks
+    at all"""
     traits: NDArray[np.int64] | None = None
     """[N, 6] blur, expression, illumination, invalid, occlusion, pose, as WIDER FACE codes them;
     None in other files"""
     line: int = 0
-    """of the file, from 1, in which it is named; 0: of no file"""
+    """line of the annotation file, from 1, that names the image; 0: not from a file"""
 
 
 def named(images: Sequence[AnnotatedImage]) -> str:
-    """Paths and lines of the first few, for a message."""
+    """Paths and lines of the first few ``images``, for a message."""
     first = [f"{i.path} (line {i.line})" if i.line else i.path for i in images[:NAMED]]
     return ", ".join(first) + ", ..." * (len(images) > NAMED)
 
 
 def listed(numbers: NDArray[np.float32]) -> str:
-    """Numbers of a box, for a message."""
+    """The numbers of a box, comma-separated, for a message."""
     return ",".join(f"{value:g}" for value in numbers)
 
 
 def check_visible(
     images: Sequence[AnnotatedImage], annotations: Path | str, use: str = "learned"
 ) -> None:
-    """Raise DataError, with counts, where there is no face to see that can be ``use``: learned or
-    found."""
+    """Raise DataError, with counts, if no face is visible. ``use``: "learned" or "found", for the
+    message."""
     boxes = np.concatenate([image.boxes for image in images])
     invalid = np.concatenate([image.invalid for image in images])
     small = ~invalid & ((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) < LEAST_SIDE_PX)
@@ -75,8 +75,9 @@ def check_visible(
 def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImage:
     """Clip the boxes to an image of ``width`` x ``height`` px.
 
-    Raises DataError naming the image if a box lies wholly outside, which means that boxes and image
-    do not belong together. Boxes marked invalid are clipped without complaint.
+    Raises DataError naming the image if a box lies wholly outside, or a landmark far outside, which
+    means that annotations and image do not belong together. Faces marked invalid are not checked,
+    but clipped.
     """
     x1, y1, x2, y2 = image.boxes.T
     outside = ~image.invalid & ((x1 >= width) | (y1 >= height) | (x2 <= 0) | (y2 <= 0))
@@ -93,7 +94,10 @@ def check_boxes(image: AnnotatedImage, width: int, height: int) -> AnnotatedImag
 
 
 def _check_points(image: AnnotatedImage, width: int, height: int) -> None:
-    """A face that the photo cuts may have a point beyond its edge, but not far beyond."""
+    """Raise DataError if a landmark lies outside the image by more than POINT_MARGIN allows.
+
+    A face cut by the edge of the photo may have landmarks slightly beyond it.
+    """
     if image.landmarks is None:
         return
     side = (image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0)[:, None, None]

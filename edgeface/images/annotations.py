@@ -1,26 +1,25 @@
-"""Face annotations as people have them: the official WIDER FACE text format, and a plain CSV of
-one's own.
+"""Reads face annotations: the official WIDER FACE text format, a plain CSV, RetinaFace's labels.
 
-WIDER FACE, sizes in px, one block an image (an image without faces has count 0 and one all-zero
-line)::
+WIDER FACE: sizes in px, one block for each image (an image without faces has count 0 and one
+all-zero line)::
 
     0--Parade/0_Parade_Parade_0_205.jpg
     2
     260 303 78 96 0 0 0 0 2 0       x y w h blur expression illumination invalid occlusion pose
     666 325 40 52 1 1 0 0 0 0
 
-Plain, one line a face, the header line optional; an image named without a box is a photo without
-faces, a line that is there twice, as in files put together of others, is one face::
+Plain CSV: one line for each face, the header line optional. An image named without a box is a photo
+without faces. A repeated line, as in files merged from others, is one face::
 
     image,x1,y1,x2,y2
     party/one.jpg,260,303,338,399
     party/empty.jpg,,,,
 
-Ten more columns, x and y of five landmarks, in either of two ways: in the CSV, behind the box
-(empty where a face has none); or as RetinaFace labels faces, a line ``# path`` for each image, then
-for each face box, landmarks each with a flag, and a quality that is not used. -1 stands where a
-face has no landmarks. The order: the eye on the left of the image, the one on the right, nose, left
-and right corner of the mouth::
+Landmarks, x and y of five points, come in either of two ways. In the CSV they are ten more columns
+behind the box, empty if a face has none. RetinaFace's labels have a line ``# path`` for each image,
+then a line for each face: its box x y w h, each landmark with a flag, and a quality that is not
+used; -1 stands for missing landmarks. The order of the landmarks: left eye (left in the image),
+right eye, nose, left and right corner of the mouth::
 
     # 0--Parade/0_Parade_Parade_0_1019.jpg
     285.6 118.1 33.1 38.8 294.6 128.7 1 311.1 128.9 1 303.6 137.7 1 296.3 145.2 1 310.9 145.7 1 0.61
@@ -62,23 +61,24 @@ POINT_COLUMNS = tuple(
 )
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 FEW_FACES = " (if faces are listed here, the face count above is too small)"
-"""what else a line may be in WIDER FACE's text"""
+"""hint for a line of the WIDER FACE format that is no image path"""
 LABEL_FIELDS = 20
-"""of a face in RetinaFace's labels: box, five times x, y and flag, quality"""
+"""numbers per face in RetinaFace's labels: box, five times x, y and flag, quality"""
 
 LARGEST = 2.0**31
-"""less than this is a number of the file: no photo has as many px, and float32 has infinity"""
+"""magnitudes in a file must be less than this: no photo has as many px, and float32 would overflow
+for much larger ones"""
 
 Fail = Callable[[int, str], DataError]
 """(line number from 1, what is wrong and what is accepted) -> the error to raise."""
 
 
 def read_annotations(path: Path | str) -> list[AnnotatedImage]:
-    """Read any of the formats, in the order of the file: plain if it ends in .csv or its first line
-    has a comma, RetinaFace's if that line begins with #.
+    """Read a file in any of the formats, in the order of the file.
 
-    Raises DataError, one line with file and line number, for a missing or undecodable file and for
-    every breach of the format.
+    The format is plain CSV if the name ends in .csv or the first line has a comma, RetinaFace's if
+    that line begins with #, else WIDER FACE's. Raises DataError, one line with file and line
+    number, for a missing or undecodable file and for every breach of the format.
     """
     path = Path(path)
     lines = _read_lines(path)
@@ -96,7 +96,8 @@ def read_annotations(path: Path | str) -> list[AnnotatedImage]:
 
 
 def _refuse_separator(path: Path, first: str) -> None:
-    """Columns that are there and not read would leave photos without faces."""
+    """Raise DataError for other separators than commas: unread columns would mean photos without
+    faces."""
     for separator, name in SEPARATORS.items():
         if "," not in first and first.count(separator) >= len(PLAIN_COLUMNS) - 1:
             raise DataError(
@@ -218,8 +219,10 @@ def _parse_plain(path: Path, lines: list[str]) -> list[AnnotatedImage]:
 def _add_face(
     faces: dict[tuple[float, ...], list[float]], face: list[float], number: int, fail: Fail
 ) -> None:
-    """A face that counted twice would be missed once. Raises DataError where it is not clear what
-    it is."""
+    """Add a face unless its box is there already: a face counted twice would be missed once.
+
+    Raises DataError if the same box comes with other landmarks.
+    """
     first = faces.setdefault(tuple(face[:4]), face)
     if not np.array_equal(_points_of(first), _points_of(face), equal_nan=True):
         raise fail(
@@ -230,7 +233,7 @@ def _add_face(
 
 
 def _is_header(fields: Sequence[str], fail: Fail) -> bool:
-    """Raises DataError for names of other columns, or in another order."""
+    """True for a header. Raises DataError for a header with other columns or in another order."""
     if tuple(field.lower() for field in fields) in (
         PLAIN_COLUMNS,
         (*PLAIN_COLUMNS, *POINT_COLUMNS),
@@ -261,7 +264,7 @@ def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
             "landmarks (15 fields), or an image name alone",
         )
     box = _numbers(fields[1:width], number, fail)
-    x1, y1, x2, y2 = np.array(box, np.float32)  # as they are kept
+    x1, y1, x2, y2 = np.array(box, np.float32)  # the precision in which boxes are kept
     if x2 <= x1 or y2 <= y1:
         raise fail(
             number, f"box of {x2 - x1:g} x {y2 - y1:g} px; accepted: x2 above x1 and y2 above y1"
@@ -271,7 +274,7 @@ def _plain_box(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
 
 
 def _from_plain(name: str, faces: Sequence[Sequence[float]]) -> AnnotatedImage:
-    """Faces of 4 numbers, or of 14: with landmarks."""
+    """An image with faces of 4 numbers each, or of 14 with landmarks."""
     boxes = np.array([face[:4] for face in faces], np.float32).reshape(-1, 4)
     points = [_points_of(face) for face in faces]
     landmarks = (
@@ -287,7 +290,7 @@ def _points_of(face: Sequence[float]) -> Sequence[float]:
 
 
 def _parse_labels(path: Path, lines: list[str]) -> list[AnnotatedImage]:
-    """RetinaFace's labels: ``# path`` before the faces of an image."""
+    """Parse RetinaFace's labels: ``# path`` before the faces of an image."""
     fail = _failer(path)
     images: dict[str, list[list[float]]] = {}
     first: dict[str, int] = {}
@@ -334,7 +337,8 @@ def _from_label(name: str, rows: Sequence[Sequence[float]]) -> AnnotatedImage:
 
 
 def _image_name(text: str, number: int, fail: Fail, hint: str = "") -> str:
-    """A path below the folder of images; the suffix tells it from a stray line of numbers."""
+    """A path below the folder of images. It must have a suffix, to distinguish it from a stray line
+    of numbers."""
     path = PurePosixPath(text.replace("\\", "/"))
     if not path.suffix or path.is_absolute() or ".." in path.parts or _is_number_list(text):
         raise fail(

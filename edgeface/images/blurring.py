@@ -1,4 +1,4 @@
-"""Faces made unrecognisable."""
+"""Makes faces unrecognisable."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from edgeface.images.scaling import Image
 from edgeface.types import Doubles, Floats
 
 CELLS = 4
-"""mean colours along a side that remain of a face. Networks that know a few dozen people tell
-mosaics of 6x7 cells apart (McPherson et al., Defeating Image Obfuscation with Deep Learning, arXiv
-1609.00408), so there must be few."""
+"""number of mean colours along each side that remain of a face. It must be small: networks that
+know a few dozen people recognise them in mosaics of 6x7 cells (McPherson et al., Defeating Image
+Obfuscation with Deep Learning, arXiv 1609.00408)."""
 MARGIN = 0.2
-"""of the box that is added on each side: hair, ears and chin tell, too"""
+"""share of the box added on each side: hair, ears and chin can identify a person, too"""
 
 
 def blur(image: Image, boxes: Floats | Doubles) -> Image:
     """Return a copy of an RGB image [H, W, 3] with the faces in ``boxes`` [N, 4] (x1, y1, x2, y2 in
     px) blurred.
 
-    Of each face, with a margin of a fifth around it, :data:`CELLS` x CELLS mean colours remain, and
-    a smooth passage between them: nothing finer can be brought back from the result. Grey images
-    stay grey. Raises ImageError for another image, and OptionError for boxes that would leave a
-    face as it is: they are not finite, or their corners are exchanged.
+    A face, with a margin of a fifth around it, is reduced to :data:`CELLS` x CELLS mean colours
+    with smooth transitions: no finer detail can be recovered. Grey images stay grey. Raises
+    ImageError for any other image, and OptionError for boxes that would leave a face visible: not
+    finite, or with exchanged corners.
     """
     as_rgb(image)
     places = finite("boxes", boxes, 4)
@@ -38,7 +38,8 @@ def blur(image: Image, boxes: Floats | Doubles) -> Image:
         x1, y1 = np.floor(np.clip(box[:2] - margin, 0, (width, height))).astype(int)
         x2, y2 = np.ceil(np.clip(box[2:] + margin, 0, (width, height))).astype(int)
         if x2 > x1 and y2 > y1:
-            # From the image as it was: faces that overlap must not share what is left of one.
+            # From the original image: a face that overlaps another must not be blurred from what
+            # is left of that one.
             face, size = image[y1:y2, x1:x2], (int(x2 - x1), int(y2 - y1))
             means = cv2.resize(face, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
             cells = cv2.resize(means, size, interpolation=cv2.INTER_LINEAR)

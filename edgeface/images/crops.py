@@ -1,4 +1,4 @@
-"""Aligned faces out: a file for each."""
+"""Saves aligned faces, one file for each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from edgeface.images.scaling import Image
 
 
 class Cropper:
-    """Writes every face, aligned, 112x112 px, to ``folder``::
+    """Writes every face, aligned and 112x112 px in size, to ``folder``::
 
         photo.jpg      photo-face1.png, photo-face2.png, ...
         clip.mp4       clip-frame0-face1.png, ...
 
-    What was cropped of a camera or stream before stays: the next begin with ``<name>-2-frame0``.
-    Raises OptionError where an input would be replaced, OutputError for a place that cannot be
-    written.
+    Earlier crops of a camera or stream are kept: the next begin with ``<name>-2-frame0``. Raises
+    OptionError if an input would be replaced, OutputError if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
@@ -32,16 +31,16 @@ class Cropper:
             whole[name] = not_taken(whole[name], _has_crops)
         short = {name: path.with_suffix("") for name, path in whole.items()}
         self._begins = short if len(set(short.values())) == len(short) else whole
-        """name of each input -> how the paths of its faces begin"""
+        """name of each input -> start of the paths of its faces"""
         check_writable(folder, "--crop")
 
     def add(
         self, name: str, image: Image, faces: Detections, numbers: Iterable[int] | None = None
     ) -> None:
-        """Write the faces of one frame as :func:`edgeface.images.sources` names it.
+        """Write the faces of one frame; ``name``: as from :func:`edgeface.images.sources`.
 
-        numbers: what each is called by; default from 1, the best first. Raises OptionError where a
-        file of the user's would be replaced, OutputError where one cannot be written.
+        numbers: of the faces, for the file names; default from 1, the best face first. Raises
+        OptionError if an input would be replaced, OutputError if a file cannot be written.
         """
         source, _, frame = name.rpartition(FRAME)
         begin = self._begins.get(name)
@@ -55,6 +54,6 @@ class Cropper:
 
 
 def _has_crops(video: Path) -> bool:
-    """Are there crops of what would be saved as ``video``?"""
+    """True if there are crops of the live input that would be saved as ``video``."""
     begins = (video.name, video.stem)
     return any(any(video.parent.glob(f"{glob.escape(begin)}-frame*")) for begin in begins)

@@ -1,4 +1,4 @@
-"""Faces drawn into a photo."""
+"""Draws faces into a photo."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgeface.images.scaling import Image
 from edgeface.types import Floats
 
 DOT_COLOURS = ((0, 255, 255), (0, 255, 255), (255, 255, 0), (255, 0, 255), (255, 0, 255))
-"""RGB, of the dots of eyes, nose and mouth"""
+"""RGB colours of the dots of the five landmarks: eyes, nose, corners of the mouth"""
 JOINED = ((0, 2), (1, 2), (3, 4))
-"""landmarks with a line between them: each eye and the nose, the corners of the mouth"""
+"""pairs of landmarks joined by a line: each eye with the nose, the corners of the mouth"""
 MAX_PX = 1 << 20
-"""further away than any image reaches, and still a coordinate that OpenCV takes"""
+"""limit of coordinates: beyond any image, and still accepted by OpenCV"""
 
 
 def draw(
@@ -27,11 +27,11 @@ def draw(
     numbers: NDArray[np.int64] | None = None,
 ) -> Image:
     """Return a copy of an RGB image [H, W, 3] with each face's box, score and landmarks, and with
-    its number where there are ``numbers`` [N].
+    its number if ``numbers`` [N] are given.
 
-    Lines scale with the image. Landmarks are dots, eyes, nose and mouth each in a colour of
-    :data:`DOT_COLOURS`, and lines join those of one face. What is NaN is not drawn: a box with its
-    face, a landmark alone. Raises ImageError for another image.
+    Lines scale with the image. Landmarks are dots, coloured by :data:`DOT_COLOURS` and joined by
+    lines. A face with NaN in its box is not drawn; a landmark with NaN is left out. Raises
+    ImageError for any other image.
     """
     canvas = np.array(as_rgb(image))
     height, width = canvas.shape[:2]
@@ -53,7 +53,7 @@ def draw(
 def _mark(
     canvas: Image, points: Floats, side: int, thickness: int, colour: tuple[int, int, int]
 ) -> None:
-    """The [5, 2] landmarks of a face of ``side`` px; the dots of a small face stay apart."""
+    """Draw the landmarks [5, 2] of a face of ``side`` px; dots are small enough not to merge."""
     known = [not np.isnan(point).any() for point in points]
     places = _places(np.nan_to_num(points, nan=0))
     for start, end in JOINED:
@@ -67,15 +67,15 @@ def _mark(
 
 
 def _places(points: Floats) -> list[tuple[int, int]]:
-    """[N, 2] x, y as whole px that OpenCV takes."""
+    """[N, 2] x, y as whole px within the range of OpenCV."""
     return [(round(x), round(y)) for x, y in np.clip(points, -MAX_PX, MAX_PX).tolist()]
 
 
 def _label(
     canvas: Image, text: str, x: int, y: int, thickness: int, colour: tuple[int, int, int]
 ) -> None:
-    """Black text on a filled tag above the corner (x, y), moved down into the image where there is
-    no room."""
+    """Draw black text on a filled tag above the corner (x, y), moved down into the image if there
+    is no room."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * max(1.0, thickness / 1.5)
     stroke = max(1, thickness // 2)
     (width, height), baseline = cv2.getTextSize(text, font, size, stroke)

@@ -1,12 +1,12 @@
-"""Image files as containers: what must be known of a file before OpenCV decodes it.
+"""Reads from the container of an image file what must be known before OpenCV decodes it.
 
-OpenCV drops transparency when it applies the EXIF orientation, and makes that of a TIFF black;
-older ones know the orientation of JPEG only and fill the rest of a truncated JPEG with grey, none
-applies the rotation of an AVIF or scales a PNM by the maximum that it states, libpng writes to
-stderr when a file is damaged, and some decoders take memory for all pixels that a header claims
-before the limits are looked at. So five things are read here first: is the file whole, may it hold
-transparent pixels, which orientation does it ask for, what is white, and how large is it. The sizes
-are in :mod:`edgeface.images.sizes`.
+OpenCV drops transparency when it applies the EXIF orientation, and turns transparent pixels of a
+TIFF black. Older versions apply the orientation of JPEG only and fill the rest of a truncated JPEG
+with grey. No version applies the rotation of an AVIF or scales a PNM by its stated maximum. libpng
+writes to stderr if a file is damaged. Some decoders allocate memory for all pixels that a header
+claims before limits are checked. Five properties are therefore read first: whether the file is
+complete, whether it may hold transparent pixels, its orientation, the sample value of white, and
+its size (:mod:`edgeface.images.sizes`).
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from dataclasses import dataclass
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 SCAN = 0xDA
-"""marker of a JPEG, behind which are its pixels"""
+"""JPEG marker in front of the pixels"""
 HOLE = 128
-"""zeros in a row"""
+"""number of zero bytes in a row that mean lost data in a JPEG scan"""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_MAGICS = (b"II*\0", b"MM\0*")
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, EXTRA_SAMPLES = 258, 262, 274, 338
-"""tags of TIFF 6.0; photometric 2 is RGB; an extra sample of 1 is alpha that the colours were
-multiplied by, of 2 alpha that they were not"""
+"""tags of TIFF 6.0. Photometric 2 is RGB; extra sample 1 is alpha with colours multiplied by it,
+extra sample 2 is alpha with colours not multiplied by it"""
 FIRST_BYTES = 1 << 16
-"""of a file whose boxes are sought rather than walked"""
+"""number of bytes from the start of a file that are searched for boxes or a PNM header"""
 PNM = re.compile(rb"P([1-6])\s(?:\s|#[^\n]*\n)*(\d{1,10})\s(?:\s|#[^\n]*\n)*(\d{1,10})")
-"""kind, width, height"""
+"""groups: kind, width, height"""
 _PNM_MAXIMUM = re.compile(PNM.pattern + rb"\s(?:\s|#[^\n]*\n)*(\d{1,5})\s")
 AVIF_ORIENTATIONS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
-"""EXIF orientation by the axis of ``imir``, which turns upside down (0) or left to right (1) what
-``irot`` turned by 0, 90, 180 or 270 degrees anticlockwise (ISO/IEC 23008-12, 6.5.10 and 6.5.12)"""
+"""EXIF orientations by the axis of ``imir`` (None: no ``imir``), each for the angles of ``irot``:
+0, 90, 180 or 270 degrees anticlockwise. ``imir`` mirrors upside down (0) or left to right (1) what
+``irot`` has turned (ISO/IEC 23008-12, 6.5.10 and 6.5.12)"""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What the file's chunks tell."""
+    """Properties of an image file read from its chunks."""
 
     whole: bool = True
     """False: a chunk is cut off or fails its checksum"""
@@ -48,9 +49,9 @@ class Container:
     orientation: int = 0
     """EXIF orientation of a PNG, WebP or AVIF file, 1 to 8; 0: left to OpenCV"""
     maximum: int = 0
-    """sample value that means white; 0: the largest of its type, or left to OpenCV"""
+    """sample value of white; 0: the largest of the type, or left to OpenCV"""
     premultiplied: bool = False
-    """True: OpenCV gives colours that are multiplied by their alpha"""
+    """True: OpenCV returns colours multiplied by their alpha"""
 
 
 def inspect(data: bytes) -> Container:
@@ -74,8 +75,8 @@ def inspect(data: bytes) -> Container:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (marker, where its length stands) of each segment up to the first scan (0xDA); marker 0
-    where a segment should begin and does not."""
+    """Yield (marker, position of its length field) of each segment up to the first scan (0xDA);
+    marker 0 if no segment begins where one should."""
     at = 2
     while at + 4 <= len(data):
         marker = data[at + 1]
@@ -94,23 +95,23 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Is there an end-of-image marker behind the first scan? Thumbnails in the segments before have
+    """True if an end-of-image marker follows the first scan; thumbnails in earlier segments have
     their own."""
     for marker, at in jpeg_segments(data):
-        if marker == SCAN:  # in the scans behind, 0xFF is followed by 0 or by a real marker
+        if marker == SCAN:  # in a scan, 0xFF is followed by 0 or by a real marker
             return data.find(b"\xff\xd9", at) > 0
         if marker == 0:
-            return True  # not as a JPEG should be: for OpenCV to judge
+            return True  # not a regular JPEG: left to OpenCV
     return False
 
 
 def _jpeg_has_hole(data: bytes) -> bool:
-    """Is there a run of zeros in the first scan that no encoder writes, as where a page of a disk
-    was lost? What follows is then decoded in the wrong places, without a word.
+    """True if the first scan has a run of zero bytes that no encoder writes, as after the loss of a
+    disk page. Decoders then place all that follows wrongly, without a warning.
 
-    In a baseline file the code of nothing but zero bits means, for at least one of its tables, a
-    coefficient that is not zero (unless the tables were made for an image that is mostly flat): a
-    run of them would be blocks of 63 such coefficients each.
+    In a baseline file, an AC code of zero bits only means a nonzero coefficient for at least one of
+    the tables (unless the tables were made for a mostly flat image): a run of zeros would be blocks
+    of 63 such coefficients each.
     """
     codes: list[int] = []
     baseline = False
@@ -120,13 +121,14 @@ def _jpeg_has_hole(data: bytes) -> bool:
             codes += _zero_codes(data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")])
         if marker == SCAN:
             end = data.find(b"\xff\xd9", at)
-            scan = data[at:end].rstrip(b"\0")  # some cameras fill up with zeros
+            scan = data[at:end].rstrip(b"\0")  # some cameras pad with zeros
             return baseline and any(code & 15 for code in codes) and bytes(HOLE) in scan
     return False
 
 
 def _zero_codes(tables: bytes) -> Iterator[int]:
-    """The symbol that each AC table gives to zero bits: run << 4 | size of a coefficient."""
+    """Yield for each AC table the symbol whose code is zero bits: run << 4 | size of a
+    coefficient."""
     while len(tables) > 17:
         count = sum(tables[1:17])
         if tables[0] >> 4 and count and len(tables) > 17:
@@ -181,12 +183,14 @@ def _inspect_webp(data: bytes) -> Container:
 
 
 def _inspect_avif(data: bytes) -> Container:
-    """Orientation and depth are properties of the image; an orientation in its EXIF block tells
-    what these were made of, and is not applied again."""
+    """Orientation and bit depth from the properties of the image.
+
+    An orientation in the EXIF block is ignored: the properties include it already.
+    """
     found: dict[bytes, bytes] = {}
     alpha = False
     for kind, body in _avif_properties(data):
-        found.setdefault(kind, body)  # the image's own; others are of its alpha or thumbnail
+        found.setdefault(kind, body)  # the image's come first, before its alpha's or thumbnail's
         alpha = alpha or (kind == b"auxC" and b":auxiliary:alpha" in body)
     turned, mirrored = found.get(b"irot", b"\0")[:1], found.get(b"imir", b"")[:1]
     by_angle = AVIF_ORIENTATIONS[mirrored[0] & 1 if mirrored else None]
@@ -211,7 +215,7 @@ def _avif_properties(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _pnm_maximum(data: bytes) -> int:
-    """The maximum of a PGM or PPM file for which OpenCV does not scale."""
+    """The maximum of a PGM or PPM file if OpenCV does not scale samples by it, else 0."""
     found = _PNM_MAXIMUM.match(data)
     if found is None or found[1] not in b"2356":
         return 0
@@ -221,8 +225,11 @@ def _pnm_maximum(data: bytes) -> int:
 
 
 def _inspect_tiff(data: bytes) -> Container:
-    """Of RGB with alpha: OpenCV takes 8 bits from libtiff, which multiplies them, 16 as they are in
-    the file, and turns both."""
+    """Alpha of an RGB TIFF; all else is left to OpenCV, the orientation included.
+
+    OpenCV takes 8-bit colours from libtiff, which multiplies them by alpha, and 16-bit colours
+    unchanged from the file.
+    """
     tags = tiff_tags(data)
     kind, bits = tags.get(EXTRA_SAMPLES), tags.get(BITS_PER_SAMPLE)
     if kind not in (1, 2) or bits not in (8, 16) or tags.get(PHOTOMETRIC) != 2:
@@ -231,15 +238,14 @@ def _inspect_tiff(data: bytes) -> Container:
 
 
 def _bmp_alpha(data: bytes) -> bool:
-    """Does the header have a mask for alpha? Without one the fourth byte of a pixel means
-    nothing."""
+    """True if the header has a mask for alpha; without one the fourth byte of a pixel is unused."""
     header = int.from_bytes(data[14:18], "little")
     return header >= 56 and any(data[66:70])
 
 
 def tiff_tags(data: bytes) -> dict[int, int]:
-    """The first value of each tag of short or long integers in the first directory of a TIFF file,
-    which an EXIF block is, too; of a damaged one those that can be read."""
+    """The first value of each tag of short or long integers in the first directory of a TIFF file
+    or EXIF block, which has the same format; if it is damaged, of the tags that can be read."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     found: dict[int, int] = {}
     try:
@@ -261,7 +267,7 @@ def tiff_tags(data: bytes) -> dict[int, int]:
 
 
 def exif_orientation(exif: bytes | memoryview) -> int:
-    """Orientation tag (0x0112) of the first directory of an EXIF block; 1 when there is none or it
-    is damaged."""
+    """Orientation tag (0x0112) of the first directory of an EXIF block; 1 if there is none or it is
+    damaged."""
     value = tiff_tags(bytes(exif[:65536]).removeprefix(b"Exif\0\0")).get(ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1

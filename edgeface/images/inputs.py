@@ -1,4 +1,4 @@
-"""What a user names as input: photos, folders of them, videos, cameras and streams."""
+"""The inputs that a user names: photos, folders of photos, videos, cameras and streams."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ IMAGE_SUFFIXES = frozenset(
 OTHER_PHOTOS = frozenset(
     (".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".orf", ".raf", ".rw2")
 )
-"""that OpenCV cannot decode"""
+"""suffixes of photos that OpenCV cannot decode"""
 FINDER = "._"
-"""begins the name of a file that macOS puts beside each other one, with no photo in it"""
+"""start of the names of files that macOS puts beside others; they contain no photo"""
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,22 @@ class Input:
     """One file, camera or stream."""
 
     name: str
-    """as it was given, or its path; of an address without name and password"""
+    """the text given, or the path of the file; an address without user name and password"""
     kind: str
     """image, video, camera or stream"""
     folder: Path | None = None
-    """the one it was found in, where a folder was given"""
+    """the folder given, in which the file was found; None if the file itself was given"""
     address: str = field(default="", repr=False)
-    """all of it, of a video or stream in a network"""
+    """the complete address of a network video or stream, if ``name`` is not complete"""
 
     @property
     def opens(self) -> str:
-        """What is opened."""
+        """The path, camera or complete address to open."""
         return self.address or self.name
 
     @property
     def live(self) -> bool:
-        """Does it go on without end, and wait for nobody?"""
+        """True for a camera or stream: it has no end and does not wait for its reader."""
         return self.kind in ("camera", "stream")
 
     def frames(self, max_pixels: int = MAX_PIXELS) -> Generator[tuple[str, Image], None, None]:
@@ -85,25 +85,28 @@ class Input:
 
     @property
     def count(self) -> int:
-        """Frames, as far as is known; 0: not known."""
+        """Number of frames; 0 if not known."""
         return 1 if self.kind == "image" else frame_count(self.opens)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What lies in a folder, at any depth."""
+    """The files in a folder, at any depth."""
 
     photos: list[Path]
     """sorted"""
     skipped: str
-    """what else a user might have expected to be looked at; empty: nothing"""
+    """one line on skipped files and folders that a user may have expected to be read; may be
+    empty"""
     others: list[Path]
-    """files that are no photos"""
+    """files that are not photos"""
 
 
 def source_kind(text: str) -> str:
-    """'camera', 'stream', 'folder', 'video' or 'image': how :func:`sources` takes this input. A
-    file's suffix decides. Raises ImageError for a camera that is none."""
+    """'camera', 'stream', 'folder', 'video' or 'image': how :func:`sources` reads this input.
+
+    The suffix decides between video and image. Raises ImageError for an invalid ``camera:``.
+    """
     if camera_number(text) is not None:
         return "camera"
     if address_scheme(text):
@@ -114,13 +117,13 @@ def source_kind(text: str) -> str:
 
 
 def is_photo(path: Path) -> bool:
-    """By its name."""
+    """True if the file's name is that of a photo."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(FINDER)
 
 
 def list_folder(folder: Path | str) -> Folder:
-    """Look through ``folder``; links to other folders are not followed. Raises ImageError where it
-    cannot be read."""
+    """List ``folder``; links to other folders are not followed. Raises ImageError if it cannot be
+    read."""
     folder = Path(folder)
     unread: list[OSError] = []
     skipped: Counter[str] = Counter()
@@ -161,10 +164,10 @@ def expand(
     on_error: OnError | None = None,
     note: Note = unnoted,
 ) -> list[Input]:
-    """The files, cameras and streams that ``inputs`` mean, in order; of a folder its photos.
+    """The files, cameras and streams that ``inputs`` name, in order, with the photos of folders.
 
-    note: told, once a folder, what was skipped. An input that is none raises ImageError, or, with
-    ``on_error``, is handed there and left out.
+    note: called for each folder in which files were skipped. on_error: called with the ImageError
+    of an invalid input, which is then left out; without ``on_error`` it is raised.
     """
     found: list[Input] = []
     for text in inputs:
@@ -197,12 +200,12 @@ def sources(
     on_error: OnError | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[str, Image]]:
-    """Yield (name, frame) of each image file, folder, video file, camera (``camera:0``) or stream
-    (``rtsp://...``), of several or of one; frames are uint8 RGB.
+    """Yield (name, uint8 RGB frame) for one or several image files, folders, video files, cameras
+    (``camera:0``) or streams (``rtsp://...``).
 
     Names are the paths; a video's or camera's frames are ``clip.mp4#0``, ``clip.mp4#1``, ... Memory
-    holds one frame at a time. An input that cannot be read, or not to its end, raises ImageError,
-    or, with ``on_error``, is handed there and skipped. max_pixels: see
+    holds one frame at a time. on_error: called with the ImageError of an input that cannot be read,
+    or not to its end; without ``on_error`` it is raised. max_pixels: see
     :func:`edgeface.images.read_image`.
     """
     for given in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:

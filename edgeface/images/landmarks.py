@@ -1,4 +1,4 @@
-"""Landmarks from a file of their own, for annotated faces that have none."""
+"""Adds landmarks from a separate file to annotated faces that have none."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edgeface.images.annotations import PLAIN_COLUMNS, POINT_COLUMNS, read_annot
 
 
 def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[AnnotatedImage]:
-    """These images with the landmarks that the file ``path`` (either format) has for the same
-    boxes.
+    """``images`` with the landmarks that the file ``path`` (CSV or RetinaFace's labels) has for the
+    same boxes.
 
-    Faces that have their own keep them; where neither has any, there are none. Raises DataError
-    when a box of the file is not among those of the image, by more than half a pixel on a side, or
-    names an image that is not among ``images``.
+    Faces with landmarks keep them; faces without any in either source get NaN. Raises DataError if
+    the file has no landmarks, if a box of the file differs from every box of its image by more than
+    half a pixel on a side, or if its image is not among ``images``.
     """
     labels = {image.path: image for image in read_annotations(path)}
     if not any(label.landmarks is not None for label in labels.values()):
@@ -52,8 +52,8 @@ def with_landmarks(images: list[AnnotatedImage], path: Path | str) -> list[Annot
 
 
 def _same_boxes(boxes: NDArray[np.float32], among: NDArray[np.float32]) -> NDArray[np.intp]:
-    """For each of ``boxes`` [M, 4] the number of the one of ``among`` [N, 4] within half a pixel,
-    or -1."""
+    """For each of ``boxes`` [M, 4] the index of the box of ``among`` [N, 4] within half a pixel, or
+    -1."""
     if not len(among):
         return np.full(len(boxes), -1)
     distance = np.abs(boxes[:, None] - among[None]).max(2)

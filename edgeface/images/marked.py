@@ -1,4 +1,4 @@
-"""Annotated photos and videos out: one file for one input, a folder for many."""
+"""Saves photos and videos with the faces drawn: one file for one input, a folder for many."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from edgeface.quiet import quiet
 FRAME = "#"
 """separates the name of a video or camera from the number of a frame"""
 ENCODED_AS = {".jfif": ".jpg", ".jpe": ".jpg", ".pgm": ".ppm", ".pbm": ".ppm"}
-"""suffixes that OpenCV does not know as those of a format it writes, or of which it writes none in
-colour: readers of PNM go by the first bytes, whatever the name"""
+"""suffix -> suffix to encode as, for suffixes that OpenCV does not write, or not in colour: readers
+of PNM go by the first bytes, whatever the name"""
 CODECS = {".webm": ("VP80", "VP90")}
-"""VP8 and VP9; a .webm takes no other"""
+"""VP8 and VP9, the only codecs of a .webm"""
 FILE_CODECS = {**CODECS, **dict.fromkeys((".mp4", ".m4v", ".mov"), ("avc1",))}
-"""of what waits: H.264 too, where OpenCV has an encoder. VP9 would play in browsers as well, and
-takes 50 to 150 times as long as MPEG-4: longer than finding the faces does"""
+"""codecs for inputs that are not live: also H.264, if OpenCV has an encoder. VP9 would play in
+browsers as well, but takes 50 to 150 times as long as MPEG-4, longer than finding the faces"""
 ANY_CODEC = "mp4v"
-"""MPEG-4, that every OpenCV has"""
+"""MPEG-4, which every OpenCV can write"""
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -59,12 +59,12 @@ def write_image(path: Path, image: Image) -> None:
 class Saver:
     """Draws the faces of every frame and writes them to ``target``.
 
-    target: an image file for one photo, a video file for one video or camera, otherwise a folder,
-    which gets each photo under its own name and each video as ``<name>.mp4``; where two would have
-    one name, all keep the folders below the one that they have in common. What was recorded of a
-    camera or stream before stays: the next is ``<name>-2.mp4``. Raises OptionError where
-    target and ``inputs`` do not go together, or an input would be replaced, OutputError for a place
-    that cannot be written.
+    target: an image file for one photo, a video file for one video or camera, otherwise a folder.
+    In the folder each photo keeps its name and each video becomes ``<name>.mp4``; if two files
+    would have the same name, all keep their subfolders below the inputs' common folder.
+    Earlier recordings of a camera or stream are kept: the next is ``<name>-2.mp4``. Raises
+    OptionError if target and ``inputs`` do not fit or an input would be replaced, OutputError if
+    the target cannot be written.
     """
 
     def __init__(self, target: Path, inputs: Sequence[Input]) -> None:
@@ -89,12 +89,14 @@ class Saver:
         self._video: _Video | None = None
 
     def add(self, name: str, image: Image, faces: Detections) -> None:
-        """Save one frame as :func:`edgeface.images.sources` names it, with its faces drawn. Raises
-        OutputError; then the frame's file, or video, is not written."""
+        """Save one frame with its faces drawn; ``name``: as from :func:`edgeface.images.sources`.
+
+        Raises OutputError; then the frame's file, or video, is not written.
+        """
         self.write(name, draw(image, faces))
 
     def write(self, name: str, picture: Image) -> None:
-        """The same for a picture in which nothing is left to draw."""
+        """Like :meth:`add`, for a picture that is drawn already."""
         source, _, frame = name.rpartition(FRAME)
         if source not in self._clips or not frame.isdigit():
             write_image(self.paths[name], picture)
@@ -106,8 +108,9 @@ class Saver:
         self._video.add(picture)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Write the video that is at hand; after an ``error``, drop it. A Ctrl-C is none: it ends
-        what is saved, and one that comes meanwhile waits until that is whole. Raises OutputError.
+        """Complete the current video, or drop it after an ``error``. Raises OutputError.
+
+        After a Ctrl-C the video is kept up to there. A Ctrl-C during this call waits for its end.
         """
         if self._video is not None:
             with put_off():
@@ -124,8 +127,8 @@ class Saver:
 
 
 def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> dict[str, Path]:
-    """Name of each input -> its file in ``folder``. Raises OptionError where two would have
-    one."""
+    """Name of each input -> its file in ``folder``. Raises OptionError if two inputs would have the
+    same file."""
     plain = {source.name: folder / _plain_name(source) for source in inputs}
     if len(set(plain.values())) < len(plain):
         plain = {s.name: folder / path for s, path in _apart(inputs).items()}
@@ -141,14 +144,17 @@ def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> di
 
 
 def not_taken(path: Path, taken: Callable[[Path], bool]) -> Path:
-    """``path``, or the first of ``path``-2, -3, ... that is not taken: what was live does not come
-    again, and a supervisor starts the same command anew."""
+    """``path``, or the first of ``path``-2, -3, ... that is not taken.
+
+    For recordings of live sources: they cannot be repeated, and a supervisor may restart the same
+    command.
+    """
     others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return next(each for each in itertools.chain([path], others) if not taken(each))
 
 
 def _check_file(target: Path, inputs: Sequence[Input]) -> None:
-    """One file is for one photo, or for one video."""
+    """Raise OptionError unless there is one input and the suffix of ``target`` fits it."""
     if len(inputs) != 1 or inputs[0].folder is not None:
         raise OptionError(
             f"--save {target}: several images need a folder, for example --save {target.stem}"
@@ -171,8 +177,7 @@ def _plain_name(source: Input) -> PurePath:
 
 
 def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
-    """Names that hold the folders below the one that all inputs have in common, and the whole name
-    of a video."""
+    """Names relative to the common folder of all inputs; a video keeps its suffix before .mp4."""
     files = {source: os.path.abspath(source.name) for source in inputs}  # noqa: PTH100 - lexical
     try:
         parents = [os.path.dirname(path) for path in files.values()]  # noqa: PTH120
@@ -189,9 +194,9 @@ def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
 class _Video:
     """A video file under a temporary name until it is closed.
 
-    Of a live source every moment lasts as long as it did: frames are repeated or left out, whatever
-    the pace at which faces are found. An encoder that cannot keep that pace takes half of the time
-    at most, and what it made then lasts less.
+    The video of a live source plays in real time: frames are repeated or left out to match the
+    times at which they came, however fast faces are found. An encoder too slow for that gets at
+    most half of the time, and the video then becomes shorter.
     """
 
     def __init__(self, source: Input, path: Path, first: Image) -> None:
@@ -219,13 +224,17 @@ class _Video:
         while self._frames < due:
             self._writer.write(bgr)
             self._frames += 1
-            # Repeats take time, which asks for more of them: no longer than the rest took.
+            # Writing repeats takes time and so requires more repeats: stop when it has taken as
+            # long as everything else since the last frame.
             if time.monotonic() - came > came - self._left:
                 break
         self._left = time.monotonic()
 
     def close(self, error: BaseException | None) -> None:
-        """OpenCV says nothing of what it could not write, so that is counted."""
+        """Complete the file, or remove it after an ``error``.
+
+        Raises OutputError if frames are missing: they are counted, since OpenCV does not tell.
+        """
         self._writer.release()
         if error is None:
             written = stored_frames(self._temporary, self._frames)
@@ -240,16 +249,16 @@ class _Video:
             return
         with contextlib.suppress(
             type(error)
-        ):  # the context removes the file and passes the error on: ours to raise
+        ):  # the context removes the file and raises the error again, which the caller does
             self._context.__exit__(type(error), error, error.__traceback__)
 
 
 def _open_writer(
     path: Path, fps: float, size: tuple[int, ...], codecs: Mapping[str, Sequence[str]]
 ) -> cv2.VideoWriter | None:
-    """With the first codec of the suffix that is there."""
+    """A writer with the first available codec for the suffix; None without one."""
     for codec in (*codecs.get(path.suffix.lower(), ()), ANY_CODEC):
-        with quiet():  # FFmpeg speaks of each codec that it lacks
+        with quiet():  # FFmpeg reports each missing codec
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         if writer.isOpened():
             return writer

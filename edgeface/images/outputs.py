@@ -1,4 +1,4 @@
-"""Where frames go when their faces are found: files, a window, a folder of faces."""
+"""Outputs for frames with their faces: files, a window, a folder of cropped faces."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ class Looked:
     """A frame and its faces."""
 
     name: str
-    """as :func:`edgeface.images.sources` has it"""
+    """name of the frame, as from :func:`edgeface.images.sources`"""
     image: Image
     faces: Detections
     numbers: NDArray[np.int64] | None = None
-    """lasting ones [N], where faces are followed"""
+    """track numbers of the faces [N], if faces are tracked"""
     hidden: Doubles | None = None
-    """[M, 4] x1, y1, x2, y2 in px: where faces are that were found a moment ago"""
+    """[M, 4] x1, y1, x2, y2 in px: places of faces that were found shortly before"""
     moving: bool = False
-    """is it one of many?"""
+    """True for one of many frames: a window then does not wait for a key"""
     blurred: bool = False
+    """True: ``picture`` has the faces blurred, not drawn"""
 
     @cached_property
     def picture(self) -> Image:
-        """What a person gets to see."""
+        """The image with faces drawn, or with ``blurred`` blurred."""
         if not self.blurred:
             return draw(self.image, self.faces, numbers=self.numbers)
         boxes = self.faces.boxes.astype(np.float64)
@@ -52,7 +53,7 @@ class Looked:
 
 
 class Outputs:
-    """All that was asked for. Raises OptionError and OutputError for what cannot be."""
+    """All outputs that were requested. Raises OptionError and OutputError for impossible ones."""
 
     def __init__(
         self,
@@ -71,16 +72,17 @@ class Outputs:
 
     @property
     def any(self) -> bool:
-        """Is anything written or shown?"""
+        """True if anything is written or shown."""
         return bool(self._steps)
 
     @property
     def closed(self) -> bool:
-        """Did the user close the window?"""
+        """True if the user closed the window."""
         return self._window is not None and self._window.closed
 
     def add(self, looked: Looked) -> list[EdgefaceError]:
-        """Returns what could not be written; of the same input it is not tried again."""
+        """Write and show a frame. Returns the errors; an output that failed is skipped until the
+        input ends."""
         looked = replace(looked, blurred=self._blur)
         errors = []
         for name in self._steps.keys() - self._broken:
@@ -92,7 +94,7 @@ class Outputs:
         return errors
 
     def finish(self) -> list[EdgefaceError]:
-        """An input is over. Returns what could not be written."""
+        """Complete the files of an input that has ended. Returns the errors."""
         saver = None if "save" in self._broken else self._saver
         self._broken.clear()
         try:
@@ -123,7 +125,7 @@ class Outputs:
 def _steps(
     saver: Saver | None, window: Window | None, cropper: Cropper | None
 ) -> dict[str, Callable[[Looked], None]]:
-    """What is done with each frame, by name."""
+    """Name of each output -> function that takes a frame."""
     steps: dict[str, Callable[[Looked], None]] = {}
     if window is not None:
         steps["show"] = lambda looked: window.show(looked.picture, wait=not looked.moving)

@@ -1,11 +1,11 @@
-"""Images in: files -> uint8 RGB arrays.
+"""Reads image files as uint8 RGB arrays.
 
-Everything that OpenCV can decode is turned into what a viewer would show: EXIF orientation applied
-(JPEG, PNG, WebP, TIFF) or the rotation of an AVIF, grey and palette images as RGB, CMYK converted,
-more bits than 8 and other maxima of PNM scaled to 8 bits, transparent pixels laid over white (not
-those of JPEG 2000 and of TIFFs in grey), the first frame of an animation (GIF from OpenCV 4.11 on).
-Damaged files are refused, because half an image gives half the faces; so are those that claim more
-pixels than are accepted, before any memory is taken for them.
+Everything that OpenCV can decode becomes what a viewer would show: EXIF orientation (JPEG, PNG,
+WebP, TIFF) or the rotation of an AVIF applied, grey and palette images as RGB, CMYK converted, more
+than 8 bits and other maxima of PNM scaled to 8 bits, transparent pixels on white (not those of JPEG
+2000 and of grey TIFFs), the first frame of an animation (GIF from OpenCV 4.11 on). Damaged files
+are refused, because half an image gives half the faces. Files that claim too many pixels are
+refused before memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ from edgeface.images.sizes import stated_size
 from edgeface.types import Doubles
 
 MAX_PIXELS = 1 << 27
-"""that an image may have: 134 million, 400 MB"""
+"""largest number of pixels of an image by default: 134 million, 400 MB"""
 AGAIN, PAUSE_S = 8, 0.003
-"""how often a photo that seems damaged is looked through again where other threads run"""
+"""number of further checks of a photo that seems damaged, if other threads run; the pause before
+each is longer by PAUSE_S than the one before"""
 _READ_RGB: int | None = getattr(
     cv2, "IMREAD_COLOR_RGB", None
-)  # OpenCV 4.11 on: spares a copy of the image
+)  # from OpenCV 4.11 on: saves a copy of the image
 ACCEPTED = "JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, JPEG 2000 or AVIF"
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image file to uint8 RGB [H, W, 3] in its displayed orientation.
 
-    max_pixels: accepted, by the file's header; OpenCV takes 2^30 at most (its variable
-    OPENCV_IO_MAX_IMAGE_PIXELS sets another). Raises ImageError, in one line, for a file that is
-    missing, unreadable, empty, damaged, not an image, or larger than that.
+    max_pixels: largest number of pixels accepted, by the file's header; OpenCV accepts at most 2^30
+    unless the environment variable OPENCV_IO_MAX_IMAGE_PIXELS sets another limit. Raises
+    ImageError, in one line, for a file that is missing, unreadable, empty, damaged, not an image,
+    or larger than that.
     """
     path = Path(path)
     try:
@@ -85,12 +87,12 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 OnError = Callable[[ImageError], None]
-"""is told of an input that is left out"""
+"""called with the error of an input that is skipped"""
 
 
 def read_or_tell(path: Path | str, on_error: OnError | None) -> Image | None:
-    """:func:`read_image`; with ``on_error``, that is told of a file that cannot be read, which is
-    None then."""
+    """Like :func:`read_image`; with ``on_error``, an ImageError is passed to it and None
+    returned."""
     try:
         return read_image(path)
     except ImageError as error:
@@ -101,7 +103,7 @@ def read_or_tell(path: Path | str, on_error: OnError | None) -> Image | None:
 
 
 def _check_size(data: bytes, max_pixels: int) -> None:
-    """Raise ImageError for a file of another kind, and for one of too many pixels."""
+    """Raise ImageError for a file of another kind or with too many pixels."""
     try:
         size = stated_size(data)
     except ValueError:
@@ -114,8 +116,8 @@ def _check_size(data: bytes, max_pixels: int) -> None:
 
 
 def oriented(image: Image, orientation: int) -> Image:
-    """Turn stored pixels into the displayed orientation (EXIF tag 0x0112; outside 2 to 8: as they
-    are)."""
+    """Turn stored pixels into the displayed orientation (EXIF tag 0x0112; values outside 2 to 8
+    change nothing)."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -126,8 +128,8 @@ def oriented(image: Image, orientation: int) -> Image:
 
 
 def as_rgb(image: NDArray[np.generic]) -> Image:
-    """Check an array from a caller: uint8 RGB [H, W, 3], or grey [H, W] or [H, W, 1], which is
-    repeated to RGB."""
+    """Check a caller's array: uint8 RGB [H, W, 3], or grey [H, W] or [H, W, 1], which is repeated
+    to RGB. Raises ImageError."""
     accepted = "expected a uint8 RGB array [H, W, 3] or a grey one [H, W]"
     if not isinstance(image, np.ndarray):
         raise ImageError(f"{accepted}, got {type(image).__name__}")
@@ -145,8 +147,8 @@ def as_rgb(image: NDArray[np.generic]) -> Image:
 
 
 def finite(what: str, values: object, *shape: int) -> Doubles:
-    """Boxes or landmarks from a caller, as [N, *shape]; one alone, [*shape], is accepted. Raises
-    OptionError for another shape, and for what is no finite number."""
+    """A caller's boxes or landmarks as [N, *shape]; a single one, [*shape], is accepted. Raises
+    OptionError for another shape and for values that are not finite numbers."""
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError):
@@ -167,10 +169,10 @@ def finite(what: str, values: object, *shape: int) -> Doubles:
 
 
 def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
-    """Raises ImageError.
+    """Decode ``data``. Raises ImageError if it is damaged.
 
-    What another thread's decoder, as of a camera, says meanwhile is heard, too: where there are
-    such, damage counts if it is told each time that the data are looked through.
+    Warnings of decoders in other threads, such as a camera's, are heard, too. With other threads,
+    the data are therefore checked again, and damage counts only if it is reported every time.
     """
     pixels, damaged = _heard_imdecode(data, flags)
     for pause in range(AGAIN if damaged and threading.active_count() > 1 else 0):
@@ -184,7 +186,7 @@ def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
 
 
 def _heard_imdecode(data: bytes, flags: int) -> tuple[NDArray[Any], bool]:
-    """Pixels, and whether libjpeg told of damage. Raises ImageError."""
+    """(pixels, True if libjpeg reported damage). Raises ImageError if decoding fails."""
     speaks = data.startswith((JPEG_MAGIC, PNG_MAGIC))
     try:
         with opencv_quiet(), listening() if speaks else contextlib.nullcontext(Heard()) as heard:
@@ -201,8 +203,8 @@ def _heard_imdecode(data: bytes, flags: int) -> tuple[NDArray[Any], bool]:
 
 
 def _as_bytes(pixels: NDArray[Any], maximum: int) -> NDArray[Any]:
-    """uint8 or uint16 -> uint8; ``maximum`` becomes 255, and so does what is larger. 0: the range
-    of the type."""
+    """uint8 or uint16 -> uint8; ``maximum`` and larger values become 255. 0: the range of the
+    type."""
     if not maximum:
         return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     values = np.minimum(np.arange(1 << 8 * pixels.itemsize), maximum)
@@ -214,7 +216,7 @@ def _as_bytes(pixels: NDArray[Any], maximum: int) -> NDArray[Any]:
 
 
 def _over_white(bgra: NDArray[Any], premultiplied: bool) -> Image:
-    """uint8 [H, W, 4] -> uint8 RGB [H, W, 3]."""
+    """uint8 BGRA [H, W, 4] -> uint8 RGB [H, W, 3] on white."""
     rgb = np.empty((*bgra.shape[:2], 3), np.uint8)
     for rows in _blocks(bgra):
         part = bgra[rows].astype(np.uint16)
@@ -226,6 +228,6 @@ def _over_white(bgra: NDArray[Any], premultiplied: bool) -> Image:
 
 
 def _blocks(pixels: NDArray[Any]) -> Iterator[slice]:
-    """Some rows at a time, so that a large image needs little extra memory."""
+    """Slices of some rows each, so that a large image needs little extra memory."""
     rows = max(1, (1 << 20) // pixels.shape[1])
     return (slice(top, top + rows) for top in range(0, len(pixels), rows))

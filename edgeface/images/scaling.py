@@ -1,4 +1,4 @@
-"""Images brought to another size, and the letterbox that fits one to a network."""
+"""Resizes images, and letterboxes them to a network's input size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 BLOCK_BYTES = 1 << 31
-"""OpenCV counts the bytes of what it resizes in 32 bits"""
+"""limit for one resize: OpenCV counts the bytes of the image in 32 bits"""
 
 
 def resized(image: Image, width: int, height: int, block_bytes: int = BLOCK_BYTES) -> Image:
-    """``image`` [H, W, 3] at ``width`` x ``height`` px: area averages when shrinking, bilinear when
-    enlarging, for bilinear would skip pixels and let small faces alias.
+    """``image`` [H, W, 3] at ``width`` x ``height`` px.
 
-    An image of ``block_bytes`` or more is scaled in parts, along its rows and then its columns.
+    Shrinking takes area averages, because bilinear interpolation would skip pixels and let small
+    faces alias; enlarging is bilinear. An image of ``block_bytes`` or more is scaled in parts,
+    first along its rows, then along its columns.
     """
     shrinks = max(width, height) < max(image.shape[:2])
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -43,7 +44,7 @@ def _parts(image: Image, block_bytes: int) -> Iterator[Image]:
 
 
 def fit_size(width: int, height: int, box_width: int, box_height: int) -> tuple[int, int]:
-    """Largest (width, height) in px of the same ratio inside a box, both at least 1."""
+    """Largest (width, height) in px of the same aspect ratio inside a box, both at least 1."""
     scale = min(box_width / width, box_height / height)
     return (
         min(box_width, max(1, round(width * scale))),
@@ -55,7 +56,7 @@ def letterbox(image: Image, width: int, height: int) -> tuple[Image, float]:
     """Fit ``image`` [H, W, 3] into a canvas uint8 [height, width, 3]; return it with the scale
     canvas px / image px.
 
-    The ratio is kept, the image sits at the top left, the rest is 0 (black)::
+    The aspect ratio is kept, the image is at the top left, the rest is 0 (black)::
 
         +-------------+------+
         |   image     |  0   |
@@ -64,7 +65,7 @@ def letterbox(image: Image, width: int, height: int) -> tuple[Image, float]:
         +--------------------+
 
     A resized side has a whole number of pixels, so the true factor along one side differs a little
-    from ``scale``: use :func:`fit_size` where that matters.
+    from ``scale``: use :func:`fit_size` if that matters.
     """
     image_height, image_width = image.shape[:2]
     fitted = fit_size(image_width, image_height, width, height)

@@ -1,5 +1,5 @@
-"""What OpenCV and the libraries in it say while they work: kept off stderr, and heard where it is
-the only sign that a file is damaged."""
+"""Keeps messages of OpenCV and its libraries off stderr, and reads them if they are the only sign
+that a file is damaged."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ DAMAGE = re.compile(
     rb"premature end|bad (Huffman|arithmetic) code|Inconsistent progression|instead of RST",
     re.IGNORECASE,
 )
-"""what libjpeg says of a file of which it then fills in the rest"""
+"""messages of libjpeg about a file whose missing rest it fills in"""
 LEFT = re.compile(rb"(\d+) extraneous bytes")
-"""what it says of data that are left over once the image is full"""
+"""message of libjpeg about data left over after the image is complete"""
 FEW = 8
-"""bytes that may be left over"""
+"""number of left over bytes from which a file can count as damaged"""
 LIBRARIES = re.compile(
     rb"(Corrupt JPEG data|Premature end|Inconsistent progression|Warning: unknown"
     rb" JFIF|Invalid SOS|Unknown Adobe|libpng error|libpng warning)[^\n]*\n?"
 )
-"""what libjpeg and libpng say"""
+"""all messages of libjpeg and libpng, which are not passed on"""
 _LOCK = threading.RLock()
-"""one listens at a time: file descriptors belong to the whole process"""
+"""one thread listens at a time: file descriptors belong to the whole process"""
 _LEVEL_LOCK = threading.Lock()
 _LEVELS: list[int] = []
-"""what OpenCV's log was set to, the program's own first, where each block in ``opencv_quiet`` began
-"""
+"""log level of OpenCV at the start of each ``opencv_quiet`` block now running; the first is the
+program's own"""
 
 
 @contextlib.contextmanager
 def opencv_quiet() -> Iterator[None]:
-    """Keep OpenCV's own log off stderr: what went wrong is told by our one line.
+    """Keep OpenCV's own log off stderr: our one line reports errors.
 
-    A Ctrl-C waits for the end of the block, as it does for OpenCV anyway: halfway into one, or out,
-    it would leave the process without the log, or, around :func:`listening`, without stderr.
+    A Ctrl-C waits for the end of the block, as it does for OpenCV anyway. While the block is
+    entered or left, it would leave the process without the log or, around :func:`listening`,
+    without stderr.
     """
     logging = getattr(getattr(cv2, "utils", None), "logging", None)
     with put_off():
@@ -56,36 +57,36 @@ def opencv_quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            with _LEVEL_LOCK:  # whichever of several threads is the last puts back the first
+            with _LEVEL_LOCK:  # the last of several threads restores the level
                 level = _LEVELS.pop()
                 if not _LEVELS:
                     logging.setLogLevel(level)
 
 
 class Heard:
-    """What was written to file descriptor 2."""
+    """Text that was written to file descriptor 2."""
 
     text = b""
 
     def tells_damage(self, data: bytes) -> bool:
-        """Did libjpeg find that the ``data`` of a file are not whole?"""
+        """True if libjpeg reported that the ``data`` of a file are not complete."""
         found = LEFT.search(self.text)
         if found is None:
             return DAMAGE.search(self.text) is not None
         count = int(found[1])
         scan = next((at for marker, at in jpeg_segments(data) if marker == SCAN), 0)
         left = data[: data.find(b"\xff\xd9", scan)][-count:]
-        return count >= FEW and len(set(left)) > 1  # some cameras fill up with one byte
+        return count >= FEW and len(set(left)) > 1  # some cameras pad with one repeated byte
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Heard]:
-    """Hear what is written to file descriptor 2 while the block runs; all but what libjpeg and
-    libpng say is passed on.
+    """Collect what is written to file descriptor 2 during the block; at its end, all but messages
+    of libjpeg and libpng are passed on.
 
-    libjpeg goes on after damage, fills in grey, and tells of it there alone. A program that is
-    started meanwhile keeps the file for its stderr: what it says later is lost, and harms nothing,
-    as a pipe that nobody reads would.
+    libjpeg continues after damage, fills in grey, and reports it on stderr only. A program started
+    during the block keeps the collecting file as its stderr: its later messages are lost, but
+    without harm, unlike with a pipe that nobody reads.
     """
     heard = Heard()
     with _LOCK, _file() as file:
@@ -103,7 +104,7 @@ def listening() -> Iterator[Heard]:
 
 @contextlib.contextmanager
 def _file() -> Iterator[int]:
-    """Descriptor of a file without a name, in memory where the system has such."""
+    """Descriptor of a file without a name, in memory if the system has such files."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("edgeface")
         try:
@@ -116,7 +117,8 @@ def _file() -> Iterator[int]:
 
 
 def _before_fork() -> None:
-    """A child has the forking thread alone: what another one holds then, it would hold for ever."""
+    """Take the locks: a child has only the forking thread, so a lock that another thread held would
+    never be released in it."""
     _LOCK.acquire()
     _LEVEL_LOCK.acquire()
 
@@ -127,7 +129,7 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    if _LEVELS:  # of threads that are not there
+    if _LEVELS:  # blocks of threads that the child does not have
         cv2.utils.logging.setLogLevel(_LEVELS[0])
         _LEVELS.clear()
     _after_fork()

@@ -1,7 +1,7 @@
-"""How many pixels an image file claims to hold, from its header alone: a file of 35 bytes may claim
-4 billion, for which a decoder would take memory.
+"""Reads the size of an image from the file's header: a file of 35 bytes may claim 4 billion pixels,
+for which a decoder would allocate memory.
 
-A file that says it in several places counts with the largest.
+If a file states several sizes, the largest counts.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 def stated_size(data: bytes) -> Size | None:
-    """(width, height) in px that the file states; None where its kind is known and its size is
-    not found.
+    """(width, height) in px that the file states; None if the kind is known but no size is found.
 
-    Raises ValueError for a file that is of none of the accepted kinds.
+    Raises ValueError for a file of a kind that is not accepted.
     """
     for magic, read in _KINDS:
         if re.match(magic, data, re.DOTALL):
             try:
                 return max(read(data), key=lambda size: size[0] * size[1], default=None)
             except struct.error:
-                return None  # cut off: for the decoder to say
+                return None  # cut off: the decoder reports it
     raise ValueError("not an image")
 
 

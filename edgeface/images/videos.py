@@ -24,23 +24,24 @@ from edgeface.images.scaling import Image
 from edgeface.images.silence import opencv_quiet
 
 TIMED_SHARE = 0.9
-"""of the frames that such a duration makes, which sound may be longer than"""
+"""least share of the frames that a TIMED file's duration stands for: sound may last longer than the
+pictures"""
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-"""FFmpeg, too, leaves it to our one line"""
+"""keeps FFmpeg's log off stderr: errors are reported in our one line"""
 WAIT_MS = 10_000
-"""for a camera or server that says nothing"""
+"""timeout for opening and for reading an address"""
 DEFAULT_FPS = 25.0
 READ_S = 10.0
-"""to look for the frames of a file that was written: 100,000 frames a second and more from memory,
-and less than systemd gives a service to end"""
+"""time limit for counting the frames of a written file: over 100,000 frames a second are counted
+from memory, and systemd gives a service longer than this to end"""
 
 
 def video_frames(text: str) -> Generator[tuple[str, Image], None, None]:
-    """Yield (``text#index``, uint8 RGB frame) of a video file, camera or address, until it ends;
-    the password in an address is left out of the name.
+    """Yield (``text#index``, uint8 RGB frame) of a video file, camera or address, until it ends.
 
-    Raises ImageError where there is none, after the last frame where some could not be decoded, and
-    where a camera or stream ends.
+    User name and password of an address are left out of ``text``. Raises ImageError if it cannot be
+    opened, after the last frame if some frames could not be decoded, and when a camera or stream
+    ends.
     """
     capture, name = _open_capture(text), shown(text)
     least, stated = _stated_frames(capture, text)
@@ -71,8 +72,8 @@ def video_frames(text: str) -> Generator[tuple[str, Image], None, None]:
 
 
 def video_fps(text: str) -> float:
-    """Frames per second that a video file states; 25 where it states none, and of a camera or
-    stream, which is not opened twice."""
+    """Frames per second that a video file states; 25 if it states none, and for a camera or stream,
+    which is not opened a second time."""
     if is_live(text):
         return DEFAULT_FPS
     capture = _open_capture(text)
@@ -82,8 +83,8 @@ def video_fps(text: str) -> float:
 
 
 def frame_count(text: str) -> int:
-    """Frames that a video file states; 0 where it states none or cannot be opened, and of a camera
-    or stream."""
+    """Number of frames that a video file states; 0 if it states none or cannot be opened, and for a
+    camera or stream."""
     try:
         if is_live(text):
             return 0
@@ -96,18 +97,18 @@ def frame_count(text: str) -> int:
 
 
 def stored_frames(path: Path, expected: int) -> int:
-    """Frames that lie in a video file, up to ``expected``; it is read and not decoded.
+    """Number of frames in a video file, up to ``expected``, counted by reading without decoding.
 
-    What its header states is not enough: an AVI states them before they are written. Of a long file
-    the rest is taken for whole after READ_S.
+    The number in the header is not enough: an AVI states it before the frames are written. After
+    READ_S the rest of a long file is assumed to be complete.
     """
     until = time.monotonic() + READ_S
     with opencv_quiet():
         capture = cv2.VideoCapture(opencv_path(path, ImageError))
-        capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they lie there
+        capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as stored, not decoded
 
     def found() -> bool:
-        with opencv_quiet():  # each by itself: a Ctrl-C waits for no more
+        with opencv_quiet():  # one block a packet: a Ctrl-C waits for its end
             return bool(capture.grab())
 
     count = 0
@@ -118,13 +119,13 @@ def stored_frames(path: Path, expected: int) -> int:
 
 
 def opencv_path(path: Path, error: type[EdgefaceError]) -> str:
-    """Absolute: a colon in a relative path would name a protocol. Raises ``error`` as
-    :func:`opencv_name` does."""
+    """The absolute path as text: OpenCV takes a colon in a relative path for a protocol. Raises
+    ``error`` as :func:`opencv_name` does."""
     return opencv_name(str(path.absolute()), error)
 
 
 def opencv_name(text: str, error: type[EdgefaceError]) -> str:
-    """A path or address of a video. Raises ``error`` for one that is not valid UTF-8, at which
+    """``text``, a path or address of a video. Raises ``error`` if it is not valid UTF-8, for which
     OpenCV would end the process."""
     try:
         text.encode("utf-8")
@@ -136,12 +137,12 @@ def opencv_name(text: str, error: type[EdgefaceError]) -> str:
 
 
 def _stated_frames(capture: cv2.VideoCapture, text: str) -> tuple[int, int]:
-    """(fewest frames of a whole video, frames that it states); zeros where it states none."""
+    """(fewest frames of a complete video, frames that it states); zeros if it states none."""
     suffix = video_suffix(text)
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     if suffix not in COUNTED + TIMED or not 0 < count < 1 << 31:
         return 0, 0
-    # The last frame of some files is one that only marks the end.
+    # In some files the last frame only marks the end.
     least = count - 1 if suffix in COUNTED else TIMED_SHARE * count
     return int(least), int(count)
 

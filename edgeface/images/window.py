@@ -1,4 +1,4 @@
-"""Frames shown on a screen."""
+"""Shows frames on a screen."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SAVE = "or write to a file with --save"
 
 
 class Window(Closing):
-    """One window. Raises OutputError where there can be none.
+    """One window. Raises OutputError if none can be opened.
 
-    q, Esc or closing it sets ``closed``.
+    ``closed`` becomes True if the user presses q or Esc or closes the window.
     """
 
     def __init__(self) -> None:
@@ -49,12 +49,15 @@ class Window(Closing):
                 return
 
     def close(self) -> None:
-        """Take it from the screen."""
+        """Remove the window from the screen."""
         cv2.destroyAllWindows()
 
 
 def _check() -> None:
-    """A process of its own tries: where there is no screen, Qt ends the one that asks."""
+    """Raise OutputError if no window can be opened.
+
+    A separate process tries it, because without a screen Qt ends the process.
+    """
     if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
         raise OutputError(
             "this OpenCV has no windows: run: pip uninstall -y opencv-python-headless && pip"

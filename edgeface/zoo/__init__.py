@@ -1,5 +1,5 @@
-"""The zoo: weights that ship with the package, each with a model card and with ready files for the
-runtimes; and weights files of users."""
+"""The zoo: weights that ship with the package, each with a model card and ready files for the
+runtimes; and users' weights files."""
 
 from __future__ import annotations
 

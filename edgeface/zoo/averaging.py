@@ -1,9 +1,9 @@
-"""One weights file of several of the same network: the mean of each tensor.
+"""Averages several weights files of the same network into one: the mean of each tensor.
 
-Ends of trainings that have one start in common, such as two that ``edgeface train --from`` branched
-off the same run, lie in one valley of the loss; their mean is often better than each (Wortsman et
-al. 2022, "Model soups"). Trainings that each began from nothing are not, and their mean is noise:
-only an evaluation tells.
+Trainings with a common start, such as two that ``edgeface train --from`` branched off the same run,
+end in one valley of the loss, and their mean is often better than each of them (Wortsman et al.
+2022, "Model soups"). Trainings that each started from scratch do not, and their mean is noise: only
+an evaluation tells.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from edgeface.zoo.weights import (
 
 @dataclass(frozen=True)
 class Averaged:
-    """What was written."""
+    """The result of :func:`average_weights`."""
 
     model: str
     weights: str
-    """path of the file"""
+    """path of the file written"""
     files: list[str]
-    """whose mean it is"""
+    """paths of the files averaged"""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -45,10 +45,11 @@ class Averaged:
 
 def average_weights(files: Sequence[Path], out: Path) -> Averaged:
     """Write the mean of the weights in ``files``, two or more safetensors files of one network, to
-    ``out``: of each float32 tensor, those of normalisation included, summed in float64.
+    ``out``.
 
-    Needs torch. Raises OptionError for fewer than two files, and ModelError for files that are
-    damaged or of different networks.
+    Every tensor is averaged, those of normalisation included, with sums in float64. Needs torch.
+    Raises OptionError for fewer than two files, and ModelError for files that are damaged or of
+    different networks.
     """
     if len(files) < 2:
         raise OptionError(f"a mean is of two files or more, {len(files)} given: name another")
@@ -76,7 +77,8 @@ def _architecture(file: Path) -> Architecture:
 
 
 def _mean(files: Sequence[Path], architecture: Architecture) -> Weights:
-    """Of the tensors in ``files``, each of which has to fit the network."""
+    """Name -> mean of the tensors in ``files``. Raises ModelError for a file that does not fit the
+    network."""
     total: dict[str, Any] = {}
     for file in files:
         weights = load_weights_file(file)

@@ -1,9 +1,8 @@
-"""Parameters and multiply-accumulates of every listed network: counted once, because building them
-all takes long.
+"""Parameters and multiply-accumulates of every listed network, counted once because building all
+networks takes long.
 
-``complexity.json`` holds what ``python -m edgeface.zoo.counted`` writes: figures at 640x480 beside
-the content of the Architecture that they are of, so that figures of a network that has changed
-since are not used.
+``python -m edgeface.zoo.counted`` writes ``complexity.json``: figures at 640x480, each with a hash
+of its Architecture, so that the figures of a network that has changed since are not used.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ COUNTED_AT = (640, 480)
 
 @dataclass(frozen=True)
 class Counted:
-    """One network."""
+    """Figures of one network."""
 
     content: str
-    """of its Architecture, apart from the name: 12 hex digits"""
+    """hash of its Architecture without the name: 12 hex digits"""
     params: int
     macs: int
-    """multiply-accumulates at the size that was asked for"""
+    """multiply-accumulates at the requested input size"""
 
 
 def content_of(architecture: Architecture) -> str:
-    """12 hex digits that say what ``architecture`` is, whatever it is called."""
+    """Hash of ``architecture`` without its name: 12 hex digits."""
     return architecture.named_by_content("").name.removeprefix("-")
 
 
@@ -47,10 +46,10 @@ def counts(
     progress: Progress = unseen,
     networks: Sequence[Architecture] | None = None,
 ) -> dict[str, Counted]:
-    """Of ``networks`` (default: all that are listed) at one input size, px, by name: those of the
-    file at 640x480, the others counted with torch.
+    """Name -> figures of ``networks`` (default: all listed ones) at one input size in px.
 
-    Raises MissingExtraError without torch, where something is left to count.
+    At 640x480 they come from the file, if it has them; others are counted with torch. Raises
+    MissingExtraError if something must be counted and torch is not installed.
     """
     kept = read_counts() if (width, height) == COUNTED_AT else {}
     found: dict[str, Counted] = {}
@@ -66,13 +65,13 @@ def counts(
 
 
 def read_counts(path: Path = PATH) -> dict[str, Counted]:
-    """Name -> figures. Raises ModelError for a file that is damaged."""
+    """Name -> figures. Raises ModelError for a damaged file."""
     entries: dict[str, object] = read_packaged(path, dict)
     return {name: from_fields(Counted, entry, f"{path}: {name}") for name, entry in entries.items()}
 
 
 def write_counts(path: Path = PATH) -> None:
-    """Count all networks anew."""
+    """Count all listed networks and write the file."""
     found = {
         name: dataclasses.asdict(_count(get_architecture(name), *COUNTED_AT)) for name in listed()
     }

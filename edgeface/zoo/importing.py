@@ -1,18 +1,18 @@
-"""Weights that other projects have published: their files and tensor names in, a file for
-``--model`` out.
+"""Imports weights that other projects have published: renames their tensors and writes a file for
+``--model``.
 
-A family of published networks says in its own module what its authors call our tensors::
+The module of each family of published networks maps our tensor names to its authors'::
 
     def original_key(our_key: str) -> str
 
-``our_key`` is a key of our network's state dict; what is returned is the one key of the authors'
-checkpoint that holds the same tensor in the same shape. It is not asked about
-``num_batches_tracked``, which nothing computes with. :data:`FAMILIES` says which module that is, by
-the kind of the backbone. A checkpoint in several files (``x.base.pth``, ``x.loc.pth``) has each
-part's name in front of its keys (``base.``, ``loc.``).
+``our_key`` is a key of our network's state dict; the result is the key of the authors' checkpoint
+that holds the same tensor in the same shape. ``num_batches_tracked`` is never passed, as nothing
+computes with it. :data:`FAMILIES` gives the module for each kind of backbone. The keys of a
+checkpoint in several files (``x.base.pth``, ``x.loc.pth``) get the name of their part as prefix
+(``base.``, ``loc.``).
 
-A PyTorch checkpoint is a pickle, a program that can do anything. It is read by torch's restricted
-reader alone, which makes tensors, numbers, strings, lists and dicts and nothing else.
+A PyTorch checkpoint is a pickle, a program that can do anything. It is therefore read only by
+torch's restricted reader, which creates only tensors, numbers, strings, lists and dicts.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FAMILIES = {"extd": "edgeface.models.extd", "eresfd": "edgeface.models.eresfd"}
-"""Kind of a backbone -> module that has ``original_key``."""
+"""kind of a backbone -> module with its ``original_key``"""
 WRAPPERS = ("state_dict", "weight", "model")
-"""keys under which training programs keep the state dict, among other things"""
+"""keys under which training programs store the state dict in a checkpoint"""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written."""
+    """The result of :func:`import_weights`."""
 
     model: str
     weights: str
-    """path of the file"""
+    """path of the file written"""
     tensors: int
     parameters: int
 
@@ -58,17 +58,17 @@ class Imported:
 
 SMALL_BYTES = 64 << 20
 MOST_PACKED = 4
-"""times that packing may make weights smaller: numbers that were learned hardly shrink"""
+"""largest compression ratio accepted: trained weights hardly compress"""
 
 
 def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
-    """Write the weights in ``files``, one checkpoint of ``model`` under its authors' names, to
-    ``out`` under ours.
+    """Write the weights in ``files``, one checkpoint of ``model`` with its authors' names, to
+    ``out`` with our names.
 
-    Accepted are safetensors files and PyTorch checkpoints, new (zip) and old; a state dict may lie
-    under one of WRAPPERS and have ``module.`` in front of its keys. Raises ModelError for files
-    that are none, that hold anything but tensors, or that are not of this network, and OptionError
-    where ``out`` is one of ``files``.
+    Accepts safetensors files and PyTorch checkpoints, new (zip) and old; the state dict may lie
+    under one of WRAPPERS and have ``module.`` in front of its keys. Raises ModelError for files of
+    other formats, with anything but tensors, or of another network, and OptionError if ``out`` is
+    one of ``files``.
     """
     architecture = get_architecture(model)
     wanted = _original_shapes(architecture)
@@ -104,7 +104,7 @@ def _original_shapes(architecture: Architecture) -> zoo.Shapes:
 
 
 def _read_all(files: Sequence[Path]) -> dict[str, Tensor]:
-    """Tensors of one checkpoint, whole or in several files."""
+    """Tensors of one checkpoint in one or several files."""
     found: dict[str, Tensor] = {}
     for file in files:
         part = Path(file.stem).suffix[1:] if len(files) > 1 else ""
@@ -124,7 +124,7 @@ def _read_all(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors of one file, told by its content, whatever it is called."""
+    """Tensors of one file; its content decides the format, not its name."""
     try:
         require_regular(path)
         with path.open("rb") as file:
@@ -149,12 +149,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _check_unpacked(path: Path) -> None:
-    """Raise ModelError for a zip that is far larger unpacked: torch packs nothing."""
+    """Raise ModelError for a zip that is far larger unpacked: torch itself does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
-        return  # torch has a word for it
+        return  # torch reports it
     if unpacked > max(SMALL_BYTES, MOST_PACKED * path.stat().st_size):
         raise ModelError(
             f"{path} has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}: refused,"
@@ -163,21 +163,21 @@ def _check_unpacked(path: Path) -> None:
 
 
 def _read_checkpoint(path: Path) -> Any:
-    """What torch's restricted reader makes of a checkpoint."""
+    """Content of a checkpoint, read by torch's restricted reader. Raises ModelError."""
     import torch
 
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # that a TorchScript archive is one, before it is refused
+            )  # torch warns of a TorchScript archive before it refuses it
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile stream makes its reader raise anything
         raise ModelError(f"{path} {_refusal(str(error))}") from None
 
 
 def _refusal(message: str) -> str:
-    """Why torch refused a file, in our words."""
+    """Why torch refused a file, from its error message."""
     if "TorchScript" in message:
         return (
             "is a TorchScript archive, which holds a program: refused; save the network's"
@@ -194,7 +194,8 @@ def _refusal(message: str) -> str:
 
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file holds: unwrapped, without counters."""
+    """The state dict in the content of a file: unwrapped, without COUNTER entries. Raises
+    ModelError."""
     import torch
 
     if isinstance(found, dict):
@@ -224,7 +225,8 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _mismatch(given: zoo.Shapes, wanted: zoo.Shapes, architecture: Architecture) -> str:
-    """Which other network would fit; else what is missing, unexpected or of another shape."""
+    """Error text: the other network that fits; else the tensors that are missing, unexpected or of
+    another shape."""
     fitting = [
         name
         for name, other in ARCHITECTURES.items()

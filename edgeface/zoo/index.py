@@ -1,4 +1,4 @@
-"""What ships: ``index.json`` lists the models with weights, each with its model card."""
+"""The shipped models: ``index.json`` lists those with weights, each with its model card."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class ZooEntry:
     weights: str
     """file name of the weights"""
     sha256: str
-    """of that file"""
+    """SHA-256 of the weights file"""
     card: str
     """file name of the model card"""
     licence: str
-    """of the weights"""
+    """licence of the weights"""
     data_terms: str
-    """terms of the images they were trained on"""
+    """terms of the images that the weights were trained on"""
     architecture: Architecture
     accuracy: dict[str, Any] | None = None
-    """AP, with all that was held fixed while measuring it"""
+    """AP, with the conditions of its measurement"""
 
 
 def read_index(folder: Path = FOLDER) -> dict[str, ZooEntry]:
-    """Name -> entry of every model with weights. Raises ModelError for an index that is damaged."""
+    """Name -> entry of every model with weights. Raises ModelError for a damaged index."""
     path = folder / "index.json"
     entries: dict[str, object] = read_packaged(path, dict)
     return {
@@ -53,8 +53,8 @@ def names() -> tuple[str, ...]:
 
 
 def get_entry(name: str) -> ZooEntry:
-    """The entry of ``name``. Raises ModelError for an unknown name, and for one whose architecture
-    alone is known."""
+    """The entry of ``name``. Raises ModelError for an unknown name and for a network that ships
+    without weights."""
     shipped = _shipped()
     if name in shipped:
         return shipped[name]

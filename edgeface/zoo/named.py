@@ -1,7 +1,7 @@
-"""The network that a text names, with or without weights: ``edgeface-n``, a weights file, a file
-with one Architecture, or one network of a search's front, ``runs/pi/front.json#3``.
+"""Finds the network that a text names: ``edgeface-n``, a weights file, a file with one
+Architecture, or one network of a search's front, ``runs/pi/front.json#3``.
 
-A stranger may have written any of these files: everything is checked before anything is built.
+The files may come from strangers: everything is checked before anything is built.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from edgeface.zoo.weights import ARCHITECTURE_KEY, SUFFIX, read_metadata
 
 JSON = ".json"
 MAX_TEXT_CHARS = {ARCHITECTURE_KEY: 1 << 16, JSON: 1 << 24}
-"""of the Architecture in a weights file (ours have 3898 at most), and of a front (some KB a
-network)"""
+"""largest number of characters of the Architecture in a weights file (ours have 3898 at most) and
+of a file of Architectures (some KB for each)"""
 MAX_BLOCKS = 1000
-"""in one part of a network that a file describes; ours have 108 at most"""
+"""largest number of blocks in one part of a network from a file; ours have 108 at most"""
 
 
 def is_weights_file(model: Path | str) -> bool:
-    """Does ``model`` look like a file of weights?"""
+    """True if ``model`` looks like a weights file."""
     return Path(model).suffix == SUFFIX
 
 
 def is_architecture_file(model: Path | str) -> bool:
-    """Does ``model`` look like a file of Architectures, or like one network of it?"""
+    """True if ``model`` looks like a file of Architectures, or one network of such a file."""
     return Path(_split(model)[0]).suffix == JSON
 
 
 def named_architecture(model: Path | str) -> Architecture:
     """The network that ``model`` names, in every command.
 
-    Raises ModelError for an unknown name, and for a file that does not hold it; MissingExtraError
-    where a weights file cannot be read here.
+    Raises ModelError for an unknown name and for a file without such a network; MissingExtraError
+    for a weights file if safetensors is not installed.
     """
     if is_weights_file(model):
         return _of_weights(Path(model))
@@ -57,7 +57,8 @@ def named_architecture(model: Path | str) -> Architecture:
 
 
 def named_architectures(model: Path | str) -> list[Architecture]:
-    """Like :func:`named_architecture`, and all networks of a front of which none is chosen."""
+    """Like :func:`named_architecture`; for a file of Architectures without ``#rank``, all of its
+    networks."""
     path, chosen = _split(model)
     if is_architecture_file(model) and not chosen:
         entries = _entries(Path(path))
@@ -66,7 +67,7 @@ def named_architectures(model: Path | str) -> list[Architecture]:
 
 
 def _split(model: Path | str) -> tuple[str, str]:
-    """File and rank. A file may have a # in its name."""
+    """(file, rank or ""). The name of the file may contain a #."""
     text = str(model)
     path, mark, rank = text.rpartition("#")
     return (path, rank) if mark and Path(path).suffix == JSON else (text, "")
@@ -90,7 +91,7 @@ def _of_file(model: Path | str) -> Architecture:
 
 
 def _entries(path: Path) -> list[Any]:
-    """What describes each network of a file, in its order."""
+    """Unchecked JSON of each Architecture in a file, in its order."""
     try:
         text = read_regular(path).decode("utf-8")
     except (OSError, ValueError) as error:
@@ -104,7 +105,7 @@ def _entries(path: Path) -> list[Any]:
 
 
 def _of_weights(path: Path) -> Architecture:
-    """The network that a weights file is of, by its metadata."""
+    """The network that the metadata of a weights file state."""
     text = read_metadata(path).get(ARCHITECTURE_KEY)
     try:
         if text is None:
@@ -136,8 +137,8 @@ def _parsed(text: str, where: str, kind: str) -> Any:
 
 
 def _check(architecture: Architecture, where: str) -> Architecture:
-    """What the types of the fields do not say. Files are named after a network, and building one
-    takes time."""
+    """Check what the types of the fields leave open: the name, because files are named after it,
+    the number of blocks, because building them takes time, and the head."""
     name, backbone, neck = architecture.name, architecture.backbone, architecture.neck
     if not PLAIN_NAME.fullmatch(name):
         raise ModelError(f"{where}: {short(name)} is not a plain name")

@@ -1,7 +1,7 @@
 """Ready files: Bundles of the models with weights, which ship in ``bundles/`` and need no torch.
 
-``python -m benchmarks.ready`` makes them and ``bundles/index.json``. Files that were made of other
-weights than those that ship are not used.
+``python -m benchmarks.ready`` makes them and ``bundles/index.json``. Files made from other weights
+than the shipped ones are not used.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class ReadyFile:
     """One row of ``bundles/index.json``."""
 
     name: str
-    """of its folder, and what ``--model`` takes"""
+    """name of its folder, which ``--model`` accepts"""
     model: str
     target: str
     precision: str
     width: int
-    """px, of its input"""
+    """px of the input"""
     height: int
-    """px"""
+    """px of the input"""
     dynamic: bool
-    """True: takes images of any size"""
+    """True: accepts images of any size"""
     bytes: int
-    """of its model files"""
+    """size of its model files together"""
     manifest: str
-    """SHA-256 of its manifest, which holds those of its files"""
+    """SHA-256 of its manifest, which holds the SHA-256 of its files"""
     weights: str
-    """SHA-256 of the weights it was made of"""
+    """SHA-256 of the weights that it was made from"""
 
     @property
     def path(self) -> Path:
@@ -49,21 +49,21 @@ class ReadyFile:
 
     @property
     def runs_here(self) -> bool:
-        """Is its runtime installed, and new enough?"""
+        """True if its runtime is installed and new enough."""
         return BACKENDS[self.target].usable()
 
     @property
     def size(self) -> str:
-        """Of its input, for people."""
+        """Input size as text for users."""
         return "any size" if self.dynamic else f"{self.width}x{self.height}"
 
     def takes(self, size: int | str | None) -> bool:
-        """Can a Detector of this size (see :meth:`Detector.open`) use it?"""
+        """True if a Detector of this size (see :meth:`Detector.open`) can use it."""
         return size is None or self.dynamic or size == max(self.width, self.height)
 
 
 def ready_file(bundle: Bundle, manifest_sha256: str) -> ReadyFile:
-    """The row of a Bundle that lies where ready files do."""
+    """The index row of a Bundle in the folder of ready files."""
     manifest = bundle.manifest
     spec = manifest.input
     return ReadyFile(
@@ -81,8 +81,8 @@ def ready_file(bundle: Bundle, manifest_sha256: str) -> ReadyFile:
 
 
 def read_ready(path: Path = INDEX) -> tuple[ReadyFile, ...]:
-    """All rows, best first: float before INT8, any size before one. Raises ModelError for an index
-    that is damaged."""
+    """All rows, best first: float before INT8, any size before fixed size. Raises ModelError for a
+    damaged index."""
     if not path.is_file():
         return ()
     rows: list[object] = read_packaged(path, list)
@@ -110,18 +110,19 @@ def _shipped() -> tuple[ReadyFile, ...]:
 
 
 def ready_files(model: str | None = None) -> tuple[ReadyFile, ...]:
-    """Ready files of the weights that ship, best first; of one model, if named."""
+    """Ready files of the shipped weights, best first; only those of ``model``, if given."""
     return tuple(file for file in _shipped() if model in (None, file.model))
 
 
 def bundle_folder(name: Path | str) -> Path:
-    """The folder of the ready file of that name; anything else is a folder itself."""
+    """The folder of the ready file ``name``; any other ``name``, and an existing path, is returned
+    as a path."""
     files = () if Path(name).exists() else _shipped()
     return next((file.path for file in files if file.name == str(name)), Path(name))
 
 
 def nearest_ready(text: str) -> tuple[str, ...]:
-    """Names of ready files that ``text``, which is none, begins or is like."""
+    """Names of ready files that begin with ``text`` or, if none does, are similar to it."""
     names = [file.name for file in _shipped() if text.startswith(f"{file.model}-")]
     return tuple(
         [name for name in names if name.startswith(text)] or get_close_matches(text, names)
@@ -129,10 +130,11 @@ def nearest_ready(text: str) -> tuple[str, ...]:
 
 
 def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
-    """What runs for a name, without ``--weights``: the ready file of that name, or the best one of
-    the model of that name at this size (see :meth:`Detector.open`) whose runtime is installed.
+    """The ready file to run for ``name`` without ``--weights``: the one with that name, or the best
+    of the model with that name at this size (see :meth:`Detector.open`) whose runtime is installed.
 
-    None: there is none, or torch is installed and all that runs here is INT8, which torch exceeds.
+    None if there is none, or if torch is installed and only INT8 files run here, which torch
+    surpasses.
     """
     for file in _shipped():
         if file.name == name:
@@ -143,8 +145,8 @@ def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
 
 
 def cannot_run(model: str, size: int | str | None) -> EdgefaceError | None:
-    """Why no ready file of ``model`` runs here at ``size``, for who has no torch; None: it has no
-    ready files."""
+    """Why no ready file of ``model`` runs here at ``size``, for users without torch; None if it has
+    no ready files."""
     files = ready_files(model)
     if not files:
         return None

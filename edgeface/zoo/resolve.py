@@ -1,5 +1,5 @@
-"""Which network, and which weights, a user names: a network by any of its names, one and a file of
-weights, or such a file alone."""
+"""Finds the network and weights that a user names: a network, a network and a weights file, or a
+weights file alone."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """The network that a user names."""
+    """The network and weights that a user names."""
 
     architecture: Architecture
     weights: Path | None
-    """safetensors file; None: those that ship, if there are any"""
+    """safetensors file; None: the shipped weights, if there are any"""
 
     @property
     def sha256(self) -> str | None:
-        """Of the file of weights, shipped or not; None: there is none."""
+        """SHA-256 of the weights file, the user's or the shipped one; None if there is none."""
         if self.weights is not None:
             return hashlib.sha256(read_regular(self.weights)).hexdigest()
         name = self.architecture.name
@@ -48,7 +48,7 @@ class Choice:
 
 
 def is_network(model: Path | str) -> bool:
-    """Does ``model`` name a network, or a file of one, and not the folder of a Bundle?"""
+    """True if ``model`` names a network or a file of one, not the folder of a Bundle."""
     return (
         is_weights_file(model)
         or is_architecture_file(model)
@@ -57,11 +57,11 @@ def is_network(model: Path | str) -> bool:
 
 
 def resolve(model: Path | str, weights: Path | str | None = None) -> Choice:
-    """What ``--model`` and ``--weights`` mean, in every command: a network, as
-    :func:`named_architecture` finds it, with or without a file of weights, or such a file alone.
+    """The network and weights that ``--model`` and ``--weights`` mean, in every command.
 
-    Raises ModelError for an unknown name, and for a file that does not say which network it is of;
-    OptionError for two files; MissingExtraError.
+    ``model`` is a network, as :func:`named_architecture` finds it, with or without a ``weights``
+    file, or a weights file alone. Raises ModelError for an unknown name and for a file that does
+    not state its network; OptionError for two weights files; MissingExtraError.
     """
     alone = is_weights_file(model)
     if alone and weights is not None:
@@ -76,7 +76,7 @@ def resolve(model: Path | str, weights: Path | str | None = None) -> Choice:
 def load_network(model: Path | str, weights: Path | str | None = None) -> FaceNet:
     """The network that :func:`resolve` finds, with its weights, in evaluation mode.
 
-    Needs torch. Raises what resolve raises, and ModelError for weights that are not there, damaged
+    Needs torch. Raises the errors of resolve, and ModelError for weights that are missing, damaged
     or do not fit.
     """
     choice = resolve(model, weights)

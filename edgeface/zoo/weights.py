@@ -1,8 +1,8 @@
-"""Weights files: ``.safetensors``, by the names in a network's state dict; which network, their
-metadata say.
+"""Weights files: ``.safetensors`` with the names of a network's state dict; their metadata state
+the network.
 
-Weights that ship are used only if their SHA-256 is the one in the index. Reading needs safetensors
-and NumPy; building a network of them needs torch.
+Shipped weights are used only if their SHA-256 matches the index. Reading needs safetensors and
+NumPy; building a network from them needs torch.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 ARCHITECTURE_KEY = "architecture"
-"""in the metadata of a weights file: its network, as :meth:`Architecture.dumps` writes it"""
+"""metadata key of the network in a weights file, as :meth:`Architecture.dumps` writes it"""
 DIGITS = 8
-"""of a SHA-256, in a name"""
+"""number of digits of a SHA-256 in a name"""
 LONGEST_NAME = 64
-"""characters; see :data:`edgeface.bundle.PLAIN_NAME`"""
+"""largest number of characters of a name; see :data:`edgeface.bundle.PLAIN_NAME`"""
 COUNTER = "num_batches_tracked"
-"""of training steps: it says nothing about a network, and converters drop it"""
+"""state dict entry that counts training steps: no part of a network, and dropped by converters"""
 Weights = dict[str, NDArray[np.generic]]
 Shapes = dict[str, tuple[int, ...]]
 
 
 def load_weights(name: str) -> Weights:
-    """Tensors of a shipped model, by their names in the network's state dict. Raises ModelError."""
+    """Name in the network's state dict -> tensor of a shipped model. Raises ModelError,
+    MissingExtraError."""
     entry = get_entry(name)
     return load_weights_file(FOLDER / entry.weights, entry.sha256)
 
@@ -61,7 +62,7 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
         )
     try:
         return dict(load(content))
-    except KeyError as error:  # of NumPy's kinds of numbers
+    except KeyError as error:  # a dtype that NumPy does not have
         raise ModelError(
             f"{path} has tensors of {error}, which are not read: save them as float32"
         ) from None
@@ -72,7 +73,7 @@ def load_weights_file(path: Path | str, sha256: str | None = None) -> Weights:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a weights file says of itself. Raises ModelError, MissingExtraError."""
+    """Metadata of a weights file. Raises ModelError, MissingExtraError."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
@@ -90,13 +91,15 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def own_name(network: str, sha256: str) -> str:
-    """What is made of a user's own weights is called so: files and folders are named after a model,
-    and must not take the place of those of other weights."""
+    """Model name for a user's own weights: ``network`` and digits of their SHA-256.
+
+    Files and folders are named after the model, and those of other weights must not be replaced.
+    """
     return f"{network[: LONGEST_NAME - DIGITS - 1]}-{sha256[:DIGITS]}"
 
 
 def check_weights_out(path: Path) -> None:
-    """Raise OptionError for a new weights file that no ``--model`` would take as one."""
+    """Raise OptionError for a new weights file whose suffix ``--model`` would not recognise."""
     if path.suffix != SUFFIX:
         raise OptionError(
             f"--out {path}: a file of weights is told by its name: call it"
@@ -105,8 +108,8 @@ def check_weights_out(path: Path) -> None:
 
 
 def save_weights(model: FaceNet, path: Path) -> None:
-    """Write the network's weights, contiguous float32, as safetensors whose metadata say which
-    network it is.
+    """Write the network's weights, contiguous float32, as safetensors whose metadata state the
+    network.
 
     Needs torch. Raises OutputError.
     """
@@ -118,9 +121,9 @@ def save_weights(model: FaceNet, path: Path) -> None:
 
 
 def tensor_shapes(architecture: Architecture) -> Shapes:
-    """Name -> shape of every tensor of a network, which takes no memory for it. Raises ModelError.
+    """Name -> shape of every tensor of a network, without allocating the tensors.
 
-    Needs torch.
+    Needs torch. Raises ModelError.
     """
     import torch
 
@@ -133,14 +136,14 @@ def tensor_shapes(architecture: Architecture) -> Shapes:
         RuntimeError,
         TypeError,
         OverflowError,
-    ) as error:  # torch has all of these for sizes that are too large
+    ) as error:  # torch raises any of these for too large sizes
         raise ModelError(f"{architecture.name} cannot be built: {short(str(error))}") from None
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTER)}
 
 
 def network_with(architecture: Architecture, weights: Weights) -> FaceNet:
-    """Build ``architecture`` and fill it with ``weights``, all of them; ModelError if they do not
-    fit."""
+    """Build ``architecture`` in evaluation mode with ``weights``. Raises ModelError unless names
+    and shapes match exactly and all values are finite."""
     import torch
 
     from edgeface.models import build

@@ -1,4 +1,4 @@
-"""What an adapter to an API supplies."""
+"""Interface of the adapters to APIs."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ Batch = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Adapted:
-    """A file for an API, before it is proven."""
+    """A file for an API, not yet compared with its Bundle."""
 
     content: bytes
     outputs: tuple[str, ...]
     """names of its outputs"""
     colour: str = "RGB"
-    """order of the channels that it takes"""
+    """order of the input channels"""
 
 
 class Adapter(Protocol):
-    """One API. All of it needs nothing but the Bundle and its runtime."""
+    """Adapter to one API. It needs only the Bundle and its runtime."""
 
     target: str
-    """of the Bundles that it takes"""
+    """target of the Bundles that it accepts"""
     dynamic: bool
-    """True: of those that take images of any size"""
+    """True: it accepts only Bundles that take images of any size"""
 
     def refusal(self, layout: HeadLayout, precision: str) -> str:
-        """Why the API cannot use such a network, and what to do; empty: it can."""
+        """Why the API cannot use such a network, and what to do; empty if it can."""
 
     def convert(self, bundle: Bundle) -> Adapted:
-        """The file. Same Bundle, same bytes."""
+        """The file, with the same bytes for the same Bundle."""
 
     def expected(self, heads: Mapping[str, Floats], manifest: Manifest) -> Outputs:
-        """What the file must give where the Bundle gives ``heads`` [1, rows, columns, C]."""
+        """The expected outputs of the file if those of the Bundle are ``heads`` [1, rows, columns,
+        C]."""
 
     def run(self, content: bytes, batch: Batch) -> Outputs:
-        """What it gives for uint8 RGB [1, H, W, 3]."""
+        """Outputs of the file for uint8 RGB [1, H, W, 3]."""
 
     def differences(self, found: Outputs, expected: Outputs) -> dict[str, float]:
-        """Output -> the largest absolute difference."""
+        """Output -> largest absolute difference."""
 
 
 def largest_differences(found: Outputs, expected: Outputs) -> dict[str, float]:
-    """Of arrays in the same order; infinite where a shape differs."""
+    """Output -> largest absolute difference; infinite if the shape differs."""
     return {
         name: (
             float(np.max(np.abs(found[name] - value)))

@@ -1,8 +1,8 @@
-"""FlatBuffers of schemas that have no generated code here: tables by the numbers of their fields.
+"""Writes FlatBuffers without generated code for their schemas: tables by field number.
 
-A field holds a :class:`Scalar`, text, bytes (aligned to 16, as nested buffers need it), a NumPy
-vector, a table, or a list of tables. Numbers count the fields of a table as its schema lists them,
-from 0; a union takes two, its kind first.
+A field holds a :class:`Scalar`, text, bytes (aligned to 16, as nested buffers require), a NumPy
+vector, a table, or a list of tables. Field numbers count the fields in the order of the schema,
+from 0; a union has two, first its type.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class Scalar:
     """One number."""
 
     kind: str
-    """as FlatBuffers names it: Float32, Int32, Uint32, Uint8, Bool"""
+    """type, as FlatBuffers names it: Float32, Int32, Uint32, Uint8, Bool"""
     value: float
 
 
 class FlatTable(dict[int, Any]):
-    """Number of a field -> what it holds; others have their default."""
+    """Field number -> value; fields left out have their default."""
 
 
 def dumps(root: FlatTable, identifier: bytes) -> bytes:
-    """The buffer, with the four bytes that name its schema."""
+    """The buffer of ``root``. ``identifier``: the four bytes that name its schema."""
     import flatbuffers
 
     builder = flatbuffers.Builder(0)

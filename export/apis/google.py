@@ -1,17 +1,17 @@
-"""TFLite as Google's object detectors take it: MediaPipe's, and that of the TFLite Task Library.
+"""TFLite files for Google's object detectors: MediaPipe's, and that of the TFLite Task Library.
 
-Behind the heads of a Bundle, float or INT8, come a few float operators; before an int8 input comes
-a QUANTIZE, because these APIs give float32 or uint8 pixels. With values in sides of an anchor (its
-cell of s x s px), for all N anchors of all levels:
+A few float operators are added behind the heads of a Bundle, float or INT8, and a QUANTIZE in front
+of an int8 input, because these APIs pass float32 or uint8 pixels. The outputs, for all N anchors of
+all levels, in sides of an anchor (its cell of s x s px):
 
     location [1, N, 4 + 10]   centre y, x: (bottom - top) / 2, (right - left) / 2;
                               height, width: top + bottom, left + right; then y, x of five points
     score    [1, N, 1]        0 to 1
 
-``mediapipe``: that is all, and MediaPipe decodes, by anchors in the metadata. ``task-library``:
-height and width as logarithms, without points, and the operator TFLite_Detection_PostProcess
-decodes and suppresses. All of the linear part is one FULLY_CONNECTED whose weights are 0, 1/2 and
-1: exact.
+A ``mediapipe`` file ends here, and MediaPipe decodes with the anchors in the metadata. In a
+``task-library`` file, height and width are logarithms, there are no points, and the operator
+TFLite_Detection_PostProcess decodes and applies NMS. The linear part is one FULLY_CONNECTED with
+weights 0, 1/2 and 1, which is exact.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from export.apis.metadata import raw_metadata, suppressed_metadata, with_labels
 CORNERS = ((0, -0.5, 0, 0.5), (-0.5, 0, 0.5, 0), (0, 1, 0, 1), (1, 0, 1, 0))
 """rows: y, x, height, width; columns: left, top, right, bottom"""
 SMALLEST = 1e-6
-"""side of a box, in anchors: the logarithm needs a positive number"""
+"""least side of a box, in sides of an anchor, because the logarithm needs a positive number"""
 MOST = 100
-"""faces that a file with NMS inside gives"""
+"""largest number of faces that a file with NMS inside returns"""
 LOWEST = 0.05
-"""score that it reports; an app asks for more"""
+"""least score that a file with NMS inside returns; an app sets a higher threshold"""
 SUPPRESSED = ("boxes", "classes", "scores", "count")
-"""names in the signature, in the order that the APIs expect"""
+"""output names in the signature of a file with NMS inside, in the order that the APIs expect"""
 
 
 class _Google:
-    """What both have in common."""
+    """Common parts of :class:`MediaPipe` and :class:`TaskLibrary`."""
 
     target, dynamic = "tflite", False
 
@@ -60,7 +60,7 @@ class _Google:
 
 
 class MediaPipe(_Google):
-    """MediaPipe's ObjectDetector: no NMS in the file."""
+    """Adapter for MediaPipe's ObjectDetector: no NMS in the file."""
 
     def convert(self, bundle: Bundle) -> Adapted:
         graph, manifest = GraphEditor(bundle.read()), bundle.manifest
@@ -80,7 +80,7 @@ class MediaPipe(_Google):
 
 
 class TaskLibrary(_Google):
-    """The Task Library's ObjectDetector, and MediaPipe's as well: NMS in the file."""
+    """Adapter for the Task Library's ObjectDetector, and MediaPipe's as well: NMS in the file."""
 
     def convert(self, bundle: Bundle) -> Adapted:
         graph, manifest = GraphEditor(bundle.read()), bundle.manifest
@@ -109,7 +109,7 @@ class TaskLibrary(_Google):
         return {"boxes": corners / ((spec.height, spec.width) * 2), "scores": scores[kept]}
 
     def differences(self, found: Outputs, expected: Outputs) -> dict[str, float]:
-        """Of faces in any order: two whose scores are nearly equal may change places."""
+        """Differences of faces in any order: two with nearly equal scores may be swapped."""
         count = int(found["count"][0])
         boxes, scores = found["boxes"][0, :count], found["scores"][0, :count]
         if count != len(expected["scores"]) or found["classes"][0, :count].any():
@@ -127,7 +127,7 @@ class TaskLibrary(_Google):
 
 
 def _joined(graph: GraphEditor, manifest: Manifest, points: int) -> tuple[int, int, Floats]:
-    """(location, score, anchors) of all levels one after the other."""
+    """(location, score, anchors) of all levels, concatenated."""
     layout = manifest.head_layout
     values, logits = [], []
     cells: dict[int, tuple[int, int]] = {}
@@ -172,7 +172,7 @@ def _concatenated(graph: GraphEditor, name: str, tensors: list[int], axis: int) 
 
 
 def _matrix(points: int) -> Doubles:
-    """From box and landmark values of an anchor to those of location."""
+    """Matrix that maps the box and landmark values of an anchor to those of location."""
     matrix = np.zeros((4 + 2 * points,) * 2)
     matrix[:4, :4] = CORNERS
     for i in range(points):
@@ -198,7 +198,7 @@ def _log_sides(graph: GraphEditor, location: int) -> int:
 
 
 def _suppression() -> bytes:
-    """Options of the operator that decodes and suppresses."""
+    """Options of TFLite_Detection_PostProcess."""
     from flatbuffers import flexbuffers
 
     builder: Any = flexbuffers.Builder()
@@ -221,7 +221,7 @@ def _suppression() -> bytes:
 
 
 def _expected_parts(heads: Mapping[str, Floats], manifest: Manifest) -> tuple[Doubles, Doubles]:
-    """location and score of heads, in float64."""
+    """(location, score) computed from heads, in float64."""
     layout = manifest.head_layout
     values: dict[str, Any] = {
         kind: np.concatenate(

@@ -1,4 +1,4 @@
-"""A .tflite file, open for new operators behind its outputs and before its input."""
+"""Editor for a .tflite file, to add operators behind its outputs and in front of its input."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OPTIONS = {
 }
 """operator -> its table of options in the schema"""
 VERSIONS = {"FULLY_CONNECTED": 5, "DEQUANTIZE": 2}
-"""that keep_num_dims and int8 came with; others are of version 1"""
+"""operator -> version that introduced keep_num_dims or int8; other operators have version 1"""
 
 
 class GraphEditor:
-    """The first subgraph, which all our files have alone. Tensors are known by their number."""
+    """Edits the first subgraph, the only one of our files. Tensors are identified by number."""
 
     def __init__(self, content: bytes) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -37,7 +37,7 @@ class GraphEditor:
         self.signature: Any = self.model.signatureDefs[0]
 
     def output(self, name: str) -> int:
-        """The output of this name in the signature."""
+        """Tensor number of the output with this name in the signature."""
         found: int = next(o.tensorIndex for o in self.signature.outputs if o.name.decode() == name)
         return found
 
@@ -51,7 +51,7 @@ class GraphEditor:
     def tensor(
         self, name: str, shape: Sequence[int], buffer: int = 0, kind: str = "FLOAT32"
     ) -> int:
-        """A new tensor without a value, or with that of a buffer."""
+        """Add a tensor, with the content of ``buffer`` or (0) without. Returns its number."""
         made = self.schema.TensorT()
         made.name, made.shape, made.buffer = name.encode(), list(shape), buffer
         made.type = getattr(self.schema.TensorType, kind)
@@ -59,7 +59,7 @@ class GraphEditor:
         return len(self.graph.tensors) - 1
 
     def constant(self, name: str, values: NDArray[Any]) -> int:
-        """A new tensor that is the same for every image."""
+        """Add a tensor with constant values. Returns its number."""
         kind = {"float32": "FLOAT32", "int32": "INT32"}[values.dtype.name]
         return self.tensor(name, values.shape, self._buffer(values.tobytes()), kind)
 
@@ -71,7 +71,8 @@ class GraphEditor:
         first: bool = False,
         **options: Any,
     ) -> int:
-        """A new builtin operator, behind or before all others. Returns ``output``."""
+        """Add a builtin operator, behind or, with ``first``, in front of all others. Returns
+        ``output``."""
         operator = self._operator(self._code(kind), inputs, [output])
         if kind in OPTIONS:
             operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, OPTIONS[kind])
@@ -84,7 +85,7 @@ class GraphEditor:
     def add_custom(
         self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: bytes
     ) -> None:
-        """A new operator that a runtime knows by name, behind all others."""
+        """Add a custom operator, which a runtime knows by name, behind all others."""
         code = self.schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = self.schema.BuiltinOperator.CUSTOM
         code.customCode, code.version = name.encode(), 1
@@ -94,7 +95,7 @@ class GraphEditor:
         self.graph.operators.append(operator)
 
     def take_floats(self) -> None:
-        """Let an int8 input be float32 pixels."""
+        """Turn an int8 input into one of float32 pixels."""
         inner = int(self.graph.inputs[0])
         if not self.is_int8(inner):
             return
@@ -106,7 +107,7 @@ class GraphEditor:
         self.signature.inputs[0].tensorIndex = outer
 
     def give(self, outputs: Mapping[str, int]) -> None:
-        """Make these, by their names in the signature, the outputs of the file."""
+        """Make ``outputs`` (name in the signature -> tensor) the outputs of the file."""
         self.graph.outputs = list(outputs.values())
         self.signature.outputs = []
         for name, tensor in outputs.items():
@@ -115,7 +116,7 @@ class GraphEditor:
             self.signature.outputs.append(entry)
 
     def describe(self, metadata: bytes) -> None:
-        """Keep TFLite Metadata in the file."""
+        """Add TFLite Metadata to the file."""
         entry = self.schema.MetadataT()
         entry.name, entry.buffer = METADATA, self._buffer(metadata)
         self.model.metadata = [*(self.model.metadata or []), entry]
@@ -148,8 +149,8 @@ class GraphEditor:
 
 
 def anchor_grid(cells: Mapping[int, tuple[int, int]], offset: float, anchors: int) -> Floats:
-    """float32 [N, 4]: centre x, y, width, height of each anchor, 0 to 1. cells: stride -> rows,
-    columns."""
+    """float32 [N, 4]: centre x, y, width, height of each anchor, 0 to 1. cells: stride -> (rows,
+    columns)."""
     parts = []
     stride = min(cells)
     height, width = (side * stride for side in cells[stride])

@@ -1,8 +1,8 @@
-"""What Google's object detectors read of a .tflite file.
+"""Metadata in a .tflite file for Google's object detectors.
 
-TFLite Metadata is a FlatBuffer in the file (``M001``, metadata_schema.fbs), a list of labels lies
-in a zip behind it, and for MediaPipe's own decoding there are the anchors (``V001``,
-object_detector_metadata_schema.fbs). Numbers of fields are those of the schemas.
+TFLite Metadata is a FlatBuffer in the file (``M001``, metadata_schema.fbs); a zip behind it holds
+the list of labels; the anchors for MediaPipe's own decoding are another FlatBuffer (``V001``,
+object_detector_metadata_schema.fbs). Field numbers are those of the schemas.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from export.apis.flat import FlatTable, Scalar, dumps
 LABELS = "labels.txt"
 LABEL = "face"
 PARSER = "1.0.0"
-"""of TFLite Metadata: the first that knows all of this"""
+"""least version of the TFLite Metadata parser that supports all of this"""
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)
-"""that a zip can hold: the same bytes on every day"""
+"""first date that a zip can hold; a fixed date makes the file reproducible"""
 RGB, FEATURE, IMAGE, BOXES, NORMALIZATION = 1, 1, 2, 3, 1
-"""ColorSpaceType; of the unions ContentProperties and ProcessUnitOptions"""
+"""members of the enum ColorSpaceType (RGB) and of the unions ContentProperties (FEATURE, IMAGE,
+BOXES) and ProcessUnitOptions (NORMALIZATION)"""
 AXIS_LABELS, VALUE_LABELS = 2, 3
 """AssociatedFileType: labels of an output's positions, and of its values"""
 BOUNDARIES = 1
 """BoundingBoxType: two corners"""
 CORNERS = (1, 0, 3, 2)
-"""where left, top, right and bottom are in ymin, xmin, ymax, xmax"""
+"""indices of left, top, right and bottom in ymin, xmin, ymax, xmax"""
 
 
 def raw_metadata(name: str, licence: str, anchors: Floats, points: int) -> bytes:
-    """Of a file without NMS: outputs location and score, decoded by MediaPipe. anchors: float32 [N,
-    4], centre x, y, width, height, 0 to 1. points: landmarks behind the box in location."""
+    """Metadata of a file without NMS: outputs location and score, decoded by MediaPipe.
+
+    anchors: float32 [N, 4], centre x, y, width, height, 0 to 1. points: number of landmarks behind
+    the box in location.
+    """
     outputs = [_boxes("location"), _feature("score", AXIS_LABELS)]
     options = _decoding(anchors, points)
     custom = [FlatTable({0: "DETECTOR_METADATA", 1: dumps(options, b"V001")})]
@@ -41,7 +45,7 @@ def raw_metadata(name: str, licence: str, anchors: Floats, points: int) -> bytes
 
 
 def suppressed_metadata(name: str, licence: str) -> bytes:
-    """Of a file with NMS inside: outputs location, category, score and number of detections."""
+    """Metadata of a file with NMS: outputs location, category, score and number of detections."""
     count = "number of detections"
     outputs = [_boxes("location"), _feature("category", VALUE_LABELS), _feature("score")]
     group = FlatTable({0: "detection_result", 1: ["location", "category", "score"]})
@@ -51,7 +55,7 @@ def suppressed_metadata(name: str, licence: str) -> bytes:
 
 
 def with_labels(content: bytes) -> bytes:
-    """A .tflite file with the zip of its labels behind it."""
+    """A .tflite file with the zip of its labels appended."""
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, FIRST_DATE), LABEL + "\n")
@@ -65,7 +69,7 @@ def _model(name: str, licence: str, graph: FlatTable) -> bytes:
 
 
 def _image() -> FlatTable:
-    """Raw pixels: nothing is subtracted, divided by 1."""
+    """Metadata of the input: raw pixels, mean 0 and standard deviation 1."""
     content = FlatTable({0: Scalar("Uint8", IMAGE), 1: FlatTable({0: Scalar("Uint8", RGB)})})
     norm = FlatTable({0: np.zeros(1, np.float32), 1: np.ones(1, np.float32)})
     unit = FlatTable({0: Scalar("Uint8", NORMALIZATION), 1: norm})
@@ -86,8 +90,8 @@ def _feature(name: str, labels: int | None = None) -> FlatTable:
 
 
 def _decoding(anchors: Floats, points: int) -> FlatTable:
-    """ObjectDetectorOptions: values are in sides of an anchor, neither exponential nor sigmoid is
-    left to do."""
+    """ObjectDetectorOptions: values are in sides of an anchor, without exponential or sigmoid left
+    to apply."""
     fixed = [
         FlatTable({i: Scalar("Float32", float(value)) for i, value in enumerate(anchor)})
         for anchor in anchors

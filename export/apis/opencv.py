@@ -1,12 +1,13 @@
-"""ONNX as ``cv2.FaceDetectorYN`` takes it, which was made for YuNet: at strides 8, 16 and 32
+"""ONNX files for ``cv2.FaceDetectorYN``, made for YuNet. It expects at strides 8, 16 and 32
 
-    cls_s, obj_s   [1, N, 1]    score = sqrt(cls * obj): both are ours
+    cls_s, obj_s   [1, N, 1]    score = sqrt(cls * obj): both are our score
     bbox_s         [1, N, 4]    centre x, y from the corner of the cell, log width, log height
     kps_s          [1, N, 10]   five points x, y from the corner of the cell
 
 in strides, for raw BGR pixels of any size in multiples of 32; N = cells of the level, row by row.
-Channels of the first convolution are turned round, so that BGR costs nothing. The distances of a
-box become centre and size by convolutions of 1x1 whose weights are 0, 1/2 and 1: exact.
+The weights of the first convolution are reversed along the channels, so that BGR costs nothing. 1x1
+convolutions with weights 0, 1/2 and 1, which are exact, convert the distances of a box to centre
+and size.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from edgeface.types import Floats
 from export.apis.base import Adapted, Batch, Outputs, largest_differences
 
 SMALLEST = 1e-3
-"""side of a box, in strides: the logarithm needs a positive number"""
+"""least side of a box, in strides, because the logarithm needs a positive number"""
 CENTRE = ((-0.5, 0, 0.5, 0), (0, -0.5, 0, 0.5))
 SIZE = ((1, 0, 1, 0), (0, 1, 0, 1))
 """rows: x, y; columns: left, top, right, bottom"""
@@ -31,7 +32,7 @@ OUTPUTS = tuple(f"{kind}_{s}" for kind in ("cls", "obj", "bbox", "kps") for s in
 
 
 class OpenCV:
-    """``cv2.FaceDetectorYN``."""
+    """Adapter for ``cv2.FaceDetectorYN``."""
 
     target, dynamic = "onnx", True
 
@@ -94,7 +95,7 @@ class OpenCV:
 
 
 def _reverse_channels(graph: Any, source: str) -> None:
-    """Let the convolutions that read the image take BGR for RGB."""
+    """Reverse the weights of convolutions that read the image, so that they take BGR."""
     from onnx import numpy_helper
 
     readers = [node for node in graph.node if source in node.input]
@@ -107,7 +108,7 @@ def _reverse_channels(graph: Any, source: str) -> None:
 
 
 def _rename_outputs(graph: Any) -> None:
-    """``cls_8`` to ``heads/cls_8``, which leaves the name to what is made of it."""
+    """Rename ``cls_8`` to ``heads/cls_8`` and so on, so that new outputs can have these names."""
     names = {output.name for output in graph.output}
     for node in graph.node:
         for places in (node.input, node.output):
@@ -117,7 +118,7 @@ def _rename_outputs(graph: Any) -> None:
 
 
 def _append_level(graph: Any, stride: int, offset: float) -> None:
-    """The outputs of one level."""
+    """Add the operators and outputs of one level."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, values: Any, dtype: Any = np.float32) -> str:

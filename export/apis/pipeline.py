@@ -1,4 +1,4 @@
-"""From a Bundle to its form for an API: convert, run, compare, and only then give it its name."""
+"""Adapts a Bundle to an API: convert, run, compare, and only then write the new Bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ assert ADAPTERS.keys() == APIS.keys()
 
 
 def check_api(api: str, target: str, layout: HeadLayout, precision: str) -> Adapter:
-    """The adapter to ``api``. Raises OptionError for a target or a network that it cannot use."""
+    """The adapter to ``api``. Raises OptionError for a target, network or precision that the API
+    cannot use."""
     check_choice("for", (api,), ADAPTERS)
     adapter = ADAPTERS[api]
     if target != adapter.target:
@@ -52,7 +53,8 @@ def export_for(
     stage: Stage = nullcontext,
     verbose: bool = False,
 ) -> Bundle:
-    """Like :func:`export.export_model`, for ``api``. Raises what that and :func:`adapt` raise."""
+    """Like :func:`export.export_model`, for ``api``. Raises the errors of that and of
+    :func:`adapt`."""
     layout = head_layout(source.network.architecture)
     adapter = check_api(api, request.target, layout, request.precision)
     with scratch_folder() as scratch:
@@ -63,10 +65,11 @@ def export_for(
 
 
 def adapt(bundle: Bundle, api: str, out: Path | str = "dist", verbose: bool = False) -> Bundle:
-    """The file of ``bundle``, float or INT8, for ``api``, as a Bundle of its own in ``out``.
+    """Adapt the file of ``bundle``, float or INT8, to ``api`` and write it as a new Bundle in
+    ``out``.
 
-    Raises OptionError for a network that the API cannot use, ExportError if the file gives another
-    result than ``bundle``; nothing is written then.
+    Raises OptionError for a Bundle that the API cannot use, ExportError if the outputs of the file
+    differ from those of ``bundle``. Then nothing is written.
     """
     check_writable(out)
     bundle.require_heads()
@@ -84,7 +87,8 @@ def adapt(bundle: Bundle, api: str, out: Path | str = "dist", verbose: bool = Fa
 
 
 def _prove(bundle: Bundle, adapter: Adapter, adapted: Adapted, api: str) -> dict[str, Any]:
-    """Largest differences from what ``bundle`` gives, which was proven before."""
+    """The ``parity`` field: largest differences from ``bundle``, which was compared with torch
+    before."""
     from export.parity import TOLERANCE, sample_inputs
 
     spec = bundle.manifest.input
