@@ -58,79 +58,80 @@ class FitRule:
     """How a photo becomes the pixels of the input."""
 
     keep_aspect: bool = True
-    """true: both sides shrink or grow by s = min(input width / photo width, input height / photo
+    """true: both sides are scaled by s = min(input width / photo width, input height / photo
     height), and each is rounded to whole px (half to even), at least 1"""
     position: str = "top left"
-    """where the photo lies; what is left free is at the right or below"""
+    """where the scaled photo lies in the input; the rest of the input, at the right or below, is
+    padding"""
     value: int = 0
-    """of R, G and B of what is left free"""
+    """value of R, G and B in the padding"""
     shrink: str = "area"
-    """interpolation of a photo whose longer side becomes shorter: averages over the area that each
-    new pixel covers"""
+    """interpolation if the longer side of the photo becomes shorter: average over the area that
+    each new pixel covers"""
     enlarge: str = "bilinear"
-    """interpolation of any other photo whose size changes"""
+    """interpolation in all other cases in which the size changes"""
     long_side_px: int | None = None
-    """of a file of any size: input width and height in s are both this, and the input is the photo
-    rounded up to multiples of multiple_px; null: the input has one size"""
+    """for a file that accepts any size: s is computed with this value as input width and
+    height, and the input is as large as the scaled photo, rounded up to multiples of
+    multiple_px; null: the input has a fixed size"""
     multiple_px: int = 32
-    """width and height of an input are multiples of this"""
+    """input width and height are multiples of this number of px"""
 
 
 @dataclass(frozen=True)
 class InputTensor:
-    """The one input: value = pixel / scale + zero_point, a pixel being 0 to 255."""
+    """The only input: value = pixel / scale + zero_point, with pixels from 0 to 255."""
 
     name: str
-    """see outputs"""
+    """name in the signature, or the tensor's name if the file has no signature"""
     tensor: str
-    """see outputs"""
+    """name of the tensor in the graph"""
     index: int
-    """see outputs"""
+    """position in the runtime's list of inputs, from 0"""
     shape: tuple[int | None, ...]
-    """null: any multiple of fit.multiple_px"""
+    """null for a side that may be any multiple of fit.multiple_px"""
     layout: str
     """NCHW or NHWC"""
     dtype: str
     """float32 or int8"""
     colour: str
-    """RGB: order of the channels"""
+    """order of the channels: RGB"""
     scale: float
-    """1 in all files so far"""
+    """1 in all files of this format version"""
     zero_point: int
-    """0, or -128 where dtype is int8"""
+    """0, or -128 if dtype is int8"""
 
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """One output: a map of one kind at one stride, of which a cell is stride x stride px of the
-    input. real value = (value - zero_point) * scale."""
+    """One output: a map of one kind at one stride. A cell covers stride x stride px of the input.
+    real value = (value - zero_point) * scale."""
 
     kind: str
     """cls: scores; box: boxes; kps: landmarks"""
     stride: int
     """px of the input"""
     name: str
-    """what a runtime addresses it by: the name in the signature where there is one, else the name
-    of the tensor"""
+    """name in the signature, or the tensor's name if the file has no signature"""
     tensor: str
     """name of the tensor in the graph"""
     index: int
-    """position in the list of outputs that the runtime gives, from 0"""
+    """position in the runtime's list of outputs, from 0"""
     shape: tuple[int | None, ...]
-    """null: depends on the size of the photo"""
+    """null for a side that depends on the size of the photo"""
     layout: str
-    """NCHW or NHWC; channels are those of anchor 0, then of anchor 1, and so on"""
+    """NCHW or NHWC; all channels of anchor 0 come first, then those of anchor 1, and so on"""
     dtype: str
     """float32 or int8"""
     scale: float
-    """1 where dtype is float32"""
+    """1 if dtype is float32"""
     zero_point: float
-    """0 where dtype is float32"""
+    """0 if dtype is float32"""
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """From a cls value to a score of 0 to 1."""
+    """How a cls value becomes a score from 0 to 1."""
 
     activation: str
     """sigmoid: 1 / (1 + exp(-value))"""
@@ -138,60 +139,61 @@ class ScoreRule:
 
 @dataclass(frozen=True)
 class BoxRule:
-    """From box values to a box in px of the input, around the point x = (column + offset) * stride,
-    y = (row + offset) * stride."""
+    """How box values become a box in px of the input. The anchor point of a cell is
+    x = (column + offset) * stride, y = (row + offset) * stride."""
 
     coding: str
     """distance: x1 = x - v0 * stride, y1 = y - v1 * stride, x2 = x + v2 * stride, y2 = y + v3 *
     stride; ssd: the centre is x + v0 * prior[0] * stride, y + v1 * prior[1] * stride, width and
     height are prior[0] * stride * exp(v2), prior[1] * stride * exp(v3)"""
     order: tuple[str, ...]
-    """of the values v0, v1, v2, v3"""
+    """what the values v0, v1, v2, v3 stand for"""
     unit: str
-    """of the values: stride, or prior (ssd)"""
+    """unit of the values: stride, or prior (ssd)"""
     anchors: int
     """boxes per cell"""
     offset: float
-    """of the point in a cell, in strides"""
+    """of the anchor point within its cell, in strides"""
     prior: tuple[float, ...]
-    """width and height of a prior box in strides; empty with distance"""
+    """width and height of a prior box, in strides; empty for coding distance"""
 
 
 @dataclass(frozen=True)
 class LandmarkRule:
-    """From kps values to points in px of the input: x = (column + offset + value) * stride, y
-    likewise."""
+    """How kps values become points in px of the input: x = (column + offset + value) * stride,
+    and y likewise with the row."""
 
     points: tuple[str, ...]
-    """in this order"""
+    """names of the points, in the order of the values"""
     order: tuple[str, ...]
-    """of the values of a point"""
+    """order of the two values of a point"""
     unit: str
-    """of the values: stride, from the point that the box is around"""
+    """unit of the values: stride, measured from the anchor point of the cell"""
 
 
 @dataclass(frozen=True)
 class ResultRule:
-    """From candidates to faces: drop those that score less than ``score``, keep the best
-    ``candidates``, drop of two that overlap the one that scores less, divide x by fitted width /
-    photo width and y by fitted height / photo height, clip boxes to the photo, and drop those of
-    which nothing is left. Landmarks of a face are the mean of those of all candidates whose overlap
-    with it exceeds ``nms_iou``, itself among them, weighted by score * (overlap - nms_iou)."""
+    """How candidates become faces: drop those that score less than ``score``; keep the best
+    ``candidates``; of two whose overlap exceeds ``nms_iou``, drop the one that scores less;
+    divide x by scaled width / photo width and y by scaled height / photo height; clip boxes to
+    the photo; drop boxes that are then empty. Landmarks of a face are the weighted mean over
+    all candidates whose overlap with the face exceeds ``nms_iou``, the face itself included;
+    weights are score * (overlap - nms_iou)."""
 
     score: float = DEFAULT_SCORE
-    """lowest that is reported, 0 to 1; an app may choose another"""
+    """lowest score that is reported, 0 to 1; an app may choose another"""
     nms_iou: float = DEFAULT_IOU
-    """intersection over union above which two boxes are one face"""
+    """intersection over union above which two boxes are the same face"""
     candidates: int = TOP_K
-    """that enter that comparison, best first"""
+    """largest number of candidates compared with each other, best first"""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What goes into a file and what comes out, as its README.txt tells it."""
+    """What goes into a file and what comes out; README.txt says the same in words."""
 
     signature: str | None
-    """key of the signature that names are of (TFLite); null: the format has none"""
+    """key of the signature that the names belong to (TFLite); null: the format has no signatures"""
     fit: FitRule
     input: InputTensor
     outputs: tuple[OutputTensor, ...]
@@ -199,7 +201,7 @@ class Contract:
     scores: ScoreRule
     boxes: BoxRule
     landmarks: LandmarkRule | None
-    """null: the network finds boxes alone"""
+    """null: the network has no landmarks"""
     results: ResultRule
 
     @property

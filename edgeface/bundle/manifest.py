@@ -43,13 +43,13 @@ class InputSpec:
     graph."""
 
     width: int
-    """px; of a dynamic file: the size it was checked at"""
+    """px; for a dynamic file: the size at which the export was checked"""
     height: int
     """px"""
     dynamic: bool = False
     """True: any width and height that are multiples of 32 px"""
     layout: str = "NCHW"
-    """NCHW or NHWC, of the input and of the outputs in the file"""
+    """layout of the input and of the outputs in the file: NCHW or NHWC"""
     dtype: str = "float32"
     """float32, uint8 or int8 (int8: pixel - 128)"""
     name: str = "image"
@@ -59,7 +59,7 @@ class InputSpec:
     range: tuple[float, ...] = (0, 255)
     """lowest and highest pixel value"""
     pad_value: int = 0
-    """pixel value that fills what a letterboxed image leaves free"""
+    """pixel value of the padding around a letterboxed image"""
 
     def __post_init__(self) -> None:
         _require(
@@ -76,10 +76,10 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where the numbers in the file come from and what may be done with them."""
+    """Where the weights come from and what they may be used for."""
 
     sha256: str
-    """of the weights that were exported"""
+    """hash of the exported weights"""
     licence: str
     data_terms: str
     """terms of the images that the weights were trained on"""
@@ -107,7 +107,7 @@ class Manifest:
     primary: str
     """the file that the runtime opens; one of ``files``"""
     tools: dict[str, str]
-    """package -> version, of everything that took part in the conversion"""
+    """package -> version, for every package used in the conversion"""
     weights: WeightsInfo
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """file name -> SHA-256; filled in by :func:`write_bundle`"""
@@ -115,21 +115,21 @@ class Manifest:
     """``{"noise": {head: max_abs}, "photo": {head: max_abs}, "max_abs": {head: value}, "tolerance":
     value}``"""
     output_quantization: dict[str, tuple[float, ...]] | None = None
-    """of a file whose outputs are int8: our output name -> (scale, zero point); value = (q - zero
-    point) * scale"""
+    """only for int8 outputs: our output name -> (scale, zero point); value = (q - zero point) *
+    scale"""
     calibration: dict[str, Any] | None = None
-    """of an int8 file: ``{"method": ..., "images": count, "sha256": [...]}``, the photos its ranges
-    were taken from"""
+    """only for int8 files: ``{"method": ..., "images": count, "sha256": [...]}``, the photos
+    used for calibration"""
     accuracy: dict[str, Any] | None = None
-    """of an int8 file: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count,
-    "protocol": text}``, ``reverted_layers`` (kept in float) and more figures of what quantising
-    cost"""
+    """only for int8 files: ``{"float": {"easy", "medium", "hard"}, "int8": {...}, "images": count,
+    "protocol": text}``, ``reverted_layers`` (kept in float) and further figures on the loss of
+    accuracy"""
     contract: Contract | None = None
-    """how to feed the file and read what it gives, in full; null: written before there was one, or
-    made for the ``api`` of others, which does that"""
+    """complete description of input and outputs; null: the file was written by a version without
+    contracts, or for another library's ``api``, which does the decoding"""
     api: str | None = None
-    """``mediapipe``, ``task-library`` or ``opencv``: what the file is made for; null: for decoding
-    as the contract says"""
+    """library that the file is made for: ``mediapipe``, ``task-library`` or ``opencv``; null: the
+    file is decoded as the contract says"""
     format_version: int = FORMAT_VERSION
 
     @property

@@ -26,9 +26,9 @@ class HeadLayout:
     activation: str = "sigmoid"
     """what turns a cls output into a score"""
     prior: tuple[float, ...] = ()
-    """ssd: width and height of a prior box, in strides"""
+    """only for ssd: width and height of a prior box, in strides"""
     landmarks: int = 0
-    """points of a face, in outputs of their own: 5, or 0 for none"""
+    """landmarks per face, in separate outputs: 5, or 0 for none"""
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in zip(self.strides, self.strides[1:], strict=False))
