@@ -124,7 +124,8 @@ def train_model(
 
     Raises DataError for unusable annotations or photos and for no face large enough, OptionError
     for a device that is not available or a run that another process works on, ModelError for an
-    ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite.
+    ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite, ImageError
+    for a photo that cannot be decoded if there is no ``on_error``.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed

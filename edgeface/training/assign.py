@@ -47,19 +47,6 @@ class Cells:
         return torch.cat([self.point - self.size / 2, self.point + self.size / 2], 1)
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """Positive cells, each with its image and face, and the ignored cells.
-
-    image, cell, face: int64 [P]; ignored: bool [B, A], cells that are not background either.
-    """
-
-    image: Tensor
-    cell: Tensor
-    face: Tensor
-    ignored: Tensor
-
-
 def make_cells(layout: HeadLayout, height: int, width: int, device: torch.device) -> Cells:
     """Cells of an input of ``height`` x ``width`` px.
 

@@ -214,10 +214,11 @@ def _large(
 
     The image's largest face then fills most of the crop or reaches beyond it.
     """
-    box, _ = largest_face(cache, index)
+    box = largest_face(cache, index)
     face_px = (box[:, 2:] - box[:, :2]).prod(1).clamp(min=1.0).sqrt()
     wanted = _log_uniform(o.large_low, o.large_high, rand[1]) * size / face_px
-    chosen = (rand[0] < o.large_share) & (wanted <= o.large_scale) & (cache.count[index] > 0)
+    found = box[:, 2] > box[:, 0]
+    chosen = (rand[0] < o.large_share) & (wanted <= o.large_scale) & found
     # The face's centre lies in the middle half of the crop.
     shift = torch.stack([rand[2], rand[3]], 1) / 2 + 0.25
     centre = (box[:, :2] + box[:, 2:]) / 2

@@ -61,27 +61,22 @@ def chosen_face(cache: Cache, index: Tensor, draw: Tensor) -> tuple[Tensor, Tens
     ), extent
 
 
-def largest_face(cache: Cache, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest face of each image that is not ignored: box [B, 4] px, number in the cache [B].
+def largest_face(cache: Cache, index: Tensor) -> Tensor:
+    """Box [B, 4] px of the largest face of each image that is not ignored; of equal ones the last.
 
-    Where an image has no face, an empty box; where all its faces are ignored, the last of them.
+    An empty box where an image has none.
     """
     face, image = faces_of(cache, index)
+    learned = ~cache.ignore[face]
+    face, image = face[learned], image[learned]
     if not len(face):
-        return torch.zeros(len(index), 4, device=index.device), torch.zeros_like(index)
+        return torch.zeros(len(index), 4, device=index.device)
     boxes = cache.boxes[face]
-    area = ((boxes[:, 2:] - boxes[:, :2]).prod(1) * ~cache.ignore[face]).double()
-    # Of equal faces always the later one.
-    area = area * len(face) + torch.arange(len(face), device=face.device)
-    most = torch.zeros(len(index), dtype=area.dtype, device=face.device).scatter_reduce(
-        0, image, area, "amax"
-    )
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    most = torch.zeros(len(index), device=index.device).scatter_reduce(0, image, area, "amax")
     leads = area == most[image]
-    number = torch.zeros_like(index).scatter(0, image[leads], face[leads])
-    found = torch.zeros(len(index), dtype=torch.bool, device=face.device).scatter(
-        0, image[leads], True
-    )
-    return torch.where(found[:, None], cache.boxes[number], 0), number
+    number = torch.zeros_like(index).scatter_reduce(0, image[leads], face[leads], "amax")
+    return torch.where(most[:, None] > 0, cache.boxes[number], 0)
 
 
 def s3fd_crop(

@@ -24,6 +24,7 @@ from edgeface.training.augment import (
     batch_indices,
     make_batch,
 )
+from edgeface.training.crops import largest_face
 from edgeface.training.dataset import Cache, open_cache
 from edgeface.training.degrade import DRAWS, Change, compress, degrade, motion_blur, noise
 from edgeface.training.options import AugmentOptions
@@ -307,6 +308,26 @@ def test_large_faces_fill_the_crop_and_more(marked: Cache) -> None:
         and (filled > 0.45).all()
         and (filled == 1).any()
     )
+
+
+def test_an_invalid_face_is_never_the_largest(marked: Cache) -> None:
+    """It was taken where an image had no other, and of two faces whose areas differ by less than 1
+    px^2 the smaller one could be."""
+    sides = torch.tensor([[10, 10.05], [10, 10.0]])
+    boxes = torch.cat([marked.boxes[:2], torch.cat([0 * sides, sides], 1)])
+    close = dataclasses.replace(
+        marked,
+        boxes=boxes,
+        ignore=torch.tensor([True, False, False, False]),
+        first=torch.tensor([0, 1, 2]),
+        count=torch.tensor([1, 1, 2]),
+    )
+    found = largest_face(close, torch.tensor([2, 0, 1]))
+    assert found.tolist() == [boxes[2].tolist(), [0, 0, 0, 0], boxes[1].tolist()]
+    large = dataclasses.replace(PLAIN, large_share=1.0, large_low=1.2, large_high=1.4)
+    invalid = dataclasses.replace(marked, ignore=torch.ones(3, dtype=torch.bool))
+    plain, same = (make_batch(invalid, o, SIZE, 8, 0, seed=0) for o in (PLAIN, large))
+    torch.testing.assert_close(same.images, plain.images, atol=0, rtol=0)
 
 
 def test_covered_faces(marked: Cache) -> None:
