@@ -122,10 +122,10 @@ def train_model(
     the progress, and with messages for the user. on_error: called for photos that cannot be
     decoded; they are left out. Returns False if stopped before the last step.
 
-    Raises DataError for unusable annotations or photos and for no face large enough, OptionError
-    for a device that is not available or a run that another process works on, ModelError for an
-    ``init`` or ``branch`` that does not fit, TrainingError for a loss that is not finite, ImageError
-    for a photo that cannot be decoded if there is no ``on_error``.
+    Raises DataError for unusable annotations or photos and if no face is large enough, OptionError
+    for a device that is not available or a run that another process works on, ModelError if
+    ``init`` or ``branch`` does not fit, TrainingError if the loss is not finite, ImageError for a
+    photo that cannot be decoded if there is no ``on_error``.
     """
     from edgeface.training.dataset import open_cache
     from edgeface.training.distributed import distributed
