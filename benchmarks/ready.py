@@ -1,11 +1,11 @@
-"""``python -m benchmarks.ready --data WIDER``: the ready files that ship in
+"""``python -m benchmarks.ready --data WIDER``: makes the ready files that ship in
 ``edgeface/zoo/bundles``.
 
-Every model with weights is exported, proven equal to torch, and quantised within the accuracy
-budget, for the runtimes and sizes of KINDS. A file that is there and was made of the same weights
-is kept, so a run that was stopped goes on where it was. What an earlier run made of other weights,
-by its index, goes away at the end; a folder with other folders in it is refused. Same weights,
-photos and tool versions: same bytes.
+Exports every model with weights, checks each file against torch, and quantises it within the
+accuracy budget, for the runtimes and sizes of KINDS. Existing files made of the same weights are
+kept, so a stopped run resumes. At the end, files that the index lists for other weights are
+removed; a folder that contains anything else is refused. Same weights, photos and tool versions
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Options(Printed):
     max_drop: float = 0.5
     """AP points that the worst of easy, medium and hard may lose in INT8"""
     calibration_seed: int = 0
-    """another number takes other photos to calibrate: what holds the budget with fewer layers in
-    float is smaller and faster"""
+    """seed of the choice of calibration photos: with some, the budget is kept with fewer layers in
+    float, and the file is smaller and faster"""
     work: Path = Path("dist/ready")
-    """folder for float files that INT8 ones are made of, and for what was measured"""
+    """folder for the float files that INT8 files are made of, and for measurements"""
     out: Path = zoo.BUNDLES
-    """folder of the ready files and their index, and of nothing else; those of other weights are
+    """folder that contains only the ready files and their index; files of other weights are
     removed from it"""
     again: bool = False
     """make all files again"""

@@ -8,8 +8,8 @@ empty. To fill that folder::
     python -m benchmarks.systems --records FOLDER --export [--only NAME ...]
     edgeface bench FOLDER/*-fp32-640x480 --save FOLDER/latency.json
 
-Published AP is of all 3226 validation photos, ours of those that --data held, and sizes differ too:
-compare within a column. Other photos there are measured anew.
+Published AP is of all 3226 validation photos, ours of the photos that --data holds, and input sizes
+differ too: compare within a column. If the photos in --data change, models are evaluated again.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ time goes.
 
 Runs the parts of the real loop, crops, forward, loss, backward, optimiser and average, on photos
 that come with the project's own packages, or on WIDER FACE with --data. CPU time of all threads is
-counted, so that other work on the machine shows less than in elapsed time; it shows all the same,
-in caches and memory that are shared.
+counted, which other programs disturb less than elapsed time; they still disturb it, through shared
+caches and memory.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
-"""``python -m benchmarks.vectors``: the golden vectors in ``examples/vectors``, which hold the
-decoders of every language to what the Detector gives.
+"""``python -m benchmarks.vectors``: writes the golden vectors in ``examples/vectors``, with which
+the decoders of every language are tested.
 
-A file is a list of cases. Each has the ``contract`` of a file, ``photo`` (width, height in px),
-``fitted`` and ``canvas`` (the same of the photo on the canvas, and of the canvas); then, where it
-is about
+A file is a list of cases. Each has the ``contract`` of an exported file, the size of the ``photo``
+(width, height in px), and ``fitted`` and ``canvas`` (the size of the scaled photo on the canvas,
+and of the canvas). A case about pixels also has
 
-- pixels: ``rgb``, the photo, and ``pixels``, the canvas, both uint8 [H, W, 3];
-- faces: ``outputs``, little-endian arrays in the order of ``contract.outputs``, and ``faces``.
+- ``rgb``, the photo, and ``pixels``, the canvas, both uint8 [H, W, 3];
 
-Arrays are in base64. Outputs come from edgeface-n on two portraits in the public domain, or are
-written by hand for what photos rarely show. Same weights: the same cases; floats may differ in
-their last bits where torch does.
+a case about faces has
+
+- ``outputs``, little-endian arrays in the order of ``contract.outputs``, and the ``faces`` that the
+  Detector gives for them.
+
+Arrays are in base64. Outputs come from edgeface-n on two public-domain portraits, or are written by
+hand for situations that are rare in photos. Same weights give the same cases; floats may differ in
+their last bits between versions of torch.
 """
 
 from __future__ import annotations

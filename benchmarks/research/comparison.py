@@ -1,12 +1,12 @@
-"""``python -m benchmarks.research.comparison {find,table}``: is what the clock chose better than
-others as fast?
+"""``python -m benchmarks.research.comparison {find,table}``: does a search by measured latency find
+better networks than a search by multiply-accumulates?
 
-find: on one target and precision, the latency of DamoFD-0.5G's backbone (with our neck and head, in
-the widths it was published with) is the budget. Within it are searched, in the same space, by the
-same score and with equal effort, the best network by measured latency, and the best by
-multiply-accumulates: of several limits the one whose winner comes nearest to the budget, measured.
-What was found is a JSON list of networks, which ``python -m benchmarks.research.evidence train``
-trains alike; table then shows their AP beside their latency.
+find: on one target and precision, the measured latency of DamoFD-0.5G's backbone (with our neck and
+head, in its published widths) is the budget. Two searches within the budget use the same space,
+score and effort: one limits measured latency; the other limits multiply-accumulates, at several
+limits, and keeps the winner whose measured latency is nearest to the budget. The result is a JSON
+list of networks, which ``python -m benchmarks.research.evidence train`` trains in the same way;
+table then shows their AP beside their latency.
 """
 
 from __future__ import annotations

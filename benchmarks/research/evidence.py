@@ -1,11 +1,10 @@
-"""``python -m benchmarks.research.evidence``: does a score that costs nothing rank trained
-detectors?
+"""``python -m benchmarks.research.evidence``: do zero-cost scores rank trained detectors?
 
 Three steps. ``select`` draws networks of equal multiply-accumulates, spread over the detector
-score; ``train`` gives each the same short training and evaluates it; ``table`` says how well every
-zero-cost score of :mod:`edgeface.search.scores.registry`, at every alpha, ranks what came out:
-scores are computed anew, only AP comes from the trainings. Stopped at any moment, ``train`` goes on
-where it was, and ``table`` shows what there is.
+score. ``train`` gives each the same short training and evaluates it. ``table`` shows how well each
+zero-cost score of :mod:`edgeface.search.scores.registry`, at every alpha, ranks the trained
+networks; scores are computed anew, only AP comes from the trainings. A stopped ``train`` resumes,
+and ``table`` also works on unfinished results.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""``python -m benchmarks.research.family --out FOLDER``: searches the networks that ship, by the
-clock of one target.
+"""``python -m benchmarks.research.family --out FOLDER``: searches the architectures that ship, by
+measured latency on one target.
 
-The yardstick is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023):
-what users of a tiny face detector have. Measured beside it, in its runtime and precision, the best
-networks of the search space are found that take half as long, as long, and twice as long.
-FOLDER/searched.json holds them with their record, in the form that
-edgeface.architecture.searched.json ships; the command resumes by itself.
+The reference is a network of YuNet_n's structure (Wu et al., Machine Intelligence Research 2023), a
+common tiny face detector. In the same runtime and precision, and measured together with it, the
+search finds the best networks that take half, one and two times its latency. FOLDER/searched.json
+holds them with their record, in the format of edgeface.architecture.searched.json. A stopped run
+resumes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """``python -m benchmarks.research.finetuning --data WIDER``: what fine-tuning gains on photos that
-are unlike WIDER FACE.
+differ from WIDER FACE.
 
-Validation photos that a network never saw are changed as cameras of other places see: every second
-one is fine-tuned with, as docs/finetune.md says, the others are kept aside and measured before and
-after. Faces that WIDER FACE does not count as hard are marked invalid. A training that is there is
-kept, so that a run that was stopped goes on where it was.
+Takes validation photos that the network was not trained on and changes them as other cameras would.
+Half of them are used for fine-tuning, as docs/finetune.md describes; the others are kept aside and
+measured before and after. Faces that WIDER FACE does not count as hard are marked invalid. Finished
+trainings are kept, so a stopped run resumes.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder with the validation images"""
     cameras: tuple[str, ...] = ()
-    """of CAMERAS; default: all"""
+    """names from CAMERAS; default: all"""
     samples: int = 6400
-    """crops of a fine-tuning, as in docs/finetune.md"""
+    """crops per fine-tuning, as in docs/finetune.md"""
     lr: float = 0.0005
-    """rate that it begins with, as there"""
+    """initial learning rate, as in docs/finetune.md"""
     photos: int = 400
-    """so many at most: half to learn from, half to measure on"""
+    """largest number of photos: half for fine-tuning, half for measuring"""
     seed: int = 0
-    """of the trainings and of noise"""
+    """seed of the trainings and of the noise"""
     out: Path = Path("runs/finetuning")
-    """folder of the photos and trainings"""
+    """folder for the photos and trainings"""
 
 
 @dataclass(frozen=True)

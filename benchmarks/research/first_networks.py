@@ -1,9 +1,9 @@
-"""``python -m benchmarks.research.first_networks``: what choosing the first networks of a search is
-worth.
+"""``python -m benchmarks.research.first_networks``: how much the choice of a search's first
+networks improves its latency model.
 
-A latency model is fitted to a few networks of a latency table and asked for all others: once to
-those that edgeface.predict.first_networks chooses, and a few times to as many random ones, as their
-mean.
+A latency model is fitted to a few networks of a latency table and predicts all others: once with
+the networks that edgeface.predict.first_networks chooses, and several times with as many random
+networks, whose errors are averaged.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ class Options(Printed):
     kinds: tuple[str, ...] = KINDS
     """latency tables, TARGET-PRECISION"""
     count: int = StudyOptions.first
-    """networks to learn from"""
+    """networks that each model is fitted to"""
     draws: int = 5
-    """draws of as many random networks"""
+    """number of random draws"""
     ranges: ClassVar[dict[str, Range]] = {"draws": Range(1, 1000)}
 
     def __post_init__(self) -> None:

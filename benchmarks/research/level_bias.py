@@ -1,14 +1,14 @@
 """``python -m benchmarks.research.level_bias --model WEIGHTS --data WIDER --annotations FILE --out
-NEW``: let the levels of a trained network score alike.
+NEW``: balances the scores of a trained network's levels.
 
-Training sees crops in which small faces are the most. In a whole photo the finest level then gives
-the heads of a far crowd, which nobody annotated, scores that a large face in shadow has. A constant
-on the logits of each finer level mends the order; it is the bias of that level's last convolution,
-so that the network stays as it is. The coarsest level keeps its scores: raised, it would show more
-large boxes on things that are no faces. Easy AP is bought with hard AP: tiny faces that are
-annotated sink, too. Chosen are, on photos of the training, the smallest constants that come within
-.1 points of the best mean of easy, medium and hard AP, where faces count from 50, 30 and 10 px of
-height, which is about what WIDER FACE's three sets hold.
+Most faces in training crops are small. In whole photos the finest level therefore gives unannotated
+heads in a far crowd the same scores as large faces in shadow. A constant added to the logits of
+each finer level corrects the order; it goes into the bias of that level's last convolution, so the
+network stays the same. The coarsest level keeps its scores: a positive constant there would show
+more large boxes on things that are not faces. Easy AP rises at the cost of hard AP, because
+annotated tiny faces get lower scores too. The program tries constants on training photos and takes
+the smallest that come within .1 points of the best mean of easy, medium and hard AP. In the three
+settings, faces count from 50, 30 and 10 px of height, about as in WIDER FACE.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Options(Printed):
     data: Path
     """folder of the photos"""
     annotations: Path
-    """their faces: the annotations that the network was trained with"""
+    """face boxes of these photos, as used for the training"""
     out: Path
-    """the new weights"""
+    """file for the new weights"""
     photos: int = 800
-    """so many of them, drawn by --seed"""
+    """number of photos, drawn with --seed"""
     seed: int = 0
-    """of the draw"""
+    """seed of the draw of photos"""
 
 
 @dataclass(frozen=True)

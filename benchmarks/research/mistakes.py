@@ -1,10 +1,10 @@
 """``python -m benchmarks.research.mistakes --data WIDER --peers PEERS``: what a model's most
 confident false boxes are.
 
-A box is false if it is not the first with an IoU of .5 and more with an annotated face; boxes on
-faces that the annotators marked invalid count as neither. A false box is ``twice`` if a better box
-is on its face, ``loose`` if it is on a face by an IoU from .1 to .5, and ``elsewhere`` if not even
-that. Photos go in with their long side at 640 px.
+A box is true if it is the first one with an IoU of at least .5 with an annotated face. Boxes on
+faces that the annotators marked invalid are not counted. A false box is ``twice`` if a better box
+is on its face, ``loose`` if its IoU with a face is from .1 to .5, and ``elsewhere`` if it is lower.
+The long side of each photo is scaled to 640 px.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ class Options(Printed):
     data: Path
     """WIDER FACE folder with the validation photos"""
     peers: Path | None = None
-    """folder of the peers' .onnx files; default: ours alone"""
+    """folder of the peers' .onnx files; default: only ours"""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
-    """ours: zoo names, weights files or Bundles"""
+    """our models: names, weights files or Bundles"""
     boxes: int = 300
-    """how many false boxes of each model"""
+    """number of false boxes per model"""
     sheet: Path | None = None
-    """picture (.png, .jpg) of those of the first model, most confident first"""
+    """picture (.png, .jpg) of the first model's false boxes, most confident first"""
 
     def __post_init__(self) -> None:
         if self.boxes < 1:
