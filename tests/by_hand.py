@@ -1,4 +1,4 @@
-"""Measurements made by hand, and functions that watch processes."""
+"""Made-up measurements, and functions that watch processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALM = Moment(1000.0, 40.0, None, 3, 0.1, 100.0)
 
 
 def calm(**changes: Any) -> Moment:
-    """A moment in which nothing disturbs."""
+    """A Moment at which nothing disturbs a measurement, with ``changes`` applied."""
     return dataclasses.replace(CALM, **changes)
 
 
@@ -66,7 +66,7 @@ def record(
     samples: dict[str, Stage] | None = None,
     **fields: Any,
 ) -> Measurement:
-    """A record with ``fields`` as given; its validity is judged as that of a real one."""
+    """A record with these ``fields``; its validity is decided as for a real record."""
     where, protocol = where or environment(), protocol or Protocol()
     samples = samples or stages(steady(median_ms))
     reasons = invalid_reasons(protocol, where, samples, fields.get("threads", 1))
@@ -107,8 +107,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Call ``what`` until its result is true, and return that; fails after ``seconds``, which no
-    healthy machine needs."""
+    """Call ``what`` until its result is true, and return that; fails after ``seconds``, more than
+    any healthy machine needs."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-import edgeface  # noqa: F401 - before a runtime that would report to its maker
+import edgeface  # noqa: F401 - first: it stops runtimes from reporting to their makers
 
 Array = NDArray[Any]
 Face = tuple[float, list[float], list[list[float]]]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Restore Ctrl-C, which tests send. Processes that a script starts with ``&`` ignore it, and so
-    do all that they start: tests would wait for ever."""
+    """Make Ctrl-C work, since tests send it. A process that a script starts with ``&`` ignores it,
+    as do its children: tests would wait for ever."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -42,8 +42,8 @@ def edgeface(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of given data sets, goldens and peer models: EDGEFACE_SHARED, or ``shared`` beside the
-    checkout."""
+    """Folder of data sets, golden outputs and peer models: EDGEFACE_SHARED, or ``shared`` beside
+    the checkout. Skips the test if it does not exist."""
     folder = Path(os.environ.get("EDGEFACE_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
         pytest.skip("the shared data are not there: set EDGEFACE_SHARED")
@@ -52,16 +52,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def astronaut() -> Image:
-    """Portrait of Eileen Collins (NASA, public domain) that scikit-image brings along: RGB [512,
-    512, 3]."""
+    """Portrait of Eileen Collins (NASA, public domain) from scikit-image: RGB [512, 512, 3]."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     return np.ascontiguousarray(data.astronaut())
 
 
 @pytest.fixture(scope="session")
 def hopper_path() -> Path:
-    """Portrait of Grace Hopper (US Navy, public domain) that matplotlib brings along: a JPEG
-    file."""
+    """JPEG file of a portrait of Grace Hopper (US Navy, public domain) from matplotlib."""
     cbook = pytest.importorskip("matplotlib.cbook", reason="matplotlib is not installed")
     return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
@@ -98,7 +96,7 @@ def pointed(astronaut: Image, lively_size: tuple[int, int]) -> Source:
 
 
 def letterboxed(photo: Image, width: int, height: int) -> Image:
-    """uint8 RGB [1, height, width, 3]."""
+    """A batch of one photo, resized and padded: uint8 RGB [1, height, width, 3]."""
     from edgeface.images import letterbox
 
     return letterbox(photo, width, height)[0][None]
@@ -171,7 +169,7 @@ def bundle(exported: Callable[..., Bundle]) -> str:
 
 @pytest.fixture(scope="session")
 def damaged(tmp_path_factory: pytest.TempPathFactory, astronaut: Image) -> dict[str, str]:
-    """What is wrong -> path that is no readable image."""
+    """Kind of fault -> path that is not a readable image."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "zero.jpg").write_bytes(b"")

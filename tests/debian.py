@@ -25,7 +25,7 @@ def cache_folder(name: str) -> Path:
 def unpack(
     packages: Sequence[str], suite: str, architecture: str, root: Path, alone: bool = False
 ) -> None:
-    """Unpack ``packages`` and, unless ``alone``, all that they depend on below ``root``, which
+    """Unpack ``packages`` and, unless ``alone``, all their dependencies below ``root``, which
     appears once it is complete. Skips the test without apt or a network."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:

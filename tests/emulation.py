@@ -72,7 +72,7 @@ def pip_for_arm(verb: str, python: str, *words: object) -> None:
 
 
 def wheel_for_arm(package: str) -> Path:
-    """Folder of the unpacked aarch64 wheel, of the installed release; kept between test runs."""
+    """Folder of the unpacked aarch64 wheel of the installed release; kept between test runs."""
     home = cache_folder(f"{package}-{version(package)}-arm64")
     if not home.is_dir():
         words = ("--no-deps", "--target", home, f"{package}=={version(package)}")

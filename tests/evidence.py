@@ -1,4 +1,4 @@
-"""Two tiny networks for tests of benchmarks.research.evidence, and its message after a mistake."""
+"""Two tiny networks for tests of benchmarks.research.evidence, and a check of its error message."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import struct
 
 
 class Flat:
-    """A table of a FlatBuffer, read by hand: little-endian, its vtable gives the fields' places."""
+    """A table of a FlatBuffer, read by hand: little-endian, with field offsets in its vtable."""
 
     def __init__(self, content: bytes, place: int | None = None) -> None:
         self.content = content
@@ -71,7 +71,7 @@ def decoding_options(content: bytes) -> Flat:
 
 
 def buffers_behind(content: bytes) -> int:
-    """How many buffers of a .tflite file lie behind its FlatBuffer."""
+    """Number of buffers of a .tflite file that are stored after its FlatBuffer."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)

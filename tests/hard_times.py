@@ -1,5 +1,5 @@
-"""Commands for tests with little memory and of kills: their arguments, and checks that what they
-leave is complete."""
+"""Commands for tests that limit memory or kill processes: their arguments, and checks that the
+results they leave are complete."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from edgeface.zoo import load_weights_file
 from edgeface.zoo.index import FOLDER
 
 FACE = (181, 49, 383, 337)
-"""Grace Hopper's, x1, y1, x2, y2 px, drawn by hand"""
+"""Grace Hopper's face: x1, y1, x2, y2 in px, drawn by hand"""
 FRAMES = 30
 CPU_S = 240
-"""CPU time of a command with little memory, several times what any needs: one that spins for ever
-ends by SIGXCPU, however busy the machine is"""
+"""CPU time limit of a command with little memory, several times what any command needs: SIGXCPU
+ends one that spins for ever, however busy the machine is"""
 PROGRAM = f"""
 import resource, sys
 limit = int(sys.argv.pop(1))
@@ -57,7 +57,8 @@ class Task:
     """whether it runs C++ code that ends the process if it gets no memory"""
 
     def start(self, limit: int = 0, **options: object) -> subprocess.Popen[str]:
-        """limit: bytes of address space; 0: none, and the last line on stdout gives the peak."""
+        """``limit``: bytes of address space. If 0, there is no limit, and the last line on stdout
+        gives the peak."""
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
             [sys.executable, "-c", PROGRAM, str(limit), *map(str, self.arguments)],
             stdout=subprocess.PIPE,
@@ -86,7 +87,7 @@ class Task:
         return True
 
     def hidden(self) -> list[Path]:
-        """Temporary files that a writer has not given their final name."""
+        """Temporary files that a writer has not renamed to their final name."""
         if self.made is None or not self.made.parent.exists():
             return []
         return [path for path in self.made.parent.rglob(f".*{MARK}*") if MARK in path.name]
@@ -187,7 +188,7 @@ def task(
     hopper_path: Path,
     tmp_path: Path,
 ) -> Task:
-    """The task that the test's parameter names; for a runtime's name, a detection with it."""
+    """The task that the test's parameter names; for the name of a runtime, a detection with it."""
     data, faces = photos(tmp_path, hopper_path)
     name, out = request.param, tmp_path / "out"
     if name in export_targets():

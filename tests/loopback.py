@@ -26,7 +26,7 @@ QUICK = Protocol(
 
 
 class Steps:
-    """A progress callback that keeps the steps of ``measure``."""
+    """A progress callback that records the steps of ``measure``."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -50,8 +50,8 @@ def need_sshd() -> None:
 
 
 def processes_about(folder: Path) -> dict[int, str]:
-    """Process -> command line, of all processes that name ``folder`` except ssh and adb
-    clients."""
+    """PID -> command line of all processes whose command line contains ``folder``, except ssh and
+    adb clients."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -64,15 +64,15 @@ def processes_about(folder: Path) -> dict[int, str]:
 
 
 class Loopback:
-    """The server, and the client's side of it. Use it in a ``with`` block."""
+    """The server, with keys and configuration for a client. Use it in a ``with`` block."""
 
     def __init__(self, folder: Path, path: str = PATH) -> None:
-        """``path``: where the device finds its programs."""
+        """``path``: PATH of commands on the device."""
         self.folder, self.home, self.config = folder, folder / "home", folder / "ssh_config"
         self.home.mkdir(parents=True)
         (self.home / ".bashrc").write_text(
             "echo 'Welcome to the device {'\n"
-        )  # what a talkative login adds
+        )  # output that a shell may add at every login
         for key in ("host_key", "user_key", "other_key"):
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True
@@ -87,7 +87,7 @@ class Loopback:
             " no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv"
             f' HOME={self.home} PATH={path}\nForceCommand cd "$HOME" && eval'
             ' "$SSH_ORIGINAL_COMMAND"\n'
-        )  # a login starts in the user's home, not in the device's
+        )  # without ForceCommand, a login would start in the user's home, not the device's
         self.config.write_text(
             f"IdentityFile {folder}/user_key\nIdentitiesOnly yes\nIdentityAgent none\n"
             f"UserKnownHostsFile {folder}/known_hosts\nGlobalKnownHostsFile none\n"
@@ -107,7 +107,7 @@ class Loopback:
         return SshDevice(url or self.url, python, self.config, self.folder / "journals")
 
     def trust(self, key: str) -> None:
-        """Make ``key`` the one that known_hosts holds."""
+        """Make ``key`` the only host key that the client knows."""
         public = " ".join((self.folder / f"{key}.pub").read_text().split()[:2])
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
 
@@ -123,11 +123,11 @@ class Loopback:
         return str(path)
 
     def running(self) -> dict[int, str]:
-        """Agents and workers on the device."""
+        """PID -> command line of the agents and workers on the device."""
         return processes_about(self.cache)
 
     def sessions(self) -> list[int]:
-        """The server's processes at the end of every connection."""
+        """PIDs of the server's processes that serve a connection."""
         found = [
             process for child in children(self._server.pid) for process in (*children(child), child)
         ]
@@ -142,7 +142,7 @@ class Loopback:
 
     def __enter__(self) -> Loopback:
         if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # the server insists on it
+            Path("/run/sshd").mkdir(exist_ok=True)  # sshd requires this folder
         with (self.folder / "sshd.log").open("wb") as log:
             self._server = subprocess.Popen(
                 [SERVER, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=log

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Camera:
-    """Serves about 50 frames per second until it is closed, and a whole video file."""
+    """Serves a stream of about 50 frames per second until it is closed, and a whole video file."""
 
     def __init__(self, jpeg: bytes, clip: bytes) -> None:
         self.jpeg, self.clip = jpeg, clip

@@ -12,7 +12,7 @@ from edgeface.images.headers import PNG_MAGIC, jpeg_segments
 
 Mutation = Callable[[bytes, random.Random], bytes]
 SIDES = (0, 1, 2, 7, 255, 256, 4096, 11585, 32768, 65535, 65536, 1 << 20, 1 << 31, (1 << 32) - 1)
-"""sides in px that a changed header may claim"""
+"""widths and heights in px that a changed header may claim"""
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
@@ -25,7 +25,7 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def cut(data: bytes, rng: random.Random) -> bytes:
-    """Cut off the end; now and then all but the first few bytes."""
+    """Cut off the end; sometimes all but the first few bytes."""
     return data[: rng.randrange(64 if rng.random() < 0.2 else len(data))]
 
 
@@ -69,7 +69,7 @@ IMAGE: tuple[Mutation, ...] = (*BYTES, numbered, swapped)
 
 
 def split(data: bytes) -> list[bytes]:
-    """Segments of a JPEG, chunks of a PNG or of a RIFF file; other content in pieces of 512."""
+    """Segments of a JPEG, chunks of a PNG or of a RIFF file; other content in pieces of 512 B."""
     if data.startswith(b"\xff\xd8"):
         places = [at - 2 for marker, at in jpeg_segments(data) if marker]
     elif data.startswith(PNG_MAGIC):
@@ -110,7 +110,7 @@ def signed(data: bytes) -> bytes:
 
 
 def mutated_image(sources: Sequence[bytes], others: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of ``sources`` after one to three mutations, or joined to one of ``others``."""
+    """One of ``sources`` after one to three mutations, or its start joined to one of ``others``."""
     data = rng.choice(sources)
     if rng.random() < 0.1:
         return spliced(data, rng.choice(others), rng)

@@ -38,13 +38,13 @@ CONV = {1: 3, 11: 3, 4: 1, 14: 1, 2: 1, 3: 1}
 
 
 def every_layer_type() -> NcnnModel:
-    """A small graph with each known layer, each kind of weights and a chain of int8."""
+    """A small graph with every known layer, every kind of weights and a chain of int8 layers."""
     image = NcnnLayer("Input", "input", (), ("input",), {0: WIDTH, 1: HEIGHT, 2: 3})
     return NcnnModel((image, *_convolutions(), *_others()))
 
 
 def _convolutions() -> tuple[NcnnLayer, ...]:
-    """Layers from blob ``input`` to ``3``, in float, and ``5``, in int8."""
+    """Layers from blob ``input`` to the blobs ``3`` (float layers) and ``5`` (int8 layers)."""
     w = weights(108, 144, 24)
     eight = weights(144, 36, dtype="i1")
     bias4 = weights(4, 4, 4, 2)[0]

@@ -1,5 +1,5 @@
-"""Lists of networks that tests run on, and variants of networks. Networks in no list are tested
-only without weights."""
+"""Lists of networks that tests run, and variants of networks. Networks in none of these lists are
+tested only without weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from edgeface.architecture import ARCHITECTURES, Architecture
 
 NAMES = tuple(name for name in ARCHITECTURES if not re.fullmatch(r"asfd-d[2-6]", name))
-"""all but the huge ones: 10 M parameters at most"""
+"""all networks of at most 10 M parameters"""
 LARGE = tuple(name for name in NAMES if "34g" in name or name == "asfd-d1")
-"""for the slow suite: these take as long as all others together"""
+"""networks for the slow suite: they take as long as all others together"""
 _OTHER_FORMS = re.compile(
     r"extd-(?!fpn-32-prelu|ssd-48-lrelu|fpn-64-relu)\S+|eresfd-(?!16)\S+"
     r"|asfd-d[1-6]|\w+-(?!0\.5g)\S+-kps(-bn)?"
 )
 ONE_OF_EACH = tuple(name for name in NAMES if not _OTHER_FORMS.fullmatch(name))
-"""fewer networks of each kind: three of the 18 EXTD cover each form, width and activation; of
-EResFD, ASFD and the networks with landmarks only the smallest"""
+"""a shorter list: three of the 18 EXTD, which cover every form, width and activation, and only the
+smallest EResFD, ASFD and networks with landmarks"""
 
 
 def with_part(

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 SETTINGS = ("easy", "medium", "hard")
 Faces = tuple[Sequence[Sequence[float]], Mapping[str, Sequence[int]]]
-"""boxes x, y, w, h and, per setting, the 0-based faces that count"""
+"""boxes x, y, w, h and, per setting, the 0-based indices of the faces that count"""
 
 
 def cell(values: Sequence[Any]) -> np.ndarray[Any, Any]:

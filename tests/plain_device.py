@@ -1,4 +1,4 @@
-"""A remote device for tests that define themselves how its commands run."""
+"""A remote device for tests that replace how its commands run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from edgeface.latency.devices.remote import RemoteDevice
 
 
 class PlainDevice(RemoteDevice):
-    """A RemoteDevice without advice of its own."""
+    """A RemoteDevice whose advice repeats each command unchanged."""
 
     root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "nothing"
 

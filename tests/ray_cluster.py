@@ -19,7 +19,7 @@ def two_machines(resources: Mapping[str, float]) -> Iterator[Any]:
     """A ``ray.cluster_utils.Cluster`` whose second machine has ``resources``. Skips the test if Ray
     is not installed."""
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets limit the path
+    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket must be short
     environment = {
         "PYTHONPATH": str(Path(__file__).parent),
         "RAY_TMPDIR": temporary,

@@ -1,8 +1,8 @@
 """Networks with the weights that their authors released, and outputs of the authors' own program
 for some images.
 
-Its detections are the first 750 of greedy NMS at an IoU of .3 over the best 5000 boxes that score
-above .05.
+The program's detections are the first 750 of greedy NMS at an IoU of .3 over the best 5000 boxes
+that score above .05.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def assert_same_heads(
 def assert_same_detections(
     found: Detections, boxes: Doubles, scores: Doubles, box_px: float, score: float
 ) -> None:
-    """Check for one detection of ours for each of theirs; those whose scores differ by rounding may
-    change places."""
+    """Check for a one-to-one match of ``found`` and the authors' detections. The order may differ
+    where scores differ only by rounding."""
     assert len(found) == len(boxes)
     assert np.all(np.diff(found.scores) <= 0)
     apart = np.maximum(

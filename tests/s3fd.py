@@ -18,7 +18,7 @@ S3FD_CROPS = RECIPES["extd"].augment
 
 
 def random_faces(seed: int, count: int, size: int, low: float = 3.0) -> torch.Tensor:
-    """Boxes from ``low`` px to the whole image in size, clipped to the image."""
+    """Boxes with sides from about ``low`` px to the whole image, clipped to the image."""
     g = torch.Generator().manual_seed(seed)
     centre = torch.rand(count, 2, generator=g) * size
     side = (
@@ -53,7 +53,7 @@ def make_faces(boxes: torch.Tensor, image: list[int], ignore: list[bool] | None 
 
 
 def dense_iou(faces: Doubles, priors: Doubles) -> Floats:
-    """IoU [F, A] in float32; the order of operations gives equal overlaps equal values."""
+    """IoU [F, A] in float32; this order of operations gives equal values to equal overlaps."""
     table = np.zeros((len(faces), len(priors)), np.float32)
     for f, (x1, y1, x2, y2) in enumerate(faces):
         w = np.maximum(np.minimum(x2, priors[:, 2]) - np.maximum(x1, priors[:, 0]), np.float32(0))

@@ -1,4 +1,4 @@
-"""Trainings of seconds, for tests of what happens around a training."""
+"""Trainings that take seconds, for tests of everything around a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = TrainOptions(
 
 
 def trained(cache: Cache, run: Path, options: TrainOptions = SMALL, **start: Any) -> Trainer:
-    """A Trainer that was begun and has trained to its end."""
+    """A Trainer after a complete training in ``run``."""
     trainer = Trainer(NET, options, cache, run)
     trainer.begin(**start)
     assert trainer.fit()

@@ -1,4 +1,4 @@
-"""Searches of the tests: small, on this machine, through ONNX Runtime."""
+"""Small searches for tests, measured on this machine with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sound_progress(what: str, done: int, total: int, note: str = "") -> None:
 
 
 def begin(folder: Path, note: Note = quiet_note, **options: Any) -> Study:
-    """A search with OPTIONS, except for ``options``."""
+    """A search with OPTIONS, some of them replaced by ``options``."""
     return Study(dataclasses.replace(OPTIONS, **options), folder, sound_progress, note)
 
 

@@ -1,4 +1,4 @@
-"""The capability table: every row is whole, and every combination is either on or has a reason."""
+"""The capability table: rows are complete, and every combination works or says why it is off."""
 
 from __future__ import annotations
 

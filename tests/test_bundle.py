@@ -1,4 +1,4 @@
-"""A Bundle is believed only after everything it says was checked."""
+"""A Bundle is accepted only after everything in its manifest has been checked."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_round_trip(bundle: Bundle) -> None:
 
 
 def test_a_manifest_without_landmarks_is_what_it_was() -> None:
-    """The digest is of the text before there were landmarks, when edgeface-n had none."""
+    """The digest is that of the text from before landmarks existed; edgeface-n had none then."""
     network = get_architecture("edgeface-n")
     boxes = with_part(network, "head", landmarks=0)
     layout = head_layout(boxes)
@@ -167,7 +167,7 @@ def test_writing_replaces_a_bundle_and_nothing_else(tmp_path: Path, bundle: Bund
 
 
 def test_files_of_the_users_are_not_replaced(bundle: Bundle) -> None:
-    """Nor Bundles of other weights, of whatever version; what file managers leave is no file."""
+    """Bundles of other weights are kept too, of any version; .DS_Store does not prevent a write."""
     (bundle.path / ".DS_Store").write_bytes(b"")
     write_bundle(bundle.path, a_manifest(), {"model.onnx": b"new"})
     (bundle.path / "faces").mkdir()

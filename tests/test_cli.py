@@ -1,4 +1,4 @@
-"""The command line as a user meets it: JSON that later work relies on, help that teaches, errors of
+"""The command line as users see it: JSON that other programs rely on, help that explains, errors in
 one line."""
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_help_lists_every_verb_with_a_whole_sentence(edgeface: Command) -> None:
 
 def test_every_module_of_a_verb_is_listed() -> None:
     helpers = {"app", "failures", "flags", "looking", "output", "program", "rows", "terminal"}
-    helpers |= {"search published"}  # a part of search
+    helpers |= {"search published"}  # part of the verb "search"
     modules = {
         path.stem.replace("_", " ") for path in Path(cli.__file__).parent.glob("[!_]*.py")
     } - helpers
@@ -107,7 +107,7 @@ def test_detect_json(edgeface: Command, bundle: str, hopper_path: Path) -> None:
 def test_detect_json_with_landmarks(
     edgeface: Command, exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
 ) -> None:
-    """Beside the box in JSON and in the picture; the table stays as it is."""
+    """JSON and the picture show landmarks beside the box; the table does not change."""
     pointed = str(exported("onnx", landmarks=True).path)
     flags = (str(hopper_path), "--model", pointed, "--score-threshold", "0.3")
     picture = tmp_path / "out.png"

@@ -149,7 +149,8 @@ def test_closed_while_eight_threads_detect(model: str) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
 def test_stopped_or_closed_by_a_signal_while_it_detects(model: str) -> None:
-    """By Ctrl-C, or by a handler that closes it and lets the call that it interrupts go on."""
+    """A signal handler raises KeyboardInterrupt, as Ctrl-C does, or closes the Detector and lets
+    the interrupted call go on; then ``detect`` raises RunnerClosedError."""
     assert run(SIGNALS, model, 8) == ["KeyboardInterrupt: 8", "RunnerClosedError: 8"]
 
 

@@ -1,4 +1,4 @@
-"""The manifest suffices: a program that reads nothing else finds the faces of the Detector."""
+"""The manifest suffices: a program that reads nothing else finds the same faces as the Detector."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_another_implementation_finds_the_same_faces(
     astronaut: Any,
     hopper_path: Path,
 ) -> None:
-    """In a square photo and in a portrait; the bounds are float32's rounding. Faces whose scores
-    are equal up to that may come in another order."""
+    """One photo is square, one is in portrait format. The tolerances are the rounding of float32;
+    faces whose scores differ by no more than that may come in another order."""
     bundle = exported(target, precision, dynamic, landmarks=True)
-    lowest = 0.4 if dynamic else 0.3  # there are many cells in photos that are not made smaller
+    lowest = 0.4 if dynamic else 0.3  # a photo that is not shrunk has many cells
     with Detector.open(bundle.path, score_threshold=lowest) as detector:
         for photo in (astronaut, read_image(hopper_path)):
             expected, found = detector.detect(photo), find(bundle.path, photo, lowest)
@@ -63,7 +63,7 @@ def test_another_implementation_finds_the_same_faces(
 
 @pytest.mark.parametrize("name", ["eresfd-16", "damofd-0.5g-kps-bn"])
 def test_prior_boxes_and_several_boxes_a_cell(name: str, astronaut: Any, tmp_path: Path) -> None:
-    """The 40 best of random weights."""
+    """Compares about the 40 best faces of a network with random weights."""
     from export import ExportRequest, export_model
     from export.source import random_source
 
@@ -81,7 +81,7 @@ def test_prior_boxes_and_several_boxes_a_cell(name: str, astronaut: Any, tmp_pat
 
 @each_kind
 def test_manifest_and_readme(target: str, precision: str, dynamic: bool, exported: Make) -> None:
-    """Both say everything; the manifest by the schema that ships."""
+    """The manifest is valid under the shipped schema, and the README states its facts."""
     bundle = exported(target, precision, dynamic, True)
     data = json.loads((bundle.path / MANIFEST).read_text())
     jsonschema.validate(data, SCHEMA)
@@ -100,7 +100,7 @@ def test_manifest_and_readme(target: str, precision: str, dynamic: bool, exporte
 
 
 def test_the_schema_is_of_the_code() -> None:
-    """After a change of the dataclasses: python -m edgeface.bundle.json_schema."""
+    """After changing the dataclasses, run python -m edgeface.bundle.json_schema."""
     assert json_schema.PATH.read_text() == json_schema.dumps()
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert '"bundle/*.json"' in (ROOT / "pyproject.toml").read_text(), "part of the wheel"
@@ -151,7 +151,7 @@ def test_a_contract_that_contradicts_the_rest(change: Any, exported: Make, tmp_p
 
 
 def test_a_bundle_of_a_newer_schema(exported: Make, tmp_path: Path, edgeface: Any) -> None:
-    """One line, whatever else a newer one says."""
+    """The error is one line, whatever else a newer manifest contains."""
     bundle = exported("onnx", landmarks=True)
     copy = write_bundle(
         tmp_path / "b", bundle.manifest, {n: bundle.read(n) for n in bundle.manifest.files}

@@ -1,4 +1,4 @@
-"""The decoder against a loop over cells, and against damaged outputs."""
+"""The decoder compared with a loop over cells, and given damaged outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Face = tuple[float, list[float], list[list[float]]]
 
 
 def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[Face]:
-    """The decoder of the docstring of edgeface.decode, cell by cell in double precision."""
+    """The decoder defined by the docstring of edgeface.decode, cell by cell in double precision."""
     found = []
     for stride in layout.strides:
         cls, box = outputs[f"cls_{stride}"], outputs[f"box_{stride}"]
@@ -169,7 +169,7 @@ def test_values_that_are_not_finite_are_an_error(name: str, place: int, value: f
     layout = HeadLayout(landmarks=5)
     outputs = random_outputs(layout, 96, 64)
     outputs[name].reshape(-1)[place] = value
-    outputs["cls_8"].reshape(-1)[1] = 5  # the element of box or kps belongs to this candidate
+    outputs["cls_8"].reshape(-1)[1] = 5  # the bad box or kps value is that of candidate 1
     with pytest.raises(ModelError, match=f"{name[:3]}.* values that are not finite"):
         decode(outputs, layout, 0.5)
 

@@ -1,4 +1,4 @@
-"""``edgeface detect``: whatever ends it, or one of its inputs, what was found is printed."""
+"""``edgeface detect`` prints what it has found, whatever ends the command or one of its inputs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_random_weights_are_said(edgeface: Command, bundle: str, hopper_path: Pa
 
 
 def test_what_was_found_is_printed_whatever_ends_it(hopper_path: Path, tmp_path: Path) -> None:
-    """A photo that the network has no memory for, after one that it has."""
+    """The second photo needs more memory than the process may use; the first does not."""
     huge = tmp_path / "huge.png"
     cv2.imwrite(str(huge), np.zeros((11_000, 12_000), np.uint8))
     arguments = ("--size", "original", "--format", "json")
@@ -128,7 +128,7 @@ def test_ctrl_c_prints_what_was_found(
 
 
 def detect_for_nobody(*arguments: str) -> tuple[int, bytes]:
-    """Exit code and stderr of a detection whose reader is gone from the start."""
+    """Exit code and stderr of a detection whose stdout nobody reads from the start."""
     with subprocess.Popen(
         [sys.executable, "-m", "edgeface", "detect", *arguments],
         stdout=subprocess.PIPE,
@@ -147,7 +147,8 @@ def test_a_closed_pipe_hides_no_failure(bundle: str, hopper_path: Path) -> None:
 
 
 def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
-    """A file, too: hours of it would be looked at for nobody. What is saved is saved whole."""
+    """A video file ends as a camera does: it could go on for hours though nobody reads the rows.
+    With --save, all of it is processed and saved."""
     clip, saved = tmp_path / "clip.avi", tmp_path / "saved.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
     for _ in range(20):
@@ -162,7 +163,7 @@ def test_a_closed_pipe_ends_a_video(bundle: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment_s", [0.2, 0.5, 1, 2, 4])
 def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: float) -> None:
-    """From the moment on in which Python is up and looks for the command."""
+    """The moments are counted from when Python is up and begins to import the command."""
     program = (
         "import sys; sys.argv[0] = 'edgeface'; print('up', flush=True)\n"
         "from edgeface.cli import main; raise SystemExit(main())"
@@ -173,7 +174,7 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback(hopper_path: Path, moment_s: f
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite may ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may ignore it
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "up\n"
         time.sleep(moment_s)

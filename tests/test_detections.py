@@ -135,7 +135,7 @@ CYAN, YELLOW, MAGENTA = [0, 255, 255], [255, 255, 0], [255, 0, 255]
 
 
 def drawn_face(side: int, x: int = 100, y: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """(picture of 600x600 px with one face of ``side`` px at x, y; its landmarks as whole px)."""
+    """Picture of 600x600 px with one face of ``side`` px at x, y, and its landmarks in whole px."""
     shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     points = shares * side + (x, y)
     box = np.array([[x, y, x + side, y + side]], np.float32)
@@ -179,7 +179,7 @@ def test_what_is_nowhere_does_not_keep_the_rest_from_being_drawn(value: float) -
         np.zeros((100, 100, 3), np.uint8), Detections(boxes, np.ones(2, np.float32), points)
     )
     assert picture[90, 70].tolist() == [0, 255, 0] and picture[80, 60].tolist() == MAGENTA
-    # A box that reaches beyond the image is drawn as far as it is seen, one of NaN not at all.
+    # The visible part of a box that reaches beyond the image is drawn; a box with NaN is not drawn.
     assert bool(picture[20, 2].any()) == (not np.isnan(value))
 
 

@@ -1,4 +1,4 @@
-"""Detector: where boxes land in the caller's image, whatever its size, and every wrong use refused
+"""Detector: boxes land at the right place in an image of any size, and every wrong use is refused
 in one line."""
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from edgeface.errors import BundleError, EdgefaceError, ImageError, ModelError, 
 from edgeface.runners import Heads, Runner, RunnerClosedError
 
 SHARES = np.array([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [1.5, -0.5]])
-"""places of the landmarks, as shares of the bright rectangle; the last one is outside of it"""
+"""landmarks x, y as shares of the bright rectangle's sides; the last landmark lies outside of it"""
 
 
 class Spotter(Runner):
     """A runner that finds the bright rectangle in its input: known geometry, no network.
 
-    One cell at stride 8 fires, with the rectangle's distances from its anchor point.
+    One cell at stride 8 fires; its box values are the distances of its anchor point to the edges.
     """
 
     def __init__(self, size: tuple[int, int] | None = None, landmarks: int = 0) -> None:
@@ -48,8 +48,8 @@ class Spotter(Runner):
             if self.layout.landmarks:
                 cells = (1, height // stride, width // stride)
                 outputs[f"kps_{stride}"] = np.zeros((*cells, 10), np.float32)
-        # Edges with sub-pixel precision: the brightness of a resized edge pixel is its covered
-        # share.
+        # Edges with sub-pixel precision: the brightness of a resized edge pixel is the share of it
+        # that the rectangle covers.
         bright = batch[0, :, :, 0] / 255.0
         if bright.max() > 0.5:
             edges = []
@@ -104,7 +104,7 @@ def test_boxes_land_on_the_object(
     assert len(found) == 1
     named: dict[int | str | None, int] = {None: 640, "original": max(size), 333: 333}
     longest = named[side] if fixed is None else max(fixed)
-    tolerance = max(1.0, max(size) / longest)  # a pixel of whichever is coarser
+    tolerance = max(1.0, max(size) / longest)  # a pixel of the image or of the input, if larger
     np.testing.assert_allclose(found.boxes[0], box, atol=tolerance)
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-4)))
 
@@ -116,7 +116,7 @@ def test_boxes_land_on_the_object(
 def test_landmarks_are_in_px_of_the_image(
     size: tuple[int, int], fixed: tuple[int, int] | None, side: int | str | None
 ) -> None:
-    """Where they are in the box, whatever the two scales of the image; outside it, too."""
+    """Landmarks keep their place relative to the box at any x and y scale, also outside the box."""
     image, box = scene(*size)
     found = Detector(Spotter(fixed, 5), size=side).detect(image)
     assert found.landmarks is not None and found.landmarks.shape == (1, 5, 2)
@@ -139,9 +139,9 @@ def test_landmarks_follow_their_boxes_through_nms_and_clipping() -> None:
             return outputs
 
     found = Detector(Three((640, 480), 5)).detect(np.zeros((240, 320, 3), np.uint8))
-    # The second overlaps the first; the third lies at the right bottom and scores most.
+    # The second face overlaps the first; the third, at the bottom right, has the highest score.
     assert found.landmarks is not None and len(found) == 2
-    # Of 40 strides, the overlapping box is one beside the other; sigmoids of 3 and 2.
+    # Both boxes have sides of 40 strides, one stride apart; scores are sigmoids of 3 and 2.
     weights = [0.952574 * (1 - 0.45), 0.880797 * (39 / 41 - 0.45)]
     mean = np.average([[7.5 * 16, 7.5 * 16], [6.5 * 16, 5.5 * 16]], axis=0, weights=weights)
     anchors = np.array([[(19 + 0.5 + 6) * 16, (14 + 0.5 + 6) * 16], mean])
@@ -190,7 +190,7 @@ def test_boxes_are_clipped_and_those_in_the_padding_dropped() -> None:
     class Wide(Spotter):
         def _run_one(self, batch: Any) -> Heads:
             outputs = super()._run_one(batch)
-            outputs["cls_32"][0, 0, 0], outputs["box_32"][0, 0, 0] = 3, 20  # far over all edges
+            outputs["cls_32"][0, 0, 0], outputs["box_32"][0, 0, 0] = 3, 20  # far beyond all edges
             outputs["cls_32"][0, -1, -1], outputs["box_32"][0, -1, -1] = (
                 2,
                 0.4,

@@ -27,7 +27,7 @@ PAGES = (
 
 
 def commands(text: str) -> list[str]:
-    """Lines of code blocks, and code within sentences, that call the command line."""
+    """Calls of edgeface, make and python -m in code blocks and in code within sentences."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [
         line
@@ -79,7 +79,7 @@ def test_every_command_exists_with_its_options(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/apps.md"])
 def test_the_first_python_runs(page: str) -> None:
-    """As pasted, in the checkout: it prints the one face of docs/photo.jpg."""
+    """Pasted unchanged and run in the checkout, it prints the one face of docs/photo.jpg."""
     code = (ROOT / page).read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120

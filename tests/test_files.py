@@ -83,7 +83,7 @@ def test_a_place_is_checked_without_making_anything(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="file is not a folder"):
         check_writable(tmp_path / "file" / "a.png", "--plot", folder=False)
-    for folder in (False, True):  # what cannot even be looked at, as in a folder of others
+    for folder in (False, True):  # the path cannot even be inspected, as in another user's folder
         with pytest.raises(OutputError, match=r"too long: choose another \w+ with --save"):
             check_writable(tmp_path / ("a" * 300) / "a.png", "--save", folder=folder)
     assert names(tmp_path) == ["file"]
@@ -129,7 +129,7 @@ def test_a_pipe_is_never_read(tmp_path: Path) -> None:
             read_file(path, DataError, "annotations")
 
 
-# Killed. An audit hook ends the process by SIGKILL right before the n-th change of a name.
+# Killed: an audit hook kills the process by SIGKILL right before the n-th change of a file name.
 KILLED = """
     import os, signal, sys
     from pathlib import Path
@@ -195,7 +195,7 @@ def test_what_a_killed_writer_left_is_deleted_by_the_next(tmp_path: Path) -> Non
 
 
 def test_what_is_left_of_a_folder_with_a_dot_in_its_name_is_known(tmp_path: Path) -> None:
-    """As scrfd-0.5g-onnx-fp32-640x480 has."""
+    """For example that of scrfd-0.5g-onnx-fp32-640x480."""
     with atomic_folder(tmp_path / "scrfd-0.5g-onnx") as folder:
         assert LEFT.fullmatch(folder.name)
     with atomic_write(tmp_path / "a.b.png") as file:
@@ -223,8 +223,8 @@ def test_a_reader_waits_for_the_writer_that_lives(tmp_path: Path) -> None:
     assert names(tmp_path) == ["b"] and names(tmp_path / "b") == ["new"]
 
 
-# Full. A process may write so many bytes to a file and no more; what it then gets is an OSError
-# like that of a full disk.
+# Full disk: the process may write only a limited number of bytes to a file; beyond that it gets an
+# OSError like that of a full disk.
 @pytest.fixture
 def full() -> Iterator[Callable[[int], None]]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

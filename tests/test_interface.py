@@ -49,12 +49,12 @@ def test_an_old_name_warns_and_works() -> None:
     with pytest.warns(
         DeprecationWarning, match=r"edgeface\.HeadLayout is now edgeface\.decode\.HeadLayout"
     ):
-        # A type checker tells it as it tells a mistyped name.
+        # To a type checker, the old name is an error like a mistyped name.
         assert edgeface.HeadLayout is HeadLayout  # type: ignore[attr-defined]
 
 
 def test_every_error_reaches_another_process() -> None:
-    """A pool waits for ever for one that it cannot read."""
+    """A process pool waits for ever for an error that it cannot unpickle."""
     errors: list[EdgefaceError] = [
         kind("what is wrong")
         for kind in EdgefaceError.__subclasses__()

@@ -1,4 +1,4 @@
-"""A device needs NumPy, OpenCV and one runtime: proven with everything else out of reach."""
+"""A device needs only NumPy, OpenCV and one runtime: tests without the other packages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HEAVY = (
     "typer",
     "yaml",
 )
-"""everything that the project uses somewhere and a device must not need"""
+"""packages that the project uses somewhere and that a device must not need"""
 
 BLOCKER = textwrap.dedent(f"""
     import sys
@@ -60,14 +60,14 @@ BLOCKER = textwrap.dedent(f"""
 WITH_TORCH = ("models", "training", "search/autofem")
 """folders of edgeface that need torch; all others do without"""
 WITH_EXTRAS = ("evaluation", "predict", "search", "search/trials")
-"""folders whose modules may ask for an extra"""
+"""folders whose modules may raise MissingExtraError when imported"""
 ROOMS = sorted(
     {
         path.parent.relative_to(ROOT / "edgeface").as_posix()
         for path in ROOT.glob("edgeface/**/*.py")
     }
     - {*WITH_TORCH, "cli"}
-)  # without typer, edgeface.cli says so itself: tests/cli
+)  # not cli: tests/cli checks its message without typer
 
 IMPORT_ALL = textwrap.dedent("""
     import importlib
@@ -155,7 +155,7 @@ def test_detection_with_one_runtime(target: str, exported: Callable[..., Bundle]
 
 
 def test_weights_without_torch_say_what_to_do() -> None:
-    """A name alone runs its ready file: tests/zoo/test_ready.py."""
+    """Without ``weights``, a name runs its ready file instead: see tests/zoo/test_ready.py."""
     code = BLOCKER + textwrap.dedent("""
         import sys
         from edgeface import Detector
@@ -172,7 +172,7 @@ def test_weights_without_torch_say_what_to_do() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", export_targets())
 def test_fresh_environment(target: str, exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    """A real environment: the wheel with its one extra, installed by pip, and nothing else."""
+    """A real environment: pip installs the wheel with the target's extra, and nothing else."""
     bundle = exported(target)
     python = make_venv(tmp_path / "venv", f"{build_wheel(tmp_path)}[{target}]")
     for name in ("torch", "typer", "scipy", "onnx"):

@@ -97,7 +97,7 @@ def test_a_face_keeps_its_number_through_a_video(edgeface: Command, clip: Path) 
 def test_a_file_of_a_server_is_read_whole(
     edgeface: Command, camera: Camera, clip: Path, tmp_path: Path
 ) -> None:
-    """And its password is told to the server alone."""
+    """Only the server gets the password of the address."""
     address = f"http://me:secret@{camera.host}/private/clip.mp4"
     saved = tmp_path / "out"
     code, out, err = edgeface("detect", address, *FLAGS, "--save", saved)
@@ -113,7 +113,7 @@ def test_a_file_of_a_server_is_read_whole(
 
 
 def test_rows_of_a_stream_come_while_it_runs_and_its_end_is_told(camera: Camera) -> None:
-    """A camera that vanishes: what was found is there, with counts, and the exit code is 2."""
+    """When a camera vanishes, the rows found so far are printed with counts; the exit code is 2."""
     arguments = [*PROGRAM, f"http://{camera.host}/live", *FLAGS]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -142,7 +142,7 @@ def test_a_signal_ends_a_stream_with_the_summary(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        for _ in range(3):  # the first two are saved by then
+        for _ in range(3):  # when the third row comes, two frames are saved
             process.stdout.readline()
         process.send_signal(number)
         rows = 3 + len(process.stdout.read().splitlines())
@@ -184,7 +184,7 @@ except KeyboardInterrupt:
 
 
 def test_a_signal_while_a_recording_is_closed_waits_for_it(tmp_path: Path) -> None:
-    """In a process of its own, whose signals nothing else has touched."""
+    """Runs in a separate process, in which nothing else has set signal handlers."""
     saved = tmp_path / "out.mp4"
     done = subprocess.run(
         [sys.executable, "-c", CLOSED_UNDER_SIGNALS, str(saved)],
@@ -208,7 +208,7 @@ def test_ctrl_c_keeps_what_was_saved_and_an_error_drops_it(astronaut: Any, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_is_ignored_or_treated_is_left_alone(number: signal.Signals) -> None:
-    """In a process of its own: a library that the suite has loaded may end it at such a signal."""
+    """Runs in a separate process: a library loaded by other tests may end it at such a signal."""
     program = """
 import signal, sys
 from edgeface.interrupts import as_ctrl_c, put_off
@@ -227,7 +227,8 @@ print("left alone")
 
 
 def test_what_a_camera_cannot_save_is_told_while_it_runs(camera: Camera, tmp_path: Path) -> None:
-    """Its end may be weeks away, and be a signal, behind which nothing more was said."""
+    """Such errors used to be printed only at the end of the stream, which may be weeks away, and
+    never if a signal ended it."""
     faces, there = tmp_path / "faces", tmp_path / "there"
     there.mkdir()
     faces.symlink_to(there)
@@ -268,7 +269,7 @@ def test_max_frames_ends_a_stream(edgeface: Command, camera: Camera) -> None:
 
 
 def test_memory_does_not_grow_with_the_length(clip: Path) -> None:
-    """Most that a process takes for 40 and for 400 times the frames."""
+    """Compares the peak memory of a process for 4 and for 40 times the clip."""
     program = (
         "import resource, sys; from edgeface.cli import main; code = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
@@ -286,8 +287,8 @@ def test_memory_does_not_grow_with_the_length(clip: Path) -> None:
 def test_a_saved_stream_lasts_as_long_as_it_did(
     astronaut: Any, tmp_path: Path, suffix: str
 ) -> None:
-    """At whatever pace frames come: here two, half a second apart. Writing takes a small part of
-    the time that it has."""
+    """The video lasts as long as the stream at any frame rate: here three frames, half a second
+    apart. Writing takes less than 0.5 s of CPU time."""
     source, saved = Input("camera:0", "camera"), tmp_path / f"out{suffix}"
     began, worked = time.monotonic(), time.process_time()
     with Saver(saved, [source]) as saver:
@@ -302,7 +303,7 @@ def test_a_saved_stream_lasts_as_long_as_it_did(
 
 
 class SlowWriter:
-    """An encoder that takes longer for a frame than the frame lasts."""
+    """An encoder that takes longer to write a frame than the frame lasts."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -318,7 +319,8 @@ class SlowWriter:
 def test_an_encoder_that_cannot_keep_pace_does_not_stop_a_stream(
     astronaut: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repeats that make up for the time that repeats took would be ever more."""
+    """Without a limit, frames repeated to fill the time spent on writing repeats would become ever
+    more."""
     writer = SlowWriter()
     monkeypatch.setattr("edgeface.images.marked._open_writer", lambda *_: writer)
     saver = Saver(tmp_path / "out.avi", [Input("camera:0", "camera")])
@@ -344,7 +346,7 @@ def test_what_does_not_open_is_one_line(edgeface: Command) -> None:
 
 
 def test_a_window_needs_a_screen(edgeface: Command, clip: Path) -> None:
-    """What is installed for tests has no windows; see the manual of --show."""
+    """The OpenCV installed for the tests has no windows; see the manual of --show."""
     code, out, err = edgeface("detect", clip, "--show", *FLAGS)
     assert code == 2 and out == ""
     assert "this OpenCV has no windows: run: pip uninstall" in err or "display" in err

@@ -31,7 +31,7 @@ HOLD = textwrap.dedent("""
 
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which holds the lock ``path`` during the block."""
+    """Another process that holds the lock ``path`` during the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)],
         stdout=subprocess.PIPE,
@@ -91,7 +91,7 @@ def test_a_search_that_runs(edgeface: Command, tmp_path: Path) -> None:
 def test_a_quantisation_that_runs(
     edgeface: Command, exported: Callable[..., Bundle], portraits: Path, tmp_path: Path
 ) -> None:
-    """Of the same file: others may be made beside it."""
+    """The lock is for one INT8 Bundle: other Bundles may be made in the same folder meanwhile."""
     floats = exported("onnx")
     name = floats.path.name.replace("fp32", "int8")
     quantize: tuple[object, ...] = ("quantize", "--target", "onnx", "--no-accuracy")

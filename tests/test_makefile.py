@@ -1,5 +1,4 @@
-"""The Makefile in a checkout of its own, whose ``.venv`` has a Python that records its
-arguments."""
+"""The Makefile in a test checkout, whose ``.venv`` has a Python that records its arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def make(checkout: Path, *words: str, **environment: str) -> subprocess.Complete
     return subprocess.run(
         ["make", *words],
         cwd=checkout,
-        env=own | environment,  # without the options of a make that runs the tests
+        env=own | environment,  # without the MAKE variables of a make that runs the tests
         capture_output=True,
         text=True,
     )
@@ -101,7 +100,7 @@ def test_options_are_of_the_command_line_alone(checkout: Path) -> None:
 
 
 def test_the_examples_run_in_any_checkout(checkout: Path) -> None:
-    """What test.sh calls is the Python of the checkout."""
+    """test.sh gets the Python of the checkout as $PYTHON."""
     (checkout / "examples").mkdir()
     (checkout / "examples" / "test.sh").write_text('cd examples && "$PYTHON" python/test.py\n')
     done = make(checkout, "test-apps")

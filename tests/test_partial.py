@@ -14,7 +14,7 @@ import pytest
 from commands import Command, said
 
 FACES = ((176, 60, 272, 180), (181, 49, 383, 337))
-"""the astronaut's and Grace Hopper's, x1, y1, x2, y2 px, drawn by hand"""
+"""faces of the astronaut and of Grace Hopper: x1, y1, x2, y2 in px, drawn by hand"""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Nothing is reported to anybody: no look-up, no connection, no file outside the run."""
+"""Nothing is reported to anybody: no DNS look-up, no connection, no file outside the run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from edgeface.bundle import Bundle
 ROOT = Path(__file__).parents[1]
 GUARD = "ORT_DISABLE_TELEMETRY"
 HELD_S = 30
-"""time that sessions stay open: ONNX Runtime looks up its maker's server 12 s after the first"""
+"""how long sessions stay open: ONNX Runtime looks up its maker's server 12 s after the first
+opens"""
 REPORTING = ("nncf", "onnxruntime", "onnxsim", "openvino")
-"""packages that report, or import one that does"""
+"""packages that report usage to their makers, or import such a package"""
 SENDING = re.compile(r"\b(connect|send\w*|bind)\(")
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|\b(mkdir|rename|link|symlink|mknod|creat)\w*\(")
 
@@ -48,7 +49,7 @@ def python_files() -> list[Path]:
 
 
 def on_import(tree: ast.AST) -> Iterator[str]:
-    """Packages that a module imports as soon as it is imported itself, in order."""
+    """Packages that a module imports when it is itself imported, in order."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -74,7 +75,7 @@ def test_the_guard_is_up_before_anything_else_is_imported(tmp_path: Path) -> Non
 
 
 def test_what_reports_is_imported_after_the_guard() -> None:
-    """Inside a function of a module that imports edgeface, or lies in it."""
+    """Such packages are imported inside functions, in modules that import from edgeface first."""
     found = set()
     for path in python_files():
         tree = ast.parse(path.read_text(encoding="utf-8"))

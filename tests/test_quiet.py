@@ -70,7 +70,7 @@ def test_threads_put_it_back_in_turn(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_blocks_end_in_any_order(capfd: pytest.CaptureFixture[str]) -> None:
-    """A load that began before a photo was decoded and ended first, in threads of their own."""
+    """In two threads, a model load may begin before a photo is decoded, and end first."""
     load, photo = quiet(), listening()
     load.__enter__()
     heard = photo.__enter__()
@@ -173,7 +173,7 @@ os.write(2, b"parent")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("block", ["quiet(everything=True)", "unreported('json')"])
 def test_a_process_forked_during_a_conversion_of_another_thread(block: str) -> None:
-    """It prints, imports and loads as if there were none."""
+    """The child prints, imports and enters such a block as if no conversion were running."""
     program = f"""
 import os, sys, threading
 from edgeface.quiet import quiet, unreported
@@ -226,7 +226,8 @@ def test_a_process_without_stderr(code: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
 def test_ctrl_c_at_any_line_of_a_decoding(hopper_path: Path) -> None:
-    """It leaves stderr, OpenCV's log, the signals and the descriptors as they were."""
+    """Ctrl-C leaves stderr, OpenCV's log level, the handler of SIGINT and the number of open
+    descriptors as they were."""
     program = """
 import os, signal, sys
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Which folders of edgeface may import which: no two import each other, and those without torch
-import none with torch before its use."""
+"""Imports between folders of edgeface: no two folders import each other, and those that do without
+torch import those that need it only on use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TORCH_ROOMS = tuple(f"edgeface.{room.replace('/', '.')}" for room in WITH_TORCH)
 
 
 def room_of(module: str) -> str:
-    """The folder of a module; a module directly in edgeface is a room of its own."""
+    """The room of a module: its folder, or the module itself if it lies directly in edgeface."""
     folder = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     return module if folder == "edgeface" else folder
 
 
 def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
-    """Modules of edgeface that ``tree`` imports at run time; those that functions import only if
+    """Modules of edgeface that ``tree`` imports at run time; imports within functions count only if
     ``inside``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -43,8 +43,8 @@ def imported(tree: ast.AST, inside: bool = True) -> Iterator[str]:
 
 
 def arrows(inside: bool = True) -> set[tuple[str, str]]:
-    """(room, other room that it imports). Without ``inside``, imports of options do not count
-    either: they are data, wherever they lie."""
+    """Pairs of a room and another room that it imports. Without ``inside``, imports within
+    functions do not count, nor do those of any ``options`` module, which holds only data."""
     found = {
         (room_of(module), room_of(other))
         for module, path in MODULES.items()
@@ -83,7 +83,7 @@ def test_a_class_name_has_one_meaning() -> None:
     for package in ("edgeface", "export", "quantize", "benchmarks"):
         for path in sorted((PACKAGE.parent / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef) and node.name != "Options":  # of each benchmark
+                if isinstance(node, ast.ClassDef) and node.name != "Options":  # one per benchmark
                     homes.setdefault(node.name, []).append(str(path))
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 

@@ -1,4 +1,4 @@
-"""One behaviour kit for every runner, and the proof that all of them find the same boxes."""
+"""The same tests of behaviour for every runner; all runners find the same boxes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ Kind = tuple[str, str, bool, bool]
 
 
 def _parameter(kind: Kind) -> Any:
-    """A kind as a test parameter. fp16 is slow: its files differ from fp32 only in the weights, and
-    cost a conversion each."""
+    """A kind as a test parameter. Those of fp16 are marked slow: their files differ from fp32 only
+    in the weights, and each takes a conversion."""
     target, precision, dynamic, landmarks = kind
     marks = [pytest.mark.slow] if precision == "fp16" else []
     name = "-".join((target, precision, *["dynamic"] * dynamic, *["landmarks"] * landmarks))
@@ -70,7 +70,7 @@ def source(kind: Kind, lively: Source, pointed: Source) -> Source:
 
 @pytest.fixture
 def opener(kind: Kind, exported: Callable[..., Bundle], source: Source) -> Opener:
-    """opener(threads=1, fast=False) -> a runner of the parametrised kind."""
+    """``opener(threads=1, fast=False)`` -> a runner of the parametrised kind."""
     if kind[0] == "torch":
         return lambda threads=1, fast=False: TorchRunner(source.network, threads)
     bundle = exported(*kind)
@@ -149,8 +149,8 @@ def test_threads(opener: Opener, batch: Any, threads: int) -> None:
 
 
 def test_fast_mode_finds_the_same_faces(opener: Opener, kind: Kind, batch: Any) -> None:
-    """It says so; with the 8 bits of a bfloat16 mantissa, outputs stay within a tenth of their
-    spread."""
+    """``runtime`` names the fast mode where there is one. With the 8 bits of a bfloat16 mantissa,
+    the RMS error of an output is at most a tenth of its standard deviation."""
     with opener() as exact, opener(fast=True) as fast:
         expected, found = exact.run(batch), fast.run(batch)
         has_one = kind[0] != "torch" and get_backend(kind[0]).fast
@@ -223,11 +223,10 @@ def test_same_boxes_as_torch(
     source: Source,
     lively_size: tuple[int, int],
 ) -> None:
-    """And landmarks: within 0.1 px of the photo at score > .3, scores within .001, same order."""
+    """At score > .3, boxes and landmarks agree within 0.1 px of the photo and scores within .001,
+    in the same order."""
     image = astronaut if name == "astronaut" else read_image(hopper_path)
-    image = letterbox(image, *lively_size)[
-        0
-    ]  # so that a file of any size sees what a fixed one sees
+    image = letterbox(image, *lively_size)[0]  # so that dynamic and fixed files get the same input
     reference = _detect(TorchRunner(source.network), image)
     assert len(reference) > 5
     found = _detect(opener(), image)
@@ -295,7 +294,7 @@ def test_outputs_that_are_not_in_the_file(
 def test_a_damaged_model_with_a_matching_hash(
     kind: Kind, exported: Callable[..., Bundle], tmp_path: Path, damage: str
 ) -> None:
-    """Each file of a Bundle in turn."""
+    """Damages each file of a Bundle in turn."""
     bundle = exported(*kind)
     for i, name in enumerate(bundle.manifest.files):
         content = bundle.read(name)
@@ -311,7 +310,7 @@ def test_a_damaged_model_with_a_matching_hash(
 
 @each_file
 def test_a_wrong_hash(kind: Kind, exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    """One bit of any file is enough."""
+    """One changed bit in any file is enough."""
     for i, name in enumerate(exported(*kind).manifest.files):
         copy = _rewritten(exported(*kind), tmp_path / f"b{i}")
         content = bytearray(copy.read(name))
@@ -339,7 +338,7 @@ def test_missing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensors_outside_of_an_onnx_file(exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    """They would come, unchecked, from the folder that the program runs in."""
+    """Such tensors would be read, unchecked, from the folder that the program runs in."""
     onnx = importlib.import_module("onnx")
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     bundle = exported("onnx")

@@ -1,4 +1,4 @@
-"""What a user gets: the shipped weights, as torch runs them and as both exports run them."""
+"""The shipped weights as a user gets them, run by torch and as exports to ONNX and TFLite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 RUNTIMES = ("torch", "onnx", "tflite")
 ASTRONAUT_FACE = (178, 66, 272, 186)
 HOPPER_FACE = (176, 112, 352, 336)
-"""x1, y1, x2, y2 px, set by hand"""
+"""x1, y1, x2, y2 in px, set by hand"""
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -93,7 +93,7 @@ def reference(scene: NDArray[np.uint8]) -> Detections:
 def test_same_boxes_in_every_runtime(
     detector: Detector, scene: NDArray[np.uint8], reference: Detections
 ) -> None:
-    """Within 0.1 px at score > .3 of what torch finds."""
+    """At score > .3, boxes differ by at most 0.1 px from those of torch."""
     faces = detector.detect(scene)
     assert len(faces) == len(reference) >= 3
     np.testing.assert_allclose(faces.boxes, reference.boxes, atol=0.1)

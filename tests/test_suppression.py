@@ -1,4 +1,4 @@
-"""NMS against the textbook, and mean landmarks against a loop over pairs."""
+"""NMS compared with the textbook version, and mean landmarks with a loop over pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from edgeface.decode import mean_landmarks, nms
 
-# Small whole numbers: the exact overlap is a ratio of integers, so that a tie with the threshold is
-# decided alike.
+# Small whole numbers: the exact overlap is a ratio of integers, so NMS and the textbook version
+# decide a tie with the threshold alike.
 CORNERS = st.integers(0, 12)
 BOX = st.tuples(CORNERS, CORNERS, CORNERS, CORNERS)
 
@@ -43,8 +43,8 @@ def test_nms_equals_the_textbook(
     items: list[tuple[tuple[int, ...], int]], threshold: tuple[int, int]
 ) -> None:
     boxes, scores = [box for box, _ in items], [float(score) for _, score in items]
-    # The bounds are off the ratios that such boxes can have by less than float32 resolves: shift
-    # them a little up.
+    # Rounding may put the threshold below an overlap equal to it: raise it a little, so that such
+    # an overlap does not exceed it.
     iou = threshold[0] / threshold[1] + 1e-5
     found = nms(np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), iou)
     assert found.tolist() == textbook_nms(boxes, scores, *threshold)
@@ -133,7 +133,7 @@ def pairwise(
 
 @pytest.mark.parametrize(("count", "iou"), [(1, 0.45), (40, 0.45), (200, 0.3), (2500, 0.45)])
 def test_mean_landmarks_equal_a_loop_over_pairs(count: int, iou: float) -> None:
-    """Within what float32 rounds of a position of up to a thousand px."""
+    """The tolerance covers the rounding of float32 at positions of up to a thousand px."""
     boxes, scores, points = scene(count, count)
     kept = nms(boxes, scores, iou)
     found = mean_landmarks(boxes, scores, points, kept, iou)
@@ -157,8 +157,8 @@ def test_landmarks_of_a_face_that_no_other_sees_are_its_own() -> None:
 
 
 def test_mean_landmarks_do_not_jump_where_a_candidate_begins_to_count() -> None:
-    """Two boxes slide apart: no step of a tenth px moves the points by more than theirs differ
-    times what the weight gains in it."""
+    """Two boxes slide apart in steps of a tenth px: no step moves the mean by more than the
+    distance between the boxes' points times the change of the weight in that step."""
     points = np.zeros((2, 5, 2), np.float32)
     points[1] = 10
     seen = []

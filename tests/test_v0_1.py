@@ -1,9 +1,9 @@
-"""What edgeface 0.1 wrote still opens: weights, a Bundle, a latency table, a search; and its module
-names still work and tell the new ones.
+"""Files of edgeface 0.1 still open: weights, a Bundle, a latency table, a search. Its module names
+still work and warn with the new names.
 
-The files in data/v0_1 were written by its code: a convnet of four stages with initial weights,
-exported to ONNX; three records of a latency table; a search in a space of small networks on a
-machine that was busy, so no figure in it counts.
+The files in data/v0_1 were written by the code of 0.1: a convnet of four stages with initial
+weights, exported to ONNX; two records of a latency table; a search in a space of small networks,
+made on a busy machine, so its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ BUNDLE = DATA / "tiny-onnx-fp32-160x128"
     "name", [n for n in json.loads((DATA / "architectures.json").read_text()) if n != "edgeface-n"]
 )
 def test_the_text_of_every_network_is_what_it_was(name: str) -> None:
-    """File names, seeds and hashes are drawn from it. edgeface-n has landmarks now."""
+    """File names, seeds and hashes derive from this text. edgeface-n is left out: it has landmarks
+    now."""
     network = ARCHITECTURES[name]
     texts = {
         "dumps": network.dumps(),
@@ -82,9 +83,9 @@ def test_a_search_opens_and_is_not_repeated(
     from edgeface.search.study import Study
 
     shutil.copytree(DATA / "search", tmp_path / "search")
-    monkeypatch.chdir(DATA.parent)  # its space is a file
+    monkeypatch.chdir(DATA.parent)  # its space is a file, given by a relative path
     options = load_options(tmp_path / "search")
-    assert options.score == "corrected"  # "mended" then
+    assert options.score == "corrected"  # 0.1 called it "mended"
     rounds: list[Round] = []
     front = Study(options, tmp_path / "search", unseen, print).run(rounds.append)
     assert [one.number for one in rounds] == [0, 1] and all(one.picked for one in rounds)

@@ -1,4 +1,4 @@
-"""Tasks in this process, in others, and on a real Ray cluster of two machines: what they return,
+"""Tasks in this process, in other processes and on a real Ray cluster of two nodes: their results,
 and that they end."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def gone(process: int) -> bool:
 
 
 class Journal(list[tuple[int, Any]]):
-    """A ``finished`` callback that keeps its arguments."""
+    """A ``finished`` callback that records its arguments."""
 
     def __call__(self, index: int, result: Any) -> None:
         self.append((index, result))
@@ -74,7 +74,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def connection(cluster: Any) -> Iterator[str]:
-    """The cluster's address; a connection stays open, so that tests need not connect anew."""
+    """The cluster's address; one connection stays open, so that tests need not connect again."""
     with open_workers(cluster.address):
         yield cluster.address
 
@@ -174,7 +174,7 @@ def test_killed_workers_lose_and_double_nothing(
     assert workers.run(die_once, items, journal) == [0, 1, 2, 3]
     assert sorted(journal) == [(number, number) for number in range(4)]
     assert Counter(item for item, _, _ in noted(tmp_path)) == dict.fromkeys(range(4), 2)
-    time.sleep(0.5)  # what Ray prints, it prints from another thread
+    time.sleep(0.5)  # Ray prints from another thread
     assert capfd.readouterr() == ("", "")
 
 
@@ -191,7 +191,7 @@ def test_item_that_always_kills_is_named(workers: Workers, tmp_path: Path) -> No
 
 @others
 def test_workers_are_kept_for_a_while(workers: Workers) -> None:
-    """Not for ever: converters do not give all memory back."""
+    """A worker runs at most TASKS tasks: converters do not give all their memory back."""
     pids = Counter(workers.run(pid, [0] * (2 * TASKS + 2)))
     assert len(pids) >= 3 and max(pids.values()) <= TASKS and os.getpid() not in pids
 
@@ -236,10 +236,10 @@ CALLER = textwrap.dedent("""
 
 
 def interrupted(folder: Path, arguments: str, kill: signal.Signals) -> tuple[str, str]:
-    """Send the signal to a caller with two running tasks; returns its stdout and stderr. Checks
-    that its tasks end."""
+    """Send the signal to a caller with two running tasks; returns the caller's stdout and stderr.
+    Checks that its tasks end."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
-    # A shell starts what runs in the background with SIGINT ignored.
+    # A shell starts background jobs with SIGINT ignored.
     command = ["env", "--default-signal=INT", sys.executable, "-c", CALLER, str(folder), arguments]
     caller = subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

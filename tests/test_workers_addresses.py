@@ -1,6 +1,6 @@
-"""Addresses without a Ray cluster: one line that says what to do, in bounded time.
+"""Addresses without a Ray cluster: the error is one line that says what to do, in bounded time.
 
-It is a file of its own because a process that is connected to a cluster gets other messages.
+These tests have their own file because a process connected to a cluster gets other messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions, and the arguments that each needs at least."""
+"""The verbs of the command line as functions, and the least arguments that each verb needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks for tests of workers. Those that log get a list of the item's number and the log's
+"""Tasks for tests of workers. Tasks that write a log get a list: the item's number and the log's
 folder."""
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def stay(item: list[Any]) -> int:
 
 
 def note(item: list[Any]) -> int:
-    """Add process and machine to the item's log; returns how often the item has begun."""
+    """Add process and machine to the item's log; returns how many times the item was started."""
     ray = sys.modules.get("ray")
     node = ray.get_runtime_context().get_node_id() if ray and ray.is_initialized() else "-"
     path = Path(item[1]) / f"{item[0]}.log"

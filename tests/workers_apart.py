@@ -1,7 +1,7 @@
-"""Work that may crash, hang or take all memory, in a process of its own.
+"""Runs scripts that may crash, hang or take all memory, each in a process of its own.
 
-Such a script prints the number of each item before it begins with it, and one line of JSON at its
-end. If it crashes or hangs, the item that caused it is known.
+Such a script prints the number of each item before it starts on it, and one line of JSON at its
+end, so the item of a crash or hang is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCRIPTS = ROOT / "tests/harness"
 
 
 def apart(script: str, *arguments: object, limit_s: float = 900) -> dict[str, Any]:
-    """Run ``script``; returns its last line. AssertionError names the item of a crash or hang."""
+    """Run ``script``; returns its last line. AssertionError tells the item of a crash or hang."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
@@ -65,7 +65,7 @@ def peak_bytes() -> int:
 
 
 def one_line(error: Exception) -> bool:
-    """Whether the error is one line that a terminal can print."""
+    """Whether the error's message is one line that a terminal can print."""
     text = printable(error)
     return "\n" not in str(error) and text.isprintable() and 0 < len(text) <= LONGEST
 
