@@ -278,6 +278,6 @@ def test_unknown_serial(phone: Phone) -> None:
 @pytest.mark.slow
 def test_phone_without_python(phone: Phone) -> None:
     (finding,) = AdbDevice(f"adb://{SERIAL}", None, phone.folder / "journals").check()[:1]
-    assert finding.ok  # this phone is Debian and has one
+    assert finding.ok  # this phone runs Debian, which has a Python
     with pytest.raises(DeviceError, match=r"/no/python is no Python that the device can run"):
         AdbDevice(f"adb://{SERIAL}", "/no/python").check()

@@ -34,7 +34,7 @@ PROMISED = {
     "valid",
     "invalid_reasons",
 }
-"""fields of a record that other programs rely on"""
+"""fields of a record that later work relies on"""
 QUICK = shlex.split("--rounds 2 --per-round 2 --warm-up-s 0 --photo-width 320 --photo-height 240")
 
 

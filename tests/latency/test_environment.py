@@ -80,7 +80,7 @@ def test_x86_throttle_events_add_up(system: Path) -> None:
         ("50005", True, 1),
         ("80008", True, 1),
         ("e0000", False, 3),
-        ("10001", False, 0),  # under-voltage alone throttles nothing
+        ("10001", False, 0),  # under-voltage alone slows nothing
     ],
 )
 @pytest.mark.parametrize("soc", ["soc", "soc@107c000000"])  # up to the Pi 4, and the Pi 5

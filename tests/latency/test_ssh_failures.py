@@ -115,9 +115,9 @@ def test_old_python(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> None:
-    """A new board has a system Python without packages; its advice leads to a working environment.
+    """A fresh board has a system Python without packages.
 
-    The test makes the virtual environment that is advised and checks again.
+    The test then makes the virtual environment that is advised and checks again.
     """
     need_sshd()
     device_path = tmp_path / "bin"

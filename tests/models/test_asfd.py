@@ -1,4 +1,4 @@
-"""ASFD: sizes of the family, backbones, wiring of the neck, both shots, genotypes as data."""
+"""ASFD: figures of the family, backbones, wiring of the neck, both shots, genotypes as data."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_priors(case: str, shared: Path, network: FaceNet) -> None:
 def test_black_has_no_face_and_photos_have(shared: Path, network: FaceNet) -> None:
     """A black image has no face above .2, but some above the papers' threshold.
 
-    The released network gives some of its cells a score of .09.
+    The released network gives some cells of that image a score of .09.
     """
     black = np.zeros((1, 3, 250, 317), np.float32)
     assert len(detections(network, black, 0.2)) == 0

@@ -1,4 +1,4 @@
-"""Sizes of DamoFD and SCRFD; networks are determined by their Architecture and seed."""
+"""Figures of DamoFD and SCRFD; networks are determined by their Architecture and seed."""
 
 from __future__ import annotations
 

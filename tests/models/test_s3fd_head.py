@@ -61,7 +61,7 @@ def test_folded_head_computes_the_same(maxout: str) -> None:
     for found, expected in zip(folded(maps), head(maps), strict=True):
         torch.testing.assert_close(
             found, expected, rtol=1e-5, atol=1e-5
-        )  # its weights were rounded to float32
+        )  # folded weights were rounded to float32
 
 
 def test_ssd_coding_against_its_formula() -> None:

@@ -96,7 +96,7 @@ def test_a_session_that_is_wrong_is_not_averaged(table: LatencyTable) -> None:
 
 
 def test_polish_takes_disturbances_out() -> None:
-    """With two of five columns slower by half, the polish finds the rows exactly; means would not."""
+    """With two of five columns slower by half, the polish is exact; means would be off."""
     own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
     rows, columns = polish(own[:, None] + slow)
     assert np.exp(rows) == pytest.approx([10.0, 12.0, 7.0, 30.0])

@@ -47,7 +47,7 @@ def test_the_filters_are_opencvs_kalman_filter() -> None:
         whole.processNoiseCov = np.diag(noise**2)
         whole.predict()
         motion.predict()
-        if step % 3:  # no face is seen in every third frame
+        if step % 3:  # in every third frame no face is seen
             sides = whole.statePre.ravel()[[2, 3, 2, 3]]
             whole.measurementNoiseCov = np.diag((POSITION_SHARE * sides) ** 2)
             seen = box + 3 * step + random.normal(0, 1, 4)

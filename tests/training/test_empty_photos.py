@@ -50,7 +50,7 @@ def test_photos_without_faces_are_seen_at_all_scales_and_anywhere(
 
 
 def test_photos_without_faces_leave_the_crops_of_others_alone(emptied: Cache) -> None:
-    """A photo with a face gets the crops of the rule, which is written out here for one sample."""
+    """From the same draws, photos with a face get crops by the rule written out for one sample."""
     options, size = AugmentOptions(), 320
     rand = torch.rand(16, 200, generator=torch.Generator().manual_seed(2)).unbind(0)
     scales, origins = _crop(emptied, options, size, torch.arange(200) % 2, rand)

@@ -76,7 +76,7 @@ def test_run_folder_holds_what_it_says(whole: Path) -> None:
 
 
 def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """After SIGKILL behind the first checkpoint, the same command ends with identical tensors."""
+    """A run killed by SIGKILL after a checkpoint and started again ends with identical tensors."""
     run = tmp_path / "killed"
     process = subprocess.Popen(command(photos, run), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -95,7 +95,7 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_
 
 
 def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C between checkpoints finishes and saves a step; resuming ends with the same weights."""
+    """Ctrl-C between checkpoints: the step is finished and saved; resuming gives equal weights."""
     run = tmp_path / "interrupted"
     process = subprocess.Popen(
         command(photos, run, "--checkpoint-every", "1000"), stderr=subprocess.PIPE, text=True
@@ -147,7 +147,7 @@ def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Pa
 
 
 def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
-    """The run folder names the network after its genotype; the weights file alone can be loaded."""
+    """The run folder names the network after its genotype; its weights alone can be loaded."""
     genotype = dataclasses.replace(DEFAULT_GENOTYPE, top_down=("conv_1x1",) * 5)
     write_genotype(tmp_path / "mine.json", genotype)
     run = tmp_path / "run"

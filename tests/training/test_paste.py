@@ -54,7 +54,7 @@ def test_a_face_comes_with_its_surroundings() -> None:
 
 
 def test_what_is_covered_is_not_learned() -> None:
-    """A part of 25 x 25 px covers one face wholly, one mostly and one by half."""
+    """A part of 25 x 25 px covers one face wholly, one mostly and one by a quarter."""
     faces: list[list[float]] = [[5, 5, 20, 20], [0, 15, 25, 30], [20, 0, 40, 25]]
     made = of_one_colour([faces, []])
     got = paste(made, torch.tensor([1]), draws(kind=0.9), 4.0)

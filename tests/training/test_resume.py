@@ -1,4 +1,4 @@
-"""A run goes on with the data and options it was started with, and with no others."""
+"""A run or branch goes on with the data and source run of its start, and with no others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config_of(run: Path) -> Any:
 
 
 def forget(run: Path, *names: str) -> None:
-    """Remove the dotted ``names`` from a checkpoint's config, as earlier versions wrote it."""
+    """Remove dotted ``names`` from a checkpoint's config: earlier versions did not write them."""
     path = run / "checkpoint.safetensors"
     with safe_open(str(path), framework="pt") as file:
         meta = json.loads(file.metadata()["meta"])

@@ -101,7 +101,7 @@ def test_crops_equal_the_slow_ones(marked: Cache, size: int) -> None:
             torch.cat([scale[:, None], origin], 1), torch.tensor(want), rtol=1e-4, atol=2e-2
         )
         whole += int(torch.isclose(scale, torch.tensor(size / 500)).sum())
-    assert whole >= 6  # the photo without faces, and photos where no part held a face
+    assert whole >= 6  # the photo without faces, and photos where no drawn part held one
 
 
 def test_data_anchor_sampling_reaches_every_prior_up_to_the_next(marked: Cache) -> None:

@@ -74,7 +74,7 @@ def slow_multibox(
 ) -> tuple[float, float, int]:
     """Loss sums and number of positives as in the released code.
 
-    It has a softmax of two outputs; targets are coded by hand.
+    That code has a softmax of two outputs. Targets are coded by hand.
     """
     cells = make_cells(layout, size, size, CPU)
     logits, coded = (t.detach().double() for t in flatten(outputs, layout))
@@ -136,7 +136,7 @@ def test_multibox_loss_equals_the_slow_one(layout: HeadLayout) -> None:
 def test_drmc_serves_every_box_coding(layout: HeadLayout) -> None:
     """DRMC sums 1 - DIoU of decoded boxes over positives, and a class term with margin.
 
-    The class term also has the hard negatives. The matcher gives the positives.
+    The matcher gives the positives; the class term also sums hard negatives.
     """
     cells, boxes = make_cells(layout, 96, 96, CPU), random_faces(5, 3, 96, low=16.0)
     batch, outputs = make_faces(boxes, [0, 0, 1]), random_outputs(layout, 96, 2)
