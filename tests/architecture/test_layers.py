@@ -20,8 +20,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 def convolutions(
     architecture: Architecture, width: int, height: int
 ) -> tuple[list[tuple[Any, ...]], int]:
-    """(kind, kernel, stride, in, out, width, height, is it a shortcut) of every convolution of the
-    deployed module, as torch runs it, and the number of its parameters."""
+    """Convolutions that torch runs in the deployed network, and its number of parameters.
+
+    Each is (kind, kernel, stride, in, out, output width, output height, whether it is a shortcut).
+    """
     from edgeface.models import build
     from edgeface.models.detector import deployable
 
@@ -97,8 +99,7 @@ def test_macs_equal_the_traced_count(name: str) -> None:
 
 
 def test_additions_and_resizes() -> None:
-    """edgeface-n: one addition a residual (1 + 1 + 2) and one a level of the pyramid, each behind a
-    resize."""
+    """edgeface-n adds once per residual (1 + 1 + 2) and after each of the pyramid's two resizes."""
     kinds = [layer.kind for layer in layers_of(get_architecture("edgeface-n"), 64, 64)]
     assert (kinds.count("add"), kinds.count("resize")) == (6, 2)
 

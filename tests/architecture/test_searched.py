@@ -1,5 +1,4 @@
-"""What a search of ours found and ships: damaged files are told, good ones are networks that the
-registry knows."""
+"""Searched networks in the package: the registry knows them, damaged lists are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ def test_every_searched_network_is_listed_with_its_record() -> None:
         assert get_architecture(s.architecture.name) == s.architecture
         assert s.search.interval_ms[0] <= s.search.measured_ms <= s.search.interval_ms[1]
         assert s.search.measured_ms <= s.search.budget_ms
-        # The name is a promise: within a tenth of its multiple of YuNet_n's latency, or below it.
+        # The name promises a multiple of YuNet_n's latency, to be exceeded by a tenth at most.
         assert s.search.of_yardstick <= 1.1 * float(
             s.architecture.name.removeprefix("edgeface-").removesuffix("x")
         )

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that measure behind ssh."""
+"""Fixtures of the tests that measure on a device behind ssh."""
 
 from __future__ import annotations
 

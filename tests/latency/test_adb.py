@@ -1,5 +1,4 @@
-"""The real ``adb`` client against Debian's own ``adbd`` on loopback, and the layers that need
-neither."""
+"""The real ``adb`` client against Debian's ``adbd`` on loopback, and layers that need neither."""
 
 from __future__ import annotations
 
@@ -149,7 +148,7 @@ def programs() -> Path:
 
 
 class Phone:
-    """adbd, and adb's server, in a network of their own: nobody else can reach that root shell."""
+    """adbd and adb's server in a network of their own: nobody else can reach its root shell."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -165,7 +164,7 @@ class Phone:
         self._adbd: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
-        """Until adb sees it."""
+        """Start adbd and wait until adb sees it."""
         enter = ["nsenter", "-t", str(self._server.pid), "-U", "-n", "--preserve-credentials"]
         wait_for(
             lambda: (
@@ -178,7 +177,7 @@ class Phone:
         wait_for(self._online)
 
     def lose(self) -> None:
-        """Pull the plug."""
+        """Kill adbd, as if the plug were pulled."""
         if self._adbd:
             self._adbd.kill()
             self._adbd.wait()
@@ -189,7 +188,7 @@ class Phone:
         self._server.wait()
 
     def running(self) -> dict[int, str]:
-        """Agents and workers on the phone."""
+        """Process ids of agents and workers on the phone, with their command lines."""
         return processes_about(self.home)
 
     def _online(self) -> bool:
@@ -212,7 +211,7 @@ def phone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     monkeypatch.setenv("PATH", f"{programs()}:{os.environ['PATH']}")
     with tempfile.TemporaryDirectory(
         prefix="adb-"
-    ) as short:  # the name of a socket has room for 100 letters
+    ) as short:  # a socket's path holds about 100 characters
         monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{short}/socket")
         device = Phone(Path(short))
         monkeypatch.setattr(AdbDevice, "root", f"{device.home}/edgeface")
@@ -279,6 +278,6 @@ def test_unknown_serial(phone: Phone) -> None:
 @pytest.mark.slow
 def test_phone_without_python(phone: Phone) -> None:
     (finding,) = AdbDevice(f"adb://{SERIAL}", None, phone.folder / "journals").check()[:1]
-    assert finding.ok  # this phone is Debian and has one
+    assert finding.ok  # this phone runs Debian, which has a Python
     with pytest.raises(DeviceError, match=r"/no/python is no Python that the device can run"):
         AdbDevice(f"adb://{SERIAL}", "/no/python").check()

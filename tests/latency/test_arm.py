@@ -1,7 +1,6 @@
-"""A 64-bit ARM device without a board: Debian's arm64 Python and the aarch64 wheels under qemu,
-behind a real sshd.
+"""An emulated 64-bit ARM device: Debian's arm64 Python and aarch64 wheels under qemu, behind sshd.
 
-What is proven is that everything works there and that the faces are the same; emulated times mean
+The tests prove that everything works there and that the faces are the same. Emulated times mean
 nothing.
 """
 
@@ -39,7 +38,7 @@ QUICK = Protocol(rounds=1, per_round=1, warm_up_s=0, photo_width=640, photo_heig
 
 @pytest.fixture(scope="session")
 def arm_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Path of an aarch64 Python with the runtimes. Made once and kept, about 0.8 GB."""
+    """Path of an aarch64 Python with the runtimes, installed once and kept: about 0.8 GB."""
     pins = [
         line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in PACKAGES
     ]
@@ -63,9 +62,9 @@ def _own_architecture() -> str:
 
 
 def _as_environment(home: Path, python: Path) -> None:
-    """Make it look like a virtual environment, whose Python is a script that starts the emulator.
+    """Make ``home`` a virtual environment whose ``python`` is a script that starts the emulator.
 
-    ``-0`` tells Python the script's name, so that what it starts by its own name is emulated too.
+    ``-0`` tells Python the script's name, so that Pythons that it starts are emulated too.
     """
     write_cpuinfo(home / "rootfs")
     (home / "venv" / "pyvenv.cfg").write_text(f"home = {home}/rootfs/usr/bin\nversion = 3.11\n")
@@ -126,7 +125,7 @@ with Detector.open(Path(sys.argv[2]), score_threshold=0.3) as detector:
     print(json.dumps({"faces": detector.detect(photo).to_json()}))
 """
 TOLERANCE_PX, TOLERANCE_SCORE = 2e-3, 1e-5
-"""seen: 2e-4 px and 3e-7, of networks whose outputs differ by 1e-6 to 2e-5 of their size"""
+"""the differences seen are 2e-4 px and 3e-7; raw outputs differ by a share of 1e-6 to 2e-5"""
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -138,7 +137,7 @@ def test_same_faces_as_here(
     exported: Callable[..., Bundle],
     astronaut: Image,
 ) -> None:
-    """With the very files that measuring has put there: the zip of light modules and the Bundle."""
+    """Detection uses the files that measuring has sent: the zip of light modules and the Bundle."""
     bundle = exported(*file)
     (agent,) = board.cache.glob("edgeface-*.pyz")
     (there,) = board.cache.glob(f"bundles/*/{bundle.path.name}")

@@ -34,7 +34,7 @@ PROMISED = {
     "valid",
     "invalid_reasons",
 }
-"""what later work relies on"""
+"""fields of a record that later work relies on"""
 QUICK = shlex.split("--rounds 2 --per-round 2 --warm-up-s 0 --photo-width 320 --photo-height 240")
 
 
@@ -45,7 +45,7 @@ def bundles(exported: Callable[..., Bundle]) -> list[str]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., str]:
-    """``saved(name, *records)`` -> path of a file of records."""
+    """``saved(name, *records)`` writes a file of records and returns its path."""
 
     def save(name: str, *records: Measurement) -> str:
         save_measurements(tmp_path / name, records)
@@ -158,7 +158,7 @@ def test_a_bundle_that_is_none_does_not_end_the_others(
 
 
 def test_names_are_those_of_ready_files(edgeface: Command) -> None:
-    """A network's are all that run here, and each is measured once."""
+    """A network's name stands for its ready files that run here; each file is measured once."""
     names = [file.name for file in zoo.ready_files("edgeface-s") if file.runs_here]
     code, out, err = edgeface("bench", "edgeface-s", names[0], "--format", "json", *QUICK)
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""What a system shows, read from a copy of its files; and from the real ones."""
+"""Facts about a system, read from files made for the test and from the real ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeface.schema import from_fields
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ``/sys`` that both modules read."""
+    """An empty folder that both modules read in place of ``/sys``."""
     monkeypatch.setattr(environment, "CPU", tmp_path)
     monkeypatch.setattr(cores, "CPU", tmp_path)
     monkeypatch.setattr(environment, "THERMAL", tmp_path / "thermal")
@@ -95,7 +95,7 @@ def test_cores_are_fast_physical_and_high(system: Path, monkeypatch: pytest.Monk
     write(
         system, {f"cpu{i}/topology/thread_siblings_list": f"{i % 2},{i % 2 + 2}" for i in range(4)}
     )
-    assert cores.pick(2) == (2, 3)  # 0 and 2 share a physical core, so do 1 and 3
+    assert cores.pick(2) == (2, 3)  # 0 and 2 share a physical core, as do 1 and 3
     write(
         system,
         {

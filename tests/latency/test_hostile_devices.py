@@ -1,5 +1,7 @@
-"""Whatever a device says ends in a result or in one line: its facts, files and records are read as
-any foreign JSON is."""
+"""Whatever a device answers gives a result or a one-line error.
+
+Its facts, files and records are checked as any foreign JSON is.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ END = {"stage": "end"}
 
 
 class Stranger(PlainDevice):
-    """Says the next of ``talks`` to each command, whatever it is."""
+    """A device that answers each command with the next of ``talks``."""
 
     def __init__(self, *talks: Any, journals: Path | None = None) -> None:
         super().__init__(URL, journals=journals)
@@ -67,7 +69,7 @@ class Stranger(PlainDevice):
 
 
 class Told(Stranger):
-    """The same without a process: what its agent says, line by line."""
+    """A Stranger without a process: each of ``talks`` has the lines of an agent."""
 
     def _stage(self, files: Any, run: Any = None) -> staging.Staged:
         return staging.Staged("/root", 1 << 40, "/usr/bin/python3", False, True, ())
@@ -77,7 +79,7 @@ class Told(Stranger):
 
 
 def mutations(data: Any) -> Iterator[Any]:
-    """Copies of ``data`` with one value, at any depth, absent or replaced by something strange."""
+    """Copies of ``data`` with one value at any depth removed or replaced, then STRANGE itself."""
     for path in places(data):
         for value in (*STRANGE, KeyError):
             found = copy.deepcopy(data)
@@ -93,7 +95,7 @@ def mutations(data: Any) -> Iterator[Any]:
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a value can be changed: in a list its first is enough."""
+    """Paths of all values in ``data``, but only of the first item of a list."""
     keys = data if isinstance(data, dict) else range(min(1, len(data)))
     for key in keys:
         yield (*path, key)
@@ -106,7 +108,7 @@ def one_line(error: EdgefaceError) -> None:
 
 
 def of(function: Callable[[], list[Any]]) -> list[Any]:
-    """What ``function`` returns; nothing, where it refuses in one line."""
+    """Return what ``function`` returns, or [] if it raises an error of one line."""
     try:
         return function()
     except EdgefaceError as error:
@@ -116,7 +118,7 @@ def of(function: Callable[[], list[Any]]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def bundle(exported: Callable[..., Bundle]) -> Path:
-    """A Bundle that is there: nothing but its manifest is looked at."""
+    """Folder of a Bundle, of which the tests read the manifest only."""
     return exported("onnx").path
 
 
@@ -136,7 +138,7 @@ def test_facts() -> None:
 
 
 def test_what_it_has() -> None:
-    """Through a process, as a shell's words come."""
+    """Answers come from a process, as from a device's shell; strange ones give one line."""
     assert Stranger([HERE, END], [{"check": examine()}]).check()
     answers = list(mutations(HERE))
     for here in [*answers[:: len(answers) // 12], {**HERE, "missing": [0, 0]}]:
@@ -151,7 +153,7 @@ def measured(bundle: Path, tmp_path: Path, *lines: Any) -> list[Measurement]:
 
 
 def wanted(bundle: Path) -> dict[str, Any]:
-    """A record of the Bundle, as the device should send it."""
+    """JSON of a valid record of the Bundle, as the device should send it."""
     manifest = Bundle.open(bundle).manifest
     made = record(
         bundle=bundle.name,
@@ -197,7 +199,7 @@ FLOODS = {
 
 
 class Flood(Stranger):
-    """Says without end what ``program`` says."""
+    """A device that runs ``program``, whose output never ends."""
 
     program = ""
 
@@ -207,7 +209,7 @@ class Flood(Stranger):
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_device_that_does_not_end(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, within the time that a device has, and within memory."""
+    """An endless answer gives one line, within the time limit and with little memory."""
     monkeypatch.setattr("edgeface.latency.devices.shell.ANSWER_S", 2.0)
     monkeypatch.setattr("edgeface.latency.devices.shell.STAGE_LIMIT_S", 3.0)
     device = Flood(URL)

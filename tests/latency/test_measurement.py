@@ -1,5 +1,4 @@
-"""Records: what makes one invalid, that it says so wherever it is printed, and that nothing else is
-read as one."""
+"""Records: what makes one invalid, where that is printed, and which files are refused."""
 
 from __future__ import annotations
 

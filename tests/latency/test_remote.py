@@ -1,4 +1,4 @@
-"""What ssh and adb share: files that arrive whole, records that are kept, commands that end."""
+"""Code shared by ssh and adb: files arrive whole, records are kept, commands end."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ from edgeface.latency.protocol import Job, Protocol
 def stage(
     root: Path, files: dict[str, bytes], sent: bytes, promised: dict[str, bytes] | None = None
 ) -> list[dict[str, Any]]:
-    """Lines of stage.py that is asked for ``files`` below ``root`` and then gets the bytes
-    ``sent``."""
+    """Answers of stage.py to a request for ``files`` below ``root`` and the bytes ``sent``.
+
+    The hashes in the request are those of ``promised``, if given.
+    """
     entries = [
         staging.SentFile(path, (promised or files)[path]).to_json() | {"bytes": len(content)}
         for path, content in files.items()
@@ -130,7 +132,10 @@ def test_journal_that_was_cut_short(tmp_path: Path) -> None:
 
 
 def test_a_run_of_which_one_model_failed_is_over(tmp_path: Path) -> None:
-    """It leaves no journal, so that the same command measures anew; one that waits leaves it."""
+    """Such a run leaves no journal, so the same command measures again.
+
+    A run with a model still to measure keeps its journal.
+    """
     jobs = [Job(str(zoo.ready_files("edgeface-n")[0].path)), Job(str(tmp_path / "nothing"))]
     for more, kept in (([], False), ([Job(jobs[0].bundle, 2)], True)):
         journal = Journal.find(tmp_path, ["a", len(more)])
@@ -176,7 +181,7 @@ def test_a_command_that_says_nothing_is_given_up() -> None:
 
 
 def test_a_program_that_is_given_up_ends_with_all_that_it_started() -> None:
-    """ssh or adb may be a script that runs another one: as long as that lives, lines never end."""
+    """ssh or adb may be a script; while a program that it started lives, the lines never end."""
     script = "sleep 1000 & echo '{\"pid\": '$!'}'; wait"
     with Session(["sh", "-c", script], 1.0) as session:
         pid = next(session.lines())["pid"]
@@ -205,7 +210,7 @@ def test_a_program_that_is_not_there() -> None:
 
 
 class Board(RemoteDevice):
-    """A device without a line."""
+    """A device whose commands run in a local shell."""
 
     root, folder, package = "~/.cache/edgeface", ".cache/edgeface", "board-tools"
 
@@ -242,7 +247,7 @@ def test_a_network_stands_for_the_ready_files_that_run_there(
 def test_what_the_script_for_a_raspberry_pi_installed_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``~/edgeface/venv``, where there is no environment in the cache folder."""
+    """``~/edgeface/venv`` is used if the cache folder has no environment."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(Board, "installed", SshDevice.installed)
     board = Board("board://x")
@@ -257,7 +262,7 @@ def test_what_the_script_for_a_raspberry_pi_installed_is_found(
 
 
 def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:
-    """A 32-bit Raspberry Pi: only ncnn has wheels there."""
+    """On a 32-bit Raspberry Pi, only ncnn has wheels."""
     facts = {
         "system": "Linux",
         "machine": "armv7l",
@@ -287,7 +292,7 @@ def test_a_platform_without_packages(exported: Callable[..., Bundle]) -> None:
 def test_packages_go_where_the_python_that_is_used_looks(
     python: str | None, virtual: bool, executable: str, expected: str
 ) -> None:
-    """As it is typed into a shell here, whose home is another one, and read by the device's."""
+    """The command is typed into a local shell with another home, then read by the device's."""
     staged = staging.Staged("/home/pi/.cache/edgeface", 0, executable, virtual, True, ())
     install = Board("board://x", python)._install(staged)
     board = """board() { HOME=/home/pi sh -c "printf '%s|' $*"; }; """
@@ -323,7 +328,7 @@ def test_hash_in_the_name_of_the_agent() -> None:
 
 
 class Strange(PlainDevice):
-    """Its shell prints ``answer`` whatever it is asked."""
+    """A device whose shell prints ``answer`` to every command."""
 
     root, folder, package = "~/.cache/edgeface", "~/.cache/edgeface", "nothing"
 

@@ -1,4 +1,4 @@
-"""The protocol with real models in real processes, and with those that misbehave."""
+"""The protocol with real models in real processes, some of which misbehave."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK = Protocol(
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[WorkerProcess]]:
-    """Every worker that is started, in order; at the end, none may be left."""
+    """All workers in the order of their start; none may be alive at the end."""
     started: list[WorkerProcess] = []
 
     class Seen(WorkerProcess):
@@ -115,8 +115,10 @@ def test_groups_share_the_reference(jobs: list[Job], workers: list[WorkerProcess
 
 
 def fail(index: int, workers: list[WorkerProcess], act: Callable[[int], None]) -> module.Progress:
-    """A progress that does something to one worker after the first slice, and leaves it little of
-    its time."""
+    """A progress that calls ``act`` with the process id of worker ``index`` after the first slice.
+
+    It leaves that worker 3 s of its time limit.
+    """
 
     def progress(what: str, *_: object) -> None:
         if what == "measuring" and not acted:
@@ -266,8 +268,8 @@ def test_agent_without_anything_to_measure_says_so() -> None:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    # A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP: what this
-    # starts would, too.
+    # Shells start background jobs with SIGINT ignored, and nohup ignores SIGHUP. Processes started
+    # here would inherit that.
     command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", *arguments]
     return subprocess.Popen(
         command,
@@ -279,7 +281,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], pids: list[int]) -> tuple[bytes, bytes]:
-    """(stdout, stderr), once the process and its workers are gone."""
+    """Return (stdout, stderr) once the process and the workers ``pids`` have ended."""
     out, err = process.communicate(timeout=60)
     wait_for(lambda: not any(alive(pid) for pid in pids))
     return out, err

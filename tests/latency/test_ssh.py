@@ -1,5 +1,4 @@
-"""Measuring behind a real OpenSSH server on loopback, and everything that can go wrong on the
-way."""
+"""Measuring behind a real OpenSSH server on loopback, and failures on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong on a device behind ssh, each told in one line with what to do."""
+"""Failures on a device behind ssh: each gives one line that says what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edgeface.latency.protocol import Job
 
 
 def refused(device: SshDevice, *parts: str) -> str:
-    """The one line that ``check`` fails with; it holds ``parts``."""
+    """Return the one-line error of ``check``, which must contain ``parts``."""
     with pytest.raises(DeviceError) as caught:
         device.check()
     text = str(caught.value)
@@ -115,8 +115,10 @@ def test_old_python(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> None:
-    """A system Python without packages, as a fresh board has it; then the virtual environment that
-    is advised."""
+    """A fresh board has a system Python without packages.
+
+    The test then makes the virtual environment that is advised and checks again.
+    """
     need_sshd()
     device_path = tmp_path / "bin"
     device_path.mkdir()
@@ -147,7 +149,7 @@ def test_check_names_what_is_missing_with_commands_that_work(tmp_path: Path) -> 
 
 
 def hidden(loopback: Loopback, module: str, text: str) -> str:
-    """A Python whose module ``module`` is ``text`` instead."""
+    """Path of a Python for which ``module`` has the source ``text``."""
     folder = loopback.folder / "hidden"
     (folder / module).mkdir(parents=True)
     (folder / module / "__init__.py").write_text(text)
@@ -171,7 +173,7 @@ def test_missing_runtime_fails_alone(loopback: Loopback, jobs: list[Job]) -> Non
     steps = Steps()
     with pytest.raises(
         DeviceError, match="ncnn is missing on the device"
-    ):  # and what was measured is not repeated
+    ):  # and the measured model is not repeated
         device.measure(jobs, QUICK, progress=steps)
     assert "loading" not in steps.seen
 
@@ -200,7 +202,7 @@ def test_no_numpy(loopback: Loopback, jobs: list[Job]) -> None:
 
 
 def small_disk(loopback: Loopback, kilobytes: int) -> str:
-    """A Python whose cache folder is a disk of a few KiB."""
+    """Path of a Python whose cache folder is on a disk of ``kilobytes`` KiB."""
     loopback.cache.mkdir(parents=True)
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {loopback.cache}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
@@ -247,7 +249,7 @@ def test_agent_that_hangs_in_mid_run(
     stopped: list[int] = []
 
     class Impatient(Session):
-        """Waits as long as it should until an agent has been stopped."""
+        """A Session that has its normal time limit until an agent has been stopped, then 1 s."""
 
         def lines(self) -> Iterator[dict[str, Any]]:
             for line in super().lines():
@@ -276,7 +278,7 @@ def test_agent_that_hangs_in_mid_run(
 def test_line_that_dies_without_a_word(
     loopback: Loopback, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither side hears of the other any more: both notice, and the device ends by itself."""
+    """After the line has died silently, both sides notice, and the device ends its processes."""
     dead = [
         option.replace("Interval=10", "Interval=1").replace("Max=3", "Max=2")
         for option in ssh.FIXED

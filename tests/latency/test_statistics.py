@@ -1,4 +1,4 @@
-"""Statistics of samples whose answer is known."""
+"""Statistics of samples for which the right answer is known."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_slows_both_models_of_a_round_widens_no_ratio() -> None:
 
 @pytest.mark.parametrize("per_round", [1, 2, 3, 10])
 def test_a_ratio_lies_in_its_interval_however_skewed(per_round: int) -> None:
-    """Rounds of two samples, one side skewed: the mean of two is no median of many."""
+    """The median of two skewed samples is their mean, which is not the median of many."""
     for seed in range(40):
         random = np.random.default_rng(seed)
         skewed = [10 + random.exponential(2, per_round) for _ in range(30)]
@@ -80,7 +80,7 @@ def test_a_ratio_lies_in_its_interval_however_skewed(per_round: int) -> None:
 
 
 def test_an_interval_is_of_what_is_drawn_of_all_samples() -> None:
-    """Drawn round by round and sorted anew, also of rounds that are not equally long."""
+    """Whole rounds are resampled and their samples pooled; rounds may differ in length."""
     random = np.random.default_rng(0)
     own = [random.uniform(1, 9, count) for count in (2, 5, 1, 4)]
     other = [random.uniform(1, 9, count) for count in (3, 3, 2, 6)]

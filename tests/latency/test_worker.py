@@ -1,4 +1,4 @@
-"""Worker processes: what they answer, and that they always end."""
+"""Worker processes: their answers, and that they always end."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_photo_is_made_from_its_seed() -> None:
     )
     assert synthetic_photo(16, 2000).shape == (2000, 16, 3)
     steps = np.abs(np.diff(photo.astype(int), axis=1))
-    assert np.mean(steps < 16) > 0.95  # smooth, and yet not empty
+    assert np.mean(steps < 16) > 0.95  # smooth, but not of one colour
     assert photo.std() > 30
 
 
@@ -119,8 +119,7 @@ def test_mistakes_are_told(
 
 
 def wrapped(folder: Path, code: str) -> tuple[str, str]:
-    """A command that starts a worker in which ``code`` has run: what only a misbehaving runtime
-    would do."""
+    """Command of a worker that runs ``code`` first, to misbehave as a broken runtime would."""
     path = folder / "wrapped.py"
     path.write_text(
         f"import sys\nsys.path.insert(0, {ROOT!r})\nimport edgeface.latency.worker as worker\n"
@@ -191,7 +190,7 @@ def test_no_such_python() -> None:
 
 
 def start(python: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[bytes]:
-    """A worker without its near side."""
+    """Start a worker process directly, without a WorkerProcess."""
     return subprocess.Popen(
         [*python, "-c", START, ROOT],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The one file that a device gets: always the same bytes, nothing missing, nothing too much."""
+"""The zip file that a device gets: same bytes each time, no module missing, no needless folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = Protocol(
 
 @pytest.fixture
 def device(tmp_path: Path) -> dict[str, str]:
-    """Environment of a Python to which everything heavy, and this checkout, is out of reach."""
+    """Environment of a Python that can import neither heavy packages nor this checkout."""
     (tmp_path / "agent.pyz").write_bytes(zipapp.pack())
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "sitecustomize.py").write_text(BLOCKER)
@@ -50,7 +50,7 @@ def ask(request: Request, device: dict[str, str], folder: Path) -> list[dict[str
         agent.stdin.write(json.dumps(request.to_json()) + "\n")
         agent.stdin.flush()
         lines = [json.loads(line) for line in agent.stdout]
-        agent.wait()  # its input stays open until it has ended by itself
+        agent.wait()  # its input is still open: it ends by itself
     assert agent.returncode == 0 and lines[-1] == {"done": True}
     return lines
 
@@ -106,7 +106,7 @@ def test_agent_measures_with_every_runtime(
 def test_nothing_is_missing_and_no_folder_too_much(
     device: dict[str, str], tmp_path: Path, exported: Callable[..., Bundle]
 ) -> None:
-    """Some target uses a module of every folder, and none comes from elsewhere."""
+    """All modules come from the zip, and each of its folders is used by some target."""
     code = (
         "import sys; sys.path = [sys.argv[1]] + [p for p in sys.path if p]\nfrom pathlib import"
         " Path; import numpy\nimport edgeface.latency.agent, edgeface.latency.session,"

@@ -1,5 +1,4 @@
-"""ASFD: the family's figures, its backbones, the wiring of its neck, both shots, genotypes as
-data."""
+"""ASFD: figures of the family, backbones, wiring of the neck, both shots, genotypes as data."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ PUBLISHED = {
     "asfd-d5": (67.73, 147.40),
     "asfd-d6": (86.10, 183.11),
 }
-"""Table 4 of the paper: M parameters, G multiply-accumulates at 640x480"""
+"""Table 4 of the paper: millions of parameters, 10^9 multiply-accumulates at 640x480"""
 BACKBONES = {
     "asfd-d1": 3_206_976,
     "asfd-d2": 11_176_512,
@@ -52,13 +51,12 @@ BACKBONES = {
     "asfd-d5": 42_500_160,
     "asfd-d6": 58_143_808,
 }
-"""parameters of MobileNetV1 and of ResNet-18, 34, 50, 101 and 152 without their classifiers, as
-everyone has them"""
+"""parameters of the standard MobileNetV1 and ResNet-18, 34, 50, 101 and 152 without classifiers"""
 
 
 @pytest.fixture(scope="module")
 def small() -> FaceNet:
-    """asfd-d0 with mixing weights that differ."""
+    """asfd-d0 with random mixing weights, so that no two are equal."""
     net = build("asfd-d0", seed=4)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -140,7 +138,7 @@ def test_fusion_is_wired_as_its_formulas(small: FaceNet) -> None:
             )
             torch.testing.assert_close(
                 found[i], expected, rtol=1e-4, atol=1e-4
-            )  # float32, another order of sums
+            )  # float32 sums in another order
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

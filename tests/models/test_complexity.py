@@ -1,4 +1,4 @@
-"""The counter, on layers whose cost is known by hand."""
+"""Counting parameters and multiply-accumulates, on layers whose cost is counted by hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from edgeface.zoo.counted import COUNTED_AT, content_of, counts, read_counts
 
 
 class Shared(nn.Module):
-    """One convolution run three times, one transposed, one linear; registered twice, so it also has
-    two names."""
+    """A convolution that runs three times, a transposed convolution and a linear layer.
+
+    The first convolution is registered twice, so it has two names.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ def test_counting_leaves_the_model_as_it_was() -> None:
 
 
 class NeedsValues(nn.Module):
-    """Keeps a tensor outside its buffers and branches on data: cannot run without values."""
+    """Cannot run without values: it branches on data and keeps a tensor that is no buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ def test_complexity_is_json_ready() -> None:
 
 
 def test_every_listed_network_has_been_counted() -> None:
-    """After a change of networks: ``python -m edgeface.zoo.counted``."""
+    """If it fails after a change of networks, run ``python -m edgeface.zoo.counted``."""
     known = read_counts()
     assert {name: counted.content for name, counted in known.items()} == {
         name: content_of(get_architecture(name)) for name in listed()

@@ -20,14 +20,16 @@ NETWORKS = [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n i
 
 
 def noise(network: FaceNet, count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3, H, W] of 2x3 cells on the coarsest level: 64x96 px, or 256x384 with strides up to
-    128."""
+    """Random images [count, 3, H, W] of 2x3 cells on the coarsest level, values 0 to 255.
+
+    H x W is 64x96 px, or 256x384 px for strides up to 128.
+    """
     stride = head_layout(network.architecture).strides[-1]
     return torch.rand(count, 3, 2 * stride, 3 * stride, generator=generator) * 255
 
 
 def branch_scales(network: FaceNet) -> list[torch.Tensor]:
-    """The last scale of each residual branch."""
+    """Scale of the last batch normalisation of each residual branch."""
     blocks = [m for m in network.modules() if isinstance(m, (Residual, InvertedResidual))]
     return [
         [
@@ -40,11 +42,10 @@ def branch_scales(network: FaceNet) -> list[torch.Tensor]:
 
 
 def trained_like(name: str) -> FaceNet:
-    """Build ``name`` with every number that folding touches drawn at random, activations kept near
-    1.
+    """Build ``name`` with random values for everything that folding touches.
 
-    Statistics are measured on noise, then moved: with the initial ones (mean 0, variance 1, scale 1
-    or 0) a wrong fold would go unseen.
+    Activations stay near 1. Statistics are measured on noise and then moved, because a wrong fold
+    would go unseen with the initial ones (mean 0, variance 1, scale 1 or 0).
     """
     model = build(name, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -63,9 +64,9 @@ def trained_like(name: str) -> FaceNet:
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 module.bias.add_(uniform(module.bias, -0.5, 0.5))
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # statistics of the one batch below, not a moving average
+                module.momentum = None  # take the statistics of the batch below, no moving average
         for scale in branch_scales(model):
-            scale.mul_(0.3)  # else rounding alone grows past 1e-4 over 100 layers
+            scale.mul_(0.3)  # otherwise rounding grows past 1e-4 over 100 layers
         model.train()(noise(model, 4, generator))
         for norm in norms:
             if isinstance(norm, nn.BatchNorm2d):
@@ -83,7 +84,7 @@ def test_deployable_equals_the_network_in_evaluation(name: str) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = deployable(model)
     image = noise(model, 1, torch.Generator().manual_seed(3)).double()
-    with torch.no_grad():  # in double precision: what is left is how folding rounds weights
+    with torch.no_grad():  # double: only the rounding of folded weights remains
         expected, got = copy.deepcopy(model).double()(image), folded.double()(image)
     for e, g in zip(expected, got, strict=True):
         assert e.std() > 0.01, "an output this flat would hide a wrong fold"
@@ -104,8 +105,7 @@ def test_only_group_normalisation_is_left(name: str) -> None:
 
 
 def test_batch_norm_head_runs_with_the_statistics_it_was_trained_with() -> None:
-    """Levels of different brightness: one normalisation for all of them would mix their
-    statistics."""
+    """A normalisation shared by levels of different brightness would mix their statistics."""
     head = build("scrfd-0.5g-bn").head
     for module in head.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -125,7 +125,7 @@ def test_batch_norm_head_runs_with_the_statistics_it_was_trained_with() -> None:
 
 
 def test_strided_1x1_convolutions_compute_the_same_while_they_train() -> None:
-    """They take every other value themselves then: see ConvNorm."""
+    """In training, ConvNorm takes every other value itself instead of using a stride."""
     from edgeface.models.blocks import ConvNorm
 
     layer = ConvNorm(8, 16, 1, 2, bias=True, relu=False)

@@ -1,5 +1,4 @@
-"""EResFD: sizes as published, the separated pyramid against a slow reading of its formula, folding,
-start, refusals."""
+"""EResFD: published sizes, pyramid against its formula, folding, initial values, refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def test_width_is_a_parameter() -> None:
     assert [name for name in listed() if name.startswith("eresfd")] == ["eresfd-16", "eresfd-32"]
     backbone = build(eresfd(24)).backbone
     assert backbone.channels == (24,) * 6
-    # A factor on every width but those of photo and outputs: between quadratic and linear growth.
+    # Twice the width everywhere but at photo and outputs: growth between linear and quadratic.
     assert 2 < count(eresfd(32), 640, 480).params / count(eresfd(16), 640, 480).params < 4
 
 
@@ -59,7 +58,7 @@ def test_any_size_gives_six_maps(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("size", range(1, 17))
 def test_upsampling_takes_each_value_twice(size: int) -> None:
-    """What runtimes without a nearest resize to any size can do as well: repeat, then cut off."""
+    """Upsampling is repeat and crop, for runtimes without a nearest resize to any size."""
     x = torch.rand(1, 2, size, size + 3)
     twice = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     for rows in (2 * size, 2 * size - 1):
@@ -70,7 +69,7 @@ def test_upsampling_takes_each_value_twice(size: int) -> None:
 
 
 def _neck(seed: int) -> tuple[SepFPN, tuple[Tensor, ...]]:
-    """A neck whose every number is drawn, in evaluation, and maps for it; double precision."""
+    """Neck with random values in evaluation mode, and maps for it, both in double precision."""
     neck = build("eresfd-16", seed=seed).neck
     assert isinstance(neck, SepFPN)
     random = torch.Generator().manual_seed(seed)
@@ -91,8 +90,10 @@ def _neck(seed: int) -> tuple[SepFPN, tuple[Tensor, ...]]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pyramid_against_its_formula(seed: int) -> None:
-    """w = relu(w1) / (sum + eps); (w0 a + w1 b) / (w0 + w1 + eps); cut at level 4; c_i mixed in
-    last."""
+    """The pyramid normalises its weights twice, is cut at level 4 and mixes in c_i last.
+
+    w = relu(w1) / (sum + eps); then (w0 a + w1 b) / (w0 + w1 + eps).
+    """
     neck, c = _neck(seed)
     assert (neck.weights < 0).any(), "a negative weight counts as 0"
     w = neck.weights.clamp(min=0)
@@ -161,8 +162,10 @@ def test_mixing_weights_learn() -> None:
 
 
 def test_starts_as_the_authors_do() -> None:
-    """Normal by outputs, scales of a half, shares of a half; the head is Xavier-uniform, as in the
-    S3FD family."""
+    """Weights are normal with variance 2 / (kernel area * outputs); scales and shares are .5.
+
+    The head is Xavier-uniform, as in the S3FD family.
+    """
     net = build(eresfd(64), seed=2)
     assert isinstance(net.neck, SepFPN)
     assert net.neck.weights.eq(0.5).all()
@@ -180,7 +183,7 @@ def test_starts_as_the_authors_do() -> None:
 
 
 def test_blocks_end_without_activation() -> None:
-    """Every map has negative values; the first layer, too, has no ReLU."""
+    """All maps have negative values, and so has the output of the first layer: none has a ReLU."""
     backbone = build("eresfd-16").eval().backbone
     assert isinstance(backbone, EResNet)
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 255 - 128

@@ -1,5 +1,7 @@
-"""EResFD with its released weights against outputs of the authors' own program, on noise, odd sizes
-and photos."""
+"""EResFD with released weights against outputs of the authors' program.
+
+The inputs are noise, odd sizes and photos.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ def test_detections(case: str, folded: bool, shared: Path, network: FaceNet) -> 
 
 @pytest.mark.parametrize("case", ["synth", "synth_odd"])
 def test_priors(case: str, shared: Path, network: FaceNet) -> None:
-    """Centre and size of each cell's prior, which theirs divides by the size of the image."""
+    """Centre and size of each cell's prior; theirs are divided by the size of the image."""
     image, _ = golden(NAME, case, shared)
     theirs = np.load(shared / f"goldens/eresfd_16_{case}_priors.npz")["priors"]
     height, width = image.shape[2:]
@@ -67,8 +69,10 @@ def test_priors(case: str, shared: Path, network: FaceNet) -> None:
 
 
 def test_black_has_no_face_and_photos_have(shared: Path, network: FaceNet) -> None:
-    """The released network gives some cells of a black image .09, so that the papers' threshold has
-    none empty."""
+    """A black image has no face above .2, but some above the papers' threshold.
+
+    The released network gives some cells of that image a score of .09.
+    """
     black = np.zeros((1, 3, 250, 317), np.float32)
     assert len(detections(network, black, 0.2)) == 0
     assert len(detections(network, black)) > 0

@@ -1,5 +1,4 @@
-"""EXTD: sizes as published, one set of weights for six passes, and training as the authors
-train."""
+"""EXTD: published sizes, one set of weights for six passes, and training as the authors do."""
 
 from __future__ import annotations
 
@@ -25,8 +24,8 @@ NAMES = tuple(
     for form, width, activation in itertools.product(FORMS, WIDTHS, ACTIVATIONS)
 )
 
-# Parameters with PReLU; executed multiply-accumulates at 640x640, in 10^9; the same as the paper's
-# program counts them.
+# Parameters with PReLU; executed multiply-accumulates at 640x640, in 10^9; the same as counted by
+# the paper's program.
 SIZES = {
     "fpn-32": (62_939, 5.397, 4.5195),
     "fpn-48": (100_160, 7.889, 6.6736),
@@ -42,7 +41,7 @@ PUBLISHED = {
     "ssd-32": "4.35",
     "ssd-64": "10.6",
 }
-"""the paper's table; of ssd-48 it says 6.63, where its program gives 6.32"""
+"""table of the paper, without ssd-48: there it says 6.63, but its program gives 6.32"""
 
 
 def test_all_18_are_listed() -> None:
@@ -56,7 +55,7 @@ def test_parameters_and_macs(form: str) -> None:
     name = f"extd-{form}-prelu"
     counted = count(name, 640, 640)
     assert counted.params == params
-    # Our table was rounded once more on the way: 5.3526 is 5.352 there.
+    # Our table was rounded twice: it has 5.352 for 5.3526.
     assert counted.macs / 1e9 == pytest.approx(executed, abs=0.001)
     assert f"{count_as_extd(name, 640, 640) / 1e9:.4f}" == f"{as_paper:.4f}"
     if form in PUBLISHED:
@@ -73,8 +72,8 @@ def test_macs_at_640x480(form: str, macs: float) -> None:
 @pytest.mark.parametrize("form", SIZES)
 def test_activations_change_the_slopes_alone(form: str) -> None:
     slopes = sum(isinstance(m, nn.PReLU) for m in build(f"extd-{form}-prelu").modules())
-    # Stem; depthwise of the first block; two in each other one; with 32 channels one more in every
-    # block.
+    # One slope in the stem, one for the depthwise convolution of the first block and two in each
+    # other block; with 32 channels one more in every block.
     assert slopes == (1 + 2 + 3 * 6 if form.endswith("32") else 1 + 1 + 2 * 4)
     for activation in ("lrelu", "relu"):
         assert (
@@ -84,7 +83,7 @@ def test_activations_change_the_slopes_alone(form: str) -> None:
 
 
 def test_a_leaky_relu_is_where_prelu_starts() -> None:
-    """The same function until the slopes are trained."""
+    """PReLU and leaky ReLU are the same function until the slopes are trained."""
     prelu, leaky, relu = (
         build(f"extd-fpn-32-{activation}", seed=1).eval() for activation in ACTIVATIONS
     )
@@ -97,7 +96,7 @@ def test_a_leaky_relu_is_where_prelu_starts() -> None:
 
 @pytest.mark.parametrize(("width", "residuals"), [(32, "-+++++-"), (48, "-+++-"), (64, "++++-")])
 def test_residuals(width: int, residuals: str) -> None:
-    """Where the shape stays the same; of the first blocks only that of 64 channels."""
+    """Blocks that keep the shape are residual; of the first blocks, only that of 64 channels is."""
     backbone = build(f"extd-ssd-{width}-prelu").backbone
     found = [m.residual for m in backbone.modules() if isinstance(m, InvertedResidual)]
     assert "".join("-+"[residual] for residual in found) == residuals
@@ -123,13 +122,13 @@ def test_folding_keeps_one_copy_of_what_runs_six_times(name: str) -> None:
     pointers = {parameter.data_ptr() for parameter in folded.backbone.parameters()}
     assert len(pointers) == len(list(folded.backbone.parameters()))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
-    # Normalisations become biases: fewer numbers, where six copies would be many more.
+    # Normalisations become biases, so there are fewer values; six copies would have many more.
     assert sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", ["extd-fpn-32-prelu", "extd-ssd-48-lrelu"])
 def test_a_step_moves_the_shared_statistics_six_times(name: str) -> None:
-    """Each pass is normalised by its own batch and leaves its share, as in the authors' code."""
+    """Each pass uses its own batch statistics and updates the shared ones, as the authors do."""
     net = build(name).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     image = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255

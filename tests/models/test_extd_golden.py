@@ -1,5 +1,7 @@
-"""EXTD with its released weights against outputs of the authors' own program, on noise, odd sizes
-and photos."""
+"""EXTD with released weights against outputs of the authors' program.
+
+The inputs are noise, odd sizes and photos.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ HEADS_ATOL, BOXES_ATOL_PX, SCORES_ATOL = 1e-5, 1e-4, 1e-6
 
 @pytest.fixture(scope="module")
 def network(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FaceNet]:
-    """``network(name)``, made once."""
+    """``network(name)`` with released weights, built once for each name."""
     folder = tmp_path_factory.mktemp("weights")
     return cache(lambda name: released(name, shared, folder))
 
@@ -55,6 +57,6 @@ def test_detections(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_photos_have_faces(name: str, shared: Path, network: Callable[[str], FaceNet]) -> None:
-    """That the comparison above is about faces."""
+    """The photo of the comparison above has faces that the network finds."""
     image, _ = golden(name, "photo20", shared)
     assert detections(network(name), image).scores[0] > 0.9

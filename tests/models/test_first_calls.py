@@ -1,4 +1,4 @@
-"""The first exponential of a fresh process."""
+"""The first exponential that torch computes in a new process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ print(torch.equal(x.exp(), x.exp()))
 
 @pytest.mark.parametrize("module", ["edgeface.models.blocks", "edgeface.training.assign"])
 def test_the_first_exponential_is_as_exact_as_the_second(module: str) -> None:
-    """Without the import, one process in six differed on the two quiet cores where this was
-    written."""
+    """Without the import, one process in six differed on two idle cores."""
     command = [sys.executable, "-c", TWICE.format(module=module)]
     said = [
         subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(6)

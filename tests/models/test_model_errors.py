@@ -1,5 +1,4 @@
-"""What a user's model name or Architecture file can get wrong: one line that says what is
-accepted."""
+"""Mistakes in a model name or Architecture file get one line that says what is accepted."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from edgeface.models import build
 
 
 def edited(name: str, **parts: dict[str, Any]) -> Architecture:
-    """Return the Architecture of ``name`` read from JSON in which fields of its parts were
-    overwritten."""
+    """Return the Architecture of ``name`` with fields of its parts overwritten in its JSON."""
     data = get_architecture(name).to_json()
     for part, fields in parts.items():
         data[part] |= fields

@@ -1,9 +1,9 @@
-"""Weights that SCRFD's authors trained, put into our SCRFD-0.5G, must compute what their own graph
-computes.
+"""Our SCRFD-0.5G with weights of SCRFD's authors computes what their graph computes.
 
-This is what counting cannot show: order of layers, paddings, where the pyramid adds. Their file has
-towers and output convolutions of its own for each level, and landmarks: that is our network with
-landmarks. Without them, our deployable variant folds to such towers, and shares a cls convolution.
+This tests what counts cannot show: order of layers, paddings, where the pyramid adds. Their file
+has separate towers and output convolutions for each level, and landmarks, like our network with
+landmarks. Our deployable variant without landmarks folds to such towers, but its levels share a cls
+convolution.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def peer(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(peer: Path) -> Weights:
-    """Name of a convolution's weight in their file -> that and its bias."""
+    """Name of each convolution's weight in their file -> (weight, bias)."""
     graph = onnx.load(str(peer)).graph
     values = {
         i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer
@@ -50,7 +50,7 @@ def image() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def theirs(peer: Path, image: torch.Tensor) -> list[torch.Tensor]:
-    """Scores, boxes and landmarks, each of three levels."""
+    """Outputs of their graph: scores, boxes and landmarks, each for three levels."""
     session = onnxruntime.InferenceSession(str(peer), providers=["CPUExecutionProvider"])
     inputs = {"images": ((image - 127.5) / 128).numpy()}
     outputs = session.run([f"out{i}" for i in range(9)], inputs)
@@ -77,7 +77,7 @@ def test_scrfd_equals_the_published_graph(
 def test_scrfd_with_landmarks_is_the_published_graph(
     weights: Weights, image: torch.Tensor, theirs: list[torch.Tensor]
 ) -> None:
-    """All nine outputs, and no weight is left over."""
+    """All nine outputs are equal, and every weight of their file is used."""
     net = deployable(build("scrfd-0.5g-kps"))
     assert isinstance(net.head, PlainHead)
     head: Any = net.head
@@ -98,13 +98,13 @@ def test_scrfd_with_landmarks_is_the_published_graph(
 
 
 def same(ours: torch.Tensor, their: torch.Tensor) -> None:
-    """A map [1, A * C, H, W] and rows [H * W * A, C]."""
+    """Compare a map [1, A * C, H, W] with rows [H * W * A, C]."""
     flat = ours.permute(0, 2, 3, 1).reshape(-1, their.shape[-1])
     torch.testing.assert_close(flat, their.reshape(flat.shape), rtol=1e-4, atol=1e-4)
 
 
 def fill(net: FaceNet, towers: list[torch.nn.Module], weights: Weights) -> None:
-    """Put these weights into a folded SCRFD-0.5G; the output convolutions are left out."""
+    """Put ``weights`` into a folded SCRFD-0.5G, except into its output convolutions."""
     # The exporter numbered folded layers in the order of the modules: 29 of the backbone, then 4
     # for each level.
     numbered = iter(weights[name] for name in sorted((n for n in weights if n.isdigit()), key=int))
@@ -113,9 +113,7 @@ def fill(net: FaceNet, towers: list[torch.nn.Module], weights: Weights) -> None:
         put(conv, *next(numbered))
     first = convs[0].conv
     assert first.bias is not None
-    with (
-        torch.no_grad()
-    ):  # their input is normalised outside the graph, ours inside the first convolution
+    with torch.no_grad():  # ours normalises in the first convolution, theirs outside the graph
         first.bias.sub_(first.weight.sum((1, 2, 3)) * (127.5 / 128))
         first.weight.div_(128)
     names = {

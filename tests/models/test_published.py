@@ -1,4 +1,4 @@
-"""Figures of DamoFD and SCRFD, and that any network is a function of its Architecture and seed."""
+"""Figures of DamoFD and SCRFD; networks are determined by their Architecture and seed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from edgeface.models.detector import deployable
 
 PARTS = ("stem", "c2", "c3", "c4", "c5", "backbone", "neck", "head")
 
-# Parameters in millions; convolution multiply-accumulates at 640x480 in millions, in the order of
-# PARTS, then in all. The authors' own tables give parameters to two digits only, and operations by
-# another rule of counting.
+# Parameters in millions; multiply-accumulates of convolutions at 640x480 in millions, in the order
+# of PARTS, then their total. The authors' tables have parameters to two digits only, and count
+# operations by another rule.
 FIGURES: dict[str, tuple[float, tuple[float, ...]]] = {
     "damofd-0.5g": (0.2582, (66.4, 62.2, 107.1, 107.1, 47.2, 390.0, 29.4, 73.1, 492.5)),
     "damofd-2.5g": (0.4427, (447.9, 1043.3, 301.7, 209.4, 12.7, 2014.9, 58.1, 355.6, 2428.7)),
@@ -54,13 +54,13 @@ def test_parameters_and_macs_equal_the_reference(name: str) -> None:
     assert [f"{n / 1e6:.1f}" for n in found] == [f"{n:.1f}" for n in macs]
 
 
-# With landmarks: the same two figures, in millions; of SCRFD only parameters are stated.
+# With landmarks: parameters and total in millions; SCRFD's authors state parameters only.
 LANDMARK_FIGURES: dict[str, tuple[str, str | None]] = {
     "damofd-0.5g-kps": ("0.2697", "565.1"),
     "damofd-2.5g-kps": ("0.4543", "2501.2"),
     "damofd-10g-kps": ("1.2837", "9710.2"),
     "damofd-34g-kps": ("6.2848", "34030.7"),
-    # Stated are 0.57; the released file has 0.626354 in folded convolutions: see below.
+    # The authors state 0.57, but folded convolutions in their file have 0.626354: see below.
     "scrfd-0.5g-kps": ("0.63", None),
     "scrfd-2.5g-kps": ("0.82", None),
     "scrfd-10g-kps": ("4.23", None),
@@ -69,7 +69,7 @@ LANDMARK_FIGURES: dict[str, tuple[str, str | None]] = {
 
 @pytest.mark.parametrize("name", WITH_LANDMARKS)
 def test_landmarks_cost_what_the_reference_says(name: str) -> None:
-    """And no more than an output: 3x3 to 10 channels for each of two anchors, on all cells."""
+    """Landmarks add one output only: 3x3 to 10 channels for each of two anchors, on all cells."""
     params, macs = LANDMARK_FIGURES[name]
     counted, without = count(name, 640, 480), count(name.removesuffix("-kps"), 640, 480)
     assert f"{counted.params / 1e6:.{len(params.partition('.')[2])}f}" == params
@@ -79,7 +79,7 @@ def test_landmarks_cost_what_the_reference_says(name: str) -> None:
 
 
 def test_scrfd_with_landmarks_has_the_size_of_the_released_file() -> None:
-    """Weights and biases of the convolutions in scrfd_500m_bnkps, batch normalisation folded."""
+    """scrfd_500m_bnkps has as many convolution weights and biases, batch norm folded."""
     assert sum(p.numel() for p in deployable(build("scrfd-0.5g-kps")).parameters()) == 626_354
 
 
@@ -116,7 +116,7 @@ def test_listing_shows_each_network_once() -> None:
 
 
 def test_networks_without_landmarks_are_what_they_were() -> None:
-    """Texts that files are named after and random numbers drawn from: as before landmarks."""
+    """Their JSON text, which gives file names and random numbers, is as before landmarks."""
     names = [n for n in ARCHITECTURES if not head_layout(get_architecture(n)).landmarks]
     text = "".join(get_architecture(name).dumps() for name in names)
     assert len(names) == 48
@@ -127,7 +127,7 @@ def test_networks_without_landmarks_are_what_they_were() -> None:
 
 
 def test_what_tests_leave_out_is_huge() -> None:
-    """Names in tests/networks.py; the size is that of building without weights."""
+    """NAMES in tests/networks.py leaves out exactly the networks of over 10 M parameters."""
     with torch.device("meta"):
         params = {name: sum(p.numel() for p in build(name).parameters()) for name in ARCHITECTURES}
     assert {name for name, count in params.items() if count > 10e6} == set(ARCHITECTURES) - set(
@@ -228,6 +228,6 @@ def test_plainnet_follows_the_authors_initialisation() -> None:
     # 56 -> 56, 3x3: Xavier-normal std = gain * sqrt(2 / (fan in + fan out))
     weight = backbone.get_parameter("stem.1.conv.weight")
     assert weight.std().item() == pytest.approx(3.26033 * (2 / (2 * 56 * 9)) ** 0.5, rel=0.02)
-    # searched, as torch draws it: uniform within 1 / sqrt(fan in)
+    # searched networks start as in torch: uniform within 1 / sqrt(fan in)
     searched = build("edgeface-2x").backbone.get_parameter("stem.0.conv.weight")
     assert searched.std().item() == pytest.approx((3 * searched[0].numel()) ** -0.5, rel=0.05)

@@ -1,4 +1,4 @@
-"""Head of the S3FD family: logits and boxes mean what the authors' outputs mean, folded or not."""
+"""Head of the S3FD family: outputs mean the same as the authors', folded or not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_one_logit_is_the_softmax_of_the_largest_two(maxout: str, kernel: int) -
         )
         assert face.shape[1] == (3 if maxout == "in-out" and level else 1)
         pair = torch.stack([background.max(1).values, face.max(1).values], 1)
-        # Two ways to round the same value: a few units in the last place of float32.
+        # The two ways of rounding differ by a few units in the last place of float32.
         torch.testing.assert_close(
             outputs[2 * level].sigmoid(), pair.softmax(1)[:, 1:], rtol=1e-5, atol=1e-6
         )
@@ -61,7 +61,7 @@ def test_folded_head_computes_the_same(maxout: str) -> None:
     for found, expected in zip(folded(maps), head(maps), strict=True):
         torch.testing.assert_close(
             found, expected, rtol=1e-5, atol=1e-5
-        )  # its weights were rounded to float32
+        )  # folded weights were rounded to float32
 
 
 def test_ssd_coding_against_its_formula() -> None:
@@ -88,7 +88,7 @@ def test_ssd_coding_against_its_formula() -> None:
     np.testing.assert_allclose(scores, [e[0] for e in expected], rtol=1e-5)
     np.testing.assert_allclose(
         boxes, [e[1:] for e in expected], rtol=1e-4, atol=1e-2
-    )  # px, of up to 10^4
+    )  # px; coordinates are up to 10^4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The networks to measure first, on the measurements that come with the project."""
+"""Choice of the networks to measure first, tested on the measurements in the project."""
 
 from __future__ import annotations
 

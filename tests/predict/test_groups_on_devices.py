@@ -1,5 +1,4 @@
-"""Groups of networks on a device at the other end of a line, which may be cut: a shell of this
-machine."""
+"""Groups of networks on a remote device whose line may be cut; a local shell stands for it."""
 
 from __future__ import annotations
 
@@ -28,11 +27,11 @@ URL = "ssh://board"
 SETTING = Setting(URL, "onnx", width=160, height=128)
 QUICK = Protocol(rounds=2, per_round=2, warm_up_s=0, photo_width=160, photo_height=128, max_load=64)
 CUT = """sed -u '/"measurement"/q'"""
-"""a line that is gone once the first record has come"""
+"""a filter that ends the line after the first record"""
 
 
 class Shelf(PlainDevice):
-    """A shell that starts at home, and how many models each of its sessions was asked for."""
+    """A local shell with the given home; ``asked`` has the number of models of each session."""
 
     def __init__(self, home: Path, journals: Path) -> None:
         super().__init__(URL, sys.executable, journals)
@@ -50,7 +49,7 @@ class Shelf(PlainDevice):
 
 
 def test_a_group_that_was_cut_off_is_measured_as_a_whole(tmp_path: Path) -> None:
-    """Its records are compared round by round, so they must be of the same rounds."""
+    """Records of a group are compared round by round, so they must have the same rounds."""
     networks = [SPACES["resnet"].sample(0)]
     device = Shelf(tmp_path / "home", tmp_path / "journals")
     device.cut = True

@@ -1,5 +1,4 @@
-"""The latency model on a made-up device, whose clock is known exactly and is none that the model
-contains."""
+"""The latency model on a made-up device, whose known clock is not of the model's form."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 
 LEARNED = ("idw", "xx", "resnet")
-"""spaces without a stem of stride 4"""
+"""search spaces of the table; none has a stem of stride 4"""
 
 SIZE = (640, 480)
 
@@ -27,7 +26,7 @@ Asked = list[Architecture]
 
 
 def clock(architecture: Architecture) -> float:
-    """ms on a processor with 16 lanes, cold caches for large maps, and a price for each layer."""
+    """Latency in ms on 16 lanes, with cold caches for large maps and a fixed cost per layer."""
     total = 0.05
     for layer in layers_of(architecture, *SIZE):
         lanes = 16 * math.ceil(layer.out_channels / 16) / layer.out_channels
@@ -69,8 +68,10 @@ def asked() -> Asked:
 
 
 def test_predicts_networks_not_seen(model: LatencyModel, asked: Asked) -> None:
-    """1 % of noise went in, so nearly all should come out within 10 %; a straight line over MACs
-    manages few."""
+    """With 1 % of noise in the table, at least 95 % of predictions are within 10 %.
+
+    A straight line over multiply-accumulates predicts less than half of them so well.
+    """
     ms = np.array([clock(a) for a in asked])
     predicted = np.array([p.ms for p in model.predict(asked)])
     assert np.mean(np.abs(predicted / ms - 1) <= 0.1) >= 0.95
@@ -85,7 +86,7 @@ def test_interval_holds_what_it_says(model: LatencyModel, asked: Asked) -> None:
     ]
     assert (
         np.mean(inside) >= 0.85
-    )  # 95 % is meant; 102 networks leave 2 % of chance, and the clock is not smooth
+    )  # nominally 95 %; chance is 2 % with 102 networks, and the clock is not smooth
 
 
 def test_same_table_same_model(table: LatencyTable, model: LatencyModel, asked: Asked) -> None:
@@ -105,14 +106,13 @@ def test_prediction_does_not_depend_on_what_else_is_asked(
 def test_agrees_with_the_regression_as_scikit_learn_computes_it(
     model: LatencyModel, asked: Asked
 ) -> None:
-    """Prediction and spread from the features' weights are those of GaussianProcessRegressor, from
-    the networks."""
+    """Prediction and spread from feature weights equal those of GaussianProcessRegressor."""
     features = model._features([parts_of(a, *SIZE) for a in asked])[0] / model._scale
     found = model.predict(asked)
     ms = np.array([p.ms for p in found])
     one, deviation = model._process.predict(features / ms[:, None], return_std=True)
-    # terms of a variance below 1e-8 are left out: 1e-4 of a prediction that is right to some per
-    # cent
+    # Terms with a variance below 1e-8 are left out. That changes a prediction by 1e-4, far less
+    # than its error of some per cent.
     assert one == pytest.approx(np.ones(len(asked)), rel=1e-4)
     spread = [(p.high_ms / p.ms - 1) / (CONFIDENT * model._widen) for p in found]
     assert spread == pytest.approx(list(deviation), rel=1e-3, abs=1e-4)
@@ -127,8 +127,7 @@ def narrow(layer: Layer) -> bool:
 
 
 def test_narrow_convolutions_of_ncnn_are_learned_apart(asked: Asked) -> None:
-    """A clock on which they take four times as long: a function of the channels that is smooth does
-    not follow."""
+    """On this clock they take four times as long, which no smooth function of channels follows."""
 
     def slow(architecture: Architecture) -> float:
         layers = layers_of(architecture, *SIZE)
@@ -178,8 +177,7 @@ def test_records_that_are_wrong_do_not_count(table: LatencyTable, asked: Asked) 
 
 
 def test_uncertain_records_count_for_less(table: LatencyTable, asked: Asked) -> None:
-    """A third of the records is 20 % too high: nearly as many networks are predicted well if their
-    intervals say so."""
+    """A third of the records is 20 % too high; giving them wide intervals lowers the error."""
 
     def error(width: float) -> float:
         doubtful = [

@@ -1,4 +1,4 @@
-"""Latency tables: files that a stranger wrote, and a real measurement."""
+"""Latency tables: broken files, averaging of sessions, and a real measurement."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgeface.search.space import SPACES
 
 SETTING = Setting(target="onnx", width=160, height=128)
 BROKEN = with_part(SPACES["xx"].sample(0), "backbone", "broken", structure="SuperConv(1)")
-"""a network of no backbone that exists"""
+"""a network whose backbone cannot be built"""
 QUICK = Protocol(
     rounds=5, per_round=20, warm_up_s=0.2, photo_width=160, photo_height=128, max_load=64
 )
@@ -68,7 +68,7 @@ def test_times_are_ratios_to_the_reference_at_its_quietest(table: LatencyTable) 
 
 
 def test_two_sessions_are_averaged_by_their_precision(table: LatencyTable) -> None:
-    """ln of 1 and of e^0.1, weights 4 to 1: the mean is e^0.02, its interval narrower than both."""
+    """Ratios 1 and e^0.1 of weights 4 to 1 have the mean e^0.02 and a narrower interval."""
     first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
     second = Record(first.architecture, math.exp(0.1), math.exp(-0.1), math.exp(0.3), 1.0)
     both = first.with_session(second)
@@ -80,7 +80,7 @@ def test_two_sessions_are_averaged_by_their_precision(table: LatencyTable) -> No
         [dataclasses.replace(second, architecture=renamed)]
     )
     assert [r.ratio for r in grown.records] == [both.ratio]
-    # Of 1 and e, in intervals of the same widths: 0.2 and 0.8 off the mean of 0.2.
+    # Logarithms 0 and 1 in intervals of the same widths are 0.2 and 0.8 off the mean of 0.2.
     apart = Record(first.architecture, math.e, math.exp(0.8), math.exp(1.2), 1.0)
     assert math.log((far := first.with_session(apart)).ratio) == pytest.approx(0.2)
     birge = math.sqrt((0.2 / 0.1) ** 2 + (0.8 / 0.2) ** 2)
@@ -96,8 +96,7 @@ def test_a_session_that_is_wrong_is_not_averaged(table: LatencyTable) -> None:
 
 
 def test_polish_takes_disturbances_out() -> None:
-    """Two columns in five are slower by half: plain means would be off, the polish finds the rows
-    exactly."""
+    """With two of five columns slower by half, the polish is exact; means would be off."""
     own, slow = np.log([10.0, 12.0, 7.0, 30.0]), np.log([1.0, 1.5, 1.0, 1.5, 1.0])
     rows, columns = polish(own[:, None] + slow)
     assert np.exp(rows) == pytest.approx([10.0, 12.0, 7.0, 30.0])
@@ -105,12 +104,14 @@ def test_polish_takes_disturbances_out() -> None:
 
 
 TRUTH = (4.0, 6.0, 2.0, 3.0, 9.0, 5.0)
-"""ms"""
+"""latency of each network, ms"""
 
 
 def made_up_session(seed: int, rounds: int = 30) -> list[Record]:
-    """Rounds that slow everything by up to a half, and 3 % of noise; the second run of a round is
-    slower by a fifth."""
+    """Records of a session whose rounds slow all networks by up to a half, with 3 % of noise.
+
+    The second sample of a round is slower by a fifth.
+    """
     random = np.random.default_rng(seed)
     slow = random.uniform(1.0, 1.5, rounds)
     measured: dict[int, Any] = {}
@@ -131,8 +132,10 @@ def made_up_session(seed: int, rounds: int = 30) -> list[Record]:
 
 
 def test_ratios_of_made_up_sessions() -> None:
-    """Far nearer than what slowed the rounds; intervals of 95 % hold the truth in 200 cases about
-    as often."""
+    """Ratios are within 5 %, although rounds are slowed by up to a half.
+
+    At least 85 % of the 200 intervals of 95 % contain the truth.
+    """
     inside: list[bool] = []
     truth = [ms / TRUTH[0] for ms in TRUTH[1:]]
     for seed in range(40):
@@ -186,8 +189,7 @@ def test_not_a_table(tmp_path: Path, content: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """Three networks through real conversion and the real protocol, the third one of no backbone
-    that exists."""
+    """Three networks, really converted and measured; the third one's backbone cannot be built."""
     pytest.importorskip("onnx", reason="the export extra is not installed")
     folder = tmp_path_factory.mktemp("candidates")
     networks = [SPACES["resnet"].sample(0), SPACES["idw"].sample(1)]

@@ -1,4 +1,4 @@
-"""Lasting numbers: on motion that is known, and on a real photo that is moved around."""
+"""Lasting numbers of faces, on known motion and on a real photo that is moved around."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeface.tracking.kalman import POSITION_SHARE, VELOCITY_SHARE, Motion
 
 
 def faces_at(*boxes: Any) -> Detections:
-    """Faces of one score."""
+    """Detections of faces with the score .9."""
     return Detections(
         np.array(boxes, np.float32).reshape(-1, 4), np.full(len(boxes), 0.9, np.float32)
     )
@@ -29,7 +29,7 @@ def square(x: float, y: float, side: float = 40) -> tuple[float, float, float, f
 
 
 def test_the_filters_are_opencvs_kalman_filter() -> None:
-    """One filter of eight states, as BoT-SORT states it, beside four of two."""
+    """Our four filters of two states equal one filter of eight states, as in BoT-SORT."""
     whole = cv2.KalmanFilter(8, 4, 0, cv2.CV_64F)
     whole.transitionMatrix = np.eye(8) + np.eye(8, k=4)
     whole.measurementMatrix = np.eye(4, 8)
@@ -47,7 +47,7 @@ def test_the_filters_are_opencvs_kalman_filter() -> None:
         whole.processNoiseCov = np.diag(noise**2)
         whole.predict()
         motion.predict()
-        if step % 3:  # every third frame sees nothing
+        if step % 3:  # in every third frame no face is seen
             sides = whole.statePre.ravel()[[2, 3, 2, 3]]
             whole.measurementNoiseCov = np.diag((POSITION_SHARE * sides) ** 2)
             seen = box + 3 * step + random.normal(0, 1, 4)
@@ -66,7 +66,7 @@ def test_the_filters_are_opencvs_kalman_filter() -> None:
 
 
 def test_faces_that_cross_keep_their_numbers() -> None:
-    """One over the other for frames on end, where the nearest box is the wrong one."""
+    """The faces overlap for several frames, in which the nearest box is the wrong one."""
     tracker = Tracker()
     random = np.random.default_rng(1)
     for step in range(80):
@@ -77,7 +77,7 @@ def test_faces_that_cross_keep_their_numbers() -> None:
 
 
 def test_who_is_hidden_in_passing_comes_out_with_the_same_number() -> None:
-    """The one behind is not found while they overlap much, as NMS has it."""
+    """The face behind is not detected while they overlap by IoU > .2, as NMS would drop it."""
     tracker = Tracker()
     gaps = 0
     for step in range(80):
@@ -98,7 +98,7 @@ def test_a_gap_ends_with_the_same_number_and_a_longer_one_does_not(missed: int) 
         for step in range(20, 20 + missed):
             assert tracker.update(faces_at()).tolist() == []
             hidden = tracker.hidden()
-            if step - 20 < most:  # it moves on, unseen
+            if step - 20 < most:  # the hidden face keeps moving
                 assert box_iou(hidden, np.array([square(50 + 3 * step, 60 + step)])).item() > 0.7
         step = 20 + missed
         assert tracker.update(faces_at(square(50 + 3 * step, 60 + step))).tolist() == [expected]
@@ -125,8 +125,7 @@ def test_nothing_of_those_who_left_is_kept() -> None:
 
 
 def test_two_faces_of_a_photo_that_is_moved_around(astronaut: Any) -> None:
-    """Found by the network that ships: two portraits that pass each other, and one is covered for
-    a while."""
+    """Two portraits, found by edgeface-n, pass each other; one is covered for 5 of 24 frames."""
     portrait = cv2.resize(astronaut[:300, 60:380], (240, 225))
     tracker = Tracker()
     last: dict[int, float] = {}

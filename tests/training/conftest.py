@@ -10,13 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 ASTRONAUT_FACE = (172, 68, 274, 196)
-"""x1, y1, x2, y2 px, set by hand"""
+"""x1, y1, x2, y2 in px, annotated by hand"""
 
 
 @pytest.fixture(scope="session")
 def photos(astronaut: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos and ``faces.csv``: portraits at several scales and a photo without
-    faces."""
+    """Folder of photos with ``faces.csv``: a portrait at four scales and a photo without faces."""
     data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
     folder = tmp_path_factory.mktemp("photos")
     lines = ["image,x1,y1,x2,y2"]

@@ -92,8 +92,10 @@ def test_atss_equals_a_loop(layout: HeadLayout, seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), layout=st.sampled_from(LAYOUTS), count=st.integers(1, 12))
 def test_dynamic_assignment_holds_its_promises(seed: int, layout: HeadLayout, count: int) -> None:
-    """Every cell serves one face, near that face's centre; a lone face always gets a cell, however
-    small it is."""
+    """Every chosen cell serves one face and lies near its centre.
+
+    A face that is alone in its image always gets a cell, however small it is.
+    """
     g = torch.Generator().manual_seed(seed)
     cells = make_cells(layout, 96, 96, CPU)
     boxes = random_faces(seed, count, 95)
@@ -111,8 +113,7 @@ def test_dynamic_assignment_holds_its_promises(seed: int, layout: HeadLayout, co
 
 
 def test_dynamic_assignment_prefers_cheap_cells() -> None:
-    """With perfect boxes on level 8 alone, a face takes its nine cells there, the sum of whose IoUs
-    is nine."""
+    """A face with perfect boxes only at stride 8 takes nine cells there: their IoUs sum to 9."""
     layout = HeadLayout()
     cells = make_cells(layout, 96, 96, CPU)
     box = torch.tensor([[30.0, 30.0, 50.0, 54.0]])
@@ -184,8 +185,7 @@ def test_loss_of_a_batch_without_faces(assigner: str) -> None:
 
 
 def test_ignored_faces_take_no_part() -> None:
-    """Cells under an ignored face give no gradient; the same cells do once the face is not
-    there."""
+    """Cells under an ignored face give no gradient; without the face, the same cells do."""
     layout = HeadLayout()
     cells = make_cells(layout, 64, 64, CPU)
     grads = []

@@ -1,5 +1,4 @@
-"""Crops: geometry against OpenCV, boxes that follow their pixels, batches that depend on (seed,
-step) alone."""
+"""Crops: geometry against OpenCV, boxes that follow the pixels, batches set by seed and step."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ STILL = AugmentOptions(
     compression_share=0,
     motion_share=0,
 )
-"""Crops and colours alone"""
+"""without large faces, turns, covers, light, noise, compression and motion blur"""
 PLAIN = dataclasses.replace(
     STILL, brightness=0, contrast=0, saturation=0, hue_degrees=0, grey_share=0, blur_share=0
 )
@@ -63,7 +62,7 @@ def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Black photos with one white rectangle each, which is the face."""
+    """Black photos, each with one white rectangle as its face."""
     folder = tmp_path_factory.mktemp("marked")
     images = []
     for i, (x, y, w, h) in enumerate([(40, 60, 90, 120), (300, 20, 40, 50), (100, 200, 200, 150)]):
@@ -79,11 +78,11 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def test_pixels_equal_an_affine_warp(cache: Cache, photos: Path) -> None:
-    """Enlarging crops, which read level 0, against OpenCV's warpAffine.
+    """Enlarging crops read level 0 of the pyramid and equal OpenCV's warpAffine.
 
-    Tolerance 4 of 255: warpAffine rounds positions to 1/32 px, which moves a steep edge of the
-    photo by a few grey levels. The one-pixel border is left out, where the two treat the outside
-    differently.
+    Tolerance 4 of 255: warpAffine rounds positions to 1/32 px, which changes pixels at a steep edge
+    by a few grey levels. A border of one pixel is left out, because the two treat what lies outside
+    the photo differently.
     """
     options = dataclasses.replace(
         PLAIN, scale_low=1.0, scale_high=2.0, anchor_share=0.0, face_high=10.0
@@ -168,8 +167,10 @@ def test_parts_make_the_whole(cache: Cache) -> None:
 
 
 def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[CropSource, CropLook]:
-    """Of crops turned by up to 40 degrees, half of them mirrored, .4 to 2 times a photo's px, from
-    a corner of the photo to a part of what lies outside of it."""
+    """Source and look of random crops: .4 to 2 crop px per photo px, some beyond the photo.
+
+    They are turned by up to 40 degrees and half of them are mirrored.
+    """
     draw = torch.rand(24, crops, generator=torch.Generator().manual_seed(3)).unbind(0)
     scale, turn = 0.4 + 1.6 * draw[0], 0.7 * (2 * draw[1] - 1)
     origin = torch.stack(draw[2:4], 1) * 200 - 60
@@ -182,9 +183,12 @@ def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[CropSource
 
 
 def test_opencv_and_torch_make_the_same_crops(cache: Cache) -> None:
-    """OpenCV rounds positions to 1/32 px, which moves the steepest edge (255 levels within a px) by
-    8 levels, and the sampled and the coloured pixel to whole numbers; contrast and light then make
-    up to 1.5 times 1.5 as much of it. On the mean of a crop nothing of that may be left but .5."""
+    """Pixels differ by no more than OpenCV's rounding explains, the mean of a crop by below .5.
+
+    OpenCV rounds positions to 1/32 px, which changes the steepest edge (255 levels within a px) by
+    8 levels, and the sampled and the coloured pixel to whole numbers. Contrast and light multiply
+    these errors by up to 1.5 each.
+    """
     options = AugmentOptions(light_share=0.5)
     source, look = drawn(cache, options, 32)
     by_opencv = warped(cache.pixels, source, look, SIZE)
@@ -200,8 +204,7 @@ def test_opencv_and_torch_make_the_same_crops(cache: Cache) -> None:
 
 
 def test_compiled_sampling_is_the_same(cache: Cache) -> None:
-    """Compiling reorders float32 sums of values up to 255: a few units in the last place, far below
-    a grey level."""
+    """Compiling reorders float32 sums of values up to 255: far less than a grey level."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler")
     source, look = drawn(cache, AugmentOptions(), 8)
@@ -227,8 +230,7 @@ def test_outside_the_image_is_black_whatever_the_colour_change(marked: Cache) ->
 
 
 def test_colour_matrix_keeps_grey_grey_and_scales_contrast() -> None:
-    """Saturation, hue and grey leave grey pixels as they are: only contrast and brightness change
-    them."""
+    """Only contrast and brightness change grey pixels; saturation, hue and grey do not."""
     half = torch.full((4,), 0.5)
     options = AugmentOptions(grey_share=0)
     matrix, offset = colour(
@@ -247,10 +249,9 @@ def test_tiny_and_cut_faces_are_ignored_not_learned(marked: Cache) -> None:
 
 
 def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> None:
-    """Five dots of different grey, 3 px to each side, on a dark photo: each crop has their grey at
-    its landmarks.
+    """Each landmark lies on the dot of its grey; a mirrored crop swaps left and right landmarks.
 
-    In a mirrored crop the eye on the left is the one that was on the right.
+    Five dots of different grey, 3 px to each side, lie on a dark photo.
     """
     points = np.array([[180, 150], [240, 150], [210, 190], [185, 220], [235, 220]], np.float32)
     greys = (90, 130, 170, 210, 250)
@@ -271,7 +272,7 @@ def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> 
     for points_px, image in zip(batch.landmarks.tolist(), batch.images, strict=True):
         shown = [
             float(image[0, int(y), int(x)]) if 0 <= x < 320 else None for x, y in points_px
-        ]  # None: NaN
+        ]  # None: the landmark is NaN or outside the crop
         fits = [
             order
             for order in seen
@@ -311,8 +312,10 @@ def test_large_faces_fill_the_crop_and_more(marked: Cache) -> None:
 
 
 def test_an_invalid_face_is_never_the_largest(marked: Cache) -> None:
-    """It was taken where an image had no other, and of two faces whose areas differ by less than 1
-    px^2 the smaller one could be."""
+    """An image with only invalid faces used to get one of them.
+
+    Of two faces whose areas differ by less than 1 px^2, the smaller one could be chosen.
+    """
     sides = torch.tensor([[10, 10.05], [10, 10.0]])
     boxes = torch.cat([marked.boxes[:2], torch.cat([0 * sides, sides], 1)])
     close = dataclasses.replace(
@@ -331,12 +334,11 @@ def test_an_invalid_face_is_never_the_largest(marked: Cache) -> None:
 
 
 def test_covered_faces(marked: Cache) -> None:
-    """A cover lies on the face, leaves the rest of the crop alone, and hides a smaller face that
-    lies below it."""
+    """A cover lies on its face, changes nothing else, and hides a smaller face below it."""
     images = torch.full((1, SIZE, SIZE, 3), 77.0)
     boxes = torch.tensor([[20.0, 20, 100, 120], [22, 22, 30, 32]])
     draws = torch.zeros(1, DRAWS)
-    draws[0, 2] = 0.5  # which part: the left 42 %
+    draws[0, 2] = 0.5  # the cover takes 42 % of the face, here its left part
     hidden = degrade(
         images,
         boxes,
@@ -356,7 +358,7 @@ def test_covered_faces(marked: Cache) -> None:
 def test_a_cover_lies_on_the_face_at_the_edges_of_the_crop_too(
     left: float, top: float, side: float
 ) -> None:
-    """42 % of the face and a tenth more on every side, but for what is beyond the crop."""
+    """A cover takes 42 % of the face and a tenth beyond its edges, clipped to the crop."""
     images = torch.full((1, SIZE, SIZE, 3), 77.0)
     box = torch.tensor([[left, top, left + 40, top + 40]])
     draws = torch.zeros(1, DRAWS)
@@ -373,8 +375,7 @@ def test_a_cover_lies_on_the_face_at_the_edges_of_the_crop_too(
 
 @pytest.mark.parametrize("change", [motion_blur, noise, compress])
 def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Change) -> None:
-    """Changed, by less than the photo's own contrast, without moving its brightness or leaving 0 to
-    255."""
+    """Photos change by less than their contrast, keep their brightness and stay in 0 to 255."""
     photo = torch.from_numpy(astronaut[:256, :256].astype(np.float32))
     found = change(photo, 0.9, 0.3)
     error = found - photo
@@ -384,8 +385,10 @@ def test_what_a_camera_does_keeps_the_picture(astronaut: np.ndarray, change: Cha
 
 
 def test_compression_takes_red_for_red(astronaut: np.ndarray) -> None:
-    """As another JPEG encoder does, to a few grey levels: blue, of which JPEG keeps less, has most
-    of the error."""
+    """Compression equals Pillow's JPEG encoder to below a grey level on average.
+
+    Blue, of which JPEG keeps less, has a larger error than red.
+    """
     from PIL import Image
 
     coded = io.BytesIO()

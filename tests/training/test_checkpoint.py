@@ -1,4 +1,4 @@
-"""What is read of a checkpoint, and what is none."""
+"""Reading a checkpoint, and refusing files that are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkp
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "cut"])
 def test_what_is_no_checkpoint_is_refused_before_it_is_opened(kind: str, tmp_path: Path) -> None:
-    """A pipe would never end."""
+    """Opening a pipe to read it would wait for ever."""
     path, model = tmp_path / "checkpoint.safetensors", build("edgeface-n")
     if kind == "pipe":
         os.mkfifo(path)

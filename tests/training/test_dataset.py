@@ -1,4 +1,4 @@
-"""The decoded cache: what goes in comes out, and a cache of other data is refused."""
+"""The decoded cache: it holds the photos exactly, and a cache of other data is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_large_photo_is_reduced_with_its_boxes(tmp_path: Path) -> None:
 def test_second_opening_decodes_nothing(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     first = open_cache(tmp_path / "cache", photos, images)
-    for path in photos.glob("*.png"):  # the content is not looked at again
+    for path in photos.glob("*.png"):  # same size and time: the content is not read again
         before = path.stat()
         content = path.read_bytes()
         path.write_bytes(bytes(len(content)))
@@ -80,7 +80,10 @@ def test_photos_that_changed_or_went_are_noticed(photos: Path, tmp_path: Path) -
 
 
 def test_a_cache_knows_the_data_that_it_was_made_of(photos: Path, tmp_path: Path) -> None:
-    """Of boxes and of photos, however old, and wherever they lie; also on another device."""
+    """The data digests depend on boxes and photo contents only.
+
+    Times and folders of the photos and the device of the cache do not matter.
+    """
     images = read_annotations(photos / "faces.csv")
     first = open_cache(tmp_path / "first", photos, images).data
     copy = tmp_path / "photos"
@@ -96,7 +99,7 @@ def test_a_cache_knows_the_data_that_it_was_made_of(photos: Path, tmp_path: Path
 
 
 def test_a_copy_of_the_photos_has_the_same_cache(photos: Path, tmp_path: Path) -> None:
-    """Their times differ, their bytes do not: compared once, then known."""
+    """Copies with other times but the same bytes are compared once and then remembered."""
     images = read_annotations(photos / "faces.csv")
     copy, seen = tmp_path / "photos", []
     shutil.copytree(photos, copy, copy_function=shutil.copyfile)
@@ -219,7 +222,7 @@ def test_damaged_cache_is_refused(photos: Path, tmp_path: Path, damage: str) -> 
 
 
 def test_a_folder_of_something_else_is_no_cache(photos: Path, tmp_path: Path) -> None:
-    """Nobody is told to delete it; one that is empty becomes the cache."""
+    """The error does not advise to delete the folder; an empty folder becomes the cache."""
     images = read_annotations(photos / "faces.csv")
     with pytest.raises(DataError, match=r"holds other files .*: name another folder"):
         open_cache(photos, photos, images)

@@ -17,7 +17,7 @@ from edgeface.training.options import AugmentOptions, near
 
 @pytest.fixture(scope="module")
 def emptied(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """A photo of 640 x 480 px with a face of 60 px, and the same without one."""
+    """Two photos of 640 x 480 px: one with a face of 60 px and one without faces."""
     folder = tmp_path_factory.mktemp("emptied")
     cv2.imwrite(str(folder / "face.png"), np.full((480, 640, 3), 90, np.uint8))
     cv2.imwrite(str(folder / "none.png"), np.full((480, 640, 3), 90, np.uint8))
@@ -33,8 +33,11 @@ def emptied(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_photos_without_faces_are_seen_at_all_scales_and_anywhere(
     emptied: Cache, options: AugmentOptions
 ) -> None:
-    """The scales asked for, evenly on a logarithmic axis, and every place at which the crop lies in
-    the photo, or the photo in the crop."""
+    """Scales are spread evenly on a logarithmic axis within the limits of the options.
+
+    Positions are spread evenly over all places where the crop lies inside the photo, or the photo
+    inside the crop.
+    """
     rand = torch.rand(16, 4000, generator=torch.Generator().manual_seed(1)).unbind(0)
     scale, origin = _crop(emptied, options, 320, torch.ones(4000, dtype=torch.long), rand)
     drawn = (scale / options.scale_low).log() / np.log(options.scale_high / options.scale_low)
@@ -47,7 +50,7 @@ def test_photos_without_faces_are_seen_at_all_scales_and_anywhere(
 
 
 def test_photos_without_faces_leave_the_crops_of_others_alone(emptied: Cache) -> None:
-    """The same draws for a photo with a face, by the rule written out for one sample."""
+    """From the same draws, photos with a face get crops by the rule written out for one sample."""
     options, size = AugmentOptions(), 320
     rand = torch.rand(16, 200, generator=torch.Generator().manual_seed(2)).unbind(0)
     scales, origins = _crop(emptied, options, size, torch.arange(200) % 2, rand)

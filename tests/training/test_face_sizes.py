@@ -1,4 +1,4 @@
-"""Faces that photos show too small to be learned."""
+"""Faces that are too small in their photos to be learned."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ SMALL = TrainOptions(
 def test_faces_that_are_too_small_once_photos_are_scaled_are_told_or_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A photo of 3200 px is learned from at a fifth of its size; crops enlarge it twice at most,
-    those near the photos 1.2 times, and from 4 px on a face is learned."""
+    """A photo of 3200 px is scaled to a fifth, and a face is learned from 4 px.
+
+    Ordinary crops enlarge the scaled photo at most 2 times, near crops at most 1.2 times.
+    """
     cv2.imwrite(str(tmp_path / "large.png"), np.full((2400, 3200, 3), 90, np.uint8))
     faces, out = tmp_path / "faces.csv", tmp_path / "out"
     near = replace(SMALL, late_share=1.0)

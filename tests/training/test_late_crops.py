@@ -1,4 +1,4 @@
-"""The last part of a training, whose crops are nearly the photos as they are detected."""
+"""The last part of a training, whose crops are close to photos at detection."""
 
 from __future__ import annotations
 

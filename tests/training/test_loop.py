@@ -1,5 +1,4 @@
-"""Whole runs through the command line: resume is exact, two processes agree with one, options are
-checked."""
+"""Whole runs by command line: exact resume, two processes agree with one, options are checked."""
 
 from __future__ import annotations
 
@@ -77,8 +76,7 @@ def test_run_folder_holds_what_it_says(whole: Path) -> None:
 
 
 def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """SIGKILL after the first checkpoint, then the same command again: every tensor is bit for bit
-    the same."""
+    """A run killed by SIGKILL after a checkpoint and started again ends with identical tensors."""
     run = tmp_path / "killed"
     process = subprocess.Popen(command(photos, run), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -97,8 +95,7 @@ def test_killed_and_resumed_equals_uninterrupted(photos: Path, whole: Path, tmp_
 
 
 def test_interrupted_run_saves_its_state(photos: Path, whole: Path, tmp_path: Path) -> None:
-    """Ctrl-C between checkpoints: the step is finished and kept, and going on ends with the same
-    weights."""
+    """Ctrl-C between checkpoints: the step is finished and saved; resuming gives equal weights."""
     run = tmp_path / "interrupted"
     process = subprocess.Popen(
         command(photos, run, "--checkpoint-every", "1000"), stderr=subprocess.PIPE, text=True
@@ -130,8 +127,8 @@ def test_a_finished_run_can_be_made_longer_but_not_another(
 def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Path) -> None:
     """torchrun with two gloo processes sees the same faces as one process.
 
-    ATSS depends on the faces alone, so the summed number of positive cells must be equal to the
-    last one; the losses are not, since each process normalises its own half of the batch.
+    ATSS depends on the faces alone, so the summed number of positive cells must be equal. The
+    losses are not, because each process normalises its own half of the batch.
     """
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(photos, one, "--assigner", "atss").returncode == 0
@@ -150,7 +147,7 @@ def test_two_processes_share_the_batches(photos: Path, whole: Path, tmp_path: Pa
 
 
 def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
-    """It is called so in the run folder, and its weights are enough to load it."""
+    """The run folder names the network after its genotype; its weights alone can be loaded."""
     genotype = dataclasses.replace(DEFAULT_GENOTYPE, top_down=("conv_1x1",) * 5)
     write_genotype(tmp_path / "mine.json", genotype)
     run = tmp_path / "run"
@@ -172,7 +169,7 @@ def test_a_genotype_makes_another_network(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiling_is_told_before_the_first_step(photos: Path, tmp_path: Path) -> None:
-    """It takes longer than many a step."""
+    """Compiling takes longer than many steps, so the user is told that it runs."""
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     done = train(photos, tmp_path / "run", "--samples", "4", "--compile")
@@ -183,7 +180,7 @@ def test_compiling_is_told_before_the_first_step(photos: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_training_finds_the_face(photos: Path, tmp_path: Path) -> None:
-    """240 steps on five photos: the loss falls to half and the portrait's face is found."""
+    """After 240 steps on five photos the loss has halved and the portrait's face is found."""
     from edgeface.architecture import get_architecture
     from edgeface.detector import Detector
     from edgeface.images import read_image
@@ -257,8 +254,7 @@ def test_moving_average_is_its_formula() -> None:
 
 @pytest.mark.parametrize("shape", [(64, 576), (64, 32), (32, 32)])
 def test_orthogonalised_matrices_are_nearly_orthogonal(shape: tuple[int, int]) -> None:
-    """The quintic iteration leaves singular values between about 0.7 and 1.2 (a little below for
-    tiny ones)."""
+    """The quintic iteration leaves singular values of about 0.7 to 1.2, of tiny ones a bit less."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrix))
     assert values.max() < 1.3 and values.median() > 0.6

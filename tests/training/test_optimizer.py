@@ -1,4 +1,4 @@
-"""The optimiser, against its formula matrix by matrix."""
+"""The optimiser against its formula, applied matrix by matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgeface.training.optimizer import Muon, orthogonalise
 
 
 def test_convolutions_of_one_shape_are_updated_as_each_alone_would_be() -> None:
-    """Momentum, Nesterov, Newton-Schulz and decay, matrix by matrix, against the batched step."""
+    """The batched step equals momentum, Nesterov, Newton-Schulz and decay for each matrix alone."""
     generator = torch.Generator().manual_seed(0)
     params = [
         torch.nn.Parameter(torch.randn(shape, generator=generator))

@@ -1,4 +1,4 @@
-"""Pasted parts: the pixels are those of the donor, the faces are those that can be seen."""
+"""Pasted parts: pixels come from the donor, and only visible faces are learned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def of_one_colour(boxes: list[list[list[float]]], size: int = 100) -> Batch:
-    """Crop i is of colour i + 1 throughout and has ``boxes[i]``, with landmarks in the middle."""
+    """Crop i has the value i + 1 everywhere and faces ``boxes[i]``, landmarks at their centres."""
     image = torch.tensor([i for i, own in enumerate(boxes) for _ in own], dtype=torch.long)
     every = torch.tensor([box for own in boxes for box in own], dtype=torch.float32).view(-1, 4)
     points = ((every[:, None, :2] + every[:, None, 2:]) / 2).expand(-1, 5, 2).clone()
@@ -42,7 +42,7 @@ def draws(**named: float) -> torch.Tensor:
 
 
 def test_a_face_comes_with_its_surroundings() -> None:
-    """Of a face of 20 px, .3 of it on each side and .39 below: 32 x 34 px, put into the corner."""
+    """A face of 20 px is pasted with .3 of it on each side and .39 below: 32 x 34 px."""
     made = of_one_colour([[], [[40, 40, 60, 60]]])
     got = paste(made, torch.tensor([1]), draws(x=0.0, y=0.0), 4.0)
     assert len(got.images) == 1
@@ -54,7 +54,7 @@ def test_a_face_comes_with_its_surroundings() -> None:
 
 
 def test_what_is_covered_is_not_learned() -> None:
-    """A part of 25 x 25 px over three faces: one is gone, one mostly hidden, one half seen."""
+    """A part of 25 x 25 px covers one face wholly, one mostly and one by a quarter."""
     faces: list[list[float]] = [[5, 5, 20, 20], [0, 15, 25, 30], [20, 0, 40, 25]]
     made = of_one_colour([faces, []])
     got = paste(made, torch.tensor([1]), draws(kind=0.9), 4.0)
@@ -64,17 +64,19 @@ def test_what_is_covered_is_not_learned() -> None:
 
 
 def test_what_is_cut_off_is_not_learned() -> None:
-    """The same part of a crop with a whole face, one cut to a third and one cut to three
-    quarters, whose landmarks stay inside."""
+    """The pasted part has a whole face, one cut to a third and one cut to three quarters.
+
+    The landmarks of the last one stay inside.
+    """
     made = of_one_colour([[], [[2, 2, 12, 12], [20, 0, 35, 20], [0, 10, 20, 30]]])
     place = draws(kind=0.9, x=1.0 - 1e-6, y=0.5)
     got = paste(made, torch.tensor([1]), place, 4.0)
-    shift = torch.tensor([74.0, 37.0])  # 75 px are left and above, a draw is below 1
+    shift = torch.tensor([74.0, 37.0])  # 75 px are free on each axis, and a draw is below 1
     want = [[2.0, 2, 12, 12], [20, 0, 25, 20], [0, 10, 20, 25]]
     assert torch.equal(got.boxes, torch.tensor(want) + shift.repeat(2))
     assert got.ignore.tolist() == [False, True, False]
     assert torch.equal(got.landmarks[2, 0], torch.tensor([10.0, 20.0]) + shift)
-    assert got.landmarks[1].isnan().all()  # in the middle, x = 27.5: beyond the part
+    assert got.landmarks[1].isnan().all()  # at the centre, x = 27.5, beyond the part
 
 
 def test_two_crops_exchange_what_they_had() -> None:
@@ -97,7 +99,7 @@ def test_donors_are_others() -> None:
 
 
 def test_batches_are_pure_and_pasted(cache: Cache) -> None:
-    """The same whole or in parts, and as without pasting where nothing was pasted."""
+    """A batch made in parts equals the whole; some crops have no pasted part and stay the same."""
     whole = make_batch(cache, PASTING, SIZE, BATCH, 3, 1)
     plain = make_batch(cache, near(AugmentOptions()), SIZE, BATCH, 3, 1)
     changed = (whole.images != plain.images).flatten(1).any(1)

@@ -1,4 +1,4 @@
-"""A run goes on with what it was started with, and with nothing else."""
+"""A run or branch goes on with the data and source run of its start, and with no others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config_of(run: Path) -> Any:
 
 
 def forget(run: Path, *names: str) -> None:
-    """Leave what is dotted in ``names`` out of a checkpoint, as an earlier version did."""
+    """Remove dotted ``names`` from a checkpoint's config: earlier versions did not write them."""
     path = run / "checkpoint.safetensors"
     with safe_open(str(path), framework="pt") as file:
         meta = json.loads(file.metadata()["meta"])
@@ -55,7 +55,7 @@ def forget(run: Path, *names: str) -> None:
     save_file(load_file(path), path, metadata={"meta": json.dumps(meta)})
 
 
-@pytest.mark.parametrize("samples", ["4", "8"])  # a run that has ended, and one that goes on
+@pytest.mark.parametrize("samples", ["4", "8"])  # a finished run and one with steps left
 def test_a_run_does_not_go_on_with_other_boxes_or_photos(
     photos: Path, tmp_path: Path, samples: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_run_does_not_go_on_with_other_boxes_or_photos(
     (data / "coffee.png").write_bytes((data / "3.png").read_bytes())
     assert train("photo") == (2, refused)
     assert (out / "weights.safetensors").read_bytes() == weights
-    shutil.copyfile(photos / "coffee.png", data / "coffee.png")  # another time, the same bytes
+    shutil.copyfile(photos / "coffee.png", data / "coffee.png")  # another file time, the same bytes
     assert train("first")[0] == train("second")[0] == 0
 
 
@@ -133,7 +133,7 @@ def test_a_run_of_before_does_not_say_its_data(cache: Cache, tmp_path: Path) -> 
     trained(cache, tmp_path / "run")
     with pytest.raises(OptionError, match="other photos, boxes or landmarks"):
         trained(other, tmp_path / "run")
-    trained(early, tmp_path / "run", replace(SMALL, samples=6))  # an early cache knows no contents
+    trained(early, tmp_path / "run", replace(SMALL, samples=6))  # early caches have no contents
     assert config_of(tmp_path / "run")["data"] == cache.data
     forget(tmp_path / "run", "data")
     trained(other, tmp_path / "run", replace(SMALL, samples=8))
@@ -150,7 +150,7 @@ def test_a_branch_goes_on_as_one_of_its_own_run(cache: Cache, tmp_path: Path) ->
     with pytest.raises(OptionError, match="it is a branch of another run: choose another --out"):
         trained(cache, branch, longer, branch=other)
     shutil.copytree(run, tmp_path / "moved")
-    # a run that went on, made longer and with another rate; a copy, and its checkpoint alone
+    # sources: the run, now longer and with another rate; its copy; and its checkpoint file
     trained(cache, run, replace(SMALL, samples=6, decay_share=0.5))
     for source in (run, tmp_path / "moved", run / "checkpoint.safetensors"):
         trained(cache, branch, longer, branch=source)
@@ -158,7 +158,7 @@ def test_a_branch_goes_on_as_one_of_its_own_run(cache: Cache, tmp_path: Path) ->
     with pytest.raises(OptionError, match="it is a branch of another run"):
         trained(cache, branch, longer, branch=tmp_path / "younger")
     trained(cache, branch, longer, branch=tmp_path / "gone")
-    # branches of branches are told apart by where those began
+    # branches of branches are told apart by the runs those branches began from
     trained(cache, tmp_path / "twin", options, branch=other)
     deeper = replace(branch_options(branch, tmp_path / "deeper")[1], samples=2)
     trained(cache, tmp_path / "deeper", deeper, branch=branch)
@@ -173,7 +173,7 @@ def test_a_branch_of_before_does_not_say_its_run(cache: Cache, tmp_path: Path) -
     forget(run, "data", "landmarks", "options.precision", "options.late_near")
     options = replace(branch_options(run, branch)[1], samples=2, precision="fp32")
     trained(cache, branch, options, branch=run)
-    trained(cache, run, replace(SMALL, samples=6))  # says what it did not say
+    trained(cache, run, replace(SMALL, samples=6))  # the checkpoint now says what was removed
     trained(cache, branch, replace(options, samples=4), branch=run)
     forget(branch, "branch.run")
     trained(cache, branch, replace(options, samples=6), branch=run)

@@ -1,4 +1,4 @@
-"""Data-anchor-sampling crops and colour changes of the S3FD family, against the slow ones."""
+"""Data-anchor-sampling crops and colour changes of the S3FD family, against slow versions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from edgeface.training.options import AugmentOptions
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Black photos with white rectangles, which are the faces; one has none, one an invalid one and
-    a large one."""
+    """Black photos with white rectangles as faces.
+
+    The third photo has none; the fourth has an invalid and a large one.
+    """
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     folder = tmp_path_factory.mktemp("marked")
     images = []
@@ -49,7 +51,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def slow_crop(
     cache: Cache, i: int, size: int, share: float, draw: list[float], trials: list[float]
 ) -> tuple[float, float, float]:
-    """Scale and origin of one sample, from the same draws, by the text of the released code."""
+    """Scale and origin of one sample from the same draws, as the released code computes them."""
     first, count = int(cache.first[i]), int(cache.count[i])
     faces = cache.boxes[first : first + count].tolist()
     width, height = int(cache.level_width[i, 0]), int(cache.level_height[i, 0])
@@ -99,16 +101,18 @@ def test_crops_equal_the_slow_ones(marked: Cache, size: int) -> None:
             torch.cat([scale[:, None], origin], 1), torch.tensor(want), rtol=1e-4, atol=2e-2
         )
         whole += int(torch.isclose(scale, torch.tensor(size / 500)).sum())
-    assert whole >= 6  # the photo without faces, and parts that could not hold the large one
+    assert whole >= 6  # the photo without faces, and photos where no drawn part held one
 
 
 def test_data_anchor_sampling_reaches_every_prior_up_to_the_next(marked: Cache) -> None:
-    """A face of 35 px has 32 px for its own prior: it is brought to 16, 32 or 64 px, times .5 to 2,
-    and lies inside."""
+    """A face of 35 px, whose nearest prior is 32 px, is scaled to 16, 32 or 64 px.
+
+    The random factor of .5 to 2 is fixed at 1. The whole face lies inside the crop.
+    """
     index = torch.zeros(3000, dtype=torch.long)
     g = torch.Generator().manual_seed(0)
     rand = list(torch.rand(5, 3000, generator=g))
-    rand[1] = torch.full((3000,), 0.5)  # times 1
+    rand[1] = torch.full((3000,), 0.5)  # factor 1
     scale, origin = s3fd_crop(
         marked, 1.0, 640, index, tuple(rand), torch.rand(3000, TRIAL_DRAWS, generator=g)
     )
@@ -119,7 +123,7 @@ def test_data_anchor_sampling_reaches_every_prior_up_to_the_next(marked: Cache) 
     assert corner.min() >= -0.01 and corner.max() <= 640.01
     assert (
         origin[target == 16] <= 0
-    ).all()  # 500 x 400 px become smaller than the crop: all of them are in it
+    ).all()  # 500 x 400 px become smaller than the crop, which then holds the whole photo
 
 
 def test_crops_follow_their_boxes(marked: Cache) -> None:

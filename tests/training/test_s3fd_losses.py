@@ -1,4 +1,4 @@
-"""Losses of the S3FD family, each against what its text says, written out slowly."""
+"""Losses of the S3FD family, each against a slow version written from its paper or code."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_hard_negatives_equal_a_loop() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 60, generator=g)
     positive, keep = torch.rand(4, 60, generator=g) < 0.1, torch.rand(4, 60, generator=g) < 0.7
-    positive[1], keep[2] = False, positive[2]  # no face; nothing but faces
-    positive[3, :20] = True  # more wanted than there are
+    positive[1], keep[2] = False, positive[2]  # no positives; nothing but positives
+    positive[3, :20] = True  # more negatives wanted than exist
     keep |= positive
     want = set()
     for i in range(4):
@@ -72,8 +72,10 @@ def test_hard_negatives_equal_a_loop() -> None:
 def slow_multibox(
     outputs: tuple[torch.Tensor, ...], batch: Batch, layout: HeadLayout, size: int
 ) -> tuple[float, float, int]:
-    """Loss sums and positives as the released code forms them: softmax of two outputs, targets
-    coded by hand."""
+    """Loss sums and number of positives as in the released code.
+
+    That code has a softmax of two outputs. Targets are coded by hand.
+    """
     cells = make_cells(layout, size, size, CPU)
     logits, coded = (t.detach().double() for t in flatten(outputs, layout))
     cls, box, positives = 0.0, 0.0, 0
@@ -132,8 +134,10 @@ def test_multibox_loss_equals_the_slow_one(layout: HeadLayout) -> None:
 
 @pytest.mark.parametrize("layout", [EXTD, HeadLayout(), HeadLayout(anchors=2, offset=0.0)])
 def test_drmc_serves_every_box_coding(layout: HeadLayout) -> None:
-    """Its sums, from the positives of the matcher: 1 - DIoU of decoded boxes, and the margin in the
-    class term."""
+    """DRMC sums 1 - DIoU of decoded boxes over positives, and a class term with margin.
+
+    The matcher gives the positives; the class term also sums hard negatives.
+    """
     cells, boxes = make_cells(layout, 96, 96, CPU), random_faces(5, 3, 96, low=16.0)
     batch, outputs = make_faces(boxes, [0, 0, 1]), random_outputs(layout, 96, 2)
     logits, coded = flatten(outputs, layout)
@@ -163,8 +167,10 @@ def test_drmc_serves_every_box_coding(layout: HeadLayout) -> None:
 
 @pytest.mark.parametrize("loss", ["multibox", "drmc", "quality"])
 def test_ignored_faces_are_neither_positive_nor_negative(loss: str) -> None:
-    """The highest logits lie under an ignored face and give no gradient; without the face they are
-    the hard ones."""
+    """The highest logits lie under an ignored face and give no gradient.
+
+    Without that face they are the hard negatives.
+    """
     grads = []
     face = torch.tensor([[70.0, 70.0, 90.0, 90.0]])
     for boxes, ignore in (
@@ -182,8 +188,7 @@ def test_ignored_faces_are_neither_positive_nor_negative(loss: str) -> None:
 
 @pytest.mark.parametrize("loss", ["multibox", "drmc"])
 def test_photos_without_faces_give_no_loss(loss: str) -> None:
-    """Hard negatives are counted by an image's positives, so there are none; the gradients are
-    zero, not undefined."""
+    """An image without positives has no hard negatives; the gradients are zero, not undefined."""
     outputs = random_outputs(EXTD, 64, 2)
     found = detection_loss(
         outputs, make_faces(torch.zeros(0, 4), []), make_cells(EXTD, 64, 64, CPU), EXTD, loss=loss
@@ -214,8 +219,10 @@ def test_a_first_shot_has_priors_of_half_size_and_positives_of_its_own() -> None
 def test_released_networks_know_these_priors_and_this_matching(
     name: str, shared: Path, tmp_path: Path
 ) -> None:
-    """The loss of released weights on our crops: least with their own priors, moved or reshaped
-    ones cost more."""
+    """Released weights have their least box loss on our crops with their own priors.
+
+    Moved or reshaped priors raise it by more than a tenth.
+    """
     photos = read_annotations(shared / "wider/wider_face_split/wider_face_train_bbx_gt.txt")[::240]
     found = open_cache(tmp_path / "cache", shared / "wider/WIDER_train/images", photos)
     network, own = released(name, shared, tmp_path).eval(), head_layout(get_architecture(name))

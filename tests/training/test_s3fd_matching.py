@@ -1,5 +1,4 @@
-"""Priors and matching of the S3FD family: against the released networks, and against what the texts
-say, written out slowly."""
+"""Priors and matching of the S3FD family, against released networks and slow versions."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ from edgeface.training.matching import compensated, overlap
 def test_priors_are_those_of_the_released_eresfd(
     shared: Path, golden: str, height: int, width: int
 ) -> None:
-    """Their priors are centre and size as shares of the image, in the order of our cells."""
+    """Released priors are centre and size as shares of the image, in the order of our cells."""
     theirs = np.load(shared / "goldens" / f"eresfd_16_{golden}_priors.npz")["priors"]
     cells = make_cells(ERESFD, height, width, CPU)
     ours = np.concatenate([cells.point.numpy(), cells.size.numpy()], 1) / np.array(
@@ -57,7 +56,7 @@ def test_priors_have_the_published_sizes() -> None:
 
 @pytest.mark.parametrize("layout", [HeadLayout(), HeadLayout(anchors=2, offset=0.0), EXTD, ERESFD])
 def test_boxes_in_training_are_those_of_the_decoder(layout: HeadLayout) -> None:
-    """The NumPy decoder of deployed networks on the same outputs; tolerance: float32 at 200 px."""
+    """Boxes equal those of the NumPy decoder of deployed networks; tolerance: float32 at 200 px."""
     outputs = random_outputs(layout, 160, 1)
     logits, coded = flatten(outputs, layout)
     ours = to_boxes(make_cells(layout, 160, 160, CPU), coded, layout)[0]
@@ -95,8 +94,10 @@ def test_a_box_far_too_large_gives_no_infinite_gradient() -> None:
 def test_matching_equals_the_slow_one(
     layout: HeadLayout, counts: tuple[int, ...], compensate: bool
 ) -> None:
-    """Images without faces, with one and with crowds, in one batch; every second face of a crowd
-    twice."""
+    """Batches mix images with no face, few faces and crowds.
+
+    In a crowd, every second face occurs twice.
+    """
     size = 160
     cells = make_cells(layout, size, size, CPU)
     matcher = compensated if compensate else overlap
@@ -124,7 +125,7 @@ def test_matching_at_full_size() -> None:
 
 
 def test_compensation_gives_faces_between_two_sizes_more_priors() -> None:
-    """A face of 22 px lies between priors of 16 and 32 px: it has few of .35, and N = 1 more."""
+    """A face of 22 px, between priors of 16 and 32 px, gets N = 1 prior more than IoU .35 gives."""
     cells = make_cells(EXTD, 128, 128, CPU)
     box, image = torch.tensor([[41.0, 41.0, 63.0, 63.0]]), torch.zeros(1, dtype=torch.long)
     plain = overlap(cells, box, image, EXTD, threshold=0.35)[1]

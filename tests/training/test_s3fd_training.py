@@ -33,7 +33,7 @@ def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def small(architecture: Architecture, steps: int, size: int, batch: int) -> TrainOptions:
-    """The family's own recipe, on ``steps`` small batches."""
+    """The recipe of the network's family, shortened to ``steps`` small batches."""
     return dataclasses.replace(
         get_recipe(None, architecture),
         samples=steps * batch,
@@ -47,7 +47,7 @@ def small(architecture: Architecture, steps: int, size: int, batch: int) -> Trai
 
 
 class DyingTrainer(Trainer):
-    """Ends in the middle of a step, as if its process had been killed."""
+    """A trainer that stops in the middle of step 4, as if its process had been killed."""
 
     def crops(self, step: int) -> Batch:
         if step == 4:
@@ -57,8 +57,7 @@ class DyingTrainer(Trainer):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_killed_and_resumed_equals_uninterrupted(name: str, cache: Cache, tmp_path: Path) -> None:
-    """Also from a checkpoint that lacks the options and the fields that earlier versions did not
-    have."""
+    """A run stopped within a step and resumed ends with the tensors of an uninterrupted run."""
     architecture = get_architecture(name)
     options = small(architecture, steps=6, size=64, batch=4)
     (tmp_path / "whole").mkdir()
@@ -78,8 +77,10 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, cache: Cache, tmp_pa
 
 
 def test_checkpoints_of_earlier_versions_go_on(cache: Cache, tmp_path: Path) -> None:
-    """One without the fields that options, crops and networks had not yet; but not with other
-    options."""
+    """A checkpoint without later fields of options, crops and networks resumes.
+
+    Other options or another network are still refused.
+    """
     architecture, options = (
         get_architecture("edgeface-n"),
         TrainOptions(
@@ -119,8 +120,7 @@ def test_checkpoints_of_earlier_versions_go_on(cache: Cache, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_each_network_learns_with_its_own_recipe(name: str, cache: Cache, tmp_path: Path) -> None:
-    """200 steps on five photos, first and last 25 of them compared: both losses of the network's
-    own outputs fall.
+    """Both losses fall between the first and the last 25 of 200 steps on five photos.
 
     The schedule is shorter than the recipe's, whose warm-up alone may take more steps.
     """

@@ -1,5 +1,4 @@
-"""How a run begins and ends: from weights, from another run, in which precision; ranges; a loss
-that is not finite."""
+"""Start and end of runs: initial weights, branches, precision, option ranges, losses not finite."""
 
 from __future__ import annotations
 
@@ -82,8 +81,10 @@ def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() 
 
 
 def test_a_branch_goes_on_as_the_run_would_have(cache: Cache, tmp_path: Path) -> None:
-    """At the same rate, a run and its branch are together bit for bit the longer run: crops,
-    averages, momenta."""
+    """At a constant rate, a run and its branch together equal one longer run bit for bit.
+
+    This holds for crops, averages and momenta.
+    """
     trained(cache, tmp_path / "long", replace(SMALL, samples=16))
     trained(cache, tmp_path / "short")
     options = replace(branch_options(tmp_path / "short", tmp_path / "branch")[1], decay_share=0.0)
@@ -219,7 +220,7 @@ def test_bf16_is_fast_where_the_cpu_computes_it(name: str, monkeypatch: pytest.M
 def test_bf16_is_not_for_maps_of_one_pixel(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 64 px a network with stride 128 halves a map of one pixel: a wrong gradient in bf16."""
+    """At 64 px a network of stride 128 halves a map of one pixel: a wrong gradient in bf16."""
     monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: True)
     net = get_architecture("eresfd-16")
     auto = Trainer(net, replace(SMALL, precision="auto"), cache, tmp_path / "run")
@@ -271,7 +272,7 @@ def test_a_log_line_that_was_cut_is_dropped(cut: str, cache: Cache, tmp_path: Pa
     assert log.read_text() == whole
 
 
-@pytest.mark.parametrize("separator", [";", ",note,"])  # as a spreadsheet saves it
+@pytest.mark.parametrize("separator", [";", ",note,"])  # as spreadsheets save it
 def test_a_log_that_was_edited_ends_no_run(separator: str, cache: Cache, tmp_path: Path) -> None:
     trained(cache, tmp_path / "run")
     log = tmp_path / "run" / "log.csv"
@@ -282,7 +283,7 @@ def test_a_log_that_was_edited_ends_no_run(separator: str, cache: Cache, tmp_pat
 
 
 def test_a_checkpoint_of_before_still_resumes(cache: Cache, tmp_path: Path) -> None:
-    """What an earlier version did not write: landmarks, init and branch; its precision was fp32."""
+    """An earlier version wrote no landmarks, init and branch; its precision was fp32."""
     path = tmp_path / "run" / "checkpoint.safetensors"
     trained(cache, tmp_path / "run")
     with safe_open(str(path), framework="pt") as file:
@@ -296,7 +297,7 @@ def test_a_checkpoint_of_before_still_resumes(cache: Cache, tmp_path: Path) -> N
 
 
 def with_points(photos: Path, path: Path, faces: int) -> Path:
-    """The annotations of ``photos`` as a CSV in which the first ``faces`` have landmarks."""
+    """Write the annotations of ``photos`` with landmarks for the first ``faces`` faces."""
     lines = (photos / "faces.csv").read_text().split()[1:]
     rows = []
     for i, line in enumerate(line for line in lines if ",,," not in line):
@@ -363,7 +364,7 @@ def test_a_compiled_network_learns_what_torchs_own_does(
     assert own.model.backbone._compiled_call_impl is None
     begun = Trainer(NET, SMALL, cache, tmp_path / "begun").model.state_dict()
     for name, value in own.model.state_dict().items():
-        # sums in another order; what was learned is a thousand times as much
+        # sums in another order; training changed the values a thousand times as much
         moved = (value - begun[name]).abs().max()
         assert (compiled.model.state_dict()[name] - value).abs().max() <= 1e-3 * moved, name
 
