@@ -1,5 +1,4 @@
-"""INT8 for TFLite: the content of the file, its distance from float, and the effect of keeping
-layers in float."""
+"""INT8 for TFLite: content of the file, distance from float, effect of keeping layers in float."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def images(astronaut: Any, hopper_path: Path, lively_size: tuple[int, int]) -> list[Any]:
-    """Eight photos at the network's input size: both portraits, whole and cropped, plain and
-    mirrored."""
+    """Eight photos of the network's size: both portraits, whole and cropped, plain and mirrored."""
     photos = [
         astronaut,
         astronaut[40:260, 120:340],
@@ -90,8 +88,7 @@ def heads(bundle: Bundle, images: list[Any]) -> list[dict[str, Any]]:
 
 
 def noise_db(reference: list[dict[str, Any]], found: list[dict[str, Any]], head: str) -> float:
-    """Signal-to-noise ratio of a head in dB, without its mean: a constant carries no
-    information."""
+    """Signal-to-noise ratio of a head in dB, without its mean, which carries no information."""
     exact = np.concatenate([heads[head].ravel() for heads in reference]).astype(np.float64)
     error = np.concatenate([heads[head].ravel() for heads in found]) - exact
     return float(10 * np.log10(exact.var() / np.mean(error**2)))
@@ -141,7 +138,7 @@ def test_weights_are_where_older_runtimes_look(made: Make, quantizer: TFLiteQuan
 
 
 def test_errors_of_the_weights_that_read_pixels_cancel(made: Make, floats: Bundle) -> None:
-    """Each kernel plane keeps half a step of error; rounding each weight to its nearest step would
+    """Each kernel plane keeps at most half a step of error; rounding each weight by itself would
     leave several."""
     from ai_edge_litert.tools import flatbuffer_utils
 
