@@ -90,7 +90,7 @@ class TestSelection:
         assert "has 24 different photos, 25 were asked for" in failure(folder, 25)
 
     def test_grey_transparent_and_rotated(self, tmp_path: Path, hopper_path: Path) -> None:
-        """What :func:`edgeface.images.read_image` understands, calibration understands."""
+        """Calibration reads every kind of file that :func:`edgeface.images.read_image` reads."""
         photo = cv2.imread(str(hopper_path))
         assert photo is not None
         cv2.imwrite(str(tmp_path / "grey.png"), cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY))

@@ -1,4 +1,4 @@
-"""From request to INT8 Bundle with a real runtime, on portraits: files that are written or not, and
+"""From request to INT8 Bundle with a real runtime, on portraits: which files are written, and
 resuming after a kill.
 
 ONNX Runtime stands for all targets: its export is the quickest, and the pipeline does not depend on

@@ -292,7 +292,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_command_prints_the_published_score(tmp_path: Path) -> None:
-    """By zoo name, by structure string and from a file: the same backbone, the same score."""
+    """A zoo name, a structure string and a file of the same backbone give the same score."""
     architecture = get_architecture("damofd-0.5g")
     path = tmp_path / "net.json"
     path.write_text(architecture.dumps())

@@ -125,7 +125,7 @@ def test_landmark_outputs_do_not_count_as_layers_with_relu(name: str) -> None:
 
 
 def test_entropy_by_hand() -> None:
-    """Each adds ln(values read) / 2: 3x3 on 3 channels ln 27 / 2, depthwise 5x5 ln 25 / 2, ..."""
+    """Each convolution adds ln(values read) / 2: first ln(3 * 3^2) / 2, depthwise 5x5 ln 25 / 2."""
     read = [27, 25, 8, 144, 72, 24, 72, 8, 32, 72, 8, 32, 9, 32, 16, 9, 96]
     depths = [0.5 * sum(math.log(n) for n in read[:end]) for end in (5, 11, 17)]
     c3, c4, c5 = (
@@ -227,7 +227,7 @@ def test_levels_leave_c2_out() -> None:
 
 
 def test_outputs_by_hand() -> None:
-    """Each convolution by what it writes: ln(side^2 3) + sum of side^2 3 ln(channels / 3)."""
+    """Convolutions count by their outputs: ln(side^2 3) + sum of side^2 3 ln(channels / 3)."""
     stages, side = [], 112
     for stage, level in zip(PATH[1:], (0, 28, 14, 7), strict=True):
         written = []

@@ -81,7 +81,7 @@ def test_progress_and_limits() -> None:
 
 
 def test_the_command(edgeface: Command, tmp_path: Path) -> None:
-    """It prints the best network that the search finds; the file it writes names that network."""
+    """It prints the best network that the search finds, and writes a file usable as its name."""
     code, out, _ = edgeface("search", "--published", "0.5g", "--format", "json", "--out", tmp_path)
     found, best = json.loads(out), search(REGIMES["0.5g"], seed=0)[0]
     network = Architecture.from_json(found["architecture"])

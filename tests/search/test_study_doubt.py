@@ -45,7 +45,7 @@ def test_what_may_not_be_believed_is_measured_again_later(
     study = begin(tmp_path / "run", notes.append, space=small_space, picks=2, rounds=2)
     rounds: list[Round] = []
     asked: list[list[Candidate]] = []
-    """candidates measured in round 1, in round 2, and for the front: unreliable ones, then all"""
+    """candidates measured in round 1, in round 2, and for the front: unreliable ones, the front"""
 
     def picked() -> list[Candidate]:
         """The candidates picked in round 1."""

@@ -175,7 +175,7 @@ def test_networks_that_make_up_for_others_are_drawn_once(
 
 @pytest.mark.slow
 def test_the_machines_of_a_cluster_measure(small_space: str, tmp_path: Path) -> None:
-    """Two groups of networks, on the machine that has the device."""
+    """Two groups of networks are measured on the machine that has the device."""
     options = dataclasses.replace(OPTIONS, space=small_space)
     notes: list[str] = []
     with two_machines({RESOURCE: 1}) as cluster:
