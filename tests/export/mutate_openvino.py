@@ -1,7 +1,7 @@
-"""Open mutated .xml files of a Bundle: ``python mutate_openvino.py BUNDLE COUNT`` counts what was
-refused and what ran.
+"""Open mutated .xml files of a Bundle: ``python mutate_openvino.py BUNDLE COUNT`` counts the files
+refused and those that ran.
 
-In a process of its own, since what it looks for is a crash or a hang of OpenVINO.
+It runs in a process of its own, since it looks for crashes and hangs of OpenVINO.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NUMBERS = (
 
 
 class Mutated:
-    """What a runner needs of a Bundle, with other bytes."""
+    """The part of a Bundle that a runner uses, with other bytes."""
 
     def __init__(self, bundle: Bundle, xml: bytes, weights: bytes) -> None:
         self.path, self.manifest = bundle.path, bundle.manifest
@@ -44,7 +44,7 @@ class Mutated:
 
 
 def mutate(xml: bytes, rng: random.Random) -> bytes:
-    """A few bytes, numbers or ends of edges changed, or a piece left out or doubled."""
+    """``xml`` with a few bytes, numbers or ends of edges changed, or a piece removed or doubled."""
     kind = rng.random()
     if kind < 0.3:
         changed = bytearray(xml)

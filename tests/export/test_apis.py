@@ -1,4 +1,4 @@
-"""Files for the detectors of others: opened by those detectors, they find what ours finds."""
+"""Files for detectors of other libraries, which find the same faces with them as ours does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cli(edgeface: Command, tmp_path: Path) -> CommandInto:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """``shipped(target)``: edgeface-n as it ships; onnx takes any size."""
+    """``shipped(target)`` -> fp32 Bundle of edgeface-n as it ships; onnx takes any size."""
     made: dict[str, Bundle] = {}
 
     def make(target: str) -> Bundle:
@@ -60,7 +60,8 @@ class TestOpenCV:
     def test_the_same_faces(
         self, made: Bundle, shipped: Any, astronaut: Any, crop: tuple[int, int]
     ) -> None:
-        """Any size: OpenCV pads to multiples of 32 as we do. Boxes, landmarks, scores."""
+        """Boxes, landmarks and scores agree at any size: OpenCV pads to multiples of 32, as we
+        do."""
         photo = np.ascontiguousarray(astronaut[: crop[0], : crop[1]])
         found = with_opencv(made.primary, photo)
         expected = at_original_size(shipped("onnx"), photo)
@@ -68,7 +69,7 @@ class TestOpenCV:
         compare(found, expected, 0.01)
 
     def test_every_candidate(self, exported: Make, astronaut: Any, tmp_path: Path) -> None:
-        """Of a network that finds hundreds, without NMS, which OpenCV does on whole px."""
+        """The network finds hundreds; NMS is off, because OpenCV computes it on whole px."""
         plain = exported("onnx", dynamic=True, landmarks=True)
         photo = np.ascontiguousarray(astronaut[:256, :320])
         made = adapt(plain, "opencv", tmp_path)
@@ -157,7 +158,9 @@ def at_original_size(
 def with_own_points(
     bundle: Bundle, photo: Any, score: float = 0.3, iou: float = 0.45, size: str | None = None
 ) -> Detections:
-    """In a photo of the network's size, landmarks of each box itself: others take no mean."""
+    """Detections in a photo of the network's size, or of any size with ``size`` "original".
+
+    Each box keeps its own landmarks: other detectors do not average them."""
     with Detector.open(bundle.path, size=size) as detector:
         heads = detector.runner.run(detector.preprocess(photo).batch)
         boxes, scores, points = decode(heads, detector.runner.layout, score)
@@ -167,7 +170,7 @@ def with_own_points(
 
 
 def compare(found: Detections, expected: Detections, px: float) -> None:
-    """In any order, because OpenCV's sort leaves that of equal scores open."""
+    """Compare in any order, because OpenCV's sort does not define the order of equal scores."""
     apart = np.abs(found.boxes - expected.boxes[:, None]).max(axis=2)
     twin = np.argmin(apart + np.abs(found.scores - expected.scores[:, None]), axis=1)
     assert sorted(twin) == list(range(len(found)))
@@ -182,7 +185,7 @@ class TestGoogle:
     def test_decoded_as_mediapipe_does(
         self, precision: str, exported: Make, astronaut: Any, tmp_path: Path
     ) -> None:
-        """From the outputs, the anchors and the options that lie in the file."""
+        """Boxes are decoded from the outputs, with the anchors and options stored in the file."""
         plain = exported("tflite", precision, landmarks=True)
         spec = plain.manifest.input
         made = adapt(plain, "mediapipe", tmp_path)
@@ -211,7 +214,7 @@ class TestGoogle:
     def test_with_suppression_inside(
         self, precision: str, exported: Make, astronaut: Any, tmp_path: Path
     ) -> None:
-        """100 faces at most, in 0 to 1."""
+        """The file returns at most 100 faces, with coordinates from 0 to 1."""
         plain = exported("tflite", precision, landmarks=True)
         spec = plain.manifest.input
         made = adapt(plain, "task-library", tmp_path)
@@ -262,7 +265,8 @@ class TestGoogle:
 
     @pytest.mark.slow
     def test_mediapipe_itself(self, shipped: Any, astronaut: Any, tmp_path: Path) -> None:
-        """Place and size within a pixel, whose parts it cuts off; landmarks, which it does not."""
+        """Boxes agree within a px, because MediaPipe truncates them to whole px; it does not
+        truncate landmarks."""
         photo = cv2.resize(astronaut, (320, 320), interpolation=cv2.INTER_AREA)
         np.save(tmp_path / "photo.npy", photo)
         files = [adapt(shipped("tflite"), api, tmp_path).primary for api in GOOGLE]
@@ -293,7 +297,7 @@ class TestGoogle:
 
 
 def candidates(bundle: Bundle, photo: Any) -> Detections:
-    """The 200 best without NMS, not clipped."""
+    """The 200 best candidates, without NMS and not clipped."""
 
     with open_runner(bundle) as runner:
         boxes, scores, points = decode(runner.run(photo[None]), runner.layout, 0, 200)
@@ -301,7 +305,7 @@ def candidates(bundle: Bundle, photo: Any) -> Detections:
 
 
 class TestBundle:
-    """What all of them have in common."""
+    """Behaviour that the Bundles for all APIs share."""
 
     @pytest.mark.parametrize(
         ("target", "api"),

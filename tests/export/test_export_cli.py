@@ -187,7 +187,7 @@ class TestResult:
     def test_other_weights_are_never_replaced(
         self, cli: CommandInto, weights: Path, tmp_path: Path
     ) -> None:
-        """Neither those that ship nor a user's; random ones may be."""
+        """Shipped weights and a user's are never replaced; random ones may be."""
         assert cli("--target", "onnx", *SMALL, "--seed", 1)[0] == 0
         assert cli("--target", "onnx", *SMALL)[0] == 0
         assert cli("--target", "onnx", *SMALL, "--weights", weights)[0] == 0
@@ -198,7 +198,7 @@ class TestResult:
         assert [Bundle.open(path).manifest for path in bundles] == before and len(before) == 2
 
     def test_a_weights_file_alone(self, cli: CommandInto, tmp_path: Path) -> None:
-        """The Bundle has the name of the network that the file is of, and digits of the file."""
+        """The Bundle's name holds the network in the file and digits of the file's SHA-256."""
         import hashlib
 
         from edgeface.zoo import save_weights

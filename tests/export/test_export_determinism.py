@@ -29,8 +29,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_identical_bytes(target: str, precision: str, pointed: Source, tmp_path: Path) -> None:
-    """tflite fp16 is made from the float32 file in milliseconds, so that one is compared in the
-    slow suite only."""
+    """tflite fp16 is made from the float32 file in milliseconds, so it is compared in the slow
+    suite only."""
     weights = tmp_path / "weights.safetensors"
     save_file(pointed.network.state_dict(), weights)
     source, request = load_source("edgeface-n", weights), ExportRequest(target, precision, 160, 128)

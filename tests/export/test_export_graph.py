@@ -1,4 +1,4 @@
-"""What is inside the exported files: operators, layouts, names, and nothing else."""
+"""The content of exported files: operators, layouts, names, and nothing else."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ GROUPED = Architecture(
     ),
     input=InputNorm(mean=127.5, std=128.0),
 )
-"""All that the published networks have and ours has not, in a small network: group norm, nearest
-resize, mean."""
+"""a small network with all that published networks have and ours lacks: group norm, nearest resize,
+mean"""
 
 
 @pytest.mark.parametrize("target", export_targets())
 def test_landmarks_of_a_head_that_the_levels_share(target: str, tmp_path: Path) -> None:
-    """Two anchors; each level's outputs in the order of the layout. Exporting checks parity."""
+    """With two anchors, each level's outputs follow the layout's order. Exporting checks parity."""
     source = random_source(with_part(GROUPED, "head", norm="batch", groups=0, landmarks=5), 3)
     exported = export_model(source, ExportRequest(target, "fp32", 96, 64), tmp_path)
     batch = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
@@ -172,8 +172,8 @@ class TestOnnx:
         assert _shapes(graph.output)["cls_16"][2:] == ["height_16", "width_16"]
 
     def test_normalisation_is_folded_into_the_first_convolution(self) -> None:
-        """With a mean, the zero padding of the first convolution meant mean pixels: one Pad says
-        so."""
+        """Zero padding after subtracting a mean equals padding with mean pixels, so one Pad adds
+        these before the folded convolution."""
         converted = export_onnx(
             deployable(random_source(GROUPED, 0).network), ExportRequest("onnx", "fp32", 96, 64)
         )

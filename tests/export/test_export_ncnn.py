@@ -1,4 +1,4 @@
-"""What only the ncnn exporter does: calling pnnx, and writing names, sizes and float16 weights
+"""Work that only the ncnn exporter does: calling pnnx, and writing names, sizes and float16 weights
 itself."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_names(exported: Callable[..., Bundle]) -> None:
 
 
 def test_activations_are_fused(exported: Callable[..., Bundle]) -> None:
-    """What is left of ReLU follows an addition."""
+    """The only ReLU layers left follow an addition."""
     model = read(exported("ncnn"))
     writers = {name: layer for layer in model.layers for name in layer.tops}
     assert all(
@@ -58,7 +58,7 @@ def test_a_fixed_file_states_its_size(exported: Callable[..., Bundle]) -> None:
 
 
 def test_float16_rounds_to_nearest(exported: Callable[..., Bundle]) -> None:
-    """Weights only; pnnx by itself cuts digits off, which is up to twice as far away."""
+    """Only weights become float16. pnnx itself would truncate them, with up to twice the error."""
     full, half = read(exported("ncnn")), read(exported("ncnn", "fp16"))
     for one, other in zip(full.layers, half.layers, strict=True):
         if one.type in WEIGHTED:
@@ -69,8 +69,8 @@ def test_float16_rounds_to_nearest(exported: Callable[..., Bundle]) -> None:
 
 
 def test_group_norm_at_any_size(tmp_path: Path) -> None:
-    """It stays one layer, and the file takes other sizes than it was traced at: the parity check
-    runs another one."""
+    """Group norm stays one layer, and the file takes sizes it was not traced at: the parity check
+    runs at one of them."""
     done = export_model(
         random_source("damofd-0.5g", 0),
         ExportRequest("ncnn", "fp32", 96, 64, dynamic=True),
@@ -83,8 +83,8 @@ def test_group_norm_at_any_size(tmp_path: Path) -> None:
 def test_nothing_is_left_behind(
     lively: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pnnx writes where the process stands unless every output has a path; and temporary folders
-    are removed."""
+    """pnnx writes to the current folder unless every output has a path. Temporary folders are
+    removed."""
     (tmp_path / "here").mkdir()
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -134,7 +134,7 @@ def test_pnnx_that_fails(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_no_room_for_what_pnnx_reads(tmp_path: Path) -> None:
-    """It ends in one line, and not the process."""
+    """The command fails with one line, and the process is not killed."""
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
         "from edgeface.cli import main; raise SystemExit(main())"

@@ -1,4 +1,4 @@
-"""What is inside the OpenVINO files, and files that are none."""
+"""The content of OpenVINO files, and the refusal of invalid ones."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_nothing_but_the_network(precision: str, exported: Make) -> None:
 
 
 def test_same_bytes_whatever_was_made_before(lively: Source) -> None:
-    """OpenVINO numbers nodes through the life of a process."""
+    """OpenVINO numbers nodes over the life of a process; these numbers must not reach the file."""
     network = deployable(lively.network)
     request = ExportRequest("openvino", "fp16", 96, 64)
     first = export_openvino(network, request)
@@ -94,8 +94,8 @@ def test_same_bytes_whatever_was_made_before(lively: Source) -> None:
 
 
 def test_group_norm_at_any_size_in_fp16(tmp_path: Path) -> None:
-    """Its group means are convolutions with ones, whose factor 1/12 no float16 holds: these weights
-    stay float32."""
+    """Group means are convolutions with ones, whose factor 1/12 float16 cannot represent: these
+    weights stay float32."""
     exported = export_model(
         random_source("scrfd-1g", 0), ExportRequest("openvino", "fp16", 96, 64, True), tmp_path
     )
@@ -156,7 +156,7 @@ def test_a_bin_cut_off_by_one_byte(exported: Make) -> None:
 
 @pytest.mark.slow
 def test_mutated_xml_never_crashes(exported: Make, tmp_path: Path) -> None:
-    """2,000 files with a few bytes, numbers or edges changed: an error of one line, or a model that
+    """Each of 2,000 files with a few bytes, numbers or edges changed gives a one-line error or
     runs."""
     import subprocess
     import sys

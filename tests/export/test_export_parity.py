@@ -1,4 +1,4 @@
-"""Every exported file computes what torch computes, and a file that does not is never seen."""
+"""Every exported file computes what torch computes; a file that differs is never written."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_photo_is_a_photo() -> None:
 
 
 def test_the_package_of_the_photo_is_not_imported() -> None:
-    """Where memory is short, what its imports compute would never end."""
+    """With little memory, the computations of its imports would never end."""
     code = (
         "import sys; from export.parity import sample_photo; sample_photo()\n"
         "print([name for name in ('skimage', 'matplotlib', 'scipy') if name in sys.modules])"

@@ -26,7 +26,7 @@ SIZE = (96, 160)
 
 
 def network(name: str) -> FaceNet:
-    """Folded, with random weights and PReLU slopes on both sides of 0 and of 1."""
+    """A folded network with random weights and PReLU slopes on both sides of 0 and of 1."""
     net = deployable(random_source(name, 1).network)
     slopes = torch.linspace(-0.5, 1.5, max(1, sum(isinstance(m, nn.PReLU) for m in net.modules())))
     with torch.no_grad():

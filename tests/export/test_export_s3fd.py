@@ -1,5 +1,5 @@
-"""EXTD, EResFD and ASFD through every exporter: six levels, sizes that do not halve, shared
-weights."""
+"""EXTD, EResFD and ASFD through every exporter: six levels, map sizes that do not halve exactly,
+shared weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from export.source import random_source
 Export = Callable[[str, str], Bundle]
 NAMES = ("asfd-d0", "eresfd-16", "extd-fpn-32-prelu")
 SIZE = (160, 128)
-"""at strides 64 and 128: 3x2 and 2x1 cells"""
+"""width and height in px: 3x2 cells at stride 64, 2x1 at stride 128"""
 PAIRS = [
     pytest.param(
         name,
@@ -92,7 +92,7 @@ def test_detections_are_those_of_torch(
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-4)
     distance = (
         np.abs(found[0][:, None] - expected[0][None]).max(2).min(1)
-    )  # scores that tie may change places
+    )  # boxes of equal score may change places
     assert np.quantile(distance, 0.98) < 0.05
 
 
@@ -129,7 +129,7 @@ def test_a_file_of_any_size(name: str, sources: dict[str, Source], tmp_path: Pat
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ncnn_refuses_any_size(name: str, sources: dict[str, Source], tmp_path: Path) -> None:
-    """Its file has the sizes of the maps that are enlarged to one another."""
+    """The ncnn file fixes the sizes to which maps are enlarged."""
     request = ExportRequest("ncnn", "fp32", *SIZE, dynamic=True)
     with pytest.raises(OptionError, match=f"--dynamic: {name} .* one fixed size") as caught:
         export_model(sources[name], request, tmp_path)
@@ -137,7 +137,7 @@ def test_ncnn_refuses_any_size(name: str, sources: dict[str, Source], tmp_path: 
 
 
 def test_weights_of_six_passes_are_stored_once(sources: dict[str, Source], export: Export) -> None:
-    """EXTD in ONNX: less than one and a half times 4 bytes a parameter."""
+    """EXTD in ONNX takes less than 1.5 times 4 bytes per parameter."""
     assert BACKENDS["onnx"].suffix == ".onnx"
     params = sum(p.numel() for p in sources["extd-fpn-32-prelu"].network.parameters())
     source = dataclasses.replace(sources["extd-fpn-32-prelu"])

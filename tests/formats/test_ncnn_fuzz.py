@@ -1,4 +1,4 @@
-"""Mutated ncnn files and manifests: refused in one line, or read without harm."""
+"""Mutated ncnn files and manifests are refused in one line or read without harm."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ class TestFuzz:
 
     @pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
     def test_what_is_accepted_does_not_crash_ncnn(self, count: int, tmp_path: Path) -> None:
-        """Files that pass the checks, loaded and run in a process of their own, which ends as it
-        should."""
+        """Files that pass the checks are loaded and run in a process of their own, which ends
+        normally."""
         pytest.importorskip("ncnn", reason="ncnn is not installed")
         random = np.random.default_rng(7)
         accepted = 0
@@ -193,7 +193,7 @@ print("finished")
 
 
 def _plausible(random: np.random.Generator) -> tuple[bytes, bytes]:
-    """Numbers in the text replaced by small ones, bytes of the weights by any: often accepted."""
+    """PARAM with some numbers made small and BIN with some random bytes: often accepted."""
     tokens = PARAM.decode().split(" ")
     for _ in range(random.integers(1, 4)):
         places = [i for i, token in enumerate(tokens) if "=" in token and not token.startswith("-")]
@@ -224,7 +224,7 @@ JSON = st.recursive(
 
 
 def mutated_json(data: st.DataObject, value: Any) -> Any:
-    """A copy with one of its values, at any depth, replaced, left out or added."""
+    """A copy of ``value`` with one of its values, at any depth, replaced, left out or added."""
     value = copy.deepcopy(value)
     place = value
     while True:
@@ -248,7 +248,7 @@ def mutated_json(data: st.DataObject, value: Any) -> Any:
 class TestManifests:
     @pytest.fixture(scope="class")
     def int8_like(self, exported: Callable[..., Bundle]) -> Bundle:
-        """With every optional field of a manifest filled in."""
+        """A Bundle whose manifest has the optional fields of INT8 filled in."""
         pytest.importorskip("torch", reason="torch is not installed")
         pytest.importorskip("pnnx", reason="pnnx is not installed")
         bundle = exported("ncnn")
@@ -282,7 +282,7 @@ class TestManifests:
 
     @pytest.mark.parametrize("text", ["1e999", "-1e999", "[[1e999]]", "[" * 40 + "]" * 40])
     def test_what_could_not_be_written_again(self, text: str, int8_like: Bundle) -> None:
-        """JSON can write an infinity without its name; found by the test above."""
+        """JSON can write infinity as a number such as 1e999; the test above found this."""
         changed = json.loads(int8_like.manifest.dumps()) | {"accuracy": {"float": json.loads(text)}}
         with pytest.raises(
             BundleError, match=r"manifest\.accuracy\['float'\]: expected finite numbers"
@@ -291,7 +291,7 @@ class TestManifests:
 
     @cases
     def test_mutated_files(self, count: int, int8_like: Bundle) -> None:
-        """Opened from disk: text that is no JSON, and files that are not there."""
+        """Bundles opened from disk have a manifest that is no JSON, or lack their files."""
         text = int8_like.manifest.dumps().encode()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -308,8 +308,7 @@ class TestManifests:
     def test_runner_of_mutated_manifests(
         self, count: int, exported: Callable[..., Bundle], astronaut: Any
     ) -> None:
-        """A manifest that is accepted, with files that are intact: refused or run, never
-        crashed."""
+        """With intact files, a mutated manifest is refused or the model runs; nothing crashes."""
         pytest.importorskip("pnnx", reason="pnnx is not installed")
         bundle = exported("ncnn")
         original = json.loads(bundle.manifest.dumps())

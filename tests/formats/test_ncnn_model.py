@@ -1,4 +1,4 @@
-"""ncnn files: what we write is what ncnn reads, and nothing that is damaged reaches it."""
+"""ncnn files: ncnn reads what we write, and no damaged file reaches it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from edgeface.formats.ncnn import (
 from edgeface.runners import open_runner
 
 FAMILIES = ("damofd-0.5g", "scrfd-2.5g", "scrfd-0.5g-bn")
-"""group norm and depthwise; group norm and pooling; batch norm folded away"""
+"""networks with group norm and depthwise layers, group norm and pooling, folded batch norm"""
 
 
 class TestFormat:
     def test_bytes_of_a_small_model(self) -> None:
-        """Written out by hand from the description of the format."""
+        """The expected bytes are written by hand from the description of the format."""
         model = NcnnModel(
             (
                 NcnnLayer("Input", "input", (), ("input",)),
@@ -125,8 +125,7 @@ class TestFormat:
 
     @pytest.mark.parametrize("model", [FULL, JOINS], ids=["full", "joins"])
     def test_every_model_is_what_ncnn_makes_of_it(self, model: NcnnModel, tmp_path: Path) -> None:
-        """ncnn reads the files by itself, and the sizes of its activations are the ones we
-        derive."""
+        """ncnn loads the written files, and its activations have the sizes that we derive."""
         ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed")
         (tmp_path / "m.param").write_bytes(dump_param(model))
         (tmp_path / "m.bin").write_bytes(dump_bin(model))
@@ -147,7 +146,7 @@ class TestFormat:
             assert status == 0 and np.array(value).shape == shape, name
 
     def test_ncnn_reads_the_float_that_is_written(self, tmp_path: Path) -> None:
-        """-0.0049787536 has ten decimals; a product with 1 shows what ncnn made of the text."""
+        """-0.0049787536 has ten decimals; a product with 1 shows the value that ncnn reads."""
         ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed")
         random = np.random.default_rng(0)
         drawn = random.normal(size=40) * 10.0 ** random.integers(-20, 8, 40)
@@ -178,7 +177,7 @@ class TestFormat:
         found = [np.array(extractor.extract("y" + name)[1])[0, 0, 0] for name in names]
         np.testing.assert_allclose(
             found, values, rtol=3e-7
-        )  # its powers of ten are rounded to float32, too
+        )  # ncnn rounds powers of ten to float32, too
 
     @pytest.mark.parametrize(
         "name",
@@ -209,7 +208,7 @@ class TestFormat:
 
 
 class TestRunnerChecks:
-    """What only this runner has to look at; the rest is in the kit."""
+    """Checks that only this runner makes; the kit in test_runners.py covers the others."""
 
     @pytest.fixture(scope="class")
     def bundle(self, exported: Callable[..., Bundle]) -> Bundle:
@@ -252,7 +251,7 @@ class TestRunnerChecks:
             open_runner(alone)
 
     def test_a_size_at_which_the_layers_do_not_fit(self, bundle: Bundle, tmp_path: Path) -> None:
-        """A pyramid that doubles a size which was rounded down: it fits at some sizes only."""
+        """A pyramid doubles a size that was rounded down, so its layers fit at some sizes only."""
 
         def no_padding(model: NcnnModel) -> NcnnModel:
             free = [

@@ -1,4 +1,4 @@
-"""ncnn files that lie, are cut or ask for absurd sizes: one line each, at no cost."""
+"""ncnn files that are inconsistent, cut or absurdly large: refused in one line, at little cost."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ class TestRefused:
         ],
     )
     def test_absurd_sizes_cost_nothing(self, text: str) -> None:
-        """Two seconds and 256 MB at most for 4 MiB of text: some 60 bytes of Python objects a
-        character of it."""
+        """Parsing 4 MiB of text takes at most 2 s and 256 MiB: about 60 bytes of Python objects
+        per character."""
         began = time.process_time()
         tracemalloc.start()
         try:

@@ -1,5 +1,5 @@
-"""A trained network of a small size, and a WIDER FACE folder of a few photos that installed
-packages bring along."""
+"""A trained network at a small input size, and a WIDER FACE folder of a few photos that come with
+installed packages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def mini_wider(
 
 @pytest.fixture(scope="session")
 def black(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos that teach wrong ranges: INT8 then finds no face, whatever it does."""
+    """Black photos, whose ranges are wrong: a file all in INT8 calibrated on them finds no face."""
     folder = tmp_path_factory.mktemp("black")
     for i in range(3):
         cv2.imwrite(str(folder / f"{i}.png"), np.zeros((20, 20 + i, 3), np.uint8))

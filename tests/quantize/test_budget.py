@@ -1,5 +1,5 @@
-"""The budget's logic on a synthetic network: every layer does a known damage, and accuracy follows
-from it."""
+"""The budget's logic on a synthetic network, where each layer in INT8 costs a known number of AP
+points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAMAGE = {"stem": 0.1, "conv1": 4.0, "conv2": 0.02, "neck": 1.0, "head8": 0.3, "
 
 
 class Synthetic(Quantizer):
-    """The file says which layers are in float."""
+    """Writes files that list the layers kept in float."""
 
     target: ClassVar[str] = "synthetic"
     scales: ClassVar[tuple[str, ...]] = ("mse", "max")
@@ -54,7 +54,7 @@ FLOAT = ap(0.9, 0.8, 0.7)
 
 
 class Bench:
-    """Measures synthetic files, and counts."""
+    """Measures synthetic files and counts the measurements."""
 
     def __init__(
         self, damage: dict[str, float] | None = None, journal: QuantizeJournal | None = None
@@ -129,8 +129,8 @@ class TestHold:
         assert not again.measured and not again.noises
 
     def test_where_one_ranking_fails_the_other_is_tried(self) -> None:
-        """What happens to the candidates says nothing here, so that the order is that of execution;
-        the heads do."""
+        """The damage to candidates is the same for all layers here, so its ranking is the order of
+        execution; the noise of the heads ranks the layers correctly."""
 
         class Misled(Bench):
             def noise(self, quantized: Quantized) -> HeadNoise:
@@ -151,7 +151,8 @@ class TestHold:
         assert Bench(dict.fromkeys("dcba", 1.0)).budget.ranked() == ("d", "c", "b", "a")
 
     def test_stopped_anywhere_it_goes_on_there(self, tmp_path: Path) -> None:
-        """Killed after any number of measurements: no measurement twice, and the same answer."""
+        """A run killed after any number of measurements resumes with the same answer and repeats
+        none of them."""
         whole = Bench()
         expected = whole.budget.hold(FLOAT, 0.47)
         steps = whole.noises + len(whole.measured)
@@ -216,7 +217,7 @@ class TestHeadNoise:
     def heads(
         self, face: float = 2.0, background: float = -6.0, side: float = 1.0
     ) -> dict[str, np.ndarray]:
-        """40x40 cells; the first is a face, whose box is ``side`` strides long."""
+        """Heads of 40x40 cells; the first is a face, whose box is ``side`` strides long."""
         cls, box = (
             np.full((1, 40, 40, 1), background, np.float32),
             np.full((1, 40, 40, 4), 0.5, np.float32),
@@ -250,8 +251,8 @@ class TestHeadNoise:
         )
 
     def test_damage_leaves_the_background_out(self) -> None:
-        """One of the 1599 others off by as much as the face: the heads' noise is the same, the
-        damage is not."""
+        """An error in one of the 1599 other cells is the same noise in the heads as an equal error
+        in the face, but no damage."""
         found = self.heads()
         found["cls_32"][0, 39, 39, 0] -= 1
         noise, face = self.compare(found), self.compare(self.heads(face=1))
@@ -259,14 +260,14 @@ class TestHeadNoise:
         assert noise.damage == 0 < face.damage
 
     def with_points(self, move: float = 0.0, cell: int = 0, **face: float) -> dict[str, np.ndarray]:
-        """The same with landmarks, those of one cell moved by so many strides to the right."""
+        """Heads with landmarks, those of ``cell`` moved by ``move`` strides to the right."""
         kps = np.full((1, 40, 40, 10), 0.25, np.float32)
         kps.reshape(-1, 5, 2)[cell, :, 0] += move
         return self.heads(**face) | {"kps_32": kps}
 
     @pytest.mark.parametrize(("move", "side"), [(0.1, 1.0), (0.1, 2.0), (-3.0, 1.0)])
     def test_moved_landmarks_are_damage(self, move: float, side: float) -> None:
-        """By their distance in sides of the box; like a lost box at most."""
+        """The damage is their shift in sides of the box, at most that of a lost box."""
         layout, score = HeadLayout((32,), landmarks=5), 1 / (1 + np.exp(-2))
         before, after = self.with_points(side=side), self.with_points(move, side=side)
         found = head_noise([before], [after], layout)
@@ -300,6 +301,6 @@ class TestHeadNoise:
     def test_broken_heads_are_the_worst_and_finite(self, bad: float) -> None:
         noise = self.compare(self.heads() | {"box_32": np.full((1, 40, 40, 4), bad, np.float32)})
         assert noise.power["box_32"] == 1e30
-        # at least as if the only face were lost, whose score is 1 / (1 + exp(-2)) = 0.88
+        # At least the damage of losing the only face, whose score is 1 / (1 + exp(-2)) = 0.88.
         assert 0.88**2 / CANDIDATES < noise.damage < np.inf
         assert noise.snr_db["box_32"] == pytest.approx(-300)

@@ -1,5 +1,5 @@
-"""The calibration photos: the same ones whatever the file system, and one line for every folder
-that will not do."""
+"""The calibration photos: the same ones on every file system, and a one-line error for every
+unsuitable folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = (96, 64)
 
 
 def write_photos(folder: Path, names: list[str], seed: int = 0) -> list[Path]:
-    """Small pictures that all differ."""
+    """Write small pictures that all differ."""
     random = np.random.default_rng(seed)
     paths = [folder / name for name in names]
     for path in paths:
@@ -58,7 +58,7 @@ class TestSelection:
             assert np.array_equal(image, expected)
 
     def test_does_not_depend_on_the_file_system(self, folder: Path) -> None:
-        """A copy elsewhere made in another order."""
+        """A copy of the folder, made in another order, gives the same photos."""
         expected = read_calibration(folder, 7, *SIZE).sha256
         copy = folder.parent / "elsewhere" / "copy"
         for path in sorted(folder.rglob("*.*"), reverse=True):
@@ -90,7 +90,7 @@ class TestSelection:
         assert "has 24 different photos, 25 were asked for" in failure(folder, 25)
 
     def test_grey_transparent_and_rotated(self, tmp_path: Path, hopper_path: Path) -> None:
-        """What :func:`edgeface.images.read_image` understands, calibration understands."""
+        """Calibration reads every kind of file that :func:`edgeface.images.read_image` reads."""
         photo = cv2.imread(str(hopper_path))
         assert photo is not None
         cv2.imwrite(str(tmp_path / "grey.png"), cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY))
@@ -128,7 +128,7 @@ class TestSelection:
         assert more.held_out == () and more.judges == more.images[:HELD_OUT]
 
     def test_nobody_says_how_many(self, folder: Path) -> None:
-        """Most of a small folder, the others to judge the file on."""
+        """Most photos of a small folder calibrate, the others are held out to judge the file."""
         found = read_calibration(folder, None, *SIZE)
         assert (len(found.images), len(found.held_out)) == (18, 6)
         assert found.sha256 == read_calibration(folder, 24, *SIZE).sha256[:18]

@@ -1,5 +1,5 @@
-"""Files of networks that nobody has trained: made in other processes, each once, and what goes
-wrong in them."""
+"""Files of untrained networks: each is made once, in another process, and failures there are
+reported."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ GOOD = SPACES["resnet"].sample(0)
 
 
 def broken() -> Architecture:
-    """A network of no backbone that exists."""
+    """A network whose backbone structure is malformed."""
     return with_part(GOOD, "backbone", "broken", structure="SuperConv(1)")
 
 
 def test_made_once_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: list[tuple[str, int, int]] = []
-    monkeypatch.chdir(tmp_path)  # a process begins elsewhere
+    monkeypatch.chdir(tmp_path)  # the relative "out" must hold in other processes
     wrong, made = candidate_bundles(
         [broken(), GOOD],
         KINDS,
@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_converter_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every new process finds no onnxsim."""
+    """New processes find no onnxsim."""
     (tmp_path / "sitecustomize.py").write_text(
         textwrap.dedent("""
         import sys

@@ -32,8 +32,8 @@ class TestEveryTarget:
         target: str,
         astronaut: NDArray[np.uint8],
     ) -> None:
-        """Within the budget with good photos; with black ones it takes layers in float, and takes
-        them."""
+        """With good photos the budget holds with all layers in INT8. With black ones it holds as
+        well, with as many layers in float as it takes."""
         bundle = trained(target)
         made = quantize_model(
             QuantizeRequest(target, bundle=bundle.path, images=6), tmp_path, data=mini_wider
@@ -46,7 +46,7 @@ class TestEveryTarget:
         assert made.accuracy["float"]["hard"] - made.accuracy["int8"]["hard"] <= 0.005
 
     def test_figures(self, shared: Path, tmp_path: Path, target: str) -> None:
-        """What is promised of the shipped model at VGA on the development photos."""
+        """The limits promised for the shipped model at VGA hold on the development photos."""
         made = quantize_model(QuantizeRequest(target), tmp_path, data=shared / "wider")
         accuracy = made.accuracy
         assert accuracy["images"] >= 400

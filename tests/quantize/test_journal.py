@@ -1,4 +1,4 @@
-"""What was measured survives a crash; what cannot be trusted is measured again."""
+"""Measurements survive a crash; untrustworthy ones are repeated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""INT8 for ncnn: each layer computes what the format says, and the whole finds what the float file
-finds."""
+"""INT8 for ncnn: which layers are INT8, and how close the whole file comes to the float file."""
 
 from __future__ import annotations
 
@@ -81,7 +80,7 @@ class TestWholeModel:
         assert {kinds[name] for name in quantizer.float_layers} == {"BinaryOp", "ReLU", "Interp"}
 
     def test_what_hands_over_int8(self, quantizer: NcnnQuantizer) -> None:
-        """A layer requantises exactly if all that read it, through any Split, are int8
+        """A layer hands over int8 if and only if all its readers, through any Split, are int8
         convolutions."""
         kept_in_float = quantizer.layers[4]
         model = self._parsed(quantizer.quantize([kept_in_float]))
@@ -106,7 +105,7 @@ class TestWholeModel:
     def test_what_ncnn_would_pad_wrongly_stays_in_float(
         self, float_bundle: Bundle, photos: list[Any], tmp_path: Path
     ) -> None:
-        """Packed int8 channels are padded with -1 where any other negative value is meant."""
+        """ncnn pads packed int8 channels with -1 instead of any other negative value."""
         model = read(float_bundle)
         at = next(i for i, one in enumerate(model.layers) if one.name == "convrelu_1")
         layers = list(model.layers)
@@ -144,7 +143,7 @@ class TestWholeModel:
         self, scale: str, float_bundle: Bundle, photos: list[Any], tmp_path: Path
     ) -> None:
         """The worst head, cls_32 of the shipped weights, has 12.7 dB (percentile) to 13.5 dB (kl)
-        on these photos, the others 17 and more; a wrong scale leaves below 10."""
+        on these photos, the others 17 dB or more; with a wrong scale it is below 10 dB."""
         eight = as_bundle(
             float_bundle, NcnnQuantizer(float_bundle, photos, scale).quantize(), tmp_path
         )
@@ -154,8 +153,8 @@ class TestWholeModel:
     def test_pixels_lose_nothing_in_the_first_layer(
         self, quantizer: NcnnQuantizer, float_bundle: Bundle, photos: list[Any], tmp_path: Path
     ) -> None:
-        """Only its weights are rounded, and so that errors of neighbours cancel: 38 dB, without
-        that 25."""
+        """Only its weights are rounded, so that errors of neighbours cancel: 38 dB, against 25 dB
+        if each is rounded by itself."""
         eight = as_bundle(float_bundle, quantizer.quantize(quantizer.layers[1:]), tmp_path)
         found = signal_to_noise(float_bundle, eight, photos)
         assert np.mean(list(found.values())) > 34, found
@@ -195,11 +194,10 @@ def read(bundle: Bundle) -> NcnnModel:
     ],
 )
 def test_published_networks(name: str, photos: list[Any], tmp_path: Path) -> None:
-    """Depthwise layers, group norm, and pixels padded with their mean, which int8 has to pad with
-    too.
+    """These networks have depthwise layers, group norm, and pixels padded with their mean, which
+    int8 has to use as well.
 
-    The weights are random: group norm then blows up the error of layers that a trained network
-    would not have.
+    The weights are random: group norm then amplifies errors more than in a trained network.
     """
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("pnnx", reason="pnnx is not installed")

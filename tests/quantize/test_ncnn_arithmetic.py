@@ -1,4 +1,4 @@
-"""INT8 layers as ncnn runs them, against integers by hand."""
+"""INT8 layers run by ncnn, against integer arithmetic by definition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INPUT = NcnnLayer("Input", "input", (), ("input",))
 
 
 def run(model: NcnnModel, image: Floats | Doubles, blob: str, folder: Path) -> NDArray[Any]:
-    """``blob`` as ncnn computes it from the files of ``model`` for ``image`` [C, H, W]."""
+    """Value of ``blob`` that ncnn computes from the files of ``model`` for ``image`` [C, H, W]."""
     import ncnn
 
     (folder / "m.param").write_bytes(dump_param(model))
@@ -60,8 +60,8 @@ def layer(
     bias: bool = True,
     pad: float | None = None,
 ) -> NcnnLayer:
-    """A float layer with random weights; ``pad``: the value of its padding, which keeps the
-    size."""
+    """A float layer with random weights, padded to keep the size with the value ``pad`` unless it
+    is None."""
     group = inputs if kind == "ConvolutionDepthWise" else 1
     count = outputs * (inputs // group) * kernel * kernel
     weights = {"weight": RANDOM.normal(size=count).astype("<f4")}
@@ -93,7 +93,7 @@ def layer(
 
 
 def levels(values: NDArray[Any], scale: float) -> Integers:
-    """Round half away from zero, 127 levels on each side."""
+    """``values`` rounded half away from zero to integers, 127 levels on each side."""
     scaled = values.astype(np.float32) * np.float32(scale)
     found: Integers = np.clip(
         np.trunc(scaled + np.copysign(np.float32(0.5), scaled)), -127, 127
@@ -124,7 +124,7 @@ def integer_sums(eight: NcnnLayer, image: Integers) -> Integers:
 
 
 def dequantised(eight: NcnnLayer, sums: Integers) -> NDArray[np.float64]:
-    """Float values that the layer stands for: scales, bias, activation."""
+    """Float output of the layer for integer ``sums``: scales, bias and activation applied."""
     shape = (-1, *(1,) * (sums.ndim - 1))
     scale = eight.weights["bottom_scale"].astype(np.float64) * eight.weights["weight_scales"]
     value: NDArray[np.float64] = sums / scale.reshape(shape) + eight.weights.get(
@@ -134,11 +134,11 @@ def dequantised(eight: NcnnLayer, sums: Integers) -> NDArray[np.float64]:
 
 
 def assert_same(found: NDArray[Any], eight: NcnnLayer, sums: Integers) -> None:
-    """Integers are exact in any kernel; what is left is the rounding of one float32 multiplication
-    and addition.
+    """Assert that ``found`` is the output for ``sums``, up to the rounding of one float32
+    multiplication and addition: integer sums are exact in any kernel.
 
-    Depthwise kernels for x86 divide by scales with the reciprocal instruction, of which 12 bits are
-    right.
+    Depthwise kernels for x86 divide by scales with the reciprocal instruction, which has 12 exact
+    bits.
     """
     expected = dequantised(eight, sums)
     largest = np.abs(
@@ -182,8 +182,8 @@ class TestArithmetic:
 
     @pytest.mark.parametrize("second", ["1x1", "depthwise"])
     def test_chain(self, second: str, tmp_path: Path) -> None:
-        """int8 handed from layer to layer: the same levels, but for a value that float32 rounds
-        across a boundary."""
+        """Layers hand over int8 with the same levels, except for rare values that float32 rounds to
+        the neighbouring level."""
         first = quantize_layer(LAYERS["3x3, the winograd form"][1], np.float32(40), np.float32(6))
         after = (
             layer(inputs=32, outputs=16)
@@ -218,8 +218,8 @@ class TestArithmetic:
         assert (np.abs(found.astype(int)).max(axis=1) == np.where(used, 127, 0)).all()
 
     def test_weights_that_read_pixels_are_diffused(self) -> None:
-        """Each plane of a kernel keeps its sum; by nearest levels 108 weights drift by 3 levels and
-        more."""
+        """Each plane of a kernel keeps its sum; rounded to nearest levels, 108 weights drift by 3
+        levels and more."""
         one = LAYERS["6x6 stride 4 on an image"][1]
         eight = quantize_layer(one, np.float32(1), of_pixels=True)
         exact = one.weights["weight"].reshape(32, -1) * eight.weights["weight_scales"][
@@ -228,12 +228,12 @@ class TestArithmetic:
         error = (eight.weights["weight"].reshape(32, -1) - exact).reshape(32, 3, 36).sum(axis=2)
         assert (
             np.abs(error).max() < 1
-        )  # half a level; one where the largest weight is clipped on the way
+        )  # usually half a level; up to one if the largest weight is clipped
 
 
 def test_padding_moves_with_the_pixels(tmp_path: Path) -> None:
-    """Pixels of the mean all over, borders included: the first layer gives the same everywhere, in
-    int8 as in float."""
+    """All pixels equal the value of the padding, so the first layer gives the same output
+    everywhere, borders included, in int8 as in float."""
     from quantize.ncnn import _centre
 
     one = layer(inputs=3, outputs=8, kernel=3, stride=2, pad=128.0)

@@ -1,4 +1,4 @@
-"""What lies between INT8 layers, on the smallest graphs that show it."""
+"""Which operators lie between INT8 layers, on a small graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERYTHING = {op.name for op in GRAPH}
 
 
 def test_nothing_reverted() -> None:
-    assert int8_before(GRAPH, ()) == EVERYTHING - {"out"}  # a normalisation in float is in between
+    assert int8_before(GRAPH, ()) == EVERYTHING - {"out"}  # "norm", in float, is between
     assert int8_after(GRAPH, ["h"], ()) == EVERYTHING - {"third"}
 
 
@@ -33,10 +33,10 @@ def test_between_float_layers() -> None:
     before = int8_before(GRAPH, ["first", "second"])
     assert not before & {"relu", "add", "pool"} and "first" in before
     after = int8_after(GRAPH, ["h"], ["third"])
-    assert not after & {"add", "pool"} and "relu" in after  # which the second layer reads
+    assert not after & {"add", "pool"} and "relu" in after  # "second" in int8 reads "relu"
 
 
 def test_all_reverted() -> None:
     layers = [op.name for op in GRAPH if op.layer]
-    assert int8_before(GRAPH, layers) == {"first"}  # the image itself
-    assert int8_after(GRAPH, ["h"], layers) == {"out"}  # the output itself
+    assert int8_before(GRAPH, layers) == {"first"}  # it reads the image
+    assert int8_after(GRAPH, ["h"], layers) == {"out"}  # it makes the output

@@ -1,4 +1,4 @@
-"""What is inside the INT8 .onnx files."""
+"""The content of INT8 .onnx files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def quantizer(exported: Callable[..., Bundle], photos: list[Image]) -> OnnxQuant
 
 
 class Graph:
-    """A .onnx file by name."""
+    """Weights, nodes and kinds of operators of a .onnx file, by name."""
 
     def __init__(self, content: bytes) -> None:
         self.model: Any = onnx.load_from_string(content)
@@ -72,8 +72,8 @@ class Graph:
         self.kinds = Counter(node.op_type for node in graph.node)
 
     def dequantized(self, tensor: str) -> list[Any] | None:
-        """[integers or the QuantizeLinear in front, scale, zero point] of a tensor that is
-        dequantised."""
+        """[integers or the QuantizeLinear in front, scale, zero point] of ``tensor``; None if no
+        DequantizeLinear makes it."""
         node = self.makers.get(tensor)
         if node is None or node.op_type != "DequantizeLinear":
             return None
@@ -94,7 +94,7 @@ def test_every_layer_is_int8(quantizer: OnnxQuantizer) -> None:
             and not weight[2].any()
         )
         assert bias[0].dtype == np.int32
-    assert "Relu" not in graph.kinds  # they became the lower end of a range
+    assert "Relu" not in graph.kinds  # each is the lower end of a range
 
 
 def test_landmarks_have_scales_of_their_own(
@@ -141,8 +141,8 @@ def test_reverted_layers_are_float(quantizer: OnnxQuantizer) -> None:
 
 
 def test_an_activation_behind_int8_stays_a_part_of_it(quantizer: OnnxQuantizer) -> None:
-    """Also when all that reads it is in float: levels for negative values that are cut off would be
-    lost."""
+    """Even if all its readers are in float: otherwise levels are wasted on negative values, which
+    the activation cuts off."""
     kept = quantizer.layers[1]
     graph = Graph(quantizer.quantize([kept]).files[".onnx"])
     activation = graph.dequantized(graph.convolutions[kept].input[0])
@@ -183,8 +183,8 @@ def test_leaves_no_files_and_says_nothing(
 def test_same_bytes_in_another_process(
     target: str, exported: Callable[..., Bundle], photos: list[Image], tmp_path: Path
 ) -> None:
-    """Another order of hashes, another number of threads, another place; and nothing is left in the
-    home folder."""
+    """The process has another hash seed, number of threads and folder; it leaves no telemetry in
+    the home folder."""
     from edgeface.backends import get_backend
 
     bundle = exported(target)

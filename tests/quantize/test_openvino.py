@@ -1,4 +1,4 @@
-"""What is inside the INT8 OpenVINO files, read from the .xml."""
+"""The content of INT8 OpenVINO files, read from the .xml."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def quantizer(exported: Callable[..., Bundle], photos: list[Image]) -> OpenVinoQ
 
 
 class Graph:
-    """Layers of an .xml by id, and what feeds each of their ports."""
+    """Layers of an .xml by id, and the layer that feeds each of their ports."""
 
     def __init__(self, quantized: Quantized) -> None:
         self.root = ElementTree.fromstring(quantized.files[".xml"])
@@ -57,7 +57,7 @@ class Graph:
         return self.layers[self.feeds[layer.get("id"), port]]
 
     def convolutions(self) -> dict[str, ElementTree.Element]:
-        """By the name that quantizers give them."""
+        """Convolutions by the name that quantizers give them."""
         return {
             (layer.get("name") or "").removesuffix("/WithoutBiases"): layer
             for layer in self.layers.values()
@@ -72,7 +72,7 @@ class Graph:
         return np.frombuffer(self.content[start : start + size], kind)
 
     def weight_kind(self, convolution: ElementTree.Element) -> str:
-        """Element type that the weights of a convolution are stored as."""
+        """Element type in which the weights of ``convolution`` are stored."""
         layer = self.before(convolution, 1)
         while layer.get("type") != "Const":
             layer = self.before(layer, 0)
@@ -92,7 +92,7 @@ def test_every_layer_is_int8(quantizer: OpenVinoQuantizer) -> None:
 
 
 def test_reverted_layers_are_float(quantizer: OpenVinoQuantizer) -> None:
-    """They read what is in front of FakeQuantize; the others keep theirs."""
+    """Reverted layers bypass FakeQuantize; the others keep theirs."""
     kept = quantizer.layers[4:7]
     graph = Graph(quantizer.quantize(kept))
     for name, layer in graph.convolutions().items():
@@ -106,7 +106,7 @@ def test_nothing_of_int8_is_left_when_all_is_float(quantizer: OpenVinoQuantizer)
 
 
 def test_pixels_are_exact_and_their_weights_fit_in_16_bits(quantizer: OpenVinoQuantizer) -> None:
-    """Although these photos reach from 20 to 147 only."""
+    """The range of pixels is 0 to 255, although these photos have values from 20 to 147 only."""
     graph = Graph(quantizer.quantize())
     stem = graph.convolutions()[quantizer.layers[0]]
     pixels = graph.before(stem, 0)
@@ -162,10 +162,10 @@ def test_weights_that_are_not_numbers(
 def test_says_nothing_and_reports_to_nobody(
     exported: Callable[..., Bundle], photos: list[Image], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a progress bar nor a log. That no report is sent is seen in
-    test_same_bytes_in_another_process."""
+    """Neither a progress bar nor a log is printed. test_same_bytes_in_another_process checks that
+    no telemetry is sent."""
     OpenVinoQuantizer(exported("openvino"), photos, "max")
     assert capfd.readouterr() == ("", "")
     assert (
         sys.modules.get("openvino_telemetry", True) is not None
-    )  # put back, for those who want it
+    )  # the module is put back for other users of it

@@ -1,4 +1,4 @@
-"""INT8 judged on annotated photos of one's own: measured on them, ranges from the others."""
+"""INT8 with own photos: accuracy is measured on the annotated ones, ranges come from the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT, ALL = 4, 12
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8]) -> Path:
-    """A flat folder of 12 photos of her, and kept.csv of the first four."""
+    """A flat folder of 12 photos of the astronaut, and kept.csv, which annotates the first four."""
     folder = tmp_path_factory.mktemp("own")
     rows = ["image,x1,y1,x2,y2"]
     for i in range(ALL):
@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: NDArray[np.uint8
 def test_accuracy_is_of_the_annotated_and_ranges_of_the_others(
     float_bundle: Bundle, photos: Path, tmp_path: Path
 ) -> None:
-    budget: Any = np.float32(100)  # as computed
+    budget: Any = np.float32(100)  # a NumPy scalar, as from a computation
     request = QuantizeRequest("onnx", bundle=float_bundle.path, images=6, max_drop=budget)
     notes: list[str] = []
     made = quantize_model(

@@ -92,7 +92,7 @@ class TestMistakes:
         assert "or quantise without a budget with --no-accuracy" in line
 
     def test_a_weights_file_alone(self, cli: CommandInto, mini_wider: Path, tmp_path: Path) -> None:
-        """It is read before anything long begins, and its weights are not random: they need a
+        """The file is read before any long work. Its weights are not random, so they need a
         budget."""
         network = zoo.load_network("edgeface-n")
         save_weights(network, path := tmp_path / "mine.safetensors")

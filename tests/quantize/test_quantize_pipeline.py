@@ -1,8 +1,8 @@
-"""From request to INT8 Bundle with a real runtime, on portraits: what is written, what is not,
-going on after a kill.
+"""From request to INT8 Bundle with a real runtime, on portraits: which files are written, and
+resuming after a kill.
 
-ONNX Runtime stands for all targets here: its export is the quickest, and the pipeline knows nothing
-of the runtime.
+ONNX Runtime stands for all targets: its export is the quickest, and the pipeline does not depend on
+the runtime.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def done(
 
 
 def hard_request(bundle: Bundle) -> QuantizeRequest:
-    """With ranges from black photos this holds, but only with layers in float."""
+    """A request that, with ranges from black photos, holds its budget only with layers in float."""
     return request(bundle, images=3, max_reverted=1.0)
 
 
 class Steps:
-    """Progress that remembers what was done, and may kill the run."""
+    """Progress that records the steps done and interrupts the run at ``kill_at``."""
 
     def __init__(self, kill_at: tuple[str, int] | None = None) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -62,7 +62,7 @@ class Steps:
         self.seen.append((what, done))
 
     def measured(self) -> list[str]:
-        """What AP was measured to the end, in order."""
+        """Names of the AP measurements that were finished, in order."""
         return [what for what, done in self.seen if what.startswith("measuring") and done == 8]
 
 
@@ -70,7 +70,7 @@ class Steps:
 def reverted(
     float_bundle: Bundle, mini_wider: Path, black: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Quantization, Steps]:
-    """What :func:`hard_request` gives, and its steps."""
+    """Result and steps of :func:`hard_request` with black photos."""
     steps = Steps()
     out = tmp_path_factory.mktemp("reverted")
     return (
@@ -178,8 +178,8 @@ class TestUnmeasured:
         mini_wider: Path,
         tmp_path: Path,
     ) -> None:
-        """AP of random weights says nothing: with --data or without, it is left out and the
-        manifest says why."""
+        """AP of random weights means nothing: even with --data it is left out, and the manifest
+        says why."""
         notes: list[str] = []
         made = quantize_model(
             request(exported("onnx")), tmp_path, data=mini_wider, note=notes.append
@@ -189,7 +189,8 @@ class TestUnmeasured:
     def test_landmarks(
         self, exported: Callable[..., Bundle], mini_wider: Path, tmp_path: Path
     ) -> None:
-        """How far they moved is measured, AP or not; other networks have no such figure."""
+        """Their shift is measured even without AP; networks without landmarks have no such
+        figure."""
         for landmarks in (True, False):
             floats = exported("onnx", landmarks=landmarks)
             made = quantize_model(request(floats), tmp_path / str(landmarks), data=mini_wider)
@@ -277,7 +278,7 @@ class TestResume:
         black: Path,
         tmp_path: Path,
     ) -> None:
-        """One run, killed while measuring float, while ranking, and while measuring a candidate."""
+        """A run is killed while measuring float, while ranking, and while measuring a candidate."""
         whole, uninterrupted = reverted
         measured: list[str] = []
         for kill_at in (
@@ -356,8 +357,8 @@ class TestMistakes:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The disk fills up while the Bundle is written: no half of one is left, and an older one
-        stays whole."""
+        """If the disk fills up while the Bundle is written, no partial Bundle is left and an older
+        one stays whole."""
         options = request(float_bundle, accuracy=False)
         older = content(quantize_model(options, tmp_path, calibration=mini_wider).bundle)
         original = Path.write_bytes

@@ -1,4 +1,4 @@
-"""What the report says of speed and of accuracy."""
+"""Speed and accuracy in the quantisation report."""
 
 from __future__ import annotations
 

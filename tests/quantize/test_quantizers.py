@@ -1,4 +1,4 @@
-"""What every quantizer promises, on real files and in the real runtimes."""
+"""Promises of every quantizer, checked on real files in the real runtimes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _open(
 def heads(
     bundle: Bundle, quantized: Quantized | None, batch: NDArray[np.uint8], folder: Path
 ) -> Heads:
-    """Outputs of the INT8 files, or of the float ones."""
+    """Outputs of the INT8 files ``quantized``, or of the float Bundle if it is None."""
     if quantized is not None:
         manifest = int8_manifest(bundle.manifest, quantized)
         bundle = write_bundle(folder / "int8", manifest, named_files(manifest, quantized))
@@ -84,7 +84,7 @@ def noise(found: Heads, expected: Heads) -> dict[str, float]:
 def test_heads_stay_close(
     quantizer: Quantizer, bundle: Bundle, batch: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    """8 bits a layer leave 15 to 35 dB with random weights; 10 dB is where something is broken."""
+    """8 bits per layer leave 15 to 35 dB with random weights; below 10 dB something is broken."""
     expected = heads(bundle, None, batch, tmp_path)
     found = noise(heads(bundle, quantizer.quantize(), batch, tmp_path), expected)
     assert max(found.values()) < 0.1, found
@@ -113,7 +113,7 @@ def test_layers_in_float_take_their_noise_away(
 
 
 def test_smaller_than_float(quantizer: Quantizer, bundle: Bundle) -> None:
-    """Three quarters of the weights go; names, scales and biases stay: 0.29 of edgeface-n."""
+    """Weights shrink to a quarter; names, scales and biases do not: edgeface-n shrinks to 0.29."""
     size = sum(len(content) for content in quantizer.quantize().files.values())
     assert size <= 0.35 * bundle.size_bytes
 
@@ -131,7 +131,7 @@ def test_every_output_is_quantised(
     photos: list[Image],
     tmp_path: Path,
 ) -> None:
-    """An output that is exact is not in INT8. Where they are int8, each covers its own values."""
+    """An exact output would not be in INT8. The scale of each int8 output covers its own values."""
     quantized, names = quantizer.quantize(), bundle.manifest.head_layout.output_names
     found = noise(heads(bundle, quantized, batch, tmp_path), heads(bundle, None, batch, tmp_path))
     assert tuple(found) == names and min(found.values()) > 0

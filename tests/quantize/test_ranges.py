@@ -56,7 +56,7 @@ def seen(values: Values, parts: int = 1) -> Observer:
 
 
 def squared_error(values: Values, low: float, high: float, symmetric: bool) -> float:
-    """What rounding every value costs, done value by value."""
+    """Sum of squared rounding errors of ``values`` in the range, computed value by value."""
     exact = values.astype(np.float64)
     step, bottom, top = (high / 127, -127, 127) if symmetric else ((high - low) / 255, 0, 255)
     zero = 0 if symmetric else np.rint(-low / step)
@@ -117,7 +117,7 @@ class TestRange:
         if symmetric:
             assert low == -high
         if ALL[name].any() and np.abs(ALL[name]).max() > 1e-30:
-            # Never wider than what was seen, but for the half step by which zero is put on the
+            # Never wider than the values seen, except for the half step that puts zero on the
             # grid.
             most = (
                 np.abs(ALL[name]).max().astype(np.float64) if symmetric else max(observer.high, 0)
@@ -145,7 +145,7 @@ class TestRange:
                 for g in (parts[3::4] if high else [0])
             ]
         best = min(squared_error(values, a, b, symmetric) for a, b in pairs)
-        # 5 %: the histogram knows values to 1/1024 of the span only, and these samples are small.
+        # 5 %: the histogram resolves values to 1/1024 of the span only, and samples are small.
         assert squared_error(values, *observer.range("mse", symmetric), symmetric) <= 1.05 * best
 
     @pytest.mark.parametrize("name", SHAPES)
@@ -158,8 +158,8 @@ class TestRange:
         exact = np.quantile(
             values, (cut, 1 - cut) if one_sided else (cut / 2, 1 - cut / 2), method="inverted_cdf"
         )
-        # A whole bin more at most, and the quantile of few values may lie anywhere between two
-        # neighbours.
+        # The range is at most a bin wider, and the quantile of few values may lie anywhere between
+        # two neighbours.
         assert ((values < low) | (values > high)).mean() <= cut
         assert high <= max(exact[1] + 2 * width, 0) or high == values.max()
         assert low >= min(exact[0] - 2 * width, 0) or low == values.min()
@@ -176,7 +176,7 @@ class TestRange:
 
     @pytest.mark.parametrize("name", ["after a ReLU", "two-sided", "heavy tails", "even"])
     def test_kl_is_the_least_of_all_divergences(self, name: str) -> None:
-        """Against the algorithm of the source in plain loops, over every clip."""
+        """The published algorithm in plain loops, over every clip, finds no smaller divergence."""
         values = np.abs(SHAPES[name])
         observer = seen(values)
         counts, edges = observer.histogram()
@@ -254,7 +254,7 @@ class TestObserve:
     def test_real_model(
         self, exported: Callable[..., Bundle], astronaut: NDArray[np.uint8]
     ) -> None:
-        """The input tensor of a real file is seen as the pixels that went in."""
+        """The observer of a real file's input sees the pixels of the photo."""
         pytest.importorskip("edgeface.probes.onnxruntime")
         from edgeface.images import letterbox
         from edgeface.probes import open_probe

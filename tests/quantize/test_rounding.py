@@ -18,7 +18,7 @@ def test_errors_cancel_in_each_kernel_plane(shape: tuple[int, ...]) -> None:
     exact = weight / scale[:, None, None, None]
     assert (
         np.abs(rounded - exact).max() <= 1 + 1e-4
-    )  # half a step of its own, half a step handed on
+    )  # half a step of its own, half a step diffused to it
     assert (
         np.abs((rounded - exact).sum(axis=(2, 3))).max() <= 0.5 + 1e-3
     )  # only the last weight's error is left

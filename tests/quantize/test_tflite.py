@@ -1,5 +1,4 @@
-"""INT8 for TFLite: what is in the file, how close it comes, and what keeping layers in float
-does."""
+"""INT8 for TFLite: content of the file, distance from float, effect of keeping layers in float."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def images(astronaut: Any, hopper_path: Path, lively_size: tuple[int, int]) -> list[Any]:
-    """Both portraits, whole and cut, upright and mirrored: eight photos of the size of the
-    network."""
+    """Eight photos of the network's size: both portraits, whole and cropped, plain and mirrored."""
     photos = [
         astronaut,
         astronaut[40:260, 120:340],
@@ -60,7 +58,7 @@ def quantizer(floats: Bundle, images: list[Any]) -> TFLiteQuantizer:
 def made(
     quantizer: TFLiteQuantizer, floats: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Make:
-    """``made(reverted=())`` -> int8 Bundle."""
+    """``made(reverted=())`` -> int8 Bundle, made once for each ``reverted``."""
     from quantize.measure import int8_manifest, named_files
 
     known: dict[tuple[str, ...], Bundle] = {}
@@ -90,8 +88,7 @@ def heads(bundle: Bundle, images: list[Any]) -> list[dict[str, Any]]:
 
 
 def noise_db(reference: list[dict[str, Any]], found: list[dict[str, Any]], head: str) -> float:
-    """Signal-to-noise ratio of a head in dB, its mean taken off: a constant carries no
-    information."""
+    """Signal-to-noise ratio of a head in dB, without its mean, which carries no information."""
     exact = np.concatenate([heads[head].ravel() for heads in reference]).astype(np.float64)
     error = np.concatenate([heads[head].ravel() for heads in found]) - exact
     return float(10 * np.log10(exact.var() / np.mean(error**2)))
@@ -141,7 +138,7 @@ def test_weights_are_where_older_runtimes_look(made: Make, quantizer: TFLiteQuan
 
 
 def test_errors_of_the_weights_that_read_pixels_cancel(made: Make, floats: Bundle) -> None:
-    """Over each kernel plane half a step is left; each weight by itself to its nearest step would
+    """Each kernel plane keeps at most half a step of error; rounding each weight by itself would
     leave several."""
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -180,10 +177,10 @@ def test_names_of_the_layers(quantizer: TFLiteQuantizer) -> None:
 
 @pytest.mark.parametrize("scale", ["max", "mse", "percentile", "kl"])
 def test_noise_of_the_heads(scale: str, floats: Bundle, images: list[Any], tmp_path: Path) -> None:
-    """At least 20 dB: of all four choices the worst head has 26.
+    """Each head has at least 20 dB: over all four scales, the worst head has 26 dB.
 
-    One rounding to 256 levels over a range of six standard deviations leaves 43 dB, and some twenty
-    in a row take 13 of them. A wrong zero point, scale or order of channels leaves less than 10.
+    One rounding to 256 levels over a range of six standard deviations leaves 43 dB; about twenty in
+    a row cost 13 dB. A wrong zero point, scale or order of channels leaves less than 10 dB.
     """
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
@@ -197,11 +194,11 @@ def test_noise_of_the_heads(scale: str, floats: Bundle, images: list[Any], tmp_p
 
 
 def test_same_boxes_as_float(made: Make, floats: Bundle, astronaut: Any) -> None:
-    """Nine of ten boxes within half a px of the network's input, 2 px of the photo, and all scores
-    within .03.
+    """Nine of ten boxes are within half a px of the network's input, which is 2 px of the photo,
+    and their scores within .03.
 
-    The random network marks clusters of boxes of nearly equal scores, so rounding now and then lets
-    another one of a cluster win.
+    The random network finds clusters of boxes with nearly equal scores, so rounding sometimes lets
+    another box of a cluster win.
     """
 
     def detect(bundle: Bundle, threshold: float) -> Any:
@@ -218,7 +215,7 @@ def test_same_boxes_as_float(made: Make, floats: Bundle, astronaut: Any) -> None
 
 
 def test_keeping_a_layer_in_float(made: Make, quantizer: TFLiteQuantizer) -> None:
-    """The layer between a DEQUANTIZE and a QUANTIZE, everything else as it was."""
+    """The layer gets a DEQUANTIZE and a QUANTIZE around it; everything else is unchanged."""
     bundle = made(("backbone.1.1.first",))
     found, before = graph(bundle).operators, graph(made()).operators
     kinds = [(op.kind, op.quantized) for op in found]
@@ -232,7 +229,7 @@ def test_keeping_a_layer_in_float(made: Make, quantizer: TFLiteQuantizer) -> Non
 
 
 def test_keeping_neighbours_takes_along_what_is_between(made: Make) -> None:
-    """PAD between two kept layers, and the sum of two: no detour through int8."""
+    """PAD between two kept layers and the sum of two stay in float, with no detour through int8."""
     found = graph(
         made(("backbone.stem", "backbone.0.0", "backbone.0.1.first", "backbone.0.1.second"))
     ).operators
@@ -250,7 +247,7 @@ def test_keeping_neighbours_takes_along_what_is_between(made: Make) -> None:
 
 
 def test_keeping_an_output_makes_the_outputs_float(made: Make, images: list[Any]) -> None:
-    """The others are the same numbers as in int8, only dequantised in the file and not by us."""
+    """The other outputs are the same numbers as in int8, dequantised in the file, not by us."""
     bundle = made(("cls_16",))
     assert bundle.manifest.output_quantization is None and bundle.manifest.input.dtype == "int8"
     for kept, rounded in zip(heads(bundle, images), heads(made(), images), strict=True):
@@ -296,7 +293,7 @@ def test_same_bytes_again_and_in_another_process(
     )
     manifest = made(("neck.1",)).manifest
     assert run.stdout.strip() == manifest.files[manifest.primary]
-    assert run.stderr == ""  # neither progress bars nor what the C++ side says
+    assert run.stderr == ""  # neither progress bars nor messages of the C++ side
 
 
 @pytest.mark.parametrize(
@@ -357,7 +354,7 @@ def test_an_input_that_is_not_pixel_minus_128(
 
 
 def test_the_int8_runner_keeps_its_hands_off(made: Make, images: list[Any]) -> None:
-    """Any memory layout of the batch, the input unchanged, the same bits again."""
+    """It takes any memory layout, leaves the batch unchanged, and repeats the same bits."""
     batch = images[0][None]
     before = batch.copy()
     with open_runner(made()) as runner:
@@ -377,8 +374,8 @@ def test_the_int8_runner_keeps_its_hands_off(made: Make, images: list[Any]) -> N
     "model", ["damofd-0.5g-bn", "scrfd-0.5g-bn", "damofd-2.5g-bn", "scrfd-2.5g-bn"]
 )
 def test_published_networks(model: str, astronaut: Any, hopper_path: Path, tmp_path: Path) -> None:
-    """Nearest resize, pools, depthwise convolutions and the border of mean pixels: all of it has an
-    int8 kernel."""
+    """Nearest resize, pools, depthwise convolutions and the border of mean pixels all have int8
+    kernels."""
     from export import ExportRequest, export_model
     from export.source import random_source
     from quantize.measure import int8_manifest, named_files

@@ -1,4 +1,4 @@
-"""What several tests of searches share."""
+"""Fixtures shared by the tests of searches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_space(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory, astronaut: np.ndarray) -> tuple[Path, Path]:
-    """(50 photos, their annotations): the astronaut, larger and smaller, cut here and there."""
+    """(folder of 50 photos, their annotations): the astronaut at several scales and crops."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     lines = ["image,x1,y1,x2,y2"]

@@ -1,5 +1,5 @@
-"""The search of an AutoFEM genotype: its gradient, that one operation runs in each place, runs that
-resume exactly."""
+"""The search of an AutoFEM genotype: its gradient, one operation running in each place, exact
+resumption of stopped runs."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_one_operation_runs_on_a_quarter_of_the_channels() -> None:
     x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     out = place(x)
     assert ran == [FUSION_CANDIDATES[2]] == [place.best]
-    # Shuffled in four groups: channel 4 i of the result is from the first quarter, the others
-    # passed by unchanged.
+    # Output channels are shuffled in four groups: channel 4 i comes from the first quarter, which
+    # the operation reads; the other channels pass unchanged.
     assert torch.equal(out[:, [1, 2, 3]], x[:, [4, 8, 12]]) and not torch.equal(out[:, 0], x[:, 0])
     out.square().sum().backward()
     assert place.choice.logits.grad is not None
@@ -119,7 +119,7 @@ def test_cell_runs_one_path_and_says_which() -> None:
         nonlocal ran
         ran += 1
 
-    chain = {3: 1, 4: 0, 5: 0, 6: 3}  # node: what it reads; the first two read the cell's input
+    chain = {3: 1, 4: 0, 5: 0, 6: 3}  # node: its source; nodes 1 and 2 read 0, the cell's input
     with torch.no_grad():
         for number, (source, edges) in enumerate(zip(cell.sources, cell.edges, strict=True), 1):
             source.logits[chain.get(number, 0)] = 1.0  # type: ignore[operator]
@@ -202,7 +202,7 @@ def test_a_search_does_not_go_on_with_other_boxes_or_photos(cache: Cache, tmp_pa
     with pytest.raises(OptionError, match="other options or photos"):
         GenotypeSearch(OPTIONS, other, tmp_path).resume()
     run.data = {}
-    run._save()  # of an earlier version, which did not say it
+    run._save()  # like an earlier version, which did not record the data
     GenotypeSearch(OPTIONS, other, tmp_path).resume()
 
 

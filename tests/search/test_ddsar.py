@@ -79,7 +79,7 @@ def test_published_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCRFD)
 def test_scrfd_under_the_same_formula(name: str) -> None:
-    """Three digits are known."""
+    """The reference values are known to three digits."""
     ses, fss = SCRFD[name]
     found = score(get_architecture(name).backbone)
     assert found.fss == fss and found.ses == pytest.approx(ses, abs=1e-3)
@@ -87,8 +87,8 @@ def test_scrfd_under_the_same_formula(name: str) -> None:
 
 @pytest.mark.parametrize("regime", MARGINS)
 def test_families_compared_without_the_stem(regime: str) -> None:
-    """The known margins took literal widths, true ones add to DamoFD-0.5G alone: the others have no
-    inverted blocks."""
+    """The known margins used literal widths. True widths add to DamoFD-0.5G alone: the other
+    networks have no inverted blocks."""
     for alpha, margin in zip((0.0, 0.25), MARGINS[regime], strict=True):
         damofd, scrfd = (
             score(get_architecture(f"{family}-{regime}").backbone, alpha).corrected
@@ -101,7 +101,7 @@ def test_families_compared_without_the_stem(regime: str) -> None:
 
 
 def test_true_width_of_the_published_net() -> None:
-    """Known: scoring DamoFD-0.5G with true widths changes DDSAR by +0.064."""
+    """Scoring DamoFD-0.5G with true widths is known to change DDSAR by +0.064."""
     backbone = get_architecture("damofd-0.5g").backbone
     true, literal = (
         sum(
@@ -120,8 +120,8 @@ def test_expressivity_by_hand() -> None:
 
 
 def test_the_convolutions_are_those_of_the_module() -> None:
-    """Against torch: channels read and side of every convolution of DamoFD-0.5G but the
-    shortcuts."""
+    """Input channels, input side and kernel of all convolutions of DamoFD-0.5G except shortcuts
+    match torch."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from edgeface.models.detector import build_backbone
 
@@ -246,7 +246,7 @@ def test_a_depthwise_tower_is_two_convolutions_a_layer() -> None:
 
 
 def test_widths_of_a_stage_of_several_blocks() -> None:
-    """The lateral convolution reads what the last block of a stage gives."""
+    """The lateral convolution reads the output of the last block of a stage."""
     one = (
         "SuperConvK3BNRELU(3,8,2,1)SuperResK3K3(8,8,2,8,1)SuperResK3K3(8,16,2,8,1)"
         "SuperResK3K3(16,24,2,8,1)SuperResK3K3(24,32,2,8,1)SuperResK3K3(32,48,1,8,1)"
@@ -292,7 +292,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_command_prints_the_published_score(tmp_path: Path) -> None:
-    """By zoo name, by structure string and from a file: the same backbone, the same score."""
+    """A zoo name, a structure string and a file of the same backbone give the same score."""
     architecture = get_architecture("damofd-0.5g")
     path = tmp_path / "net.json"
     path.write_text(architecture.dumps())
@@ -310,7 +310,7 @@ def test_command_prints_the_published_score(tmp_path: Path) -> None:
 
 
 def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
-    """All faces are 100 px: only c5 counts, so the score is what its layers have."""
+    """All faces are 100 px: only c5 counts, so the score is that of its layers."""
     path = tmp_path / "faces.csv"
     path.write_text("image,x1,y1,x2,y2\na.jpg,0,0,100,100\nb.jpg,5,5,105,105\n")
     found = json.loads(

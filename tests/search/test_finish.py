@@ -1,5 +1,5 @@
-"""A detector of a search's front: what is looked at before the search, what goes on after a stop,
-what the training gets, and the file that is made of it. Nothing is searched or trained."""
+"""A detector from a search's front: checks before the search, resuming after a stop, inputs of the
+training, and the file made of it. No search runs; trainings are faked or tiny."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NET = FrontNet(
 
 @dataclasses.dataclass
 class Own:
-    """Photos of one's own, which are never opened."""
+    """Own photos, as empty files that are never opened, and their annotations."""
 
     data: Path
     annotations: Path
@@ -71,7 +71,7 @@ Asked = list[tuple[StudyOptions, tuple[Any, ...]]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """What is searched with, and what :func:`finish` is called with, which is stopped."""
+    """Options of each search and arguments of :func:`finish`; both are fakes, as if stopped."""
     calls: Asked = []
     searched: list[StudyOptions] = []
 
@@ -92,7 +92,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def advised(result: tuple[int, str, str]) -> list[str]:
-    """Words of the command that goes on."""
+    """Words of the command that the message advises to continue with."""
     code, _, err = result
     line = err.splitlines()[-1]
     assert code == 130 and line.startswith("stopped: nothing is lost, continue with: edgeface "), (
@@ -105,8 +105,8 @@ def advised(result: tuple[int, str, str]) -> list[str]:
 def test_photos_are_given_for_the_detector_alone(
     known: dict[str, str], own: Own, asked: Asked, edgeface: Command, tmp_path: Path
 ) -> None:
-    """To a search that was made without any, or whose annotations were forgotten; stopped, it goes
-    on with them."""
+    """The search itself had no photos, or no annotations. After a stop, the advised command uses
+    the photos given with --finish."""
     folder = tmp_path / "s"
     data: Any = {name: text.format(data=own.data) for name, text in known.items()}
     options = dataclasses.replace(OPTIONS, **data)
@@ -124,7 +124,7 @@ def test_photos_are_given_for_the_detector_alone(
 def test_all_that_was_given_goes_on(
     own: Own, asked: Asked, edgeface: Command, tmp_path: Path
 ) -> None:
-    """A folder with a space, a device with a Python of one's own, landmarks."""
+    """The advised command keeps a folder with a space, a device with its own Python, landmarks."""
     folder = tmp_path / "my search"
     device = ("--device", "ssh://pi@h?python=/my venv/bin/python", "--target", "onnx")
     photos = ("--data", own.data, "--annotations", own.annotations, "--landmarks", own.landmarks)
@@ -139,7 +139,7 @@ def test_all_that_was_given_goes_on(
 def test_it_goes_on_from_another_folder(
     own: Own, asked: Asked, edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Photos, and the file of a space, are where they were."""
+    """Relative paths of photos and of a space file still name the same files."""
     monkeypatch.chdir(tmp_path)
     space = dataclasses.asdict(SPACES["edge"])
     (tmp_path / "space.json").write_text(json.dumps(space))
@@ -220,7 +220,7 @@ def test_photos_kept_aside_are_looked_at_before_the_search(
     edgeface: Command,
     tmp_path: Path,
 ) -> None:
-    """They are first opened when the training is over, hours later."""
+    """Without the check, they would first be opened after the training, hours later."""
     kept = sorted(kept_aside(read_annotations(own.annotations)))
     text = own.annotations.read_text()
     if mistake == "outside":
@@ -243,8 +243,8 @@ def test_photos_kept_aside_are_looked_at_before_the_search(
 def test_a_training_that_cannot_go_on_says_how_it_begins_anew(
     hopper_path: Path, tmp_path: Path
 ) -> None:
-    """The folder of a search has one training, whatever --out is: that of another network, as with
-    landmarks, begins where it is deleted."""
+    """The folder of a search holds one training, whatever --out is. To train another network, such
+    as one with landmarks, the user must delete that training."""
     data, annotations = photos(tmp_path, hopper_path, 50)
     options = dataclasses.replace(OPTIONS, data=str(data), annotations=str(annotations))
     folder = tmp_path / "s"
@@ -259,7 +259,7 @@ def test_a_training_that_cannot_go_on_says_how_it_begins_anew(
 def test_landmarks_of_own_photos_are_learned(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file has those of photos that are kept aside, too; trials, without landmarks, have a
+    """The landmarks file also covers the photos kept aside. Trials have no landmarks and use a
     cache of their own."""
     calls: list[dict[str, Any]] = []
     names = ("network", "recipe", "data", "run", "annotations", "cache")
@@ -293,7 +293,7 @@ def test_landmarks_of_own_photos_are_learned(
 def test_int8_has_a_budget_on_own_photos(
     held: bool, hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On those that are kept aside; where it cannot be held, the file says what it loses."""
+    """It is held on the photos kept aside; if it cannot be, the file is made and says its loss."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from quantize.budget import Budget
@@ -323,8 +323,8 @@ def test_int8_has_a_budget_on_own_photos(
 def test_a_budget_that_cannot_be_held_is_the_least_that_all_of_int8_loses(
     hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the file gets the ranges that lose it, not the first, and keeps no layer in float.
-    Dark noise teaches ranges that lose more than half a point."""
+    """The file gets the ranges with that least loss, not the first ones, and keeps no layer in
+    float. Calibration on dark noise loses more than half a point."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from quantize.budget import Budget
@@ -355,8 +355,8 @@ def test_a_budget_that_cannot_be_held_is_the_least_that_all_of_int8_loses(
 def test_what_was_made_is_not_made_again(
     hopper_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as the training, the photos and what is asked are the same; one that was measured
-    beside others is measured again alone."""
+    """Nothing is repeated while training, photos and options stay the same. A latency marked as
+    disturbed is measured again, without making the file again."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")

@@ -1,4 +1,4 @@
-"""Pareto fronts, beside what comparing all pairs gives."""
+"""Pareto fronts match those found by comparing all pairs."""
 
 from __future__ import annotations
 

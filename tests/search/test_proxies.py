@@ -1,4 +1,4 @@
-"""Scores that cost nothing: against torch, against figures worked out by hand, and against each
+"""Training-free scores: checked against torch, against figures worked out by hand, and against each
 other."""
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ PATH = (
         (96, 48, 1, 1, 1),
     ),
 )
-"""of SMALL, stem and c2 to c5: input and output channels, kernel, stride, groups of every
-convolution but shortcuts"""
+"""convolutions of SMALL in the stem and c2 to c5, without shortcuts: input channels, output
+channels, kernel, stride, groups"""
 STRAIGHT = dataclasses.replace(
     SMALL,
     backbone=PlainNetSpec(
         "SuperConvK6BNRELU(3,16,4,1)" + SMALL.structure.partition(",1)SuperDWK5BNRELU(8,16,2,1)")[2]
     ),
 )
-"""the same from c3 on, behind a stem of stride 4"""
+"""like SMALL from c3 on, with a stem of stride 4 in place of stem and c2"""
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Several wait for each other where other programs run too."""
+    """Use one thread: several wait for each other if other programs run too."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -125,7 +125,7 @@ def test_landmark_outputs_do_not_count_as_layers_with_relu(name: str) -> None:
 
 
 def test_entropy_by_hand() -> None:
-    """3 to 8 by 3x3: ln 27 / 2; depthwise 5x5: ln 25 / 2; ..."""
+    """Each convolution adds ln(values read) / 2: first ln(3 * 3^2) / 2, depthwise 5x5 ln 25 / 2."""
     read = [27, 25, 8, 144, 72, 24, 72, 8, 32, 72, 8, 32, 9, 32, 16, 9, 96]
     depths = [0.5 * sum(math.log(n) for n in read[:end]) for end in (5, 11, 17)]
     c3, c4, c5 = (
@@ -193,7 +193,7 @@ def test_zen_against_torch_modules() -> None:
     assert first == proxy("zen", SMALL) != zen(SMALL, seed=1)
     assert torch.equal(
         state, torch.random.get_rng_state()
-    )  # others' drawings go on as if nothing had been
+    )  # the global random state is left unchanged
 
 
 def test_zen_grows_with_width() -> None:
@@ -219,7 +219,7 @@ def test_ddsar_and_corrected_are_those_of_the_backbone() -> None:
 
 
 def test_levels_leave_c2_out() -> None:
-    """Neither stem nor c2 matters, and with its c2 put back it is the detector score."""
+    """Neither stem nor c2 matters; with the term of c2 added, the score is the detector score."""
     assert proxy("levels", SMALL, 0.05) == pytest.approx(proxy("levels", STRAIGHT, 0.05))
     c2 = ddsar.expressivity([ddsar.Conv(8, 112, 5), ddsar.Conv(8, 56, 1)]) + 0.05 * 6
     whole = (proxy("levels", SMALL, 0.05) * sum(WEIGHTS[2:]) + c2 * WEIGHTS[1]) / sum(WEIGHTS[1:])
@@ -227,7 +227,7 @@ def test_levels_leave_c2_out() -> None:
 
 
 def test_outputs_by_hand() -> None:
-    """Each convolution by what it writes: ln(side^2 3) + sum of side^2 3 ln(channels / 3)."""
+    """Convolutions count by their outputs: ln(side^2 3) + sum of side^2 3 ln(channels / 3)."""
     stages, side = [], 112
     for stage, level in zip(PATH[1:], (0, 28, 14, 7), strict=True):
         written = []
@@ -251,7 +251,8 @@ def test_outputs_by_hand() -> None:
 
 
 def test_outputs_do_not_punish_a_stem_of_stride_4() -> None:
-    """c2 reads 3 channels there, which makes it nearly 0 of about 12 in the detector score."""
+    """Behind such a stem, c2 reads 3 channels: in the detector score its term drops from about 12
+    to nearly 0."""
     losses = [
         (proxy(name, SMALL, 0.0) - proxy(name, STRAIGHT, 0.0)) * sum(WEIGHTS[1:]) / WEIGHTS[1]
         for name in ("detector", "outputs")
@@ -260,7 +261,7 @@ def test_outputs_do_not_punish_a_stem_of_stride_4() -> None:
 
 
 def test_macs_of_stages() -> None:
-    """c2 with the stem; neck and head by their level, so that the sum is that of the network."""
+    """The stem counts to c2, neck and head to their level, so the sum is that of the network."""
     for architecture in (SMALL, STRAIGHT, get_architecture("edgeface-n"), SPACES["edge"].sample(3)):
         assert sum(stage_macs(architecture)) == macs_of(architecture, 640, 480)
     cells = 640 * 480
@@ -281,7 +282,7 @@ def test_macs_of_stages() -> None:
 
 
 def test_depth_by_hand() -> None:
-    """17 in the backbone, the lateral one, depthwise and pointwise of the tower, the output."""
+    """SMALL: 17 in the backbone, the lateral one, depthwise and pointwise of the tower, output."""
     assert depth(SMALL) == proxy("depth", SMALL) == 17 + 1 + 2 + 1
     assert (
         depth(get_architecture("edgeface-n")) == 1 + sum(1 + 2 * n for n in (1, 1, 2)) + 1 + 1 + 1
@@ -305,7 +306,7 @@ def test_random_knows_the_content_only() -> None:
 
 @pytest.mark.parametrize("name", WITH_ALPHA)
 def test_alpha_weighs_kernels(name: str) -> None:
-    """Linear in alpha, as SAR is."""
+    """The score is linear in alpha, as SAR is."""
     at = [proxy(name, SMALL, alpha) for alpha in (0.0, 0.1, 0.2)]
     assert at[1] - at[0] == pytest.approx(at[2] - at[1]) and at[1] > at[0]
 

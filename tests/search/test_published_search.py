@@ -1,4 +1,4 @@
-"""DamoFD's own search: its FLOPs to the last one, its limits, and where it ends."""
+"""DamoFD's own search: its exact FLOPs, its limits, and the networks it ends in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOPS = {
     "damofd-10g": 1_341_946_928,
     "damofd-34g": 4_147_297_476,
 }
-"""of the published backbones at 224x224, by the authors' count"""
+"""FLOPs of the published backbones at 224x224, by the authors' count"""
 
 
 @pytest.mark.parametrize("name", FLOPS)
@@ -42,7 +42,8 @@ def test_quick_score_is_the_score(name: str) -> None:
 
 @pytest.mark.parametrize("name", REGIMES)
 def test_a_short_search(name: str) -> None:
-    """Best first, all within the limits, the stem as it was; the same seed finds the same."""
+    """Networks come best first, within the limits and with the stem of the start; the same seed
+    finds the same ones."""
     regime = REGIMES[name]
     found = search(regime, seed=1, iterations=2000, population=64)
     assert found == search(regime, seed=1, iterations=2000, population=64)
@@ -60,8 +61,8 @@ def test_a_short_search(name: str) -> None:
 
 
 def test_the_whole_search_ends_in_trivial_nets() -> None:
-    """96,000 iterations find twice the published score's gain over the start, in thin, deep nets of
-    large kernels."""
+    """After 96,000 iterations the gain over the start is twice the published one, reached by thin,
+    deep nets of large kernels."""
     best = search(REGIMES["0.5g"], seed=0)[0]
     blocks = parse(best.structure)
     assert best.ddsar > 17.5  # published: 13.18
@@ -80,7 +81,7 @@ def test_progress_and_limits() -> None:
 
 
 def test_the_command(edgeface: Command, tmp_path: Path) -> None:
-    """What it prints is what the search finds, and what it writes is named like any network."""
+    """It prints the best network that the search finds, and writes a file usable as its name."""
     code, out, _ = edgeface("search", "--published", "0.5g", "--format", "json", "--out", tmp_path)
     found, best = json.loads(out), search(REGIMES["0.5g"], seed=0)[0]
     network = Architecture.from_json(found["architecture"])

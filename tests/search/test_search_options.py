@@ -1,5 +1,5 @@
-"""Which options a search takes on its command line, where another one is gone on with, and where
-none is made: no option is dropped without a word."""
+"""Which options the command takes for a new search, for a resumed one, and without a search of its
+own: none is dropped silently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = StudyOptions(target="tflite", rounds=8, seed=5, sizes=("320x256",), bu
 
 
 class Searched(Exception):
-    """What would be searched, and nothing is."""
+    """Raised in place of a search, with its options."""
 
     def __init__(self, options: StudyOptions) -> None:
         self.options = options
@@ -97,7 +97,7 @@ def test_landmarks_are_for_finish(edgeface: Command, tmp_path: Path) -> None:
 
 
 def test_the_published_search_takes_what_help_says(edgeface: Command, tmp_path: Path) -> None:
-    """Shares of one's own faces weigh its stages."""
+    """The faces given with --data weight its stages."""
     (tmp_path / "faces.csv").write_text(FACES)
     own = ("search", "--published", "0.5g", "--format", "json")
     assert "Accepts --alpha, --data, --seed and --out" in " ".join(
@@ -111,7 +111,7 @@ def test_the_published_search_takes_what_help_says(edgeface: Command, tmp_path: 
 
 
 def test_files_that_are_shared_have_no_options_of_the_device() -> None:
-    """They may run commands, and name what is on the user's machine."""
+    """Options of a device may run commands, and may name files of the user's machine."""
     options = dataclasses.replace(OPTIONS, device="ssh://pi@board?config=/home/me/private")
     page = document(options, [], [], {})
     assert "ssh://pi@board" in page and "private" not in page

@@ -1,4 +1,4 @@
-"""Which networks are chosen, from evaluations made up."""
+"""Which networks are chosen, from invented evaluations."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_tighter_of_two_budgets_counts() -> None:
 
 
 def test_the_best_within_the_budget_and_the_front_below_it() -> None:
-    """Half of two is the best; the other half is of the front, to its cheap end."""
+    """Of two picks, one has the best score and one is the cheap end of the front."""
     assert selection.pick(StudyOptions(budget_ms=8.5), SEEN, 2) == [SEEN[3], SEEN[0]]
     assert selection.pick(StudyOptions(budget_ms=4.5), SEEN, 1) == [SEEN[1]]
     assert selection.pick(StudyOptions(budget_ms=1.0), SEEN, 3) == []

@@ -1,4 +1,4 @@
-"""Spaces: what is drawn keeps the limits, builds, and is the same for the same seed."""
+"""Spaces: drawn networks keep the limits, can be built, and are the same for the same seed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_samples_keep_the_limits(name: str) -> None:
 
 
 def test_the_space_of_the_docs(tmp_path: Path) -> None:
-    """docs/search.md has one to begin with: it is drawn from, with all of its blocks."""
+    """The example space in docs/search.md is valid, and all of its kinds of blocks are drawn."""
     page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
     path = tmp_path / "mine.json"
     path.write_text(page.split("```json\n")[1].split("```")[0])
@@ -93,7 +93,7 @@ def test_mutations_change_one_place_and_stay_inside(name: str) -> None:
         before = (parent.neck, parent.head)
         mine, theirs = parse(child.structure), parse(parent.structure)
         parent = child
-        if len(mine) != len(theirs):  # the stem went from stride 2 to 4 or back, and c2 with it
+        if len(mine) != len(theirs):  # a new stem stride (2 or 4) adds or removes c2
             continue
         changed = [i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b]
         ends = (child.neck, child.head) != before
@@ -121,7 +121,7 @@ def test_networks_take_a_training_step(name: str) -> None:
 
 
 def test_a_narrow_projection_survives_a_training_step_with_channels_last() -> None:
-    """In a process of its own: where the bug of torch shows, it ends the process."""
+    """Runs in a process of its own, because the bug of torch ends the process."""
     pytest.importorskip("torch", reason="torch is not installed")
     code = """
 import torch
@@ -167,7 +167,7 @@ def test_children_are_made_of_both_parents(name: str) -> None:
 
 
 def shape(block: SuperBlock) -> SuperBlock:
-    """All but the width that follows from the block before."""
+    """``block`` without its input width, which follows from the block before."""
     return dataclasses.replace(block, in_channels=8)
 
 

@@ -1,5 +1,5 @@
-"""Searches on a real clock: small networks, ONNX Runtime, this machine. No figure is asserted, only
-what must hold."""
+"""Searches with real measurements of small networks in ONNX Runtime. No latency is asserted, only
+relations that always hold."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_evaluation_is_logged_once(done: Done) -> None:
 
 
 def test_equal_measurements_give_the_same_choice(done: Done, tmp_path: Path) -> None:
-    """Round 1 once more, from what was known after round 0."""
+    """Round 1 is chosen again from the state after round 0."""
     folder, before, _, _ = done
     again = tmp_path / "run"
     shutil.copytree(before, again)
@@ -115,7 +115,7 @@ def test_a_finished_search_is_read_not_repeated(done: Done) -> None:
 
 
 def test_stopped_while_it_measures_it_goes_on(done: Done, tmp_path: Path) -> None:
-    """What was chosen before the stop is what is measured after it."""
+    """The networks chosen before the stop are measured after it."""
     _, before, _, _ = done
     again = tmp_path / "run"
     shutil.copytree(before, again)
@@ -181,7 +181,7 @@ def test_a_budget_must_be_given() -> None:
     ],
 )
 def test_objectives(done: Done, small_space: str, tmp_path: Path, change: dict[str, Any]) -> None:
-    """What evolution sends to the device is the best it saw by its own objective."""
+    """The first network picked for measuring is the best that evolution saw by its objective."""
     study = begin(tmp_path / "run", space=small_space, **change)
     study.oracle.adopt(LatencyTable.load(done[0] / f"latency-{SIZE}.json"))
     seen = list(study._evolve(1).values())
@@ -215,7 +215,7 @@ def test_budget_and_best_score(done: Done, small_space: str, tmp_path: Path) -> 
         and study.oracle.record(Candidate(e.architecture, e.size)) is None
     ]
     assert picked[0].score == max(allowed)
-    cheapest = min(picked, key=lambda e: e.cost)  # of the front below the budget, to both its ends
+    cheapest = min(picked, key=lambda e: e.cost)  # picks include both ends of the front in budget
     unmeasured = [e for e in seen if study.oracle.record(Candidate(e.architecture, e.size)) is None]
     assert cheapest.cost == min(e.cost for e in unmeasured)
     assert not any(e.cost <= cheapest.cost and e.score > cheapest.score for e in unmeasured)
@@ -335,7 +335,7 @@ def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Pat
 
 
 def test_options_of_a_device_come_from_the_command_line_alone(tmp_path: Path) -> None:
-    """They can run commands, and the folder may be a stranger's."""
+    """Options of a device can run commands, and the folder may come from a stranger."""
     config, ran = tmp_path / "ssh_config", tmp_path / "ran"
     config.write_text(f"Host *\n  ProxyCommand touch {ran}\n")
     folder = tmp_path / "search"

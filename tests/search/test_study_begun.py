@@ -1,5 +1,5 @@
-"""A search begins once nothing is left that may be refused: a mistake is not in the way of the same
-command, corrected."""
+"""All checks run before a search is saved: after a mistake, the corrected command can start in the
+same folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def content(folder: Path) -> list[str]:
 
 
 def table(**setting: Any) -> LatencyTable:
-    """Of one network, made up."""
+    """A made-up table of one network."""
     oracle = LatencyOracle(OPTIONS, Path(), sound_progress, quiet_note)
     made = dataclasses.replace(oracle.settings[SIZE], **setting)
     records = (Record(SPACES["edge"].sample(0), 1.0, 0.9, 1.1, 1.0),)
@@ -48,7 +48,7 @@ def table(**setting: Any) -> LatencyTable:
         ({"score": "beauty"}, OptionError),
         ({"device": NOBODY}, DeviceError),
         ({"budget_mmacs": 1.3}, OptionError),  # the smallest network has 1.33 at this size
-        ({"threads": 2}, DataError),  # the second table is of another number
+        ({"threads": 2}, DataError),  # the second table has another number of threads
     ],
 )
 def test_a_mistake_begins_no_search(
@@ -82,7 +82,7 @@ def test_a_host_that_does_not_answer_keeps_nothing(edgeface: Command, tmp_path: 
 def test_a_device_that_lacks_something_is_told_before_files_are_made(
     hidden: str, said: str, small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``ssh`` is a shell here, whose Python does not find a package."""
+    """``ssh`` is replaced by a local shell whose Python does not find the package ``hidden``."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nclass Hide:\n  def find_spec(self, name, path=None, target=None):\n"
         f"    if name == {hidden!r}: raise ModuleNotFoundError(name)\n"
@@ -117,7 +117,7 @@ def test_a_device_that_lacks_something_is_told_before_files_are_made(
 def test_a_new_search_replaces_no_file_of_another_program(
     name: str, edgeface: Command, tmp_path: Path
 ) -> None:
-    """Nor is a front without its search one that is over."""
+    """A front.json without its search does not count as a finished search either."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / name).write_text("[]")
@@ -132,7 +132,7 @@ def test_a_new_search_replaces_no_file_of_another_program(
 def test_stopped_before_it_began(
     edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is nothing that --resume could go on with."""
+    """Nothing is written, so the message does not suggest --resume."""
 
     def stop(_: LatencyOracle) -> None:
         raise KeyboardInterrupt
@@ -146,7 +146,7 @@ def test_stopped_before_it_began(
 def test_it_is_written_down_under_the_lock(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two that begin at once one is first; the other finds the search of the first."""
+    """Two searches begin in one folder: the second finds the search of the first and is refused."""
     folder = tmp_path / "run"
     first, second = (begin(folder, space=small_space, seed=seed) for seed in (1, 2))
     found: list[set[str]] = []

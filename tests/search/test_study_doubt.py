@@ -1,4 +1,4 @@
-"""Records of a search that may not be believed, on a real clock: made up for, or told."""
+"""Unreliable latency records of a search, on a real clock: replaced, measured again or reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeface.search.results import Candidate, Round
 
 
 def test_too_few_good_records_are_made_up_for(small_space: str, tmp_path: Path) -> None:
-    """A table of which too few records may be believed: more networks are measured, once."""
+    """If a table has too few reliable records, more networks are measured, once."""
     notes: list[str] = []
     study = begin(tmp_path / "run", notes.append, space=small_space, picks=1)
     chosen = study._choose(0)
@@ -39,16 +39,16 @@ def test_too_few_good_records_are_made_up_for(small_space: str, tmp_path: Path) 
 def test_what_may_not_be_believed_is_measured_again_later(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program disturbed all that the first of two rounds measured: that is told, and the
-    second measures it again beside its own."""
+    """Another program disturbs all measurements of the first of two rounds: a note says so, and the
+    second round repeats them beside its own."""
     notes: list[str] = []
     study = begin(tmp_path / "run", notes.append, space=small_space, picks=2, rounds=2)
     rounds: list[Round] = []
     asked: list[list[Candidate]] = []
-    """in the first round, in the second, for the front: what is left, and the front again"""
+    """candidates measured in round 1, in round 2, and for the front: unreliable ones, the front"""
 
     def picked() -> list[Candidate]:
-        """Of the first round."""
+        """The candidates picked in round 1."""
         stored = study._stored(1)
         assert stored is not None
         return [e.candidate for e in stored.picked]
@@ -78,7 +78,8 @@ def test_what_may_not_be_believed_is_measured_again_later(
 
 
 def test_a_busy_machine_is_told_at_once(small_space: str, tmp_path: Path) -> None:
-    """Something else keeps a processor busy: said before any network is made, with the way out."""
+    """Another program keeps a processor busy: before any network is made, an error says so and
+    names the option that helps."""
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.5)

@@ -35,7 +35,7 @@ TWO_SIZES = (SIZE, "96x96")
 
 
 def test_networks_of_each_size_are_drawn_first(small_space: str) -> None:
-    """As many as with one size, of which the very same are chosen."""
+    """Each size gets as many as a search of one size, and the first size gets the very same."""
     one, two = (Pool(get_space(small_space), sizes) for sizes in ((SIZE,), TWO_SIZES))
     alone, first = one.first(7, 20, "onnx"), two.first(7, 20, "onnx")
     assert first[:20] == alone == one.first(7, 20, "onnx")
@@ -45,7 +45,7 @@ def test_networks_of_each_size_are_drawn_first(small_space: str) -> None:
 
 
 def test_each_size_has_a_model_and_a_place_in_the_front(small_space: str, tmp_path: Path) -> None:
-    """On a device where a multiply-accumulate takes 20 ns and a network 1 ms on top."""
+    """The made-up device takes 20 ps for a multiply-accumulate, and 1 ms more for a network."""
     study = begin(tmp_path / "run", space=small_space, sizes=TWO_SIZES, cost="size")
     chosen = study._choose(0)
     for size, setting in study.oracle.settings.items():
@@ -67,8 +67,8 @@ def test_each_size_has_a_model_and_a_place_in_the_front(small_space: str, tmp_pa
 def test_trials_are_chosen_by_what_was_measured(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was predicted of the networks of round 0: of these the fastest is trained, and the
-    best. On a device where a parameter takes 10 ns."""
+    """Networks of round 0 have no predicted latency: by the measured one, the fastest and the best
+    are trained. The made-up device takes 10 ns for a parameter."""
     study = begin(tmp_path / "run", space=small_space)
     chosen = study._choose(0)
     times = {e.architecture: 1e-5 * params_of(e.architecture) for e in chosen.picked}
@@ -110,11 +110,11 @@ def test_a_search_over_two_sizes(small_space: str, tmp_path: Path) -> None:
 
 
 BROKEN = with_part(SPACES["xx"].sample(0), "backbone", "broken", structure="SuperConv(1)")
-"""a network of no backbone that exists"""
+"""a network whose backbone structure is malformed"""
 
 
 def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path) -> None:
-    """As the same networks are left out where no cluster is: told by name, the others measured."""
+    """As without a cluster, such networks are reported by name and the others are measured."""
     options = dataclasses.replace(OPTIONS, space=small_space)
     notes: list[str] = []
     oracle = LatencyOracle(options, tmp_path, sound_progress, quiet_note)
@@ -143,7 +143,7 @@ def test_a_group_leaves_out_what_cannot_be_made(small_space: str, tmp_path: Path
 
 
 def test_a_first_group_of_which_nothing_could_be_measured(tmp_path: Path) -> None:
-    """But for the reference: the next group may do."""
+    """Only the reference could be measured. This is no error, as the next group may succeed."""
     oracle = LatencyOracle(OPTIONS, tmp_path, sound_progress, quiet_note)
     oracle._grown(SIZE, LatencyTable(oracle.settings[SIZE], "made up", "onnxruntime 0", (), (1.0,)))
     assert oracle.missing(SIZE) == LEAST_NETWORKS and oracle.path(SIZE).is_file()
@@ -152,8 +152,8 @@ def test_a_first_group_of_which_nothing_could_be_measured(tmp_path: Path) -> Non
 def test_networks_that_make_up_for_others_are_drawn_once(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped while it measured them, a search goes on with these, as if it had not been. On a
-    device that measures nothing well."""
+    """A search stopped while it measures more networks resumes with the same ones, as without a
+    stop. The made-up device measures nothing successfully."""
     notes: list[str] = []
     whole = begin(tmp_path / "whole", notes.append, space=small_space)
 
@@ -175,7 +175,7 @@ def test_networks_that_make_up_for_others_are_drawn_once(
 
 @pytest.mark.slow
 def test_the_machines_of_a_cluster_measure(small_space: str, tmp_path: Path) -> None:
-    """Two groups of networks, on the machine that has the device."""
+    """Two groups of networks are measured on the machine that has the device."""
     options = dataclasses.replace(OPTIONS, space=small_space)
     notes: list[str] = []
     with two_machines({RESOURCE: 1}) as cluster:

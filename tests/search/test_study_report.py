@@ -30,7 +30,7 @@ CPU = "A processor & its cores"
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """All that a report is of."""
+    """All inputs of a report."""
 
     options: StudyOptions
     rounds: tuple[Round, ...]
@@ -46,8 +46,8 @@ class Example:
 def evaluation(
     architecture: Architecture, size: str, draw: random.Random, known: bool
 ) -> tuple[ScoredNetwork, float]:
-    """A real network scored by its multiply-accumulates, about 10 ms each 500 million, and a
-    prediction of that."""
+    """(a real network scored by its MACs, with a predicted latency if ``known``; its latency of
+    about 10 ms per 500 million MACs)."""
     width, height = map(int, size.split("x"))
     macs = macs_of(architecture, width, height)
     ms = round((1 + macs / 50e6) * draw.uniform(0.7, 1.3), 3)
@@ -139,8 +139,8 @@ def test_says_what_was_asked_and_found(example: Example) -> None:
 
 
 def test_every_measured_network_is_drawn(example: Example) -> None:
-    """Once in the plot of the front, once in that of the fronts' history, and predicted ones in the
-    two of errors."""
+    """Each has a mark in the plot of the front and one in the history of fronts; predicted ones
+    also have one in the plot of errors per round."""
     marks = [
         attributes.get("class") or ""
         for name, attributes in Reader(example.page()).tags
@@ -155,7 +155,7 @@ def test_every_measured_network_is_drawn(example: Example) -> None:
 
 
 def test_errors_of_predictions(example: Example) -> None:
-    """Of three networks with known errors: within 10 %, and by how much in the mean."""
+    """Three networks with known errors: how many are within 10 %, the mean and largest error."""
     picked = tuple(
         dataclasses.replace(
             found, predicted_ms=ms * factor, interval_ms=(0.95 * ms, 1.05 * ms * factor)
@@ -189,7 +189,7 @@ def test_errors_of_predictions(example: Example) -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 def test_shares_of_each_winner_add_up(space: str) -> None:
-    """Also where a stem of stride 4 takes the place of c2."""
+    """They add up to 100 %, also if a stem of stride 4 takes the place of c2."""
     draw = random.Random(0)
     nets = [
         front_net(*evaluation(SPACES[space].sample(seed), "640x480", draw, True), 1)
@@ -264,7 +264,7 @@ def test_a_budget_of_multiply_accumulates_is_a_limit(example: Example) -> None:
 
 
 def test_a_network_that_was_chosen_twice_counts_once(example: Example) -> None:
-    """Its first measurement was too uncertain; what was predicted after it is no prediction."""
+    """Its first measurement was too uncertain; a value predicted after it is no prediction."""
     first, second, *rest = example.rounds[1:]
     picked, ms = first.picked + second.picked, first.measured_ms + second.measured_ms
     second = dataclasses.replace(second, picked=picked, measured_ms=ms)
@@ -350,7 +350,7 @@ def test_equal_input_gives_equal_bytes(example: Example, tmp_path: Path) -> None
     ],
 )
 def test_odd_studies(example: Example, change: str) -> None:
-    """What may come out of a run folder never stops the page, and every tag is closed."""
+    """Whatever a run folder contains, the page is written and every tag is closed."""
     found = example
     first = example.rounds[0]
     if change == "nothing at all":

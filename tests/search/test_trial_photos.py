@@ -1,5 +1,5 @@
-"""Photos of one's own in a search: which are learned from, which are kept aside, and that their
-faces are what `edgeface train` and `edgeface eval` take them for."""
+"""Own photos in a search: which are trained on, which are kept aside, and that their faces count as
+in `edgeface train` and `edgeface eval`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_photos_kept_aside_are_not_trained_on(photos: tuple[Path, Path], tmp_pat
 
 @pytest.mark.parametrize("kind", ["csv", "points", "invalid", "invalid points", "twice"])
 def test_annotations_are_written_as_they_are_read(kind: str, tmp_path: Path) -> None:
-    """Faces to ignore, too, also those of no size; and a box that is there twice, once with
+    """This includes faces to ignore, even of zero size, and a box that occurs twice, once with
     landmarks."""
     boxes = np.array([[1, 2, 30.5, 40], [5, 5, 6, 9], [7.25, 8, 7.25, 9]], np.float32)
     boxes = boxes[[0, 1, 0]] if kind == "twice" else boxes if "invalid" in kind else boxes[:2]
@@ -67,8 +67,8 @@ def test_annotations_are_written_as_they_are_read(kind: str, tmp_path: Path) -> 
 def test_faces_marked_invalid_are_ignored_as_everywhere(
     photos: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """By trials as by `edgeface train`, in the AP as by `edgeface eval`, and in what stages are
-    weighed by."""
+    """Trials ignore them like `edgeface train`, the AP like `edgeface eval`, and the weights of
+    stages leave them out."""
     lines, invalid = list[str](), (0, 0, 40, 30)
     for image in read_annotations(photos[1]):
         x1, y1, x2, y2 = image.boxes[0].tolist()
@@ -100,7 +100,7 @@ def test_nothing_to_measure_on(photos: tuple[Path, Path], tmp_path: Path) -> Non
 def test_photos_that_cannot_be_read_are_told_and_left_out(
     photos: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """As in `edgeface train`: one to learn from and one that is kept aside."""
+    """As in `edgeface train`. One damaged photo is trained on, one is kept aside."""
     data = shutil.copytree(photos[0], tmp_path / "photos")
     plan = quick(plan_of(tmp_path, data, photos[1], recipe(64)))
     trained, kept = (read_annotations(tmp_path / name)[0].path for name in (TRAINED, KEPT))

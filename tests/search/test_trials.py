@@ -1,6 +1,6 @@
-"""Short trainings in a search: what a model learns from them, which end early, and that nothing is
-trained twice. Trainings are real and tiny; no AP is asserted but that of a network that learned
-nothing."""
+"""Short trainings in a search: the accuracy model fitted to them, which of them end early, and that
+nothing is trained twice. Trainings are real and tiny; no AP is asserted except that of a network
+that learned nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KNOWN = read_known(checkout_tables())
 
 
 def test_it_ranks_better_than_any_score() -> None:
-    """The trainings of the evidence, each foreseen from the others."""
+    """Each training recorded in the checkout is predicted from the others."""
     if not KNOWN:
         pytest.skip("the evidence is in a checkout alone")
     reached = [t.ap for t in KNOWN]
@@ -72,7 +72,7 @@ def test_intervals_hold_what_they_promise() -> None:
 
 
 def test_trainings_by_another_recipe_are_brought_to_this_one() -> None:
-    """What is known reached a third of the odds that it reaches here."""
+    """The known trainings reached a third of the odds AP / (1 - AP) reached here."""
     own = KNOWN[::3]
     elsewhere = [
         dataclasses.replace(t, ap=1 / (1 + 3 * (1 - t.ap) / t.ap)) for t in KNOWN if t not in own
@@ -124,7 +124,7 @@ def test_a_third_ends_early_and_nothing_is_trained_twice(
 
 
 def begin_badly(plan: Plan, network: Architecture) -> None:
-    """One step of its training, which leaves weights that no loss is finite with."""
+    """Train one step of ``network``, then make all weights NaN, so that no loss is finite."""
     run = plan.run_of(network)
     run.mkdir(parents=True)
     assert plan.annotations and plan.options.steps > 1
@@ -167,7 +167,7 @@ def test_one_that_diverges_does_not_end_the_others(
 def test_what_one_that_ended_would_have_reached_is_read_off_the_others(
     tmp_path: Path, loss: float, low: float, high: float
 ) -> None:
-    """AP falls with the loss: the logit is a line, and the one that ended lies on it."""
+    """A line of the logit of AP over the loss, fitted to the complete trials, gives its AP."""
     networks = [t.architecture for t in KNOWN[:6]]
     rows = [
         Trial(a, loss, ap, 64, "")
@@ -247,7 +247,7 @@ def test_a_search_with_trials_ends_in_a_detector(
 def test_a_damaged_photo_is_told_and_the_exit_code_says_so(
     photos: tuple[Path, Path], small_space: str, tmp_path: Path, edgeface: Command
 ) -> None:
-    """The search goes on without it, and prints its front."""
+    """The search goes on without the photo and prints its front."""
     data = shutil.copytree(photos[0], tmp_path / "photos")
     name = read_annotations(photos[1])[0].path
     (data / name).write_bytes((data / name).read_bytes()[:900])
@@ -287,7 +287,7 @@ def test_refused_before_anything_is_measured(
 def test_too_few_trials_to_foresee_anything_from(
     photos: tuple[Path, Path], tmp_path: Path, edgeface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where edgeface is installed, without the trainings that a checkout knows."""
+    """An installed edgeface lacks the trainings recorded in a checkout."""
     monkeypatch.setattr(accuracy, "checkout_tables", lambda: [])
     where = ("--out", tmp_path / "a", "--target", "onnx", "--device", "ssh://nobody@127.0.0.1:1")
     data = ("search", *where, "--data", photos[0], "--annotations", photos[1])

@@ -1,4 +1,4 @@
-"""Trials that are stopped and go on: workers made up, which know each network's loss."""
+"""Trials that are stopped and resumed, with fake workers that know each network's loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILS_EARLY, FAILS_LATE = NETWORKS[9].name, NETWORKS[5].name
 
 
 class Workers:
-    """Stopped after ``left`` trainings, halves counted."""
+    """Workers stopped after ``left`` trainings, each half counting as one."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -50,7 +50,7 @@ class Workers:
 
 
 def trained(folder: Path, patch: pytest.MonkeyPatch, stops: Sequence[int]) -> dict[str, Trial]:
-    """Trials of all networks, stopped after so many trainings, and so many more, and so on."""
+    """Trials of all networks, stopped after each number of trainings in ``stops`` and resumed."""
     for left in (*stops, 99):
 
         @contextlib.contextmanager
