@@ -180,6 +180,11 @@ def test_starts_as_the_authors_do() -> None:
                 assert abs(module.weight.mean().item()) < 4 * wanted / math.sqrt(
                     module.weight.numel()
                 )
+    for module in (m for m in net.head.modules() if isinstance(m, nn.Conv2d)):
+        area = module.kernel_size[0] * module.kernel_size[1]
+        limit = math.sqrt(6 / (area * (module.in_channels + module.out_channels)))
+        assert 0.9 * limit < module.weight.abs().max().item() <= limit
+        assert module.bias is not None and not module.bias.any()
 
 
 def test_blocks_end_without_activation() -> None:
