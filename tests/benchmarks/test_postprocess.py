@@ -1,4 +1,4 @@
-"""The decode + NMS benchmark runs, counts what the decoder counts, and says whether its limit
+"""The decode + NMS benchmark: its counts agree with the decoder's, and it says if its limit
 holds."""
 
 from __future__ import annotations
