@@ -1,5 +1,4 @@
-"""Predictions in the official tool's folder layout: kept to the last digit, one line per
-mistake."""
+"""Predictions in the official tool's folder layout: no digit is lost, and mistakes are one line."""
 
 from __future__ import annotations
 

@@ -248,8 +248,7 @@ def test_a_box_on_a_face_outside_the_setting_is_ignored_however_often() -> None:
 
 
 def test_the_best_face_decides_even_if_it_is_outside_the_setting() -> None:
-    """The box overlaps both faces enough, but the ignored one more; the second best is not
-    tried."""
+    """Both faces overlap the box enough, the ignored one more; the second best is not tried."""
     faces = ground_truth([[100, 100, 40, 40], [106, 100, 40, 40]], [True, False])
     assert hard(faces, [105, 100, 40, 40, 0.9]) == 0.0
     assert hard(faces, [101, 100, 40, 40, 0.9]) == 1.0
