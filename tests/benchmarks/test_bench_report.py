@@ -131,8 +131,7 @@ def test_refers_to_nothing_outside(judged: list[Measurement], context: Context) 
 def test_equal_input_gives_equal_bytes(
     judged: list[Measurement], context: Context, tmp_path: Path
 ) -> None:
-    """A report written from saved files is the same too, whatever the order of the records in
-    them."""
+    """The same records in a file, in whatever order, give the same page."""
     report.write_report(tmp_path / "a.html", judged, context)
     results = Results(tmp_path)
     for record in reversed(judged):

@@ -30,8 +30,7 @@ FACE = (172, 68, 274, 196)
 def faces(
     astronaut: Any, write_mat: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A WIDER FACE folder with one photo for evaluation, and photos with ``faces.csv`` for
-    training."""
+    """A WIDER FACE folder with one photo to evaluate on; photos with ``faces.csv`` to train on."""
     import cv2
 
     root = tmp_path_factory.mktemp("faces")

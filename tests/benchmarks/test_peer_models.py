@@ -182,8 +182,7 @@ def test_freed_of_its_size_a_file_gives_the_same(shared: Path, peer: Peer) -> No
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 @pytest.mark.parametrize("tall", [False, True])
 def test_they_find_a_face(shared: Path, astronaut: np.ndarray, peer: Peer, tall: bool) -> None:
-    """The portrait's one face is found in a wide and in a tall photo, with landmarks in our
-    order."""
+    """The portrait's face is found in a wide and a tall photo, with landmarks in our order."""
     margin = np.zeros((512, 340, 3), np.uint8)
     photo = (
         np.vstack((astronaut, margin.transpose(1, 0, 2)))
@@ -262,8 +261,7 @@ def test_accuracy_side_by_side(
 def test_accuracy_on_photos_with_annotations_of_their_own(
     data: Path, tmp_path: Path, astronaut: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One of the two annotated photos is an empty corner of the portrait, so half of the faces are
-    found."""
+    """Half of the faces are found: one of the two photos is an empty corner of the portrait."""
     pytest.importorskip("torch", reason="torch is not installed")
     faces = tmp_path / "faces.csv"
     faces.write_text("image,x1,y1,x2,y2\ne/a.png,180,70,270,190\ne/b.png,0,0,60,60\n")

@@ -101,8 +101,7 @@ def test_threshold_leaves_as_many_false_boxes(allowed: int, above: float, recall
 
 
 def test_conditions_and_sizes_of_faces(astronaut: np.ndarray) -> None:
-    """Traits are blur, expression, light, invalid, occlusion, pose; the face of 300 px is
-    invalid."""
+    """Traits: blur, expression, light, invalid, occlusion, pose. The face of 300 px is invalid."""
     heights = [120, 120, 23, 24, 300, 60, 60]
     boxes = np.array([[10, 10, 50, 10 + h] for h in heights], np.float32)
     traits = np.array(

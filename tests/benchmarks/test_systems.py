@@ -47,8 +47,7 @@ def test_every_system_has_a_row(rows: list[systems.System]) -> None:
 
 
 def test_sizes_and_published_figures(rows: list[systems.System]) -> None:
-    """The figures of EXTD are those of extd.md: 4.048 G MACs executed at 640x480, 4.52 G
-    published."""
+    """EXTD's figures are those of extd.md: 4.048 G MACs run at 640x480, 4.52 G as published."""
     by_name = {row.name: row for row in rows}
     extd = by_name["extd-fpn-32-prelu"]
     assert (extd.params, round(extd.macs / 1e9, 3)) == (62_939, 4.048)

@@ -230,8 +230,7 @@ def floats(target: str, folder: Path) -> Path:
 
 
 def linked_for_arm(runtime: str, folder: Path) -> list[object]:
-    """Compiler flags for headers and library of the aarch64 wheel; the program finds the
-    library."""
+    """Compiler flags for headers and library of the aarch64 wheel, found when the program runs."""
     if runtime == "ncnn":
         home = Path(os.environ.get("NCNN_ARM64", "none"))
         if not home.is_dir():

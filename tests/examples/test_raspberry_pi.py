@@ -232,8 +232,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 
 def lay_out(folder: Path, bundle: Path, photo: Path) -> None:
-    """Fill ``folder`` as on the Pi: the script, the camera's program, the wheel, a Bundle, a
-    photo."""
+    """Fill ``folder`` as on the Pi: script, camera program, wheel, exported folder and photo."""
     build_wheel(folder)
     shutil.copytree(bundle, folder / bundle.name)
     shutil.copy(photo, folder / "photo.jpg")
@@ -277,8 +276,7 @@ def debian_13() -> Path:
 
 @pytest.fixture(scope="module")
 def pi(debian_13: Path, hopper_path: Path) -> Path:
-    """The root of a Debian 13 for arm64 in which install.sh has run, with packages from a
-    folder."""
+    """A Debian 13 for arm64 in which install.sh has run, with packages from a folder."""
     home = debian_13 / "home" / "pi"
     shutil.rmtree(home, ignore_errors=True)
     (home / "edgeface").mkdir(parents=True)

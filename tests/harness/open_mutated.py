@@ -47,8 +47,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def mutated_values(manifest: Any, rng: random.Random) -> Any:
-    """A copy with one or two values removed, added, scaled, strange, or taken from another
-    place."""
+    """A copy with one or two values deleted, added, scaled, strange or copied from elsewhere."""
     changed = copy.deepcopy(manifest)
     for _ in range(rng.choice((1, 1, 2))):
         found = places(changed)

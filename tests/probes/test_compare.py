@@ -46,8 +46,7 @@ def int8(
     lively_size: tuple[int, int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Make:
-    """``int8(broken="")`` -> TFLite INT8, where the range of layer ``broken`` is 50 times too
-    small."""
+    """``int8(broken="")`` -> TFLite INT8; the range of layer ``broken`` is 50 times too small."""
     pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer is not installed")
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
@@ -142,8 +141,9 @@ def test_partners_are_the_same_modules(exported: Make, photo: Any) -> None:
     """ONNX also names its nodes after modules: no tensor may be paired with a neighbour's."""
 
     def module(node: str) -> str:
-        """``/backbone/stages.0/stages.0.1/first/conv/Conv`` -> ``backbone.0.1.first``, as
-        litert-torch has it."""
+        """The ONNX node's name as litert-torch has it.
+
+        For example ``/backbone/stages.0/stages.0.1/first/conv/Conv`` -> ``backbone.0.1.first``."""
         steps: list[str] = []
         for step in node.strip("/").split("/")[:-1]:
             if steps and step.startswith(f"{steps[-1]}."):
@@ -220,8 +220,9 @@ def test_int8_against_float(exported: Make, int8: Make, photo: Any) -> None:
 def test_int8_with_one_broken_range(
     exported: Make, int8: Make, photo: Any, target: str, layer: str
 ) -> None:
-    """The files part at the broken layer: all before is sound, and the largest jump is not
-    before."""
+    """The files part at the broken layer, before which all is sound.
+
+    The largest jump is there or later."""
     comparison = compared(exported(target), int8(layer), photo)
     assert parted(comparison).b.layer == layer
     assert comparison.jump is not None and comparison.jump >= (comparison.parting or 0)
