@@ -1,4 +1,4 @@
-"""level_bias adds its constants to the biases in the weights that it writes, and nothing else."""
+"""level_bias adds its constants to the biases in the weights that it writes, and changes no other."""
 
 from __future__ import annotations
 

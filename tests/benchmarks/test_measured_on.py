@@ -101,7 +101,7 @@ def test_systems_of_other_photos_are_measured_again_and_left_out(
 ) -> None:
     """AP that cannot be measured on the new photos is left out, but stays in the file.
 
-    Without --data the table shows it, and warns that the photos differ."""
+    Without --measure the table shows it, and warns that the photos differ."""
     monkeypatch.setattr(zoo, "names", lambda: ())
     weights = tmp_path / "weights"
     for name in ("eresfd-16", "edgeface-n"):

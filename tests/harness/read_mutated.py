@@ -16,8 +16,7 @@ from edgeface.errors import EdgefaceError
 from edgeface.images.reading import MAX_PIXELS, read_image
 
 MEMORY = 4 << 30
-"""limit of the address space in bytes, libraries included; the largest accepted image takes 400
-MB"""
+"""limit of the address space in bytes, with libraries; the largest accepted image takes 400 MB"""
 LIMIT_S = 30.0
 
 

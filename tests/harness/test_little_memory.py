@@ -45,7 +45,7 @@ def test_right_or_one_line(task: Task, tmp_path: Path) -> None:
     ended = [_ending(task, int(peak * share), lines) for share in shares]
     print(task.arguments[0], f"peak {peak / 1e6:.0f} MB:", *ended)
     assert "one line" in ended
-    assert ended.count(PYTHON) <= len(ended) // 3  # it was 4 of 260 limits
+    assert ended.count(PYTHON) <= len(ended) // 3  # measured: 4 of 260 limits
 
 
 def _ending(task: Task, limit: int, wanted: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""2,400 mutated models a runtime, opened and run as `detect` does it: refused, or the same boxes.
+"""2,400 mutated models a runtime, opened and run as `detect` does it: refused, or right boxes.
 
-A refusal is one line; there is never a crash, a hang or another exception. A changed file is
-refused for its SHA-256. If its SHA-256 was changed with it, it is another model with its own boxes:
-then only the way in which it ends is tested.
+Right boxes are those of the unchanged model. A refusal is one line; there is never a crash, a hang
+or another exception. A changed file is refused for its SHA-256. If its SHA-256 was changed with it,
+it is another model with its own boxes: then only the way in which it ends is tested.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ SUFFIXES = (".jpg", ".png", ".webp", ".bmp", ".gif", ".tif")
 EACH = 1667
 SIDE_PX = 160
 THROUGH_THE_COMMAND = 40
-"""images of each kind"""
+"""images of each kind that also go through the command"""
 PEAK_BYTES = 2 << 30
 
 

@@ -182,7 +182,7 @@ def test_missing_and_undecodable_files(tmp_path: Path) -> None:
 
 
 def test_a_face_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
-    """A face may be listed twice in merged files, and would then count as missed once."""
+    """A face may be listed twice in merged files; counted twice, it would be missed once."""
     face, other = "a.jpg,1,2,30,40", "a.jpg,1,2,30,41"
     points = ",1,2,3,2,2,3,1,4,3,4"
     for text, count in (

@@ -1,4 +1,4 @@
-"""Every kind of image that a user may have: shown as a viewer does, or refused in one line."""
+"""Every kind of image that a user may have: decoded as viewers show it, or refused in one line."""
 
 from __future__ import annotations
 

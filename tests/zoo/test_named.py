@@ -1,4 +1,4 @@
-"""A network by any of its names, in every command; a file without a network is refused."""
+"""A network by any of its names, in every command; a file without one gets a one-line error."""
 
 from __future__ import annotations
 
