@@ -1,4 +1,4 @@
-"""level_bias adds its constants to the biases in the weights that it writes, and changes no other."""
+"""level_bias adds its constants to the biases of the weights that it writes, and nowhere else."""
 
 from __future__ import annotations
 
