@@ -1,4 +1,4 @@
-"""Fixtures of the evidence for scores."""
+"""Fixtures for the tests of the search scores' evidence: made-up trainings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from edgeface.search.trials.known import SETTINGS, network_fields
 
 @pytest.fixture
 def trainings(tmp_path: Path) -> Trainings:
-    """``trainings(ap, networks)`` -> a CSV with the AP hard given, and random ones for the other
-    settings."""
+    """``trainings(ap, networks)`` -> a CSV with this AP hard, and random AP in other settings."""
 
     def write(ap: Sequence[float], networks: Sequence[Architecture], **other: str) -> Path:
         rows, draw = [], random.Random(0)

@@ -1,5 +1,4 @@
-"""``python -m benchmarks.against``: exported files beside PyTorch and a published file, really
-exported and run."""
+"""``python -m benchmarks.against``: times exported files, PyTorch and a published file."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ def test_folders_of_one_name_have_a_row_each(
 def test_a_published_file_runs_in_ncnn(
     exported: Callable[..., Bundle], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ONNX file of the same network stands for the published one: ncnn then does the same work
-    twice."""
+    """The ONNX file of the same network stands in for the published one, so ncnn runs it twice."""
     peer, own = exported("onnx"), exported("ncnn")
     code = against.main(
         [str(own.path), "--peer", str(peer.path / peer.manifest.primary), "--rounds", "3"]

@@ -1,5 +1,4 @@
-"""The benchmarks of apps: a file in OpenCV's detector, in a browser, and a wheel in a fresh
-environment."""
+"""The benchmarks of apps: OpenCV's detector, a browser, and a wheel in a fresh environment."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ FLOAT = zoo.BUNDLES / "edgeface-n-tflite-fp32-640x480"
 def test_opencv_beside_a_published_file(
     exported: Callable[..., Bundle], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Our own file stands for YuNet's: both then do the same work."""
+    """Our own file stands in for YuNet's, so that both do the same work."""
     from export.apis import adapt
 
     made = adapt(exported("onnx", dynamic=True, landmarks=True), "opencv", tmp_path)
@@ -63,7 +62,7 @@ def test_what_cannot_be_is_one_line(
 
 @pytest.mark.slow
 def test_in_a_browser_beside_the_runtime(tmp_path: Path) -> None:
-    """An INT8 file with the input of a float one."""
+    """The INT8 file used here takes float input."""
     from export.apis import adapt
 
     modules = Path(os.environ.get("EDGEFACE_NODE_MODULES", PAGE / "node_modules"))

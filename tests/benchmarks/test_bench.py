@@ -1,4 +1,4 @@
-"""`make bench` on small inputs: what it makes, what it keeps, and that nothing is done twice."""
+"""`make bench` on small inputs: what it produces and keeps, and that no work is done twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK = shlex.split(
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory, lively_size: tuple[int, int]) -> Path:
-    """OUT of all tests of this module, with the fp32 ONNX file."""
+    """The output folder shared by all tests of this module, with the fp32 ONNX file in it."""
     folder = tmp_path_factory.mktemp("dist")
     o = bench.Options(out=folder)
     bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size)
@@ -43,7 +43,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, lively_size: tuple[int, int]) 
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
-    """The jobs of each session on this machine; the session runs for real."""
+    """The jobs of each measuring session; all sessions really run, locally."""
     seen: list[list[Job]] = []
 
     class Watched(LocalDevice):
@@ -111,7 +111,7 @@ def test_stopped_and_gone_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Stopped before the second session: the first one is kept, and not repeated."""
+    """A run stopped before its second session keeps the first and does not repeat it."""
     flags = ["--precisions", "fp32", "--results", str(out / "stopped")]
     whole = LocalDevice.measure
 
@@ -134,7 +134,7 @@ def test_stopped_and_gone_on(
 def test_a_device_with_options_is_gone_on_with(
     out: Path, sessions: list[list[Job]], options: str
 ) -> None:
-    """They are no part of its name: not in records, not in the folder."""
+    """The options in a device's address appear neither in the records nor in the folder's name."""
     url = f"ssh://pi@{'slash' if options == '/' else 'query'}"
     flags = ["--precisions", "fp32", "--threads", "1", "--device", url + options]
     folder = bench.results_folder(out, url)
@@ -161,7 +161,7 @@ def test_int8_without_photos_is_left_out(
 def test_a_bundle_of_other_weights_is_made_anew(
     out: Path, lively_size: tuple[int, int], exported: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    """``exported`` has random weights under the name of the shipped model."""
+    """``exported`` has random weights under the name of the shipped model: it must be replaced."""
     other = exported("onnx")
     write_bundle(
         tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files}
@@ -220,8 +220,9 @@ def test_devices_have_folders_of_their_own() -> None:
 
 
 def test_accuracy_is_of_the_very_files(exported: Callable[..., Bundle], tmp_path: Path) -> None:
-    """From make bench-export if the hashes are the same, else from the INT8 manifest, for both
-    precisions."""
+    """AP comes from make bench-export if the file hashes agree, else from the INT8 manifest.
+
+    The INT8 manifest has the AP of both precisions."""
     fp32, int8 = exported("onnx"), exported("onnx", "int8")
     figures = {
         "float": {"easy": 0.8, "medium": 0.7, "hard": 0.5},

@@ -27,7 +27,7 @@ QUICK = Protocol(rounds=5, per_round=2, warm_up_s=0, photo_width=160, photo_heig
 
 @pytest.fixture(scope="session")
 def records(exported: Callable[..., Bundle]) -> list[Measurement]:
-    """Of three real files, five rounds each: too few samples, so none is valid."""
+    """Records of three real files with five rounds each: too few samples, so none is valid."""
     jobs = [
         Job(str(exported(*which).path))
         for which in (("onnx", "fp32"), ("onnx", "int8"), ("tflite", "fp32"))
@@ -38,7 +38,7 @@ def records(exported: Callable[..., Bundle]) -> list[Measurement]:
 
 @pytest.fixture(scope="session")
 def judged(records: list[Measurement]) -> list[Measurement]:
-    """The same, the first two taken for valid."""
+    """The same records, with the first two marked valid."""
     good = [dataclasses.replace(r, valid=True, invalid_reasons=()) for r in records[:2]]
     return [
         *good,
@@ -48,7 +48,7 @@ def judged(records: list[Measurement]) -> list[Measurement]:
 
 @pytest.fixture(scope="session")
 def context(records: list[Measurement]) -> Context:
-    """AP of all three."""
+    """AP for all three records."""
     known = {
         r.bundle: Accuracy(r.files, 0.8, 0.7, 0.5 + 0.01 * i, 400, "640 px")
         for i, r in enumerate(records)
@@ -131,7 +131,7 @@ def test_refers_to_nothing_outside(judged: list[Measurement], context: Context) 
 def test_equal_input_gives_equal_bytes(
     judged: list[Measurement], context: Context, tmp_path: Path
 ) -> None:
-    """Also through the files, whatever the order of the records in them."""
+    """The same records in a file, in whatever order, give the same page."""
     report.write_report(tmp_path / "a.html", judged, context)
     results = Results(tmp_path)
     for record in reversed(judged):
@@ -143,7 +143,7 @@ def test_equal_input_gives_equal_bytes(
 
 @pytest.mark.parametrize("change", ["no records", "no samples", "zeros", "huge"])
 def test_odd_records(judged: list[Measurement], context: Context, change: str) -> None:
-    """What may come out of a file of records never stops the page."""
+    """Unusual values that a file of records may hold never break the page."""
     found = judged
     if change == "no records":
         found = []
@@ -173,7 +173,7 @@ def test_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_frontier() -> None:
-    """Slower and no better, or not taking part: no rank. Of equal ones the first."""
+    """A system that is slower and no better, or None, gets no rank; of equals the first does."""
     assert report.frontier([(3, 0.5), (1, 0.4), (2, 0.4), None, (2, 0.6), (3, 0.5), (4, 0.6)]) == [
         None,
         1,

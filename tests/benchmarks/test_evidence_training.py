@@ -1,5 +1,4 @@
-"""Trainings of the evidence for scores: stopped, resumed, on a cluster; what cannot be trained is
-one line."""
+"""Trainings for the evidence on scores: stopped, resumed, on a cluster, and refused in one line."""
 
 from __future__ import annotations
 
@@ -24,15 +23,14 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
 FACE = (172, 68, 274, 196)
-"""of the portrait: x1, y1, x2, y2 px, set by hand"""
+"""the portrait's face x1, y1, x2, y2 in px, set by hand"""
 
 
 @pytest.fixture(scope="module")
 def faces(
     astronaut: Any, write_mat: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A WIDER FACE folder of one photo to evaluate on, and photos with ``faces.csv`` to train
-    on."""
+    """A WIDER FACE folder with one photo to evaluate on; photos with ``faces.csv`` to train on."""
     import cv2
 
     root = tmp_path_factory.mktemp("faces")
@@ -63,7 +61,7 @@ def command(faces: Path, out: Path, *extra: str) -> list[str]:
 
 
 def run(arguments: Sequence[str], stop_at: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """In a process of its own; Ctrl-C as soon as the file ``stop_at`` is there."""
+    """Run the command in its own process; send Ctrl-C as soon as the file ``stop_at`` exists."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.research.evidence", *arguments],
         text=True,
@@ -85,7 +83,7 @@ def run(arguments: Sequence[str], stop_at: Path | None = None) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained without a break."""
+    """The output folder of a training that was never interrupted."""
     out = tmp_path_factory.mktemp("whole")
     done = run(command(faces, out, "--processes", "2"))
     assert done.returncode == 0, done.stderr
@@ -101,13 +99,15 @@ def test_two_networks_are_trained_and_evaluated(faces: Path, whole: Path) -> Non
     text = (whole / "trainings.csv").read_text()
     assert "# command: python -m benchmarks.research.evidence train --networks nets.json" in text
     assert "1 photo, " in text and str(faces) not in text
-    again = run(command(faces, whole))  # nothing is left to do
+    again = run(command(faces, whole))  # everything is trained
     assert again.returncode == 0 and "tiny" not in again.stderr
 
 
 def same_outcome(ours: Path, theirs: Path) -> None:
-    """Weights bit for bit. The losses in the table are not compared: they are means over the steps
-    since the log's last row, or since a cut."""
+    """Assert equal tables and bitwise equal weights.
+
+    The losses in the table are not compared: they are means over the steps since the log's last row
+    or since an interruption."""
     rows, expected = (read_rows(out / "trainings.csv") for out in (ours, theirs))
     for row in (*rows, *expected):
         del row["cls_loss"], row["box_loss"]
@@ -164,7 +164,7 @@ def test_other_recipes_are_not_mixed(
         (("--threads", "0"), "--threads must be at least 1"),
         (("--processes", "0"), "processes must be 1 or more"),
         (("--samples", "0"), "samples"),
-        (("--ray", "nonsense"), "luster"),  # it has no such address, or needs the package
+        (("--ray", "nonsense"), "luster"),  # no such address, or Ray is not installed
     ],
 )
 def test_what_cannot_be_trained(
@@ -174,7 +174,7 @@ def test_what_cannot_be_trained(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Found out before anything is trained."""
+    """Mistakes are found before anything is trained."""
     arguments = command(
         faces, tmp_path, "--processes", "1", change[0], change[1].format(faces=faces)
     )

@@ -1,4 +1,4 @@
-"""The table of networks: what was exported is in it, what failed is said."""
+"""The table of networks: it lists every exported file and the reason of every failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 def test_every_file_is_a_cell_and_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one network and one target; the second time from what was kept."""
+    """With one network and one target, the second run takes everything from the kept records."""
     monkeypatch.setattr(export_matrix, "listed", lambda: ["edgeface-n"])
     monkeypatch.setattr(export_matrix, "QUANTISED", ())
     monkeypatch.setattr(
@@ -41,7 +41,7 @@ def test_every_file_is_a_cell_and_made_once(
 
 
 def test_a_failure_is_a_row_and_its_reason(tmp_path: Path) -> None:
-    """Sizes are multiples of 32."""
+    """97 px is no multiple of 32, so this export fails."""
     options = export_matrix.Options(data=tmp_path, size="97x64", out=tmp_path)
     found = export_matrix._made(options, "edgeface-n", "onnx", "fp32", (97, 64))
     assert not found["ok"]

@@ -1,4 +1,4 @@
-"""The table of exports: what was timed gets into it, for files that are there."""
+"""The table of exports: it has the latency of the files that exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def options() -> Options:
 
 @pytest.fixture(scope="module")
 def records(options: Options) -> dict[str, dict[str, Any]]:
-    """Of two files that ship, timed; their AP is made up, nothing here is about it."""
+    """Records of two shipped files, really timed; their AP is made up and not tested here."""
     found: dict[str, dict[str, Any]] = {}
     for name in FILES:
         bundle = Bundle.open(zoo.BUNDLES / name)

@@ -1,5 +1,6 @@
-"""Faces stay in their boxes when a camera of benchmarks.research.finetuning changes a photo, and
-half of the photos are kept aside."""
+"""The simulated cameras of benchmarks.research.finetuning keep faces in their boxes.
+
+Half of the photos are held out."""
 
 from __future__ import annotations
 
@@ -20,8 +21,7 @@ BOXES = np.array([[60.0, 50, 40, 60], [560, 20, 30, 44], [300, 190, 48, 60], [20
 @pytest.mark.parametrize("camera", [name for name in CAMERAS if name != "night"])
 @pytest.mark.parametrize("height", [448, 640])
 def test_boxes_go_with_the_photo(camera: str, height: int) -> None:
-    """An ellipse in each box, bright on dark, is where the new box says, but for the px that
-    sampling smears it over."""
+    """A bright ellipse drawn in each box lies in the new box, to within the blur of resampling."""
     for box in BOXES:
         x, y, w, h = box
         rows, columns = np.mgrid[0.5:height, 0.5:640]

@@ -1,4 +1,4 @@
-"""The table of the latency model: from made-up measurements, and from those in the checkout."""
+"""The table of the latency model, for made-up measurements and those in the repository."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from edgeface.search.space import SPACES
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One table of a device on which a multiply-accumulate takes 20 ps and a network 1 ms on
-    top."""
+    """A latency table of a device with 20 ps per multiply-accumulate and 1 ms per network."""
     records = []
     for space in (SPACES[name] for name in LEARNED):
         for seed in (*range(20), *range(HELD_OUT_FROM, HELD_OUT_FROM + 10)):
@@ -34,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where time is a straight line over MACs, both know it; parameters do not."""
+    """If latency is linear in MACs, the model and MACs predict it; the parameter count does not."""
     plot = tmp_path / "scatter.png"
     arguments = ["--tables", str(folder), "--kinds", "onnx-fp32"]
     assert main([*arguments, "--plot", str(plot), "--format", "json"]) == 0
@@ -56,7 +55,7 @@ def test_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_what_is_held_out_is_not_learned(folder: Path) -> None:
-    """Spoiling every network held out changes no prediction."""
+    """Spoiling the latency of every held-out network changes no prediction."""
     table = LatencyTable.load(table_path(folder, Setting(target="onnx")))
     spoilt = tuple(
         (
@@ -79,8 +78,9 @@ def test_a_missing_table_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tables_of_the_checkout(kind: str) -> None:
-    """What the README says of them holds: nine in ten within 10 %, far more than MACs or parameters
-    manage."""
+    """The README's claim on the tables holds.
+
+    It says that nine in ten predictions are within 10 %, far more than for MACs or parameters."""
     target, _, precision = kind.partition("-")
     result = evaluate(
         LatencyTable.load(table_path(TABLES, Setting(target=target, precision=precision)))

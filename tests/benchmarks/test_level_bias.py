@@ -1,4 +1,4 @@
-"""The constants of level_bias are in the biases of the weights that it writes, and nowhere else."""
+"""level_bias adds its constants to the biases of the weights that it writes, and nowhere else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRIDES = (8, 16, 32)
 
 @pytest.fixture
 def faces(tmp_path: Path, astronaut: Image) -> Path:
-    """Annotations of a photo and of it enlarged, in which the same face is six times as large."""
+    """Annotations of a photo and an enlarged part of it, whose face is six times as large."""
     write_image(tmp_path / "small.png", astronaut[::3, ::3])
     write_image(tmp_path / "large.png", astronaut[:240, 100:340].repeat(2, 0).repeat(2, 1))
     rows = ["image,x1,y1,x2,y2", "small.png,57,20,92,66", "large.png,142,120,352,396"]
@@ -43,7 +43,7 @@ def test_the_chosen_constants_are_in_the_biases(
     for level, stride in enumerate(STRIDES):
         name, constant = f"head.cls.{level}.conv.bias", told["chosen"].get(str(stride), 0)
         moved = np.asarray(new[name], np.float64) - np.asarray(old[name], np.float64)
-        assert np.allclose(moved, constant, atol=1e-6)  # float32 near 5
+        assert np.allclose(moved, constant, atol=1e-6)  # rounding of float32 near 5
         changed -= {name}
     assert not changed
     assert len(told["rows"]) == 2 * len(level_bias.GRID) + 1

@@ -1,4 +1,4 @@
-"""The lock file of a release: pip's own report in, pip's own requirements out."""
+"""The lock file of a release: made from pip's own report and accepted by pip as requirements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHEEL = "tiny-1.0-py3-none-any.whl"
 
 
 def wheel(folder: Path) -> Path:
-    """A package that pip takes, made of nothing but its metadata."""
+    """Write a wheel that pip accepts, which consists of metadata only."""
     import zipfile
 
     path, info = folder / WHEEL, "tiny-1.0.dist-info"
@@ -34,7 +34,7 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_pip_would_install_is_what_it_then_accepts(tmp_path: Path) -> None:
-    """The real pip: its report becomes a lock, which it takes for that file and for no other."""
+    """Real pip installs from the lock made of its report only while the wheel is unchanged."""
     pytest.importorskip("pip", reason="pip is not installed")
     path = wheel(tmp_path)
     links = ("--find-links", str(tmp_path))

@@ -1,5 +1,4 @@
-"""A figure that was kept is of the photos and the protocol that are asked for, or it is measured
-again."""
+"""A kept figure is used only for the same photos and protocol; else it is measured again."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ FACE = ([[10, 10, 40, 50]], {"easy": [0], "medium": [0], "hard": [0]})
 
 
 def add_photo(folder: Path, name: str, level: int = 90) -> Path:
-    """A flat JPEG below the ``event`` of ``folder``."""
+    """Write a JPEG of one grey level to the event folder ``event`` of ``folder``."""
     path = folder / "images" / "event" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((96, 128, 3), level, np.uint8))
@@ -38,7 +37,7 @@ def add_photo(folder: Path, name: str, level: int = 90) -> Path:
 
 @pytest.fixture
 def wider(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]) -> Path:
-    """Two annotated validation photos, of which one is there, and one for training."""
+    """Two annotated validation photos, one of which exists, and one training photo."""
     root = tmp_path / "wider"
     write_mat(root, {"event/a": FACE, "event/b": FACE})
     add_photo(root / "WIDER_val", "a")
@@ -49,7 +48,7 @@ def wider(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]) 
 def test_photos_are_told_apart(
     wider: Path, tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]
 ) -> None:
-    """By those that are annotated and there, their bytes and their faces."""
+    """The digest of a photo set covers the annotated photos that exist, their bytes and faces."""
     one = validation_photos(wider)
     assert one.startswith("1 photo ")
     add_photo(wider / "WIDER_val", "nobody annotated this")
@@ -100,7 +99,9 @@ def test_systems_of_other_photos_are_measured_again_and_left_out(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What else was measured on those before stays in the file, and is told of without them."""
+    """AP that cannot be measured on the new photos is left out, but stays in the file.
+
+    Without --measure the table shows it, and warns that the photos differ."""
     monkeypatch.setattr(zoo, "names", lambda: ())
     weights = tmp_path / "weights"
     for name in ("eresfd-16", "edgeface-n"):
@@ -123,7 +124,7 @@ def test_systems_of_other_photos_are_measured_again_and_left_out(
 def test_what_was_kept_without_its_photos_is_measured_again(
     wider: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an earlier version."""
+    """An earlier version kept AP without naming its photos."""
     monkeypatch.setattr(zoo, "names", lambda: ())
     weights = tmp_path / "eresfd-16.safetensors"
     save_weights(build("eresfd-16", seed=0), weights)
@@ -166,7 +167,7 @@ def test_a_curve_is_of_one_set_of_photos(wider: Path, tmp_path: Path) -> None:
 def test_int8_files_of_the_matrix_are_of_their_photos(
     wider: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Float files need none."""
+    """New calibration photos cause INT8 exports to be repeated; float exports do not use them."""
     made: list[str] = []
 
     def counted(o: Any, name: str, target: str, precision: str, size: Any) -> dict[str, Any]:

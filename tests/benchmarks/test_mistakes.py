@@ -1,4 +1,4 @@
-"""False boxes by kind: of boxes laid by hand, and of a detector on a real photo."""
+"""False boxes by kind, for boxes placed by hand and for a detector on a real photo."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ NONE = np.zeros((0, 4))
 
 
 def detections(*boxes: tuple[float, float, float, float]) -> Detections:
-    """Best first."""
+    """Detections with descending scores."""
     scores = np.linspace(0.9, 0.5, len(boxes), dtype=np.float32)
     return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores)
 
 
 def test_kinds_of_boxes() -> None:
-    """A face of 20 px: found; found again; by an IoU of 1/3 and of 1/19; far; on an invalid one."""
+    """One box of each case around a face of 20 px.
+
+    In order: the face; a second box on it; boxes of IoU 1/3 and 1/19; one far off; one on an
+    invalid face."""
     faces, invalid = np.array([[0, 0, 20, 20.0]]), np.array([[100, 100, 120, 120.0]])
     found = detections(
         (0, 0, 20, 20),
@@ -44,7 +47,7 @@ def test_photos_without_boxes_and_without_faces() -> None:
 
 
 def test_a_real_face_annotated_elsewhere() -> None:
-    """The astronaut's face is no mistake where it is annotated, and one where it is not."""
+    """A detection of the astronaut's face is a mistake only if the face is annotated elsewhere."""
     photo = np.ascontiguousarray(data.astronaut())  # type: ignore[no-untyped-call]
     with Detector.open("edgeface-n") as detector:
         found = detector.detect(photo)

@@ -1,4 +1,4 @@
-"""Peers: decoders against plain loops on random outputs; with the given files, what they find."""
+"""Peers: decoders against plain loops on random outputs, and detections with the given files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edgeface.errors import BundleError, DataError
 from edgeface.types import Doubles
 
 SIZE = (96, 64)
-"""of the input: 12x8, 6x4, 3x2 cells, and of stride 64 the upper left of 2x1"""
+"""width and height of the input: 12x8, 6x4, 3x2 cells; for stride 64, 2x1 cells reach beyond it"""
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 
 def cells(stride: int) -> list[tuple[int, int]]:
-    """(column, row), row by row."""
+    """(column, row) of each cell, row by row."""
     columns, rows = math.ceil(SIZE[0] / stride), math.ceil(SIZE[1] / stride)
     return [(column, row) for row in range(rows) for column in range(columns)]
 
@@ -32,13 +32,13 @@ def cells(stride: int) -> list[tuple[int, int]]:
 def around(
     centre: tuple[float, float], width: float, height: float
 ) -> tuple[float, float, float, float]:
-    """Corners of a box."""
+    """Corners of the box with this centre."""
     x, y = centre
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def five(x: float, y: float, coded: Any, width: float, height: float) -> list[tuple[float, float]]:
-    """Landmarks from offsets x, y, x, y, ... in shares of ``width`` and ``height``."""
+    """Five landmarks from offsets x, y, x, y, ... in units of ``width`` and ``height``."""
     return [(x + coded[2 * k] * width, y + coded[2 * k + 1] * height) for k in range(5)]
 
 
@@ -156,7 +156,7 @@ def file_of(shared: Path, peer: Peer) -> Path:
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_freed_of_its_size_a_file_gives_the_same(shared: Path, peer: Peer) -> None:
-    """At the size that the file had, the same numbers; at another, as many cells as that has."""
+    """A file made size-free gives the same outputs at its old size, and decodes at another size."""
     ort = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
     path = next((p for p in (shared / "peers").glob(f"{peer.file}_640x480.onnx")), None) or file_of(
@@ -182,7 +182,7 @@ def test_freed_of_its_size_a_file_gives_the_same(shared: Path, peer: Peer) -> No
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 @pytest.mark.parametrize("tall", [False, True])
 def test_they_find_a_face(shared: Path, astronaut: np.ndarray, peer: Peer, tall: bool) -> None:
-    """One face in the portrait, in a wide photo as in a tall one; its points in our order."""
+    """The portrait's face is found in a wide and a tall photo, with landmarks in our order."""
     margin = np.zeros((512, 340, 3), np.uint8)
     photo = (
         np.vstack((astronaut, margin.transpose(1, 0, 2)))
@@ -201,7 +201,7 @@ def test_they_find_a_face(shared: Path, astronaut: np.ndarray, peer: Peer, tall:
 
 
 def test_given_photos_give_the_known_errors(shared: Path) -> None:
-    """On 20 photos; on all 240, YuNet_n's points are off by .075 of a face, SCRFD's by .056."""
+    """Landmark errors on 20 photos. On all 240, YuNet_n has .075 of a face and SCRFD .056."""
     from edgeface.evaluation import labelled_photos, measure_landmarks
 
     photos = labelled_photos(
@@ -233,7 +233,7 @@ def test_opening(tmp_path: Path) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path, write_mat: Callable[..., Path], astronaut: np.ndarray) -> Path:
-    """A WIDER FACE folder of one portrait."""
+    """A WIDER FACE folder with one portrait."""
     root = write_mat(
         tmp_path / "wider",
         {"e/a": ([[180, 70, 90, 120]], {s: [0] for s in ("easy", "medium", "hard")})},
@@ -261,7 +261,7 @@ def test_accuracy_side_by_side(
 def test_accuracy_on_photos_with_annotations_of_their_own(
     data: Path, tmp_path: Path, astronaut: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The portrait and, as if it were another photo's, an empty corner of it."""
+    """Half of the faces are found: one of the two photos is an empty corner of the portrait."""
     pytest.importorskip("torch", reason="torch is not installed")
     faces = tmp_path / "faces.csv"
     faces.write_text("image,x1,y1,x2,y2\ne/a.png,180,70,270,190\ne/b.png,0,0,60,60\n")
@@ -292,7 +292,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
 def test_accuracy_of_peers_on_a_handful_of_photos(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Eight validation photos and the points of the training photos that their folder has."""
+    """Eight validation photos, and landmark labels of the training photos that the folder has."""
     pytest.importorskip("torch", reason="torch is not installed")
     root, source = tmp_path / "wider", shared / "wider"
     for photo in sorted((source / "WIDER_val" / "images").glob("*/*"))[::50]:

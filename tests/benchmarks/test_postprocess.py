@@ -1,5 +1,4 @@
-"""The decode + NMS benchmark runs, counts what the decoder counts, and says whether its limit
-holds."""
+"""The decode + NMS benchmark counts what the decoder counts, and says if its limit holds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Rank correlations, against SciPy and cases worked out by
-hand."""
+"""Rank correlations, against SciPy and cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed")
 
 
 def test_by_hand() -> None:
-    """Of six pairs one is the wrong way round; of the ranks two are one off."""
+    """One of the six pairs is in the wrong order; two of the ranks are off by one."""
     x, y = np.array([[1.0, 2, 3, 4]]), np.array([[10.0, 30, 20, 40]])
     assert kendall(x, y) == pytest.approx([4 / 6])
     assert spearman(x, y) == pytest.approx([1 - 6 * 2 / (4 * 15)])
@@ -39,8 +38,9 @@ def test_a_constant_has_no_correlation() -> None:
 
 
 def test_intervals_are_seeded_and_cover() -> None:
-    """Of normal pairs of correlation .7, Kendall's tau is 2 / pi arcsin .7; 95 % of intervals
-    should hold it."""
+    """95 % of the intervals should contain the true Kendall's tau.
+
+    For normal pairs of correlation .7 it is 2 / pi arcsin .7."""
     draw, truth, held = np.random.default_rng(2), 2 / math.pi * math.asin(0.7), 0
     for _ in range(60):
         x = draw.standard_normal(24)

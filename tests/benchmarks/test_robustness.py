@@ -1,4 +1,4 @@
-"""Robustness: frames whose faces lie where it is defined, thresholds by hand, and the command."""
+"""Robustness: where the faces of each frame lie, thresholds worked out by hand, and the command."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from edgeface.images.annotated import AnnotatedImage
 
 GROUPS = [(kind, value) for kind, values in VALUES.items() for value in values]
 FACE = np.array([180.0, 70, 270, 190])
-"""of the portrait"""
+"""the portrait's face x1, y1, x2, y2 in px"""
 
 
 class Scripted:
-    """A detector that finds what it is told to, frame by frame."""
+    """A detector that returns given detections, one list per frame."""
 
     def __init__(self, *found: Sequence[tuple[Sequence[float], float]]) -> None:
         self.found = [
@@ -79,7 +79,7 @@ def test_best_score_of_each_face_and_the_boxes_on_none() -> None:
     assert tally.found[("all", "x")] == [0.75, 0, 0, 0] and tally.found[("some", "x")] == [0]
     np.testing.assert_allclose(
         tally.false, [0.9, 0.25, 0.4], rtol=1e-6
-    )  # a crop is not judged for false boxes
+    )  # a cropped frame counts no false boxes
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_best_score_of_each_face_and_the_boxes_on_none() -> None:
     [(0, 0.9, 0), (1, 0.5, 1 / 3), (2, 0.5, 1 / 3), (3, 0.3, 1), (4, 0.1, 1)],
 )
 def test_threshold_leaves_as_many_false_boxes(allowed: int, above: float, recall: float) -> None:
-    """Of scores .9 .5 .5 .3; where two are equal, neither of them if both are too many."""
+    """The false boxes score .9, .5, .5 and .3.
+
+    Of two equal scores, neither is allowed if both are too many."""
     tally = Tally("x", Scripted())  # type: ignore[arg-type]
     tally.false = [0.5, 0.3, 0.9, 0.5]
     tally.found["faces", "all"] = [0.7, 0.4, 0.5]
@@ -99,7 +101,7 @@ def test_threshold_leaves_as_many_false_boxes(allowed: int, above: float, recall
 
 
 def test_conditions_and_sizes_of_faces(astronaut: np.ndarray) -> None:
-    """Traits are blur, expression, light, invalid, occlusion, pose; that of 300 px is invalid."""
+    """Traits: blur, expression, light, invalid, occlusion, pose. The face of 300 px is invalid."""
     heights = [120, 120, 23, 24, 300, 60, 60]
     boxes = np.array([[10, 10, 50, 10 + h] for h in heights], np.float32)
     traits = np.array(
@@ -224,7 +226,7 @@ def test_small_faces_and_those_that_a_turn_cuts_do_not_turn(
 
 @pytest.fixture
 def data(tmp_path: Path, astronaut: np.ndarray, hopper_path: Path) -> Path:
-    """A WIDER FACE folder of two portraits, the one enlarged; a third photo is not there."""
+    """A WIDER FACE folder with two portraits, one enlarged; a third annotated photo is missing."""
     root = tmp_path / "wider"
     folder = root / "WIDER_val" / "images" / "e"
     folder.mkdir(parents=True)
@@ -328,7 +330,7 @@ def test_a_damaged_photo_is_told_and_the_others_judged(
 
 
 def test_given_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four validation photos, YuNet_n alone beside ours."""
+    """Four validation photos, with YuNet_n as the only peer."""
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
     root, source, files = tmp_path / "wider", shared / "wider", tmp_path / "peers"

@@ -1,5 +1,6 @@
-"""What a comparison of searches picks and prints; the searches themselves are tested in
-tests/search/test_study.py."""
+"""What a comparison of searches selects and prints.
+
+The searches themselves are tested in tests/search/test_study.py."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def test_the_rival_is_damofds_backbone() -> None:
 
     outputs = build(damofd())(torch.zeros(1, 3, 64, 64))
     assert [tuple(o.shape[1:]) for o in outputs][:2] == [(1, 8, 8), (4, 8, 8)]
-    # the published backbone's 390 million, and neck and head of the published widths
+    # the published backbone has 390 million MACs; neck and head have the published widths
     assert 400e6 < macs_of(damofd(), *COUNTED_AT) < 500e6
 
 

@@ -1,5 +1,6 @@
-"""Do scores rank trained networks: what is selected, what the table makes of made-up trainings, and
-real ones."""
+"""Evidence on whether scores rank trained networks: selection, and the table of trainings.
+
+The table is tested with made-up trainings and those of the repository."""
 
 from __future__ import annotations
 
@@ -28,15 +29,16 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 SPACE = NETWORKS.with_name("space.json")
-"""that the networks of the checkout were drawn from"""
+"""the search space that the networks in the repository were drawn from"""
 
 
 # -- select
 
 
 def test_selected_networks_cost_the_same_and_spread(tmp_path: Path) -> None:
-    """Within 3 % of 200 million MACs, from the lowest score drawn to the highest, quantile by
-    quantile."""
+    """Selected networks have 200 million MACs within 3 %, with scores from lowest to highest.
+
+    Their scores are evenly spaced quantiles of those of all networks drawn."""
     space = get_space("edge")
     found = select(space, 6, 0.2e9, 0.03, seed=1, drawn=40)
     assert all(abs(macs_of(a, 640, 480) / 0.2e9 - 1) <= 0.03 for a in found)
@@ -74,8 +76,9 @@ def test_the_networks_of_the_checkout() -> None:
 
 @pytest.mark.slow
 def test_the_networks_of_the_checkout_are_drawn_again(tmp_path: Path) -> None:
-    """In the space as it was, which lies beside them: whoever changes what `edge` holds leaves the
-    old one there."""
+    """They are drawn from the space as it was then, which is kept in a file beside them.
+
+    Whoever changes the space `edge` leaves that file as it is."""
     assert main(["select", "--space", str(SPACE), "--networks", str(tmp_path / "nets.json")]) == 0
     assert load_networks(tmp_path / "nets.json") == load_networks(NETWORKS)
 
@@ -91,7 +94,7 @@ def networks() -> list[Architecture]:
 def figures(
     capsys: pytest.CaptureFixture[str], path: Path, *arguments: str
 ) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """The JSON, and its correlations by (score, setting, group)."""
+    """The table's JSON, and its correlations by (score, setting, group)."""
     assert main(["table", "--csv", str(path), "--format", "json", *arguments]) == 0
     result = json.loads(capsys.readouterr().out)
     return result, {(c["score"], c["setting"], c["group"]): c for c in result["correlations"]}
@@ -100,7 +103,7 @@ def figures(
 def test_a_score_that_ranks_perfectly(
     trainings: Trainings, networks: list[Architecture], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """AP is the score as it is computed today: what the file says of scores does not matter."""
+    """AP equals a score as computed today: the scores stored in the file are ignored."""
     ap = [proxy("outputs", a, 0.02) / 100 for a in networks]
     result, found = figures(
         capsys, trainings(ap, networks), "--alphas", "0,0.02", "--settings", "hard", "easy"
@@ -122,8 +125,9 @@ def test_a_score_that_ranks_perfectly(
 def test_within_a_stem_stride(
     trainings: Trainings, networks: list[Architecture], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A score that only knows the stride ranks all, and nothing within; one turned round within is
-    found out."""
+    """Scores are also judged within each stem stride, as a score may reflect the stride alone.
+
+    Here AP falls with the score for stems of stride 4 and rises for those of stride 2."""
     turned = [
         proxy("levels", a, 0.0) / 100 * (-1 if "K6" in a.structure else 1) + 1 for a in networks
     ]
@@ -136,7 +140,7 @@ def test_within_a_stem_stride(
 def test_what_is_learned_ranks_what_follows_from_the_networks(
     trainings: Trainings, networks: list[Architecture], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """AP that grows with a score is foreseen; too few trainings are not learned from."""
+    """AP that grows with a score is predicted well; from too few trainings no model is learned."""
     score = np.array([proxy("stage-macs", network) for network in networks])
     ap = 0.2 + 0.02 * (score - score.mean()) / score.std()
     _, found = figures(capsys, trainings(ap, networks), "--alphas", "0")
@@ -152,21 +156,21 @@ def test_a_table_that_still_grows(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    some = networks[20:10:-1]  # in any order
+    some = networks[20:10:-1]  # the order does not matter
     path, plot = trainings([0.1 + 0.01 * i for i in range(10)], some), tmp_path / "scatter.png"
     assert main(["table", "--csv", str(path), "--alphas", "0.05", "--plot", str(plot)]) == 0
     out = capsys.readouterr().out
     assert "10 of 24 networks are trained, 640 samples each" in out
     assert re.search(
         r"^detector@0\.05 +-\d\.\d\d \(-", out, re.MULTILINE
-    )  # networks come by rising score
+    )  # networks are in order of rising score
     assert "AP hard, stem of stride 4 (6)" in out and "AP hard, stem of stride 2 (4)" in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob(".*"))
 
 
 def test_the_trainings_of_the_checkout(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever they show: trainings of the networks beside them."""
+    """The repository's trainings belong to the networks beside them, whatever they show."""
     result, found = figures(capsys, NETWORKS.parent / "trainings.csv", "--alphas", "0.05")
     assert result["trained"] >= 20
     assert found["detector@0.05", "hard", "all"]["kendall_interval"] is not None

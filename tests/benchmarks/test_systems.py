@@ -1,4 +1,4 @@
-"""The table of systems: complete, quick, and without a figure that nobody measured."""
+"""The table of systems: it is complete, quick, and has no figure that was not measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_system_has_a_row(rows: list[systems.System]) -> None:
 
 
 def test_sizes_and_published_figures(rows: list[systems.System]) -> None:
-    """EXTD: extd.md's figures; 4.048 G executed at 640x480, 4.52 G as published."""
+    """EXTD's figures are those of extd.md: 4.048 G MACs run at 640x480, 4.52 G as published."""
     by_name = {row.name: row for row in rows}
     extd = by_name["extd-fpn-32-prelu"]
     assert (extd.params, round(extd.macs / 1e9, 3)) == (62_939, 4.048)
@@ -89,7 +89,7 @@ def test_measured_ap_is_kept(
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "a.jpg"), np.full((96, 128, 3), 90, np.uint8))
     save_weights(build("eresfd-16", seed=0), weights / "eresfd-16.safetensors")
-    monkeypatch.setattr(zoo, "names", lambda: ())  # what ships is left out: it takes seconds
+    monkeypatch.setattr(zoo, "names", lambda: ())  # shipped networks would take seconds
     arguments = ["--format", "json", "--results", str(results)]
     measuring = [
         *arguments,
@@ -114,7 +114,7 @@ def test_measured_ap_is_kept(
 def test_records_fill_the_row(
     exported: Callable[..., Any], tmp_path: Path, rows: list[systems.System]
 ) -> None:
-    """A Bundle in the folder, float and INT8, shows up in the row of its network."""
+    """Float and INT8 Bundles in the folder appear in the row of their network."""
     for precision in ("fp32", "int8"):
         bundle = exported("ncnn", precision)
         (tmp_path / bundle.path.name).symlink_to(bundle.path)
@@ -133,7 +133,9 @@ def test_records_fill_the_row(
 def test_exports_what_the_folder_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On one target, small: a Bundle that is there stays, and each valid record has its column."""
+    """Exports to one target at a small size: an existing Bundle is not made again.
+
+    Every valid record gets a column."""
     monkeypatch.setattr(systems, "SIZE", (160, 128))
     monkeypatch.setattr(systems, "export_targets", lambda: ("onnx",))
     arguments = shlex.split(

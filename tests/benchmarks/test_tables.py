@@ -1,4 +1,4 @@
-"""The benchmark commands run end to end on small inputs, and say what they measured."""
+"""The benchmark commands run end to end on small inputs and print their measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeface.zoo import save_weights
 
 @pytest.fixture
 def wider(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]) -> Path:
-    """Two validation photos with a face each."""
+    """Two validation photos with one annotated face each."""
     root = tmp_path / "wider"
     faces = ([[10, 10, 40, 50]], {"easy": [0], "medium": [0], "hard": [0]})
     write_mat(root, {"event/a": faces, "event/b": faces})
@@ -34,7 +34,7 @@ def wider(tmp_path: Path, write_mat: Callable[[Path, Mapping[str, Any]], Path]) 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """The folder of a run of edgeface-n, as the training loop leaves it, with random weights."""
+    """The folder of a finished training of edgeface-n, with random weights."""
     run = tmp_path / "run"
     for step in (10, 20):
         save_weights(
@@ -92,7 +92,7 @@ def test_learning_curve_then_card(
 def test_ctrl_c_in_a_part_ends_all_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A part that fails does not."""
+    """Ctrl-C in one part ends the whole command; a part that fails does not."""
     begun: list[str] = []
 
     def pressed(*arguments: Any) -> Any:

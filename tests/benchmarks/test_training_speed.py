@@ -1,4 +1,4 @@
-"""The speed of training by parts, on the smallest crops."""
+"""The training speed by parts, on the smallest crops."""
 
 from __future__ import annotations
 

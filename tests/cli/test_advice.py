@@ -1,4 +1,4 @@
-"""Commands that an error advises can be pasted as they stand, whatever one's folders are called."""
+"""Commands that an error advises can be pasted unchanged, whatever the folders are called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeface.search.options import StudyOptions, save_options
 
 
 def advised(line: str, begins: str, ends: str) -> list[str]:
-    """Arguments of the command in ``line`` that begins so, up to ``ends``."""
+    """Arguments of the command in ``line`` that starts with ``begins``, up to ``ends``."""
     return shlex.split(line[line.index(begins) :].partition(ends)[0])[1:]
 
 
@@ -21,7 +21,7 @@ def test_a_weights_file_in_place_of_a_bundle(edgeface: Command, tmp_path: Path) 
     line = failed(edgeface("bench", weights))
     words = advised(line, "edgeface export", ", or take")
     assert words[-2:] == ["--model", str(weights)]
-    failed(edgeface(*words), str(weights), "cannot read weights")  # as far as that goes
+    failed(edgeface(*words), str(weights), "cannot read weights")  # it does not exist
 
 
 def test_a_photo_to_compare_on(edgeface: Command, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment of a command's first second: no traceback, and it ends."""
+"""Ctrl-C at any moment of a command's first second ends it without a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = (130, -signal.SIGINT)
-"""of the two a shell makes 130"""
+"""exit code, or the signal that ended the process: a shell reports 130 for both"""
 SCRIPT = textwrap.dedent("""
     import sys
     class First:
@@ -28,8 +28,8 @@ SCRIPT = textwrap.dedent("""
     from edgeface.cli import main
     sys.exit(main())
     """)
-"""what pip installs; says when Python has come to the first import of ours, for before that nothing
-of ours has run"""
+"""the program that pip installs; prints "up" at the first import of our code, none of which runs
+before that"""
 SWALLOWED = textwrap.dedent("""
     import edgeface, signal, time, weakref
     class Thing:
@@ -48,7 +48,7 @@ TAKEN = textwrap.dedent("""
     from edgeface.cli import main
     sys.exit(main())
     """)
-"""what a library does that takes everything for an error of its own while it loads"""
+"""imitates a library that takes every exception for an error of its own while it loads"""
 CALLED_BACK = textwrap.dedent("""
     import edgeface, signal, sys
     from edgeface.cli import main
@@ -64,7 +64,7 @@ CALLED_BACK = textwrap.dedent("""
     sys.setprofile(watch)
     sys.exit(main())
     """)
-"""a Ctrl-C at a moment given: where C++ calls back to Python"""
+"""Ctrl-C at a given moment: when the given C function calls the given Python function"""
 VERBS = (
     ("models",),
     ("--help",),
@@ -74,7 +74,9 @@ VERBS = (
 
 
 def started(folder: Path, code: str, *arguments: str) -> subprocess.Popen[str]:
-    """A program called ``edgeface``; a suite may ignore the signal."""
+    """Start a program called ``edgeface`` and wait for its first line.
+
+    SIGINT has its default action, as a test suite may ignore it."""
     script = folder / "edgeface"
     script.write_text(code)
     process = subprocess.Popen(
@@ -106,7 +108,7 @@ def test_no_traceback(seed: int, tmp_path: Path) -> None:
 
 @functools.cache
 def whole(verb: tuple[str, ...]) -> str:
-    """What the command prints where nobody stops it: a Ctrl-C may come as Python ends."""
+    """Output of the command if it is not interrupted: a Ctrl-C may come only as Python ends."""
     run = [sys.executable, "-m", "edgeface", *verb]
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -135,7 +137,7 @@ def test_where_a_library_took_it_for_its_own_it_is_heeded(tmp_path: Path) -> Non
     ],
 )
 def test_where_c_would_abort_for_it_it_comes_later(moment: str, tmp_path: Path) -> None:
-    """At each of these moments the process aborted or crashed."""
+    """An interrupt at any of these moments used to abort or crash the process."""
     process = started(
         tmp_path, CALLED_BACK, moment, "export", "--target", "onnx", "--size", "64x64"
     )

@@ -1,5 +1,6 @@
-"""Every number that a command takes has two ends, which its help says and beyond which it is
-refused, before anything is done."""
+"""Every number that a command takes has two limits, which its help states.
+
+A number beyond them is refused before anything is done."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from verbs import LEAST, function_of
 from edgeface.cli.app import VERBS
 
 RANGE = re.compile(r"(?:from|above) \S+ to \S+|\d[\d.]* to \d+|\d<=x<=\d+|multiple of 32 from")
-"""what help says of a number"""
+"""how the help states the range of a number"""
 
 
 def _kinds(hint: Any) -> set[Any]:

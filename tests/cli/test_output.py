@@ -1,4 +1,4 @@
-"""Tables lose no figure, and no text from outside reaches a terminal as it is."""
+"""Tables lose no figure, and text from outside is escaped before it reaches a terminal."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ PRINTS_AS_IT_IS = {
 
 
 def _is_ours(node: ast.expr) -> bool:
-    """Text of the source, figures, and what passed printable, on its own or in a table."""
+    """Is the expression text of the source, a formatted figure, or passed through printable?
+
+    Tables pass their text through printable themselves."""
     if isinstance(node, ast.JoinedStr):
         return all(map(_is_ours, node.values))
     if isinstance(node, ast.FormattedValue):

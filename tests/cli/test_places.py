@@ -1,5 +1,4 @@
-"""Where a result will be written is asked before the work: a plot, a saved table, and whether what
-draws it is there."""
+"""Places for results are checked before the work: plots, saved tables, the plotting library."""
 
 from __future__ import annotations
 
@@ -25,12 +24,12 @@ BAD = {
     "a": "saved as one of .png, .svg",
     "..": "saved as one of .png, .svg",
 }
-"""place -> what is said of it"""
+"""place to write to -> part of the error message"""
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Path:
-    """A folder with a file and a folder in the way."""
+    """A folder that contains a file and a folder, both in the way of results."""
     (tmp_path / "file").write_text("the user's")
     (tmp_path / "folder.png").mkdir()
     return tmp_path
@@ -40,7 +39,7 @@ def places(tmp_path: Path) -> Path:
 def least(
     bundle: str, hopper_path: Path, portraits: Path, tmp_path: Path
 ) -> Callable[[str], list[str]]:
-    """What a verb needs to begin its work."""
+    """``least(verb)`` -> the arguments that the verb needs to start its work."""
 
     def arguments(verb: str) -> list[str]:
         names = {"photo": hopper_path, "photos": portraits, "bundle": bundle, "out": tmp_path / "o"}
@@ -107,7 +106,7 @@ def test_imported_weights_replace_no_checkpoint(edgeface: Command, places: Path)
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Printed):
-    """Of a benchmark that draws."""
+    """Options of a benchmark that draws a plot."""
 
     plot: Path | None = None
     """where"""

@@ -1,4 +1,4 @@
-"""Every ending of a command has its exit code and its one line."""
+"""Every way in which a command ends has its exit code and its line of output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAVY = ("torch", "scipy", "cv2", "onnxruntime", "sklearn", "matplotlib", "rich"
 
 
 def ending(error: BaseException | int | None) -> int:
-    """Exit code of a command that ends so."""
+    """Exit code of a command that raises or returns ``error``."""
 
     def command() -> int | None:
         if isinstance(error, BaseException):
@@ -35,7 +35,7 @@ def ending(error: BaseException | int | None) -> int:
 
 
 def interrupted(error: Exception) -> Exception:
-    """As pybind11 makes of a Ctrl-C in a module that loads."""
+    """``error`` as pybind11 raises it when Ctrl-C interrupts a module that loads."""
     error.__cause__ = KeyboardInterrupt()
     return error
 
@@ -114,7 +114,7 @@ def test_a_refused_option_is_one_line_that_names_the_help(
 def test_an_empty_path_is_not_the_folder_that_one_is_in(
     edgeface: Command, arguments: tuple[str, ...], what: str
 ) -> None:
-    """It is a variable of the shell that is not set."""
+    """An empty path comes from a shell variable that is not set."""
     failed(edgeface(*arguments), f"error: {what} is empty")
 
 
@@ -143,7 +143,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
 def test_nothing_heavy_is_imported_for_what_needs_none(arguments: tuple[str, ...]) -> None:
-    """What makes such an answer slow; how slow depends on the machine."""
+    """Heavy imports make such an answer slow; its duration itself depends on the machine."""
     code = (
         f"import sys; from edgeface.cli import main; code = main({list(arguments)!r});\n"
         f"print(code, [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
@@ -197,7 +197,7 @@ def test_ctrl_c_while_a_benchmark_imports_leaves_no_traceback() -> None:
 
 
 def test_no_thread_is_asked_for_that_a_limit_could_refuse() -> None:
-    """OpenBLAS, which NumPy and OpenCV bring, would wait for it for ever."""
+    """OpenBLAS, which NumPy and OpenCV bring, would wait for ever for a refused thread."""
     if not Path("/proc/self/task").is_dir():
         pytest.skip("this system does not say how many threads a process has")
     code = (
@@ -235,7 +235,7 @@ def test_a_closed_stream_does_not_end_a_command(closed: str) -> None:
 
 @pytest.mark.parametrize("arguments", ["models", "--help"])
 def test_a_full_disk_is_one_line(arguments: str) -> None:
-    """Where Python holds output back, too, which it then tries to print at its end."""
+    """Also if Python buffers its output and tries to print it only at exit."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, and where there is none a plain line every half minute."""
+"""Progress: a bar on a terminal, and elsewhere a plain line every half minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeface.cli.terminal import EVERY_S, Terminal
 
 
 class Clock:
-    """Stands for the module ``time``: moves when told."""
+    """Stands in for the module ``time``: the clock moves only when told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

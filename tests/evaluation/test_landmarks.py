@@ -27,11 +27,11 @@ from edgeface.evaluation.landmarks import (
 from edgeface.images.annotated import AnnotatedImage
 
 POINTS = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32) / 100
-"""of a face, in shares of its box"""
+"""landmarks x, y of a face, in shares of the width and height of its box"""
 
 
 def labels_of(boxes: list[list[float]]) -> AnnotatedImage:
-    """Faces x1, y1, x2, y2 with their points in the usual places."""
+    """Faces with the boxes x1, y1, x2, y2 and with landmarks at ``POINTS``."""
     corners = np.array(boxes, np.float32).reshape(-1, 4)
     points = corners[:, None, :2] + POINTS * (corners[:, None, 2:] - corners[:, None, :2])
     return AnnotatedImage("event/a.png", corners, np.zeros(len(corners), np.bool_), points)
@@ -93,7 +93,7 @@ def test_errors_against_loops(seed: int) -> None:
 
 
 def test_which_faces_count() -> None:
-    """In a photo of 1280x960 px: half of each length at long side 640."""
+    """At long side 640, all lengths in this photo of 1280x960 px are halved."""
     small, large, flat = (
         [0.0, 0, 39, 40],
         [100.0, 100, 140, 140],
@@ -120,7 +120,9 @@ def test_which_faces_count() -> None:
 
 
 def test_the_box_that_overlaps_most_gives_the_points() -> None:
-    """Errors of 5 and 20 px in a face of 100 px: .05 from the better box, though it scores less."""
+    """The landmarks come from the box with the largest IoU, even if it scores less.
+
+    The better box has an error of 5 px in a face of 100 px, so .05; the other box has 20 px."""
     labels = labels_of([[100, 100, 200, 200]])
     assert labels.landmarks is not None
     boxes = np.array([[110, 110, 210, 210], [100, 100, 200, 201]], np.float32)
@@ -172,7 +174,7 @@ def test_labels_without_points_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path, write_mat: Callable[..., Path], astronaut: np.ndarray) -> Path:
-    """A WIDER FACE folder of one portrait; labels.csv knows its face, with points."""
+    """A WIDER FACE folder with one portrait; labels.csv has its face with landmarks."""
     root = write_mat(
         tmp_path / "wider",
         {"e/a": ([[180, 60, 90, 120]], {s: [0] for s in ("easy", "medium", "hard")})},
@@ -199,7 +201,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_command(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A network with landmarks; what it finds is made up, and its error is what a loop gives."""
+    """The detections of a network with landmarks are made up; a loop gives their error."""
     pytest.importorskip("torch", reason="torch is not installed")
     from edgeface.architecture.registry import get_architecture
     from edgeface.models.detector import build_detector

@@ -1,5 +1,6 @@
-"""Several sizes and a flip: views, filters and vote against a slow reading of the papers' protocol,
-and refusals."""
+"""Multi-scale detection: views, size filters and box voting, and what is refused.
+
+The reference is a slow, literal version of the papers' protocol."""
 
 from __future__ import annotations
 
@@ -30,8 +31,7 @@ Row = list[float]
 
 
 def bright(image: Image) -> Detections:
-    """A detector that needs no network: each bright blob, with a score that depends on its size as
-    it sees it."""
+    """A detector without a network: finds bright blobs, which score by their size in the view."""
     _, _, blobs, _ = cv2.connectedComponentsWithStats((image[:, :, 0] > 127).astype(np.uint8))
     x, y, w, h, _ = blobs[1:].T.astype(np.float32)
     scores = (1 - 1 / (1 + w / 50)).astype(np.float32)
@@ -40,14 +40,14 @@ def bright(image: Image) -> Detections:
 
 
 def scene(width: int, height: int, *squares: tuple[int, int, int]) -> Image:
-    """Black, with white squares (x, y, side)."""
+    """A black image with white squares (x, y, side)."""
     image = np.zeros((height, width, 3), np.uint8)
     for x, y, side in squares:
         image[y : y + side, x : x + side] = 255
     return image
 
 
-# What the papers' programs do, one step after another; nothing shared with the code under test.
+# The protocol of the papers' programs, step by step; shares nothing with the code under test.
 
 
 def literal_vote(rows: list[Row], agreed_only: bool) -> list[Row]:
@@ -110,7 +110,7 @@ def literal_test(image: Image, agreed_only: bool) -> list[Row]:
 def random_boxes(
     seed: int, count: int, faces: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes around a few faces, each off by some px, and scores of which some are equal."""
+    """Boxes around a few faces, each off by some px, and their scores, some of them equal."""
     random = np.random.default_rng(seed)
     centres, sides = random.uniform(0, 300, (faces, 2)), random.uniform(4, 80, (faces, 2))
     which = random.integers(0, faces, count)
@@ -136,7 +136,9 @@ def test_vote_is_that_of_the_papers(seed: int, count: int, faces: int, agreed_on
 
 
 def test_vote_by_hand() -> None:
-    """Two boxes that overlap meet at 3 : 1, with the better score; a box alone stays, or goes."""
+    """Two overlapping boxes are averaged 3 : 1 and get the better score.
+
+    A box alone is kept, or dropped with ``agreed_only``."""
     boxes = np.array([[10.0, 10, 30, 30], [200, 200, 230, 240], [14, 10, 34, 30]])
     scores = np.array([0.25, 0.5, 0.75])
     found, best = box_vote(boxes, scores)
@@ -161,8 +163,8 @@ SQUARES = (
     (300, 100, 64),
 )
 SIZES = [(400, 300), (700, 500), (850, 600), (1024, 683), (1700, 1200), (2000, 1500), (3000, 1900)]
-"""width and height whose views enlarge three times, twice, to just 2, to less; keep; shrink a
-little; shrink a lot"""
+"""width and height of photos with three enlarged views; two; one by just 2; one by less; none;
+shrunk a little; shrunk a lot"""
 
 
 @pytest.mark.parametrize("agreed_only", [False, True])
@@ -172,8 +174,8 @@ def test_all_views_together_are_the_papers_test(size: tuple[int, int], agreed_on
     found = detect_views(image, bright, agreed_only)
     expected = np.array(literal_test(image, agreed_only))
     assert len(found) == len(expected) >= 5
-    # Their factor is not that between two whole numbers of px, by which a square can be seen a
-    # pixel wider.
+    # The papers' programs scale by the exact factor, not by the ratio of two rounded sizes, with
+    # which a square can appear a pixel wider.
     order, theirs = np.lexsort(found.boxes[:, :2].T.round()), np.lexsort(expected[:, :2].T.round())
     np.testing.assert_allclose(found.boxes[order], expected[theirs, :4], atol=0.75)
     np.testing.assert_allclose(found.scores[order], expected[theirs, 4], atol=0.01)
@@ -229,7 +231,9 @@ def test_views_that_the_least_size_makes_equal_are_one(
 
 @pytest.mark.parametrize("side", [16, 31, 60])
 def test_one_look_does_not_agree_with_itself(side: int) -> None:
-    """A detector that finds a face in the first enlarged view of a small photo and in no other."""
+    """The detector finds a face in the first enlarged view of a small photo and in no other.
+
+    With ``agreed_only``, that single view is no agreement."""
     found = 0
 
     def once(image: Image) -> Detections:
@@ -245,7 +249,7 @@ def test_one_look_does_not_agree_with_itself(side: int) -> None:
 
 @pytest.mark.parametrize("size", [(1600, 100), (100, 1600), (1999, 77), (333, 777), (2531, 1999)])
 def test_every_view_puts_the_square_where_it_is(size: tuple[int, int]) -> None:
-    """Also views that are enlarged to 128 px, where the authors' boxes are wrong."""
+    """Also in views that are enlarged to 128 px, where the boxes of the authors' code are wrong."""
     x, y, side = size[0] * 3 // 8, size[1] // 8, 48
     image = scene(*size, (x, y, side))
     for view in views(*size):
@@ -272,8 +276,7 @@ def test_every_view_puts_the_square_where_it_is(size: tuple[int, int]) -> None:
 def test_views_are_trusted_with_sizes(
     side: tuple[int, int], counts: str, kept: int, scale: float
 ) -> None:
-    """Sides, plus one, are those in the photo; boxes are exact however the view's size was
-    rounded."""
+    """Filters use sides in the photo, plus one; boxes are exact for any rounded view size."""
     corners = np.array([50, 40, 50 + side[0], 40 + side[1]], np.float32)
 
     def exact(view: Image) -> Detections:
@@ -294,7 +297,7 @@ def test_at_most_750_boxes() -> None:
 
 
 class BlobRunner(Runner):
-    """Fires in one cell for each bright blob, with its distances from there."""
+    """A runner that fires in one cell for each bright blob, with the blob's distances from it."""
 
     def __init__(self, size: tuple[int, int] | None = None) -> None:
         super().__init__("blobs", HeadLayout(), size, "fake 1.0", 1)
@@ -359,7 +362,7 @@ def test_fixed_size_is_refused() -> None:
 def test_a_dynamic_export_looks_in_several_sizes(
     exported: Callable[..., Any], astronaut: Any
 ) -> None:
-    """The smallest of the views are 64 px: a 32nd of that still is a cell."""
+    """The smallest views are 64 px, which still has cells at stride 32."""
     image = np.ascontiguousarray(cv2.resize(astronaut, (96, 96)), np.uint8)
     with Detector.open(
         exported("onnx", dynamic=True).path, score_threshold=0.3, nms_iou=0.3

@@ -1,4 +1,4 @@
-"""AP on photos of one's own: what it must be where detections are known, and what is refused."""
+"""AP on the user's own photos: its value for known detections, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeface.images import read_image
 from edgeface.images.annotations import read_annotations
 
 FACES = "image,x1,y1,x2,y2\nin/astronaut.png,176,60,272,180\nhopper.png,181,49,383,337\n"
-"""the two photos' faces, drawn by hand"""
+"""the faces of the two photos, drawn by hand"""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_ap_of_known_detections(tmp_path: Path) -> None:
-    """One of two faces found: precision 1 up to recall 1/2, so half of the area."""
+    """One of two faces is found: precision is 1 up to recall 1/2, so AP is half of the area."""
     images = read_annotations(written(tmp_path, FACES))
     truth = ground_truth_of(images, "faces.csv")
     right = {i.path: Detections(i.boxes, np.full(1, 0.9, np.float32)) for i in images}
@@ -50,8 +50,9 @@ def test_ap_of_known_detections(tmp_path: Path) -> None:
 
 
 def test_what_is_found_on_a_photo_without_faces_is_false(tmp_path: Path) -> None:
-    """Two faces, and three boxes that are surer than the second's on a photo without any: precision
-    1 up to recall 1/2, then 2/5. Where only the less sure are false, nothing changes."""
+    """False boxes on a photo without faces lower AP only if they outscore a found face.
+
+    Three boxes above the second of two faces: precision is 1 up to recall 1/2, then 2/5."""
     images = read_annotations(written(tmp_path, FACES + "empty.jpg,,,,\n"))
     truth = ground_truth_of(images, "faces.csv")
     one, two, _ = images
@@ -84,14 +85,16 @@ def test_the_command(photos: Path, tmp_path: Path, edgeface: Command) -> None:
 
 
 def test_predictions_lie_as_the_photos_do(photos: Path, tmp_path: Path, edgeface: Command) -> None:
-    """One of them lies in no folder. What cannot be written is refused before the first photo."""
+    """Prediction files lie in the photos' folders; one photo lies in no folder.
+
+    Predictions that cannot be written are refused before the first photo."""
     pytest.importorskip("torch", reason="torch is not installed")
     out, faces = tmp_path / "out", written(tmp_path, FACES)
     arguments = ("eval", "--data", photos, "--annotations", faces, "--predictions", out)
     assert edgeface(*arguments)[0] == 0
     assert sorted(load_predictions(out)) == ["hopper", "in/astronaut"]
     (out / "notes.txt").write_text("keep me")
-    (photos / "hopper.png").unlink()  # which is missed once photos are looked for
+    (photos / "hopper.png").unlink()  # reported only once photos are looked for
     failed(edgeface(*arguments), "holds other files")
     assert (out / "notes.txt").read_text() == "keep me"
     names = written(tmp_path, FACES + "...jpg,1,1,9,9\n")
@@ -101,8 +104,9 @@ def test_predictions_lie_as_the_photos_do(photos: Path, tmp_path: Path, edgeface
 def test_boxes_are_those_of_the_photo(
     photos: Path, tmp_path: Path, edgeface: Command, astronaut: np.ndarray
 ) -> None:
-    """As in training: a face that the photo cuts counts as far as it is in it, and what cannot be
-    of the photo is refused with its name."""
+    """As in training, a face that the photo's edge cuts counts with its part inside the photo.
+
+    A box outside the photo is refused with the photo's name, and so are shares of the image."""
     pytest.importorskip("torch", reason="torch is not installed")
     cv2.imwrite(str(photos / "cut.png"), astronaut[:, 222:, ::-1])  # through the middle of the face
     arguments = ("eval", "--data", photos, "--annotations")
@@ -121,7 +125,7 @@ def test_boxes_are_those_of_the_photo(
 def test_boxes_of_a_turned_photo_are_those_of_the_photo_as_it_is_seen(
     tmp_path: Path, astronaut: np.ndarray
 ) -> None:
-    """EXIF says that the stored rows are columns."""
+    """The EXIF orientation says that the stored rows are columns."""
     from PIL import Image
 
     exif = Image.Exif()
@@ -141,7 +145,7 @@ def test_two_photos_of_one_name(photos: Path, tmp_path: Path) -> None:
 
 
 def test_names_with_two_suffixes(photos: Path, tmp_path: Path) -> None:
-    """Their photo was asked for under a name without either, or taken for another one."""
+    """A photo with two suffixes used to be looked for without both, or taken for another photo."""
     (photos / "hopper.png.jpg").write_bytes((photos / "hopper.png").read_bytes())
     faces = FACES.replace("hopper.png", "hopper.png.jpg")
     truth, found = own_photos(written(tmp_path, faces), photos)

@@ -1,4 +1,4 @@
-"""Running a detector over images: geometry of each scale, what is reported, and what is refused."""
+"""Running a detector over images: geometry of each scale, what is reported, what is refused."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FACES = {
     "0--A/tall": (300, 900, [20, 700, 80, 760]),
     "1--B/large": (1280, 720, [1000, 400, 1160, 560]),
 }
-"""width, height and the one white square x1, y1, x2, y2 of each image"""
+"""width, height and the only white square x1, y1, x2, y2 of each image"""
 
 
 class WhiteSquareRunner(Runner):
-    """A network that finds the bright pixels, so that geometry alone decides."""
+    """A runner that finds the bright pixels, so that only geometry decides."""
 
     def __init__(self, input_size: tuple[int, int] | None = None) -> None:
         super().__init__("white", HeadLayout(), input_size, "fake 1.0", 1)
@@ -56,8 +56,7 @@ class WhiteSquareRunner(Runner):
 
 @pytest.fixture
 def root(tmp_path: Path, write_mat: Callable[..., Path]) -> Path:
-    """The images above with their faces; one annotated image is absent, one file is not
-    annotated."""
+    """The images above with their faces, an annotated image without a file, and the reverse."""
     folder = tmp_path / "WIDER_val" / "images"
     faces = {}
     for key, (width, height, (x1, y1, x2, y2)) in FACES.items():
@@ -75,8 +74,9 @@ def root(tmp_path: Path, write_mat: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, WhiteSquareRunner]:
-    """Let Detector.open give a fake of the size that the model's name tells; the runner it opened
-    is in here."""
+    """Make Detector.open use a fake runner, whose input size follows from the model's name.
+
+    The fixture holds the runners opened, by model."""
     runners: dict[str, WhiteSquareRunner] = {}
 
     def open_fake(
@@ -149,7 +149,7 @@ def test_several_sizes_and_a_flip(
     root: Path, opened: dict[str, WhiteSquareRunner], agreed_only: bool, stated: str
 ) -> None:
     evaluation = evaluate_model("any", root, "multi", heights="evaluated", agreed_only=agreed_only)
-    # 320x200: as it is, mirrored, small (205x128, not 160x100), twice, four and 5.6 times as large.
+    # 320x200: unscaled, mirrored, small (205x128, not 160x100), twice, four and 5.6 times as large.
     assert opened["any"].canvases[:6] == [(320, 224)] * 2 + [
         (224, 128),
         (640, 416),

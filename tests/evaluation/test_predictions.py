@@ -1,5 +1,4 @@
-"""Predictions in the folder layout of the official tool: every digit comes back, every breach is
-one line."""
+"""Predictions in the official tool's folder layout: no digit is lost, and mistakes are one line."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ def test_photos_at_any_depth_and_in_a_flat_folder(tmp_path: Path) -> None:
     tables = {
         key: np.full((i, 5), i + 0.5) for i, key in enumerate(("x", "a/x", "a/b/x", "a/b/c.txt/x"))
     }
-    for _ in range(2):  # also over the earlier ones
+    for _ in range(2):  # the second time over the earlier files
         save_predictions(tmp_path / "out", tables)
     loaded = load_predictions(tmp_path / "out")
     assert loaded.keys() == tables.keys()

@@ -1,4 +1,4 @@
-"""What is printed and drawn: figures never come without their protocol."""
+"""What is printed and drawn: figures always come with their protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROTOCOL = EvaluationProtocol("640", "padded to multiples of 32", 0.02, 0.45, "t
 
 @pytest.fixture(scope="module")
 def result() -> WiderResult:
-    """One face of 50 px that only counts as hard, found behind a false positive."""
+    """One face of 50 px, in the hard setting only, found with a lower score than a false box."""
     none, one = np.array([False]), np.array([True])
     faces = ImageFaces(
         np.array([[100.0, 100, 40, 50]]), {"easy": none, "medium": none, "hard": one}

@@ -61,8 +61,8 @@ def test_the_golden_predictions_over_all_val_images(shared: Path) -> None:
         assert getattr(result, setting) == pytest.approx(expected[setting], abs=1e-12)
 
 
-# The protocol as specs and the original script tell it: one loop a step, nothing shared with the
-# code under test.
+# The protocol as in the specification and the original script: one loop per step; shares nothing
+# with the code under test.
 
 
 def literal_iou(p: list[float], g: list[float]) -> float:
@@ -118,7 +118,7 @@ def literal_ap(
 def literal_points(
     images: dict[str, tuple[list[list[float]], set[int]]], predictions: dict[str, list[list[float]]]
 ) -> list[tuple[int, int]]:
-    """(boxes that count, those that are true positives) with each score threshold."""
+    """(boxes counted, true positives among them) at each score threshold."""
     points = []
     for score in (n / 10 for n in range(1, 10)):
         kept = true = 0
@@ -148,7 +148,7 @@ SCORES = st.integers(0, 20).map(lambda score: score / 20) | st.floats(0, 1)
 def data_sets(
     draw: st.DrawFn,
 ) -> tuple[dict[str, Any], dict[str, list[list[float]]], dict[str, float]]:
-    """Crowded images, so that duplicates, ties and overlaps with ignored faces are the rule."""
+    """Crowded images, in which duplicates, ties and overlaps with ignored faces are common."""
     images: dict[str, Any] = {}
     predictions: dict[str, list[list[float]]] = {}
     scales: dict[str, float] = {}
@@ -248,15 +248,14 @@ def test_a_box_on_a_face_outside_the_setting_is_ignored_however_often() -> None:
 
 
 def test_the_best_face_decides_even_if_it_is_outside_the_setting() -> None:
-    """The box overlaps both enough; the ignored face overlaps more, and no second-best face is
-    tried."""
+    """Both faces overlap the box enough, the ignored one more; the second best is not tried."""
     faces = ground_truth([[100, 100, 40, 40], [106, 100, 40, 40]], [True, False])
     assert hard(faces, [105, 100, 40, 40, 0.9]) == 0.0
     assert hard(faces, [101, 100, 40, 40, 0.9]) == 1.0
 
 
 def test_an_overlap_of_exactly_one_half_is_a_hit() -> None:
-    """Faces are w + 1 px wide in the official convention: 10 of 20 columns."""
+    """The official convention makes a box w + 1 px wide: 10 of 20 columns overlap."""
     faces = ground_truth([[0, 0, 19, 9]])
     assert overlaps(np.array([[0.0, 0, 9, 9]]), np.array([[0.0, 0, 19, 9]]))[0, 0] == 0.5
     assert hard(faces, [0, 0, 9, 9, 0.9]) == 1.0
@@ -271,7 +270,7 @@ def test_missed_faces_lower_the_recall_also_in_images_without_predictions() -> N
 
 
 def test_predictions_on_an_image_without_faces_do_not_count() -> None:
-    """As in the original: such an image is skipped."""
+    """As in the original, an image without faces is skipped."""
     faces = GroundTruth({**ground_truth([FACE]).images, **ground_truth([], key="e/none").images})
     assert (
         evaluate({"e/a": np.array([[*FACE, 0.5]]), "e/none": np.array([[*FAR, 0.9]])}, faces).hard

@@ -1,8 +1,8 @@
-"""The C++ programs, built with CMake for each runtime whose files are here: the faces that the
-Detector finds with the same ready file, of photos and of a video.
+"""The C++ programs find the faces that the Detector finds, in photos and in a video.
 
-ONNX Runtime, OpenVINO and LiteRT come from their wheels; ncnn's has no headers: build it, and set
-ncnn_DIR.
+Each is built with CMake if its runtime's files are here, and gets the same ready file as the
+Detector. ONNX Runtime, OpenVINO and LiteRT come from their wheels; that of ncnn has no headers:
+build ncnn, and set ncnn_DIR.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ PROGRAMS = (
     ("ncnn", "ncnn-int8-640x480"),
 )
 ON_ARM = (*(row for row in PROGRAMS if row[0] != "openvino"), ("openvino", ""))
-"""Of OpenVINO a file in float: it computes INT8 otherwise than on x86 (scores of portraits .003
-apart)"""
+"""OpenVINO gets a float file: its INT8 results on ARM differ from x86 (scores of portraits by
+.003)"""
 MISSING = {
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install openvino",
@@ -73,7 +73,7 @@ def package(name: str) -> Path | None:
 
 
 def onnxruntime_headers() -> Path:
-    """From Debian 13, which has those of an older release: the C API only grows."""
+    """Headers from Debian 13, of an older release than the library: the C API only grows."""
     home = cache_folder("onnxruntime-headers")
     if not home.is_dir():
         unpack(("libonnxruntime-dev",), "trixie", "amd64", home, alone=True)
@@ -82,7 +82,7 @@ def onnxruntime_headers() -> Path:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """``build(runtime)`` -> its program."""
+    """``build(runtime)`` -> the path of its program."""
     folder = tmp_path_factory.mktemp("build")
     where = {}
     if openvino := package("openvino"):
@@ -106,7 +106,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture(scope="module")
 def photos(astronaut: Image, hopper_path: Path) -> list[Image]:
-    """Shrunk, enlarged (also where any size is taken), halved."""
+    """Photos that the programs shrink, enlarge (also with a file for any size) and halve."""
     hopper = read_image(hopper_path)
     small = cv2.resize(hopper, (213, 250), interpolation=cv2.INTER_AREA)
     large = cv2.resize(astronaut, (960, 960), interpolation=cv2.INTER_LINEAR)
@@ -131,7 +131,7 @@ def ready(file: str) -> Path:
 
 
 def check(command: Sequence[object], bundle: Path, photos: Sequence[Image], folder: Path) -> int:
-    """Number of faces of score .3 and more, all at the Detector's place."""
+    """Number of faces that score .3 or more; all must be where the Detector finds them."""
     faces = 0
     with Detector.open(bundle, score_threshold=0.3) as detector:
         for photo in photos:
@@ -153,8 +153,9 @@ class TestHere:
     def test_twenty_photos(
         self, runtime: str, file: str, build: Build, shared: Path, tmp_path: Path
     ) -> None:
-        """ncnn in float: INT8 depends on the instructions that it was built for (without AVX a
-        weak score was .007 off)."""
+        """ncnn runs in float: its INT8 results depend on the instructions that it was built for.
+
+        Without AVX, a weak score was .007 off."""
         bundle = floats(runtime, tmp_path) if runtime == "ncnn" else ready(file)
         paths = sorted((shared / "wider" / "WIDER_val" / "images").rglob("*.jpg"))
         twenty = [read_image(path) for path in paths[:: max(1, len(paths) // 20)][:20]]
@@ -163,7 +164,7 @@ class TestHere:
     def test_a_video(
         self, runtime: str, file: str, build: Build, photos: list[Image], tmp_path: Path
     ) -> None:
-        """Of losslessly coded frames, with the number of each before its faces."""
+        """The frames are coded losslessly, and each face is printed after its frame's number."""
         program, clip = build(runtime), tmp_path / "clip.avi"
         frames = [np.roll(photos[0], 8 * i, axis=1) for i in range(3)]
         writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"HFYU"), 10, (512, 512))
@@ -194,7 +195,7 @@ class TestHere:
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    """What runs a program for aarch64 here; its root has the libraries of the cross compiler."""
+    """The command that runs an aarch64 program here, with the cross compiler's libraries."""
     qemu = need("qemu-aarch64-static", "qemu-user-static")
     need("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
     root = tmp_path_factory.mktemp("arm")
@@ -204,7 +205,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 
 
 class TestArm:
-    """Cross-compiled, and run by an emulator."""
+    """Programs cross-compiled for ARM and run in an emulator."""
 
     def test_the_decoder(self, arm: list[object], tmp_path: Path) -> None:
         strict = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -223,13 +224,13 @@ class TestArm:
 
 
 def floats(target: str, folder: Path) -> Path:
-    """edgeface-n in float, of which there is no ready file."""
+    """Export edgeface-n in float, for which there is no ready file."""
     request = ExportRequest(target, "fp32", 640, 480)
     return export_model(load_source("edgeface-n"), request, folder).bundle.path
 
 
 def linked_for_arm(runtime: str, folder: Path) -> list[object]:
-    """Flags of the compiler: headers and the library of the aarch64 wheel, which is found again."""
+    """Compiler flags for headers and library of the aarch64 wheel, found when the program runs."""
     if runtime == "ncnn":
         home = Path(os.environ.get("NCNN_ARM64", "none"))
         if not home.is_dir():

@@ -1,5 +1,6 @@
-"""The decoders of other languages against the golden vectors, where their tools are here; what is
-copied out of examples/ needs nothing of the library."""
+"""Decoders in other languages against the golden vectors, where their tools are installed.
+
+What a user copies from examples/ needs nothing of the library."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def test_javascript() -> None:
 
 @pytest.mark.parametrize("options", [("-O1",), ("-O2", "-mfma")], ids=" ".join)
 def test_cpp(options: tuple[str, ...], tmp_path: Path) -> None:
-    """Also for CPUs that fuse a product and a sum, as all ARM ones of 64 bits do."""
+    """Also for CPUs that fuse a multiplication and an addition, as all 64-bit ARM CPUs do."""
     cpu = Path("/proc/cpuinfo")
     if "-mfma" in options and not (cpu.is_file() and " fma " in cpu.read_text()):
         pytest.skip("this CPU has no FMA to ask for")
@@ -77,12 +78,12 @@ def test_cpp_turns_jpegs_as_the_library_does(
     run(jpeg_reader, tmp_path / "photo.jpg", tmp_path / "photo.ppm")
     found, expected = read_image(tmp_path / "photo.ppm"), read_image(tmp_path / "photo.jpg")
     assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).mean() < 1  # two libjpegs
+    assert np.abs(found.astype(int) - expected).mean() < 1  # decoded by two libjpegs
 
 
 @pytest.fixture(scope="module")
 def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``jpeg_reader JPEG PPM``, of photo.hpp."""
+    """``jpeg_reader JPEG PPM``: a program that converts with read_photo of photo.hpp."""
     if not Path("/usr/include/jpeglib.h").is_file():
         pytest.skip("libjpeg's header is not here: apt install libjpeg-dev")
     folder = tmp_path_factory.mktemp("jpeg")
@@ -106,7 +107,7 @@ def test_all_that_are_here_and_what_is_missing_is_named() -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    """With a PATH that has no compiler at all."""
+    """The PATH contains no compiler and no interpreter: each language is skipped by name."""
     for tool in ("sh", "dirname", "mktemp", "rm"):
         (tmp_path / tool).symlink_to(needs(tool))
     said = run(tmp_path / "sh", "test.sh", PATH=str(tmp_path), PYTHON="no-python").splitlines()
@@ -121,7 +122,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_wrong_decoder_is_found_out(tmp_path: Path) -> None:
-    """The vectors hold: half a cell off, and the test of a language says so."""
+    """With a decoder that is off by half a cell, the language's test of the vectors fails."""
     for name in ("decoder.js", "test.js", "package.json"):
         text = (EXAMPLES / "web" / name).read_text()
         (tmp_path / name).write_text(text.replace("column + offset", "column"))
@@ -179,7 +180,7 @@ def test_the_python_program_reads_what_the_library_reads(
 
 
 def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
-    """Neither over black nor over the photo before."""
+    """Transparent pixels are white, neither black nor those of the previous photo."""
     for name in ("app.js", "decoder.js", "package.json"):
         shutil.copy(EXAMPLES / "web" / name, tmp_path)
     (tmp_path / "runtimes.js").write_text(
@@ -196,7 +197,7 @@ def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
 
 
 def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
-    """Not on the next one, which was chosen meanwhile."""
+    """Faces are not drawn on the next photo if that is chosen before they are found."""
     for name in ("app.js", "decoder.js", "package.json"):
         shutil.copy(EXAMPLES / "web" / name, tmp_path)
     (tmp_path / "runtimes.js").write_text(
@@ -233,14 +234,14 @@ def test_the_page_says_what_its_server_lacks(
 
 
 def test_the_apps_take_the_file_that_the_manifest_names() -> None:
-    """That of a fine-tuned network has its SHA-256 in its name."""
+    """The apps' code names no file: that of a fine-tuned network has its SHA-256 in its name."""
     apps = [*EXAMPLES.rglob("app/**/*.kt"), *EXAMPLES.rglob("App/*.swift")]
     assert len(apps) == 4
     assert not [path for path in apps if "edgeface-n" in path.read_text()]
 
 
 def test_the_android_project_says_that_it_is_of_androidx() -> None:
-    """Without, Gradle refuses its dependencies: checkDebugAarMetadata fails."""
+    """Without this property, Gradle refuses the dependencies: checkDebugAarMetadata fails."""
     android = EXAMPLES / "android"
     assert "androidx." in (android / "app" / "build.gradle.kts").read_text()
     assert "android.useAndroidX=true" in (android / "gradle.properties").read_text().splitlines()
@@ -284,7 +285,7 @@ def test_what_the_python_program_cannot_do_is_one_line(
 
 
 def test_what_is_copied_imports_nothing_of_the_library() -> None:
-    """But the Pi's camera loop, which runs the installed wheel."""
+    """Except the Pi's camera loop, which runs with the installed wheel."""
     for path in set(EXAMPLES.rglob("*.py")) - {EXAMPLES / "raspberry-pi" / "camera.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -294,7 +295,7 @@ def test_what_is_copied_imports_nothing_of_the_library() -> None:
 
 
 def test_nothing_large_or_foreign_lies_there() -> None:
-    """Of what git has, no weights, libraries, packages."""
+    """Files tracked by git are below 300 kB, and none is a weights file, a library or a package."""
     listed = run(needs("git"), "ls-files", "-z", "--", "examples", cwd=ROOT).split("\0")
     paths = [ROOT / name for name in listed if name]
     suffixes = {".tflite", ".onnx", ".bin", ".so", ".aar", ".jar", ".wasm", ".npy"}

@@ -1,4 +1,4 @@
-"""What a user copies to a Raspberry Pi, run here and in a Debian for its CPU."""
+"""The files that a user copies to a Raspberry Pi, run here and in a Debian for its CPU."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_picamera2_of_the_system_opens_the_numpy_beside_it(
 
 
 def write_clip(path: Path, photo: Any) -> None:
-    """Three frames of ``photo``, BGR."""
+    """Write a video of three frames of ``photo`` (BGR)."""
     height, width = photo.shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
     for _ in range(3):
@@ -143,7 +143,7 @@ def camera_loop(source: object, bundle: Path, **pipes: Any) -> subprocess.Comple
 
 def test_a_camera_that_is_not_there_is_one_line(exported: Callable[..., Bundle]) -> None:
     done = camera_loop(77, exported("tflite").path)
-    *_, line = done.stderr.splitlines()  # after what the runtime says of itself
+    *_, line = done.stderr.splitlines()  # after the runtime's own messages
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert line == "error: no video from 77: is it there, and in use by no other program?"
 
@@ -164,7 +164,7 @@ def test_a_ribbon_camera_without_picamera2_is_one_line(exported: Callable[..., B
 def test_no_camera_on_the_ribbon_cable_is_one_line(
     error: str, exported: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    """As Picamera2 says that there is none, and that another program has it."""
+    """Picamera2 raises these errors without a camera and with one that another program uses."""
     (tmp_path / "picamera2.py").write_text(f"def Picamera2():\n    raise {error}\n")
     command = [sys.executable, str(FOLDER / "camera.py"), "--model", str(exported("tflite").path)]
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
@@ -198,7 +198,7 @@ def test_a_reader_that_has_enough_ends_the_camera_loop(
 def test_the_camera_loop_says_what_the_detector_says(
     exported: Callable[..., Bundle], hopper_path: Path, tmp_path: Path
 ) -> None:
-    """With a video in place of the camera."""
+    """A video stands in for the camera."""
     bundle = exported("tflite").path
     photo = cv2.resize(read_image(hopper_path)[:, :, ::-1], (160, 192))
     clip = tmp_path / "clip.avi"
@@ -232,7 +232,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 
 def lay_out(folder: Path, bundle: Path, photo: Path) -> None:
-    """As on the Pi: the script, the camera's program, the wheel, an exported folder and a photo."""
+    """Fill ``folder`` as on the Pi: script, camera program, wheel, exported folder and photo."""
     build_wheel(folder)
     shutil.copytree(bundle, folder / bundle.name)
     shutil.copy(photo, folder / "photo.jpg")
@@ -249,24 +249,24 @@ def test_from_nothing_to_faces_and_once_more(
     shutil.copytree(other, tmp_path / other.name)
     venv = tmp_path / "venv"
     for _ in range(2):
-        # As an interrupted one leaves it.
+        # An interrupted installation leaves such an environment.
         subprocess.run(["python3", "-m", "venv", "--clear", "--without-pip", venv], check=True)
         code, out, err = install(script=tmp_path / "install.sh")
         if code != 0 and "connection" in err.lower():
             pytest.skip("no package index can be reached")
         assert code == 0, err
         assert "edgeface 0.1.0" in out and "photo.jpg" in out and "edgeface bench" in out
-        assert f"model: {tmp_path / bundle.name} " in out  # that of ncnn needs another runtime
+        assert f"model: {tmp_path / bundle.name} " in out  # the ncnn Bundle needs another runtime
 
 
 @pytest.fixture(scope="module")
 def debian_13() -> Path:
-    """For arm64 with Python 3.13, unpacked once and kept."""
+    """The root of a Debian 13 for arm64 with Python 3.13, unpacked once and kept."""
     need_namespace()
     root = cache_folder("debian-13-arm64")
     if not root.is_dir():
         unpack(DEBS, "trixie", "arm64", root)
-    # What setting up ca-certificates makes; pip reads it without a network, too.
+    # Setting up ca-certificates would make this file; pip reads it even without a network.
     parts = sorted((root / "usr" / "share" / "ca-certificates").rglob("*.crt"))
     whole = root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
     whole.parent.mkdir(parents=True, exist_ok=True)
@@ -303,9 +303,11 @@ class TestOnAnEmulatedPi:
         [(PI / READY.name, "photo.jpg"), ("edgeface-n-tflite-int8-640x480", "canvas.png")],
     )
     def test_the_boxes_of_this_machine(self, model: Path | str, photo: str, pi: Path) -> None:
-        """Of the folder that was copied there, and of a name. INT8 has a photo that fills its
-        canvas: on ARM, OpenCV shrinks one pixel in 15,000 to the next level, which moves a box by
-        0.01 px at most in float and by a whole step of its output in INT8."""
+        """A copied Bundle and a model's name give the boxes that they give on this machine.
+
+        INT8 gets a photo that fills its canvas: on ARM, OpenCV shrinks one pixel in 15,000 to the
+        next level, which moves a box by 0.01 px at most in float, but by a whole output step in
+        INT8."""
         command = (PI / "venv/bin/edgeface", "detect", PI / photo, "--model", model)
         done = run_in_root(pi, *command, "--format", "json")
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The golden vectors are what the library gives today; the decoder in Python follows them."""
+"""The golden vectors are what the library gives today, and the Python decoder agrees with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def array(text: str, dtype: str, shape: list[int]) -> Any:
 
 
 def outputs_of(case: dict[str, Any]) -> list[Any]:
-    """In the order and with the shapes of the contract."""
+    """The network outputs of a case, in the order and with the shapes of the contract."""
     found = []
     for spec, text in zip(case["contract"]["outputs"], case.get("outputs", ()), strict=False):
         cells = [-(-case["canvas"][i] // spec["stride"]) for i in (1, 0)]
@@ -41,7 +41,7 @@ def outputs_of(case: dict[str, Any]) -> list[Any]:
 
 
 def assert_same_faces(found: list[Any], expected: list[Any], atol: float) -> None:
-    """Lists of (score, box, landmarks)."""
+    """Assert that two lists of (score, box, landmarks) are equal."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one[0] == pytest.approx(other[0], abs=1e-4)
@@ -57,9 +57,10 @@ def faces_of(case: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_made_anew_they_are_the_same(path: Path) -> None:
-    """After a change that is meant: python -m benchmarks.vectors. Outputs of a network may differ
-    by what float32 rounds, and those of int8 by one count for it; so may the scales of int8, which
-    follow from outputs: processors sum in orders of their own."""
+    """After an intended change, run python -m benchmarks.vectors.
+
+    Network outputs may differ by float32 rounding, and in INT8 by one step; so may the INT8 scales,
+    which follow from outputs: processors add up in different orders."""
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("skimage", reason="scikit-image is not installed")
     from benchmarks.vectors import vectors
@@ -78,7 +79,7 @@ def test_made_anew_they_are_the_same(path: Path) -> None:
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Equal, but for the last digits of float32."""
+    """Assert that two JSON values are equal, except for the last digits of float32."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         one, other = list(one.values()), list(other.values())
@@ -90,7 +91,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_they_hold_what_they_should() -> None:
-    """Both layouts, both types, one size and any, all codings, faces and none."""
+    """The cases cover both layouts and types, one size and any, all codings, faces and none."""
     cases: list[Any] = [case.values[0] for case in CASES]
     contracts = [case["contract"] for case in cases if "faces" in case]
     assert {c["input"]["layout"] for c in contracts} == {"NCHW", "NHWC"}

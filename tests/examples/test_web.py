@@ -1,5 +1,6 @@
-"""The page in headless Chromium, with a photo and with a fake camera: the faces that the Detector
-finds, and no request to anywhere else. `edgeface demo` serves what it should and nothing more."""
+"""The page in headless Chromium, with a photo and a fake camera, finds the Detector's faces.
+
+It sends no request to anywhere else. `edgeface demo` serves the right files and nothing more."""
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ def test_what_is_not_served(port: int, path: str) -> None:
 def test_a_browser_that_leaves_is_no_error(
     port: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "bundle" / "m.tflite").write_bytes(bytes(20_000_000))  # more than waits in a socket
+    (tmp_path / "bundle" / "m.tflite").write_bytes(bytes(20_000_000))  # more than a socket buffers
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /models/mine/m.tflite HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(9) == b"HTTP/1.0 "
@@ -141,8 +142,10 @@ def test_what_is_missing_is_named(
 
 @pytest.mark.slow
 def test_in_chromium(tmp_path: Path) -> None:
-    """Boxes within .05 px of the Detector's for PNG photos; the camera's are looked at for being
-    there, at the right place: the browser scales and codes its frames."""
+    """Boxes in PNG photos are within .05 px of the Detector's.
+
+    The camera's boxes need only be there, at the right place: the browser scales and codes
+    frames."""
     from export import ExportRequest, export_model, load_source
 
     node = need_browser("playwright-core")
@@ -179,8 +182,9 @@ def test_in_chromium(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mediapipe_in_chromium(astronaut: Any, tmp_path: Path) -> None:
-    """Ready files made over for its ObjectDetector, in @mediapipe/tasks-vision: the Detector's face
-    within a pixel, whose parts MediaPipe cuts off."""
+    """Ready files adapted to MediaPipe's ObjectDetector find the Detector's face within a pixel.
+
+    They run in @mediapipe/tasks-vision, which cuts off fractions of a pixel."""
     from export.apis import adapt
 
     node = need_browser("playwright-core", "@mediapipe/tasks-vision")
@@ -207,7 +211,7 @@ def test_mediapipe_in_chromium(astronaut: Any, tmp_path: Path) -> None:
 
 
 def need_browser(*modules: str) -> str:
-    """Path of node; skips where it, Chromium or a module is not here."""
+    """Path of node; skips the test if node, Chromium or one of the modules is missing."""
     node = shutil.which("node")
     if not CHROMIUM or not node:
         pytest.skip("chromium and node are needed: apt install chromium nodejs")
@@ -231,7 +235,7 @@ def in_browser(node: str, config: dict[str, Any], script: str = "page.mjs") -> A
 
 
 def fake_camera(photo: Any, path: Path) -> Path:
-    """Ten frames of the photo, 640x480, as Chromium takes them."""
+    """Write ten frames of the photo, 640x480, as a file that Chromium takes for a camera."""
     frame = cv2.cvtColor(cv2.resize(photo, (640, 480)), cv2.COLOR_BGR2YUV_I420)
     head = b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420\n"
     path.write_bytes(head + (b"FRAME\n" + frame.tobytes()) * 10)

@@ -1,8 +1,8 @@
-"""Open mutated models: ``python open_mutated.py MODEL KIND FIRST COUNT PLACE``. MODEL is the folder
-of a Bundle or a weights file, whose mutated copies appear at PLACE one after the other.
+"""Open mutated models: ``python open_mutated.py MODEL KIND FIRST COUNT PLACE``.
 
-KIND: ``file`` (a file changed), ``signed`` (a file changed and its SHA-256 in the manifest with
-it), ``values`` and ``text`` (of the manifest), ``weights``.
+MODEL is the folder of a Bundle or a weights file, whose mutated copies appear at PLACE one after
+the other. KIND: ``file`` (a file is changed), ``signed`` (a file is changed, and its SHA-256 in the
+manifest with it), ``values`` and ``text`` (of the manifest), ``weights``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from edgeface.detections import Detections
 from edgeface.errors import EdgefaceError
 
 MEMORY = 12 << 30
-"""of addresses, of which torch and OpenVINO take many that they never use"""
+"""limit of the address space in bytes; torch and OpenVINO reserve much that they never use"""
 LIMIT_S = 60.0
 SCORE = 0.3
 TOLERANCE_PX = 1e-3
-"""equal files give equal boxes: no arithmetic is another one"""
+"""of boxes in px, and of scores; tight, as equal files are computed with the same arithmetic"""
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 3, 8, 10**30, 0.5, 1e-30, 1e308),
     *("", "\x1b[2J\n", "9" * 10_000, "../../etc/passwd", "edgeface-n", "int8", "NHWC", "onnx"),
@@ -40,14 +40,14 @@ STRANGE: tuple[Any, ...] = (
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something can be changed, at any depth."""
+    """Paths of all values that can be changed, at any depth."""
     keys = value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
     below = [place for key in keys for place in places(value[key], (*path, key))]
     return ([path] if path else []) + below
 
 
 def mutated_values(manifest: Any, rng: random.Random) -> Any:
-    """One or two values absent, added, scaled, strange, or those of another place."""
+    """A copy with one or two values deleted, added, scaled, strange or copied from elsewhere."""
     changed = copy.deepcopy(manifest)
     for _ in range(rng.choice((1, 1, 2))):
         found = places(changed)
@@ -74,7 +74,7 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def mutate(folder: Path, kind: str, rng: random.Random) -> bool:
-    """Change the Bundle in ``folder``; False where it came out as it was."""
+    """Change the Bundle in ``folder``; return False if the result is the same as before."""
     path = folder / MANIFEST
     text = path.read_bytes()
     manifest = json.loads(text)
@@ -97,18 +97,18 @@ def mutate(folder: Path, kind: str, rng: random.Random) -> bool:
 
 
 def mutated_weights(content: bytes, rng: random.Random) -> bytes:
-    """Of a safetensors file: mostly its beginning, which says what lies where."""
+    """Mutate a safetensors file, mostly its header, which says where each tensor lies."""
     size = int.from_bytes(content[:8], "little") + 8
     if rng.random() < 0.1:
         return rng.choice(BYTES)(content, rng)
     header = rng.choice(BYTES)(content[:size], rng)
-    if rng.random() < 0.5:  # its length is right again
+    if rng.random() < 0.5:  # make the stated length right again
         header = (max(0, len(header) - 8)).to_bytes(8, "little") + header[8:]
     return header + content[size:]
 
 
 def same(found: Detections, wanted: Detections) -> bool:
-    """Equal boxes and scores."""
+    """Are the boxes and scores equal within ``TOLERANCE_PX``?"""
     return found.boxes.shape == wanted.boxes.shape and bool(
         np.allclose(found.boxes, wanted.boxes, atol=TOLERANCE_PX)
         and np.allclose(found.scores, wanted.scores, atol=TOLERANCE_PX)

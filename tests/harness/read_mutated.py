@@ -1,5 +1,6 @@
-"""Read mutated images: ``python read_mutated.py FOLDER SUFFIX FIRST COUNT PLACE``, from the whole
-ones in FOLDER, written to PLACE one after the other."""
+"""Read mutated images: ``python read_mutated.py FOLDER SUFFIX FIRST COUNT PLACE``.
+
+They are made from the undamaged images in FOLDER and written to PLACE one after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from edgeface.errors import EdgefaceError
 from edgeface.images.reading import MAX_PIXELS, read_image
 
 MEMORY = 4 << 30
-"""of addresses, with those of all libraries: the largest image that is accepted takes 400 MB"""
+"""limit of the address space in bytes, with libraries; the largest accepted image takes 400 MB"""
 LIMIT_S = 30.0
 
 

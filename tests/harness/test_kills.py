@@ -1,5 +1,6 @@
-"""48 commands killed at moments drawn from a seed: what the user had is whole or the new one is,
-the next start works, and what the killed one left is gone."""
+"""48 commands killed at random moments of a fixed seed: the old result or the new one is whole.
+
+The next start works, and removes what the killed one left."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from edgeface.files import LEFT_S
 
 pytest.importorskip("torch", reason="torch is not installed")
 KILLS = 8
-"""of each command"""
+"""kills of each command"""
 NAMES = ("export", "quantize", "train", "save", "search", "bench")
 LIMIT_S = 600
 __all__ = ["task"]  # a fixture
 
 
 def run(task: Task, kill_s: float | None = None) -> float:
-    """Seconds that it took; killed with all its processes after ``kill_s``."""
+    """Run the task and return the seconds; after ``kill_s`` it is killed with all its processes."""
     start = time.monotonic()
     process = task.start(start_new_session=True)
     if kill_s is not None:
@@ -43,7 +44,7 @@ def test_killed_at_any_moment(task: Task, request: pytest.FixtureRequest) -> Non
     rng = random.Random(NAMES.index(request.node.callspec.params["task"]))
     left = 0
     for _ in range(KILLS):
-        # half of them near the end, where files are written
+        # half of the kills come near the end, where files are written
         run(task, long_s * (rng.uniform(0.8, 1.02) if rng.random() < 0.5 else rng.uniform(0.02, 1)))
         found = task.hidden()
         left += len(found)

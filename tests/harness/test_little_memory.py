@@ -1,11 +1,11 @@
-"""61 runs of commands that get less and less memory: the right result, or one line and exit code 2;
-nothing half-written, no traceback, no hang.
+"""61 runs of commands with less and less memory: the right result, or one line and exit code 2.
 
-What is below us may end the process where it gets no memory, before we hear of it: torch by a
-signal, OpenBLAS, which NumPy and OpenCV bring, with a line of its own, and, at few limits, Python
-and NumPy themselves, which take back what they half made as if it were whole (``dictiter_new`` of
-3.11, ``PyArrayMethod_FromSpec_int`` while NumPy is imported) and end by a segmentation fault. That
-is counted, and of each command some endings must be ours.
+Nothing is half-written, and there is no traceback and no hang. A library may end the process when
+it gets no memory, before our code learns of it: torch by a signal, OpenBLAS, which NumPy and OpenCV
+bring, with a line of its own. At a few limits Python and NumPy themselves end with a segmentation
+fault, as they release half-made objects as if they were whole (``dictiter_new`` of Python 3.11,
+``PyArrayMethod_FromSpec_int`` while NumPy is imported). Such endings are counted, and some endings
+of each command must be ours.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from edgeface.backends import export_targets
 
 pytest.importorskip("torch", reason="torch is not installed")
 SHARES = (0.15, 0.4, 0.7, 0.9, 0.97)
-"""of the addresses that it needs"""
+"""shares of the address space that the command needs"""
 NAMES = (*export_targets(), "torch", "eval", "export", "quantize", "train", "search")
 __all__ = ["task"]  # a fixture
 SIGNALS = (-6, -11)
 """abort, segmentation fault"""
 IGNORED = re.compile(r"Exception ignored (in|on)\b.*?(?=Exception ignored|error: |\n|$)\n?")
-"""what Python itself says where it has not even the memory to say more"""
+"""Python's own message when it lacks the memory to say more"""
 PYTHON = "ended by Python or NumPy"
 OPENBLAS = "OpenBLAS error: Memory allocation still failed"
 
@@ -45,7 +45,7 @@ def test_right_or_one_line(task: Task, tmp_path: Path) -> None:
     ended = [_ending(task, int(peak * share), lines) for share in shares]
     print(task.arguments[0], f"peak {peak / 1e6:.0f} MB:", *ended)
     assert "one line" in ended
-    assert ended.count(PYTHON) <= len(ended) // 3  # 4 of 260 limits that were tried
+    assert ended.count(PYTHON) <= len(ended) // 3  # measured: 4 of 260 limits
 
 
 def _ending(task: Task, limit: int, wanted: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""2,400 mutated models a runtime, opened and run as `detect` does it: refused in one line, or the
-boxes of the whole one; never a crash, a hang or another exception.
+"""2,400 mutated models a runtime, opened and run as `detect` does it: refused, or right boxes.
 
-A changed file is refused for its SHA-256. Where that was changed with it, it is another model,
-whose boxes are its own: then only the manner of its end is looked at.
+Right boxes are those of the unchanged model. A refusal is one line; there is never a crash, a hang
+or another exception. A changed file is refused for its SHA-256. If its SHA-256 was changed with it,
+it is another model with its own boxes: then only the way in which it ends is tested.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_a_bundle_is_refused_or_gives_the_same_boxes(
 
 @slow
 def test_weights_are_refused_or_run(tmp_path: Path) -> None:
-    """They have no SHA-256 of their own: what is read is finite and fits the network."""
+    """Weights have no SHA-256 of their own: those accepted are finite and fit the network."""
     whole = FOLDER / "edgeface-n.safetensors"
     found = apart("open_mutated.py", whole, "weights", 0, WEIGHTS, tmp_path, limit_s=1800)
     print("torch", found)

@@ -1,5 +1,6 @@
-"""10,000 damaged images, each read by what `detect` and `eval` read photos with: a picture or one
-line, never a crash, a hang or all of the memory."""
+"""10,000 damaged images, read as `detect` and `eval` read photos: a picture or one line.
+
+There is never a crash or a hang, nor is all of the memory taken."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ SUFFIXES = (".jpg", ".png", ".webp", ".bmp", ".gif", ".tif")
 EACH = 1667
 SIDE_PX = 160
 THROUGH_THE_COMMAND = 40
-"""of each kind"""
+"""images of each kind that also go through the command"""
 PEAK_BYTES = 2 << 30
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, astronaut: Any, hopper_path: Path) -> Path:
-    """The two portraits, small, in every kind that is mutated, in several forms of each."""
+    """Small copies of the two portraits in every mutated format, in several variants each."""
     pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     folder = tmp_path_factory.mktemp("whole")
     astronaut = pillow.fromarray(astronaut).resize((SIDE_PX, SIDE_PX))

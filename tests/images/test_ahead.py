@@ -1,4 +1,4 @@
-"""Reading ahead: everything or the latest, never much, and every ending."""
+"""Reading ahead: all items or only the latest, with few waiting, and every way in which it ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeface.images.ahead import DEPTH, ReadAhead
 
 
 def until(true: object) -> None:
-    """Wait until ``true()``."""
+    """Wait until ``true()`` is true. Raises AssertionError after 10 s."""
     assert callable(true)
     for _ in range(2000):
         if true():
@@ -23,7 +23,7 @@ def until(true: object) -> None:
 
 
 class Source:
-    """Numbers, which counts what was taken of it."""
+    """A source of numbers that counts how many of them were taken."""
 
     def __init__(self, count: int, error: Exception | None = None) -> None:
         self.taken, self.over = 0, False
@@ -43,7 +43,7 @@ class Source:
 def test_everything_comes_in_order_and_little_waits() -> None:
     source = Source(100)
     with ReadAhead(source.items()) as ahead:
-        until(lambda: source.taken == DEPTH + 1)  # those that wait, and one in hand
+        until(lambda: source.taken == DEPTH + 1)  # those waiting, and one in hand
         time.sleep(0.05)
         assert source.taken == DEPTH + 1
         assert list(ahead) == list(range(100))

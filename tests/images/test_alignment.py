@@ -1,4 +1,4 @@
-"""Aligned faces: against scikit-image, and on real faces that were turned."""
+"""Aligned faces, against scikit-image and on real faces that were rotated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_points_come_to_lie_on_the_template() -> None:
 
 @pytest.mark.parametrize("degrees", [-25, 0, 20])
 def test_a_turned_portrait_is_upright_again(astronaut: Any, degrees: float) -> None:
-    """The network that ships finds the points; the eyes then lie level, and where they should."""
+    """The shipped network finds the landmarks; the aligned eyes are level and in their place."""
     turn = cv2.getRotationMatrix2D((224, 120), degrees, 1)
     photo: Any = cv2.warpAffine(astronaut, turn, (512, 512))
     with Detector.open("edgeface-n") as detector:
@@ -59,8 +59,8 @@ def test_a_turned_portrait_is_upright_again(astronaut: Any, degrees: float) -> N
         again = detector.detect(cv2.copyMakeBorder(face, 56, 56, 56, 56, cv2.BORDER_CONSTANT))
     assert again.landmarks is not None and len(again) == 1
     points = again.landmarks[0] - 56
-    # How far nose and mouth lie below the eyes is the face's own: this nose by both networks 4 to
-    # 5 px farther than the template's. The eyes and the line of the nose are where they should.
+    # Faces differ in how far nose and mouth lie below the eyes: both networks put this nose 4 to
+    # 5 px farther down than the template's. Only the eyes and the nose's x must be in place.
     assert np.abs(points[:2] - TEMPLATE[:2]).max() < 4
     assert abs(points[2, 0] - TEMPLATE[2, 0]) < 4
     assert abs(points[0, 1] - points[1, 1]) < 5
@@ -78,7 +78,7 @@ def test_it_is_warped_as_opencv_does_it_with_that_matrix(astronaut: Any) -> None
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("left", [0, 20_000, 32_500, 39_488])
 def test_faces_of_a_panorama(astronaut: Any, left: int, upright: bool) -> None:
-    """OpenCV 4 warps none that has 32,767 px a side."""
+    """OpenCV 4 warps no image with a side of 32,767 px or more."""
     points = np.array([[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]], float)
     photo = np.zeros((512, 40_000, 3), np.uint8)
     photo[:, left : left + 512] = astronaut
@@ -180,7 +180,9 @@ def test_no_input_is_replaced_and_no_two_photos_share_a_file(
 
 
 def test_what_was_cropped_of_a_camera_before_stays(astronaut: Any, tmp_path: Path) -> None:
-    """A supervisor starts the same command anew, whose frames count from 0 again."""
+    """A supervisor may restart a command, whose camera frames then count from 0 again.
+
+    Crops of a camera are kept; those of the same video are replaced."""
     points = np.array([[[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]]], np.float32)
     faces = Detections(np.array([[150, 60, 260, 180]], np.float32), np.ones(1, np.float32), points)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The annotation reader: both formats, and one line for each way to break them."""
+"""The annotation reader: both formats, and one error line for each kind of mistake."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ def test_wider_format(tmp_path: Path) -> None:
     ],
 )
 def test_wider_variants_read_the_same(tmp_path: Path, change: tuple[str, str]) -> None:
-    """Windows line ends; no all-zero line after count 0, as some tools write it; blank lines; a
-    byte order mark."""
+    """Windows line ends, no all-zero line after count 0, blank lines, and a byte order mark.
+
+    Some tools omit the all-zero line."""
     assert change[0] in WIDER
     plain, changed = (
         read_annotations(write(tmp_path, text)) for text in (WIDER, WIDER.replace(*change))
@@ -72,7 +73,7 @@ def test_wider_variants_read_the_same(tmp_path: Path, change: tuple[str, str]) -
 
 
 def test_wider_faces_of_no_positive_size_are_invalid(tmp_path: Path) -> None:
-    """The official training file has them."""
+    """The official training file has such faces."""
     text = "a.jpg\n3\n9 9 0 5 0 0 0 0 0 0\n656.2 88.8 -16.2 31.2 2 0 0 0 1 0\n1 1 2 2 0 0 0 0 0 0\n"
     (image,) = read_annotations(write(tmp_path, text))
     assert image.invalid.tolist() == [True, True, False]
@@ -159,7 +160,7 @@ def check_refusal(path: Path, where: str, what: str) -> None:
     message = str(caught.value)
     assert path.name in message and where in message and what in message and "accepted" in message
     assert "\n" not in message
-    assert path.suffix == ".txt" or "face count" not in message  # there is none in a CSV
+    assert path.suffix == ".txt" or "face count" not in message  # a CSV has no face counts
 
 
 def test_missing_and_undecodable_files(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_missing_and_undecodable_files(tmp_path: Path) -> None:
 
 
 def test_a_face_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
-    """As in files that were put together of others: twice, it would be missed once."""
+    """A face may be listed twice in merged files; counted twice, it would be missed once."""
     face, other = "a.jpg,1,2,30,40", "a.jpg,1,2,30,41"
     points = ",1,2,3,2,2,3,1,4,3,4"
     for text, count in (
@@ -260,8 +261,9 @@ def test_landmarks_join_the_boxes_they_belong_to(tmp_path: Path) -> None:
 
 
 def test_landmarks_of_a_file_fill_in_where_the_annotations_have_none(tmp_path: Path) -> None:
-    """Their own stay: of a face that the file has others for, of one and of a photo that it does
-    not name."""
+    """The annotations' own landmarks stay, whatever the file has for their faces.
+
+    It has others for one face, and does not name another face and a whole photo."""
     own = [[x + 1, y + 1] for x, y in POINTS]
     flat = ",".join(f"{x},{y}" for x, y in own)
     faces = f"""a.jpg,10,20,40,60,{flat}
@@ -382,4 +384,4 @@ def test_the_given_landmarks(shared: Path) -> None:
     points = np.concatenate([image.landmarks for image in images if image.landmarks is not None])
     assert (
         int(np.isfinite(points).all((1, 2)).sum()) == 25484
-    )  # 25,485 rows, two of them of one box
+    )  # 25,485 rows, two of which have the same box

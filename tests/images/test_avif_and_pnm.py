@@ -1,4 +1,4 @@
-"""AVIF and PNM, of whose files OpenCV leaves out a part of what they say."""
+"""AVIF and PNM files, of which OpenCV ignores a part of the header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIENTATION = 0x0112
 
 
 def off(found: Any, expected: Any) -> float:
-    """Mean difference, in levels."""
+    """Mean absolute difference in levels."""
     assert found.shape == expected.shape and found.dtype == np.uint8
     return float(np.abs(found.astype(int) - expected.astype(int)).mean())
 
@@ -36,7 +36,7 @@ def avif(image: Pillow.Image, **options: Any) -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_an_avif_is_shown_as_it_asks(astronaut: Any, mode: str, orientation: int) -> None:
-    """Pillow writes an orientation as the properties of the image."""
+    """Pillow stores an orientation as the properties irot and imir of the image."""
     upright = astronaut[:400, :300]
     exif = Pillow.Exif()
     exif[ORIENTATION] = orientation
@@ -52,7 +52,7 @@ def test_an_avif_is_shown_as_it_asks(astronaut: Any, mode: str, orientation: int
 def test_an_avif_is_turned_and_then_mirrored(astronaut: Any, angle: int, axis: int) -> None:
     stored = astronaut[:160, :120]
     exif = Pillow.Exif()
-    exif[ORIENTATION] = 5  # which has both properties
+    exif[ORIENTATION] = 5  # needs both properties, irot and imir
     content = bytearray(avif(Pillow.fromarray(stored), exif=exif))
     content[content.index(b"irot") + 4] = angle
     content[content.index(b"imir") + 4] = axis
@@ -61,7 +61,7 @@ def test_an_avif_is_turned_and_then_mirrored(astronaut: Any, angle: int, axis: i
 
 
 def test_the_exif_block_of_an_avif_turns_nothing_twice(astronaut: Any) -> None:
-    """OpenCV writes an orientation into both, and applies the one in the block."""
+    """OpenCV stores an orientation as properties and in the EXIF block, and applies the block's."""
     if not hasattr(cv2, "imencodeWithMetadata"):
         pytest.skip("this OpenCV writes no metadata")
     exif = Pillow.Exif()
@@ -95,7 +95,7 @@ def test_avif_of_every_depth_and_its_transparency(astronaut: Any, depth: int) ->
 @pytest.mark.parametrize("kind", [2, 3, 5, 6])
 @pytest.mark.parametrize("maximum", [1, 15, 100, 255, 256, 1023, 4095, 65535])
 def test_pnm_of_every_maximum(kind: int, maximum: int) -> None:
-    """Text and binary, grey and colour; OpenCV itself rounds down."""
+    """Files in text and binary, grey and colour; OpenCV itself rounds levels down."""
     shape = (6, 8, 3) if kind in (3, 6) else (6, 8)
     values = np.random.default_rng(0).integers(0, maximum + 1, shape)
     binary = values.astype(">u2" if maximum > 255 else np.uint8).tobytes()

@@ -1,4 +1,4 @@
-"""A blurred face: what is left of it, and what is left of everything else."""
+"""Blurred faces: what remains of them, and of the rest of the picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeface.images.blurring import CELLS, MARGIN
 
 BOX = np.array([[100, 40, 220, 200]], np.float32)
 SIZE = (round(160 * (1 + 2 * MARGIN)), round(120 * (1 + 2 * MARGIN)))
-"""height and width of what is blurred around BOX"""
+"""height and width in px of the area that is blurred around BOX"""
 
 
 def region(image: Any) -> Any:
@@ -38,7 +38,7 @@ def test_all_else_stays(astronaut: Any) -> None:
 
 
 def test_faces_of_equal_mean_colours_become_the_same_picture(astronaut: Any) -> None:
-    """So nothing but these means can be brought back, by whatever method."""
+    """So only these mean colours can be recovered, by whatever method."""
     random = np.random.default_rng(0)
     other = astronaut.copy()
     rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in SIZE)
@@ -54,7 +54,9 @@ def test_faces_of_equal_mean_colours_become_the_same_picture(astronaut: Any) -> 
 
 
 def test_nothing_of_the_face_remains_above_its_cells(astronaut: Any) -> None:
-    """Share of the spectrum's energy above one period in two cells, mean left out."""
+    """Of the spectrum's energy above one period per cell, less than 1 % remains.
+
+    The mean is left out."""
 
     def above(image: Any) -> float:
         grey = region(image).astype(float).mean(2)
@@ -133,7 +135,7 @@ def test_saved_photos_hold_no_face_and_no_mark(
 def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
     edgeface: Command, astronaut: Any, tmp_path: Path
 ) -> None:
-    """Frames with all below the eyes covered, in which no face is found, between others."""
+    """In two of the frames, all below the eyes is covered, and no face is found."""
     clip, saved = tmp_path / "clip.avi", tmp_path / "saved.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (512, 512))
     frame = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)
@@ -142,7 +144,7 @@ def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
     for i in range(9):
         writer.write(covered if i in (4, 5) else frame)
     writer.release()
-    # Between the two scores, whatever weights ship.
+    # A threshold between the two scores holds for whatever weights ship.
     with Detector.open("edgeface-n", size=320, score_threshold=0.01) as detector:
         scores = [detector.detect(f[:, :, ::-1].copy()).scores.max() for f in (frame, covered)]
     threshold = sum(scores) / 2
@@ -155,7 +157,7 @@ def test_a_face_that_is_missed_for_a_moment_stays_blurred_while_it_is_followed(
     capture = cv2.VideoCapture(str(saved))
     for i in range(9):
         good, picture = capture.read()
-        # The eyes, all of which lie in one cell or two.
+        # The part around the eyes, all of which lies in one or two cells.
         assert good and cv2.Laplacian(picture[80:130, 180:260], cv2.CV_64F).std() < 6, i
     assert cv2.Laplacian(frame[80:130, 180:260], cv2.CV_64F).std() > 12
 

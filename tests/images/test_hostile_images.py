@@ -1,4 +1,4 @@
-"""Photos that are damaged inside, and headers that claim more than a memory holds."""
+"""Photos that are damaged inside, and headers that claim more pixels than fit in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_padding_before_the_end_is_no_damage(astronaut: Any, padding: bytes) -> 
 
 
 def test_padding_is_sought_behind_the_photo_not_its_thumbnail(astronaut: Any) -> None:
-    """As cameras pad, whose files have an EXIF thumbnail, a JPEG of its own."""
+    """Cameras pad before the end of a photo, whose EXIF thumbnail is a JPEG with its own end."""
     thumbnail = b"Exif\0\0" + jpeg(resized(astronaut, 64, 64))
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = jpeg(astronaut)
@@ -91,7 +91,7 @@ def test_what_others_say_meanwhile_is_passed_on(capfd: pytest.CaptureFixture[str
 def test_a_png_that_is_damaged_below_its_checksums_says_nothing_on_stderr(
     astronaut: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What libpng would say there; Pillow writes one IDAT chunk."""
+    """libpng would print a message there. Pillow writes one IDAT chunk, so one CRC is corrected."""
     buffer = io.BytesIO()
     Pillow.fromarray(astronaut[:64, :64]).save(buffer, "PNG")
     data = bytearray(buffer.getvalue())
@@ -141,7 +141,7 @@ def test_threads_hear_each_their_own(astronaut: Any) -> None:
 
 
 def test_damage_is_heard_beside_a_load(astronaut: Any) -> None:
-    """Another thread leads stderr nowhere, before and while the photo is decoded."""
+    """Another thread redirects stderr to nowhere, before and while the photo is decoded."""
     cut = jpeg(astronaut)[:9000] + b"\xff\xd9"
     ended = threading.Event()
 
@@ -162,7 +162,7 @@ def test_damage_is_heard_beside_a_load(astronaut: Any) -> None:
 
 
 def test_damage_that_a_camera_tells_is_not_the_photos(astronaut: Any) -> None:
-    """Frames of a webcam come damaged, and OpenCV says so on stderr, in the program's thread."""
+    """OpenCV reports damaged webcam frames on stderr, from the thread that reads the camera."""
     whole = jpeg(astronaut)
     frame = np.frombuffer(jpeg(astronaut[:240, :320])[:4000] + b"\xff\xd9", np.uint8)
     ended = threading.Event()
@@ -196,7 +196,7 @@ def test_a_program_that_is_started_while_a_photo_is_decoded_may_go_on_speaking()
 def test_a_process_that_is_forked_while_a_photo_is_decoded_can_decode(
     astronaut: Any, tmp_path: Path
 ) -> None:
-    """It has a lock and a stderr of its own, and OpenCV's log as it was."""
+    """The child process has its own lock and stderr, and OpenCV's log level from before."""
     (tmp_path / "a.jpg").write_bytes(jpeg(astronaut))
     program = """
 import os, sys, threading, time, cv2
@@ -319,8 +319,7 @@ def test_scaling_in_steps_is_that_at_once(
 
 
 def test_more_pixels_than_are_accepted() -> None:
-    """A few kilobytes that say they are 40000 x 40000: refused from the header, before any memory
-    is taken."""
+    """A few kB that claim 40000 x 40000 px are refused from the header, before memory is taken."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (

@@ -1,5 +1,4 @@
-"""Every kind of image that a user may hold: decoded as a viewer shows it, or refused in one
-line."""
+"""Every kind of image that a user may have: decoded as viewers show it, or refused in one line."""
 
 from __future__ import annotations
 
@@ -120,8 +119,7 @@ def test_exif_orientation_is_applied(
     astronaut: Any, kind: str, mode: str, orientation: int
 ) -> None:
     upright = astronaut[:400, :300]
-    # The stored pixels are those that the orientation turns into the upright ones: 6 and 8 undo
-    # each other.
+    # The stored pixels are those that the orientation turns upright: 6 and 8 undo each other.
     stored = oriented(upright, {6: 8, 8: 6}.get(orientation, orientation))
     exif = Pillow.Exif()
     exif[ORIENTATION] = orientation
@@ -146,8 +144,7 @@ def test_exif_block_that_lies() -> None:
 
 
 def test_end_of_a_jpeg(photo: Pillow.Image) -> None:
-    """A thumbnail's end is not the photo's, and what cameras append behind the end does not
-    matter."""
+    """An EXIF thumbnail's end is not the photo's, and what cameras append behind it is ignored."""
     small, app = encode(photo.resize((16, 16)), "JPEG"), b"\xff\xe1"
     content = encode(photo, "JPEG")
     content = content[:2] + app + (len(small) + 2).to_bytes(2, "big") + small + content[2:]
@@ -215,7 +212,7 @@ def test_missing_folder_pipe_and_unreadable(tmp_path: Path) -> None:
 
 
 def test_nothing_but_our_line_on_stderr(tmp_path: Path, photo: Pillow.Image) -> None:
-    """OpenCV, libpng and libtiff would write lines of their own."""
+    """OpenCV, libpng and libtiff would print lines of their own."""
     for kind in ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM"):
         content = encode(photo, kind)
         (tmp_path / f"cut.{kind.lower()}").write_bytes(content[: len(content) // 2])
@@ -229,7 +226,7 @@ def test_nothing_but_our_line_on_stderr(tmp_path: Path, photo: Pillow.Image) -> 
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "7"
-    if VERSION >= (4, 11):  # older ones write past their own log
+    if VERSION >= (4, 11):  # older versions bypass their own log
         assert result.stderr == ""
 
 
@@ -331,7 +328,7 @@ def test_sources_of_files_and_folders(tmp_path: Path, photo: Pillow.Image) -> No
 
 
 def test_one_source_by_its_path_or_text(tmp_path: Path, photo: Pillow.Image) -> None:
-    """The letters of ./a.bmp would be the folder it lies in, and its parents."""
+    """A path given as text is not iterated: the letters of ./a.bmp would be folders, . and /."""
     photo.save(tmp_path / "a.bmp")
     (tmp_path / "b").mkdir()
     photo.save(tmp_path / "b" / "c.bmp")

@@ -1,4 +1,4 @@
-"""What a user may name as input: everything is looked at, or said."""
+"""What a user may name as input: every input is read or reported."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_videos_of_every_name_are_opened(
 def test_a_video_whose_name_is_no_unicode_ends_no_run(
     edgeface: Any, tmp_path: Path, photo: bytes
 ) -> None:
-    """As on disks of Latin-1: OpenCV would end the process. Photos are read."""
+    """OpenCV would end the process at a name in Latin-1, as some disks have; photos are read."""
     latin = tmp_path / os.fsdecode(b"caf\xe9")
     latin.mkdir()
     clip = write_clip(tmp_path / "clip.avi", 2).rename(latin / "clip.avi")
@@ -153,7 +153,7 @@ def test_a_whole_video_has_all_its_frames(tmp_path: Path, suffix: str, codec: st
 def test_frames_that_were_written_are_counted_without_decoding(
     tmp_path: Path, suffix: str, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An AVI that is cut states all of them all the same."""
+    """The header of a cut AVI still states all frames."""
     whole = write_clip(tmp_path / f"a{suffix}", 30, codec)
     assert stored_frames(whole, 30) == 30 and stored_frames(whole, 20) == 20
     cut = tmp_path / f"cut{suffix}"
@@ -262,7 +262,7 @@ def test_a_saved_video_plays_in_browsers(
 def test_a_photo_of_every_format_is_saved(
     suffix: str, tmp_path: Path, astronaut: np.ndarray, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In colour: of PGM and PBM, OpenCV writes grey ones alone."""
+    """In colour, although OpenCV itself writes PGM and PBM only from grey pixels."""
     path = tmp_path / f"out{suffix}"
     write_image(path, astronaut[:200, 150:300])
     error = np.abs(read_image(path).astype(float) - astronaut[:200, 150:300]).mean()

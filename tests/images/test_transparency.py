@@ -1,4 +1,4 @@
-"""Transparent pixels of TIFF, BMP and GIF: over white, as those of PNG and as viewers show them."""
+"""Transparent pixels of TIFF, BMP and GIF are laid over white, as in PNG and as viewers do."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ UNDONE = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_270,
 }
-"""what makes the stored pixels of upright ones, by the orientation"""
+"""orientation -> the transposition that makes its stored pixels from upright ones"""
 STRAIGHT = struct.pack("<HHIHH", EXTRA_SAMPLES, 3, 1, 2, 0)
 
 
 @pytest.fixture
 def cut_out(astronaut: Any) -> Pillow.Image:
-    """A photo whose left is transparent, and a strip half so."""
+    """A photo with a transparent left part and a half-transparent strip beside it."""
     alpha = np.full((512, 512), 255, np.uint8)
     alpha[:, :250] = 0
     alpha[:, 250:256] = 128
@@ -83,7 +83,7 @@ def test_tiff_that_is_turned(cut_out: Pillow.Image, orientation: int, bits: int)
 
 
 def test_fourth_sample_that_is_no_alpha(cut_out: Pillow.Image, astronaut: Any) -> None:
-    """OpenCV's own TIFFs do not say what it is."""
+    """OpenCV's own TIFFs do not state what the fourth sample is."""
     bgra = np.array(cut_out)[..., [2, 1, 0, 3]]
     for pixels in (bgra, bgra.astype(np.uint16) * 257):
         content = cv2.imencode(".tif", pixels)[1].tobytes()

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that look into files."""
+"""Fixtures for the tests of probes and of ``edgeface compare``."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def photo(astronaut: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def image(astronaut: Image, lively_size: tuple[int, int]) -> Any:
-    """uint8 [1, H, W, 3]."""
+    """A photo fitted to the input, uint8 [1, H, W, 3]."""
     return letterbox(astronaut, *lively_size)[0][None]
 
 
 @pytest.fixture(scope="module")
 def alter(exported: Make, tmp_path_factory: pytest.TempPathFactory) -> Alter:
-    """``alter(layer, kind)`` -> the ONNX Bundle with the weight of one convolution changed."""
+    """``alter(layer, kind)`` -> the ONNX Bundle with the weights of one convolution changed."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     whole = exported("onnx")
 

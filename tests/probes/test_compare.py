@@ -1,5 +1,4 @@
-"""``edgeface compare``: a file that was altered in one known layer is found out, and an unaltered
-one is not."""
+"""``edgeface compare`` finds the one altered layer of a file, and none in an unaltered file."""
 
 from __future__ import annotations
 
@@ -47,8 +46,7 @@ def int8(
     lively_size: tuple[int, int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Make:
-    """``int8(broken="")`` -> TFLite int8, the range of layer ``broken`` a fiftieth of what it
-    needs."""
+    """``int8(broken="")`` -> TFLite INT8; the range of layer ``broken`` is 50 times too small."""
     pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer is not installed")
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
@@ -82,7 +80,7 @@ def parted(comparison: Comparison) -> Pair:
 def test_an_altered_layer_of_the_same_target(
     exported: Make, alter: Alter, photo: Any, layer: str
 ) -> None:
-    """By name: the very convolution, and what was computed before it is equal bit by bit."""
+    """The altered convolution is named; all that is computed before it is bitwise equal."""
     comparison = compared(exported("onnx"), alter(layer, "noise"), photo)
     pair = parted(comparison)
     assert (pair.a.layer, pair.b.layer, pair.a.operator) == (layer, layer, "Conv")
@@ -107,8 +105,7 @@ def test_an_altered_layer_of_the_same_target(
 def test_an_altered_layer_across_targets(
     exported: Make, alter: Alter, photo: Any, layer: str, kind: str
 ) -> None:
-    """The layer of the TFLite file is the altered one; of ONNX it is that convolution or the ReLU
-    behind it."""
+    """The altered TFLite layer is named; for ONNX that convolution or the ReLU after it."""
     comparison = compared(alter(layer, kind), exported("tflite"), photo)
     pair = parted(comparison)
     assert pair.b.layer == LAYERS[layer]
@@ -119,8 +116,9 @@ def test_an_altered_layer_across_targets(
 
 @pytest.mark.parametrize(("a", "b"), itertools.combinations(TARGETS, 2))
 def test_equal_files_do_not_part(exported: Make, photo: Any, a: str, b: str) -> None:
-    """At least the 24 convolutions, the input and the sums of every pair of runtimes, within float
-    rounding."""
+    """Every pair of runtimes agrees within float rounding.
+
+    At least the 24 convolutions, the input and the sums are compared."""
     comparison = compared(exported(a), exported(b), photo)
     assert comparison.parting is None
     assert len(comparison.pairs) >= 31 and max(pair.rel_rms for pair in comparison.pairs) < 5e-5
@@ -140,11 +138,12 @@ def test_landmarks_are_paired_like_other_outputs(exported: Make, photo: Any, tar
 
 
 def test_partners_are_the_same_modules(exported: Make, photo: Any) -> None:
-    """ONNX names its nodes after modules too: no tensor is paired with a neighbour's."""
+    """ONNX also names its nodes after modules: no tensor may be paired with a neighbour's."""
 
     def module(node: str) -> str:
-        """``/backbone/stages.0/stages.0.1/first/conv/Conv`` -> ``backbone.0.1.first``, as
-        litert-torch has it."""
+        """The ONNX node's name as litert-torch has it.
+
+        For example ``/backbone/stages.0/stages.0.1/first/conv/Conv`` -> ``backbone.0.1.first``."""
         steps: list[str] = []
         for step in node.strip("/").split("/")[:-1]:
             if steps and step.startswith(f"{steps[-1]}."):
@@ -197,7 +196,7 @@ def test_the_network_in_torch_as_reference(
 
 
 def test_torch_by_zoo_name(photo: Any, tmp_path: Path) -> None:
-    """The shipped model with itself; no file of that name in the way."""
+    """The shipped model agrees with itself; no file of its name exists in the folder."""
     subject = Subject.find("edgeface-n")
     assert subject.label == "edgeface-n in torch" and subject.size is None
     comparison = compare(subject, subject, photo[:64, :64])
@@ -205,7 +204,7 @@ def test_torch_by_zoo_name(photo: Any, tmp_path: Path) -> None:
 
 
 def test_int8_against_float(exported: Make, int8: Make, photo: Any) -> None:
-    """Sound: within the tolerance for INT8, far beyond that for float files."""
+    """A sound INT8 file is within the tolerance for INT8, and far beyond that for float files."""
     sound = int8()
     comparison = compared(exported("tflite"), sound, photo)
     assert (
@@ -221,7 +220,9 @@ def test_int8_against_float(exported: Make, int8: Make, photo: Any) -> None:
 def test_int8_with_one_broken_range(
     exported: Make, int8: Make, photo: Any, target: str, layer: str
 ) -> None:
-    """It parts there, and the largest jump is there: what comes before is sound."""
+    """The files part at the broken layer, before which all is sound.
+
+    The largest jump is there or later."""
     comparison = compared(exported(target), int8(layer), photo)
     assert parted(comparison).b.layer == layer
     assert comparison.jump is not None and comparison.jump >= (comparison.parting or 0)

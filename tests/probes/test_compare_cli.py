@@ -83,7 +83,7 @@ def test_command_on_an_altered_file(
     assert picture.shape[0] > 400 and picture.shape[1] > 800
     red = np.all(
         np.abs(picture.astype(int) - (40, 39, 214)) < 20, axis=2
-    )  # BGR of the mark where they part
+    )  # BGR of the mark where the files part
     assert red.sum() > 30
     before = plot.read_bytes()
     code, out, _ = command(
@@ -119,7 +119,7 @@ def test_a_weights_file_beside_the_file_that_was_made_of_it(
     hopper_path: Path,
     tmp_path: Path,
 ) -> None:
-    """Which has digits of the weights in its name."""
+    """The model's name in the exported file contains digits of the weights' SHA-256."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from edgeface.zoo import save_weights
     from export import ExportRequest, export_model, load_source
@@ -136,7 +136,7 @@ def test_a_weights_file_beside_the_file_that_was_made_of_it(
 def test_other_weights_of_the_network_are_told(
     command: Command, hopper_path: Path, tmp_path: Path
 ) -> None:
-    """Else they look like a fault of the export."""
+    """Without this note, other weights would look like a fault of the export."""
     from edgeface.zoo import get_entry, load_network, save_weights
 
     network = load_network("edgeface-n")
@@ -178,7 +178,7 @@ def changed(bundle: Bundle, folder: Path, **fields: Any) -> Path:
 
 
 def misfits(bundle: Bundle, folder: Path) -> tuple[Path, Path, Path]:
-    """``bundle`` with another width, under another name, and of another architecture."""
+    """Copies of ``bundle`` with another width, under another name, and of another architecture."""
     manifest = bundle.manifest
     return (
         changed(bundle, folder / "wide", input=dataclasses.replace(manifest.input, width=320)),

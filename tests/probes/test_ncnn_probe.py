@@ -1,4 +1,4 @@
-"""The ncnn probe: every activation as its layer computed it, whatever else is asked for."""
+"""The ncnn probe gives every activation as its layer computed it, whatever else is requested."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def test_outputs_are_the_runners(which: str, request: pytest.FixtureRequest, ima
 def test_each_is_what_a_file_that_ends_there_gives(
     bundle: Bundle, model: NcnnModel, image: Any, tmp_path: Path
 ) -> None:
-    """Layers that work in place (ReLU) neither spoil what they read nor are skipped: ncnn, left to
-    itself, agrees."""
+    """Layers that work in place (ReLU) neither overwrite their input nor are skipped.
+
+    ncnn itself gives the same values for a file that ends at the layer."""
     import ncnn
 
     with open_probe(bundle) as probe:
@@ -107,7 +108,7 @@ def test_before_and_after_a_relu(bundle: Bundle, model: NcnnModel, image: Any) -
 
 
 def test_int8_activations_are_real_values(bundle: Bundle, int8: Bundle, image: Any) -> None:
-    """What is handed over as int8 is close to the float tensor, and on the levels of its scale."""
+    """Activations passed on in INT8 are near the float tensor and on the levels of their scale."""
     quantised = parse_model(int8.read(), int8.read("edgeface-n.bin"))
     chain = [one for one in quantised.layers if one.requantises]
     assert chain

@@ -1,4 +1,4 @@
-"""The ONNX Runtime and OpenVINO probes: the same names, and what the runners compute."""
+"""The ONNX Runtime and OpenVINO probes: equal names, and the values that the runners compute."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_activation_in_order(target: str, exported: Make, image: Any) -> N
 
 @pytest.mark.parametrize("model", ["edgeface-n", "damofd-0.5g"])
 def test_both_have_the_same_names_and_values(model: str, image: Any, tmp_path: Any) -> None:
-    """Group normalisation, which OpenVINO takes apart, included."""
+    """Also with group normalisation, which OpenVINO splits into several operations."""
     source = random_source(model, 0)
     bundles = [
         export_model(source, ExportRequest(target, "fp32", 160, 128), tmp_path).bundle
@@ -93,12 +93,12 @@ def test_int8_has_the_names_of_the_float_file(target: str, exported: Make, image
     np.testing.assert_array_equal(rounded["input"], image)
     layers = [name for name in rounded if name not in HEADS]
     assert all(len(np.unique(rounded[name])) <= 256 for name in layers if "Add_output" not in name)
-    for name in layers[:6]:  # the first layers: noise adds up from there on
+    for name in layers[:6]:  # noise accumulates in later layers
         assert np.mean((rounded[name] - floats[name]) ** 2) < 0.02 * floats[name].var(), name
 
 
 def test_int8_onnx_is_what_the_runner_computes(exported: Make, image: Any) -> None:
-    """The int8 tensors are read as they are, so nothing is rounded differently."""
+    """INT8 tensors are read unchanged, so nothing is rounded differently."""
     bundle = exported("onnx", "int8")
     values = _tensors(bundle, image)
     with open_runner(bundle) as runner:

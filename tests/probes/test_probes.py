@@ -1,4 +1,4 @@
-"""What the probe of every runtime must do."""
+"""Requirements that the probe of every runtime meets."""
 
 from __future__ import annotations
 

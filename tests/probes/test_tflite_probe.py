@@ -1,5 +1,4 @@
-"""The TFLite probe and the torch probe: every activation, as the runner and the network compute
-it."""
+"""The TFLite and torch probes: every activation, as the runner and the network compute it."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ Make = Callable[..., Bundle]
 
 @pytest.fixture(scope="module")
 def int8(exported: Make, image: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """With one layer kept in float, so that QUANTIZE and DEQUANTIZE are in view."""
+    """One layer stays in float, so that the file contains QUANTIZE and DEQUANTIZE."""
     pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer is not installed")
     from quantize.measure import int8_manifest, named_files
     from quantize.tflite import TFLiteQuantizer
@@ -84,8 +83,7 @@ def test_the_heads_are_those_of_the_runner_bit_by_bit(bundle: Bundle, image: Any
 def test_a_runtime_that_cannot_split_partitions(
     bundle: Bundle, image: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without XNNPACK float results differ by rounding, and int8 results by a few of their 255
-    steps."""
+    """Without XNNPACK, float results differ by rounding, INT8 results by a few of 255 steps."""
     with open_probe(bundle) as probe:
         expected = by_layer(probe, image)
     monkeypatch.setattr("edgeface.probes.tflite._SINGLE", "no_such_option")
@@ -98,7 +96,7 @@ def test_a_runtime_that_cannot_split_partitions(
 
 
 def test_as_the_network_in_torch_computes_it(exported: Make, lively: Source, image: Any) -> None:
-    """Modules have the same names in both, but for lists, which torch never calls."""
+    """Modules have the same names in both, except lists, which torch never calls."""
     from edgeface.probes.torch import TorchProbe
 
     with (
@@ -175,7 +173,7 @@ def test_layer_names() -> None:
 
 
 def test_nothing_is_said_on_stderr(exported: Make) -> None:
-    """LiteRT greets from C++ whenever it loads for the first time in a process."""
+    """LiteRT prints a greeting from C++ when it is first loaded in a process."""
     code = (
         "import sys\nfrom edgeface.bundle import Bundle\nfrom edgeface.probes import open_probe\n"
         "from edgeface.runners import open_runner\nbundle = Bundle.open(sys.argv[1])\n"

@@ -1,4 +1,4 @@
-"""The mean of weights files is the mean of their tensors, of one network only."""
+"""The mean of weights files is the mean of their tensors; all must be of one network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "damofd-0.5g"
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three files of one network, each drawn from its own seed."""
+    """Three weights files of one network, each initialised from its own seed."""
     folder = tmp_path_factory.mktemp("ends")
     paths = [folder / f"{seed}.safetensors" for seed in range(3)]
     for seed, path in enumerate(paths):

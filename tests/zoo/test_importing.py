@@ -1,4 +1,4 @@
-"""Published weights come in under our names; a file that could run code does not run it."""
+"""Published weights are imported under our names; code hidden in a file is not run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ State = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def original() -> State:
-    """A checkpoint of NAME as its authors would name it, counters included, values of its own."""
+    """A checkpoint of NAME with its authors' key names, counters included, and its own values."""
     rename = _original_key(get_architecture(NAME))
     state = {}
     for key, value in build(NAME, seed=4).state_dict().items():
@@ -47,7 +47,7 @@ def saved(folder: Path, content: Any, name: str = "x.pth", legacy: bool = False)
 
 
 def refused(files: list[Path], *words: str, model: str = NAME) -> None:
-    """One line with ``words``, and no file written."""
+    """Assert that the import fails with one line that contains ``words``, and writes no file."""
     out = files[0].parent / "out.safetensors"
     with pytest.raises(EdgefaceError) as caught:
         import_weights(files, model, out)
@@ -79,7 +79,7 @@ def test_every_tensor_has_a_name_of_its_own(name: str) -> None:
     ],
 )
 def test_released_weights(name: str, file: str, shared: Path, tmp_path: Path) -> None:
-    """All that the authors released, each tensor once, and --model takes the file."""
+    """All tensors that the authors released are imported, each once, and the zoo loads the file."""
     source = load_file(shared / f"weights/{file}.safetensors")
     done = import_weights(
         [shared / f"weights/{file}.safetensors"], name, tmp_path / "w.safetensors"
@@ -149,7 +149,7 @@ def test_the_same_file_from_every_format(original: State, tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_in_several_files(shared: Path, tmp_path: Path) -> None:
-    """As EResFD comes; its activations have files, too, with nothing in them."""
+    """EResFD is published in this form; the files of its activations contain nothing."""
     whole = load_file(shared / "weights/eresfd_16.safetensors")
     parts: dict[str, State] = {part: {} for part in ("base", "act_loc", "act_conf", "loc", "conf")}
     for key, value in whole.items():
@@ -177,7 +177,7 @@ def test_a_checkpoint_in_several_files(shared: Path, tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Makes a file when a reader that obeys meets it."""
+    """An object that calls ``function`` when an unsafe reader loads it."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -187,7 +187,7 @@ class Bomb:
 
 
 def bombs(trace: Path) -> dict[str, Any]:
-    """Ways to write ``trace`` while being read."""
+    """Objects that write the file ``trace`` when an unsafe reader loads them."""
     return {
         "shell": Bomb(os.system, f"touch {trace}"),
         "open": Bomb(open, str(trace), "w"),
@@ -216,7 +216,7 @@ def test_a_malicious_checkpoint_does_nothing(
         "instead": {**original, "base.0.0.weight": bomb},
     }[place]
     path = saved(tmp_path, content, legacy=legacy)
-    # A switch of torch that users set to load old files; it must not reach here.
+    # Users set this switch of torch to load old files; it must have no effect here.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     refused([path], "holds objects other than tensors", "nothing in it was run")
     assert not trace.exists()
@@ -231,7 +231,7 @@ def test_a_program_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_whole_network_is_refused(tmp_path: Path) -> None:
-    """torch.save(model) instead of its state dict: its class would be imported."""
+    """torch.save(model) instead of its state dict: reading it would import the model's class."""
     refused(
         [saved(tmp_path, torch.nn.Linear(2, 2))],
         "it asks for 'torch.nn.modules.linear.Linear'",
@@ -269,7 +269,7 @@ def test_checkpoints_that_do_not_fit(original: State, tmp_path: Path) -> None:
         [saved(tmp_path, {**original, key: original[key][:3]})],
         f"'{key}' is [3, 1, 3, 3], expected [64, 1, 3, 3]",
     )
-    # A shape that no memory could hold, over one number.
+    # A shape that fits in no memory, backed by one number.
     refused(
         [saved(tmp_path, {**original, key: torch.zeros(1).expand(1 << 50)})], "1125899906842624"
     )
@@ -366,7 +366,7 @@ def test_the_command(original: State, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def packed(path: Path) -> Path:
-    """The same archive, compressed."""
+    """Write a compressed copy of the archive and return its path."""
     found = path.with_name(f"packed-{path.name}")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as out:
         for entry in source.infolist():

@@ -1,4 +1,4 @@
-"""A network by any of its names, in every command; files that hold none are refused in one line."""
+"""A network by any of its names, in every command; a file without one gets a one-line error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_every_command_takes_one(edgeface: Command, tmp_path: Path) -> None:
 
 
 def test_own_weights_are_not_listed_as_those_that_ship(edgeface: Command) -> None:
-    """A weights file has the name of its network, and none of the ready files."""
+    """A weights file is listed with its network's name, but with none of the ready files."""
     file = Path(zoo.FOLDER) / "edgeface-n.safetensors"
     code, out, _ = edgeface("models", file)
     assert code == 0 and "of the file" in out and "shipped" not in out and "ready" not in out

@@ -1,4 +1,4 @@
-"""The lower bounds of pyproject.toml: all runs with them, and older runtimes are named."""
+"""The lower bounds of pyproject.toml: everything runs with them, and older runtimes are named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = {
 
 
 def lowest(requirements: list[str]) -> dict[str, str]:
-    """Distribution -> its lower bound."""
+    """Distribution name -> its lower bound."""
     found = (re.match(r"([\w-]+)>=([\w.]+)", text) for text in requirements)
     return {match[1]: match[2] for match in found if match}
 
@@ -72,7 +72,7 @@ class TestWithTheLowest:
 
     @pytest.mark.parametrize("target", FILES)
     def test_the_boxes_of_today(self, target: str, command: Path) -> None:
-        """Within a px where kernels of INT8 may round otherwise."""
+        """Boxes agree to .01 px, or to 1 px where INT8 kernels may round differently."""
         words: list[str | Path] = [
             command,
             "detect",

@@ -1,5 +1,4 @@
-"""Ready files: what ships is of the weights that ship, runs without torch, and finds what torch
-finds."""
+"""Ready files are made of the shipped weights, run without torch, and find what torch finds."""
 
 from __future__ import annotations
 
@@ -37,13 +36,13 @@ PHOTO = ROOT / "docs" / "photo.jpg"
 FILES = zoo.read_ready()
 FLOATS = [file for file in FILES if file.precision == "fp32"]
 MOST_BYTES = 10_000_000
-"""of all files; the wheel has weights beside them"""
+"""limit for all ready files together; the wheel contains weights as well"""
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 
 
 @pytest.fixture
 def fresh() -> Any:
-    """What ships is read anew, before and after."""
+    """Read the shipped index again for this test, and again after it."""
     ready._shipped.cache_clear()
     yield
     ready._shipped.cache_clear()
@@ -51,7 +50,7 @@ def fresh() -> Any:
 
 class TestWhatShips:
     def test_the_index_is_of_the_weights_and_of_the_files(self) -> None:
-        """After other weights: python -m benchmarks.ready --data WIDER."""
+        """If the weights changed, run python -m benchmarks.ready --data WIDER."""
         folders = {path.name for path in zoo.BUNDLES.iterdir() if path.is_dir()}
         assert {file.name for file in FILES} == folders
         assert {
@@ -90,7 +89,7 @@ class TestWhatShips:
     def test_float_files_find_what_torch_finds(self, file: zoo.ReadyFile, astronaut: Any) -> None:
         pytest.importorskip("torch", reason="torch is not installed")
         image = astronaut
-        if not file.dynamic:  # what both see unscaled
+        if not file.dynamic:  # a photo that both see unscaled
             image = np.zeros((file.height, file.width, 3), np.uint8)
             part = astronaut[: file.height, : file.width]
             image[: part.shape[0], : part.shape[1]] = part
@@ -115,7 +114,7 @@ class TestWhatShips:
 class TestByName:
     @pytest.mark.parametrize("target", list(BACKENDS))
     def test_with_one_runtime_and_no_torch(self, target: str) -> None:
-        """As a device has it: the command line finds a face, and says by what and at which size."""
+        """As on a device: the command finds a face, and prints the file and the size used."""
         others = {p for t in BACKENDS if t != target for p in get_backend(t).packages}
         blocked = tuple(sorted({*HEAVY, *others} - {"typer", "rich"}))
         code = BLOCKER.replace(repr(HEAVY), repr(blocked))
@@ -138,7 +137,7 @@ class TestByName:
         assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
 
     def test_float_before_int8_and_torch_between(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """INT8 only where nothing exact is installed."""
+        """An INT8 file is used only if neither a runtime for float files nor torch is installed."""
         order = [file.precision for file in FILES]
         assert order == sorted(order) and FILES[0].dynamic
         only = {"ncnn"}
@@ -201,7 +200,7 @@ class TestCommands:
         assert "ncnn" in here[1] and here[1].endswith("pip install 'edgeface[ncnn]'")
 
     def test_the_command_that_makes_them(self, tmp_path: Path) -> None:
-        """Only what is missing is made; the index is of what lies there; the same bytes as ship."""
+        """Only missing files are made, with the bytes that ship; the index lists all there are."""
         pytest.importorskip("torch", reason="torch is not installed")
         shelf = tmp_path / "bundles"
         shutil.copytree(FILES[-1].path, shelf / FILES[-1].name)
@@ -219,7 +218,9 @@ class TestCommands:
     def test_what_is_of_other_weights_goes_away_at_the_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Only what the index lists, and it stays listed until then: a run may be stopped."""
+        """Only files that the index lists are removed.
+
+        They stay listed until then, as a run may be stopped."""
         old, kept = of_other_weights(tmp_path), tmp_path / FILES[0].name
         options = Options(data=tmp_path, targets=("onnx",), out=tmp_path)
         shutil.copytree(FILES[0].path, kept)
@@ -252,7 +253,7 @@ class TestCommands:
     def test_folders_of_a_user_are_refused_and_stay(
         self, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Also where the index lists one of that name: it is another one."""
+        """Also if the index lists a file of that name: it is a different one."""
         if content == "a folder":
             shutil.copytree(FILES[-1].path, tmp_path / "mine" / FILES[-1].name)
         else:
@@ -268,7 +269,7 @@ class TestCommands:
 
 
 def of_other_weights(folder: Path, file: zoo.ReadyFile = FILES[-1]) -> Path:
-    """A Bundle like ``file``."""
+    """Write a Bundle like ``file`` whose manifest names other weights."""
     bundle = Bundle.open(file.path)
     weights = replace(bundle.manifest.weights, sha256="0" * 64)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
@@ -294,7 +295,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_on_a_bare_machine(
     extra: str, packages: tuple[str, ...], wheel: Path, tmp_path: Path
 ) -> None:
-    """The runtimes that devices have, old NumPy too; no torch, no checkout."""
+    """The runtimes that devices have, also with old NumPy; without torch and the repository."""
     assert wheel.stat().st_size <= 12_000_000
     python = make_venv(tmp_path / "venv", f"{wheel}[{extra}]", *packages)
     command = [str(python.with_name("edgeface")), "detect", str(PHOTO), "--format", "json"]

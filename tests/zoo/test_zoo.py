@@ -1,5 +1,4 @@
-"""Weights are used only if they are the ones in the index, or say which network they are of; whole
-and fitting."""
+"""Weights are used only if the index lists them or they state their network, whole and fitting."""
 
 from __future__ import annotations
 
@@ -50,14 +49,14 @@ def described(path: Path, text: str) -> Path:
 
 
 def described_as(path: Path, name: str, part: str, fields: dict[str, Any]) -> Path:
-    """The same, of the network ``name`` after a change, under a name of its own."""
+    """A weights file of the network ``name``, called mine, with changed ``fields`` of ``part``."""
     data = get_architecture(name).to_json() | {"name": "mine"}
     (data if part == "" else data[part]).update(fields)
     return described(path, json.dumps(data))
 
 
 def refusal(path: Path) -> str:
-    """What is said of a file, in one line, when a network is to be loaded from it."""
+    """The one-line error of loading a network from the file."""
     with pytest.raises(ModelError) as caught:
         zoo.load_network(path)
     message = str(caught.value)
@@ -190,7 +189,7 @@ def test_a_file_that_says_nonsense(text: str, said: str, tmp_path: Path) -> None
 def test_a_file_that_says_too_much(
     name: str, part: str, fields: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    """Nothing is built from what no file could hold: neither long loops nor large memory."""
+    """Nothing is built from sizes that no file could have: no long loops, no large memory."""
     pytest.importorskip("torch")
     assert said in refusal(described_as(tmp_path / "w.safetensors", name, part, fields))
 
