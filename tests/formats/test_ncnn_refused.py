@@ -149,7 +149,7 @@ class TestRefused:
         ],
     )
     def test_absurd_sizes_cost_nothing(self, text: str) -> None:
-        """Parsing 4 MiB of text takes at most 2 s and 256 MiB: about 60 bytes of Python objects
+        """Parsing 4 MiB of text takes at most 10 s and 256 MiB: about 60 bytes of Python objects
         per character."""
         began = time.process_time()
         tracemalloc.start()

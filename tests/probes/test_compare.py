@@ -195,8 +195,9 @@ def test_the_network_in_torch_as_reference(
     assert comparison.parting is None and len(comparison.pairs) == 29
 
 
-def test_torch_by_zoo_name(photo: Any, tmp_path: Path) -> None:
+def test_torch_by_zoo_name(photo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped model agrees with itself; no file of its name exists in the folder."""
+    monkeypatch.chdir(tmp_path)
     subject = Subject.find("edgeface-n")
     assert subject.label == "edgeface-n in torch" and subject.size is None
     comparison = compare(subject, subject, photo[:64, :64])
