@@ -214,7 +214,7 @@ def _print_exported(exported: Exported) -> None:
 
 
 def _print_parity(parity: Parity) -> None:
-    print(
+    say(
         f"parity     max abs difference from torch, at most {parity.tolerance:g} (cls in logits,"
         " others in strides)"
     )

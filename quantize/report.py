@@ -110,7 +110,7 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
     _print_noise(_head_noise(done))
     if "landmark_shift" in accuracy:
         shift = 100 * accuracy["landmark_shift"]
-        print(f"landmarks  moved by {shift:.2f} % of a face's side on average")
+        say(f"landmarks  moved by {shift:.2f} % of a face's side on average")
     if latency:
         _print_latency(latency)
         say(f"           {result['speed']}")
@@ -118,7 +118,7 @@ def print_report(done: Quantization, latency: dict[str, Measurement]) -> None:
 
 
 def _print_latency(latency: dict[str, Measurement]) -> None:
-    print("latency    ms of the network, one thread, the two in turn")
+    say("latency    ms of the network, one thread, the two in turn")
     _print_figures(
         FILES,
         [
@@ -167,7 +167,7 @@ def _head_noise(done: Quantization) -> dict[str, float]:
 
 
 def _print_noise(snr_db: dict[str, float]) -> None:
-    print("noise      signal-to-noise ratio of each head against the float file")
+    say("noise      signal-to-noise ratio of each head against the float file")
     _print_figures(tuple(snr_db), [("dB", *(f"{db:.1f}" for db in snr_db.values()))])
 
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from edgeface import __version__
 from edgeface.backends import CHECKOUT_VERBS, load_verb
+from edgeface.cli.output import say
 from edgeface.cli.program import as_command, new_app
 
 
@@ -77,7 +78,7 @@ class _Verbs(TyperGroup):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"edgeface {__version__}")
+        say(f"edgeface {__version__}")
         raise typer.Exit
 
 

@@ -8,7 +8,7 @@ import typer
 
 from edgeface.backends import BACKENDS
 from edgeface.cli.flags import NETWORK_HELP, Format
-from edgeface.cli.output import print_json, print_table
+from edgeface.cli.output import print_json, print_table, put
 from edgeface.cli.terminal import Terminal
 from edgeface.options import parse_size
 
@@ -76,7 +76,7 @@ def command(
     weights = dict.fromkeys(shipped, "shipped") | dict.fromkeys(own, "of the file")
     _print_networks(found, weights, size)
     if not named:
-        print(VARIANTS)
+        put(VARIANTS)
     _print_ready([ready_json(file) for name in found for file in ready[name]])
 
 
@@ -113,7 +113,7 @@ def ready_json(file: ReadyFile) -> dict[str, Any]:
 def _print_ready(files: list[dict[str, Any]]) -> None:
     if not files:
         return
-    print()
+    put("")
     print_table(
         ("ready file", "runtime", "input", "bytes", "here"),
         [

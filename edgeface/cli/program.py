@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,13 @@ from typing import Any
 import typer
 
 import edgeface
-from edgeface.cli.output import nowhere, printable, settle
+from edgeface.cli.output import nowhere, printable, put, settle
 from edgeface.errors import (
     NO_MEMORY,
     EdgefaceError,
     MissingExtraError,
     OptionError,
+    OutputError,
     is_interrupt,
     is_no_memory,
 )
@@ -98,9 +100,10 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     try:
         edgeface.stop_if_asked()
         reserve.append(bytearray(RESERVE))
-        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        _refuse_empty(given)
         parser = typer.main.get_command(command) if isinstance(command, typer.Typer) else command
-        code = parser.main(arguments, prog_name=name, standalone_mode=False) or 0
+        code = _parsed(parser, name, arguments, "--help" in given) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -118,6 +121,19 @@ def run(command: Any, name: str, arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         reserve.clear()
         return _failed(error)
+
+
+def _parsed(parser: Any, name: str, arguments: Sequence[str] | None, help: bool) -> int | None:
+    """Run the command that ``arguments`` ask for; returns its exit code.
+
+    Help is printed by :func:`put` instead of by the parser, whose error would not name stdout.
+    """
+    caught = contextlib.redirect_stdout(io.StringIO()) if help else contextlib.nullcontext()
+    with caught as text:
+        code: int | None = parser.main(arguments, prog_name=name, standalone_mode=False)
+    if text:
+        put(text.getvalue().rstrip("\n"))
+    return code
 
 
 def _failed(error: Exception) -> int:
@@ -156,7 +172,10 @@ def _misused(error: Any, name: str) -> int:
     """Report a command line that the parser refused; without any arguments, print the help."""
     path = error.ctx.command_path if error.ctx else name
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.ctx.get_help())
+        try:
+            put(error.ctx.get_help())
+        except OutputError as full:
+            return _failed(full)
         return FAILED
     return _end("error", f"{error.format_message().rstrip('.')}: see {path} --help", FAILED)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeface.cli.flags import NETWORK_HELP, Format
-from edgeface.cli.output import print_json, print_table
+from edgeface.cli.output import print_json, print_table, say
 
 EPILOG = """DDSAR, DamoFD's zero-cost score, as published and corrected. Examples:
 
@@ -67,7 +67,7 @@ def command(
         ],
         right=("weight", "SES", "FSS"),
     )
-    print(
+    say(
         f"DDSAR {found.ddsar:.6f} as published, {found.corrected:.6f} corrected (true widths,"
         f" without the stem), alpha {alpha:g}"
     )

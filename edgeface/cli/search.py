@@ -13,7 +13,7 @@ import typer
 
 from edgeface.cli.failures import Failures
 from edgeface.cli.flags import Format, given, is_given, with_options
-from edgeface.cli.output import print_json, print_table, printable, say
+from edgeface.cli.output import print_json, print_table, say
 from edgeface.cli.program import Stopped, stoppable
 from edgeface.cli.search_published import run_published
 from edgeface.cli.terminal import Terminal
@@ -356,8 +356,8 @@ def _worth(net: FrontNet) -> str:
 def _print_front(front: Sequence[FrontNet], options: StudyOptions, folder: Path) -> None:
     if not front:
         limits = options.limits or "none"
-        print(
-            f"no network that was measured keeps the limits ({printable(limits)}): search with a"
+        say(
+            f"no network that was measured keeps the limits ({limits}): search with a"
             " larger budget, or more --rounds"
         )
     figures = ("AP" if any(net.ap is not None for net in front) else "score", *FIGURES)
