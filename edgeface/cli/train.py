@@ -84,8 +84,9 @@ Init = Annotated[
     str | None,
     typer.Option(
         help=(
-            "Start from these weights (network name or .safetensors file): tensors that match"
-            " in name and shape are used; at least half of the backbone must match."
+            "Start from these weights (network name or .safetensors file): tensors that fit by name"
+            " and shape are used, at least half of the backbone's; those of a narrower network"
+            " fit, too, so a wider or deeper one begins where it ended."
         )
     ),
 ]

@@ -17,6 +17,7 @@ from edgeface.models.detector import FaceNet
 from edgeface.schema import from_fields
 from edgeface.training.checkpoint import read_meta
 from edgeface.training.options import TrainOptions
+from edgeface.types import Floats
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 LEAST_SHARE = 0.5
@@ -33,10 +34,14 @@ class Fit:
     sha256: str
     fitting: tuple[str, ...]
     missing: tuple[str, ...]
-    """tensors of the network that the file lacks or has in another shape"""
+    """tensors of the network that the file lacks or has larger"""
+    grown: tuple[str, ...] = ()
+    """those of ``fitting`` that are larger than in the file"""
 
     def __str__(self) -> str:
         text = f"{len(self.fitting)} of {len(self.fitting) + len(self.missing)} tensors fit"
+        if self.grown:
+            text += f", {len(self.grown)} of them as part of a larger one"
         if self.missing:
             more = ", ..." if len(self.missing) > NAMED else ""
             text += (
@@ -67,14 +72,17 @@ def _read(init: str) -> bytes:
 def fill(model: FaceNet, init: str) -> Fit:
     """Give ``model`` the tensors of ``init`` (see :func:`init_sha256`) that fit by name and shape.
 
+    A tensor of a narrower network fits, too. The old channels get nothing from the new ones at
+    first, so a network that is only wider, or deeper by residuals, begins with the same outputs.
     Raises ModelError, and leaves the model unchanged, for a file that is damaged, holds values that
     are not finite, or has less than half of the backbone.
     """
     sha256 = init_sha256(init)
     weights = zoo.load_weights(init) if init in zoo.names() else zoo.load_weights_file(init)
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(zoo.COUNTER)}
-    fitting = [k for k, v in own.items() if k in weights and weights[k].shape == tuple(v.shape)]
-    fit = Fit(sha256, tuple(fitting), tuple(k for k in own if k not in fitting))
+    fitting = [k for k, v in own.items() if k in weights and _fits(weights[k].shape, v.shape)]
+    grown = [k for k in fitting if weights[k].shape != tuple(own[k].shape)]
+    fit = Fit(sha256, tuple(fitting), tuple(k for k in own if k not in fitting), tuple(grown))
     body = [k for k in own if k.startswith("backbone.")]
     common = sum(k in fitting for k in body)
     if common < LEAST_SHARE * len(body):
@@ -91,8 +99,26 @@ def fill(model: FaceNet, init: str) -> Fit:
     for key, value in values.items():
         if not np.isfinite(value).all():
             raise ModelError(f"--init {init} holds values that are not finite: {key}")
+    values |= {k: _grown(values[k], own[k].cpu().numpy()) for k in grown}
     model.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()}, strict=False)
     return fit
+
+
+def _fits(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether a tensor of shape ``old`` fits into one of shape ``new``, which may have more
+    channels, but no larger kernel."""
+    channels = zip(old[:2], new[:2], strict=False)
+    return len(old) == len(new) and old[2:] == new[2:] and all(a <= b for a, b in channels)
+
+
+def _grown(old: Floats, new: Floats) -> Floats:
+    """``new`` with the values of ``old`` in its first channels, and zeros in the weights from new
+    input channels to old output channels."""
+    grown = new.copy()
+    if old.ndim > 1:
+        grown[: len(old)] = 0
+    grown[tuple(map(slice, old.shape))] = old
+    return grown
 
 
 def checkpoint_of(run: Path) -> Path:

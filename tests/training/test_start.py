@@ -27,7 +27,7 @@ from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
 from edgeface.training.process import fast_bf16
-from edgeface.training.start import branch_options, fill
+from edgeface.training.start import branch_options
 from edgeface.zoo import load_weights, save_weights
 
 WITH_LANDMARKS = with_part(NET, "head", "mine", landmarks=5)
@@ -138,48 +138,6 @@ def test_weights_of_the_zoo_begin_a_run_and_its_average(cache: Cache, tmp_path: 
     with pytest.raises(OptionError, match="--init"):
         save_weights(build("edgeface-n"), tmp_path / "other.safetensors")
         Trainer(NET, SMALL, cache, tmp_path / "run").begin(init=str(tmp_path / "other.safetensors"))
-
-
-def test_a_new_head_begins_at_random_and_is_named(tmp_path: Path) -> None:
-    boxes = build(BOXES, seed=2)
-    save_weights(boxes, tmp_path / "boxes.safetensors")
-    model = build(WITH_LANDMARKS, seed=3)
-    fit = fill(model, str(tmp_path / "boxes.safetensors"))
-    assert fit.missing and all(name.startswith("head.kps") for name in fit.missing)
-    assert fit.missing[0] in str(fit) and "begin at random" in str(fit)
-    assert set(fit.fitting) == {
-        k for k in boxes.state_dict() if not k.endswith("num_batches_tracked")
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", "cannot read"),
-        ("damaged", "not a whole safetensors file"),
-        ("family", r"of another network: \d+ of"),
-        ("checkpoint", "pass the weights.safetensors"),
-        ("nan", "not finite: backbone"),
-    ],
-)
-def test_a_file_that_cannot_begin_a_run_is_refused(kind: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "init.safetensors"
-    tensors = {k: v.contiguous() for k, v in build("edgeface-n").state_dict().items()}
-    if kind == "damaged":
-        path.write_bytes(b"\0" * 20)
-    elif kind == "family":
-        save_weights(build("eresfd-16"), path)
-    elif kind == "checkpoint":
-        save_file({f"model.{k}": v for k, v in tensors.items()}, path)
-    elif kind == "nan":
-        first = next(k for k in tensors if k.startswith("backbone."))
-        save_file(tensors | {first: torch.full_like(tensors[first], torch.nan)}, path)
-    model = build("edgeface-n", seed=1)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(ModelError, match=message) as caught:
-        fill(model, str(path))
-    assert "\n" not in str(caught.value)
-    assert all(v.equal(before[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize("fast", [True, False])
