@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from edgeface.errors import ImageError
 
@@ -47,6 +46,8 @@ SCHEMES = ("http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
 CAMERA = "camera:"
 _DEVICE = re.compile(r"/dev/video(\d{1,3})", re.ASCII)
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_HOST = re.compile(r"(\[.*\]|[^:]*)(:\d*)?")
+"""host and port of an address"""
 
 
 def is_there(text: str) -> bool:
@@ -77,7 +78,9 @@ def address_scheme(text: str) -> str:
 
 def video_suffix(text: str) -> str:
     """Lower-case suffix of a file or an address, such as ``.mp4``."""
-    path = urlsplit(text).path if address_scheme(text) else text
+    path = text
+    if address_scheme(text):
+        path = re.split("[?#]", shown(text).partition("://")[2])[0].partition("/")[2]
     return PurePosixPath(path).suffix.lower()
 
 
@@ -87,6 +90,8 @@ def shown(text: str) -> str:
         return text
     scheme, _, rest = text.partition("://")
     host, slash, path = rest.partition("/")
+    if "@" not in host and not _HOST.fullmatch(host):  # what precedes a "/" in a password
+        return f"{scheme}://{rest.rpartition('@')[2]}"
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 

@@ -290,6 +290,11 @@ def test_a_photo_that_a_format_cannot_hold_is_one_line(
         ("http://host/clip.3gp", "video", False),
         ("https://host/clip.m2ts", "video", False),
         ("https://host/clip.MP4?token=1", "video", False),
+        ("https://me:p@ss@host/clip.mp4#t=10", "video", False),
+        ("https://host/?clip.mp4", "stream", True),
+        ("rtsp://me:p@ss[@host/a", "stream", True),
+        ("rtsp://[host/a", "stream", True),
+        ("rtsp://ho\u2100st/a", "stream", True),
         ("clip.mp4", "video", False),
         ("photo.jpg", "image", False),
     ],
@@ -303,6 +308,8 @@ def test_what_a_name_means(text: str, kind: str, live: bool) -> None:
 
 def test_names_of_addresses_and_cameras() -> None:
     assert shown("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
+    assert shown("rtsp://me:se/c@ret@host:554/a") == "rtsp://host:554/a"
+    assert shown("rtsp://[::1]:554/a@b") == "rtsp://[::1]:554/a@b"
     assert shown("rtsp://host/a") == "rtsp://host/a" and shown("a@b.jpg") == "a@b.jpg"
     assert camera_number("/dev/video12") == 12 and camera_number("photo.jpg") is None
 
