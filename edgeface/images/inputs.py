@@ -129,6 +129,12 @@ def list_folder(folder: Path | str) -> Folder:
     skipped: Counter[str] = Counter()
     photos, others = [], []
     for place, folders, names in os.walk(folder, onerror=unread.append):
+        try:
+            os.stat(f"{place}/.")  # noqa: PTH116 - a Path has no "." at its end
+        except OSError as error:  # its names can be listed, but nothing in it can be opened
+            unread.append(error)
+            folders.clear()
+            continue
         skipped["links to folders"] += sum(Path(place, name).is_symlink() for name in folders)
         for path in (Path(place, name) for name in names):
             suffix = path.suffix.lower()

@@ -64,6 +64,33 @@ def test_what_a_folder_skips_is_said_once(tmp_path: Path, photo: bytes) -> None:
     assert "notes" not in notes[0] and len(list_folder(album).others) == 6
 
 
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such folders")
+def test_a_folder_whose_files_cannot_be_opened_does_not_end_the_run(
+    tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode 444: the names can be listed, and nothing else."""
+    shut = tmp_path / "album" / "shut"
+    shut.mkdir(parents=True)
+    for path in (tmp_path / "album" / "a.jpg", shut / "b.jpg"):
+        path.write_bytes(photo)
+    (shut / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    shut.chmod(0o444)
+    user = os.geteuid()
+    try:
+        if user == 0:  # nothing is shut for root
+            os.seteuid(65534)
+        found = list_folder("album")
+        with pytest.raises(ImageError, match="cannot read album/shut: Permission denied"):
+            list_folder("album/shut")
+    finally:
+        os.seteuid(user)
+        shut.chmod(0o755)
+    assert found.photos == [Path("album/a.jpg")]
+    assert found.skipped == "1 folders that cannot be read"
+
+
 def test_a_folder_of_nothing_but_heic_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"x")
     with pytest.raises(ImageError, match=r"no images in .*skipped: 1 \.heic \(convert"):
