@@ -26,7 +26,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,13 +46,14 @@ LEFT_S = 60.0
 
 
 @contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str, free: Callable[[Path], Path] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove
     it otherwise.
 
     Makes the parent folder. A replaced file keeps its permissions, a new one gets those of the
-    umask. Raises OutputError, in one line, if the place cannot be written or the disk is full; an
-    existing file is then untouched.
+    umask. free: called with ``path`` at the end of the block, returns the path in the same folder
+    to rename to instead. Raises OutputError, in one line, if the place cannot be written or the
+    disk is full; an existing file is then untouched.
     """
     path = Path(path)
     with _as_output_error(path):
@@ -63,6 +64,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     try:
         with _as_output_error(path), _locked(descriptor):
             yield temporary
+            path = path if free is None else free(path)
             if path.is_file():
                 shutil.copymode(path, temporary)
             temporary.replace(path)

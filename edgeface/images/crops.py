@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeface.detections import Detections
+from edgeface.errors import OptionError
 from edgeface.files import check_writable, refuse_input
 from edgeface.images.alignment import align
 from edgeface.images.inputs import Input
@@ -21,11 +23,18 @@ class Cropper:
         clip.mp4       clip-frame0-face1.png, ...
 
     Earlier crops of a camera or stream are kept: the next begin with ``<name>-2-frame0``. Raises
-    OptionError if an input would be replaced, OutputError if the folder cannot be written.
+    OptionError if an input would be replaced or a camera or stream is named twice, OutputError if
+    the folder cannot be written.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input]) -> None:
         self._inputs = [source.name for source in inputs]
+        live = Counter(source.name for source in inputs if source.live)
+        for name in (name for name, count in live.items() if count > 1):
+            raise OptionError(
+                f"--crop {folder}: {name} is named {live[name]} times, and its later faces would"
+                " replace the earlier ones: name it once"
+            )
         whole = planned(folder, inputs, "--crop")
         for name in (source.name for source in inputs if source.live):
             whole[name] = not_taken(whole[name], _has_crops)

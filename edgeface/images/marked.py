@@ -60,8 +60,9 @@ class Saver:
     """Draws the faces of every frame and writes them to ``target``.
 
     target: an image file for one photo, a video file for one video or camera, otherwise a folder.
-    In the folder each photo keeps its name and each video becomes ``<name>.mp4``; if two files
-    would have the same name, all keep their subfolders below the inputs' common folder.
+    In the folder each photo keeps its name (with .png added if OpenCV writes no format of its
+    suffix) and each video becomes ``<name>.mp4``; if two files would have the same name, all keep
+    their subfolders below the inputs' common folder.
     Earlier recordings of a camera or stream are kept: the next is ``<name>-2.mp4``. Raises
     OptionError if target and ``inputs`` do not fit or an input would be replaced, OutputError if
     the target cannot be written.
@@ -72,16 +73,18 @@ class Saver:
         self.into_folder = not target.suffix or target.is_dir()
         if not self.into_folder:
             _check_file(target, inputs)
-        self.paths = (
-            planned(target, inputs)
-            if self.into_folder
-            else {source.name: target for source in inputs}
-        )
-        """name of each input -> its file"""
-        for name in (source.name for source in inputs if source.live and self.into_folder):
-            self.paths[name] = not_taken(self.paths[name], Path.exists)
-        for path in self.paths.values():
-            refuse_input(path, (source.name for source in inputs), "--save")
+        self.paths = {source.name: target for source in inputs}
+        """name of each input -> its file; for a live one in a folder, before :func:`not_taken`"""
+        if self.into_folder:
+            self.paths = planned(target, inputs)
+            for source in inputs:
+                if source.kind == "image":
+                    self.paths[source.name] = _encodable(self.paths[source.name])
+            _refuse_shared(self.paths, target, "--save")
+        for source in inputs:
+            if not (source.live and self.into_folder):  # those replace nothing
+                path = self.paths[source.name]
+                refuse_input(path, (other.name for other in inputs), "--save")
         check_writable(target, "--save", folder=self.into_folder)
         self._clips = {source.name: source for source in inputs if source.kind != "image"}
         for name in self._clips:
@@ -104,7 +107,8 @@ class Saver:
         clip = self._clips[source]
         if self._video is None or self._video.source != clip:
             self.finish()
-            self._video = _Video(clip, self.paths[source], picture)
+            free = _unused if clip.live and self.into_folder else None
+            self._video = _Video(clip, self.paths[source], picture, free)
         self._video.add(picture)
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -132,15 +136,20 @@ def planned(folder: Path, inputs: Sequence[Input], option: str = "--save") -> di
     plain = {source.name: folder / _plain_name(source) for source in inputs}
     if len(set(plain.values())) < len(plain):
         plain = {s.name: folder / path for s, path in _apart(inputs).items()}
+    _refuse_shared(plain, folder, option)
+    return plain
+
+
+def _refuse_shared(paths: Mapping[str, Path], folder: Path, option: str) -> None:
+    """Raise OptionError if two of the inputs that ``paths`` names have the same file."""
     first: dict[Path, str] = {}
-    for name, path in plain.items():
+    for name, path in paths.items():
         if path in first:
             raise OptionError(
                 f"{option} {folder}: {first[path]} and {name} would both be saved as"
                 f" {path.name}: save them in two runs"
             )
         first[path] = name
-    return plain
 
 
 def not_taken(path: Path, taken: Callable[[Path], bool]) -> Path:
@@ -151,6 +160,10 @@ def not_taken(path: Path, taken: Callable[[Path], bool]) -> Path:
     """
     others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return next(each for each in itertools.chain([path], others) if not taken(each))
+
+
+def _unused(path: Path) -> Path:
+    return not_taken(path, Path.exists)
 
 
 def _check_file(target: Path, inputs: Sequence[Input]) -> None:
@@ -191,6 +204,12 @@ def _apart(inputs: Sequence[Input]) -> dict[Input, PurePath]:
     }
 
 
+def _encodable(path: Path) -> Path:
+    """``path``, with .png added if OpenCV writes no format of its suffix, as for ``photo``."""
+    suffix = ENCODED_AS.get(path.suffix.lower(), path.suffix)
+    return path if cv2.haveImageWriter(f"a{suffix}") else path.with_name(f"{path.name}.png")
+
+
 class _Video:
     """A video file under a temporary name until it is closed.
 
@@ -199,11 +218,14 @@ class _Video:
     most half of the time, and the video then becomes shorter.
     """
 
-    def __init__(self, source: Input, path: Path, first: Image) -> None:
+    def __init__(
+        self, source: Input, path: Path, first: Image, free: Callable[[Path], Path] | None = None
+    ) -> None:
+        """free: see :func:`edgeface.files.atomic_write`."""
         self.source, self._path, self._frames = source, path, 0
         self._fps, self._began = video_fps(source.opens), time.monotonic()
         self._left = self._began
-        self._context = atomic_write(path)
+        self._context = atomic_write(path, free)
         self._temporary = self._context.__enter__()
         codecs = CODECS if source.live else FILE_CODECS
         writer = _open_writer(self._temporary, self._fps, first.shape[1::-1], codecs)

@@ -196,9 +196,15 @@ def test_what_was_cropped_of_a_camera_before_stays(astronaut: Any, tmp_path: Pat
     ]
 
 
-def test_what_was_recorded_of_a_camera_before_stays(tmp_path: Path) -> None:
-    camera, clip = Input("camera:0", "camera"), Input("clip.mp4", "video")
-    for name in ("camera-0.mp4", "camera-0-2.mp4", "clip.mp4"):
-        (tmp_path / name).touch()
-    paths = Saver(tmp_path, [camera, clip]).paths
-    assert paths == {"camera:0": tmp_path / "camera-0-3.mp4", "clip.mp4": tmp_path / "clip.mp4"}
+def test_what_was_recorded_of_a_camera_before_stays(astronaut: Any, tmp_path: Path) -> None:
+    """Also what another run, or an earlier input of this one, recorded since the command began."""
+    camera = Input("camera:0", "camera")
+    (tmp_path / "camera-0.mp4").touch()
+    with Saver(tmp_path, [camera]) as one, Saver(tmp_path, [camera, camera]) as other:
+        for saver in (one, other):
+            saver.write("camera:0#0", astronaut)
+        other.finish()
+        other.write("camera:0#0", astronaut)
+    names = ["camera-0-2.mp4", "camera-0-3.mp4", "camera-0-4.mp4", "camera-0.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (tmp_path / "camera-0.mp4").stat().st_size == 0

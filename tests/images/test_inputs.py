@@ -15,6 +15,7 @@ from commands import said
 from edgeface.errors import ImageError, OptionError, OutputError
 from edgeface.images import read_image
 from edgeface.images.addresses import camera_number, is_live, shown
+from edgeface.images.crops import Cropper
 from edgeface.images.inputs import (
     IMAGE_SUFFIXES,
     Input,
@@ -218,6 +219,21 @@ def test_two_videos_of_one_name_keep_their_suffix(tmp_path: Path) -> None:
     ]
 
 
+def test_a_photo_without_a_suffix_is_saved_into_a_folder_as_png(
+    edgeface: Any, tmp_path: Path, photo: bytes
+) -> None:
+    for name in ("photo", "scan.DAT", "b.jfif"):
+        (tmp_path / name).write_bytes(photo)
+    inputs = [tmp_path / name for name in ("photo", "scan.DAT", "b.jfif")]
+    code, _, err = edgeface("detect", *inputs, "--save", tmp_path / "out")
+    assert code == 0 and not said(err)
+    names = ["b.jfif", "photo.png", "scan.DAT.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    (tmp_path / "photo.png").write_bytes(photo)
+    with pytest.raises(OptionError, match=r"would both be saved as photo\.png"):
+        Saver(tmp_path / "out", expand([str(inputs[0]), str(tmp_path / "photo.png")]))
+
+
 def test_two_inputs_that_cannot_be_kept_apart_are_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"a/1\.jpg and \./a/1\.jpg would both be saved"):
         Saver(tmp_path / "out", [Input("a/1.jpg", "image"), Input("./a/1.jpg", "image")])
@@ -345,5 +361,8 @@ def test_two_streams_of_one_name_are_two_files(tmp_path: Path) -> None:
     inputs = expand(["rtsp://a/live", "rtsp://b/live", "camera:0"])
     paths = Saver(tmp_path / "out", inputs).paths
     assert len(set(paths.values())) == 3
+    twice = expand(["rtsp://me:secret@a/live", "rtsp://you:secret@a/live"])
+    with pytest.raises(OptionError, match="rtsp://a/live is named 2 times"):
+        Cropper(tmp_path / "out", twice)
     with pytest.raises(OptionError, match="one camera is saved as one of"):
         Saver(tmp_path / "a.png", inputs[2:])
