@@ -85,10 +85,12 @@ class Outputs:
         input ends."""
         looked = replace(looked, blurred=self._blur)
         errors = []
-        for name in self._steps.keys() - self._broken:
+        for name, step in self._steps.items():
+            if name in self._broken:
+                continue
             try:
-                self._steps[name](looked)
-            except EdgefaceError as error:  # noqa: PERF203 - the others go on
+                step(looked)
+            except EdgefaceError as error:  # the others go on
                 self._broken.add(name)
                 errors.append(error)
         return errors
@@ -125,14 +127,14 @@ class Outputs:
 def _steps(
     saver: Saver | None, window: Window | None, cropper: Cropper | None
 ) -> dict[str, Callable[[Looked], None]]:
-    """Name of each output -> function that takes a frame."""
+    """Name of each output -> function that takes a frame, in the order in which they are called."""
     steps: dict[str, Callable[[Looked], None]] = {}
-    if window is not None:
-        steps["show"] = lambda looked: window.show(looked.picture, wait=not looked.moving)
     if saver is not None:
         steps["save"] = lambda looked: saver.write(looked.name, looked.picture)
     if cropper is not None:
         steps["crop"] = lambda looked: cropper.add(
             looked.name, looked.image, looked.faces, looked.numbers
         )
+    if window is not None:  # last: it may wait for a key, and a Ctrl-C then must lose nothing
+        steps["show"] = lambda looked: window.show(looked.picture, wait=not looked.moving)
     return steps
