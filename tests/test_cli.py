@@ -254,6 +254,7 @@ def test_extreme_shapes(
         (("detect", "{photo}", "--model", "{bundle}", "--score-threshold", "2"), ("equal to 1",)),
         (("detect", "{photo}", "--model", "{bundle}", "--size", "320"), ("fixed",)),
         (("detect", "{photo}", "--size", "²"), ("'²' is neither a long side in px",)),
+        (("detect", "{photo}", "--size", "1" * 5000), ("is neither a long side in px",)),
         (
             ("detect", "{photo}", "{photo}", "--model", "{bundle}", "--save", "{tmp}/a.png"),
             ("folder",),

@@ -137,7 +137,9 @@ def command(
             _refuse_photos(inputs)
         outputs = Outputs(inputs, save, show, crop, blur)
         with quiet():
-            long_side = int(size) if size is not None and size.isdecimal() else size
+            # More digits are no size; Python refuses to convert thousands of them.
+            is_number = size is not None and size.isdecimal() and len(size) <= 9
+            long_side = int(size) if size and is_number else size
             opened = Detector.open(
                 model, threads, score_threshold, nms_threshold, long_side, fast, weights
             )

@@ -162,7 +162,7 @@ def _face_count(lines: list[str], index: int, fail: Fail) -> int:
             index + 1,
             "the file ends or is blank where a face count is due; accepted: a whole number from 0",
         )
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise fail(index + 1, f"face count {text[:40]!r}; accepted: a whole number from 0")
     return int(text)
 

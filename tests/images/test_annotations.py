@@ -110,6 +110,7 @@ BAD_WIDER = {
     ),
     "count negative": (f"a.jpg\n-1\n{ROW}", "line 2", "face count '-1'"),
     "count not whole": (f"a.jpg\n1.0\n{ROW}", "line 2", "face count '1.0'"),
+    "count of thousands of digits": ("a.jpg\n" + "1" * 5000, "line 2", "face count '1111"),
     "count missing": (f"a.jpg\n{ROW}", "line 2", "face count '1 2 3 4"),
     "truncated after the name": (f"a.jpg\n1\n{ROW}b.jpg", "line 5", "file ends"),
     "truncated inside a face": ("a.jpg\n1\n1 2 3 4 0 0", "line 3", "6 fields"),
