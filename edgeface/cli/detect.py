@@ -196,8 +196,9 @@ def _tell_choice(
 ) -> None:
     """Tell the user which file and runtime run for a network name, and at which size."""
     from edgeface import zoo
+    from edgeface.bundle import MANIFEST
 
-    if model not in zoo.names():
+    if model not in zoo.names() or (Path(model) / MANIFEST).is_file():
         return
     runner = detector.runner
     ready = None if runner.runtime.startswith("torch") else zoo.find_ready(model, size)

@@ -129,6 +129,15 @@ class TestByName:
         size = "long side 640 px" if best.dynamic else f"input {best.width}x{best.height} px"
         assert f"edgeface-n: {best.name}, " in done.stderr and size in done.stderr
 
+    def test_a_folder_of_that_name_is_not_taken_for_the_ready_file(
+        self, edgeface: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The folder runs, so a note on the ready file would be about another file."""
+        (tmp_path / "edgeface-n").symlink_to(FILES[-1].path)
+        monkeypatch.chdir(tmp_path)
+        code, _, err = edgeface("detect", PHOTO)
+        assert code == 0 and "edgeface-n:" not in err
+
     def test_by_name_and_by_bundle_the_same(self, astronaut: Any) -> None:
         best = zoo.find_ready("edgeface-n")
         assert best is not None and best.precision == "fp32"
