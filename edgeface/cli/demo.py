@@ -172,18 +172,9 @@ def _packages(page: Path, packages: Path | None) -> Path:
 
 
 def _bundles(models: list[str] | None) -> list[Bundle]:
-    from edgeface import zoo
     from edgeface.bundle import Bundle
 
-    found = []
-    for model in models or [DEFAULT_MODEL]:
-        ready = [file for file in zoo.ready_files() if model in (file.name, file.model)]
-        usable = [file for file in ready if file.target in TARGETS]
-        if model not in (file.name for file in usable):  # a network's name: its fp32 files
-            usable = [file for file in usable if file.precision == "fp32"]
-        usable.sort(key=lambda file: TARGETS.index(file.target))
-        paths = [file.path for file in usable] or [Path(model)]
-        found += [Bundle.open(path) for path in paths]
+    found = [Bundle.open(path) for model in models or [DEFAULT_MODEL] for path in _folders(model)]
     for bundle in found:
         same = [other.path for other in found if other.path.name == bundle.path.name]
         if len({path.resolve() for path in same}) > 1:
@@ -200,3 +191,25 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
                 f" {' or '.join(TARGETS)}, such as `edgeface export --target tflite` makes"
             )
     return found
+
+
+def _folders(model: str) -> list[Path]:
+    """The folder of a Bundle or of a ready file, or for a network those that run in the page."""
+    from edgeface import zoo
+    from edgeface.bundle import MANIFEST
+
+    named = [file.path for file in zoo.ready_files() if file.name == model]
+    if not (named or zoo.is_network(model)) or (Path(model) / MANIFEST).is_file():
+        return [Path(model)]
+    usable = [
+        file
+        for file in zoo.ready_files(model)
+        if file.target in TARGETS and file.precision == "fp32"
+    ]
+    if not (named or usable):
+        raise OptionError(
+            f"{model} has no ready file that runs in the page: make one with: edgeface export"
+            f" --target tflite --model {model}, and name its folder"
+        )
+    usable.sort(key=lambda file: TARGETS.index(file.target))
+    return named or [file.path for file in usable]

@@ -136,6 +136,10 @@ def test_what_is_missing_is_named(
     shutil.copytree(bundle, twin)
     code, _, err = edgeface("demo", "--model", bundle, "--model", twin, "--no-browser")
     assert code == 2 and "have one name in the page" in err and err.count("\n") == 1
+    code, _, err = edgeface("demo", "--model", "edgeface-s", "--no-browser")
+    assert code == 2 and "make one with: edgeface export --target tflite --model edgeface-s" in err
+    code, _, err = edgeface("demo", "--model", "edgeface-n-ncnn-int8-640x480", "--no-browser")
+    assert code == 2 and "ncnn-int8-640x480 does not run in the page: name a Bundle" in err
     code, _, err = edgeface("demo", "--model", "edgeface-n-tflite-int8-640x480", "--no-browser")
     assert code == 2 and "LiteRT.js takes no INT8 input" in err and err.count("\n") == 1
 
