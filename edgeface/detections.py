@@ -105,6 +105,8 @@ class Detections:
     @classmethod
     def from_json(cls, faces: list[dict[str, Any]]) -> Detections:
         """Read :meth:`to_json` output. Raises DataError for anything else."""
+        if not isinstance(faces, (list, tuple)):
+            raise DataError(f"{_NO_FACES}: got {type(faces).__name__}")
         try:
             boxes = _array([face["box"] for face in faces], 4)
             scores = _array([face["score"] for face in faces])
@@ -114,7 +116,7 @@ class Detections:
             points = _array([face["landmarks"] for face in faces], 5, 2) if with_points else None
         except KeyError as error:
             raise DataError(f"{_NO_FACES}: a face has no {error}") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{_NO_FACES}: {' '.join(str(error).split())}") from None
         return cls(boxes, scores, points)
 
@@ -123,7 +125,7 @@ _NO_FACES = "expected faces as Detections.to_json gives them"
 
 
 def _array(values: list[Any], *shape: int) -> Floats:
-    """float32 [N, *shape]. Raises TypeError or ValueError."""
+    """float32 [N, *shape]. Raises TypeError, ValueError or OverflowError."""
     with np.errstate(over="ignore"):  # values too large for float32 become infinite
         array = np.array(values, np.float32)
     if not np.isfinite(array).all():

@@ -151,7 +151,7 @@ def finite(what: str, values: object, *shape: int) -> Doubles:
     OptionError for another shape and for values that are not finite numbers."""
     try:
         array = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(())
     if array.shape == (0,):
         array = array.reshape(0, *shape)

@@ -99,6 +99,7 @@ def test_grey_images_frames_of_opencv_and_one_box(astronaut: Any) -> None:
         (np.array([[100, 40, np.inf, 200]]), "finite numbers"),
         (BOX[:, [2, 3, 0, 1]], "x1, y1, x2, y2 in px, got x2 below x1"),
         (np.array([[220, 200, 120, 160]]), "x1, y1, x2, y2 in px, got x2 below x1"),
+        ([[100, 40, 220, 10**400]], r"boxes must be \[N, 4\]"),
         (np.ones((1, 5)), r"boxes must be \[N, 4\] .* got \[1, 5\]"),
         (Detections(BOX, np.ones(1, np.float32), np.ones((1, 5, 2), np.float32)), "Detections"),
     ],
