@@ -236,10 +236,12 @@ def _run(
                 latency = report.measure_latency(done, terminal.tick)
         except EdgefaceError as error:
             terminal.note(f"latency is not measured: {error}")
-    if format == "json":
-        print_json(report.as_json(done, latency))
-    else:
-        report.print_report(done, latency)
-    if plot:
-        report.plot(plot, done)
+    try:
+        if format == "json":
+            print_json(report.as_json(done, latency))
+        else:
+            report.print_report(done, latency)
+    finally:  # also if stdout is full
+        if plot:
+            report.plot(plot, done)
     return failures.ended("could not be read and were left out")

@@ -93,12 +93,14 @@ def command(
         stopped = _measured(opened, jobs, options, chosen, terminal, records, failures)
         for runtime in dict.fromkeys(record.runtime for record in records):
             tell_fast(terminal, runtime, fast)
-        if format == "json":
-            print_json([record.to_json(samples) for record in records])
-        elif records:
-            _print_measurements(records)
-        if save and records:
-            save_measurements(save, records)
+        try:
+            if format == "json":
+                print_json([record.to_json(samples) for record in records])
+            elif records:
+                _print_measurements(records)
+        finally:  # also if stdout is full
+            if save and records:
+                save_measurements(save, records)
         if stopped:
             raise Stopped(
                 f"{len(records)} of {len(jobs)} models were measured, their figures are printed"
