@@ -23,6 +23,13 @@ from edgeface.quiet import unreported
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """how weights are stored: float32, float16, or 8-bit integers with scales"""
+OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""pip names of OpenCV, any of which will do; the first is the one that we install"""
 CHECKOUT = Path(__file__).parents[1]
 """root of the checkout, if the package runs from one"""
 CHECKOUT_VERBS = {"export": "export.verb:export", "quantize": "quantize.verb:quantize"}

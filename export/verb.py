@@ -40,10 +40,10 @@ edgeface export --target onnx --for opencv
 edgeface export --target tflite --for mediapipe --bundle dist/edgeface-n-tflite-int8-640x480
 
 The Bundle is written to OUT/MODEL-TARGET-PRECISION-WxH/ (for a weights file:
-OUT/MODEL-<8 digits of its SHA-256>-TARGET-PRECISION-WxH/). It holds the model file and
-manifest.json with the input contract, SHA-256, tool versions and parity figures. A file whose
-outputs differ from torch is not written. A network without shipped weights gets random ones, and
-the output says so."""
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-PRECISION-WxH/), with -dynamic and the API of --for at
+the end of its name. It holds the model file and manifest.json with the input contract, SHA-256,
+tool versions and parity figures. A file whose outputs differ from torch is not written. A network
+without shipped weights gets random ones, and the output says so."""
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to export for: {', '.join(export_targets())}.")]

@@ -174,7 +174,7 @@ class Budget:
         if lost <= max_drop + ROUNDING:
             return ()
         best = lost, 0
-        most = int(share * len(self.quantizer.layers))
+        most = int(round(share * len(self.quantizer.layers), 6))  # .58 * 50 is just below 29
         for by in RANKINGS if most else ():
             worst, drops = self.ranked(by), dict[int, float]()
 

@@ -144,9 +144,18 @@ def left_out(folder: Path | str, named: Collection[str], judged: Iterable[Path])
             f"leave_out: no photo in {inside} is called {', '.join(unknown[:NAMED])}{more}: give"
             " paths of photos as they are below that folder"
         )
-    places = (photo.absolute() for photo in judged)
+    # Both as written and without links and .., since the two folders may be given differently.
+    folders = {inside, inside.resolve()}
+    places = {
+        place
+        for photo in judged
+        for place in (photo.absolute(), photo.parent.resolve() / photo.name)
+    }
     return set(named) | {
-        place.relative_to(inside).as_posix() for place in places if place.is_relative_to(inside)
+        place.relative_to(folder).as_posix()
+        for place in places
+        for folder in folders
+        if place.is_relative_to(folder)
     }
 
 

@@ -39,10 +39,11 @@ edgeface quantize --target tflite --model runs/mine/weights.safetensors --data p
 edgeface quantize --target onnx --calibration my-photos --no-accuracy
 
 The Bundle is written to OUT/MODEL-TARGET-int8-WxH/ (for a weights file:
-OUT/MODEL-<8 digits of its SHA-256>-TARGET-int8-WxH/), beside the fp32 one it was made from. Its
-manifest holds AP before and after, the layers kept in float, and the SHA-256 of every calibration
-photo. A model that misses the budget is not written. If stopped, run the same command again to
-continue: measurements are kept in a hidden file in OUT until the Bundle is written."""
+OUT/MODEL-<8 digits of its SHA-256>-TARGET-int8-WxH/), and without --bundle also the fp32 one that
+it is made from. Its manifest holds AP before and after, the layers kept in float, and the SHA-256
+of every calibration photo. A model that misses the budget is not written. If stopped, run the same
+command again to continue: measurements are kept in a hidden file in OUT until the Bundle is
+written."""
 
 
 Target = Annotated[str, typer.Option(help=f"Runtime to quantise for: {', '.join(TARGETS)}.")]
@@ -236,10 +237,12 @@ def _run(
                 latency = report.measure_latency(done, terminal.tick)
         except EdgefaceError as error:
             terminal.note(f"latency is not measured: {error}")
-    if format == "json":
-        print_json(report.as_json(done, latency))
-    else:
-        report.print_report(done, latency)
-    if plot:
-        report.plot(plot, done)
+    try:
+        if format == "json":
+            print_json(report.as_json(done, latency))
+        else:
+            report.print_report(done, latency)
+    finally:  # also if stdout is full
+        if plot:
+            report.plot(plot, done)
     return failures.ended("could not be read and were left out")

@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,8 +20,9 @@ from commands import Command, failed, said
 from PIL import Image
 
 from edgeface import cli
-from edgeface.backends import CHECKOUT_VERBS
+from edgeface.backends import CHECKOUT_VERBS, OPENCV
 from edgeface.cli.app import VERBS
+from edgeface.cli.doctor import diagnose
 from edgeface.cli.flags import parameters_of
 from edgeface.detections import Detections
 from edgeface.detector import Detector
@@ -316,6 +319,16 @@ def test_doctor_json_names_every_backend(edgeface: Command) -> None:
     import onnxruntime
 
     assert installed["onnx"] == onnxruntime.__version__
+
+
+@pytest.mark.parametrize("there", OPENCV)
+def test_doctor_knows_every_name_of_opencv(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(version="5.1")] if name == there else []
+
+    monkeypatch.setattr(metadata, "distributions", installed)
+    (found,) = (row for row in diagnose()["tools"] if row["package"] == OPENCV[0])
+    assert (found["version"], found["fix"]) == ("5.1", None)
 
 
 def test_closed_pipe_is_no_error(bundle: str, hopper_path: Path) -> None:

@@ -88,24 +88,25 @@ def command(
     with Terminal() as terminal, open_device(device) as opened:
         failures = Failures(terminal)
         jobs = _jobs(bundles, threads, fast, opened, failures)
+        total = len(jobs) + len(failures.told)
         chosen = _reference(jobs, reference)
         stopped = _measured(opened, jobs, options, chosen, terminal, records, failures)
         for runtime in dict.fromkeys(record.runtime for record in records):
             tell_fast(terminal, runtime, fast)
-        if format == "json":
-            print_json([record.to_json(samples) for record in records])
-        elif records:
-            _print_measurements(records)
-        if save and records:
-            save_measurements(save, records)
+        try:
+            if format == "json":
+                print_json([record.to_json(samples) for record in records])
+            elif records:
+                _print_measurements(records)
+        finally:  # also if stdout is full
+            if save and records:
+                save_measurements(save, records)
         if stopped:
             raise Stopped(
                 f"{len(records)} of {len(jobs)} models were measured, their figures are printed"
             )
-        total = len(records) + len(failures.told)
-        return failures.ended(
-            "could not be measured; the figures of the others are printed", total, "model"
-        )
+        text = "could not be measured; the figures of the others are printed"
+        return failures.ended(text, total, "model", total - len(records))
 
 
 def _measured(

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from edgeface import __version__
-from edgeface.backends import BACKENDS, PRECISIONS
+from edgeface.backends import BACKENDS, OPENCV, PRECISIONS
 from edgeface.cli.flags import Format
 from edgeface.cli.models import ready_json
 from edgeface.cli.output import print_json, print_table, say
@@ -21,7 +21,7 @@ edgeface doctor --format json"""
 
 TOOLS = (
     ("numpy", "", "everything"),
-    ("opencv-python-headless", "", "everything"),
+    (OPENCV[0], "", "everything"),
     ("typer", "cli", "the command line"),
     ("torch", "zoo", "running a model by name, training, exporting"),
     ("safetensors", "zoo", "reading weights"),
@@ -145,12 +145,7 @@ def _platform() -> str:
 
 
 def _version(distribution: str) -> str | None:
-    # OpenCV is distributed under several names, and any of them will do.
-    names = (
-        (distribution, "opencv-python", "opencv-contrib-python")
-        if "opencv" in distribution
-        else (distribution,)
-    )
+    names = OPENCV if distribution in OPENCV else (distribution,)
     installed = (next(iter(metadata.distributions(name=name)), None) for name in names)
     return next((found.version for found in installed if found), None)
 

@@ -151,8 +151,10 @@ def command(
             on_error=failures,
         )
         tell_fast(terminal, done.report.protocol.runtime, fast)
-        _print_report(done, heights, format)
-        _save(done, plot, predictions)
+        try:
+            _print_report(done, heights, format)
+        finally:  # also if stdout is full
+            _save(done, plot, predictions)
         total = done.report.images + len(failures.told)
         others = f"the figures are those of the other {done.report.images}"
         return failures.ended(f"could not be read; {others}", total)

@@ -21,15 +21,17 @@ class Failures:
             self.told[text] = None
             self.terminal.line(f"error: {text}")
 
-    def ended(self, text: str, total: int | None = None, noun: str = "photo") -> int | None:
+    def ended(
+        self, text: str, total: int | None = None, noun: str = "photo", count: int | None = None
+    ) -> int | None:
         """Print how many inputs failed, ``<count> photos <text>``, and return the exit code.
 
         The exit code is None if none failed. total: number of all inputs, if known; for a single
-        one, nothing more is printed.
+        one, nothing more is printed. count: by default one for each message.
         """
         if not self.told:
             return None
-        count = len(self.told)
+        count = len(self.told) if count is None else count
         many = counted(count, noun) if total is None else f"{count} of {total} {noun}s"
         if total != 1:
             self.terminal.line(f"error: {many} {text}")

@@ -206,7 +206,7 @@ def _throttling() -> tuple[bool | None, int | None]:
 def _load() -> float | None:
     try:
         return round(os.getloadavg()[0], 2)
-    except OSError:
+    except (OSError, AttributeError):  # Windows has none
         return None
 
 

@@ -40,7 +40,7 @@ class Facts:
     runtimes: dict[str, str | None]
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\w{1,20})?", self.python, re.ASCII):
+        if not re.fullmatch(r"\d{1,4}\.\d{1,4}(\.[\w+]{1,20})?", self.python, re.ASCII):
             raise ValueError("python must be a version such as 3.11.7")
         for found, wanted in ((self.packages, NEEDED), (self.runtimes, BACKENDS)):
             if {*found} != {*wanted}:

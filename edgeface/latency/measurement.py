@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,7 @@ def save_measurements(path: Path | str, records: Iterable[Measurement]) -> None:
 def load_measurements(path: Path | str) -> list[Measurement]:
     """Read :func:`save_measurements` output. Raises DataError."""
     path = Path(path)
+    command = f"edgeface bench BUNDLE --save {shlex.quote(str(path))}"
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise DataError(
@@ -214,15 +216,13 @@ def load_measurements(path: Path | str) -> list[Measurement]:
         data = json.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise DataError(
-            f"cannot read {path}: {error.strerror or error}; write it with: edgeface bench BUNDLE "
-            f"--save {path}"
+            f"cannot read {path}: {error.strerror or error}; write it with: {command}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {short(str(error))}") from None
     if not isinstance(data, list):
         raise DataError(
-            f"{path}: expected a list of measurements, got {short(data)}; write one with: edgeface"
-            f" bench BUNDLE --save {path}"
+            f"{path}: expected a list of measurements, got {short(data)}; write one with: {command}"
         )
     return [Measurement.from_json(item, f"{path}[{i}]") for i, item in enumerate(data)]
 

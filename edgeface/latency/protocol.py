@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path
 from typing import ClassVar
 
 from edgeface.errors import counted
@@ -29,7 +29,9 @@ class Job:
     @property
     def name(self) -> str:
         """Name of the Bundle in records: the label, or else the name of its folder."""
-        return self.label or PurePath(self.bundle).name
+        path = Path(self.bundle)
+        dots = path.name in ("", "..")
+        return self.label or (path.resolve() if dots else path).name
 
     def __str__(self) -> str:
         return f"{self.name}, {counted(self.threads, 'thread')}{', fast' * self.fast}"

@@ -87,7 +87,8 @@ def measure(
                 if failed:
                     failed(index, message)
         for index, record in records.items():
-            if index not in done:  # the reference is in every group
+            # The reference is in every group: its first result counts.
+            if index not in done and index not in wrong:
                 done[index] = record
                 if finished:
                     finished(record)

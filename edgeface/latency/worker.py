@@ -29,7 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from edgeface.backends import get_backend, import_runtime
+from edgeface.backends import OPENCV, get_backend, import_runtime
 from edgeface.errors import EdgefaceError
 from edgeface.latency.environment import Moment
 
@@ -174,16 +174,8 @@ def _import_all(bundle: str) -> Backend:
 
 def _versions(backend: Backend) -> dict[str, str]:
     """pip name -> version of the installed packages that a detection uses."""
-    names = (
-        *backend.distributions,
-        "numpy",
-        "opencv-python-headless",
-        "opencv-python",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    )
     found = {}
-    for name in names:
+    for name in (*backend.distributions, "numpy", *OPENCV):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -76,7 +76,8 @@ fi
 if [ -z "$model" ]; then
   found=$(find "$here" -mindepth 2 -maxdepth 2 -name manifest.json | sort)
   while IFS= read -r manifest; do
-    if grep -qs "\"target\": \"$runtime\"" "$manifest"; then
+    # What has an "api" is made for the detector of another library.
+    if grep -qs "\"target\": \"$runtime\"" "$manifest" && ! grep -qs '"api": ' "$manifest"; then
       model=$(dirname -- "$manifest")
       break
     fi

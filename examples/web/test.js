@@ -1,8 +1,9 @@
 // node test.js [folder of vectors]: the decoder gives what the golden vectors say.
 import {readFileSync, readdirSync} from "node:fs";
+import {fileURLToPath} from "node:url";
 import {Decoder} from "./decoder.js";
 
-const folder = process.argv[2] ?? new URL("../vectors", import.meta.url).pathname;
+const folder = process.argv[2] ?? fileURLToPath(new URL("../vectors", import.meta.url));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
 const floats = {float32: Float32Array, int8: Int8Array};
 const typed = (text, dtype) => new floats[dtype](bytes(text).buffer);

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeface.bundle import APIS, FORMAT_VERSION, Bundle, Manifest, write_bundle
 from edgeface.decode import HeadLayout, head_layout
 from edgeface.errors import ExportError, OptionError
@@ -98,7 +100,7 @@ def _prove(bundle: Bundle, adapter: Adapter, adapted: Adapted, api: str) -> dict
             expected = adapter.expected(runner.run(batch), bundle.manifest)
             found = adapter.run(adapted.content, batch)
             for name, value in adapter.differences(found, expected).items():
-                worst[name] = max(worst.get(name, 0.0), value)
+                worst[name] = float(np.maximum(worst.get(name, 0.0), value))  # NaN stays
     wrong = [f"{name} {value:.2g}" for name, value in worst.items() if not value <= TOLERANCE]
     if wrong:
         raise ExportError(

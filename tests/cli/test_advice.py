@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
+import pytest
 from commands import Command, failed
 
+from edgeface.latency.devices import local
 from edgeface.search.options import StudyOptions, save_options
 
 
@@ -28,6 +31,22 @@ def test_a_photo_to_compare_on(edgeface: Command, tmp_path: Path) -> None:
     a, b = tmp_path / "my a", tmp_path / "my b"
     words = advised(failed(edgeface("compare", a, b)), "edgeface compare", "\n")
     assert words == ["compare", str(a), str(b), "--image", "photo.jpg"]
+
+
+def test_records_that_are_none(edgeface: Command, tmp_path: Path) -> None:
+    there = tmp_path / "my list.json"
+    there.write_text("{}")
+    for path in (tmp_path / "my records.json", there):
+        line = failed(edgeface("bench", "compare", path, path))
+        assert advised(line, "edgeface bench", "\n") == ["bench", "BUNDLE", "--save", str(path)]
+
+
+def test_a_package_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = local.examine() | {"packages": {"numpy": None, "cv2": None}}
+    monkeypatch.setattr(local, "examine", lambda: facts)
+    monkeypatch.setattr(sys, "executable", "/my env/bin/python")
+    fixes = [finding.fix for finding in local.LocalDevice().check() if not finding.ok]
+    assert [shlex.split(fix or "")[0] for fix in fixes] == ["/my env/bin/python"] * 2
 
 
 def test_a_search_that_is_there(edgeface: Command, tmp_path: Path) -> None:

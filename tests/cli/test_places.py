@@ -13,8 +13,10 @@ from commands import Command, failed
 from verbs import LEAST, function_of
 
 from benchmarks.common import Printed
+from edgeface.cli import output
 from edgeface.cli.app import VERBS
 from edgeface.cli.flags import program_of
+from edgeface.errors import OutputError
 
 DRAWS = [verb for verb in VERBS if "plot" in inspect.signature(function_of(verb)).parameters]
 BAD = {
@@ -87,6 +89,31 @@ def test_a_plot_in_the_place_of_an_input(
     for arguments in ((*least("compare")[:3], "--image", photo), least("quantize"), own):
         failed(edgeface(*arguments, "--plot", photo), "is the input", "which it would replace")
     assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["bench", "eval"])
+def test_results_are_saved_although_stdout_is_full(
+    edgeface: Command,
+    least: Callable[[str], list[str]],
+    bundle: str,
+    portraits: Path,
+    tmp_path: Path,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(text: str) -> bool:
+        raise OutputError("cannot print: no room")
+
+    monkeypatch.setattr(output, "put", full)
+    faces = tmp_path / "faces.csv"
+    faces.write_text("image,x1,y1,x2,y2\nastronaut.png,176,60,272,180\n")
+    own = ("--data", portraits, "--annotations", faces, "--model", bundle)
+    arguments = {
+        "bench": (*least("bench"), "--rounds", 1, "--warm-up-s", 0, "--save", tmp_path / "saved"),
+        "eval": ("eval", *own, "--predictions", tmp_path / "saved"),
+    }
+    assert failed(edgeface(*arguments[verb])) == "error: cannot print: no room"
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_long_search_asks_before_it_begins(edgeface: Command, places: Path) -> None:

@@ -54,6 +54,14 @@ def test_javascript() -> None:
     assert "JavaScript: " in run(needs("node"), "web/test.js")
 
 
+def test_javascript_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "vectors", tmp_path / "a copy" / "vectors")
+    (tmp_path / "a copy" / "web").mkdir()
+    for name in ("decoder.js", "test.js", "package.json"):
+        shutil.copy(EXAMPLES / "web" / name, tmp_path / "a copy" / "web")
+    assert "JavaScript: " in run(needs("node"), "a copy/web/test.js", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("options", [("-O1",), ("-O2", "-mfma")], ids=" ".join)
 def test_cpp(options: tuple[str, ...], tmp_path: Path) -> None:
     """Also for CPUs that fuse a multiplication and an addition, as all 64-bit ARM CPUs do."""

@@ -66,6 +66,21 @@ def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], words: str, tmp_
     assert words in err and [path.name for path in tmp_path.iterdir()] == ["install.sh"]
 
 
+def test_a_folder_for_another_library_is_not_taken(tmp_path: Path) -> None:
+    for folder, api in (("a", '\n "api": "mediapipe",'), ("b", "")):
+        (tmp_path / folder).mkdir()
+        text = f'{{{api}\n "target": "tflite"\n}}'
+        (tmp_path / folder / "manifest.json").write_text(text)
+    (tmp_path / "edgeface-0.1.0-py3-none-any.whl").touch()
+    tools = tmp_path / "venv" / "bin"
+    tools.mkdir(parents=True)
+    for name in ("pip", "python"):
+        (tools / name).symlink_to("/bin/false")
+    shutil.copy(FOLDER / "install.sh", tmp_path)
+    _, out, _ = install(script=tmp_path / "install.sh")
+    assert out == f"model: {tmp_path / 'b'} (another one: --model)\n"
+
+
 PYTHON3 = """#!/bin/bash
 # Of a system with Picamera2 and its NumPy. The environments that it makes install nothing.
 if [ "$1 $2" != "-m venv" ]; then PYTHONPATH=$SYSTEM exec "$PYTHON" "$@"; fi

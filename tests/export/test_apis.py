@@ -362,6 +362,15 @@ class TestBundle:
             adapt(exported("tflite", landmarks=True), "mediapipe", tmp_path)
         assert not list(tmp_path.iterdir())
 
+    def test_nan_is_a_difference(
+        self, exported: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = iter(({"location": 0.0, "score": np.nan}, {"location": 0.0, "score": 0.0}))
+        monkeypatch.setattr(google.MediaPipe, "differences", lambda *_: next(found))
+        with pytest.raises(ExportError, match=r"differs from the tflite file .*: score nan >"):
+            adapt(exported("tflite", landmarks=True), "mediapipe", tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_every_api_has_an_adapter(self) -> None:
         from edgeface.bundle import APIS
         from edgeface.bundle.readme import CALLS

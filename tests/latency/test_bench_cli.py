@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from by_hand import calm, environment, record, stages, steady
@@ -17,6 +18,7 @@ from edgeface.bundle import Bundle
 from edgeface.errors import DataError, DeviceError
 from edgeface.latency.devices import ACCEPTED, open_device
 from edgeface.latency.devices.base import findings
+from edgeface.latency.devices.local import LocalDevice
 from edgeface.latency.examine import examine
 from edgeface.latency.measurement import Measurement, load_measurements, save_measurements
 from edgeface.latency.regression import compare_records
@@ -147,6 +149,21 @@ def test_a_model_that_fails_is_told_after_the_others(
     assert (
         last == "error: 1 of 2 models could not be measured; the figures of the others are printed"
     )
+
+
+def test_all_that_a_lost_connection_leaves_out_are_counted(
+    edgeface: Command, bundles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(self: LocalDevice, jobs: Any, *rest: Any) -> None:
+        rest[3](record())
+        raise DeviceError("the connection was lost")
+
+    monkeypatch.setattr(LocalDevice, "measure", lost)
+    code, _, err = edgeface("bench", *bundles, "--threads", "1", "--threads", "2", *QUICK)
+    assert code == 2 and err.splitlines() == [
+        "error: the connection was lost",
+        "error: 3 of 4 models could not be measured; the figures of the others are printed",
+    ]
 
 
 def test_a_bundle_that_is_none_does_not_end_the_others(

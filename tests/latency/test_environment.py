@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def test_what_is_not_shown_is_none(system: Path) -> None:
     moment = Moment.read()
     assert (moment.temperature_c, moment.throttled, moment.throttle_count) == (None, None, None)
     assert Machine.read().governor is None
+
+
+def test_windows_has_no_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "getloadavg")
+    assert Moment.read().load is None
 
 
 def test_frequency_is_that_of_the_cores_asked_about(system: Path) -> None:

@@ -137,6 +137,13 @@ def test_facts() -> None:
     assert all(printable(finding.what) and isinstance(finding.ok, bool) for finding in found)
 
 
+@pytest.mark.parametrize("version", ["3.11.7", "3.13.0rc1", "3.12.0+", "3.14.0a1+"])
+def test_any_build_of_python(version: str) -> None:
+    """Python adds the plus where it was built from sources between two releases."""
+    (python, *_) = Told([{"check": examine() | {"python": version}}]).check()
+    assert python.ok and python.what.startswith(f"Python {version} on ")
+
+
 def test_what_it_has() -> None:
     """Answers come from a process, as from a device's shell; strange ones give one line."""
     assert Stranger([HERE, END], [{"check": examine()}]).check()

@@ -143,8 +143,18 @@ def test_a_run_of_which_one_model_failed_is_over(tmp_path: Path) -> None:
         run.resume(journal)
         manifest = run.bundles[0].manifest
         of = {name: getattr(manifest, name) for name in ("files", "model", "target", "precision")}
-        run.record(json.loads(json.dumps(record(bundle=run.name(0), **of).to_json())), "local")
+        run.record(json.loads(json.dumps(record(bundle=jobs[0].name, **of).to_json())), "local")
         assert len(run.close()) == 1 and journal.exists == kept
+
+
+def test_a_folder_that_is_given_by_dots_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net" / "inside").mkdir(parents=True)
+    for place, bundle in (("net", "."), ("net/inside", "..")):
+        monkeypatch.chdir(tmp_path / place)
+        run = Run([Job(bundle)], Protocol(), None, None, None, lambda *_: None)
+        assert run.jobs[0].name == "net" and run.identity() == [["net", "", 1, False], None]
 
 
 def test_journal_of_the_day_before_yesterday(tmp_path: Path) -> None:

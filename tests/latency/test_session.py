@@ -175,6 +175,24 @@ def test_a_reference_that_fails_leaves_no_ratio(
     assert failed == [0] and [r.ratio for r in found] == [None]
 
 
+def test_a_reference_that_failed_is_not_measured_after_all(
+    jobs: list[Job], workers: list[WorkerProcess]
+) -> None:
+    """It is in every group, and its first result counts."""
+    narrow = Protocol(**{**vars(QUICK), "together": 2})
+    finished: list[Measurement] = []
+    failed: list[int] = []
+    found = measure(
+        jobs,
+        narrow,
+        1,
+        fail(1, workers, lambda pid: os.kill(pid, signal.SIGKILL)),
+        finished.append,
+        lambda index, _: failed.append(index),
+    )
+    assert failed == [1] and found == finished and [r.threads for r in found] == [1, 2]
+
+
 def test_failures_are_raised_at_the_end(jobs: list[Job], workers: list[WorkerProcess]) -> None:
     finished: list[Measurement] = []
     with pytest.raises(DeviceError, match="nowhere, 1 thread: no Bundle at /nowhere"):

@@ -16,6 +16,7 @@ from edgeface.latency.devices.ssh import SshAddress, SshDevice
         ("ssh://pi@raspberrypi.local:2222/", SshAddress("raspberrypi.local", "pi", 2222)),
         ("ssh://My-Alias", SshAddress("My-Alias")),
         ("ssh://a.b@[fe80::1%eth0]:22", SshAddress("fe80::1%eth0", "a.b", 22)),
+        ("ssh://[FE80::1%Eth0]", SshAddress("FE80::1%Eth0")),
         (
             "ssh://pi@10.0.0.7?python=~/venv/bin/python&config=/a%20b",
             SshAddress("10.0.0.7", "pi", None, "~/venv/bin/python", "/a b"),

@@ -110,6 +110,11 @@ class TestHold:
         with pytest.raises(QuantizeError, match="with 0 of 6 layers in float"):
             Bench().budget.hold(FLOAT, 0.5, share=0.0)
 
+    def test_a_share_that_floats_round_down(self) -> None:
+        assert int(0.58 * 50) == 28, "which is 29"
+        bench = Bench({str(layer): 0.1 for layer in range(50)})
+        assert len(bench.budget.hold(FLOAT, 2.1, share=0.58)) == 29
+
     def test_cannot_be_held(self) -> None:
         with pytest.raises(QuantizeError) as caught:
             Bench().budget.hold(FLOAT, 0.1)

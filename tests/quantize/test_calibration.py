@@ -14,7 +14,7 @@ import pytest
 
 from edgeface.errors import DataError, EdgefaceError, ImageError, OptionError
 from edgeface.images import letterbox, read_image
-from quantize.calibration import HELD_OUT, MAX_PHOTOS, read_calibration
+from quantize.calibration import HELD_OUT, MAX_PHOTOS, left_out, read_calibration
 
 SIZE = (96, 64)
 
@@ -142,6 +142,13 @@ class TestSelection:
         }
         found = read_calibration(folder, 18, *SIZE, leave_out=names)
         assert len(names) == 6 and found.sha256 == drawn[6:]
+
+    def test_a_judged_photo_is_left_out_however_the_folder_is_given(self, folder: Path) -> None:
+        link = folder.with_name("link")
+        link.symlink_to(folder)
+        for judged in (folder, link, folder / "a" / ".."):
+            for given in (folder, link, folder / "a" / ".."):
+                assert "a/0.png" in left_out(given, (), [judged / "a" / "0.png"])
 
     def test_a_damaged_photo_is_told_and_another_taken(self, folder: Path) -> None:
         drawn = read_calibration(folder, 24, *SIZE)

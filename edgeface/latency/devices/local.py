@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ class LocalDevice(Device):
     url = LOCAL
 
     def check(self) -> list[Finding]:
-        return findings(examine(), f"{sys.executable} -m pip install")
+        return findings(examine(), f"{shlex.quote(sys.executable)} -m pip install")
 
     def targets(self) -> list[str]:
         return [target for target, row in BACKENDS.items() if row.usable()]

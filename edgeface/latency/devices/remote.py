@@ -141,7 +141,8 @@ class RemoteDevice(ShellDevice):
 
     def _measure(self, run: Run) -> None:
         wanted = run.wanted()
-        folders = {i: f"bundles/{content_key(run.bundles[i])[:16]}/{run.name(i)}" for i in wanted}
+        keys = {i: content_key(run.bundles[i])[:16] for i in wanted}
+        folders = {i: f"bundles/{key}/{run.jobs[i].name}" for i, key in keys.items()}
         files = {
             file.path: file for i in wanted for file in bundle_files(run.bundles[i], folders[i])
         }

@@ -44,7 +44,7 @@ class Run:
         """What distinguishes this run from others: the jobs and the index of the reference."""
         return [
             [
-                self.name(i),
+                job.name,
                 content_key(self.bundles[i]) if i in self.bundles else "",
                 job.threads,
                 job.fast,
@@ -57,11 +57,6 @@ class Run:
         for record in journal.read():
             self._accept(record)
         self._journal = journal
-
-    def name(self, index: int) -> str:
-        """Name of the job's Bundle, as in the records."""
-        name = self.jobs[index].name
-        return name if name.strip(".") else self.bundles[index].path.resolve().name
 
     def waiting(self) -> list[int]:
         """Indices of the jobs that are still to be measured."""
@@ -130,7 +125,7 @@ class Run:
     def _wanted(self, index: int) -> tuple[Any, ...]:
         """The value of :func:`_asked` for the record that the job waits for."""
         job, manifest = self.jobs[index], self.bundles[index].manifest
-        of = (self.name(index), manifest.files, manifest.model, manifest.target, manifest.precision)
+        of = (job.name, manifest.files, manifest.model, manifest.target, manifest.precision)
         return (*of, job.threads, job.fast, self.protocol)
 
     def _accept(self, record: Measurement) -> bool:

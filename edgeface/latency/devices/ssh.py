@@ -196,5 +196,5 @@ def _is_address(text: str) -> bool:
 
 def _as_written(host: str, netloc: str) -> str:
     """The host with its capitals, which ``urlsplit`` drops; an ssh alias may contain some."""
-    at = netloc.lower().rfind(host)
+    at = netloc.lower().rfind(host.lower())  # the zone of an IPv6 address keeps its capitals
     return netloc[at : at + len(host)]
