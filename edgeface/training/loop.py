@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
-from edgeface.files import write_text
+from edgeface.files import read_regular, write_text
 from edgeface.models import Architecture, build
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import make_batch
@@ -175,12 +175,11 @@ class Trainer:
                 f"{config['options']['optimizer']}: leave --optimizer out"
             )
         load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
-        with checkpoint.open("rb") as file:
-            self._config["branch"] = {
-                "step": passed_steps(meta),
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                "run": fixed(config, self.layout),
-            }
+        self._config["branch"] = {
+            "step": passed_steps(meta),
+            "sha256": hashlib.sha256(read_regular(checkpoint)).hexdigest(),
+            "run": fixed(config, self.layout),
+        }
 
     @property
     def passed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shlex
@@ -110,6 +111,17 @@ def test_a_branch_is_resumed_exactly_though_its_run_went_on(cache: Cache, tmp_pa
         )
         == []
     )
+
+
+def test_a_branch_needs_no_function_that_python_3_10_lacks(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(cache, tmp_path / "run")
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)
+    trained(cache, tmp_path / "branch", branch=tmp_path / "run")
+    content = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    branch = json.loads((tmp_path / "branch" / "config.json").read_text())["branch"]
+    assert branch["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_what_cannot_be_branched_is_refused(cache: Cache, tmp_path: Path) -> None:
