@@ -89,7 +89,7 @@ def _load(path: Path) -> NDArray[np.float64]:
         raise DataError(f"cannot read predictions {path}: {error}") from error
     rows = [line for line in lines[2:] if line.strip()]
     count = lines[1].strip() if len(lines) > 1 else ""
-    if not (count.isascii() and count.isdigit()) or int(count) != len(rows):
+    if (count.lstrip("0") or count[:1]) != str(len(rows)):  # int() refuses thousands of digits
         raise DataError(
             f"{path}, line 2: count {count[:40]!r}, but {len(rows)} lines follow; accepted: that"
             " number"

@@ -93,6 +93,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         ("", "line 2: count ''"),
         ("x", "line 2: count ''"),
         ("x\ntwo\n", "line 2: count 'two'"),
+        ("x\n" + "9" * 5000 + "\n", "line 2: count '9"),
         ("x\n2\n1 2 3 4 .5\n", "line 2: count '2', but 1 lines follow"),
         ("x\n0\n1 2 3 4 .5\n", "line 2: count '0', but 1 lines follow"),
         ("x\n1\n1 2 3 4\n", "line 3: '1 2 3 4'; accepted: the 5 finite numbers"),
