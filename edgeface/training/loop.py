@@ -175,9 +175,13 @@ class Trainer:
                 f"{config['options']['optimizer']}: leave --optimizer out"
             )
         load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
+        digest = hashlib.sha256(read_regular(checkpoint)).hexdigest()
+        if read_meta(checkpoint) != meta:  # that run still trains, and has just saved another state
+            self._branch(checkpoint)
+            return
         self._config["branch"] = {
             "step": passed_steps(meta),
-            "sha256": hashlib.sha256(read_regular(checkpoint)).hexdigest(),
+            "sha256": digest,
             "run": fixed(config, self.layout),
         }
 
