@@ -117,7 +117,7 @@ def command(
 ) -> int | None:
     check_choice("scale", (scale,), EVALUATION_SCALES)
     if plot:
-        check_plot(plot, [data / name for name in _names(annotations)] if plot.exists() else ())
+        check_plot(plot, _photos(data, annotations) if plot.exists() else ())
     if predictions:
         check_writable(predictions, "--predictions")
     if not data.is_dir():
@@ -167,6 +167,14 @@ def _names(annotations: Path | None) -> list[str]:
     from edgeface.images.annotations import read_annotations
 
     return [image.path for image in read_annotations(annotations)] if annotations else []
+
+
+def _photos(data: Path, annotations: Path | None) -> list[Path]:
+    """The user's own photos, in any of the folders below --data that they are read from."""
+    from edgeface.evaluation.own import find_photo
+
+    found = (find_photo(data, name) for name in _names(annotations))
+    return [photo for photo in found if photo]
 
 
 def _save(done: Evaluation, plot: Path | None, predictions: Path | None) -> None:

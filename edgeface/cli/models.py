@@ -47,51 +47,58 @@ def command(
 ) -> None:
     width, height = parse_size(size)
     from edgeface import zoo
+    from edgeface.architecture.registry import get_architecture, listed
     from edgeface.zoo.counted import counts
 
-    named: list[Architecture] = []
-    own: set[str] = set()  # networks of weights files, which do not use the shipped weights
-    for text in networks or ():
-        found_there = zoo.named_architectures(text)
-        named += found_there
-        own |= {one.name for one in found_there if zoo.is_weights_file(text)}
+    # each network, and whether its weights are those of a file; two may have one name
+    named = dict.fromkeys(
+        (network, zoo.is_weights_file(text))
+        for text in networks or ()
+        for network in zoo.named_architectures(text)
+    )
+    chosen = list(named) or [(get_architecture(name), False) for name in listed()]
     with Terminal() as terminal:
-        found = counts(width, height, terminal.tick, named or None)
-    shipped = set(zoo.names()) - own
-    ready = {name: zoo.ready_files(name) if name in shipped else () for name in found}
+        figures = counts(width, height, terminal.tick, [network for network, _ in chosen])
+    rows = [
+        _row(network, of_file, counted)
+        for (network, of_file), counted in zip(chosen, figures, strict=True)
+    ]
     if format == "json":
-        print_json(
-            [
-                {
-                    "name": name,
-                    "params": network.params,
-                    "macs": network.macs,
-                    "weights": name in shipped or name in own,
-                    "ready": [ready_json(file) for file in ready[name]],
-                }
-                for name, network in found.items()
-            ]
-        )
+        print_json([row | {"weights": row["weights"] is not None} for row in rows])
         return
-    weights = dict.fromkeys(shipped, "shipped") | dict.fromkeys(own, "of the file")
-    _print_networks(found, weights, size)
+    _print_networks(rows, size)
     if not named:
         put(VARIANTS)
-    _print_ready([ready_json(file) for name in found for file in ready[name]])
+    _print_ready([file for row in rows for file in row["ready"]])
 
 
-def _print_networks(found: dict[str, Counted], weights: dict[str, str], size: str) -> None:
+def _row(network: Architecture, of_file: bool, counted: Counted) -> dict[str, Any]:
+    """A row of the listing, JSON-ready. A network of a weights file does not use the shipped
+    weights, nor the ready files made of them."""
+    from edgeface import zoo
+
+    shipped = not of_file and network.name in zoo.names()
+    return {
+        "name": network.name,
+        "params": counted.params,
+        "macs": counted.macs,
+        "weights": "of the file" if of_file else "shipped" if shipped else None,
+        "ready": [ready_json(file) for file in zoo.ready_files(network.name)] if shipped else [],
+    }
+
+
+def _print_networks(rows: list[dict[str, Any]], size: str) -> None:
     figures = ("params", f"MACs at {size}")
     print_table(
         ("name", *figures, "weights"),
         [
             (
-                name,
-                f"{network.params / 1e6:.4f} M",
-                f"{network.macs / 1e6:.1f} M",
-                weights.get(name, "-"),
+                row["name"],
+                f"{row['params'] / 1e6:.4f} M",
+                f"{row['macs'] / 1e6:.1f} M",
+                row["weights"] or "-",
             )
-            for name, network in found.items()
+            for row in rows
         ],
         right=figures,
     )

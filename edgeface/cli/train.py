@@ -86,7 +86,8 @@ Init = Annotated[
         help=(
             "Start from these weights (network name or .safetensors file): tensors that fit by name"
             " and shape are used, at least half of the backbone's; those of a narrower network"
-            " fit, too, so a wider or deeper one begins where it ended."
+            " fit, too (not of EXTD, EResFD or ASFD), so a network that is wider or has more"
+            " residual blocks begins where it ended."
         )
     ),
 ]

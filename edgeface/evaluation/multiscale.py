@@ -18,11 +18,11 @@ Sources: ``wider_test.py`` of clovaai/EXTD_Pytorch, ``test_wider.py`` of clovaai
 with: EXTD drops it, EResFD keeps it.
 
 Differences here: boxes are clipped to the photo. A view is padded to the multiple of 32 px that all
-our networks take. A view less than 128 px high or wide is enlarged to that (to the area of the
-largest view at most), and its boxes are scaled back by the factor after that enlargement; EResFD
-divides by the factor from before, so that its boxes of flat photos are wrong, and EXTD has no least
-size. Views that become equal, as for photos of less than 64 px, are merged into one: a box that is
-found again in an equal view is no second box that agrees.
+our networks take. A resized view less than 128 px high or wide is enlarged to that (to the area of
+the largest view at most), and its boxes are scaled back by the factor after that enlargement;
+EResFD divides by the factor from before, so that its boxes of flat photos are wrong, and EXTD has
+no least size. Views that become equal, as for photos of less than 64 px, are merged into one: a box
+that is found again in an equal view is no second box that agrees.
 """
 
 from __future__ import annotations

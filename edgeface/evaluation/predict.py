@@ -107,6 +107,7 @@ def evaluate_model(
     instead and left out.
     """
     _check_scale(scale, agreed_only, landmarks is not None)
+    _check_heights(heights)
     ground_truth, images = annotated_photos(root, annotations)
     labelled = labelled_photos(landmarks, root) if landmarks is not None else []
     size = "original" if scale == "original" else None  # None: 640, or what a fixed network has
@@ -156,6 +157,11 @@ def _check_scale(scale: str, agreed_only: bool, landmarks: bool) -> None:
         )
 
 
+def _check_heights(heights: str) -> None:
+    if heights not in (ANNOTATED, EVALUATED):
+        raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
+
+
 def evaluate_detector(
     detector: Detector | MultiScaleDetector,
     name: str,
@@ -170,8 +176,7 @@ def evaluate_detector(
     name: what the report calls the model. Raises DataError for an image that is not annotated, and
     for a box outside a user's own photo; see :func:`evaluate_model`.
     """
-    if heights not in (ANNOTATED, EVALUATED):
-        raise OptionError(f"heights {heights!r} are not known; accepted: {ANNOTATED}, {EVALUATED}")
+    _check_heights(heights)
     faces = ground_truth.restrict(images).images  # raises before any photo is read
 
     def look(key: str, width: int, height: int) -> None:

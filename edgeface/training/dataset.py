@@ -149,7 +149,7 @@ def _check_source(
         "delete it or let another folder be the cache, and for a run that has begun another --out"
     )
     if any(found.get(key) != value for key, value in source.items() if key != PHOTOS):
-        raise DataError(f"{folder} caches other images or boxes: {advice}")
+        raise DataError(f"{folder} caches other images, boxes or landmarks: {advice}")
     if found.get(PHOTOS, source[PHOTOS]) == source[PHOTOS]:
         return
     if found.get(CONTENTS) != contents():

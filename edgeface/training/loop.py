@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edgeface.decode import head_layout
 from edgeface.errors import OptionError, TrainingError
-from edgeface.files import write_text
+from edgeface.files import read_regular, write_text
 from edgeface.models import Architecture, build
 from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import make_batch
@@ -175,12 +175,15 @@ class Trainer:
                 f"{config['options']['optimizer']}: leave --optimizer out"
             )
         load_checkpoint(checkpoint, self.model, self.ema, self.optimizers)
-        with checkpoint.open("rb") as file:
-            self._config["branch"] = {
-                "step": passed_steps(meta),
-                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                "run": fixed(config, self.layout),
-            }
+        digest = hashlib.sha256(read_regular(checkpoint)).hexdigest()
+        if read_meta(checkpoint) != meta:  # that run still trains, and has just saved another state
+            self._branch(checkpoint)
+            return
+        self._config["branch"] = {
+            "step": passed_steps(meta),
+            "sha256": digest,
+            "run": fixed(config, self.layout),
+        }
 
     @property
     def passed(self) -> int:

@@ -261,7 +261,8 @@ class TrainOptions:
         Linear warm-up, then constant, then linear to 0, or a tenth after each drop.
         """
         done = step if self.warmup_lr else step + 1  # a first step with a rate of 0 would be wasted
-        rate = self.warmup_lr + (self.lr - self.warmup_lr) * min(1.0, done / max(1, self.warmup))
+        risen = min(1.0, done / self.warmup) if self.warmup else 1.0
+        rate = self.warmup_lr + (self.lr - self.warmup_lr) * risen
         if self.drops:
             return rate * 0.1 ** sum(step >= self.steps * share for share in self.drop_shares)
         return min(rate, self.lr * ((self.steps - step) / max(1.0, self.steps * self.decay_share)))

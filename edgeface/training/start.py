@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgeface import zoo
-from edgeface.architecture import Architecture
+from edgeface.architecture import Architecture, S3FDHeadSpec
 from edgeface.errors import ModelError
 from edgeface.files import read_regular
 from edgeface.models.detector import FaceNet
@@ -72,16 +72,18 @@ def _read(init: str) -> bytes:
 def fill(model: FaceNet, init: str) -> Fit:
     """Give ``model`` the tensors of ``init`` (see :func:`init_sha256`) that fit by name and shape.
 
-    A tensor of a narrower network fits, too. The old channels get nothing from the new ones at
-    first, so a network that is only wider, or deeper by residuals, begins with the same outputs.
-    Raises ModelError, and leaves the model unchanged, for a file that is damaged, holds values that
-    are not finite, or has less than half of the backbone.
+    A tensor of a narrower network fits, too, except in some networks (see :func:`_fits`). The old
+    channels get nothing from the new ones at first, so a network that is only wider, or deeper by
+    residuals that begin as their shortcut, begins with the same outputs. Raises ModelError, and
+    leaves the model unchanged, for a file that is damaged, holds values that are not finite, or has
+    less than half of the backbone.
     """
     sha256 = init_sha256(init)
     weights = zoo.load_weights(init) if init in zoo.names() else zoo.load_weights_file(init)
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(zoo.COUNTER)}
-    fitting = [k for k, v in own.items() if k in weights and _fits(weights[k].shape, v.shape)]
-    grown = [k for k in fitting if weights[k].shape != tuple(own[k].shape)]
+    shapes = {k: (weights[k].shape, tuple(v.shape)) for k, v in own.items() if k in weights}
+    fitting = [k for k, (old, new) in shapes.items() if _fits(model.architecture, k, old, new)]
+    grown = [k for k in fitting if shapes[k][0] != shapes[k][1]]
     fit = Fit(sha256, tuple(fitting), tuple(k for k in own if k not in fitting), tuple(grown))
     body = [k for k in own if k.startswith("backbone.")]
     common = sum(k in fitting for k in body)
@@ -104,9 +106,17 @@ def fill(model: FaceNet, init: str) -> Fit:
     return fit
 
 
-def _fits(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    """Whether a tensor of shape ``old`` fits into one of shape ``new``, which may have more
-    channels, but no larger kernel."""
+def _fits(architecture: Architecture, key: str, old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether a tensor of shape ``old`` fits into ``key`` of shape ``new``, which may have more
+    channels, but no larger kernel.
+
+    More channels fit only where the old ones keep their meaning. In the S3FD family they do not:
+    wider EXTD have other blocks, and EResFD and ASFD concatenate maps. Nor do they in a head with
+    group normalisation, whose groups get other members.
+    """
+    head = architecture.head
+    if isinstance(head, S3FDHeadSpec) or (head.norm == "group" and key.startswith("head.")):
+        return old == new
     channels = zip(old[:2], new[:2], strict=False)
     return len(old) == len(new) and old[2:] == new[2:] and all(a <= b for a, b in channels)
 

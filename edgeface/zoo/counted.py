@@ -45,22 +45,21 @@ def counts(
     height: int,
     progress: Progress = unseen,
     networks: Sequence[Architecture] | None = None,
-) -> dict[str, Counted]:
-    """Name -> figures of ``networks`` (default: all listed ones) at one input size in px.
+) -> list[Counted]:
+    """Figures of each of ``networks`` (default: all listed ones) at one input size in px.
 
     At 640x480 they come from the file, if it has them; others are counted with torch. Raises
     MissingExtraError if something must be counted and torch is not installed.
     """
     kept = read_counts() if (width, height) == COUNTED_AT else {}
-    found: dict[str, Counted] = {}
+    found: list[Counted] = []
     wanted = [get_architecture(name) for name in listed()] if networks is None else networks
     for done, network in enumerate(wanted):
-        name = network.name
-        if name in kept and kept[name].content == content_of(network):
-            found[name] = kept[name]
-        else:
-            progress("counting", done, len(wanted), name)
-            found[name] = _count(network, width, height)
+        known = kept.get(network.name)
+        if known is None or known.content != content_of(network):
+            progress("counting", done, len(wanted), network.name)
+            known = _count(network, width, height)
+        found.append(known)
     return found
 
 

@@ -43,14 +43,17 @@ def is_architecture_file(model: Path | str) -> bool:
     return Path(_split(model)[0]).suffix == JSON
 
 
-def named_architecture(model: Path | str) -> Architecture:
+def named_architecture(
+    model: Path | str, advice: str = "give a weights file that edgeface wrote"
+) -> Architecture:
     """The network that ``model`` names, in every command.
 
-    Raises ModelError for an unknown name and for a file without such a network; MissingExtraError
-    for a weights file if safetensors is not installed.
+    advice: what to do about a weights file that does not state its network. Raises ModelError for
+    an unknown name and for a file without such a network; MissingExtraError for a weights file if
+    safetensors is not installed.
     """
     if is_weights_file(model):
-        return _of_weights(Path(model))
+        return _of_weights(Path(model), advice)
     if is_architecture_file(model):
         return _of_file(model)
     return get_architecture(str(model))
@@ -104,7 +107,7 @@ def _entries(path: Path) -> list[Any]:
     return [e["architecture"] if isinstance(e, dict) and "architecture" in e else e for e in found]
 
 
-def _of_weights(path: Path) -> Architecture:
+def _of_weights(path: Path, advice: str) -> Architecture:
     """The network that the metadata of a weights file state."""
     text = read_metadata(path).get(ARCHITECTURE_KEY)
     try:
@@ -114,7 +117,7 @@ def _of_weights(path: Path) -> Architecture:
         data = _parsed(text, where, ARCHITECTURE_KEY)
         return _check(from_fields(Architecture, data, where), where)
     except ModelError as error:
-        raise ModelError(f"{error}: give --model NAME --weights {path}") from None
+        raise ModelError(f"{error}: {advice}") from None
 
 
 def _checked(data: Any, where: str) -> Architecture:

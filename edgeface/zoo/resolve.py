@@ -70,7 +70,8 @@ def resolve(model: Path | str, weights: Path | str | None = None) -> Choice:
             "--model"
         )
     file = model if alone else weights
-    return Choice(named_architecture(model), None if file is None else Path(file))
+    architecture = named_architecture(model, f"give --model NAME --weights {model}")
+    return Choice(architecture, None if file is None else Path(file))
 
 
 def load_network(model: Path | str, weights: Path | str | None = None) -> FaceNet:

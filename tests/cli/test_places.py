@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,6 +115,19 @@ def test_results_are_saved_although_stdout_is_full(
     }
     assert failed(edgeface(*arguments[verb])) == "error: cannot print: no room"
     assert (tmp_path / "saved").exists()
+
+
+def test_a_plot_in_the_place_of_a_photo_in_wider_faces_folder(
+    edgeface: Command, portraits: Path, tmp_path: Path
+) -> None:
+    """Photos of a user are read from WIDER FACE's folders, too, as training reads them."""
+    photo = tmp_path / "WIDER_train" / "images" / "own" / "a.png"
+    photo.parent.mkdir(parents=True)
+    shutil.copy(portraits / "astronaut.png", photo)
+    (tmp_path / "faces.csv").write_text("own/a.png,176,60,272,180\n")
+    own = ("eval", "--data", tmp_path, "--annotations", tmp_path / "faces.csv")
+    failed(edgeface(*own, "--plot", photo), "is the input", "which it would replace")
+    assert photo.read_bytes() == (portraits / "astronaut.png").read_bytes()
 
 
 def test_a_long_search_asks_before_it_begins(edgeface: Command, places: Path) -> None:

@@ -210,7 +210,7 @@ def test_refusals(root: Path, opened: dict[str, WhiteSquareRunner], tmp_path: Pa
     with pytest.raises(OptionError, match="--agreed-only is for --scale multi"):
         evaluate_model("any", root, agreed_only=True)
     with pytest.raises(OptionError, match="heights 'px' are not known"):
-        evaluate_model("any", root, heights="px")
+        evaluate_model("any", tmp_path / "nowhere", heights="px")  # before anything is read
     with pytest.raises(DataError, match="no ground truth"):
         evaluate_model("any", tmp_path / "nowhere")
     with (

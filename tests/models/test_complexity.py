@@ -123,5 +123,6 @@ def test_figures_of_a_network_that_has_changed_are_not_used(
     other = dataclasses.replace(get_architecture("edgeface-0.5x"), name="edgeface-n")
     monkeypatch.setitem(ARCHITECTURES, "edgeface-n", other)
     told: list[str] = []
-    found = counts(*COUNTED_AT, lambda what, done, total, note="": told.append(note))
+    figures = counts(*COUNTED_AT, lambda what, done, total, note="": told.append(note))
+    found = dict(zip(listed(), figures, strict=True))
     assert told == ["edgeface-n"] and found["edgeface-n"].params == found["edgeface-0.5x"].params

@@ -133,6 +133,18 @@ def test_unknown_model_names_the_nearest(name: str, said: str) -> None:
         ),
         ("damofd-0.5g", {"head": {"kernel": 3}}, "kernel is for plain and s3fd only, leave it out"),
         ("edgeface-n", {"head": {"kernel": 2}}, "head plain: kernel is 2, accepted: 1 or 3"),
+        ("eresfd-16", {"head": {"kernel": 2}}, "head s3fd: kernel is 2, accepted: 1 or 3"),
+        ("eresfd-16", {"neck": {"kind": "fpn"}}, "neck fpn reads 3 maps, the backbone gives 6"),
+        (
+            "extd-ssd-32-relu",
+            {"head": {"kind": "plain", "stack": 1, "prior": [], "maxout": "", "kernel": 1}},
+            "head plain reads 3 maps, the backbone gives 6",
+        ),
+        (
+            "edgeface-n",
+            {"head": {"kind": "s3fd", "prior": [4.0, 4.0], "landmarks": 0}},
+            "head s3fd reads 6 maps, the backbone gives 3",
+        ),
         ("edgeface-n", {"head": {"prior": [4.0, 4.0]}}, "prior is for s3fd only, leave it out"),
         ("damofd-0.5g", {"input": {"std": 0}}, "std 0, accepted: a number each"),
     ],

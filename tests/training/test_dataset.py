@@ -206,9 +206,13 @@ def test_the_given_cases_are_refused_by_name(shared: Path, photos: Path) -> None
 def test_other_data_is_refused(photos: Path, tmp_path: Path) -> None:
     images = read_annotations(photos / "faces.csv")
     open_cache(tmp_path / "cache", photos, images)
-    moved = [dataclasses.replace(images[0], boxes=images[0].boxes + 1), *images[1:]]
-    with pytest.raises(DataError, match=r"other images or boxes: delete it .* begun another --out"):
-        open_cache(tmp_path / "cache", photos, moved)
+    moved = dataclasses.replace(images[0], boxes=images[0].boxes + 1)
+    points = np.zeros((len(moved.boxes), 5, 2), np.float32)
+    for other in (moved, dataclasses.replace(images[0], landmarks=points)):
+        with pytest.raises(
+            DataError, match=r"other images, boxes or landmarks: delete it .* begun another --out"
+        ):
+            open_cache(tmp_path / "cache", photos, [other, *images[1:]])
 
 
 @pytest.mark.parametrize("damage", ["pixels.u32", "index.safetensors", "source.json"])

@@ -11,7 +11,7 @@ from networks import with_part
 from safetensors.torch import save_file
 from small_runs import NET
 
-from edgeface.architecture import Architecture
+from edgeface.architecture import Architecture, get_architecture
 from edgeface.errors import ModelError
 from edgeface.images import Image
 from edgeface.models import build
@@ -48,6 +48,31 @@ def test_a_larger_network_begins_with_the_outputs_of_the_smaller(
     for ours, theirs in zip(outputs(large, photo), expected, strict=True):
         # Zeros are added, perhaps in another order of sums.
         torch.testing.assert_close(ours[:, : theirs.shape[1]], theirs, rtol=1e-4, atol=1e-4)
+
+
+GROUPED = get_architecture("scrfd-0.5g")
+
+
+@pytest.mark.parametrize(
+    ("old", "larger", "random"),
+    [
+        ("extd-fpn-32-relu", get_architecture("extd-fpn-48-relu"), None),
+        ("eresfd-16", get_architecture("eresfd-32"), None),
+        ("scrfd-0.5g", with_part(GROUPED, "head", channels=96), "head."),
+    ],
+)
+def test_channels_that_would_get_another_meaning_do_not_fit(
+    old: str, larger: Architecture, random: str | None, tmp_path: Path
+) -> None:
+    """Widened like ours, each would begin with other outputs than the smaller network."""
+    save_weights(build(old), tmp_path / "old.safetensors")
+    if random is None:
+        with pytest.raises(ModelError, match="of another network"):
+            fill(build(larger), str(tmp_path / "old.safetensors"))
+    else:
+        fit = fill(build(larger), str(tmp_path / "old.safetensors"))
+        assert fit.grown == () and fit.missing
+        assert all(name.startswith(random) for name in fit.missing)
 
 
 def test_new_channels_are_learned(photo: torch.Tensor) -> None:

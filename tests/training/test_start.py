@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shlex
@@ -22,7 +23,7 @@ from edgeface.cli import main
 from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
 from edgeface.training import loop, open_photos, train_model
-from edgeface.training.checkpoint import read_meta
+from edgeface.training.checkpoint import load_checkpoint, read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
@@ -77,7 +78,8 @@ def test_without_decay_the_rate_is_constant_and_a_branch_falls_from_its_start() 
     constant = TrainOptions(samples=3200, warmup=10, decay_share=0.0, lr=1.0)
     assert {constant.lr_at(step) for step in range(10, 100)} == {1.0}
     branch = replace(constant, warmup=0, decay_share=1.0)
-    assert [branch.lr_at(step) for step in (0, 50, 99)] == pytest.approx([1.0, 0.5, 0.01])
+    for each in (branch, replace(branch, warmup_lr=1e-6)):  # the asfd recipe's warm-up begins there
+        assert [each.lr_at(step) for step in (0, 50, 99)] == pytest.approx([1.0, 0.5, 0.01])
 
 
 def test_a_branch_goes_on_as_the_run_would_have(cache: Cache, tmp_path: Path) -> None:
@@ -110,6 +112,40 @@ def test_a_branch_is_resumed_exactly_though_its_run_went_on(cache: Cache, tmp_pa
         )
         == []
     )
+
+
+def test_a_branch_needs_no_function_that_python_3_10_lacks(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(cache, tmp_path / "run")
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)
+    trained(cache, tmp_path / "branch", branch=tmp_path / "run")
+    content = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    branch = json.loads((tmp_path / "branch" / "config.json").read_text())["branch"]
+    assert branch["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_branch_of_a_run_that_saves_meanwhile_is_of_one_state(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run" / "checkpoint.safetensors"
+    trained(cache, run.parent)
+    earlier = run.read_bytes()
+    trained(cache, run.parent, replace(SMALL, samples=12))
+    later = run.read_bytes()
+    run.write_bytes(earlier)
+
+    def load_and_save(*arguments: Any) -> None:
+        load_checkpoint(*arguments)
+        run.write_bytes(later)
+
+    monkeypatch.setattr(loop, "load_checkpoint", load_and_save)
+    trainer = Trainer(NET, SMALL, cache, tmp_path / "branch")
+    trainer.begin(branch=run)
+    branch = trainer._config["branch"]
+    assert (branch["step"], branch["sha256"]) == (6, hashlib.sha256(later).hexdigest())
+    state = trainer.model.state_dict()
+    assert all(state[k[6:]].equal(v) for k, v in load_file(run).items() if k[:6] == "model.")
 
 
 def test_what_cannot_be_branched_is_refused(cache: Cache, tmp_path: Path) -> None:

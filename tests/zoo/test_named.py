@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from commands import Command, failed
+from networks import with_part
 
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, get_architecture
@@ -83,6 +85,22 @@ def test_own_weights_are_not_listed_as_those_that_ship(edgeface: Command) -> Non
     (row,) = json.loads(edgeface("models", file, "--format", "json")[1])
     assert (row["name"], row["weights"], row["ready"]) == ("edgeface-n", True, [])
     assert "shipped" in edgeface("models", "edgeface-n")[1]
+
+
+def test_each_network_has_a_row_though_another_has_its_name(
+    edgeface: Command, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    wider = with_part(get_architecture("edgeface-n"), "backbone", widths=(40, 48, 64, 64))
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, network in zip(files, (get_architecture("edgeface-n"), wider), strict=True):
+        file.write_text(dataclasses.replace(network, name="mine").dumps())
+    rows = json.loads(edgeface("models", *files, "--format", "json")[1])
+    assert [row["name"] for row in rows] == ["mine", "mine"]
+    assert rows[0]["params"] < rows[1]["params"]
+    weights = Path(zoo.FOLDER) / "edgeface-n.safetensors"
+    out = edgeface("models", "edgeface-n", weights, "edgeface-n")[1]
+    assert out.count("shipped") == out.count("of the file") == 1 and "ready file" in out
 
 
 def test_a_network_of_a_front_becomes_a_file(edgeface: Command, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Command, failed
 
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, get_architecture
@@ -122,6 +123,17 @@ def test_a_file_that_does_not_say(weights: Path) -> None:
         refusal(weights)
         == f"{weights} does not say which network it is of: give --model NAME --weights {weights}"
     )
+
+
+@pytest.mark.parametrize("verb", ["models", "train"])
+def test_advice_about_such_a_file_is_possible_where_asked(
+    verb: str, weights: Path, tmp_path: Path, edgeface: Command
+) -> None:
+    """These commands have no --weights."""
+    pytest.importorskip("torch")
+    flags = {"models": (weights,), "train": ("--data", tmp_path, "--out", tmp_path / "out")}[verb]
+    model = () if verb == "models" else ("--model", weights)
+    failed(edgeface(verb, *flags, *model), "network it is of: give a weights file that edgeface")
 
 
 @pytest.mark.parametrize(
