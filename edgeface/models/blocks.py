@@ -9,6 +9,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import edgeface.models.first_calls  # noqa: F401
 from edgeface.errors import ModelError
 
+OUTPUT_KERNELS = (1, 3)
+"""accepted kernel sizes of a head's output convolutions: with an even one, maps would shrink"""
+
 
 class ConvNorm(nn.Module):
     """Convolution, optional normalisation, optional ReLU: [N, in, H, W] -> [N, out, H', W'].
@@ -101,6 +104,25 @@ def require_sizes(where: str, minimum: int = 1, **values: object) -> None:
             raise ModelError(
                 f"{where}: {name} is {value!r}, accepted: a whole number of at least {minimum}"
             )
+
+
+def require_output_kernel(where: str, kernel: int) -> None:
+    """Raise ModelError, beginning with ``where``, for a size that output convolutions cannot
+    have."""
+    if kernel not in OUTPUT_KERNELS:
+        raise ModelError(
+            f"{where}: kernel is {kernel}, accepted: {' or '.join(map(str, OUTPUT_KERNELS))}"
+        )
+
+
+def require_maps(where: str, given: int, wanted: int) -> None:
+    """Raise ModelError, beginning with ``where``, unless a backbone gives as many maps as are
+    read."""
+    if given != wanted:
+        raise ModelError(
+            f"{where} reads {wanted} maps, the backbone gives {given}, accepted: a backbone with"
+            f" {wanted}"
+        )
 
 
 def require_width(where: str, in_channels: tuple[int, ...], channels: int) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from edgeface.architecture.architecture import Architecture, InputNorm
 from edgeface.architecture.specs import Backbone, S3FDHeadSpec, SCRFDHeadSpec
+from edgeface.architecture.strides import S3FD_STRIDES, STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.asfd import AutoFEM
 from edgeface.models.asfd_backbone import ASFDBackbone
-from edgeface.models.blocks import ConvNorm, Extractor, require_sizes
+from edgeface.models.blocks import ConvNorm, Extractor, require_maps, require_sizes
 from edgeface.models.convnet import ConvNet
 from edgeface.models.eresfd import EResNet, SepFPN
 from edgeface.models.extd import EXTD
@@ -42,6 +43,8 @@ class FaceNet(nn.Module):
         if isinstance(self.backbone, PlainNet) and isinstance(architecture.head, SCRFDHeadSpec):
             self.backbone.draw_as_published()  # DamoFD's: our searches have other heads
         self.neck = build_neck(architecture.neck, self.backbone.channels)
+        levels = S3FD_STRIDES if isinstance(architecture.head, S3FDHeadSpec) else STRIDES
+        require_maps(f"head {architecture.head.kind}", len(self.backbone.channels), len(levels))
         self.head: nn.Module = build_head(architecture.head, self.neck.out_channels)
         self.dual = isinstance(architecture.head, S3FDHeadSpec) and architecture.head.dual
         if self.dual and not isinstance(self.neck, AutoFEM):

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from edgeface.architecture.specs import Head, PlainHeadSpec, S3FDHeadSpec, SCRFDHeadSpec
 from edgeface.architecture.strides import LANDMARKS, STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
+from edgeface.models.blocks import ConvNorm, conv_bias, require_output_kernel, require_sizes
 from edgeface.models.s3fd import S3FDHead
 
 TowerSpec = PlainHeadSpec | SCRFDHeadSpec
-OUTPUT_KERNELS = (1, 3)
-"""accepted kernel sizes of a plain head's output convolutions"""
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 """Initial classification bias: every cell starts at a face probability of 0.01 (RetinaNet, section
 4.1)."""
@@ -239,10 +237,8 @@ def build_head(spec: Head, in_channels: int) -> SCRFDHead | PlainHead | S3FDHead
     require_sizes(where, anchors=spec.anchors, stack=spec.stack)
     if spec.landmarks not in (0, LANDMARKS):
         raise ModelError(f"{where}: landmarks is {spec.landmarks}, accepted: 0 or {LANDMARKS}")
-    if isinstance(spec, PlainHeadSpec) and spec.kernel not in OUTPUT_KERNELS:
-        raise ModelError(
-            f"{where}: kernel is {spec.kernel}, accepted: {' or '.join(map(str, OUTPUT_KERNELS))}"
-        )
+    if isinstance(spec, PlainHeadSpec):
+        require_output_kernel(where, spec.kernel)
     if spec.norm == "group":
         require_sizes(where, groups=spec.groups)
         if spec.channels % spec.groups or (spec.depthwise and in_channels % spec.groups):

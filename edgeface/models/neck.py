@@ -8,9 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeface.architecture.specs import AutoFEMSpec, Neck
+from edgeface.architecture.strides import STRIDES
 from edgeface.errors import ModelError
 from edgeface.models.asfd import AutoFEM
-from edgeface.models.blocks import Pyramid, conv_bias, conv_bn, require_sizes, require_width
+from edgeface.models.blocks import (
+    Pyramid,
+    conv_bias,
+    conv_bn,
+    require_maps,
+    require_sizes,
+    require_width,
+)
 from edgeface.models.eresfd import SepFPN
 from edgeface.models.extd import EXTDNeck
 
@@ -90,6 +98,8 @@ def build_neck(spec: Neck, in_channels: tuple[int, ...]) -> Pyramid:
     require_sizes(f"neck {spec.kind}", channels=spec.channels)
     if isinstance(spec, AutoFEMSpec):
         return AutoFEM(in_channels, spec)
+    if spec.kind in ("fpn", "pafpn"):
+        require_maps(f"neck {spec.kind}", len(in_channels), len(STRIDES))
     if spec.kind not in kinds:
         raise ModelError(f"unknown neck {spec.kind!r} (known: {', '.join(kinds)}, autofem)")
     return kinds[spec.kind](in_channels, spec.channels)

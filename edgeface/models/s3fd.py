@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from edgeface.architecture.specs import S3FDHeadSpec
 from edgeface.architecture.strides import S3FD_STRIDES
 from edgeface.errors import ModelError
-from edgeface.models.blocks import ConvNorm, conv_bias, require_sizes
+from edgeface.models.blocks import ConvNorm, conv_bias, require_output_kernel, require_sizes
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """of x, y, w and h in the SSD coding"""
@@ -158,7 +158,7 @@ def _outputs(maxout: str, level: int) -> tuple[int, int]:
 
 def _check(spec: S3FDHeadSpec, in_channels: int) -> None:
     where = f"head {spec.kind}"
-    require_sizes(where, kernel=spec.kernel)
+    require_output_kernel(where, spec.kernel)
     require_sizes(where, 0, stack=spec.stack)
     if spec.maxout not in MAXOUTS:
         raise ModelError(f"{where}: maxout is {spec.maxout!r}, accepted: out, in-out or nothing")
