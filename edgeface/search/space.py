@@ -53,9 +53,10 @@ from edgeface.architecture.structure import (
     parse,
     round8,
 )
+from edgeface.bundle import PLAIN_NAME
 from edgeface.errors import EdgefaceError, OptionError
 from edgeface.files import read_regular
-from edgeface.schema import from_fields
+from edgeface.schema import from_fields, short
 
 MAX_TRIES = 100_000
 STAGES = 4
@@ -72,6 +73,7 @@ class Space:
     """A set of Architectures, drawn from at random."""
 
     name: str
+    """beginning of the names of its networks, after which files are named"""
     blocks: tuple[tuple[str, int, int], ...]
     """(kind, kernel, expansion) that a stage may have"""
     stems: tuple[int, ...]
@@ -120,6 +122,11 @@ class Space:
         for name, (kept, accepted) in limits.items():
             if not kept:
                 raise ValueError(f"{name} contradict the rest of the space; accepted: {accepted}")
+        if not PLAIN_NAME.fullmatch(f"{self.name}-{'0' * 12}"):
+            raise ValueError(
+                f"name {short(self.name)} is no beginning of the names of files; accepted: 1 to 51"
+                " letters, digits, '.', '_' or '-', the first a letter or digit"
+            )
         for kind, kernel, expansion in self.blocks:
             SuperBlock(kind, kernel, 8, 8, 1, 1, 0 if kind in PLAIN else 8, expansion)
 
@@ -179,18 +186,15 @@ class Space:
             elif place == 0:
                 blocks = self._other_stem(draw, blocks)
             else:
+                before, stage = blocks[place - 1].out_channels, place - len(blocks) + STAGES
+                step = draw.random() < 0.5
                 fresh = (
-                    self._step(draw, blocks[place])
-                    if draw.random() < 0.5
-                    else self._block(
-                        draw, blocks[place - 1].out_channels, place - len(blocks) + STAGES
-                    )
+                    self._step(draw, blocks[place]) if step else self._block(draw, before, stage)
                 )
-                if fresh is None:
-                    continue
-                blocks[place] = fresh
-            child = self._child(parent, blocks, neck, head)
-            if child is not None and child != parent:
+                blocks = [*blocks[:place], fresh, *blocks[place + 1 :]] if fresh else []
+            child = self._child(parent, blocks, neck, head) if blocks else None
+            # A drawn parent has a name of another kind than its children.
+            if child is not None and child != parent.named_by_content(self.name):
                 return child
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
 
@@ -209,23 +213,19 @@ class Space:
         """A network of these parts, input widths adapted; None if it breaks a limit."""
         chained = [blocks[0]]
         for block in blocks[1:]:
-            before = chained[-1].out_channels
-            chained.append(
-                block
-                if block.in_channels == before
-                else dataclasses.replace(block, in_channels=before)
-            )
+            chained.append(dataclasses.replace(block, in_channels=chained[-1].out_channels))
         child = dataclasses.replace(
             parent, backbone=PlainNetSpec(format_structure(chained)), neck=neck, head=head
         )
         return child.named_by_content(self.name) if self.contains(child) else None
 
     def _other_stem(self, draw: random.Random, blocks: Sequence[SuperBlock]) -> list[SuperBlock]:
-        """``blocks`` with another stem: c2 is a block behind a stem of stride 2, else the stem."""
+        """``blocks`` with another stem: c2 is a block behind a stem of stride 2, else the stem.
+        Empty if the block drawn for c2 breaks a limit."""
         stem, behind = self._stem(draw), list(blocks[len(blocks) - STAGES + 1 :])
         if stem.stride == 2:
-            kept = blocks[1] if len(blocks) > STAGES else self._block(draw, stem.out_channels, 0)
-            behind = [kept, *behind] if kept else behind
+            c2 = blocks[1] if len(blocks) > STAGES else self._block(draw, stem.out_channels, 0)
+            return [stem, c2, *behind] if c2 else []
         return [stem, *behind]
 
     def _step(self, draw: random.Random, block: SuperBlock) -> SuperBlock | None:
@@ -288,13 +288,13 @@ class Space:
         """One super-block behind ``before`` channels; None where it breaks a limit."""
         out = min(round8(before * draw.choice(GROWTHS)), self.max_width)
         kind, kernel, expansion = draw.choice(self.blocks)
-        if kernel == 7 and stage == 0:
+        least = 0 if kind in PLAIN else 8 * math.ceil(out / 80)
+        if (kernel == 7 and stage == 0) or least > self.max_inner:
             return None
-        least = 8 * math.ceil(out / 80)
         inner = (
-            0
-            if kind in PLAIN
-            else round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
+            round8(math.exp(draw.uniform(math.log(least), math.log(self.max_inner))))
+            if least
+            else 0
         )
         return SuperBlock(
             kind, kernel, before, out, 2, draw.randint(1, self.depth), inner, expansion
