@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeface.errors import counted
 from edgeface.evaluation.report import Report
 from edgeface.evaluation.wider import HEIGHT_BINS_PX, SETTINGS, WiderResult
-from edgeface.pages.figures import new_figure, save_figure
+from edgeface.pages.figures import literal, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,8 @@ def draw_curves(report: Report, result: WiderResult) -> Figure:
     _draw(heights, result, tuple(HEIGHT_BINS_PX), f"face height, {report.protocol.heights} px")
     settings.set_ylabel("precision")
     figure.suptitle(
-        f"{report.model} on {counted(report.images, 'image')}\n{report.protocol}", fontsize=9
+        literal(f"{report.model} on {counted(report.images, 'image')}\n{report.protocol}"),
+        fontsize=9,
     )
     return figure
 

@@ -46,6 +46,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def literal(text: str) -> str:
+    """``text`` for a title or a label: matplotlib would read what is between two $ as a formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Figure, path: Path | str, dpi: int = 120) -> None:
     """Write an SVG if ``path`` ends in .svg, else a PNG. Raises OutputError.
 

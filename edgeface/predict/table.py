@@ -22,7 +22,10 @@ from edgeface.schema import from_fields, short, to_fields
 
 FORMAT_VERSION = 1
 MAX_TABLE_BYTES = 64 << 20
-AGAIN = "measure it with: python -m benchmarks.latency_model --measure"
+ACCEPTED = (
+    "accepted: a table that edgeface search or python -m benchmarks.latency_model --measure wrote;"
+    " one that is deleted is measured again"
+)
 MAX_INTERVAL = 0.10
 """greatest width of the 95 % interval, as a share of the ratio, of a ratio that may be quoted"""
 MAX_TEACHING = 0.30
@@ -216,13 +219,13 @@ class LatencyTable:
         try:
             table = from_fields(cls, json.loads(text), where)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not valid JSON: {short(str(error))}; {AGAIN}") from None
+            raise DataError(f"{where} is not valid JSON: {short(str(error))}; {ACCEPTED}") from None
         except EdgefaceError as error:
-            raise DataError(f"{where} is not a latency table: {error}; {AGAIN}") from None
+            raise DataError(f"{where} is not a latency table: {error}; {ACCEPTED}") from None
         if table.format_version != FORMAT_VERSION:
             raise DataError(
                 f"{where}: format_version {table.format_version} is not one this edgeface reads "
-                f"({FORMAT_VERSION}); {AGAIN}"
+                f"({FORMAT_VERSION}); {ACCEPTED}"
             )
         return table
 
@@ -241,9 +244,9 @@ class LatencyTable:
                 )
             text = read_regular(path).decode("utf-8")
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}; {AGAIN}") from None
+            raise DataError(f"cannot read {path}: {error.strerror or error}; {ACCEPTED}") from None
         except UnicodeDecodeError:
-            raise DataError(f"{path} is not valid JSON: not UTF-8; {AGAIN}") from None
+            raise DataError(f"{path} is not valid JSON: not UTF-8; {ACCEPTED}") from None
         return cls.from_text(text, str(path))
 
 

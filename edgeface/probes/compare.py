@@ -47,7 +47,7 @@ from edgeface.decode import head_layout
 from edgeface.errors import OptionError, counted
 from edgeface.images import letterbox
 from edgeface.options import check_number
-from edgeface.pages.figures import new_figure, save_figure
+from edgeface.pages.figures import literal, new_figure, save_figure
 from edgeface.probes import Probe, TensorInfo, open_probe
 from edgeface.probes.align import Side, align
 from edgeface.types import Floats
@@ -314,17 +314,15 @@ def plot_comparison(path: Path | str, comparison: Comparison) -> None:
     ]
     for what, index, colour, marker in marks:
         if index is not None:
-            name = comparison.pairs[index].a.layer
-            axes.semilogy(
-                index, errors[index], marker, ms=9, color=colour, label=f"{what}: {name[-60:]}"
-            )
+            label = literal(f"{what}: {comparison.pairs[index].a.layer[-60:]}")
+            axes.semilogy(index, errors[index], marker, ms=9, color=colour, label=label)
     step = max(1, len(errors) // 40)
     ticks = range(0, len(errors), step)
     axes.set_xticks(
-        ticks, [comparison.pairs[i].a.layer[-28:] for i in ticks], rotation=90, fontsize=6
+        ticks, [literal(comparison.pairs[i].a.layer[-28:]) for i in ticks], rotation=90, fontsize=6
     )
     axes.set(ylabel="rms(A - B) / std(A)", ylim=(5e-9, 2 * top))
-    axes.set_title(f"A: {comparison.a}\nB: {comparison.b}", fontsize=9)
+    axes.set_title(literal(f"A: {comparison.a}\nB: {comparison.b}"), fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save_figure(figure, path)

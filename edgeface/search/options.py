@@ -146,10 +146,9 @@ class StudyOptions:
                 "--budget-mmacs; --objective pareto does without"
             )
         check_ranges(self)
-        if not self.sizes or len(set(self.sizes)) < len(self.sizes):
+        sizes = [parse_size(size) for size in self.sizes]
+        if not sizes or len(set(sizes)) < len(sizes):  # 0640x480 is 640x480, too
             raise OptionError("--size: give one or more input sizes, each once, such as 640x480")
-        for size in self.sizes:
-            parse_size(size)
 
     @property
     def written(self) -> StudyOptions:

@@ -16,7 +16,14 @@ from edgeface.bundle import Bundle, write_bundle
 from edgeface.images import letterbox
 from edgeface.probes import TensorInfo
 from edgeface.probes.align import PAIR_BONUS, Side, monotone
-from edgeface.probes.compare import Comparison, Pair, Subject, compare, compare_sides
+from edgeface.probes.compare import (
+    Comparison,
+    Pair,
+    Subject,
+    compare,
+    compare_sides,
+    plot_comparison,
+)
 from edgeface.runners.torch import TorchRunner
 
 if TYPE_CHECKING:
@@ -261,6 +268,14 @@ def test_where_they_part_and_jump(
 ) -> None:
     comparison = made_of(*figures)
     assert (comparison.parting, comparison.jump) == (parting, jump)
+
+
+def test_a_plot_of_files_that_are_called_like_a_formula(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    info = TensorInfo("t", r"layer $\foo$", "Conv")
+    pair = Pair(info, info, (1,), 0.2, 0.2, 0.0)
+    plot_comparison(tmp_path / "p.svg", Comparison(r"$_$ $\foo$", "b", 0.1, (pair,), (), ()))
+    assert r"$_$ $\foo$" in (tmp_path / "p.svg").read_text()
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.data())

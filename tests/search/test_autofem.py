@@ -217,6 +217,14 @@ def test_a_loss_that_is_not_finite_ends_it_before_anything_is_saved(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_finished_search_has_a_genotype(cache: Cache, tmp_path: Path) -> None:
+    run = GenotypeSearch(OPTIONS, cache, tmp_path)
+    run.step = OPTIONS.steps
+    run._save()
+    (tmp_path / "genotype.json").unlink()  # or stopped between the two files
+    assert search(OPTIONS, cache, tmp_path) == read_genotype(tmp_path / "genotype.json")
+
+
 def test_weights_and_choices_learn_in_turn(cache: Cache, tmp_path: Path) -> None:
     run = GenotypeSearch(OPTIONS, cache, tmp_path)
     run.net.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from edgeface.architecture.layers import macs_of, params_of
 from edgeface.architecture.registry import get_architecture
 from edgeface.architecture.structure import SuperBlock, parse
 from edgeface.errors import OptionError
+from edgeface.predict.table import anonymous
 from edgeface.search.evolution import Pool
 from edgeface.search.space import SPACES, get_space
 
@@ -89,7 +91,7 @@ def test_mutations_change_one_place_and_stay_inside(name: str) -> None:
     for _ in range(40):
         child = space.mutate(parent, draw)
         assert space.contains(child)
-        assert child.name != parent.name
+        assert anonymous(child) != anonymous(parent)
         before = (parent.neck, parent.head)
         mine, theirs = parse(child.structure), parse(parent.structure)
         parent = child
@@ -171,6 +173,34 @@ def shape(block: SuperBlock) -> SuperBlock:
     return dataclasses.replace(block, in_channels=8)
 
 
+def test_a_drawn_network_is_no_neighbour_of_itself() -> None:
+    space, draw = SPACES["resnet"], random.Random(0)
+    for seed in range(60):  # a drawn network and a child of equal layers have different names
+        parent = space.sample(seed)
+        assert anonymous(space.mutate(parent, draw)) != anonymous(parent)
+
+
+def test_inner_widths_of_a_narrow_space_keep_their_limit() -> None:
+    # A block of 88 channels or more needs an inner width of 16: a tenth of its own.
+    blocks = (("basic", 3, 0), ("conv", 3, 0))
+    space = dataclasses.replace(
+        SPACES["edge"], name="narrow", blocks=blocks, max_inner=8, macs=(0.15e9, 0.5e9)
+    )
+    drawn = [space.sample(seed) for seed in range(40)]
+    drawn += [space.mutate(parent, random.Random(0)) for parent in drawn]
+    assert all(block.bottleneck <= 8 for a in drawn for block in parse(a.structure))
+
+
+def test_a_stem_of_another_stride_gets_a_c2_that_the_space_has() -> None:
+    # c2 has no kernel of 7: without one, a network would end at stride 16.
+    blocks = (("basic", 7, 0), ("basic", 3, 0), ("conv", 3, 0))
+    space = dataclasses.replace(SPACES["edge"], name="large", blocks=blocks, macs=(0.15e9, 1e9))
+    draw, parents = random.Random(0), [space.sample(seed) for seed in range(10)]
+    for parent in parents * 10:
+        strides = [block.stride for block in parse(space.mutate(parent, draw).structure)]
+        assert math.prod(strides) == 32
+
+
 def test_unknown_space() -> None:
     with pytest.raises(
         OptionError, match=r"unknown space 'nas' \(known: idw, xx, resnet, edge, or a .json file\)"
@@ -199,6 +229,9 @@ def test_a_space_from_a_file(tmp_path: Path) -> None:
         ({"stem_strides": [3]}, "2, 4 or both"),
         ({"blocks": [["dense", 3, 0]]}, "dense block: kind is 'dense'"),
         ({"blocks": []}, "at least one"),
+        ({"name": "my space"}, "name 'my space' is no beginning of the names of files; accepted"),
+        ({"name": "../other"}, "1 to 51 letters, digits, '.', '_' or '-', the first a letter or"),
+        ({"name": "x" * 52}, "is no beginning of the names of files"),
         ({"blocks": "conv"}, "expected a list"),
         ({"colour": 1}, "unknown field 'colour'"),
     ],

@@ -297,6 +297,7 @@ def run(*arguments: str) -> Result:
         (("--out", "{folder}/a", "--target", "tensorrt"), "tensorrt"),
         (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
         (("--out", "{folder}/a", "--size", "64x64", "--size", "64x64"), "each once"),
+        (("--out", "{folder}/a", "--size", "64x64", "--size", "064x64"), "each once"),
         (("--out", "{folder}/a", "--score", "beauty"), "unknown score 'beauty'"),
         (("--out", "{folder}/a", "--first", "3"), "--first must be from 20 to 100000, got 3"),
         (

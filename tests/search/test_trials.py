@@ -14,6 +14,7 @@ import pytest
 from commands import Command, failed
 
 from edgeface.architecture import Architecture
+from edgeface.architecture.layers import macs_of
 from edgeface.errors import DataError, OptionError, TrainingError
 from edgeface.images.annotations import read_annotations
 from edgeface.search.options import StudyOptions
@@ -25,6 +26,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 
 import torch
+from networks import with_part
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
@@ -35,10 +37,10 @@ from edgeface.search.scores.registry import PROXIES, proxy
 from edgeface.search.study import Study
 from edgeface.search.trials import TRIALS
 from edgeface.search.trials.known import checkout_tables, network_fields, network_of, read_known
-from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, left_out
+from edgeface.search.trials.model import LEAST_TRAININGS, AccuracyModel, Training, left_out
 from edgeface.search.trials.oracle import AccuracyOracle, Trial
 from edgeface.search.trials.photos import plan_of
-from edgeface.search.trials.training import Plan, recipe
+from edgeface.search.trials.training import Plan, recipe, train_half_item
 from edgeface.training import train_model
 from edgeface.training.start import CHECKPOINT
 
@@ -69,6 +71,17 @@ def test_intervals_hold_what_they_promise() -> None:
         for t, e in zip(KNOWN, model.predict([t.architecture for t in KNOWN]), strict=True)
     ]
     assert np.mean(inside) > 0.9
+
+
+def test_a_property_that_all_trainings_share_hides_no_other() -> None:
+    """Trained with one layer in the head, seen with two: the other differences still count."""
+    drawn = [SPACES["resnet"].sample(seed) for seed in range(40)]
+    alike = [a for a in drawn if a.head.stack == 1][:10]
+    alike.sort(key=lambda a: macs_of(a, 640, 480))
+    model = AccuracyModel([Training(a, 0.1 + 0.03 * i) for i, a in enumerate(alike)])
+    deeper = [with_part(a, "head", stack=2) for a in alike]
+    aps = [e.ap for e in model.predict(deeper)]
+    assert max(aps) - min(aps) > 0.1
 
 
 def test_trainings_by_another_recipe_are_brought_to_this_one() -> None:
@@ -121,6 +134,17 @@ def test_a_third_ends_early_and_nothing_is_trained_twice(
     assert (tmp_path / TRIALS).read_bytes() == before
     assert (tmp_path / TRIALS).stat().st_mtime_ns == written
     assert again.model is not None
+
+
+@pytest.mark.parametrize("name", ["../../other", "/tmp/other", "a b", ""])
+def test_a_network_of_somebody_elses_folder_is_trained_nowhere_else(
+    name: str, tmp_path: Path
+) -> None:
+    plan = Plan(recipe(64), "", None, "", str(tmp_path / "search" / "trials"), "")
+    network = dataclasses.replace(SPACES["edge"].sample(0), name=name)
+    with pytest.raises(DataError, match=r"cannot be trained, .*; accepted: 1 to 64 letters"):
+        train_half_item(plan.item(network))
+    assert not list(tmp_path.iterdir())
 
 
 def begin_badly(plan: Plan, network: Architecture) -> None:

@@ -123,7 +123,10 @@ class GenotypeSearch:
             progress(f"searching, loss {loss:.2f}", self.step, o.steps)
             if self.step % o.checkpoint_every == 0 or self.step == o.steps:
                 self._save()
-        return genotype_of(self.net)
+        found = genotype_of(self.net)
+        # A search stopped between its two last files, or whose genotype was deleted, lacks this.
+        write_genotype(self.run / GENOTYPE, found)
+        return found
 
     def _optimise(self, what: int) -> float:
         """One step of the weights or of the choices; returns the loss."""

@@ -86,7 +86,10 @@ class AccuracyModel:
             )
         trainings = [*own, *known]
         rows = np.array([features(t.architecture) for t in trainings])
-        self._middle, self._spread = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+        # A property that all trainings share keeps its unit. Divided by its spread of 0, a network
+        # that differs in it would be infinitely far from all others.
+        spread = rows.std(axis=0)
+        self._middle, self._spread = rows.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
         x = (rows - self._middle) / self._spread
         y = np.array([logit(t.ap) for t in trainings])
         noise = np.array([t.deviation**2 for t in trainings]) + 1e-6

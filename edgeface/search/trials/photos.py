@@ -94,7 +94,8 @@ def kept_aside(images: Sequence[AnnotatedImage]) -> set[str]:
 
 def write_annotations(path: Path, images: Sequence[AnnotatedImage]) -> Path:
     """Write a file that :func:`edgeface.images.annotations.read_annotations` reads as ``images``,
-    and return its path: the CSV ``path``, or a label file beside it if a CSV cannot express them.
+    and return its path: the CSV ``path``, with six digits of each coordinate, or a label file
+    beside it if a CSV cannot express them.
     Raises OutputError."""
     plain = all(map(_is_plain, images))
     path = path if plain else path.with_suffix(LABELS)

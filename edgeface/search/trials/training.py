@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeface.architecture.architecture import Architecture
+from edgeface.bundle import PLAIN_NAME
 from edgeface.errors import DataError, ImageError, TrainingError, counted
-from edgeface.schema import from_fields
+from edgeface.schema import from_fields, short
 from edgeface.training.options import LOG_EVERY, TrainOptions
 from edgeface.types import Progress, unseen
 
@@ -86,7 +87,13 @@ class Plan:
         return steps // 2 // LOG_EVERY * LOG_EVERY or steps
 
     def run_of(self, architecture: Architecture) -> Path:
-        """Run folder of the training of ``architecture``."""
+        """Run folder of the training of ``architecture``. Raises DataError for a name that is no
+        name of a file: the folder of a search may be somebody else's, and holds such names."""
+        if not PLAIN_NAME.fullmatch(architecture.name):
+            raise DataError(
+                f"{short(architecture.name)} cannot be trained, its files are named after it;"
+                " accepted: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+            )
         return Path(self.runs) / f"{architecture.name}-seed{self.options.seed}"
 
     def item(self, architecture: Architecture) -> dict[str, Any]:
