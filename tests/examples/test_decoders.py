@@ -89,6 +89,17 @@ def test_cpp_turns_jpegs_as_the_library_does(
     assert np.abs(found.astype(int) - expected).mean() < 1  # decoded by two libjpegs
 
 
+def test_cpp_refuses_a_jpeg_that_is_not_whole(jpeg_reader: Path, tmp_path: Path) -> None:
+    Pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    whole = (EXAMPLES.parent / "docs" / "photo.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    Pillow.new("CMYK", (64, 64)).save(tmp_path / "print.jpg")
+    for name, reason in (("half", "the JPEG is truncated"), ("print", "Unsupported color conv")):
+        words = [jpeg_reader, tmp_path / f"{name}.jpg", tmp_path / "photo.ppm"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 2 and reason in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``jpeg_reader JPEG PPM``: a program that converts with read_photo of photo.hpp."""
@@ -97,9 +108,10 @@ def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("jpeg")
     (folder / "main.cpp").write_text(
         '#include "photo.hpp"\n'
-        "int main(int, char** names) { const Photo p = read_photo(names[1]);"
+        "int main(int, char** names) try { const Photo p = read_photo(names[1]);"
         ' std::ofstream(names[2], std::ios::binary) << "P6\\n" << p.width << " " << p.height'
-        ' << "\\n255\\n" << std::string(p.rgb.begin(), p.rgb.end()); }'
+        ' << "\\n255\\n" << std::string(p.rgb.begin(), p.rgb.end());'
+        ' } catch (const std::exception& e) { return std::fprintf(stderr, "%s\\n", e.what()), 2; }'
     )
     strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
     options = ("-std=c++17", "-DHAVE_JPEG", f"-I{EXAMPLES / 'cpp'}", *strict)
