@@ -353,9 +353,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
             with locked(path, what):
                 yield
             return
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n".encode())
         try:
+            with _as_output_error(path):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
             yield
         finally:
             with contextlib.suppress(OSError):  # Windows cannot delete an open file
