@@ -217,7 +217,8 @@ def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
 
 
 def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
-    """Faces are not drawn on the next photo if that is chosen before they are found."""
+    """Faces are not drawn on the next photo if that is chosen before they are found, and a model
+    that cannot be opened is not named as the one that finds them."""
     for name in ("app.js", "decoder.js", "package.json"):
         shutil.copy(EXAMPLES / "web" / name, tmp_path)
     (tmp_path / "runtimes.js").write_text(
@@ -233,7 +234,7 @@ def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
     drawn = json.loads(
         run(needs("node"), Path(__file__).with_name("turns.mjs"), tmp_path, manifest)
     )
-    assert drawn == ["first", "box", "second", "box"]
+    assert drawn == ["first", "box", "second", "box", "one"]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +242,7 @@ def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
     [
         ((), "models.json is not on the server (404)"),
         (('["one"]',), "models/one/manifest.json is not on the server (404)"),
+        (('["a #2"]',), "models/a%20%232/manifest.json is not on the server (404)"),
         (("[]",), "models.json names no folder of a model"),
     ],
 )
