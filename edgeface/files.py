@@ -346,7 +346,11 @@ def locked(path: Path, what: str) -> Iterator[None]:
             _lock(file)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
+            holder = file.read(20).decode("ascii", "replace").strip()
+            if not holder:  # it has only just locked the file
+                raise OptionError(
+                    f"{what} is in use by another process: wait for it, or choose another folder"
+                ) from None
             raise OptionError(
                 f"{what} is in use by process {holder}: wait for it, stop it with: kill {holder},"
                 " or choose another folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -61,6 +62,14 @@ def test_the_second_is_refused_with_the_number_of_the_first(tmp_path: Path) -> N
                 pass
     with locked(path, "it"):
         pass
+
+
+def test_a_holder_that_has_not_written_its_number_yet(tmp_path: Path) -> None:
+    with (tmp_path / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        message = "^it is in use by another process: wait for it, or choose another folder$"
+        with pytest.raises(OptionError, match=message), locked(tmp_path / LOCK, "it"):
+            pass
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
