@@ -12,7 +12,7 @@
 - :func:`align` cuts faces out, upright, for recognition; :func:`blur` makes them unrecognisable;
   :class:`Tracker` numbers the faces of a video, the same from frame to frame.
 - :class:`EdgefaceError` is the root of every error that a user can cause; the others are in
-  :mod:`edgeface.errors`.
+  :mod:`edgeface.errors`, those of a closed or forked Detector in :mod:`edgeface.runners`.
 
 Names are imported on first use, so ``import edgeface`` costs nothing and needs no runtime.
 """

@@ -297,10 +297,19 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def has_module(name: str) -> bool:
     """Is the module ``name`` installed? Looks without importing it."""
+    return _origin(name) is not None
+
+
+def _origin(name: str) -> str | None:
+    """The file that ``import name`` would run or has run; None if there is none.
+
+    There is none for a folder without __init__.py, such as one of results, which Python would
+    import as an empty package."""
     try:
-        return importlib.util.find_spec(name) is not None
+        found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return False
+        return None
+    return found.origin if found else None
 
 
 def require_module(name: str, extra: str, purpose: str) -> None:
@@ -314,13 +323,26 @@ def require_module(name: str, extra: str, purpose: str) -> None:
 def from_checkout(path: str, command: str) -> Callable[..., Any]:
     """Import and return ``module:attribute`` from a package beside this one, in the checkout.
 
-    Raises OptionError, which names ``command``, if there is no such package."""
+    Raises OptionError: if there is no such package, with ``command``, and if the program has
+    imported another module by its name."""
     room = path.partition(":")[0].partition(".")[0]
-    if not has_module(room) and (CHECKOUT / room / "__init__.py").is_file():
-        sys.path.insert(0, str(CHECKOUT))  # not on the path when the script ``edgeface`` is run
-    if not has_module(room):
+    home = CHECKOUT / room / "__init__.py"
+    if not home.is_file():
         raise OptionError(f"this runs from a checkout of the project: clone it and run: {command}")
+    if not _is_file(_origin(room), home):
+        # The script ``edgeface`` has no checkout on its path, and a script of the user has its own
+        # folder first, perhaps with an export.py.
+        sys.path.insert(0, str(CHECKOUT))
+    if not _is_file(_origin(room), home):
+        raise OptionError(
+            f"the module {room} of this program is {_origin(room) or 'a folder'}, in the place of"
+            f" edgeface's {home.parent}: give it another name"
+        )
     return _resolve(path)
+
+
+def _is_file(name: str | None, path: Path) -> bool:
+    return name is not None and Path(name).exists() and path.samefile(name)
 
 
 def _resolve(path: str) -> Callable[..., Any]:

@@ -51,18 +51,20 @@ def atomic_write(path: Path | str, free: Callable[[Path], Path] | None = None) -
     it otherwise.
 
     Makes the parent folder. A replaced file keeps its permissions, a new one gets those of the
-    umask. free: called with ``path`` at the end of the block, returns the path in the same folder
-    to rename to instead. Raises OutputError, in one line, if the place cannot be written or the
-    disk is full; an existing file is then untouched.
+    umask. A link stays, and the file that it leads to is replaced. free: called with ``path`` at
+    the end of the block, returns the path in the same folder to rename to instead, where nothing is
+    yet. Raises OutputError, in one line, if the place cannot be written or the disk is full; an
+    existing file is then untouched.
     """
-    path = Path(path)
-    with _as_output_error(path):
-        _refuse_special(path)
+    given = Path(path)
+    with _as_output_error(given):
+        _refuse_special(given)
+        path = _without_links(given) if free is None else given
         _make_parent(path.parent)
-        temporary = _hidden(path)
+        temporary = _hidden(path, given.suffix)
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     try:
-        with _as_output_error(path), _locked(descriptor):
+        with _as_output_error(given), _locked(descriptor):
             yield temporary
             path = path if free is None else free(path)
             if path.is_file():
@@ -82,18 +84,18 @@ def write_text(path: Path | str, text: str) -> None:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Like :func:`atomic_write` for a folder: a folder already at ``path`` is replaced only on
     success."""
-    path = Path(path)
-    check_replaceable(path)
-    path = path.resolve() if path.is_symlink() else path
-    with _as_output_error(path):
+    given = Path(path)
+    check_replaceable(given)
+    path = _without_links(given)
+    with _as_output_error(given):
         if path.exists() and not path.is_dir():
-            raise OutputError(f"cannot write {path}: it is not a folder")
+            raise OutputError(f"cannot write {given}: it is not a folder")
         _make_parent(path.parent)
         recover(path)
         temporary = _hidden(path, "")
         temporary.mkdir()
     try:
-        with _as_output_error(path), _held(temporary):
+        with _as_output_error(given), _held(temporary):
             yield temporary
             _put(temporary, path)
     finally:
@@ -151,7 +153,7 @@ def check_writable(path: Path | str, option: str = "--out", folder: bool = True)
     try:
         if not folder:
             _refuse_special(inside)
-            inside = inside.parent
+            inside = _without_links(inside).parent
         inside = _refuse_file(path, inside)
         # a real attempt, because permission bits do not restrict root
         tempfile.TemporaryDirectory(prefix=".edgeface-", dir=inside).cleanup()
@@ -236,11 +238,13 @@ def _refuse_special(path: Path) -> None:
         raise OutputError(f"cannot write {path}: it is not a regular file")
 
 
-def _hidden(path: Path, suffix: str | None = None) -> Path:
-    """Temporary name beside ``path``.
+def _without_links(path: Path) -> Path:
+    """``path`` without links and ``..``, which may lead through the very folder that is renamed."""
+    return Path(os.path.realpath(path))
 
-    suffix: default that of ``path``; "" for a folder, where a dot is just part of the name."""
-    suffix = path.suffix if suffix is None else suffix
+
+def _hidden(path: Path, suffix: str) -> Path:
+    """Temporary name beside ``path``; suffix: "" for a folder, where a dot is part of the name."""
     name = path.name.removesuffix(suffix)[:40]
     return path.with_name(f".{name}{MARK}{secrets.token_hex(6)}{suffix}")
 
@@ -342,7 +346,11 @@ def locked(path: Path, what: str) -> Iterator[None]:
             _lock(file)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read(20).decode("ascii", "replace").strip() or "unknown"
+            holder = file.read(20).decode("ascii", "replace").strip()
+            if not holder:  # it has only just locked the file
+                raise OptionError(
+                    f"{what} is in use by another process: wait for it, or choose another folder"
+                ) from None
             raise OptionError(
                 f"{what} is in use by process {holder}: wait for it, stop it with: kill {holder},"
                 " or choose another folder"
@@ -353,9 +361,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
             with locked(path, what):
                 yield
             return
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n".encode())
         try:
+            with _as_output_error(path):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
             yield
         finally:
             with contextlib.suppress(OSError):  # Windows cannot delete an open file

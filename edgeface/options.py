@@ -47,7 +47,7 @@ def check_number(what: str, value: object, low: float, high: float) -> float:
     Also raises it for NaN and for a number given as text."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]
-        raise OptionError(f"{what} {value!r} is not between {low:g} and {high:g}")
+        raise OptionError(f"{what} {value!r} is not a number between {low:g} and {high:g}")
     return float(value)  # type: ignore[arg-type]
 
 

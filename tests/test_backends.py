@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from edgeface.backends import (
     combinations,
     export_targets,
     get_backend,
+    has_module,
     import_runtime,
 )
 from edgeface.errors import MissingExtraError, OptionError
@@ -93,8 +98,9 @@ def test_the_documentation_prints_the_table() -> None:
     assert capability_table() in (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
 
 
-def test_exporter_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporter_without_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    monkeypatch.setattr("edgeface.backends.CHECKOUT", tmp_path)
     with pytest.raises(OptionError, match="runs from a checkout"):
         get_backend("onnx").load_exporter("fp32")
     with pytest.raises(OptionError, match="make quantize TARGET=onnx"):
@@ -102,3 +108,34 @@ def test_exporter_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_backend("onnx").installed() is None
     with pytest.raises(MissingExtraError, match=r"edgeface\[tflite\]"):
         import_runtime(get_backend("tflite"))
+
+
+def test_a_folder_by_the_name_of_a_runtime_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tflite_runtime").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("tflite_runtime") is not None
+    assert not has_module("tflite_runtime")
+
+
+@pytest.mark.parametrize("first", ["", "import export"])
+def test_a_script_of_the_user_may_be_called_export(tmp_path: Path, first: str) -> None:
+    script = tmp_path / "export.py"
+    script.write_text(
+        f"import edgeface\nif __name__ == '__main__':\n    {first or 'pass'}\n"
+        "    try:\n        edgeface.export('nothing', 'onnx')\n"
+        "    except edgeface.EdgefaceError as error:\n        print(error)\n"
+    )
+    checkout = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": checkout},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    if first:
+        assert f"the module export of this program is {script}, in the place of" in done.stdout
+    else:
+        assert done.stdout.startswith("unknown model 'nothing'")

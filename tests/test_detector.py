@@ -209,11 +209,11 @@ def test_thresholds_can_be_replaced_for_a_call() -> None:
     assert len(detector.detect(image, score_threshold=0, top_k=None)) > 1
     assert len(detector.detect(image, score_threshold=0, top_k=1)) == 1
     for name in ("score_threshold", "nms_iou"):
-        for value in (-0.1, 1.5, float("nan")):
+        for value in (-0.1, 1.5, float("nan"), "0.5"):
             bad: dict[str, Any] = {name: value}
-            with pytest.raises(OptionError, match="is not between 0 and 1"):
+            with pytest.raises(OptionError, match="is not a number between 0 and 1"):
                 detector.detect(image, **bad)
-            with pytest.raises(OptionError, match="is not between 0 and 1"):
+            with pytest.raises(OptionError, match="is not a number between 0 and 1"):
                 Detector(Spotter(), **bad)
 
 

@@ -117,6 +117,31 @@ def test_an_input_is_known_through_links(tmp_path: Path) -> None:
     refuse_input(tmp_path / "new.jpg", [photo, tmp_path / "new.jpg"], "--save")
 
 
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for name, suffix in (("old.txt", ".csv"), ("new.txt", ".csv"), ("sub/new", ".png")):
+        link = tmp_path / f"{Path(name).name}{suffix}"
+        link.symlink_to(there / name)
+        if name == "old.txt":
+            (there / name).write_text("old")
+        check_writable(link, folder=False)
+        with atomic_write(link) as temporary:
+            assert temporary.suffix == suffix, "of the name given: writers go by it"
+            temporary.write_text("x")
+        assert link.is_symlink() and (there / name).read_text() == "x"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="cannot write"), atomic_folder(tmp_path / "loop"):
+        pass
+
+
+def test_a_folder_is_replaced_on_a_way_through_itself(tmp_path: Path) -> None:
+    for path in (tmp_path / "a", tmp_path / "a" / ".." / "a"):
+        with atomic_folder(path) as folder:
+            (folder / "file").write_text(str(path))
+    assert (tmp_path / "a" / "file").read_text() == str(path) and names(tmp_path) == ["a"]
+
+
 def test_a_pipe_is_never_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path, word in (

@@ -123,8 +123,8 @@ def test_a_name_as_a_path_has_the_weights_of_the_name(tmp_path: Path) -> None:
             edgeface.export(**{"model": "edgeface-n", "target": "onnx", "out": tmp_path, **wrong})
 
 
-def test_a_device_is_told_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+def test_a_device_is_told_where_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeface.backends.CHECKOUT", tmp_path)
     with pytest.raises(
         OptionError, match="this runs from a checkout of the project: clone it and run: make export"
     ):

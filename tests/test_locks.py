@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -62,10 +64,29 @@ def test_the_second_is_refused_with_the_number_of_the_first(tmp_path: Path) -> N
         pass
 
 
+def test_a_holder_that_has_not_written_its_number_yet(tmp_path: Path) -> None:
+    with (tmp_path / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        message = "^it is in use by another process: wait for it, or choose another folder$"
+        with pytest.raises(OptionError, match=message), locked(tmp_path / LOCK, "it"):
+            pass
+
+
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / "file" / LOCK, "it"):
         pass
+
+
+def test_on_a_full_disk(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        with pytest.raises(OutputError, match="cannot write"), locked(tmp_path / LOCK, "it"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_runs(edgeface: Command, portraits: Path, tmp_path: Path) -> None:

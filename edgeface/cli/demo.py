@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 import shutil
 import sys
 import webbrowser
@@ -76,7 +77,7 @@ def command(
     browser: Browser = True,
 ) -> None:
     folders = {
-        **{f"models/{bundle.path.name}": bundle.path for bundle in _bundles(model)},
+        **{f"models/{_name(bundle)}": bundle.path for bundle in _bundles(model)},
         "node_modules": _packages(page, packages),
         "": page,
     }
@@ -176,7 +177,7 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
 
     found = [Bundle.open(path) for model in models or [DEFAULT_MODEL] for path in _folders(model)]
     for bundle in found:
-        same = [other.path for other in found if other.path.name == bundle.path.name]
+        same = [other.path for other in found if _name(other) == _name(bundle)]
         if len({path.resolve() for path in same}) > 1:
             raise OptionError(f"{same[0]} and {same[1]} have one name in the page: rename one")
         manifest = bundle.manifest
@@ -191,6 +192,11 @@ def _bundles(models: list[str] | None) -> list[Bundle]:
                 f" {' or '.join(TARGETS)}, such as `edgeface export --target tflite` makes"
             )
     return found
+
+
+def _name(bundle: Bundle) -> str:
+    """Name of a Bundle's folder, also of ``.`` and ``..``."""
+    return Path(os.path.abspath(bundle.path)).name  # noqa: PTH100
 
 
 def _folders(model: str) -> list[Path]:

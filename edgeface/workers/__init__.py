@@ -5,8 +5,8 @@
 
 A task is a top-level function of one argument in an importable module; argument and result are
 JSON-ready data or bytes. A worker that dies is replaced and its item tried again, so a task may run
-more than once, but each item is reported as finished once. Each task has one processor to itself;
-OMP_NUM_THREADS tells the usual libraries so.
+more than once, but each item is reported as finished once. In a process of its own, each task has
+one processor to itself; OMP_NUM_THREADS tells the usual libraries so.
 
 On a cluster:
 

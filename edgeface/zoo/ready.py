@@ -145,19 +145,26 @@ def find_ready(name: str, size: int | str | None = None) -> ReadyFile | None:
 
 
 def cannot_run(model: str, size: int | str | None) -> EdgefaceError | None:
-    """Why no ready file of ``model`` runs here at ``size``, for users without torch; None if it has
-    no ready files."""
+    """Why no ready file of ``model`` runs here at ``size``, and what to install, for users without
+    torch; None if it has no ready files."""
     files = ready_files(model)
     if not files:
         return None
-    here = [file for file in files if file.runs_here]
+    able = [file for file in files if file.takes(size)]
+    here = dict.fromkeys(file.size for file in files if file.runs_here)
     if here:
-        return OptionError(
-            f"{model} cannot run at size {size!r} here: its ready files take"
-            f" {', '.join(file.size for file in here)}: leave --size out, or run: pip install"
-            " 'edgeface[onnx]', whose file takes any"
+        advice = (
+            f"'edgeface[{BACKENDS[able[0].target].extra}]', whose file takes it"
+            if able
+            else "'edgeface[zoo]', since torch takes any"
         )
-    targets = list(dict.fromkeys(file.target for file in files))
+        return OptionError(
+            f"{model} cannot run at size {size!r} here: its ready files take {', '.join(here)}:"
+            f" leave --size out, or run: pip install {advice}"
+        )
+    targets = list(dict.fromkeys(file.target for file in able))
+    if not targets:
+        return MissingExtraError("torch", "zoo", f"running {model} at size {size!r}")
     backend = BACKENDS[targets[0]]
     purpose = f"running {model} (ready for {', '.join(targets)}: any one of them will do)"
     return MissingExtraError(backend.distributions[0], backend.extra, purpose)

@@ -81,7 +81,12 @@ inline Photo read_jpeg(const std::string& path, std::FILE* file) {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors{};
   jpeg.err = jpeg_std_error(&errors);
-  errors.error_exit = [](j_common_ptr) { throw std::runtime_error("the JPEG is damaged"); };
+  errors.error_exit = [](j_common_ptr common) {
+    char reason[JMSG_LENGTH_MAX];
+    common->err->format_message(common, reason);
+    throw std::runtime_error(std::string("libjpeg refuses it: ") + reason);
+  };
+  errors.output_message = [](j_common_ptr) {};  // its warnings are one error, below
   jpeg_create_decompress(&jpeg);
   Photo photo;
   int orientation = 1;
@@ -99,6 +104,8 @@ inline Photo read_jpeg(const std::string& path, std::FILE* file) {
       JSAMPROW row = photo.rgb.data() + size_t(3) * photo.width * jpeg.output_scanline;
       jpeg_read_scanlines(&jpeg, &row, 1);
     }
+    // libjpeg only warns, and makes up what is missing.
+    if (errors.num_warnings) throw std::runtime_error("the JPEG is truncated or damaged");
   } catch (const std::exception& error) {
     jpeg_destroy_decompress(&jpeg);
     throw std::runtime_error(path + ": " + error.what());

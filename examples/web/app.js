@@ -4,7 +4,7 @@ import {open} from "./runtimes.js";
 
 const element = (id) => document.getElementById(id);
 const picture = element("picture"), context = picture.getContext("2d", {willReadFrequently: true});
-let decoder, runtime, camera = null, shown = null, chosen = 0, dropped = 0;
+let decoder, runtime, loaded, camera = null, shown = null, chosen = 0, dropped = 0;
 let working = Promise.resolve();
 
 const say = (text) => { element("status").textContent = text; };
@@ -27,12 +27,21 @@ async function choose(folder) {
   stop();
   const turn = ++chosen;
   say(`Loading ${folder}…`);
-  const manifest = await json(`models/${folder}/manifest.json`);
-  const opened = await open(manifest, `models/${folder}/${manifest.primary}`);
+  const place = `models/${encodeURIComponent(folder)}`;
+  let manifest, opened;
+  try {
+    manifest = await json(`${place}/manifest.json`);
+    opened = await open(manifest, `${place}/${manifest.primary}`);
+  } catch (error) {
+    if (turn !== chosen) return; // nobody waits for it
+    if (loaded) element("model").value = loaded; // which still runs
+    throw error;
+  }
   if (turn !== chosen) return opened.close(); // another model was chosen meanwhile
   await inTurn(() => {
     runtime?.close();
     runtime = opened;
+    loaded = folder;
     decoder = new Decoder(manifest);
     decoder.score = Number(element("score").value);
   });

@@ -276,11 +276,11 @@ def test_old_names_still_run_and_name_the_new(old: str, new: str) -> None:
 
 
 def test_verbs_of_a_checkout_say_so_elsewhere(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeface.cli import main
 
-    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    monkeypatch.setattr("edgeface.backends.CHECKOUT", tmp_path)
     assert main(["export", "--target", "onnx"]) == 2
     assert (
         capsys.readouterr().err

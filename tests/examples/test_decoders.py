@@ -89,6 +89,17 @@ def test_cpp_turns_jpegs_as_the_library_does(
     assert np.abs(found.astype(int) - expected).mean() < 1  # decoded by two libjpegs
 
 
+def test_cpp_refuses_a_jpeg_that_is_not_whole(jpeg_reader: Path, tmp_path: Path) -> None:
+    Pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    whole = (EXAMPLES.parent / "docs" / "photo.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    Pillow.new("CMYK", (64, 64)).save(tmp_path / "print.jpg")
+    for name, reason in (("half", "the JPEG is truncated"), ("print", "Unsupported color conv")):
+        words = [jpeg_reader, tmp_path / f"{name}.jpg", tmp_path / "photo.ppm"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 2 and reason in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``jpeg_reader JPEG PPM``: a program that converts with read_photo of photo.hpp."""
@@ -97,9 +108,10 @@ def jpeg_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("jpeg")
     (folder / "main.cpp").write_text(
         '#include "photo.hpp"\n'
-        "int main(int, char** names) { const Photo p = read_photo(names[1]);"
+        "int main(int, char** names) try { const Photo p = read_photo(names[1]);"
         ' std::ofstream(names[2], std::ios::binary) << "P6\\n" << p.width << " " << p.height'
-        ' << "\\n255\\n" << std::string(p.rgb.begin(), p.rgb.end()); }'
+        ' << "\\n255\\n" << std::string(p.rgb.begin(), p.rgb.end());'
+        ' } catch (const std::exception& e) { return std::fprintf(stderr, "%s\\n", e.what()), 2; }'
     )
     strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
     options = ("-std=c++17", "-DHAVE_JPEG", f"-I{EXAMPLES / 'cpp'}", *strict)
@@ -205,7 +217,8 @@ def test_the_page_lays_a_photo_over_white(tmp_path: Path) -> None:
 
 
 def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
-    """Faces are not drawn on the next photo if that is chosen before they are found."""
+    """Faces are not drawn on the next photo if that is chosen before they are found, and a model
+    that cannot be opened is not named as the one that finds them."""
     for name in ("app.js", "decoder.js", "package.json"):
         shutil.copy(EXAMPLES / "web" / name, tmp_path)
     (tmp_path / "runtimes.js").write_text(
@@ -221,7 +234,7 @@ def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
     drawn = json.loads(
         run(needs("node"), Path(__file__).with_name("turns.mjs"), tmp_path, manifest)
     )
-    assert drawn == ["first", "box", "second", "box"]
+    assert drawn == ["first", "box", "second", "box", "one"]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +242,7 @@ def test_the_page_draws_the_faces_of_a_photo_on_it(tmp_path: Path) -> None:
     [
         ((), "models.json is not on the server (404)"),
         (('["one"]',), "models/one/manifest.json is not on the server (404)"),
+        (('["a #2"]',), "models/a%20%232/manifest.json is not on the server (404)"),
         (("[]",), "models.json names no folder of a model"),
     ],
 )

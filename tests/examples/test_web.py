@@ -119,7 +119,10 @@ def test_a_foreign_name_for_this_machine_is_refused(port: int) -> None:
 
 
 def test_what_is_missing_is_named(
-    edgeface: Any, exported: Callable[..., Bundle], tmp_path: Path
+    edgeface: Any,
+    exported: Callable[..., Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bundle = exported("tflite").path
     code, _, err = edgeface("demo", "--model", bundle, "--packages", tmp_path)
@@ -135,6 +138,9 @@ def test_what_is_missing_is_named(
     twin = tmp_path / "twin" / bundle.name
     shutil.copytree(bundle, twin)
     code, _, err = edgeface("demo", "--model", bundle, "--model", twin, "--no-browser")
+    assert code == 2 and "have one name in the page" in err and err.count("\n") == 1
+    monkeypatch.chdir(twin)
+    code, _, err = edgeface("demo", "--model", bundle, "--model", ".", "--no-browser")
     assert code == 2 and "have one name in the page" in err and err.count("\n") == 1
     code, _, err = edgeface("demo", "--model", "edgeface-s", "--no-browser")
     assert code == 2 and "make one with: edgeface export --target tflite --model edgeface-s" in err

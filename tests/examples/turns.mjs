@@ -1,6 +1,7 @@
 // node turns.mjs FOLDER MANIFEST: the page's app.js, beside a runtimes.js that takes its time and
 // finds a face in all photos, on a canvas that notes what is drawn; prints that as JSON for two
-// photos, the second chosen while the first is computed.
+// photos, the second chosen while the first is computed. Then a model is chosen that cannot be
+// opened; prints which one is named after that.
 import {readFileSync} from "node:fs";
 import {pathToFileURL} from "node:url";
 
@@ -20,7 +21,7 @@ Object.assign(globalThis, {
   document: {getElementById: (id) => elements[id] ??= made()},
   window: globalThis, Option: class {},
   fetch: async (url) => ({
-    ok: true,
+    ok: !url.startsWith("models/broken/"),
     json: async () => url === "models.json" ? ["one"] : JSON.parse(readFileSync(manifest)),
   }),
   createImageBitmap: async (file) => file,
@@ -34,4 +35,8 @@ for (const name of ["first", "second"]) {
   await until(() => drawn.includes("first"));
 }
 await until(() => drawn.filter((what) => what === "box").length === 2);
-console.log(JSON.stringify(drawn));
+console.error = () => {};
+elements.model.value = "broken";
+elements.model.onchange({target: elements.model});
+await until(() => elements.status.textContent.startsWith("error"));
+console.log(JSON.stringify([...drawn, elements.model.value]));

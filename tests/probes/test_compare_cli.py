@@ -220,11 +220,11 @@ def test_mistakes_are_one_line(
         ((a, tmp_path, *image), "is not a Bundle: it has no manifest.json"),
         (
             (a, tflite.path, *image, "--tolerance", "-1"),
-            "--tolerance -1.0 is not between 0 and 1000",
+            "--tolerance -1.0 is not a number between 0 and 1000",
         ),
         (
             (a, tflite.path, *image, "--tolerance", "nan"),
-            "--tolerance nan is not between 0 and 1000",
+            "--tolerance nan is not a number between 0 and 1000",
         ),
         (
             (a, tflite.path, *image, "--format", "xml"),

@@ -52,15 +52,15 @@ class TestMistakes:
             (("--target", "onnx", "--model", "yolo"), "unknown model 'yolo' (known: edgeface-n, "),
             (
                 ("--target", "onnx", "--max-drop", -1),
-                "--max-drop (AP points) -1.0 is not between 0 and 100",
+                "--max-drop (AP points) -1.0 is not a number between 0 and 100",
             ),
             (
                 ("--target", "onnx", "--max-drop", "nan"),
-                "--max-drop (AP points) nan is not between",
+                "--max-drop (AP points) nan is not a number between",
             ),
             (
                 ("--target", "onnx", "--max-reverted", 2),
-                "--max-reverted (share of the layers) 2.0 is not between 0 and 1",
+                "--max-reverted (share of the layers) 2.0 is not a number between 0 and 1",
             ),
             (("--target", "onnx", "--scale", "best"), "--scale best: onnx takes "),
             (

@@ -160,7 +160,7 @@ def test_without_a_checkout_nothing_is_chosen(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = begin(tmp_path / "run", space=small_space)
-    monkeypatch.setattr("edgeface.backends.has_module", lambda name: False)
+    monkeypatch.setattr("edgeface.backends.CHECKOUT", tmp_path)
     with pytest.raises(
         OptionError, match="runs from a checkout of the project: clone it and run: the same command"
     ):

@@ -172,7 +172,18 @@ class TestByName:
         monkeypatch.setattr("edgeface.detector.has_module", lambda name: False)
         line = failed(edgeface("detect", PHOTO, "--size", "800"))
         assert "cannot run at size 800 here" in line and "640x480, " in line
+        assert line.count("640x480") == 1 and "pip install 'edgeface[onnx]', whose file" in line
         assert edgeface("detect", PHOTO, "--size", "640")[0] == 0
+
+    def test_what_to_install_takes_the_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert [file.target for file in zoo.ready_files("edgeface-s")] == ["tflite"]
+        here = ["tflite"]
+        monkeypatch.setattr(ready.ReadyFile, "runs_here", property(lambda f: f.target in here))
+        assert "pip install 'edgeface[zoo]', since" in str(zoo.cannot_run("edgeface-s", 800))
+        here.clear()
+        assert "pip install 'edgeface[zoo]'" in str(zoo.cannot_run("edgeface-s", 800))
+        assert "(ready for onnx: any one" in str(zoo.cannot_run("edgeface-n", 800))
+        assert "(ready for onnx, tflite, " in str(zoo.cannot_run("edgeface-n", 640))
 
     def test_files_of_other_weights_are_not_used(
         self, monkeypatch: pytest.MonkeyPatch, fresh: None
