@@ -122,10 +122,11 @@ class Results:
 
 
 def order(record: Measurement) -> tuple[Any, ...]:
-    """Sort key of records: device, large inputs first, threads, file."""
+    """Sort key of records: device, large inputs first, each size by itself, threads, file."""
     return (
         record.device,
         -record.width * record.height,
+        record.width,  # 640x480 and 480x640 have as many px and are not compared
         record.threads,
         record.model,
         record.target,
