@@ -30,6 +30,11 @@ def installed_runtimes() -> list[str]:
     return [found[0] for row in BACKENDS.values() if (found := row.installed())]
 
 
+def shown(value: float | None, digits: int = 4) -> str:
+    """``value``, or a dash for the AP of a setting without faces."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def left_out(failures: Failures) -> int:
     """Report how many photos are missing from the figures; returns the exit code."""
     return failures.ended("could not be read; the figures are those of the others") or 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Printed, environment, installed_runtimes
+from benchmarks.common import Printed, environment, installed_runtimes, shown
 from benchmarks.measured_on import measured_on, validation_photos
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
@@ -173,11 +173,22 @@ def own_table(records: dict[str, Record]) -> str:
         lines.append(
             f"| {record['target']} | {record['precision']} | {record['bytes']:,} | "
             f"{record['bytes'] / base['bytes']:.3f} | {parity} | "
-            + " | ".join(f"{100 * record[s]:.2f}" for s in SETTINGS)
-            + f" | {100 * (base['hard'] - record['hard']):.2f} | {latency:.2f} | "
+            + " | ".join(shown(_points(record[s]), 2) for s in SETTINGS)
+            + f" | {shown(_drop(base, record), 2)} | {latency:.2f} | "
             f"{latency / base['latency']['median']:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _points(ap: float | None) -> float | None:
+    return None if ap is None else 100 * ap
+
+
+def _drop(base: Record, record: Record) -> float | None:
+    """Points of hard AP that ``record`` loses; None if no face counts there."""
+    if base["hard"] is None or record["hard"] is None:
+        return None
+    return 100 * float(base["hard"] - record["hard"])
 
 
 def plot(path: Path, records: dict[str, Record], title: str) -> None:
@@ -188,7 +199,9 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     for i, (target, row) in enumerate(BACKENDS.items()):
         for precision, marker in markers.items():
             for r in (
-                r for r in records.values() if (r["target"], r["precision"]) == (target, precision)
+                r
+                for r in records.values()
+                if (r["target"], r["precision"]) == (target, precision) and r["hard"] is not None
             ):
                 axes.plot(
                     r["latency"]["median"],
@@ -261,7 +274,7 @@ def summary(records: dict[str, Record]) -> str:
             [
                 name,
                 r["bytes"],
-                *(f"{r[s]:.4f}" for s in SETTINGS),
+                *(shown(r[s]) for s in SETTINGS),
                 f"{r['latency']['median']:.2f}",
             ]
             for name, r in records.items()

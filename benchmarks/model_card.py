@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from benchmarks.common import shown
 from benchmarks.learning_curve import CURVE, rows_of
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
@@ -141,11 +142,11 @@ def _card(
 
 def _accuracy(report: dict[str, Any]) -> list[str]:
     settings = [
-        ("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
+        ("AP", *(shown(report[s]) for s in SETTINGS)),
         ("faces", *(report["faces"][s] for s in SETTINGS)),
     ]
     heights = [
-        (f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
+        (f"{name} px", shown(ap, 3), report["faces"][name])
         for name, ap in report["by_height"].items()
     ]
     return [

@@ -68,3 +68,16 @@ def test_page_and_plot(
     assert own_table(records) in text and records[FILES[0]]["weights"] in text
     plot(tmp_path / "exports.png", records, "title")
     assert (tmp_path / "exports.png").stat().st_size > 1000
+
+
+def test_no_face_of_a_setting_is_a_dash(
+    options: Options, records: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Photos without easy or hard faces have no such AP; that shows after hours of work."""
+    faceless = {name: record | {"easy": None, "hard": None} for name, record in records.items()}
+    for row in own_table(faceless).splitlines()[2:]:
+        assert [cell.strip() for cell in row.split("|")][6:10] == ["-", "50.00", "-", "-"]
+    assert all(
+        row.split()[-4:-1] == ["-", "0.5000", "-"] for row in summary(faceless).splitlines()[1:]
+    )
+    plot(tmp_path / "exports.png", faceless, "title")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,10 @@ def test_ctrl_c_in_a_part_ends_all_tables(
     assert begun == [str(tmp_path / "bench" / "training_speed.json")]
 
 
-def test_learning_curve_of_photos_without_easy_faces(
+def test_curve_and_card_of_photos_without_easy_faces(
     finished: Path,
     wider: Path,
+    tmp_path: Path,
     write_mat: Callable[[Path, Mapping[str, Any]], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -125,6 +127,9 @@ def test_learning_curve_of_photos_without_easy_faces(
         assert [(row["easy"], row["medium"]) for row in rows] == [(None, None)] * 2
         assert all(row["hard"] is not None for row in rows)
     assert learning_curve.main([str(finished), "--data", str(wider)]) == 0
+    (tmp_path / "index.json").write_text("{}")
+    assert model_card.main([str(finished), "--data", str(wider), "--zoo", str(tmp_path)]) == 0
+    assert re.search(r"AP +- +- +0\.\d{4}", (tmp_path / "edgeface-n.md").read_text())
 
 
 @pytest.mark.parametrize("command", [learning_curve, model_card])
