@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.common import Printed, environment, installed_runtimes, shown
 from benchmarks.measured_on import measured_on, validation_photos
+from benchmarks.results import read_records
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
@@ -64,8 +65,9 @@ class Records:
     """JSON file of what was measured, by name; written after every step."""
 
     def __init__(self, path: Path) -> None:
+        """Raises DataError if the file is damaged."""
         self.path = path
-        self.records: dict[str, Record] = json.loads(path.read_text()) if path.is_file() else {}
+        self.records: dict[str, Record] = read_records(path)
 
     def keep(self, name: str, record: Record) -> Record:
         """Remember ``record`` on disk."""

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.export_table import (
     Options,
+    Records,
     add_latency,
     document,
     own_table,
@@ -17,6 +18,7 @@ from benchmarks.export_table import (
 )
 from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.errors import DataError
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 FILES = ("edgeface-n-onnx-fp32-640x480-dynamic", "edgeface-n-tflite-fp32-640x480")
@@ -81,3 +83,11 @@ def test_no_face_of_a_setting_is_a_dash(
         row.split()[-4:-1] == ["-", "0.5000", "-"] for row in summary(faceless).splitlines()[1:]
     )
     plot(tmp_path / "exports.png", faceless, "title")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"files": 3}', "\xff"])
+def test_damaged_results_are_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "exports.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(DataError, match=r"exports\.json is damaged, or not what"):
+        Records(path)
