@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from benchmarks.common import shown
-from benchmarks.learning_curve import CURVE, rows_of
+from benchmarks.learning_curve import CURVE, config_of, rows_of
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
 from edgeface.architecture import Architecture
@@ -54,7 +54,7 @@ def publish(
 ) -> dict[str, Any]:
     """Evaluate ``weights``, which are those of the run or made from them, and write weights, card
     and index entry; returns the evaluation report."""
-    config = json.loads((run / "config.json").read_text())
+    config = config_of(run)
     architecture = Architecture.from_json(config["architecture"])
     name = architecture.name
     content = weights.read_bytes()

@@ -68,7 +68,7 @@ def test_learning_curve_then_card(
         b"evaluated already, not read again"
     )
     assert learning_curve.main(arguments) == 0
-    capsys.readouterr()
+    assert json.loads(capsys.readouterr().out)["rows"] == rows, "read from curve.csv"
 
     shelf = tmp_path / "zoo"
     shelf.mkdir()
@@ -138,3 +138,32 @@ def test_no_run_is_one_line(
 ) -> None:
     assert command.main([str(tmp_path / "nowhere"), "--data", str(wider)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", [learning_curve, model_card])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "{}"),
+        ("config.json", "[]"),
+        ("config.json", "{"),
+        ("curve.csv", "epoch,loss\n1,2\n"),
+        ("curve.csv", "step,samples,epoch,easy,medium,hard\nlast,1,1,1,1,1\n"),
+        ("curve.csv", "step,samples,epoch,easy,medium,hard\n10,1,1,1\n"),
+    ],
+)
+def test_a_foreign_file_in_the_run_is_one_line(
+    command: Any,
+    file: str,
+    text: str,
+    finished: Path,
+    wider: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (finished / file).write_text(text)
+    (tmp_path / "index.json").write_text("{}")
+    shelf = ["--zoo", str(tmp_path)] if command is model_card else []
+    assert command.main([str(finished), "--data", str(wider), *shelf]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and (file in error or str(finished) in error)
