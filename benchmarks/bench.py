@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.peers import Size, peers_of, time_peers
 from benchmarks.report import write_report
-from benchmarks.results import LATENCY, REPORT, Results, find_accuracy
+from benchmarks.results import CONTEXT, LATENCY, REPORT, Results, find_accuracy
 from edgeface import zoo
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
@@ -88,6 +88,12 @@ class Options(Protocol):
     def protocol(self) -> Protocol:
         """How everything is timed."""
         return Protocol(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)})
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        folder = self.results or results_folder(self.out, open_device(self.device).url)
+        return tuple(folder / name for name in (LATENCY, CONTEXT, REPORT))
 
     @cached_property
     def name(self) -> str:

@@ -60,6 +60,16 @@ class Options(Printed):
     seed: int = 0
     """seed of the order of the rounds"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return (self.kept, self.docs / "exports.md", self.docs / "exports.png")
+
+    @property
+    def kept(self) -> Path:
+        """File of the results so far."""
+        return self.out / "bench" / "exports.json"
+
 
 class Records:
     """JSON file of what was measured, by name; written after every step."""
@@ -285,7 +295,7 @@ def summary(records: dict[str, Record]) -> str:
 
 
 def _run(o: Options) -> int:
-    results = Records(o.out / "bench" / "exports.json")
+    results = Records(o.kept)
     records = {}
     with Terminal(steps=True) as terminal:
         for target, precision in combinations():

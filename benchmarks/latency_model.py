@@ -178,6 +178,11 @@ class Options(Printed):
     plot: Path | None = None
     """plot measured against predicted to this .png or .svg"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads."""
+        return tuple(table_path(self.tables, _setting(self, kind)) for kind in self.kinds)
+
     def __post_init__(self) -> None:
         check_choice(
             "kinds",

@@ -153,6 +153,11 @@ class Options(Printed):
     threads: int = 1
     """CPU threads"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return tuple(self.run / name for name in (CURVE, "curve.png", "config.json"))
+
 
 def _run(o: Options) -> None:
     with Terminal() as terminal:

@@ -74,6 +74,11 @@ class Options(Printed):
     again: bool = False
     """make all files again"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return (self.out / INDEX.name,)
+
 
 def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
     """Make all files, and return the index of ``options.out``.

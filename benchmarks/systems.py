@@ -362,6 +362,11 @@ class Options(Printed):
     only: tuple[str, ...] = ()
     """systems to show; default: all"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads."""
+        return (self.results,)
+
     def __post_init__(self) -> None:
         check_choice("scales", self.scales, SCALES)
         check_choice("only", self.only, listed())

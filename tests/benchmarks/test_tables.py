@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as tables
-from benchmarks import learning_curve, model_card, postprocess, training_speed
+from benchmarks import (
+    bench,
+    export_matrix,
+    export_table,
+    latency_model,
+    learning_curve,
+    model_card,
+    postprocess,
+    ready,
+    systems,
+    training_speed,
+)
 from edgeface import zoo
 from edgeface.models import build, get_architecture
 from edgeface.training.options import TrainOptions
@@ -138,6 +149,41 @@ def test_no_run_is_one_line(
 ) -> None:
     assert command.main([str(tmp_path / "nowhere"), "--data", str(wider)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "kept"),
+    [
+        (bench, "", "dist/bench/latency.json"),
+        (
+            bench,
+            "--device ssh://pi@host?python=/bin/python3",
+            "dist/bench/ssh-pi@host/context.json",
+        ),
+        (bench, "--results other", "other/latency.json"),
+        (export_table, "--data wider", "dist/bench/exports.json"),
+        (export_matrix, "--data wider", "dist/bench/matrix.json"),
+        (export_matrix, "--data wider --docs pages", "pages/networks.md"),
+        (latency_model, "--tables mine", "mine/onnx-fp32-640x480-1t.json"),
+        (learning_curve, "run --data wider", "run/curve.csv"),
+        (ready, "--data wider --out files", "files/index.json"),
+        (systems, "", "dist/bench/systems.json"),
+    ],
+)
+def test_save_spares_what_the_command_keeps(
+    command: Any,
+    arguments: str,
+    kept: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also before that file is there: a first run would replace it at its end."""
+    monkeypatch.chdir(tmp_path)
+    save = str(tmp_path / "dist" / ".." / kept)
+    assert command.main([*arguments.split(), "--save", save]) == 2
+    assert "is a file in which this command keeps results" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [learning_curve, model_card])
