@@ -172,7 +172,8 @@ class Options(Printed):
     threads: int = 1
     """CPU threads for the runtime"""
     learned: int = USUAL
-    """most networks per space to fit the model to (ncnn needs 160)"""
+    """with --measure: most networks per space to measure for the fit (ncnn needs 160); a fit uses
+    all that a table has"""
     bundles: Path = Path("dist/candidates")
     """folder of the files to measure"""
     plot: Path | None = None
