@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
+from benchmarks.common import MAX_DROP
 from benchmarks.peers import Size, peers_of, time_peers
 from benchmarks.report import write_report
 from benchmarks.results import CONTEXT, LATENCY, REPORT, Results, find_accuracy
@@ -33,7 +35,7 @@ from edgeface.errors import BundleError, EdgefaceError, ModelError, OptionError
 from edgeface.files import read_file
 from edgeface.latency.devices import Device, open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
-from edgeface.options import check_choice, parse_size
+from edgeface.options import Range, check_choice, parse_size
 from edgeface.types import Progress
 
 PRECISIONS = ("fp32", "int8")
@@ -76,6 +78,7 @@ class Options(Protocol):
     """how the result is printed: table or json, which has the records without samples"""
     save: Path | None = None
     """also save that JSON to this file"""
+    ranges: ClassVar[dict[str, Range]] = Protocol.ranges | {"max_drop": MAX_DROP}
 
     def __post_init__(self) -> None:
         super().__post_init__()

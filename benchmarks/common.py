@@ -11,6 +11,10 @@ from typing import Any
 
 from edgeface.backends import BACKENDS
 from edgeface.cli.failures import Failures
+from edgeface.options import Range
+
+MAX_DROP = Range(0, 100)
+"""AP points that INT8 may lose, as :class:`quantize.request.QuantizeRequest` takes them"""
 
 
 def environment(*distributions: str) -> dict[str, Any]:

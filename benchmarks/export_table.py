@@ -13,9 +13,9 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from benchmarks.common import Printed, environment, installed_runtimes, shown
+from benchmarks.common import MAX_DROP, Printed, environment, installed_runtimes, shown
 from benchmarks.measured_on import measured_on, validation_photos
 from benchmarks.results import read_records
 from edgeface.backends import BACKENDS, combinations
@@ -27,7 +27,7 @@ from edgeface.evaluation import evaluate_model
 from edgeface.files import write_text
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
-from edgeface.options import parse_size
+from edgeface.options import Range, check_ranges, parse_size
 from edgeface.pages.figures import new_figure, save_figure
 from edgeface.types import Progress
 from export.pipeline import export_model
@@ -59,6 +59,14 @@ class Options(Printed):
     """number of rounds, each of three runs per file"""
     seed: int = 0
     """seed of the order of the rounds"""
+
+    ranges: ClassVar[dict[str, Range]] = {
+        "max_drop": MAX_DROP,
+        **{name: Protocol.ranges[name] for name in ("rounds", "seed")},
+    }
+
+    def __post_init__(self) -> None:
+        check_ranges(self)  # here, because the timing begins after hours
 
     @property
     def own_files(self) -> tuple[Path, ...]:

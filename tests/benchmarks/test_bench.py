@@ -187,6 +187,7 @@ def test_a_file_of_weights_is_a_model(
         ["--sizes", "wide"],
         ["--threads", "0"],
         ["--rounds", "0"],
+        ["--max-drop", "-1"],
         ["--device", "tcp://x"],
         ["--model", "nothing"],
         ["--results", "/proc/none"],

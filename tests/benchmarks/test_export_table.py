@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.export_table import (
 )
 from edgeface import zoo
 from edgeface.bundle import Bundle
-from edgeface.errors import DataError
+from edgeface.errors import DataError, OptionError
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 FILES = ("edgeface-n-onnx-fp32-640x480-dynamic", "edgeface-n-tflite-fp32-640x480")
@@ -83,6 +84,14 @@ def test_no_face_of_a_setting_is_a_dash(
         row.split()[-4:-1] == ["-", "0.5000", "-"] for row in summary(faceless).splitlines()[1:]
     )
     plot(tmp_path / "exports.png", faceless, "title")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": 0}, {"seed": -1}, {"max_drop": -1.0}, {"max_drop": math.nan}]
+)
+def test_a_mistake_is_told_before_the_work(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Options(data=Path("wider"), **wrong)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"files": 3}', "\xff"])
