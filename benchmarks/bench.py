@@ -150,9 +150,10 @@ class Bundles:
 
         data = self.o.data if self.o.data and self.o.data.is_dir() else None
         if data is None and self.o.calibration is None:
+            wrong = f", {self.o.data} is not a folder" if self.o.data else ""
             raise OptionError(
-                "INT8 needs photos: give a WIDER FACE root with --data, or a folder of photos with "
-                "--calibration"
+                f"INT8 needs photos{wrong}: give a WIDER FACE root with --data, or a folder of"
+                " photos with --calibration"
             )
         base = self.get(target, "fp32", size)
         request = QuantizeRequest(
@@ -264,12 +265,12 @@ class Bench:
         return record is not None and (record.valid or not self.o.again)
 
     def _peers(self, bundles: dict[Size, list[Bundle]]) -> None:
-        if not (self.o.peers and self.o.peers.is_dir()):
+        if self.o.peers is None:
             return
-        if self.device.url != LOCAL:
-            self.leave_out(
-                "the peers: they have no manifest, so they are timed on this machine only"
-            )
+        if self.device.url != LOCAL or not self.o.peers.is_dir():
+            remote = "they have no manifest, so they are timed on this machine only"
+            missing = f"{self.o.peers} is not a folder"
+            self.leave_out(f"the peers: {missing if self.device.url == LOCAL else remote}")
             return
         peers, others = peers_of(self.o.peers, list(bundles))
         if others:
