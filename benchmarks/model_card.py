@@ -167,9 +167,20 @@ def _training(config: dict[str, Any]) -> str:
     return (
         f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
         f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,{late}"
-        f" batch {options['batch']}, {options['optimizer']}, seed {options['seed']}, no"
-        " pre-training, no teacher. The whole configuration:"
+        f" batch {options['batch']}, {options['optimizer']}, seed {options['seed']},"
+        f" {_start(config)}, no teacher. The whole configuration:"
     )
+
+
+def _start(config: dict[str, Any]) -> str:
+    """What the training began with; earlier versions do not say, and had random weights alone."""
+    if branch := config.get("branch"):
+        return (
+            f"begun with the state of another training after {branch['step']:,} steps (SHA-256"
+            f" `{branch['sha256']}`)"
+        )
+    init = config.get("init")
+    return f"begun with the weights of SHA-256 `{init}`" if init else "no pre-training"
 
 
 def _block(text: str, kind: str = "text") -> str:

@@ -101,6 +101,23 @@ def test_learning_curve_then_card(
     assert entry.sha256 in card and "Two photos." in card and "640 crops (6.4 epochs" in card
 
 
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({}, "no pre-training"),
+        ({"init": None, "branch": None}, "no pre-training"),
+        ({"init": "1" * 64, "branch": None}, "begun with the weights of SHA-256 `111"),
+        ({"init": None, "branch": {"step": 4200, "sha256": "2" * 64}}, "after 4,200 steps"),
+    ],
+)
+def test_a_card_says_what_the_training_began_with(
+    start: dict[str, Any], told: str, finished: Path
+) -> None:
+    config = json.loads((finished / "config.json").read_text()) | start
+    text = model_card._training(config)
+    assert told in text and (told == "no pre-training") == ("no pre-training" in text)
+
+
 def test_ctrl_c_in_a_part_ends_all_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
