@@ -88,13 +88,16 @@ def test_table(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_damaged_files(
     comparison: Path, content: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (comparison / "rivals.json").unlink()
+    for file in comparison.glob("*.json"):  # without any, the advice is not to make networks.json
+        file.unlink()
     if content is not None:
         (comparison / "rivals.json").write_text(content)
     assert main(["table", "--out", str(comparison)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "rivals.json" in error
+    if content in (None, "{"):
+        assert "python -m benchmarks.research.comparison find makes it" in error
     assert error.count("\n") == 1
 
 
