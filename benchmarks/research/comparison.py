@@ -285,7 +285,8 @@ def _find(o: Find) -> None:
     with Terminal(steps=True) as terminal:
         found = find(options, o.out, terminal)
     write_text(o.out / RIVALS, json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
-    save_networks(o.out / "networks.json", [r.architecture for r in found])
+    different = {r.architecture.name: r.architecture for r in found}  # both may find the same one
+    save_networks(o.out / "networks.json", list(different.values()))
     print(as_table(_load(o.out / RIVALS), None))
 
 
