@@ -37,7 +37,7 @@ from edgeface.bundle import Bundle
 from edgeface.cli.flags import Argument, program_of
 from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
-from edgeface.errors import DataError, OptionError, counted
+from edgeface.errors import DataError, ExportError, OptionError, counted
 from edgeface.files import scratch_folder
 from edgeface.latency.photo import synthetic_photo
 from edgeface.latency.statistics import Summary, ratio
@@ -73,7 +73,7 @@ def torch_runs(bundle: Bundle, threads: int) -> dict[str, Run]:
 
 def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
     """Name -> one pass in ncnn of a published .onnx over one photo, at the size of ``bundle``.
-    Raises DataError, ExportError, MissingExtraError."""
+    Raises DataError, MissingExtraError."""
     from export.ncnn import run_pnnx
 
     size = bundle.manifest.input
@@ -85,7 +85,13 @@ def peer_run(path: Path, bundle: Bundle, threads: int) -> dict[str, Run]:
             source = Path(shutil.copy(path, folder / "peer.onnx"))
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-        param, weights = run_pnnx(source, path.name, size.width, size.height)
+        try:
+            param, weights = run_pnnx(source, path.name, size.width, size.height)
+        except ExportError:  # its advice is an option that this command lacks
+            raise DataError(
+                f"pnnx does not convert {path} for {size.width}x{size.height} px: give an .onnx"
+                " with one image input that takes this size, or Bundles of its size"
+            ) from None
         source.with_name("bin").write_bytes(weights)
         net = new_net(threads)
         if net.load_param_mem(param.decode("ascii")) or net.load_model(

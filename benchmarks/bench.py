@@ -19,10 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
+from benchmarks.common import MAX_DROP
 from benchmarks.peers import Size, peers_of, time_peers
 from benchmarks.report import write_report
-from benchmarks.results import LATENCY, REPORT, Results, find_accuracy
+from benchmarks.results import CONTEXT, LATENCY, REPORT, Results, find_accuracy
 from edgeface import zoo
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
@@ -33,7 +35,7 @@ from edgeface.errors import BundleError, EdgefaceError, ModelError, OptionError
 from edgeface.files import read_file
 from edgeface.latency.devices import Device, open_device
 from edgeface.latency.protocol import LOCAL, Job, Protocol
-from edgeface.options import check_choice, parse_size
+from edgeface.options import Range, check_choice, parse_size
 from edgeface.types import Progress
 
 PRECISIONS = ("fp32", "int8")
@@ -76,6 +78,7 @@ class Options(Protocol):
     """how the result is printed: table or json, which has the records without samples"""
     save: Path | None = None
     """also save that JSON to this file"""
+    ranges: ClassVar[dict[str, Range]] = Protocol.ranges | {"max_drop": MAX_DROP}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +91,12 @@ class Options(Protocol):
     def protocol(self) -> Protocol:
         """How everything is timed."""
         return Protocol(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Protocol)})
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        folder = self.results or results_folder(self.out, open_device(self.device).url)
+        return tuple(folder / name for name in (LATENCY, CONTEXT, REPORT))
 
     @cached_property
     def name(self) -> str:
@@ -141,9 +150,10 @@ class Bundles:
 
         data = self.o.data if self.o.data and self.o.data.is_dir() else None
         if data is None and self.o.calibration is None:
+            wrong = f", {self.o.data} is not a folder" if self.o.data else ""
             raise OptionError(
-                "INT8 needs photos: give a WIDER FACE root with --data, or a folder of photos with "
-                "--calibration"
+                f"INT8 needs photos{wrong}: give a WIDER FACE root with --data, or a folder of"
+                " photos with --calibration"
             )
         base = self.get(target, "fp32", size)
         request = QuantizeRequest(
@@ -255,12 +265,12 @@ class Bench:
         return record is not None and (record.valid or not self.o.again)
 
     def _peers(self, bundles: dict[Size, list[Bundle]]) -> None:
-        if not (self.o.peers and self.o.peers.is_dir()):
+        if self.o.peers is None:
             return
-        if self.device.url != LOCAL:
-            self.leave_out(
-                "the peers: they have no manifest, so they are timed on this machine only"
-            )
+        if self.device.url != LOCAL or not self.o.peers.is_dir():
+            remote = "they have no manifest, so they are timed on this machine only"
+            missing = f"{self.o.peers} is not a folder"
+            self.leave_out(f"the peers: {missing if self.device.url == LOCAL else remote}")
             return
         peers, others = peers_of(self.o.peers, list(bundles))
         if others:

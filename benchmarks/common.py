@@ -11,6 +11,10 @@ from typing import Any
 
 from edgeface.backends import BACKENDS
 from edgeface.cli.failures import Failures
+from edgeface.options import Range
+
+MAX_DROP = Range(0, 100)
+"""AP points that INT8 may lose, as :class:`quantize.request.QuantizeRequest` takes them"""
 
 
 def environment(*distributions: str) -> dict[str, Any]:
@@ -28,6 +32,11 @@ def environment(*distributions: str) -> dict[str, Any]:
 def installed_runtimes() -> list[str]:
     """pip names of the runtimes that are installed."""
     return [found[0] for row in BACKENDS.values() if (found := row.installed())]
+
+
+def shown(value: float | None, digits: int = 4) -> str:
+    """``value``, or a dash for the AP of a setting without faces."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def left_out(failures: Failures) -> int:

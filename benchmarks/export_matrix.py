@@ -48,6 +48,16 @@ class Options(Printed):
     docs: Path = Path("docs")
     """folder for networks.md"""
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return (self.kept, self.docs / "networks.md")
+
+    @property
+    def kept(self) -> Path:
+        """File of the results so far."""
+        return self.out / "bench" / "matrix.json"
+
 
 def matrix(o: Options, results: Records, terminal: Terminal) -> list[Record]:
     """Export every network of at most MOST_PARAMS to every target as fp32 and fp16, and some as
@@ -157,7 +167,7 @@ written. int8: the signal-to-noise ratio of the worst head against the float fil
 
 def _run(o: Options) -> int:
     with Terminal(steps=True) as terminal:
-        rows = matrix(o, Records(o.out / "bench" / "matrix.json"), terminal)
+        rows = matrix(o, Records(o.kept), terminal)
     write_text(o.docs / "networks.md", document(o.size, rows))
     emit({"matrix": rows}, matrix_table(rows), o.format, o.save)
     return int(any(not row["ok"] for row in rows))

@@ -13,10 +13,11 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from benchmarks.common import Printed, environment, installed_runtimes
+from benchmarks.common import MAX_DROP, Printed, environment, installed_runtimes, shown
 from benchmarks.measured_on import measured_on, validation_photos
+from benchmarks.results import read_records
 from edgeface.backends import BACKENDS, combinations
 from edgeface.bundle import Bundle
 from edgeface.cli.flags import DEFAULT_MODEL, RESUMES, program_of
@@ -26,7 +27,7 @@ from edgeface.evaluation import evaluate_model
 from edgeface.files import write_text
 from edgeface.latency.protocol import Job, Protocol
 from edgeface.latency.session import measure
-from edgeface.options import parse_size
+from edgeface.options import Range, check_ranges, parse_size
 from edgeface.pages.figures import new_figure, save_figure
 from edgeface.types import Progress
 from export.pipeline import export_model
@@ -59,13 +60,32 @@ class Options(Printed):
     seed: int = 0
     """seed of the order of the rounds"""
 
+    ranges: ClassVar[dict[str, Range]] = {
+        "max_drop": MAX_DROP,
+        **{name: Protocol.ranges[name] for name in ("rounds", "seed")},
+    }
+
+    def __post_init__(self) -> None:
+        check_ranges(self)  # here, because the timing begins after hours
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return (self.kept, self.docs / "exports.md", self.docs / "exports.png")
+
+    @property
+    def kept(self) -> Path:
+        """File of the results so far."""
+        return self.out / "bench" / "exports.json"
+
 
 class Records:
     """JSON file of what was measured, by name; written after every step."""
 
     def __init__(self, path: Path) -> None:
+        """Raises DataError if the file is damaged."""
         self.path = path
-        self.records: dict[str, Record] = json.loads(path.read_text()) if path.is_file() else {}
+        self.records: dict[str, Record] = read_records(path)
 
     def keep(self, name: str, record: Record) -> Record:
         """Remember ``record`` on disk."""
@@ -173,11 +193,22 @@ def own_table(records: dict[str, Record]) -> str:
         lines.append(
             f"| {record['target']} | {record['precision']} | {record['bytes']:,} | "
             f"{record['bytes'] / base['bytes']:.3f} | {parity} | "
-            + " | ".join(f"{100 * record[s]:.2f}" for s in SETTINGS)
-            + f" | {100 * (base['hard'] - record['hard']):.2f} | {latency:.2f} | "
+            + " | ".join(shown(_points(record[s]), 2) for s in SETTINGS)
+            + f" | {shown(_drop(base, record), 2)} | {latency:.2f} | "
             f"{latency / base['latency']['median']:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _points(ap: float | None) -> float | None:
+    return None if ap is None else 100 * ap
+
+
+def _drop(base: Record, record: Record) -> float | None:
+    """Points of hard AP that ``record`` loses; None if no face counts there."""
+    if base["hard"] is None or record["hard"] is None:
+        return None
+    return 100 * float(base["hard"] - record["hard"])
 
 
 def plot(path: Path, records: dict[str, Record], title: str) -> None:
@@ -188,7 +219,9 @@ def plot(path: Path, records: dict[str, Record], title: str) -> None:
     for i, (target, row) in enumerate(BACKENDS.items()):
         for precision, marker in markers.items():
             for r in (
-                r for r in records.values() if (r["target"], r["precision"]) == (target, precision)
+                r
+                for r in records.values()
+                if (r["target"], r["precision"]) == (target, precision) and r["hard"] is not None
             ):
                 axes.plot(
                     r["latency"]["median"],
@@ -261,7 +294,7 @@ def summary(records: dict[str, Record]) -> str:
             [
                 name,
                 r["bytes"],
-                *(f"{r[s]:.4f}" for s in SETTINGS),
+                *(shown(r[s]) for s in SETTINGS),
                 f"{r['latency']['median']:.2f}",
             ]
             for name, r in records.items()
@@ -270,7 +303,7 @@ def summary(records: dict[str, Record]) -> str:
 
 
 def _run(o: Options) -> int:
-    results = Records(o.out / "bench" / "exports.json")
+    results = Records(o.kept)
     records = {}
     with Terminal(steps=True) as terminal:
         for target, precision in combinations():

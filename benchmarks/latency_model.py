@@ -172,11 +172,17 @@ class Options(Printed):
     threads: int = 1
     """CPU threads for the runtime"""
     learned: int = USUAL
-    """most networks per space to fit the model to (ncnn needs 160)"""
+    """with --measure: most networks per space to measure for the fit (ncnn needs 160); a fit uses
+    all that a table has"""
     bundles: Path = Path("dist/candidates")
     """folder of the files to measure"""
     plot: Path | None = None
     """plot measured against predicted to this .png or .svg"""
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads."""
+        return tuple(table_path(self.tables, _setting(self, kind)) for kind in self.kinds)
 
     def __post_init__(self) -> None:
         check_choice(

@@ -33,12 +33,14 @@ from edgeface.zoo import load_weights_file, network_with
 SETTINGS = ("easy", "medium", "hard")
 FIELDS = ("step", "samples", "epoch", *SETTINGS)
 CURVE = "curve.csv"
+WRITTEN = {"architecture", "options", "images", "faces"}
+"""keys of a run's config that the curve or the card needs"""
 
 
 def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate the snapshots of ``run`` that curve.csv lacks; returns all rows of these photos,
     sorted by step."""
-    config = _config(run)
+    config = config_of(run)
     architecture = Architecture.from_json(config["architecture"])
     batch, images = int(config["options"]["batch"]), int(config["images"])
     ground_truth = load_ground_truth(data)
@@ -46,7 +48,7 @@ def evaluate_run(run: Path, data: Path, threads: int, progress: Progress) -> lis
     wanted = measured_on(validation_photos(data))
     kept = _read(run / CURVE)
     others = [row for row in kept if row["measured_on"] != wanted]
-    rows = {int(row["step"]): row for row in kept if row["measured_on"] == wanted}
+    rows = {row["step"]: row for row in kept if row["measured_on"] == wanted}
     for path in sorted((run / "snapshots").glob("step-*.safetensors")):
         step = int(path.stem.removeprefix("step-"))
         if step in rows:
@@ -74,8 +76,8 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     for setting in SETTINGS:
         known = [r for r in rows if r[setting] is not None]
         axes.plot(
-            [float(r["epoch"]) for r in known],
-            [float(r[setting]) for r in known],
+            [r["epoch"] for r in known],
+            [r[setting] for r in known],
             marker=".",
             label=setting,
         )
@@ -92,22 +94,45 @@ def rows_of(path: Path, data: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["measured_on"] == wanted]
 
 
-def _config(run: Path) -> dict[str, Any]:
+def config_of(run: Path) -> dict[str, Any]:
+    """What the training run in the folder ``run`` wrote about itself. Raises DataError for another
+    folder."""
+    path = run / "config.json"
     try:
-        config: dict[str, Any] = json.loads((run / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{run} is not the folder of a training run ({error}): make one with edgeface train"
         ) from None
+    if not isinstance(config, dict) or not config.keys() >= WRITTEN:
+        raise DataError(
+            f"{run} is not the folder of a training run: {path} is another program's: make one with"
+            " edgeface train"
+        )
     return config
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:  # earlier versions lack measured_on
-        rows = [{"measured_on": "", **row} for row in csv.DictReader(file)]
-    return [row | {s: row[s] or None for s in SETTINGS} for row in rows]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_row(each) for each in csv.DictReader(file)]
+    except (ValueError, TypeError, KeyError):
+        raise DataError(
+            f"{path} is damaged, or not of benchmarks.learning_curve: remove it and run again"
+        ) from None
+
+
+def _row(text: dict[str, str]) -> dict[str, Any]:
+    """A row of curve.csv as it was measured."""
+    return {
+        "step": int(text["step"]),
+        "samples": int(text["samples"]),
+        "epoch": float(text["epoch"]),
+        **{s: None if text[s] == "" else float(text[s]) for s in SETTINGS},
+        "measured_on": text.get("measured_on", ""),  # earlier versions lack it
+    }
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -127,6 +152,11 @@ class Options(Printed):
     """WIDER FACE folder with the validation images"""
     threads: int = 1
     """CPU threads"""
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return tuple(self.run / name for name in (CURVE, "curve.png", "config.json"))
 
 
 def _run(o: Options) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from benchmarks.learning_curve import CURVE, rows_of
+from benchmarks.common import shown
+from benchmarks.learning_curve import CURVE, config_of, rows_of
 from benchmarks.results import CONTEXT, load_context
 from edgeface import zoo
 from edgeface.architecture import Architecture
@@ -53,7 +54,7 @@ def publish(
 ) -> dict[str, Any]:
     """Evaluate ``weights``, which are those of the run or made from them, and write weights, card
     and index entry; returns the evaluation report."""
-    config = json.loads((run / "config.json").read_text())
+    config = config_of(run)
     architecture = Architecture.from_json(config["architecture"])
     name = architecture.name
     content = weights.read_bytes()
@@ -141,11 +142,11 @@ def _card(
 
 def _accuracy(report: dict[str, Any]) -> list[str]:
     settings = [
-        ("AP", *(f"{report[s]:.4f}" for s in SETTINGS)),
+        ("AP", *(shown(report[s]) for s in SETTINGS)),
         ("faces", *(report["faces"][s] for s in SETTINGS)),
     ]
     heights = [
-        (f"{name} px", "-" if ap is None else f"{ap:.3f}", report["faces"][name])
+        (f"{name} px", shown(ap, 3), report["faces"][name])
         for name, ap in report["by_height"].items()
     ]
     return [
@@ -166,9 +167,20 @@ def _training(config: dict[str, Any]) -> str:
     return (
         f"{options['samples']:,} crops ({options['samples'] / config['images']:.1f} epochs of"
         f" {config['images']:,} images with {config['faces']:,} faces), {options['size']} px,{late}"
-        f" batch {options['batch']}, {options['optimizer']}, seed {options['seed']}, no"
-        " pre-training, no teacher. The whole configuration:"
+        f" batch {options['batch']}, {options['optimizer']}, seed {options['seed']},"
+        f" {_start(config)}, no teacher. The whole configuration:"
     )
+
+
+def _start(config: dict[str, Any]) -> str:
+    """What the training began with; earlier versions do not say, and had random weights alone."""
+    if branch := config.get("branch"):
+        return (
+            f"begun with the state of another training after {branch['step']:,} steps (SHA-256"
+            f" `{branch['sha256']}`)"
+        )
+    init = config.get("init")
+    return f"begun with the weights of SHA-256 `{init}`" if init else "no pre-training"
 
 
 def _block(text: str, kind: str = "text") -> str:

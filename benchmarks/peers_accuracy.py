@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Printed, environment, left_out
+from benchmarks.common import Printed, environment, left_out, shown
 from benchmarks.peer_models import open_all
 from edgeface.cli.failures import Failures
 from edgeface.cli.flags import DEFAULT_MODEL, program_of
@@ -106,18 +106,14 @@ def as_table(done: Sequence[Evaluation]) -> str:
         rows.append(
             (
                 each.report.model,
-                *(_figure(getattr(each.report, s)) for s in SETTINGS),
-                _figure(points.nme),
-                _figure(points.failures),
+                *(shown(getattr(each.report, s)) for s in SETTINGS),
+                shown(points.nme),
+                shown(points.failures),
                 f"{points.matched}/{points.annotated}" if points.annotated else "-",
             )
         )
     below = f"{counted(done[0].report.images, 'photo')}; {done[0].report.protocol.evaluator}"
     return table(("model", *SETTINGS, "landmark error", "above .1", "faces"), rows) + f"\n{below}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _run(o: Options) -> int:

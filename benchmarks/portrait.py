@@ -49,13 +49,13 @@ class Options(Printed):
 
 @dataclass
 class Row:
-    """Boxes of one file on faces and on none."""
+    """Boxes of one file on faces that count, and all others."""
 
     model: str
     input: str
     found: int = 0
     others: int = 0
-    """boxes on no face"""
+    """boxes on no such face"""
 
 
 def count(detector: Detector, photos: Sequence[tuple[Image, Boxes]], row: Row) -> None:
@@ -100,9 +100,9 @@ def _run(o: Options) -> int:
             rows.append(row)
     result = {"photos": len(photos), "faces": faces, "rows": [asdict(row) for row in rows]}
     text = table(
-        ("model", "input", "found", "of", "boxes on no face"),
+        ("model", "input", "found", "of", "boxes on no such face"),
         [(row.model, row.input, row.found, faces, row.others) for row in rows],
-        right=("found", "of", "boxes on no face"),
+        right=("found", "of", "boxes on no such face"),
     )
     heading = f"{len(photos)} upright photos, faces of at least {o.min_face} px, score from"
     emit(result, f"{heading} {o.score_threshold:g}\n{text}", o.format, o.save)

@@ -15,8 +15,9 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from benchmarks.common import Printed
+from benchmarks.common import MAX_DROP, Printed
 from edgeface import zoo
 from edgeface.backends import BACKENDS
 from edgeface.bundle import MANIFEST, README, Bundle, write_bundle
@@ -26,7 +27,7 @@ from edgeface.cli.output import emit, table
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import BundleError, OptionError
 from edgeface.files import read_file, write_text
-from edgeface.options import check_choice
+from edgeface.options import Range, check_choice, check_ranges
 from edgeface.zoo.ready import INDEX
 from export import ExportRequest, export_model, load_source
 from quantize.pipeline import QuantizeRequest, quantize_model
@@ -73,6 +74,16 @@ class Options(Printed):
     removed from it"""
     again: bool = False
     """make all files again"""
+    ranges: ClassVar[dict[str, Range]] = {"max_drop": MAX_DROP}
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        check_choice("targets", self.targets, BACKENDS)
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads, or that are the result."""
+        return (self.out / INDEX.name,)
 
 
 def make_ready(options: Options, terminal: Terminal) -> list[zoo.ReadyFile]:
@@ -221,7 +232,6 @@ def _is_shipped(model: str, weights: str) -> bool:
 
 
 def _run(options: Options) -> int | None:
-    check_choice("targets", options.targets, BACKENDS)
     with Terminal(steps=True) as terminal:
         rows = make_ready(options, terminal)
     text = table(("file", "bytes"), [(row.name, f"{row.bytes:,}") for row in rows])

@@ -122,10 +122,11 @@ class Results:
 
 
 def order(record: Measurement) -> tuple[Any, ...]:
-    """Sort key of records: device, large inputs first, threads, file."""
+    """Sort key of records: device, large inputs first, each size by itself, threads, file."""
     return (
         record.device,
         -record.width * record.height,
+        record.width,  # 640x480 and 480x640 have as many px and are not compared
         record.threads,
         record.model,
         record.target,
@@ -157,11 +158,11 @@ def find_accuracy(bundles: Iterable[Bundle], exports: Path) -> dict[str, Accurac
     ``exports`` is damaged.
     """
     bundles = list(bundles)
-    evaluated = _read_exports(exports)
+    evaluated = read_records(exports)
     found = {}
     for bundle in bundles:
         record = evaluated.get(bundle.path.name)
-        if isinstance(record, dict) and record.get("files") == bundle.manifest.files:
+        if record and record.get("files") == bundle.manifest.files:
             found[bundle.path.name] = _accuracy(bundle, record, record, str(exports))
             continue
         source, figures = _from_manifests(bundle, bundles)
@@ -213,13 +214,18 @@ def _accuracy(
         raise DataError(str(error)) from None
 
 
-def _read_exports(path: Path) -> dict[str, Any]:
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Records by name, as benchmarks.export_table and benchmarks.export_matrix keep them; empty
+    without a file. Raises DataError for a damaged one."""
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         data = None
-    if not isinstance(data, dict):
-        raise DataError(f"{path} is not what make bench-export writes: remove it")
+    if not isinstance(data, dict) or not all(isinstance(each, dict) for each in data.values()):
+        raise DataError(
+            f"{path} is damaged, or not what benchmarks.export_table or benchmarks.export_matrix"
+            " keeps there: remove it and run again"
+        )
     return data

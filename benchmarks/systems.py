@@ -297,7 +297,9 @@ def as_table(rows: Sequence[System], scales: Sequence[str]) -> str:
             ),
             "ms: median of the network at 640x480, one thread, float32/INT8.",
             "Published AP: " + "; ".join(sources) + ".",
-            *different_photos((r.name, ap.measured_on) for r in rows for ap in r.ap.values()),
+            *different_photos(
+                (r.name, r.ap[s].measured_on) for r in rows for s in scales if s in r.ap
+            ),
         )
     )
 
@@ -361,6 +363,11 @@ class Options(Printed):
     """first export what --records lacks, to every target; no weights: random ones"""
     only: tuple[str, ...] = ()
     """systems to show; default: all"""
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Files that a later run reads."""
+        return (self.results,)
 
     def __post_init__(self) -> None:
         check_choice("scales", self.scales, SCALES)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.research.selection import load_networks, save_networks
+from benchmarks.research.selection import save_networks
 from benchmarks.research.trainings import matching
 from edgeface.architecture import Architecture, PlainHeadSpec, PyramidSpec
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
@@ -227,7 +227,6 @@ def as_table(found: Sequence[Rival], trainings: Path | None) -> str:
 
 
 def _load(path: Path) -> list[Rival]:
-    load_networks(path.with_name("networks.json"))
     try:
         return [
             from_fields(Rival, item, f"{path}: network {i}")
@@ -286,7 +285,8 @@ def _find(o: Find) -> None:
     with Terminal(steps=True) as terminal:
         found = find(options, o.out, terminal)
     write_text(o.out / RIVALS, json.dumps([dataclasses.asdict(r) for r in found], indent=1) + "\n")
-    save_networks(o.out / "networks.json", [r.architecture for r in found])
+    different = {r.architecture.name: r.architecture for r in found}  # both may find the same one
+    save_networks(o.out / "networks.json", list(different.values()))
     print(as_table(_load(o.out / RIVALS), None))
 
 

@@ -284,7 +284,10 @@ def _worker(cls: type, work: Work, kept: str) -> Callable[..., int | None]:
 
 
 def _check_places(options: Any) -> None:
-    """Check, before the work, that results can be written. Raises OutputError, OptionError."""
+    """Check, before the work, that results can be written and replace no others.
+
+    own_files: property of ``options``, the files that the command itself writes and reads again.
+    Raises OutputError, OptionError."""
     from edgeface.bundle import MANIFEST
 
     written = {name: getattr(options, name, None) for name in ("save", "plot")}
@@ -293,9 +296,14 @@ def _check_places(options: Any) -> None:
     inputs = [x for x in each if isinstance(x, (str, Path))]
     bundles = [x for x in inputs if os.path.isfile(f"{x}/{MANIFEST}")]  # noqa: PTH113
     inputs += [file for folder in bundles for file in Path(folder).iterdir()]
+    own = {os.path.realpath(file) for file in getattr(options, "own_files", ())}
     for name, path in written.items():
         if path:
             refuse_input(path, inputs, f"--{name}")
+        if path and os.path.realpath(path) in own:
+            raise OptionError(
+                f"--{name} {path} is a file in which this command keeps results: name another"
+            )
     if written["save"]:
         check_writable(written["save"], "--save", folder=False)
     if written["plot"]:

@@ -153,9 +153,19 @@ def test_int8_without_photos_is_left_out(
     write_bundle(
         fp32, original.manifest, {name: original.read(name) for name in original.manifest.files}
     )
-    assert run(tmp_path, "--threads", "1") == 0
-    assert "onnx int8 160x128: INT8 needs photos" in capsys.readouterr().err
+    assert run(tmp_path, "--threads", "1", "--data", "no-data") == 0
+    told = "onnx int8 160x128: INT8 needs photos, no-data is not a folder: give a WIDER FACE root"
+    assert told in capsys.readouterr().err
     assert len(load_measurements(tmp_path / "bench" / "latency.json")) == 1
+
+
+def test_folders_that_are_missing_are_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--threads 1 --precisions fp32 --peers no-peers"
+    assert run(out, *flags.split(), "--results", str(out / "missing")) == 0
+    told = capsys.readouterr().err
+    assert "the peers: no-peers is not a folder" in told
+    page = (out / "missing" / "report.html").read_text()
+    assert "the peers: no-peers is not a folder" in page
 
 
 def test_a_bundle_of_other_weights_is_made_anew(
@@ -187,6 +197,7 @@ def test_a_file_of_weights_is_a_model(
         ["--sizes", "wide"],
         ["--threads", "0"],
         ["--rounds", "0"],
+        ["--max-drop", "-1"],
         ["--device", "tcp://x"],
         ["--model", "nothing"],
         ["--results", "/proc/none"],

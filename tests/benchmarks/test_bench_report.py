@@ -86,6 +86,17 @@ def test_reasons_of_real_records(records: list[Measurement]) -> None:
     assert "No accuracy is known" in page.text
 
 
+def test_upright_files_have_one_card(judged: list[Measurement]) -> None:
+    """Landscape and upright files have as many px, and must not split each other's cards."""
+    upright = [dataclasses.replace(r, width=r.height, height=r.width) for r in judged]
+    for records in ([*judged, *upright], [*upright, *judged]):
+        page = report.document(records, Context())
+        for size in ("160x128", "128x160"):
+            title = f"{size}, 1 thread, local"
+            # in the sections of distributions, stages, and float against INT8
+            assert page.count(f">{title}<") == 3
+
+
 def test_hostile_strings_stay_text(judged: list[Measurement], context: Context) -> None:
     machine = dataclasses.replace(
         judged[0].environment.machine, cpu=HOSTILE, governor=HOSTILE, flags=(HOSTILE,)

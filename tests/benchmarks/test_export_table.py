@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.export_table import (
     Options,
+    Records,
     add_latency,
     document,
     own_table,
@@ -17,6 +19,7 @@ from benchmarks.export_table import (
 )
 from edgeface import zoo
 from edgeface.bundle import Bundle
+from edgeface.errors import DataError, OptionError
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 FILES = ("edgeface-n-onnx-fp32-640x480-dynamic", "edgeface-n-tflite-fp32-640x480")
@@ -68,3 +71,32 @@ def test_page_and_plot(
     assert own_table(records) in text and records[FILES[0]]["weights"] in text
     plot(tmp_path / "exports.png", records, "title")
     assert (tmp_path / "exports.png").stat().st_size > 1000
+
+
+def test_no_face_of_a_setting_is_a_dash(
+    options: Options, records: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Photos without easy or hard faces have no such AP; that shows after hours of work."""
+    faceless = {name: record | {"easy": None, "hard": None} for name, record in records.items()}
+    for row in own_table(faceless).splitlines()[2:]:
+        assert [cell.strip() for cell in row.split("|")][6:10] == ["-", "50.00", "-", "-"]
+    assert all(
+        row.split()[-4:-1] == ["-", "0.5000", "-"] for row in summary(faceless).splitlines()[1:]
+    )
+    plot(tmp_path / "exports.png", faceless, "title")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": 0}, {"seed": -1}, {"max_drop": -1.0}, {"max_drop": math.nan}]
+)
+def test_a_mistake_is_told_before_the_work(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Options(data=Path("wider"), **wrong)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"files": 3}', "\xff"])
+def test_damaged_results_are_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "exports.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(DataError, match=r"exports\.json is damaged, or not what"):
+        Records(path)

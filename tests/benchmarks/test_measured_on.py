@@ -146,7 +146,7 @@ def test_a_curve_is_of_one_set_of_photos(wider: Path, tmp_path: Path) -> None:
     snapshot = run / "snapshots" / "step-0000010.safetensors"
     save_weights(build("edgeface-n", seed=1), snapshot)
     architecture = get_architecture("edgeface-n").to_json()
-    config = {"architecture": architecture, "options": {"batch": 32}, "images": 100}
+    config = {"architecture": architecture, "options": {"batch": 32}, "images": 100, "faces": 9}
     (run / "config.json").write_text(json.dumps(config))
 
     def rows() -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.research import comparison as searches
 from benchmarks.research.comparison import Rival, _best, damofd, main
-from benchmarks.research.selection import save_networks
+from benchmarks.research.selection import load_networks, save_networks
 from benchmarks.research.trainings import write_rows
 from edgeface.architecture.layers import COUNTED_AT, macs_of, params_of
 from edgeface.errors import DataError
@@ -84,17 +85,33 @@ def test_table(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "--out", str(comparison)]) == 0
 
 
+def test_a_network_that_both_searches_find_is_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, other = (SPACES["edge"].sample(i) for i in range(2))
+    rivals = [
+        Rival(role, network, 10.0, 5.0, 4.9, 5.1)
+        for role, network in (("clock", same), ("macs", same), ("damofd", other))
+    ]
+    monkeypatch.setattr(searches, "find", lambda *_: rivals)
+    assert main(["find", "--out", str(tmp_path)]) == 0
+    assert load_networks(tmp_path / "networks.json") == [same, other]
+
+
 @pytest.mark.parametrize("content", [None, "{", "[1]", '[{"role": "clock"}]'])
 def test_damaged_files(
     comparison: Path, content: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (comparison / "rivals.json").unlink()
+    for file in comparison.glob("*.json"):  # without any, the advice is not to make networks.json
+        file.unlink()
     if content is not None:
         (comparison / "rivals.json").write_text(content)
     assert main(["table", "--out", str(comparison)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "rivals.json" in error
+    if content in (None, "{"):
+        assert "python -m benchmarks.research.comparison find makes it" in error
     assert error.count("\n") == 1
 
 

@@ -167,6 +167,15 @@ def test_latency_of_each_runtime(rows: list[systems.System]) -> None:
     assert "15.6/9.1" in text and "8.0" not in text and "4.0" not in text
 
 
+def test_only_shown_figures_are_compared(rows: list[systems.System]) -> None:
+    def of(photos: str) -> systems.SystemAccuracy:
+        return systems.SystemAccuracy(0.5, 0.5, 0.5, 2, "x", "0", f"{photos}; scale")
+
+    row = dataclasses.replace(rows[0], ap={"640": of("2 photos a"), "multi": of("3 photos b")})
+    assert "different photos" in systems.as_table([row], ["640", "multi"])
+    assert "different photos" not in systems.as_table([row], ["640"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as tables
-from benchmarks import learning_curve, model_card, postprocess, training_speed
+from benchmarks import (
+    bench,
+    export_matrix,
+    export_table,
+    latency_model,
+    learning_curve,
+    model_card,
+    postprocess,
+    ready,
+    systems,
+    training_speed,
+)
 from edgeface import zoo
 from edgeface.models import build, get_architecture
 from edgeface.training.options import TrainOptions
@@ -67,7 +79,7 @@ def test_learning_curve_then_card(
         b"evaluated already, not read again"
     )
     assert learning_curve.main(arguments) == 0
-    capsys.readouterr()
+    assert json.loads(capsys.readouterr().out)["rows"] == rows, "read from curve.csv"
 
     shelf = tmp_path / "zoo"
     shelf.mkdir()
@@ -87,6 +99,23 @@ def test_learning_curve_then_card(
     )
     card = (shelf / entry.card).read_text()
     assert entry.sha256 in card and "Two photos." in card and "640 crops (6.4 epochs" in card
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({}, "no pre-training"),
+        ({"init": None, "branch": None}, "no pre-training"),
+        ({"init": "1" * 64, "branch": None}, "begun with the weights of SHA-256 `111"),
+        ({"init": None, "branch": {"step": 4200, "sha256": "2" * 64}}, "after 4,200 steps"),
+    ],
+)
+def test_a_card_says_what_the_training_began_with(
+    start: dict[str, Any], told: str, finished: Path
+) -> None:
+    config = json.loads((finished / "config.json").read_text()) | start
+    text = model_card._training(config)
+    assert told in text and (told == "no pre-training") == ("no pre-training" in text)
 
 
 def test_ctrl_c_in_a_part_ends_all_tables(
@@ -111,9 +140,10 @@ def test_ctrl_c_in_a_part_ends_all_tables(
     assert begun == [str(tmp_path / "bench" / "training_speed.json")]
 
 
-def test_learning_curve_of_photos_without_easy_faces(
+def test_curve_and_card_of_photos_without_easy_faces(
     finished: Path,
     wider: Path,
+    tmp_path: Path,
     write_mat: Callable[[Path, Mapping[str, Any]], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -125,6 +155,9 @@ def test_learning_curve_of_photos_without_easy_faces(
         assert [(row["easy"], row["medium"]) for row in rows] == [(None, None)] * 2
         assert all(row["hard"] is not None for row in rows)
     assert learning_curve.main([str(finished), "--data", str(wider)]) == 0
+    (tmp_path / "index.json").write_text("{}")
+    assert model_card.main([str(finished), "--data", str(wider), "--zoo", str(tmp_path)]) == 0
+    assert re.search(r"AP +- +- +0\.\d{4}", (tmp_path / "edgeface-n.md").read_text())
 
 
 @pytest.mark.parametrize("command", [learning_curve, model_card])
@@ -133,3 +166,67 @@ def test_no_run_is_one_line(
 ) -> None:
     assert command.main([str(tmp_path / "nowhere"), "--data", str(wider)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "kept"),
+    [
+        (bench, "", "dist/bench/latency.json"),
+        (
+            bench,
+            "--device ssh://pi@host?python=/bin/python3",
+            "dist/bench/ssh-pi@host/context.json",
+        ),
+        (bench, "--results other", "other/latency.json"),
+        (export_table, "--data wider", "dist/bench/exports.json"),
+        (export_matrix, "--data wider", "dist/bench/matrix.json"),
+        (export_matrix, "--data wider --docs pages", "pages/networks.md"),
+        (latency_model, "--tables mine", "mine/onnx-fp32-640x480-1t.json"),
+        (learning_curve, "run --data wider", "run/curve.csv"),
+        (ready, "--data wider --out files", "files/index.json"),
+        (systems, "", "dist/bench/systems.json"),
+    ],
+)
+def test_save_spares_what_the_command_keeps(
+    command: Any,
+    arguments: str,
+    kept: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also before that file is there: a first run would replace it at its end."""
+    monkeypatch.chdir(tmp_path)
+    save = str(tmp_path / "dist" / ".." / kept)
+    assert command.main([*arguments.split(), "--save", save]) == 2
+    assert "is a file in which this command keeps results" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [learning_curve, model_card])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "{}"),
+        ("config.json", "[]"),
+        ("config.json", "{"),
+        ("curve.csv", "epoch,loss\n1,2\n"),
+        ("curve.csv", "step,samples,epoch,easy,medium,hard\nlast,1,1,1,1,1\n"),
+        ("curve.csv", "step,samples,epoch,easy,medium,hard\n10,1,1,1\n"),
+    ],
+)
+def test_a_foreign_file_in_the_run_is_one_line(
+    command: Any,
+    file: str,
+    text: str,
+    finished: Path,
+    wider: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (finished / file).write_text(text)
+    (tmp_path / "index.json").write_text("{}")
+    shelf = ["--zoo", str(tmp_path)] if command is model_card else []
+    assert command.main([str(finished), "--data", str(wider), *shelf]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and (file in error or str(finished) in error)
