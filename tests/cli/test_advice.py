@@ -10,6 +10,7 @@ import pytest
 from commands import Command, failed
 
 from edgeface.latency.devices import local
+from edgeface.latency.examine import examine
 from edgeface.search.options import StudyOptions, save_options
 
 
@@ -42,7 +43,7 @@ def test_records_that_are_none(edgeface: Command, tmp_path: Path) -> None:
 
 
 def test_a_package_that_this_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = local.examine() | {"packages": {"numpy": None, "cv2": None}}
+    facts = examine() | {"packages": {"numpy": None, "cv2": None}}
     monkeypatch.setattr(local, "examine", lambda: facts)
     monkeypatch.setattr(sys, "executable", "/my env/bin/python")
     fixes = [finding.fix for finding in local.LocalDevice().check() if not finding.ok]
