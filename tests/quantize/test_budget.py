@@ -89,6 +89,11 @@ class TestHold:
         assert bench.measured == [()]
         assert bench.noises == 0
 
+    @pytest.mark.parametrize("points", [0.1, 0.2, 0.3, 0.5, 0.7, 1.0])
+    def test_a_drop_of_exactly_the_budget_holds_it(self, points: float) -> None:
+        """As a float, the difference of two APs may be a little more than it is."""
+        assert Bench({"conv": points}).budget.hold(FLOAT, points) == ()
+
     @pytest.mark.parametrize(
         ("max_drop", "count"), [(5.47, 0), (5.46, 1), (1.47, 1), (1.46, 2), (0.47, 2), (0.17, 3)]
     )
