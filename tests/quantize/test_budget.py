@@ -129,6 +129,7 @@ class TestHold:
             " layers in float: accept it with --max-drop 0.17, or give more calibration photos"
             " (--images), or another --scale (mse, max)"
         )
+        assert caught.value.all_int8_drop == 5.47
 
     def test_what_the_error_offers_holds_without_measuring_again(self) -> None:
         journal = QuantizeJournal(None, "")
