@@ -67,6 +67,19 @@ def test_times_are_ratios_to_the_reference_at_its_quietest(table: LatencyTable) 
     assert table.drift == pytest.approx(0.25)
 
 
+def test_joined_tables_keep_the_references_of_both(table: LatencyTable) -> None:
+    """The quietest group of either table gives the scale that turns ratios into ms."""
+    quiet = dataclasses.replace(table, records=(), reference_ms=(3.5,), device_s=2.25)
+    for first, second, references in (
+        (table, quiet, (*table.reference_ms, 3.5)),
+        (quiet, table, (3.5, *table.reference_ms)),
+    ):
+        joined = first.joined(second)
+        assert joined.reference_ms == references and joined.scale_ms == 3.5
+        assert joined.records == table.records
+        assert joined.device_s == pytest.approx(table.device_s + 2.25, abs=0.051)
+
+
 def test_two_sessions_are_averaged_by_their_precision(table: LatencyTable) -> None:
     """Ratios 1 and e^0.1 of weights 4 to 1 have the mean e^0.02 and a narrower interval."""
     first = Record(SPACES["resnet"].sample(0), 1.0, math.exp(-0.1), math.exp(0.1), 1.0)
@@ -93,6 +106,20 @@ def test_a_session_that_is_wrong_is_not_averaged(table: LatencyTable) -> None:
     assert good.with_session(bad) == good
     assert bad.with_session(good) == good
     assert dataclasses.replace(table, records=(bad,)).find(good.architecture) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "quoted", "taught"),
+    [(0.099, True, True), (0.101, False, True), (0.299, False, True), (0.301, False, False)],
+)
+def test_wide_intervals_are_not_quoted_and_wider_ones_not_learned_from(
+    table: LatencyTable, width: float, quoted: bool, taught: bool
+) -> None:
+    """At most a tenth of the ratio, and three tenths; never from a session that is wrong."""
+    wide = dataclasses.replace(table.records[0], ratio=2.0, low=2.0 - width, high=2.0 + width)
+    assert (wide.valid, wide.teaches) == (quoted, taught)
+    wrong = dataclasses.replace(wide, wrong=("load too high",))
+    assert not wrong.valid and not wrong.teaches
 
 
 def test_polish_takes_disturbances_out() -> None:
