@@ -192,6 +192,15 @@ class TestRange:
         stop = min(round(limit / edges[1]), len(counts)) if limit < observer.high else len(counts)
         assert divergence_by_hand(counts, stop, levels) <= min(plain) + 1e-12
 
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize("name", ["after a ReLU", "heavy tails", "one outlier"])
+    def test_the_mirrored_values_have_the_mirrored_range(self, name: str, scale: str) -> None:
+        """No value but 0 lies on the edge of a bin, which would belong to the other bin there."""
+        values = SHAPES[name]
+        assert seen(-values).range(scale, True) == seen(values).range(scale, True)
+        low, high = seen(values).range(scale)
+        assert seen(-values).range(scale) == pytest.approx((-high, -low), rel=0.01)
+
     @pytest.mark.parametrize(("share", "clips"), [(0.009, True), (0.03, False)])
     def test_kl_clips_no_more_than_one_value_in_a_hundred(self, share: float, clips: bool) -> None:
         """Nearly all values are below 1, and most of them near 0; the rest is at 90 to 100."""
