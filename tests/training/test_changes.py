@@ -168,10 +168,13 @@ def test_motion_spreads_a_dot_along_a_line(upright: bool) -> None:
 
 @pytest.mark.parametrize(("left", "hidden"), [(34.0, False), (30.0, False), (28.0, True)])
 def test_a_face_is_hidden_if_more_than_six_tenths_are_covered(left: float, hidden: bool) -> None:
-    """The cover ends at x = 54; the second face is 40 px wide and begins at ``left``."""
-    boxes = torch.tensor([[20.0, 20, 100, 120], [left, 50, left + 40, 60]])
+    """The cover ends at x = 54; the other face is 40 px wide and begins at ``left``.
+
+    The other one is ignored, so that it is never the one that is covered on purpose.
+    """
+    boxes = torch.tensor([[left, 50, left + 40, 60], [20.0, 20, 100, 120]])
     draws = torch.zeros(1, DRAWS)
-    draws[0, 2] = 0.5  # the left 42.5 % of the first face
+    draws[0, 2] = 0.5  # the left 42.5 % of the large face
     options = AugmentOptions(
         occlusion_share=0.5, noise_share=0, compression_share=0, motion_share=0
     )
@@ -179,8 +182,8 @@ def test_a_face_is_hidden_if_more_than_six_tenths_are_covered(left: float, hidde
         torch.zeros(1, 128, 128, 3),
         boxes,
         torch.tensor([0, 0]),
-        torch.tensor([False, True]),
+        torch.tensor([True, False]),
         options,
         draws,
     )
-    assert found.tolist() == [False, hidden]
+    assert found.tolist() == [hidden, False]
