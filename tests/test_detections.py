@@ -151,6 +151,7 @@ def test_no_line_leads_to_a_landmark_that_is_unknown() -> None:
     assert not picture[:295].any() and not picture[:, :295].any()
     assert picture[340, 330].tolist() == picture[340, 370].tolist() == [0, 255, 255]
     assert picture[380, 350].any(), "the line between the corners of the mouth"
+    assert not picture[340, 350].any(), "eyes are joined with the nose, not with each other"
 
 
 CYAN, YELLOW, MAGENTA = [0, 255, 255], [255, 255, 0], [255, 0, 255]
