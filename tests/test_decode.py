@@ -19,6 +19,7 @@ LAYOUTS = [
     HeadLayout(anchors=2, offset=0.0),
     HeadLayout(strides=(16, 64), anchors=3),
     HeadLayout(landmarks=5),
+    HeadLayout(strides=(4, 16, 128), coding="ssd", prior=(4.0, 5.0)),
     HeadLayout(anchors=2, offset=0.0, landmarks=5),
 ]
 
@@ -27,7 +28,7 @@ def random_outputs(layout: HeadLayout, width: int, height: int, seed: int = 0) -
     random = np.random.default_rng(seed)
     outputs = {}
     for stride in layout.strides:
-        cells = (1, height // stride, width // stride)
+        cells = (1, -(-height // stride), -(-width // stride))
         outputs[f"cls_{stride}"] = random.normal(-1, 2, (*cells, layout.anchors)).astype(np.float32)
         outputs[f"box_{stride}"] = random.uniform(0, 4, (*cells, 4 * layout.anchors)).astype(
             np.float32
@@ -50,10 +51,14 @@ def slow_decode(outputs: Heads, layout: HeadLayout, threshold: float) -> list[Fa
         for row, column, anchor in np.ndindex(*cls.shape[1:]):
             score = 1 / (1 + math.exp(-float(cls[0, row, column, anchor])))
             if score >= threshold:
-                left, top, right, bottom = (
-                    float(v) for v in box[0, row, column, 4 * anchor : 4 * anchor + 4]
-                )
+                coded = box[0, row, column, 4 * anchor : 4 * anchor + 4].tolist()
                 x, y = column + layout.offset, row + layout.offset
+                left, top, right, bottom = coded
+                if layout.coding == "ssd":  # Liu et al., ECCV 2016: shift, logarithm of the growth
+                    (wide, high), (right_by, down_by, *growth) = layout.prior, coded
+                    half = wide * math.exp(growth[0]) / 2, high * math.exp(growth[1]) / 2
+                    left, right = half[0] - right_by * wide, half[0] + right_by * wide
+                    top, bottom = half[1] - down_by * high, half[1] + down_by * high
                 points = []
                 for i in range(layout.landmarks):
                     values = outputs[f"kps_{stride}"][0, row, column]
@@ -82,7 +87,7 @@ def test_decode_equals_the_loop(layout: HeadLayout, threshold: float) -> None:
     expected = slow_decode(outputs, layout, threshold)
     assert boxes.dtype == scores.dtype == np.float32 and len(boxes) == len(expected) > 0
     np.testing.assert_allclose(scores, [score for score, _, _ in expected], rtol=1e-6)
-    np.testing.assert_allclose(boxes, [box for _, box, _ in expected], atol=1e-4)
+    np.testing.assert_allclose(boxes, [box for _, box, _ in expected], rtol=1e-6, atol=1e-4)
     assert (points is None) == (layout.landmarks == 0)
     if points is not None:
         assert points.dtype == np.float32 and points.shape == (len(boxes), 5, 2)

@@ -135,6 +135,25 @@ def test_draw_leaves_the_image_alone_and_marks_the_box() -> None:
     assert not draw(image, faces, scores=False)[180:195].any()
 
 
+def test_the_score_of_a_face_at_the_upper_edge_stands_inside_the_image() -> None:
+    image = np.zeros((600, 800, 3), np.uint8)
+    faces = Detections(np.array([[100, 0, 300, 400]], np.float32), np.array([0.875], np.float32))
+    tag = (draw(image, faces) != draw(image, faces, scores=False)).any(2)
+    rows, columns = np.flatnonzero(tag.any(1)), np.flatnonzero(tag.any(0))
+    assert rows[0] < 5 and 10 < rows[-1] < 40 and columns[0] >= 100 and len(columns) > 25
+
+
+def test_no_line_leads_to_a_landmark_that_is_unknown() -> None:
+    """Neither to the corner of the image, where a place of zeros would be."""
+    points = np.array([[[330, 340], [370, 340], [np.nan, 360], [335, 380], [365, 380]]], np.float32)
+    faces = Detections(np.array([[300, 300, 400, 400]], np.float32), np.ones(1, np.float32), points)
+    picture = draw(np.zeros((600, 600, 3), np.uint8), faces, scores=False)
+    assert not picture[:295].any() and not picture[:, :295].any()
+    assert picture[340, 330].tolist() == picture[340, 370].tolist() == [0, 255, 255]
+    assert picture[380, 350].any(), "the line between the corners of the mouth"
+    assert not picture[340, 350].any(), "eyes are joined with the nose, not with each other"
+
+
 CYAN, YELLOW, MAGENTA = [0, 255, 255], [255, 255, 0], [255, 0, 255]
 
 

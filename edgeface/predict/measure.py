@@ -205,10 +205,9 @@ def _records(group: Sequence[Architecture], measured: dict[int, Measurement]) ->
 
 
 def polish(values: Doubles) -> tuple[Doubles, Doubles]:
-    """Median polish: (one value per row, one per column); those of the columns have median 0."""
+    """Median polish: (one value per row, one per column); only their differences mean something."""
     own: Doubles = np.median(values, axis=1)
     for _ in range(POLISHES):
         disturbance: Doubles = np.median(values - own[:, None], axis=0)
         own = np.median(values - disturbance, axis=1)
-    level = float(np.median(disturbance))
-    return own + level, disturbance - level
+    return own, disturbance

@@ -119,6 +119,25 @@ def test_which_faces_count() -> None:
     assert not counting_faces(dataclasses.replace(labels, landmarks=None), 1280, 960).any()
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "counts"),
+    [(400, 100, True), (400.5, 100, False), (100, 300, True), (100, 300.5, False)],
+)
+def test_points_may_lie_on_the_edge_of_the_photo(x: float, y: float, counts: bool) -> None:
+    labels = with_points(labels_of([[100, 100, 200, 200]]), 0, 0, x, y)
+    assert counting_faces(labels, 400, 300).tolist() == [counts]
+    turned = dataclasses.replace(labels, landmarks=np.array(labels.landmarks)[:, :, ::-1])
+    assert counting_faces(turned, 300, 400).tolist() == [counts]
+
+
+def test_a_box_that_overlaps_by_exactly_one_half_matches() -> None:
+    labels = labels_of([[100, 100, 200, 200]])
+    for bottom, matched in ((150, 1), (149, 0)):
+        box = np.array([[100, 100, 200, bottom]], np.float32)
+        found = Detections(box, np.ones(1, np.float32), labels.landmarks)
+        assert len(face_errors(found, labels, np.ones(1, np.bool_))) == matched
+
+
 def test_the_box_that_overlaps_most_gives_the_points() -> None:
     """The landmarks come from the box with the largest IoU, even if it scores less.
 

@@ -259,6 +259,14 @@ def test_every_view_puts_the_square_where_it_is(size: tuple[int, int]) -> None:
         np.testing.assert_allclose(found.boxes[0], [x, y, x + side, y + side], atol=coarser_px)
 
 
+def test_a_mirrored_box_lies_as_far_from_the_other_edge() -> None:
+    boxes = np.array([[10, 20, 40, 60]], np.float32)
+    found = ScaledView(2.0, mirrored=True).detect(
+        np.zeros((80, 100, 3), np.uint8), lambda _: Detections(2 * boxes, np.ones(1, np.float32))
+    )
+    assert found.boxes.tolist() == [[60, 20, 90, 60]]
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.37, 1.7])
 @pytest.mark.parametrize(
     ("side", "counts", "kept"),

@@ -23,6 +23,17 @@ from edgeface.images.inputs import Input, expand
 from edgeface.images.marked import Saver
 
 
+def test_the_template_is_the_published_one() -> None:
+    """``arcface_src`` of insightface, in px of 112: other points make recognition worse."""
+    assert TEMPLATE.tolist() == [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_similarity_is_scikit_images(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -264,7 +264,8 @@ def test_landmarks_join_the_boxes_they_belong_to(tmp_path: Path) -> None:
 def test_landmarks_of_a_file_fill_in_where_the_annotations_have_none(tmp_path: Path) -> None:
     """The annotations' own landmarks stay, whatever the file has for their faces.
 
-    It has others for one face, and does not name another face and a whole photo."""
+    It has others for one face, and does not name another face and a whole photo. A box that it
+    fills in is half a pixel beside the annotated one, which is accepted."""
     own = [[x + 1, y + 1] for x, y in POINTS]
     flat = ",".join(f"{x},{y}" for x, y in own)
     faces = f"""a.jpg,10,20,40,60,{flat}
@@ -274,7 +275,7 @@ a.jpg,80,60,85,66,,,,,,,,,,
 b.jpg,1,2,30,40,{flat}
 """
     other = ",".join(f"{x},{y}" for x, y in POINTS)
-    labels = f"a.jpg,50,60,55,66,{other}\na.jpg,10,20,40,60,{other}\n"
+    labels = f"a.jpg,50.5,60,55.5,66,{other}\na.jpg,10,20,40,60,{other}\n"
     images = read_annotations(write(tmp_path, faces, "faces.csv"))
     first, second = with_landmarks(images, write(tmp_path, labels, "labels.csv"))
     assert first.landmarks is not None and second.landmarks is not None

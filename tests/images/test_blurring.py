@@ -16,8 +16,10 @@ from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import ImageError, OptionError
 from edgeface.images import blur, read_image
-from edgeface.images.blurring import CELLS, MARGIN
 
+CELLS, MARGIN = 4, 0.2
+"""what the docstring of blur promises: as many mean colours along a side, and this share of the box
+around it"""
 BOX = np.array([[100, 40, 220, 200]], np.float32)
 SIZE = (round(160 * (1 + 2 * MARGIN)), round(120 * (1 + 2 * MARGIN)))
 """height and width in px of the area that is blurred around BOX"""

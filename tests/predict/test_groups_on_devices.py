@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator
@@ -58,3 +59,13 @@ def test_a_group_that_was_cut_off_is_measured_as_a_whole(tmp_path: Path) -> None
     device.cut = False
     table = measure(SETTING, networks, device, tmp_path / "files", protocol=QUICK)
     assert device.asked == [2, 2] and len(table.records) == 1
+
+
+def test_a_group_has_no_more_networks_than_are_loaded_at_once(tmp_path: Path) -> None:
+    """The reference is one of them: a session would measure the rest in rounds of its own."""
+    device = Shelf(tmp_path / "home", tmp_path / "journals")
+    networks = [SPACES["resnet"].sample(i) for i in range(2)]
+    protocol = dataclasses.replace(QUICK, together=2)
+    table = measure(SETTING, networks, device, tmp_path / "files", protocol=protocol)
+    assert device.asked == [2, 2]
+    assert len(table.records) == len(table.reference_ms) == 2

@@ -89,6 +89,11 @@ class TestHold:
         assert bench.measured == [()]
         assert bench.noises == 0
 
+    @pytest.mark.parametrize("points", [0.1, 0.2, 0.3, 0.5, 0.7, 1.0])
+    def test_a_drop_of_exactly_the_budget_holds_it(self, points: float) -> None:
+        """As a float, the difference of two APs may be a little more than it is."""
+        assert Bench({"conv": points}).budget.hold(FLOAT, points) == ()
+
     @pytest.mark.parametrize(
         ("max_drop", "count"), [(5.47, 0), (5.46, 1), (1.47, 1), (1.46, 2), (0.47, 2), (0.17, 3)]
     )
@@ -124,6 +129,7 @@ class TestHold:
             " layers in float: accept it with --max-drop 0.17, or give more calibration photos"
             " (--images), or another --scale (mse, max)"
         )
+        assert caught.value.all_int8_drop == 5.47
 
     def test_what_the_error_offers_holds_without_measuring_again(self) -> None:
         journal = QuantizeJournal(None, "")

@@ -174,17 +174,41 @@ class TestRange:
         low, high = seen(SHAPES["one outlier"]).range("kl")
         assert high < 10 and low == SHAPES["one outlier"].min()
 
+    @pytest.mark.parametrize(("symmetric", "levels"), [(True, 128), (False, 256)])
     @pytest.mark.parametrize("name", ["after a ReLU", "two-sided", "heavy tails", "even"])
-    def test_kl_is_the_least_of_all_divergences(self, name: str) -> None:
-        """The published algorithm in plain loops, over every clip, finds no smaller divergence."""
+    def test_kl_is_the_least_of_all_divergences(
+        self, name: str, symmetric: bool, levels: int
+    ) -> None:
+        """The published algorithm in plain loops, over every clip, finds no smaller divergence.
+
+        Magnitudes have one sign, so all 256 levels of an affine range are theirs."""
         values = np.abs(SHAPES[name])
         observer = seen(values)
         counts, edges = observer.histogram()
         assert edges[0] == 0, "magnitudes reach down to the first bin"
-        plain = [divergence_by_hand(counts, stop, 128) for stop in range(128, len(counts) + 1, 16)]
-        limit = observer.range("kl", True)[1]
+        stops = range(levels, len(counts) + 1, 16)
+        plain = [divergence_by_hand(counts, stop, levels) for stop in stops]
+        limit = observer.range("kl", symmetric)[1]
         stop = min(round(limit / edges[1]), len(counts)) if limit < observer.high else len(counts)
-        assert divergence_by_hand(counts, stop, 128) <= min(plain) + 1e-12
+        assert divergence_by_hand(counts, stop, levels) <= min(plain) + 1e-12
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize("name", ["after a ReLU", "heavy tails", "one outlier"])
+    def test_the_mirrored_values_have_the_mirrored_range(self, name: str, scale: str) -> None:
+        """No value but 0 lies on the edge of a bin, which would belong to the other bin there."""
+        values = SHAPES[name]
+        assert seen(-values).range(scale, True) == seen(values).range(scale, True)
+        low, high = seen(values).range(scale)
+        assert seen(-values).range(scale) == pytest.approx((-high, -low), rel=0.01)
+
+    @pytest.mark.parametrize(("share", "clips"), [(0.009, True), (0.03, False)])
+    def test_kl_clips_no_more_than_one_value_in_a_hundred(self, share: float, clips: bool) -> None:
+        """Nearly all values are below 1, and most of them near 0; the rest is at 90 to 100."""
+        random = np.random.default_rng(0)
+        far = random.random(20_000) < share
+        values = np.where(far, 100 - 10 * random.random(20_000), random.random(20_000) ** 4)
+        limit = seen(values.astype(np.float32)).range("kl", symmetric=True)[1]
+        assert (limit < 90) == clips
 
     def test_unknown_scale(self) -> None:
         with pytest.raises(

@@ -14,7 +14,10 @@ from edgeface.detections import Detections
 from edgeface.detector import Detector
 from edgeface.errors import OptionError
 from edgeface.tracking import Tracker
-from edgeface.tracking.kalman import POSITION_SHARE, VELOCITY_SHARE, Motion
+from edgeface.tracking.kalman import Motion
+
+POSITION_SHARE, VELOCITY_SHARE = 0.05, 0.00625
+"""sigma_p and sigma_v of BoT-SORT (arXiv 2206.14651, equations 5 and 6)"""
 
 
 def faces_at(*boxes: Any) -> Detections:
@@ -104,6 +107,37 @@ def test_a_gap_ends_with_the_same_number_and_a_longer_one_does_not(missed: int) 
         assert tracker.update(faces_at(square(50 + 3 * step, 60 + step))).tolist() == [expected]
 
 
+def test_a_hidden_face_keeps_the_size_that_it_had_and_moves_on() -> None:
+    tracker = Tracker()
+    for step in range(20):  # it comes nearer
+        tracker.update(faces_at(square(50 + 3 * step, 60, 40 + 2 * step)))
+    hidden = []
+    for _ in range(10):
+        tracker.update(faces_at())
+        hidden.append(tracker.hidden()[0])
+    sides = np.array(hidden)[:, 2:] - np.array(hidden)[:, :2]
+    assert 78 < sides[0].min() <= sides[0].max() < 82
+    np.testing.assert_allclose(sides, sides[:1].repeat(10, 0))
+    assert np.diff(np.array(hidden)[:, 0]).min() > 2.5
+
+
+def test_the_least_iou_itself_is_enough() -> None:
+    tracker = Tracker(min_iou=1)
+    for _ in range(3):
+        assert tracker.update(faces_at(square(60, 60))).tolist() == [1]
+
+
+def test_a_box_without_size_counts_as_one_pixel() -> None:
+    """Its filter is not certain: with a covariance of 0, every gain would be 0 / 0."""
+    motion = Motion.begin(np.array([[10.0, 10, 10, 10]]))
+    for _ in range(3):
+        motion.predict()
+        motion.correct(np.array([0]), np.array([[12.0, 10, 12, 10]]))
+    x1, y1, x2, y2 = motion.boxes()[0].tolist()
+    assert 11.5 < (x1 + x2) / 2 < 12.5 and (y1 + y2) / 2 == 10
+    assert (x2 - x1, y2 - y1) == (1, 1)
+
+
 def test_numbers_belong_to_faces_in_whatever_order_they_come() -> None:
     tracker = Tracker()
     places = np.array([square(60 * i, 50 * i) for i in range(1, 8)])
@@ -122,6 +156,10 @@ def test_nothing_of_those_who_left_is_kept() -> None:
         assert len(tracker.hidden()) <= 3
     assert tracker.update(faces_at()).tolist() == []
     assert len(tracker._numbers) == len(tracker._gaps) == len(tracker._motion.mean) <= 4
+    for _ in range(4):
+        tracker.update(faces_at())
+    assert not len(tracker._numbers)
+    assert tracker.update(faces_at(square(50, 50))).tolist() == [201], "no number is used twice"
 
 
 def test_two_faces_of_a_photo_that_is_moved_around(astronaut: Any) -> None:

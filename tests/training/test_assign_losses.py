@@ -55,6 +55,21 @@ def test_cells_are_laid_out_as_outputs_are_flattened(layout: HeadLayout) -> None
     assert distances[0, :, :2].equal(cells.point)
 
 
+@pytest.mark.parametrize(
+    ("layout", "sides"),
+    [
+        (HeadLayout(), {8: [32], 16: [64], 32: [128]}),
+        (HeadLayout(anchors=2), {8: [16, 32], 16: [32, 64], 32: [64, 128]}),
+    ],
+)
+def test_anchors_of_atss(layout: HeadLayout, sides: dict[int, list[int]]) -> None:
+    """SCRFD's two anchors are 16 and 32 px at stride 8; one anchor is four strides wide."""
+    cells = make_cells(layout, 64, 64, CPU)
+    for stride, want in sides.items():
+        found = cells.size[cells.stride == stride]
+        assert found[: len(want)].tolist() == [[side, side] for side in want]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seed", range(5))
 def test_atss_equals_a_loop(layout: HeadLayout, seed: int) -> None:

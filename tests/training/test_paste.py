@@ -79,6 +79,56 @@ def test_what_is_cut_off_is_not_learned() -> None:
     assert got.landmarks[1].isnan().all()  # at the centre, x = 27.5, beyond the part
 
 
+SHARES = ((0.45, True, False), (0.55, True, True), (0.93, True, True), (0.96, False, True))
+"""share of a face that is covered or cut off; whether the face stays; whether it is ignored"""
+
+
+@pytest.mark.parametrize(("share", "there", "ignored"), SHARES)
+@pytest.mark.parametrize("pasted", [False, True])
+def test_shares_from_which_a_face_is_ignored_and_dropped(
+    share: float, there: bool, ignored: bool, pasted: bool
+) -> None:
+    """The face lies across the right edge of a part of 25 x 25 px."""
+    left = 25 - 20 * (1 - share if pasted else share)
+    face: list[list[float]] = [[left, 0, left + 20, 10]]
+    made = of_one_colour([[], face] if pasted else [face, []])
+    got = paste(made, torch.tensor([1]), draws(kind=0.9), 1.0)
+    assert got.ignore.tolist() == [ignored] * there
+
+
+@pytest.mark.parametrize(("least", "ignored"), [(10.9, False), (11.1, True)])
+def test_a_pasted_face_of_which_too_little_is_left_is_not_learned(
+    least: float, ignored: bool
+) -> None:
+    """11 px of its 20 px are inside the part."""
+    made = of_one_colour([[], [[14, 0, 34, 20]]])
+    got = paste(made, torch.tensor([1]), draws(kind=0.9), least)
+    assert got.boxes.tolist() == [[14, 0, 25, 20]] and got.ignore.tolist() == [ignored]
+
+
+def test_ignored_faces_stay_ignored_and_no_part_is_chosen_around_them() -> None:
+    """An invalid face at (60, 60) comes with any part that holds it, but none is cut around it."""
+    made = of_one_colour([[[2, 70, 12, 80]], [[60, 60, 70, 70]]])
+    made = dataclasses.replace(made, ignore=torch.tensor([True, True]))
+    got = paste(made, torch.tensor([1]), draws(kind=0.0, right=1.0, down=1.0), 4.0)
+    assert int((got.images[0, 0] == 2).sum()) == 25 * 25
+    assert got.boxes.tolist() == [[2, 70, 12, 80]] and got.ignore.tolist() == [True]
+    large = draws(kind=0.9, first=1.0, second=1.0, right=1.0, down=1.0)  # 65 x 65 px
+    made = of_one_colour([[], [[60, 60, 70, 70]]])
+    made = dataclasses.replace(made, ignore=torch.tensor([True]))
+    got = paste(made, torch.tensor([1]), large, 4.0)
+    assert got.boxes.tolist() == [[25, 25, 35, 35]] and got.ignore.tolist() == [True]
+
+
+@pytest.mark.parametrize(("side", "pasted"), [(4.0, 0), (5.0, 8 * 8), (49.0, 78 * 83), (51.0, 0)])
+def test_tiny_parts_and_most_of_a_crop_are_not_pasted(side: float, pasted: int) -> None:
+    """A part is 1.6 times as wide as its face and 1.69 times as high; 8 to 80 px are pasted."""
+    corner = 50 - side / 2
+    made = of_one_colour([[], [[corner, corner, corner + side, corner + side]]])
+    got = paste(made, torch.tensor([1]), draws(), 1.0)
+    assert int((got.images[0, 0] == 2).sum()) == pasted
+
+
 def test_two_crops_exchange_what_they_had() -> None:
     made = of_one_colour([[[10, 10, 30, 30]], [[50, 50, 70, 70]]])
     got = paste(made, torch.tensor([1, 0]), draws(x=0.9, y=0.9).repeat(2, 1), 4.0)

@@ -70,9 +70,11 @@ def test_boxes_in_training_are_those_of_the_decoder(layout: HeadLayout) -> None:
     np.testing.assert_allclose(ours[order].detach().numpy(), boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_offsets_and_boxes_are_inverse() -> None:
+@pytest.mark.parametrize("largest", [96, 1200])
+def test_offsets_and_boxes_are_inverse(largest: int) -> None:
+    """Of faces within the photo, and of faces up to 300 times as large as the smallest prior."""
     cells = make_cells(ERESFD, 96, 96, CPU)
-    boxes = random_faces(0, len(cells), 96, low=4.0)
+    boxes = random_faces(0, len(cells), largest, low=1.0)
     torch.testing.assert_close(
         offsets_to_boxes(cells, boxes_to_offsets(cells.point, cells.size, boxes)),
         boxes,
