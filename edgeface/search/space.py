@@ -193,8 +193,9 @@ class Space:
                 )
                 blocks = [*blocks[:place], fresh, *blocks[place + 1 :]] if fresh else []
             child = self._child(parent, blocks, neck, head) if blocks else None
-            # A drawn parent has a name of another kind than its children.
-            if child is not None and child != parent.named_by_content(self.name):
+            # Names count, too: a drawn network may get a child of equal layers. To refuse it would
+            # change what every recorded search drew.
+            if child is not None and child != parent:
                 return child
         raise OptionError(f"space {self.name}: {parent.name} has no neighbour inside its limits")
 
