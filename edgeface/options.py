@@ -41,6 +41,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
+def whole_number(text: str, digits: int = 9) -> int | None:
+    """The number that ``text`` is; None unless it is one to ``digits`` of 0 to 9.
+
+    Python itself refuses to convert thousands of digits, with a ValueError."""
+    plain = text.isascii() and text.isdigit() and len(text) <= digits
+    return int(text) if plain else None
+
+
 def check_number(what: str, value: object, low: float, high: float) -> float:
     """``value`` as a float. Raises OptionError unless it is a number from ``low`` to ``high``.
 

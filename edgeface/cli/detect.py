@@ -13,6 +13,7 @@ from edgeface.cli.program import stoppable_by_signals
 from edgeface.cli.rows import ROW_FORMATS, open_rows
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
+from edgeface.options import whole_number
 
 if TYPE_CHECKING:
     from edgeface.detector import Detector
@@ -137,9 +138,8 @@ def command(
             _refuse_photos(inputs)
         outputs = Outputs(inputs, save, show, crop, blur)
         with quiet():
-            # More digits are no size; Python refuses to convert thousands of them.
-            is_number = size is not None and size.isdecimal() and len(size) <= 9
-            long_side = int(size) if size and is_number else size
+            number = whole_number(size or "")
+            long_side = size if number is None else number
             opened = Detector.open(
                 model, threads, score_threshold, nms_threshold, long_side, fast, weights
             )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgeface.errors import DataError
 from edgeface.evaluation.wider import as_table, image_key
 from edgeface.files import atomic_folder, check_replaceable, read_regular
+from edgeface.options import whole_number
 
 if TYPE_CHECKING:
     from edgeface.detections import Detections
@@ -89,7 +90,7 @@ def _load(path: Path) -> NDArray[np.float64]:
         raise DataError(f"cannot read predictions {path}: {error}") from error
     rows = [line for line in lines[2:] if line.strip()]
     count = lines[1].strip() if len(lines) > 1 else ""
-    if not (count.isascii() and count.isdigit() and len(count) <= 9) or int(count) != len(rows):
+    if whole_number(count) != len(rows):
         raise DataError(
             f"{path}, line 2: count {count[:40]!r}, but {len(rows)} lines follow; accepted: that"
             " number"

@@ -7,6 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 from edgeface.errors import ImageError
+from edgeface.options import whole_number
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -64,10 +65,10 @@ def camera_number(text: str) -> int | None:
         return int(device[1])
     if not text.startswith(CAMERA):
         return None
-    number = text.removeprefix(CAMERA)
-    if not (number.isascii() and number.isdigit() and len(number) <= 3):
+    number = whole_number(text.removeprefix(CAMERA), 3)
+    if number is None:
         raise ImageError(f"{text!r} is not a camera: write camera:0 for the first one")
-    return int(number)
+    return number
 
 
 def address_scheme(text: str) -> str:

@@ -40,6 +40,7 @@ import numpy as np
 from edgeface.errors import DataError, counted
 from edgeface.files import read_file
 from edgeface.images.annotated import AnnotatedImage
+from edgeface.options import whole_number
 
 WIDER_COLUMNS = (
     "x",
@@ -162,9 +163,10 @@ def _face_count(lines: list[str], index: int, fail: Fail) -> int:
             index + 1,
             "the file ends or is blank where a face count is due; accepted: a whole number from 0",
         )
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+    count = whole_number(text)
+    if count is None:
         raise fail(index + 1, f"face count {text[:40]!r}; accepted: a whole number from 0")
-    return int(text)
+    return count
 
 
 def _wider_row(lines: list[str], index: int, done: int, count: int, fail: Fail) -> list[float]:
