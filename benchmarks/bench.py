@@ -109,6 +109,10 @@ class Options(Protocol):
         return zoo.own_name(choice.architecture.name, sha256)
 
 
+class NoPhotosError(OptionError):
+    """INT8 without photos: left out, which is no failure."""
+
+
 class Bundles:
     """Makes the files that are to be measured, or finds them in OUT."""
 
@@ -151,7 +155,7 @@ class Bundles:
         data = self.o.data if self.o.data and self.o.data.is_dir() else None
         if data is None and self.o.calibration is None:
             wrong = f", {self.o.data} is not a folder" if self.o.data else ""
-            raise OptionError(
+            raise NoPhotosError(
                 f"INT8 needs photos{wrong}: give a WIDER FACE root with --data, or a folder of"
                 " photos with --calibration"
             )
@@ -231,6 +235,7 @@ class Bench:
         try:
             yield
         except EdgefaceError as error:
+            self.failures += not isinstance(error, NoPhotosError)
             self.leave_out(f"{what}: {error}")
 
     def _measure(self, bundles: dict[Size, list[Bundle]]) -> None:
@@ -327,14 +332,9 @@ def fit_size(text: str) -> tuple[Size, Size]:
 def as_table(results: Results) -> str:
     """Plain text: all figures, the invalid ones with their reasons."""
     records, peers = results.records, results.context.peers
+    ratio = "ratio to its session's reference"
     text = _with_reasons(
-        (
-            "bundle",
-            "threads",
-            "network ms [p90]",
-            "end to end ms",
-            "ratio to its session's reference",
-        ),
+        ("bundle", "threads", "network ms [p90]", "end to end ms", ratio),
         [
             (
                 r.bundle,
@@ -369,7 +369,7 @@ def _with_reasons(
 
 
 def _run(o: Options) -> int:
-    """Returns 1 if something could not be measured."""
+    """Returns 1 if a file could not be made or measured."""
     with open_device(o.device) as device, Terminal(steps=True) as terminal:
         bench = Bench(o, o.protocol, device, terminal)
         bench.run()

@@ -67,6 +67,12 @@ def run(out: Path, *flags: str) -> int:
     return bench.main([*QUICK, "--out", str(out), *flags])
 
 
+def copied(folder: Path, out: Path) -> None:
+    bundle = Bundle.open(folder)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    write_bundle(out / folder.name, bundle.manifest, files)
+
+
 def test_measures_once_and_reports(
     out: Path,
     portraits: Path,
@@ -148,15 +154,24 @@ def test_a_device_with_options_is_gone_on_with(
 def test_int8_without_photos_is_left_out(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fp32 = tmp_path / "edgeface-n-onnx-fp32-160x128"
-    original = Bundle.open(out / fp32.name)
-    write_bundle(
-        fp32, original.manifest, {name: original.read(name) for name in original.manifest.files}
-    )
+    copied(out / "edgeface-n-onnx-fp32-160x128", tmp_path)
     assert run(tmp_path, "--threads", "1", "--data", "no-data") == 0
     told = "onnx int8 160x128: INT8 needs photos, no-data is not a folder: give a WIDER FACE root"
     assert told in capsys.readouterr().err
     assert len(load_measurements(tmp_path / "bench" / "latency.json")) == 1
+
+
+def test_a_file_that_cannot_be_made_is_a_failure(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other files are measured and the report is written, but the run does not succeed."""
+    copied(out / "edgeface-n-onnx-fp32-160x128", tmp_path)
+    (tmp_path / "edgeface-n-openvino-fp32-160x128").write_text("in the way")
+    flags = ["--threads", "1", "--precisions", "fp32", "--targets", "onnx", "--targets", "openvino"]
+    assert bench.main([*QUICK, *flags, "--out", str(tmp_path)]) == 1
+    assert "openvino fp32 160x128: " in capsys.readouterr().err
+    assert len(load_measurements(tmp_path / "bench" / "latency.json")) == 1
+    assert "openvino fp32 160x128: " in (tmp_path / "bench" / "report.html").read_text()
 
 
 def test_folders_that_are_missing_are_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,9 +188,7 @@ def test_a_bundle_of_other_weights_is_made_anew(
 ) -> None:
     """``exported`` has random weights under the name of the shipped model: it must be replaced."""
     other = exported("onnx")
-    write_bundle(
-        tmp_path / other.path.name, other.manifest, {n: other.read(n) for n in other.manifest.files}
-    )
+    copied(other.path, tmp_path)
     o = bench.Options(out=tmp_path)
     made = bench.Bundles(o, Terminal()).get("onnx", "fp32", lively_size)
     assert made.manifest == Bundle.open(out / made.path.name).manifest != other.manifest
