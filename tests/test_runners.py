@@ -182,8 +182,10 @@ def test_use_after_close(opener: Opener, batch: Any) -> None:
     runner = opener()
     runner.close()
     runner.close()
-    with pytest.raises(RunnerClosedError, match="closed: open it again"):
-        runner.run(batch)
+    questions = (runner.ports, runner.precision_hints, runner.delegates)
+    for use in (lambda: runner.run(batch), *questions):
+        with pytest.raises(RunnerClosedError, match="closed: open it again"):
+            use()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from edgeface.runners import forks
 from edgeface.types import Closing
 
 Heads = dict[str, NDArray[np.float32]]
+T = TypeVar("T")
 
 
 class RunnerClosedError(EdgefaceError):
@@ -77,7 +80,8 @@ class Runner(Closing):
         :meth:`close`, RunnerForkedError in a forked process.
         """
         self._check(batch)
-        parts = [self._run_alone(batch[i : i + 1]) for i in range(len(batch))]
+        images = (batch[i : i + 1] for i in range(len(batch)))
+        parts = [self._alone(partial(self._run_one, image)) for image in images]
         if len(parts) == 1:
             return parts[0]
         return {
@@ -103,19 +107,21 @@ class Runner(Closing):
         )
 
     def ports(self) -> Ports | None:
-        """Where the open file has its tensors; None if the runner has no file."""
-        return None
+        """Where the open file has its tensors; None if the runner has no file.
+
+        This and the following raise what :meth:`run` raises after :meth:`close` or a fork."""
+        return self._alone(self._ports)
 
     def precision_hints(self) -> dict[str, Any]:
         """Runtime settings that decide the precision it computes in, JSON-ready; may be empty."""
-        return {}
+        return self._alone(self._precision_hints)
 
     def delegates(self) -> dict[str, Any] | None:
         """Which engine runs how many operators, JSON-ready; None if the runtime does not say."""
-        return None
+        return self._alone(self._delegates)
 
-    def _run_alone(self, batch: NDArray[np.uint8]) -> Heads:
-        """One checked image while no other thread computes or closes."""
+    def _alone(self, call: Callable[[], T]) -> T:
+        """Result of ``call`` while no other thread computes or closes."""
         if self.inherited:
             raise forks.RunnerForkedError(
                 f"{self.model} was opened before this process was forked, and would hang here:"
@@ -126,7 +132,7 @@ class Runner(Closing):
                 raise RunnerClosedError(f"the runner of {self.model} is closed: open it again")
             interrupted, self._runs = self._runs, True
             try:
-                return self._run_one(batch)
+                return call()
             finally:
                 self._runs = interrupted
                 self._free_if_closed()
@@ -144,6 +150,15 @@ class Runner(Closing):
     @abstractmethod
     def _run_one(self, batch: NDArray[np.uint8]) -> Heads:
         """One checked image [1, H, W, 3] -> outputs; arrays are not reused by later calls."""
+
+    def _ports(self) -> Ports | None:
+        return None
+
+    def _precision_hints(self) -> dict[str, Any]:
+        return {}
+
+    def _delegates(self) -> dict[str, Any] | None:
+        return None
 
     @abstractmethod
     def _close(self) -> None:

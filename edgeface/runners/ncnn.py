@@ -53,10 +53,10 @@ class NcnnRunner(Runner):
                 for name in self.layout.output_names
             }
 
-    def ports(self) -> Ports:
+    def _ports(self) -> Ports:
         return named_ports(self._manifest, self._net.input_names(), self._net.output_names())
 
-    def precision_hints(self) -> dict[str, Any]:
+    def _precision_hints(self) -> dict[str, Any]:
         option = self._net.opt
         return {
             name: bool(getattr(option, name))

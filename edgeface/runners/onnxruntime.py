@@ -56,11 +56,11 @@ class OnnxRuntimeRunner(Runner):
             name: to_nhwc(value, self._layout) for name, value in zip(names, values, strict=True)
         }
 
-    def ports(self) -> Ports:
+    def _ports(self) -> Ports:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         return named_ports(self._manifest, [i.name for i in inputs], [o.name for o in outputs])
 
-    def delegates(self) -> dict[str, Any]:
+    def _delegates(self) -> dict[str, Any]:
         return {"providers": list(self._session.get_providers())}
 
     def _close(self) -> None:

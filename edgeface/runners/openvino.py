@@ -54,15 +54,15 @@ class OpenVinoRunner(Runner):
         # The request reuses its memory for the next image, so copies are returned.
         return {name: to_nhwc(np.array(found[port]), self._layout) for name, port in self._outputs}
 
-    def ports(self) -> Ports:
+    def _ports(self) -> Ports:
         inputs, outputs = self._compiled.inputs, self._compiled.outputs
         return named_ports(self._manifest, [_name(p) for p in inputs], [_name(p) for p in outputs])
 
-    def precision_hints(self) -> dict[str, Any]:
+    def _precision_hints(self) -> dict[str, Any]:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         return {"INFERENCE_PRECISION_HINT": hint.get_type_name()}
 
-    def delegates(self) -> dict[str, Any]:
+    def _delegates(self) -> dict[str, Any]:
         """Kernel, such as ``brgconv_avx512_amx_i8`` -> number of operators that it runs."""
         kernels = Counter(
             node.get_rt_info()["primitiveType"].astype(str)

@@ -58,7 +58,7 @@ class TFLiteRunner(Runner):
         value: NDArray[Any] = self._interpreter.get_tensor(self._outputs[name])
         return value if self._scales is None else dequantize(value, *self._scales[name])
 
-    def ports(self) -> Ports:
+    def _ports(self) -> Ports:
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         names = self._manifest.outputs
@@ -68,7 +68,7 @@ class TFLiteRunner(Runner):
             {ours: _port(names[ours], number, outputs) for ours, number in self._outputs.items()},
         )
 
-    def delegates(self) -> dict[str, Any] | None:
+    def _delegates(self) -> dict[str, Any] | None:
         """Number of operators, and of the partitions that a delegate took; 0 if it took none."""
         # Not public, so a version of the runtime may lack it.
         list_operators = getattr(self._interpreter, "_get_ops_details", None)
