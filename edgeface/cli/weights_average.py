@@ -11,7 +11,7 @@ from edgeface.backends import require_module
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, say
 from edgeface.errors import counted
-from edgeface.files import check_writable, refuse_input
+from edgeface.files import check_writable
 
 EPILOG = """Examples:
 
@@ -43,7 +43,6 @@ def command(
     from edgeface.zoo.averaging import average_weights
 
     check_writable(out, folder=False)
-    refuse_input(out, files, "--out")
     check_weights_out(out)
     done = average_weights(files, out)
     if format == "json":

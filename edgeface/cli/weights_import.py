@@ -10,7 +10,7 @@ import typer
 from edgeface.backends import require_module
 from edgeface.cli.flags import Format
 from edgeface.cli.output import print_json, say
-from edgeface.files import check_writable, refuse_input
+from edgeface.files import check_writable
 
 EPILOG = """Examples:
 
@@ -51,7 +51,6 @@ def command(
 
     out = out or Path(f"{model}.safetensors")
     check_writable(out, folder=False)
-    refuse_input(out, files, "--out")
     check_weights_out(out)
     done = import_weights(files, model, out)
     if format == "json":

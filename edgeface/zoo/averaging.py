@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeface.architecture import Architecture
 from edgeface.errors import ModelError, OptionError
+from edgeface.files import refuse_input
 from edgeface.zoo.named import is_weights_file, named_architecture
 from edgeface.zoo.weights import (
     ARCHITECTURE_KEY,
@@ -48,9 +49,10 @@ def average_weights(files: Sequence[Path], out: Path) -> Averaged:
     ``out``.
 
     Every tensor is averaged, those of normalisation included, with sums in float64. Needs torch.
-    Raises OptionError for fewer than two files, and ModelError for files that are damaged or of
-    different networks.
+    Raises OptionError for fewer than two files or if ``out`` is one of them, and ModelError for
+    files that are damaged or of different networks.
     """
+    refuse_input(out, files, "--out")
     if len(files) < 2:
         raise OptionError(f"a mean is of two files or more, {len(files)} given: name another")
     architecture = _architecture(files[0])

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeface import zoo
 from edgeface.architecture import ARCHITECTURES, Architecture, get_architecture
-from edgeface.errors import ModelError, OptionError
-from edgeface.files import require_regular
+from edgeface.errors import ModelError
+from edgeface.files import refuse_input, require_regular
 from edgeface.schema import short
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ def import_weights(files: Sequence[Path], model: str, out: Path) -> Imported:
     other formats, with anything but tensors, or of another network, and OptionError if ``out`` is
     one of ``files``.
     """
+    refuse_input(out, files, "--out")
     architecture = get_architecture(model)
     wanted = _original_shapes(architecture)
-    if any(out.exists() and file.exists() and out.samefile(file) for file in files):
-        raise OptionError(f"{out} is the file to import: name another with --out")
     given = _read_all(files)
     shapes = {key: tuple(value.shape) for key, value in given.items()}
     if shapes != wanted:

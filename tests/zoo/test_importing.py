@@ -321,7 +321,7 @@ def test_files_that_are_none(content: bytes, tmp_path: Path) -> None:
 def test_the_source_is_not_overwritten(original: State, tmp_path: Path) -> None:
     path = saved(tmp_path, original)
     before = path.read_bytes()
-    with pytest.raises(OptionError, match="name another with --out"):
+    with pytest.raises(OptionError, match="is the input"):
         import_weights([path], NAME, tmp_path / "." / path.name)
     assert path.read_bytes() == before
 
