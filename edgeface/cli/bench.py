@@ -180,7 +180,7 @@ def ready_folders(name: str, device: Device) -> list[str]:
             needed = ", ".join(dict.fromkeys(file.target for file in files))
             raise DeviceError(
                 f"{device.url} has no runtime for the ready files of {name} ({needed}, any one of"
-                f" them will do): run: edgeface device check {device.url}"
+                f" them will do): run: {device.check_command}"
             )
     return [str(file.path) for file in ready] or [name]
 

@@ -121,14 +121,13 @@ class LatencyOracle:
         if lacking:
             fix = f": run: {lacking[0].fix}" if lacking[0].fix else ""
             raise DeviceError(
-                f"{device.url} cannot measure yet: {lacking[0].what}{fix} (edgeface device check"
-                f" {device.url} has the whole list)"
+                f"{device.url} cannot measure yet: {lacking[0].what}{fix} ({device.check_command}"
+                " has the whole list)"
             )
         (target,) = {setting.target for setting in self.settings.values()}
         if target not in device.targets():
             raise DeviceError(
-                f"{device.url} has no runtime for {target} files: run: edgeface device check"
-                f" {device.url}"
+                f"{device.url} has no runtime for {target} files: run: {device.check_command}"
             )
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:

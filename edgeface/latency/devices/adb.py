@@ -26,7 +26,7 @@ import subprocess
 from pathlib import Path
 
 from edgeface.errors import DeviceError
-from edgeface.latency.devices.address import query_options, split_url
+from edgeface.latency.devices.address import options_of, query_options, split_url
 from edgeface.latency.devices.remote import RemoteDevice
 
 ADB = "adb"
@@ -59,6 +59,7 @@ class AdbDevice(RemoteDevice):
             raise DeviceError(
                 f"{url!r}: {self.serial!r} is not the serial number of a device: {EXPECTED}"
             )
+        self.options = options_of(url)
         options = query_options(url, parts.query, ("python",))
         super().__init__(f"adb://{self.serial}", python or options.get("python"), journals)
 

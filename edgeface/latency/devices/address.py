@@ -22,6 +22,11 @@ def without_options(url: str) -> str:
     return url.partition("?")[0]
 
 
+def options_of(url: str) -> str:
+    """The options of a device's URL, with the question mark; empty if it has none."""
+    return "".join(url.partition("?")[1:])
+
+
 def split_url(url: str, scheme: str, expected: str) -> SplitResult:
     """Parts of a URL with nothing but ``scheme``, authority and query.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,14 @@ class Device(Closing):
     """
 
     url: str
+    """without its options, as in records"""
+    options: str = ""
+    """options of the URL that was given, with the question mark"""
+
+    @property
+    def check_command(self) -> str:
+        """What a user types to find out what is missing."""
+        return f"edgeface device check {shlex.quote(self.url + self.options)}"
 
     @abstractmethod
     def check(self) -> list[Finding]:

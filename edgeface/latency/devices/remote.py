@@ -185,7 +185,7 @@ class RemoteDevice(ShellDevice):
             if not facts["packages"][module]:
                 raise DeviceError(
                     f"{self.url}: {distribution} is missing on the device: run: {install}"
-                    f" {distribution} (edgeface device check {self.url} has the whole list)"
+                    f" {distribution} ({self.check_command} has the whole list)"
                 )
         platform = f"{facts['system']} {facts['machine']}"
         for index in run.waiting():

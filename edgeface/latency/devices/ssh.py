@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 
 from edgeface.errors import DeviceError
-from edgeface.latency.devices.address import query_options, split_url
+from edgeface.latency.devices.address import options_of, query_options, split_url
 from edgeface.latency.devices.remote import RemoteDevice
 
 SSH = "ssh"
@@ -114,7 +114,7 @@ class SshDevice(RemoteDevice):
         where examples/raspberry-pi installs, or else python3. config: ssh configuration to use
         instead of the user's.
         """
-        self.address = SshAddress.parse(url)
+        self.address, self.options = SshAddress.parse(url), options_of(url)
         super().__init__(self.address.url, python or self.address.python, journals)
         self.config = str(config or self.address.config or "")
 
