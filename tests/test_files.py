@@ -278,7 +278,7 @@ def _image(path: Path) -> None:
 
 
 def _bundle(path: Path) -> None:
-    from test_bundle import a_manifest
+    from manifests import a_manifest
 
     from edgeface.bundle import write_bundle
 
