@@ -136,10 +136,16 @@ def test_turns_are_squares_of_the_draw() -> None:
 
 
 @pytest.mark.parametrize(("largest", "scale"), [(2.57, 2.56), (2.55, 0.7)])
+@pytest.mark.parametrize("tall", [False, True])
 def test_a_small_face_is_not_enlarged_further_than_asked(
-    cache: Cache, largest: float, scale: float
+    cache: Cache, largest: float, scale: float, tall: bool
 ) -> None:
-    """256 px for a face of 100 px; its centre lies anywhere in the middle half of the crop."""
+    """256 px for a face of 100 px; its centre lies anywhere in the middle half of the crop.
+
+    One of 50 x 200 px counts as one of 100 px.
+    """
+    if tall:
+        cache = dataclasses.replace(cache, boxes=torch.tensor([[225.0, 10, 275, 210]]))
     options = dataclasses.replace(
         AugmentOptions(), large_share=1.0, large_low=1.0, large_high=1.0, large_scale=largest
     )
