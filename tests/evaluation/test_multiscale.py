@@ -151,6 +151,9 @@ def test_vote_by_hand() -> None:
     found, best = box_vote(boxes[:0], scores[:0])
     assert found.shape == (0, 4) and best.shape == (0,)
     assert np.isfinite(box_vote(boxes, np.zeros(3))[0]).all(), "scores of 0"
+    for right, width, count in ((9, 7, 1), (11, 8, 2)):  # with 6 px: 3 of 10 px in common, 2 of 12
+        pair = np.array([[0.0, 0, 5, 9], [right - width + 1, 0, right, 9]])
+        assert len(box_vote(pair, scores[:2])[0]) == count
 
 
 SQUARES = (
@@ -265,6 +268,21 @@ def test_a_mirrored_box_lies_as_far_from_the_other_edge() -> None:
         np.zeros((80, 100, 3), np.uint8), lambda _: Detections(2 * boxes, np.ones(1, np.float32))
     )
     assert found.boxes.tolist() == [[60, 20, 90, 60]]
+
+
+def test_views_are_scaled_bilinearly() -> None:
+    """Of two columns at twice the size, the inner two are mixed 3 : 1."""
+    seen: list[Image] = []
+
+    def look(view: Image) -> Detections:
+        seen.append(view)
+        return Detections.empty()
+
+    image = np.tile(np.array([[[0] * 3, [100] * 3]], np.uint8), (2, 1, 1))
+    for mirrored in (False, True):
+        ScaledView(2.0, mirrored).detect(image, look)
+    assert seen[0][:, :, 0].tolist() == [[0, 25, 75, 100]] * 4
+    assert seen[1][:, :, 0].tolist() == [[100, 75, 25, 0]] * 4
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.37, 1.7])

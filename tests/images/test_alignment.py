@@ -105,6 +105,17 @@ def test_faces_of_a_panorama(astronaut: Any, left: int, upright: bool) -> None:
     assert np.abs(face.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("side", [32_766, 32_767])
+def test_photos_at_the_limit_of_opencv(astronaut: Any, side: int) -> None:
+    """OpenCV 4 warps images whose sides are below 32,767 px; OpenCV 5 has no limit."""
+    points = np.array([[180, 100], [240, 95], [215, 130], [190, 150], [245, 146]], float)
+    photo = np.zeros((300, side, 3), np.uint8)
+    photo[:, :512] = astronaut[:300]
+    part, _ = _reached(photo, similarity(points, TEMPLATE), 112)
+    assert max(part.shape) < 32_767
+    assert np.abs(align(photo, points).astype(int) - align(astronaut[:300], points)).max() <= 1
+
+
 def test_a_face_of_a_whole_panorama() -> None:
     photo = np.zeros((600, 70_000, 3), np.uint8)
     photo[:, 30_000:] = 200

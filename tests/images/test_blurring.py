@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def test_all_else_stays(astronaut: Any) -> None:
     region(before)[:] = region(blurred)
     assert (before == blurred).all()
     assert (blur(astronaut, BOX[:0]) == astronaut).all()
+    assert (blur(astronaut, BOX[:, [0, 1, 0, 3]]) == astronaut).all(), "a box without area"
 
 
 def test_faces_of_equal_mean_colours_become_the_same_picture(astronaut: Any) -> None:
@@ -53,6 +55,33 @@ def test_faces_of_equal_mean_colours_become_the_same_picture(astronaut: Any) -> 
     assert (region(other) != region(astronaut)).mean() > 0.9
     apart = blur(other, BOX).astype(int) - blur(astronaut, BOX)
     assert SIZE[0] % CELLS == SIZE[1] % CELLS == 0 and (apart == 0).all()
+
+
+def test_faces_that_overlap_are_blurred_one_by_one(astronaut: Any) -> None:
+    """Each becomes what it becomes alone; where they overlap, the later one is seen."""
+    first, second = BOX, BOX + np.array([60, 50, 60, 50], np.float32)
+    expected, alone = blur(astronaut, first), blur(astronaut, second)
+    top, left = round(90 - MARGIN * 160), round(160 - MARGIN * 120)
+    inside = slice(top, top + SIZE[0]), slice(left, left + SIZE[1])
+    expected[inside] = alone[inside]
+    assert (blur(astronaut, np.concatenate([first, second])) == expected).all()
+
+
+@pytest.mark.parametrize("side", [5.0, 7.6, 12.3])
+def test_small_faces_become_sixteen_colours_and_pixels_that_are_cut_count(side: float) -> None:
+    """With the margin the box begins at 20.3 - .2 sides, rounded down, and ends rounded up."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    low, high = math.floor(20.3 - 0.2 * side), math.ceil(20.3 + 1.2 * side)
+    same = noise.copy()
+    same[low:high, low:high] = 128
+    for image in (noise, same):
+        blurred = blur(image, np.array([[20.3, 20.3, 20.3 + side, 20.3 + side]]))
+        rows, columns = np.nonzero((blurred != image).any(2))
+        if image is noise:
+            assert (rows.min(), columns.min()) == (low, low)
+            assert (rows.max(), columns.max()) == (high - 1, high - 1)
+        else:  # nothing from beyond the box comes into it
+            assert not len(rows)
 
 
 def test_nothing_of_the_face_remains_above_its_cells(astronaut: Any) -> None:

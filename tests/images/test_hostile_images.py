@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 
 from edgeface.errors import ImageError
 from edgeface.images.reading import decode_image, read_image
-from edgeface.images.scaling import resized
+from edgeface.images.scaling import _parts, resized
 from edgeface.images.silence import listening, opencv_quiet
 from edgeface.images.sizes import stated_size
 from edgeface.quiet import quiet
@@ -316,6 +316,9 @@ def test_scaling_in_steps_is_that_at_once(
     steps = resized(image, width, height, block_bytes=block)
     assert steps.shape == once.shape
     assert np.abs(steps.astype(int) - once).mean() < 0.7
+    parts = list(_parts(image, block))
+    assert (np.concatenate(parts) == image).all()
+    assert all(part.nbytes < block or len(part) == 1 for part in parts)
 
 
 def test_more_pixels_than_are_accepted() -> None:

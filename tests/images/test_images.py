@@ -281,11 +281,19 @@ def test_letterbox_of_equal_size_copies(astronaut: Any) -> None:
     )
 
 
-def test_letterbox_averages_when_shrinking() -> None:
+@pytest.mark.parametrize("shape", [(640, 640), (640, 160), (160, 640)])
+def test_letterbox_averages_when_shrinking(shape: tuple[int, int]) -> None:
     """A checkerboard of single pixels becomes grey instead of aliasing to black or white."""
-    board = (np.indices((640, 640)).sum(0) % 2 * 255).astype(np.uint8)
-    canvas, _ = letterbox(np.dstack([board] * 3), 160, 160)
+    board = (np.indices(shape).sum(0) % 2 * 255).astype(np.uint8)
+    canvas = letterbox(np.dstack([board] * 3), 160, 160)[0][: shape[0] // 4, : shape[1] // 4]
     assert abs(int(canvas.min()) - 127) <= 1 and abs(int(canvas.max()) - 127) <= 1
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_letterbox_is_bilinear_when_enlarging(rows: int) -> None:
+    """Of two columns at twice the size, the inner two are mixed 3 : 1."""
+    image = np.tile(np.array([[[0] * 3, [100] * 3]], np.uint8), (rows, 1, 1))
+    assert letterbox(image, 4, 2 * rows)[0][..., 0].tolist() == [[0, 25, 75, 100]] * 2 * rows
 
 
 def test_as_rgb() -> None:

@@ -118,6 +118,37 @@ def test_agrees_with_the_regression_as_scikit_learn_computes_it(
     assert spread == pytest.approx(list(deviation), rel=1e-3, abs=1e-4)
 
 
+def test_intervals_are_widened_to_hold_networks_that_are_left_out(model: LatencyModel) -> None:
+    """Each measured network is predicted from all others, one regression after another.
+
+    Measurements are relative, so that each is 1. The interval holds 95 % of the networks.
+    """
+    process = model._process
+    whole = process.kernel_(process.X_train_) + np.diag(process.alpha)
+    errors = []
+    for i in range(len(whole)):
+        others = np.arange(len(whole)) != i
+        weights = np.linalg.solve(whole[others][:, others], whole[others, i])
+        variance = whole[i, i] - weights @ whole[others, i]
+        errors.append(abs(weights.sum() - 1) / math.sqrt(variance))
+    assert model._widen == pytest.approx(max(1, np.quantile(errors, 0.95) / 1.96), rel=1e-4)
+    assert model._widen > 1.01
+
+
+def test_predictions_off_by_more_than_15_per_cent_are_outside() -> None:
+    """The times of this table are off by 20 %, although they were measured to 1 %."""
+    draw = random.Random(1)
+    networks = [SPACES["resnet"].sample(seed) for seed in range(30)]
+    records = []
+    for architecture in networks:
+        ratio = clock(architecture) / 10 * (1 + draw.choice((-0.2, 0.2)))
+        records.append(Record(architecture, ratio, 0.995 * ratio, 1.005 * ratio, 10 * ratio))
+    table = LatencyTable(Setting(), "made up", "none 1", tuple(records), reference_ms=(10.0,))
+    for found in LatencyModel(table).predict(networks):
+        assert found.high_ms / found.ms > 1.15
+        assert "is no better than +-" in found.outside
+
+
 def narrow(layer: Layer) -> bool:
     return (
         layer.kind == "conv"

@@ -15,14 +15,18 @@ import pytest
 from edgeface.architecture import (
     ConvNetSpec,
     MobileNetSpec,
+    PlainHeadSpec,
     PlainNetSpec,
+    PyramidSpec,
     ResNetSpec,
     get_architecture,
 )
+from edgeface.architecture.structure import parse
 from edgeface.errors import DataError, EdgefaceError, ModelError, OptionError
 from edgeface.search.scores.ddsar import (
     WEIGHTS,
     Conv,
+    block_score,
     detector_score,
     expressivity,
     score,
@@ -75,6 +79,14 @@ def test_published_scores(name: str) -> None:
     found = score(backbone, 0.25)
     assert found.ddsar == pytest.approx(large, abs=1e-6)
     assert found.fss == fss and found.ses == pytest.approx(ses, abs=5e-5)
+
+
+def test_published_scores_of_single_blocks() -> None:
+    """Each stage of DamoFD-0.5G is one block; the first reads 224 px and each halves the side."""
+    ses, fss, *_ = PUBLISHED["damofd-0.5g"]
+    for i, block in enumerate(parse(get_architecture("damofd-0.5g").structure)):
+        found = block_score(block, 224 >> i)
+        assert found[0] == pytest.approx(ses[i], abs=5e-5) and found[1] == fss[i]
 
 
 @pytest.mark.parametrize("name", SCRFD)
@@ -213,11 +225,23 @@ def test_a_stem_of_stride_4_is_c2_by_hand() -> None:
     ]
 
 
-def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
-    architecture = get_architecture("edgeface-n")
-    neck, head = architecture.neck.channels, architecture.head
+@pytest.mark.parametrize(
+    ("stack", "depthwise", "tower"),
+    [
+        (1, False, [(16, 3)]),
+        (2, False, [(16, 3), (24, 3)]),
+        (2, True, [(16, 3), (16, 1), (24, 3), (24, 1)]),
+    ],
+)
+def test_the_detector_score_counts_neck_and_head_by_hand(
+    stack: int, depthwise: bool, tower: list[tuple[int, int]]
+) -> None:
+    """``tower``: channels read and kernel of its convolutions, of a neck of 16 and head of 24."""
+    shipped = get_architecture("edgeface-n")
+    architecture = dataclasses.replace(
+        shipped, neck=PyramidSpec("fpn", 16), head=PlainHeadSpec(24, stack, depthwise=depthwise)
+    )
     assert isinstance(architecture.backbone, ConvNetSpec)
-    assert (head.stack, head.depthwise) == (1, False)
     expected = 0.0
     for weight, stage, stride, channels in zip(
         WEIGHTS[2:],
@@ -226,21 +250,18 @@ def test_the_detector_score_counts_neck_and_head_by_hand() -> None:
         architecture.backbone.widths[1:],
         strict=True,
     ):
-        side = 224 // stride
-        more = 3 * side**2 * (math.log(channels / 3) + math.log(neck / 3))
-        expected += weight * (
-            math.log(math.exp(expressivity(stage)) + more)
-            + 0.05 * (sum(conv.kernel for conv in stage) + 1 + 3)
-        )
+        side, more = 224 // stride, [(channels, 1), *tower]
+        ses = math.exp(expressivity(stage)) + sum(3 * side**2 * math.log(c / 3) for c, _ in more)
+        fss = sum(conv.kernel for conv in stage) + sum(kernel for _, kernel in more)
+        expected += weight * (math.log(ses) + 0.05 * fss)
     expected += WEIGHTS[1] * (expressivity([Conv(3, 224, 6)]) + 0.05 * 6)
     assert detector_score(architecture, alpha=0.05) == pytest.approx(expected / sum(WEIGHTS[1:]))
 
 
-def test_a_depthwise_tower_is_two_convolutions_a_layer() -> None:
-    plain = get_architecture("edgeface-n")
-    deep = dataclasses.replace(plain, head=dataclasses.replace(plain.head, depthwise=True, stack=2))
-    single = dataclasses.replace(plain, head=dataclasses.replace(plain.head, stack=2))
-    assert detector_score(deep, 0.0) > detector_score(single, 0.0) > detector_score(plain, 0.0)
+def test_the_detector_score_is_for_fpn_and_the_plain_head_alone() -> None:
+    other = dataclasses.replace(get_architecture("edgeface-n"), neck=PyramidSpec("pafpn", 16))
+    with pytest.raises(ModelError, match="for neck fpn and head plain, this is pafpn with plain"):
+        detector_score(other)
     with pytest.raises(ModelError, match="for neck fpn and head plain, this is pafpn with scrfd"):
         detector_score(get_architecture("damofd-0.5g"))
 
@@ -310,14 +331,17 @@ def test_command_prints_the_published_score(tmp_path: Path) -> None:
 
 
 def test_command_weighs_stages_for_the_faces_given(tmp_path: Path) -> None:
-    """All faces are 100 px: only c5 counts, so the score is that of its layers."""
-    path = tmp_path / "faces.csv"
-    path.write_text("image,x1,y1,x2,y2\na.jpg,0,0,100,100\nb.jpg,5,5,105,105\n")
+    """All valid faces have the area of 40x40 px: only c4 counts, so the score is its layers'."""
+    path = tmp_path / "faces.txt"
+    path.write_text(
+        "a.jpg\n2\n0 0 20 80 0 0 0 0 0 0\n9 9 100 100 0 0 0 1 0 0\n"
+        "b.jpg\n1\n5 5 80 20 0 0 0 0 0 0\n"
+    )
     found = json.loads(
         run("damofd-0.5g", "--data", str(path), "--alpha", "0", "--format", "json").stdout
     )
-    assert found["weights"] == {"stem": 0, "c2": 0, "c3": 0, "c4": 0, "c5": 1}
-    assert found["ddsar"] == pytest.approx(found["stages"]["c5"]["ses"])
+    assert found["weights"] == {"stem": 0, "c2": 0, "c3": 0, "c4": 1, "c5": 0}
+    assert found["ddsar"] == pytest.approx(found["stages"]["c4"]["ses"])
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,8 @@ def zen_of_modules(path: list[tuple[int, ...]], seed: int = 0) -> float:
         layers: list[torch.nn.Module] = []
         variances: list[float] = []
         for c_in, c_out, kernel, stride, groups in path:
-            conv = torch.nn.Conv2d(
-                c_in, c_out, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False
-            )
+            border = 1 if stride == 4 else (kernel - 1) // 2
+            conv = torch.nn.Conv2d(c_in, c_out, kernel, stride, border, groups=groups, bias=False)
             with torch.no_grad():
                 conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator))
             layers += [conv, torch.nn.BatchNorm2d(c_out), torch.nn.ReLU()]
@@ -184,9 +183,10 @@ def zen_of_modules(path: list[tuple[int, ...]], seed: int = 0) -> float:
 def test_zen_against_torch_modules() -> None:
     import torch
 
-    assert zen(SMALL) == pytest.approx(
-        zen_of_modules([conv for stage in PATH for conv in stage]), rel=1e-4
-    )
+    stem: tuple[tuple[int, ...], ...] = ((3, 16, 6, 4, 1),)
+    for architecture, path in ((SMALL, PATH), (STRAIGHT, (stem, *PATH[2:]))):
+        expected = zen_of_modules([conv for stage in path for conv in stage])
+        assert zen(architecture) == pytest.approx(expected, rel=1e-4)
     state = torch.random.get_rng_state()
     first = zen(SMALL)
     zen.cache_clear()
@@ -284,6 +284,7 @@ def test_macs_of_stages() -> None:
 def test_depth_by_hand() -> None:
     """SMALL: 17 in the backbone, the lateral one, depthwise and pointwise of the tower, output."""
     assert depth(SMALL) == proxy("depth", SMALL) == 17 + 1 + 2 + 1
+    assert depth(with_part(SMALL, "head", stack=3)) == 17 + 1 + 3 * 2 + 1
     assert (
         depth(get_architecture("edgeface-n")) == 1 + sum(1 + 2 * n for n in (1, 1, 2)) + 1 + 1 + 1
     )
@@ -351,5 +352,6 @@ def test_unbypassed_by_hand() -> None:
     Shipped: stem, three strided convolutions, lateral, tower, output."""
     assert unbypassed(SMALL) == 1 + 2 + 1 + 2 + 1
     assert unbypassed(get_architecture("edgeface-n")) == 1 + 3 + 1 + 1 + 1
+    assert unbypassed(with_part(SMALL, "head", stack=3)) == 1 + 2 + 1 + 3 * 2 + 1
     assert proxy("plain", SMALL) == -7
     assert proxy("trainable", SMALL) == pytest.approx(proxy("stage-macs", SMALL) - 0.7)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.training.augment import _large, _roll
 from edgeface.training.dataset import Cache, open_cache
-from edgeface.training.degrade import DRAWS, degrade, motion_blur, noise
+from edgeface.training.degrade import DRAWS, compress, degrade, motion_blur, noise
 from edgeface.training.options import AugmentOptions
 from edgeface.training.render import changes, colour, light, source_of
 
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 RGB = torch.tensor([[200.0, 90, 40]])
+CAMERA = ("motion_share", motion_blur), ("noise_share", noise), ("compression_share", compress)
+CLEAN = AugmentOptions(occlusion_share=0, noise_share=0, compression_share=0, motion_share=0)
+NO_FACES = (torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0, dtype=torch.bool))
 
 
 def each(*values: float) -> tuple[torch.Tensor, ...]:
@@ -130,10 +136,16 @@ def test_turns_are_squares_of_the_draw() -> None:
 
 
 @pytest.mark.parametrize(("largest", "scale"), [(2.57, 2.56), (2.55, 0.7)])
+@pytest.mark.parametrize("tall", [False, True])
 def test_a_small_face_is_not_enlarged_further_than_asked(
-    cache: Cache, largest: float, scale: float
+    cache: Cache, largest: float, scale: float, tall: bool
 ) -> None:
-    """256 px for a face of 100 px; its centre lies anywhere in the middle half of the crop."""
+    """256 px for a face of 100 px; its centre lies anywhere in the middle half of the crop.
+
+    One of 50 x 200 px counts as one of 100 px.
+    """
+    if tall:
+        cache = dataclasses.replace(cache, boxes=torch.tensor([[225.0, 10, 275, 210]]))
     options = dataclasses.replace(
         AugmentOptions(), large_share=1.0, large_low=1.0, large_high=1.0, large_scale=largest
     )
@@ -175,15 +187,83 @@ def test_a_face_is_hidden_if_more_than_six_tenths_are_covered(left: float, hidde
     boxes = torch.tensor([[left, 50, left + 40, 60], [20.0, 20, 100, 120]])
     draws = torch.zeros(1, DRAWS)
     draws[0, 2] = 0.5  # the left 42.5 % of the large face
-    options = AugmentOptions(
-        occlusion_share=0.5, noise_share=0, compression_share=0, motion_share=0
-    )
+    options = dataclasses.replace(CLEAN, occlusion_share=0.5)
     found = degrade(
-        torch.zeros(1, 128, 128, 3),
-        boxes,
-        torch.tensor([0, 0]),
-        torch.tensor([True, False]),
+        torch.zeros(2, 128, 128, 3),
+        boxes.repeat(2, 1),
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([True, False, True, False]),
         options,
-        draws,
+        draws.repeat(2, 1),
     )
-    assert found.tolist() == [hidden, False]
+    assert found.tolist() == [hidden, False, hidden, False]
+
+
+@pytest.mark.parametrize("texture", [0.4, 0.6])
+def test_a_cover_has_one_colour_or_also_shows_the_mirrored_face(texture: float) -> None:
+    """The upper 25 % of the second face that may be covered: 48 x 14 px with the margin.
+
+    The third of the faces is ignored. Colours are the fractions of 1, 61 and 3539 times a draw.
+    """
+    before = torch.rand(128, 128, 3, generator=torch.Generator().manual_seed(0)) * 255
+    boxes = torch.tensor([[4.0, 4, 14, 14], [70, 70, 110, 110], [0, 60, 40, 120]])
+    draws = torch.zeros(1, DRAWS)
+    draws[0, :6] = torch.tensor([0.4, 0.6, 0.0, 0.3, 0.37, texture])
+    images, ignore = before[None].clone(), torch.tensor([False, False, True])
+    options = dataclasses.replace(CLEAN, occlusion_share=0.5)
+    hidden = degrade(images, boxes, torch.zeros(3).long(), ignore, options, draws)
+    assert not hidden.any()
+    colours = torch.tensor([0.37, 61 * 0.37 - 22, 3539 * 0.37 - 1309]) * 255
+    want = before.clone()
+    for y in range(66, 80):
+        for x in range(66, 114):
+            mirrored = before[y, 66 + 113 - x]
+            want[y, x] = colours if texture < 0.5 else 0.7 * colours + 0.3 * mirrored
+    torch.testing.assert_close(images[0], want, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_each_effect_of_a_camera_has_a_share_and_draws_of_its_own(
+    astronaut: np.ndarray, which: int
+) -> None:
+    """Draws of an effect that is not asked for, and of another photo, change nothing."""
+    photos = torch.from_numpy(np.stack([astronaut[:96, 200:296], astronaut[200:296, :96]])).float()
+    draws = torch.zeros(2, DRAWS)
+    draws[0, 6 * which + 6 :][:3] = torch.tensor([0.4, 0.3, 0.8])
+    draws[1, 6 * which + 6] = 0.6
+    name, change = CAMERA[which]
+    share: dict[str, Any] = {name: 0.5}
+    images = photos.clone()
+    degrade(images, *NO_FACES, dataclasses.replace(CLEAN, **share), draws)
+    assert images[1].equal(photos[1])
+    assert images[0].equal(change(photos[0], 0.3, 0.8)) and not images[0].equal(photos[0])
+
+
+def test_noise_is_cut_from_one_place_of_a_fixed_bank() -> None:
+    """A draw of 167 / 32^2 is row 5, column 7. No noise leaves the grey levels that there are."""
+    grey = torch.full((32, 32, 3), 128.0)
+    first, moved = (noise(grey, 0.0, place / 32**2) for place in (0, 5 * 32 + 7))
+    assert moved[:-5, :-7].equal(first[5:, 7:])
+    for side in range(8, 16):  # more banks than are kept
+        noise(torch.zeros(side, side, 3), 0.0, 0.0)
+    assert noise(grey, 0.0, 0.0).equal(first), "made again, it is the same"
+    for level in (0.0, 255.0):
+        loud = noise(torch.full((32, 32, 3), level), 1.0, 0.0)
+        assert loud.min() >= 0 and loud.max() <= 255
+
+
+@pytest.mark.parametrize(("strength", "quality"), [(0.0, 10), (0.5, 30), (1.0, 50)])
+def test_compression_takes_red_for_red(
+    astronaut: np.ndarray, strength: float, quality: int
+) -> None:
+    """Compression equals Pillow's JPEG encoder to below a grey level on average.
+
+    Blue, of which JPEG keeps less, has a larger error than red.
+    """
+    coded = io.BytesIO()
+    Image.fromarray(astronaut).save(coded, "JPEG", quality=quality, subsampling="4:2:0")
+    expected = np.asarray(Image.open(coded), np.float32)
+    found = compress(torch.from_numpy(astronaut.astype(np.float32)), strength, 0.0).numpy()
+    assert np.abs(found - expected).mean() < 1
+    red, _, blue = np.abs(found - astronaut).mean((0, 1))
+    assert blue > red

@@ -17,11 +17,11 @@ from edgeface.training.options import AugmentOptions, near
 
 @pytest.fixture(scope="module")
 def emptied(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Two photos of 640 x 480 px: one with a face of 60 px and one without faces."""
+    """Two photos of 640 x 480 px: one with a face of 30 x 120 px and one without faces."""
     folder = tmp_path_factory.mktemp("emptied")
     cv2.imwrite(str(folder / "face.png"), np.full((480, 640, 3), 90, np.uint8))
     cv2.imwrite(str(folder / "none.png"), np.full((480, 640, 3), 90, np.uint8))
-    boxes = np.array([[300, 200, 360, 260]], np.float32)
+    boxes = np.array([[315, 170, 345, 290]], np.float32)
     images = [
         AnnotatedImage("face.png", boxes, np.zeros(1, bool)),
         AnnotatedImage("none.png", boxes[:0], np.zeros(0, bool)),

@@ -53,6 +53,39 @@ def test_a_face_comes_with_its_surroundings() -> None:
     assert not got.ignore.any()
 
 
+@pytest.mark.parametrize(
+    ("named", "source", "place"),
+    [
+        (
+            {"kind": 0.49, "first": 0.6, "second": 0.5, "x": 0.0, "y": 0.5},
+            (22, 12, 68, 73),
+            (0, 19),
+        ),
+        ({"kind": 0.51, "first": 0.5, "right": 1.0, "x": 0.5, "y": 0.0}, (55, 0, 100, 25), (27, 0)),
+        (
+            {"kind": 0.9, "second": 0.25, "down": 0.4, "x": 0.21, "y": 0.5},
+            (0, 26, 25, 61),
+            (15, 32),
+        ),
+    ],
+)
+def test_each_draw_chooses_what_it_says(
+    named: dict[str, float], source: tuple[int, ...], place: tuple[int, int]
+) -> None:
+    """Around the second of two faces, .9 of its longer side and 1.17 below; else 45 x 25 px, and
+    25 x 35 px. The pixels of the donor tell where they come from."""
+    made = of_one_colour([[], [[0, 0, 99, 9], [40, 30, 50, 50]]])
+    made.images[1, 0], made.images[1, 1] = torch.meshgrid(
+        torch.arange(200.0, 300), torch.arange(200.0, 300), indexing="ij"
+    )
+    got = paste(made, torch.tensor([1]), draws(**named), 1.0)
+    (x1, y1, x2, y2), (x, y) = source, place
+    rows, columns = torch.nonzero(got.images[0, 0] >= 200).unbind(1)
+    assert (int(columns.min()), int(rows.min())) == place
+    assert (int(columns.max()), int(rows.max())) == (x + x2 - x1 - 1, y + y2 - y1 - 1)
+    assert got.images[0, :2, y, x].tolist() == [200 + y1, 200 + x1]
+
+
 def test_what_is_covered_is_not_learned() -> None:
     """A part of 25 x 25 px covers one face wholly, one mostly and one by a quarter."""
     faces: list[list[float]] = [[5, 5, 20, 20], [0, 15, 25, 30], [20, 0, 40, 25]]
@@ -64,19 +97,20 @@ def test_what_is_covered_is_not_learned() -> None:
 
 
 def test_what_is_cut_off_is_not_learned() -> None:
-    """The pasted part has a whole face, one cut to a third and one cut to three quarters.
+    """The pasted part has a whole face and faces cut to a third, three quarters and a half.
 
-    The landmarks of the last one stay inside.
+    The landmarks of the third one stay inside, those of the last one lie on the edge.
     """
-    made = of_one_colour([[], [[2, 2, 12, 12], [20, 0, 35, 20], [0, 10, 20, 30]]])
+    faces: list[list[float]] = [[2, 2, 12, 12], [20, 0, 35, 20], [0, 10, 20, 30], [15, 0, 35, 20]]
+    made = of_one_colour([[], faces])
     place = draws(kind=0.9, x=1.0 - 1e-6, y=0.5)
     got = paste(made, torch.tensor([1]), place, 4.0)
     shift = torch.tensor([74.0, 37.0])  # 75 px are free on each axis, and a draw is below 1
-    want = [[2.0, 2, 12, 12], [20, 0, 25, 20], [0, 10, 20, 25]]
+    want = [[2.0, 2, 12, 12], [20, 0, 25, 20], [0, 10, 20, 25], [15, 0, 25, 20]]
     assert torch.equal(got.boxes, torch.tensor(want) + shift.repeat(2))
-    assert got.ignore.tolist() == [False, True, False]
+    assert got.ignore.tolist() == [False, True, False, False]
     assert torch.equal(got.landmarks[2, 0], torch.tensor([10.0, 20.0]) + shift)
-    assert got.landmarks[1].isnan().all()  # at the centre, x = 27.5, beyond the part
+    assert got.landmarks[1::2].isnan().all()  # at the centre: x = 27.5, and x = 25
 
 
 SHARES = ((0.45, True, False), (0.55, True, True), (0.93, True, True), (0.96, False, True))
@@ -144,6 +178,10 @@ def test_donors_are_others() -> None:
     assert 16 < int(taken.sum()) < 48
     assert (chosen != torch.arange(64)).all()
     assert int(chosen.max()) < 64
+    each = torch.zeros(12, PASTE_DRAWS)
+    each[:, 1] = torch.arange(12) / 12 + 0.01  # which of the eleven others, counted from the next
+    others = [(i + 1 + int((i / 12 + 0.01) * 11)) % 12 for i in range(12)]
+    assert donors(each, 1.0).tolist() == others
     assert donors(rand, 0.0).tolist() == [-1] * 64
     assert donors(rand[:1], 1.0).tolist() == [-1]
 

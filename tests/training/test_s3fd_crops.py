@@ -86,8 +86,13 @@ def slow_crop(
 
 
 @pytest.mark.parametrize("size", [128, 640])
-def test_crops_equal_the_slow_ones(marked: Cache, size: int) -> None:
-    whole = 0
+@pytest.mark.parametrize("lower_edge", [False, True])
+def test_crops_equal_the_slow_ones(marked: Cache, size: int, lower_edge: bool) -> None:
+    """A face at the edge of its photo lies in parts that reach the edge."""
+    whole, boxes = 0, marked.boxes.clone()
+    if lower_edge:
+        boxes[0, 1::2] += 400 - boxes[0, 3]
+    marked = dataclasses.replace(marked, boxes=boxes)
     for step in range(6):
         g = _generator(9, 2 * step + 1)
         rand, trials = torch.rand(8, 16, generator=g), torch.rand(8, TRIAL_DRAWS, generator=g)
@@ -124,6 +129,17 @@ def test_data_anchor_sampling_reaches_every_prior_up_to_the_next(marked: Cache) 
     assert (
         origin[target == 16] <= 0
     ).all()  # 500 x 400 px become smaller than the crop, which then holds the whole photo
+
+
+def test_a_tiny_face_does_not_enlarge_its_photo_beyond_the_limit(marked: Cache) -> None:
+    """Twice the prior of 32 px for a face of 1 px asks for 32 times the 500 x 400 px."""
+    boxes = marked.boxes.clone()
+    boxes[0] = torch.tensor([40.0, 60, 41, 61])
+    tiny, last = dataclasses.replace(marked, boxes=boxes), 1 - 1e-6
+    rand = tuple(torch.tensor([value]) for value in (0.0, last, 0.0, 0.5, 0.5))
+    trials = torch.full((1, TRIAL_DRAWS), last)
+    scale, _ = s3fd_crop(tiny, 1.0, 640, torch.zeros(1).long(), rand, trials)
+    assert float(scale) == pytest.approx(12_000 / math.sqrt(500 * 400))
 
 
 def test_crops_follow_their_boxes(marked: Cache) -> None:

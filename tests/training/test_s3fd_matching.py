@@ -117,6 +117,19 @@ def test_matching_equals_the_slow_one(
             first += len(boxes)
 
 
+def test_a_threshold_that_is_just_reached_counts() -> None:
+    """A face of 16 x 8 px covers half of a prior: N is (1 + 1) / 2. In one of 16 x 40 px lie priors
+    of two fifths of its area."""
+    cells = make_cells(EXTD, 160, 160, CPU)
+    half, fifths = torch.tensor([[66.0, 34, 82, 42]]), torch.tensor([[66.0, 34, 82, 74]])
+    image = torch.zeros(1, dtype=torch.long)
+    found = [compensated(cells, half, image, EXTD)[1], overlap(cells, fifths, image, EXTD)[1]]
+    tables = [dense_iou(box.numpy(), cells.priors.numpy())[0] for box in (half, fifths)]
+    assert tables[0].max() == 0.5 and len(found[0]) == int((tables[0] >= 0.35).sum()) + 1
+    reached = np.flatnonzero(tables[1] >= np.float32(0.4))
+    assert (tables[1] == np.float32(0.4)).sum() >= 3 and found[1].tolist() == reached.tolist()
+
+
 def test_matching_at_full_size() -> None:
     cells = make_cells(ERESFD, 640, 640, CPU)
     faces = random_faces(1, 40, 640)
