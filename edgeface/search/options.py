@@ -1,6 +1,7 @@
 """Options of a search, and the files of its run folder.
 
 study.json            :class:`StudyOptions`
+space.json            the user's own space, if one is searched
 trials-N.json         networks that round N trains briefly, written before any of them is trained
 trials.json           results of these trainings, whose run folders lie in trials/
 round-N.json          networks that round N measures, written before any of them is measured
@@ -31,11 +32,12 @@ from edgeface.schema import from_fields
 from edgeface.search.results import COSTS
 from edgeface.search.scores.ddsar import ALPHA, WEIGHTS
 from edgeface.search.scores.registry import FORMER
+from edgeface.search.space import get_space
 from edgeface.search.trials import TRIALS
 
 OBJECTIVES = ("budget", "pareto", "weighted")
 SIZES = ("640x480",)
-STUDY, FRONT, REPORT = "study.json", "front.json", "report.html"
+STUDY, SPACE, FRONT, REPORT = "study.json", "space.json", "front.json", "report.html"
 DETECTOR = "detector.json"
 ROUND, EVALUATIONS, CHOSEN = "round-{}.json", "evaluations-{}.jsonl", "trials-{}.json"
 FREE = ("max_load", "jobs", "together")
@@ -168,11 +170,14 @@ def save_options(folder: Path, options: StudyOptions) -> None:
     :func:`refuse_another`, and OutputError."""
     refuse_another(folder, options)
     write_text(folder / STUDY, json.dumps(dataclasses.asdict(options.written), indent=1))
+    if options.space.endswith(".json"):
+        space = dataclasses.asdict(get_space(options.space))
+        write_text(folder / SPACE, json.dumps(space, indent=1))
 
 
 def refuse_another(folder: Path, options: StudyOptions) -> None:
-    """Raise OptionError if ``folder`` holds a search whose options, apart from :data:`FREE`,
-    differ, or if it holds no search but files with the names that a search writes."""
+    """Raise OptionError if ``folder`` holds a search whose options, apart from :data:`FREE`, or
+    whose space differ, or if it holds no search but files with the names that a search writes."""
     if not (folder / STUDY).is_file():
         refuse_others(folder, _written(options), "a search")
         return
@@ -181,6 +186,12 @@ def refuse_another(folder: Path, options: StudyOptions) -> None:
         raise OptionError(
             f"{folder} holds a search with other options: go on with edgeface search --resume "
             f"{shlex.quote(str(folder))}, or choose another --out folder"
+        )
+    kept = folder / SPACE
+    if kept.is_file() and get_space(str(kept)) != get_space(options.space):
+        raise OptionError(
+            f"{options.space} has changed since this search began, and is kept as {kept}: copy that"
+            " back to go on, or choose another --out folder"
         )
 
 
@@ -208,7 +219,7 @@ def _has_rows(path: Path) -> bool:
 def _written(options: StudyOptions) -> Iterator[str]:
     """Files of a search whose names others may use, too. Not annotations: a refused search leaves
     them behind."""
-    yield from (STUDY, FRONT, REPORT, TRIALS, DETECTOR)
+    yield from (STUDY, SPACE, FRONT, REPORT, TRIALS, DETECTOR)
     yield from (f"latency-{size}.json" for size in options.sizes)
     for number in range(options.rounds + 1):
         yield from (name.format(number) for name in (ROUND, EVALUATIONS, CHOSEN))

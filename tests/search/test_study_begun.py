@@ -4,6 +4,7 @@ same folder."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from studies import OPTIONS, SIZE, begin, quiet_note, sound_progress
 from edgeface.errors import DataError, DeviceError, EdgefaceError, OptionError
 from edgeface.files import LOCK
 from edgeface.predict.table import LatencyTable, Record
-from edgeface.search.options import STUDY, load_options
+from edgeface.search.options import SPACE, STUDY, load_options
 from edgeface.search.space import SPACES
 
 pytest.importorskip("pymoo", reason="pymoo is not installed")
@@ -64,7 +65,7 @@ def test_a_mistake_begins_no_search(
     assert content(folder) == []
     begin(folder, space=small_space)._begin([table()], over=False)
     assert load_options(folder) == dataclasses.replace(OPTIONS, space=small_space)
-    assert sorted(content(folder)) == [f"latency-{SIZE}.json", STUDY]
+    assert sorted(content(folder)) == [f"latency-{SIZE}.json", SPACE, STUDY]
 
 
 def test_a_host_that_does_not_answer_keeps_nothing(edgeface: Command, tmp_path: Path) -> None:
@@ -145,6 +146,22 @@ def test_stopped_before_it_began(
     assert content(tmp_path / "y") == []
 
 
+def test_a_space_that_has_changed_is_not_gone_on_with(small_space: str, tmp_path: Path) -> None:
+    """A search keeps its space: networks of another would mix with those scored before."""
+    folder, space = tmp_path / "run", tmp_path / "mine.json"
+    whole = Path(small_space).read_text()
+    space.write_text(whole)
+    begin(folder, space=str(space))._begin([table()], over=False)
+    begin(folder, space=str(space))._begin([], over=False)
+    space.write_text(json.dumps(json.loads(whole) | {"max_layers": 7}))
+    with pytest.raises(
+        OptionError, match=r"mine\.json has changed .*, and is kept as .*space\.json"
+    ):
+        begin(folder, space=str(space))._begin([], over=False)
+    space.write_bytes((folder / SPACE).read_bytes())
+    begin(folder, space=str(space))._begin([], over=False)
+
+
 def test_it_is_written_down_under_the_lock(
     small_space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,5 +179,5 @@ def test_it_is_written_down_under_the_lock(
         first.run(lambda _: None)
     with pytest.raises(OptionError, match="holds a search with other options"):
         second.run(lambda _: None)
-    assert found == [{LOCK}, {LOCK, STUDY}]
+    assert found == [{LOCK}, {LOCK, SPACE, STUDY}]
     assert load_options(folder).seed == 1
