@@ -11,7 +11,8 @@ Geometry of one sample (all in px of the cached image):
             image where it fits; outside the image the crop is black, like the letterbox of the
             detector. In a photo without faces the crop lies anywhere, at the scale of the first
             distribution
-    roll    in some samples the crop is turned about its centre
+    warp    in some samples the crop is stretched and sheared about its centre, at equal area
+    roll    in some samples the crop is turned about its centre, after that
     large   in some samples the image's largest face takes most of the crop, or more than all of it
 
 :mod:`edgeface.training.render` makes the pixels, :mod:`edgeface.training.degrade` adds the effects
@@ -40,6 +41,8 @@ MIRRORED = [1, 0, 2, 4, 3]
 person"""
 MORE_DRAWS = 11 + DRAWS
 """Random numbers per sample for large faces, roll, light, and degradation"""
+WARP_DRAWS = 4
+"""Random numbers per sample: whether to warp, by which stretch and shear, and along which axis"""
 
 
 def batch_indices(length: int, batch: int, step: int, seed: int) -> Tensor:
@@ -71,8 +74,9 @@ def make_batch(
     part: the samples of the batch to make; default: all.
     """
     generator, s3fd = _generator(seed, 2 * step + 1), options.crop == "s3fd"
-    counts = (16, TRIAL_DRAWS if s3fd else 0, MORE_DRAWS, PASTE_DRAWS)
-    *draws, pasted = (torch.rand(batch, n, generator=generator) for n in counts)
+    counts = (16, TRIAL_DRAWS if s3fd else 0, MORE_DRAWS, PASTE_DRAWS, WARP_DRAWS)
+    *draws, pasted, warped = (torch.rand(batch, n, generator=generator) for n in counts)
+    draws.append(warped)
     mine, donor = torch.arange(batch)[part or slice(None)], donors(pasted, options.paste_share)
     # A crop may be pasted from one that another process makes: that one is made here, too.
     asked = donor[mine]
@@ -99,13 +103,14 @@ def _crops(
     device = cache.count.device
     index, trials = index.to(device), draws[1].to(device)
     rand, more = (draw.to(device).unbind(1) for draw in (draws[0], draws[2]))
+    warp = _warp(options, draws[3].to(device))
     if options.crop == "s3fd":
         scale, origin = s3fd_crop(cache, options.anchor_share, size, index, rand, trials)
     else:
         scale, origin = _crop(cache, options, size, index, rand)
     if options.large_share:
         scale, origin = _large(cache, options, size, index, more[:4], scale, origin)
-    view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5)
+    view = View(size, scale, origin, _roll(options, more[4:6]), rand[5] < 0.5, warp)
     source = source_of(cache, index, scale, view.to_photo(), rand[6] < options.blur_share)
     changed = changes(options.colour_share, rand[7:12], rand[12:16])
     look = CropLook(*colour(options, changed), light(options, size, more[6:11]))
@@ -120,7 +125,8 @@ class View:
     """How each crop lies in its image.
 
     scale [B]: crop px per photo px; origin [B, 2]: of the unturned crop, in px of the photo; roll
-    [B]: turn of the content about the centre of the crop, in radians, clockwise; flip: bool [B].
+    [B]: turn of the content about the centre of the crop, in radians, clockwise; flip: bool [B];
+    warp [B, 2, 2]: of the content, before it is turned; its determinant is 1.
     """
 
     size: int
@@ -128,12 +134,19 @@ class View:
     origin: Tensor
     roll: Tensor
     flip: Tensor
+    warp: Tensor
+
+    def _turned(self) -> Tensor:
+        """Matrix [B, 2, 2] of warp and roll."""
+        cos, sin = self.roll.cos(), self.roll.sin()
+        return torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2) @ self.warp
 
     def to_photo(self) -> tuple[Tensor, Tensor]:
         """Matrix [B, 2, 2] and offset [B, 2]: photo px (x, y) = matrix @ (crop px) + offset."""
-        cos, sin, half = self.roll.cos(), self.roll.sin(), self.size / 2
-        mirror = torch.where(self.flip, -1.0, 1.0)
-        matrix = torch.stack([cos * mirror, sin, -sin * mirror, cos], 1).view(-1, 2, 2)
+        (a, b), (c, d) = (row.unbind(1) for row in self._turned().unbind(1))
+        mirror, half = torch.where(self.flip, -1.0, 1.0), self.size / 2
+        # The inverse of a matrix whose determinant is 1.
+        matrix = torch.stack([d * mirror, -b, -c * mirror, a], 1).view(-1, 2, 2)
         centre = half / self.scale[:, None] + self.origin
         matrix = matrix / self.scale[:, None, None]
         return matrix, centre - matrix.sum(2) * half
@@ -147,25 +160,20 @@ class View:
         x, y = ((points - self.origin[image, None]) * self.scale[image, None, None] - half).unbind(
             2
         )
-        cos, sin = self.roll[image, None].cos(), self.roll[image, None].sin()
+        (a, b), (c, d) = (row.unbind(2) for row in self._turned()[image, None].unbind(2))
         mirror = torch.where(self.flip, -1.0, 1.0)[image, None]
-        return torch.stack([(x * cos - y * sin) * mirror, x * sin + y * cos], 2) + half
+        return torch.stack([(a * x + b * y) * mirror, c * x + d * y], 2) + half
 
     def boxes(self, boxes: Tensor, image: Tensor) -> Tensor:
         """Convert boxes [F, 4] px of the photos to px of the crops.
 
-        A turned face gets the box around the turned ellipse that is inscribed in its original box.
+        A turned or warped face gets the box around what becomes of the ellipse that is inscribed in
+        its original box.
         """
         centre = self.points((boxes[:, None, :2] + boxes[:, None, 2:]) / 2, image)[:, 0]
         half = (boxes[:, 2:] - boxes[:, :2]) * (self.scale[image, None] / 2)
-        cos, sin = self.roll[image].cos(), self.roll[image].sin()
-        reach = torch.stack(
-            [
-                torch.hypot(half[:, 0] * cos, half[:, 1] * sin),
-                torch.hypot(half[:, 0] * sin, half[:, 1] * cos),
-            ],
-            1,
-        )
+        across, down = (self._turned()[image] * half[:, None]).unbind(2)
+        reach = torch.hypot(across, down)
         return torch.cat([centre - reach, centre + reach], 1)
 
 
@@ -234,6 +242,17 @@ def _roll(o: AugmentOptions, rand: tuple[Tensor, ...]) -> Tensor:
     return torch.where(
         rand[0] < o.roll_share, draw * draw.abs() * math.radians(o.roll_degrees), 0.0
     )
+
+
+def _warp(o: AugmentOptions, draws: Tensor) -> Tensor:
+    """Matrices [B, 2, 2] with determinant 1 from ``draws`` [B, WARP_DRAWS]: a shear along x or y,
+    then a stretch of x and y."""
+    warped = draws[:, 0] < o.stretch_share
+    x = torch.where(warped, o.stretch ** (2 * draws[:, 1] - 1), 1.0)
+    shear = torch.where(warped, (2 * draws[:, 2] - 1) * o.shear, 0.0)
+    along_x = draws[:, 3] < 0.5
+    right, down = torch.where(along_x, shear, 0.0), torch.where(along_x, 0.0, shear)
+    return torch.stack([x, x * right, down / x, 1 / x], 1).view(-1, 2, 2)
 
 
 def _faces(

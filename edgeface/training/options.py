@@ -83,6 +83,12 @@ class AugmentOptions:
     """share of samples blurred along a line"""
     paste_share: float = 0.0
     """share of samples into which a part of another is pasted: for long trainings on few photos"""
+    stretch_share: float = 0.0
+    """share of samples that are stretched and sheared: for long trainings on few photos"""
+    stretch: float = 1.2
+    """largest factor in one direction; the other is shrunk as much"""
+    shear: float = 0.15
+    """largest shear, in px per px"""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -19,6 +19,7 @@ from edgeface.training.augment import (
     View,
     _crop,
     _generator,
+    _warp,
     batch_indices,
     make_batch,
 )
@@ -168,12 +169,13 @@ def test_parts_make_the_whole(cache: Cache) -> None:
 def drawn(cache: Cache, options: AugmentOptions, crops: int) -> tuple[CropSource, CropLook]:
     """Source and look of random crops: .4 to 2 crop px per photo px, some beyond the photo.
 
-    They are turned by up to 40 degrees and half of them are mirrored.
+    They are turned by up to 40 degrees; half of them are mirrored, half stretched and sheared.
     """
-    draw = torch.rand(24, crops, generator=torch.Generator().manual_seed(3)).unbind(0)
+    draw = torch.rand(28, crops, generator=torch.Generator().manual_seed(3)).unbind(0)
     scale, turn = 0.4 + 1.6 * draw[0], 0.7 * (2 * draw[1] - 1)
     origin = torch.stack(draw[2:4], 1) * 200 - 60
-    view = View(SIZE, scale, origin, turn, draw[4] < 0.5)
+    warp = _warp(AugmentOptions(stretch_share=0.5), torch.stack(draw[24:], 1))
+    view = View(SIZE, scale, origin, turn, draw[4] < 0.5, warp)
     index = torch.arange(crops) % len(cache)
     look = CropLook(
         *colour(options, changes(1.0, draw[5:10], draw[10:14])), light(options, SIZE, draw[14:19])
@@ -289,8 +291,16 @@ def test_landmarks_follow_their_pixels_through_turn_and_flip(tmp_path: Path) -> 
     ].float().mean() > 0.9  # the left eye stays left of the image
 
 
-def test_turned_boxes_hold_the_ellipse_of_the_face() -> None:
-    view = View(100, torch.ones(1), torch.zeros(1, 2), torch.tensor([0.7]), torch.tensor([False]))
+@pytest.mark.parametrize("warp", [[[1.0, 0.0], [0.0, 1.0]], [[1.2, 0.18], [0.0, 1 / 1.2]]])
+def test_turned_boxes_hold_the_ellipse_of_the_face(warp: list[list[float]]) -> None:
+    view = View(
+        100,
+        torch.ones(1),
+        torch.zeros(1, 2),
+        torch.tensor([0.7]),
+        torch.tensor([False]),
+        torch.tensor([warp]),
+    )
     angle = torch.linspace(0, 2 * torch.pi, 3600)
     ellipse = torch.stack([40 + 10 * angle.cos(), 60 + 25 * angle.sin()], 1)
     found = view.points(ellipse[None], torch.tensor([0]))[0]

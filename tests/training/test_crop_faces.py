@@ -14,9 +14,11 @@ import torch
 from edgeface.images.annotated import AnnotatedImage
 from edgeface.training.augment import (
     MORE_DRAWS,
+    WARP_DRAWS,
     _crop,
     _crops,
     _generator,
+    _warp,
     batch_indices,
     make_batch,
 )
@@ -144,6 +146,7 @@ CHANGES: dict[str, tuple[int, dict[str, Any]]] = {
         for name, count in (
             ("large_share", 4),
             ("roll_share", 2),
+            ("stretch_share", 4),
             ("light_share", 5),
             ("occlusion_share", 6),
             ("motion_share", 3),
@@ -163,13 +166,13 @@ def test_every_change_has_draws_of_its_own(cache: Cache) -> None:
 
     So the numbers that a change depends on are seen; no other change depends on them.
     """
-    count, photo = 16 + MORE_DRAWS, torch.tensor([2])
+    count, photo = 16 + MORE_DRAWS + WARP_DRAWS, torch.tensor([2])
     draws = torch.full((count + 1, count), 0.2)
     draws[torch.arange(count) + 1, torch.arange(count)] = 0.9
 
     def used(**changes: Any) -> set[int]:
         options = dataclasses.replace(PLAIN, large_scale=1000.0, **changes)
-        parts = [draws[:, :16], torch.zeros(count + 1, 0), draws[:, 16:]]
+        parts = [draws[:, :16], draws[:, :0], draws[:, 16:-WARP_DRAWS], draws[:, -WARP_DRAWS:]]
         images = _crops(cache, options, SIZE, photo.expand(count + 1), parts, False).images
         return set(torch.nonzero((images[1:] != images[0]).flatten(1).any(1))[:, 0].tolist())
 
@@ -181,6 +184,17 @@ def test_every_change_has_draws_of_its_own(cache: Cache) -> None:
     }
     for one, other in itertools.combinations(own, 2):
         assert not own[one] & own[other], (one, other)
+
+
+def test_warps_are_a_shear_then_a_stretch() -> None:
+    """At the ends of their draws, and only in the share of the samples that asks for them."""
+    options = AugmentOptions(stretch_share=0.4, stretch=1.25, shear=0.1)
+    draws = torch.tensor([[0.3, 1, 1, 0.4], [0.3, 0, 1, 0.6], [0.3, 0.5, 0, 0.6], [0.5, 1, 1, 0.4]])
+    stretch = [torch.diag(torch.tensor([x, 1 / x])) for x in (1.25, 0.8, 1.0)]
+    shear = [[[1, 0.1], [0, 1]], [[1, 0], [0.1, 1]], [[1, 0], [-0.1, 1]]]
+    expected = [x @ torch.tensor(k) for x, k in zip(stretch, shear, strict=True)]
+    torch.testing.assert_close(_warp(options, draws), torch.stack([*expected, torch.eye(2)]))
+    assert not (_warp(AugmentOptions(), torch.rand(50, 4)) - torch.eye(2)).any()
 
 
 def test_what_is_left_of_pasted_faces_is_as_large_as_learned_faces_must_be(cache: Cache) -> None:

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from edgeface.images.annotated import AnnotatedImage
-from edgeface.training.augment import View
+from edgeface.training.augment import View, _warp
 from edgeface.training.dataset import Cache, open_cache
+from edgeface.training.options import AugmentOptions
 from edgeface.training.render import UNLIT, CropLook, CropSource, gathered, source_of, warped
 
 SIZE, CROPS = 96, 60
 GREY = 90
+WARPED = AugmentOptions(stretch_share=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def drawn(cache: Cache) -> tuple[View, CropSource]:
-    """Turned and mirrored crops of .15 to 2 crop px per photo px, most of them across an edge."""
+    """Warped, turned and mirrored crops, .15 to 2 crop px per photo px, most across an edge."""
     draw = torch.rand(6, CROPS, generator=torch.Generator().manual_seed(5))
     scale = 0.15 * (2 / 0.15) ** draw[0]
     centre = torch.stack([403 * draw[1], 301 * draw[2]], 1)
-    view = View(SIZE, scale, centre - SIZE / 2 / scale[:, None], 3 * draw[3], draw[4] < 0.5)
+    origin, warp = centre - SIZE / 2 / scale[:, None], _warp(WARPED, draw.T[:, 1:5])
+    view = View(SIZE, scale, origin, 3 * draw[3], draw[4] < 0.5, warp)
     return view, source_of(cache, torch.zeros(CROPS).long(), scale, view.to_photo(), draw[5] < 0.3)
 
 
