@@ -140,9 +140,10 @@ def test_a_long_search_asks_before_it_begins(edgeface: Command, places: Path) ->
 
 
 def test_imported_weights_replace_no_checkpoint(edgeface: Command, places: Path) -> None:
-    arguments = ("weights", "import", places / "file", "--model", "extd-fpn-32-prelu")
-    failed(edgeface(*arguments, "--out", places / "file"), "is the input")
-    assert (places / "file").read_text() == "the user's"
+    mine = (places / "file").rename(places / "mine.safetensors")
+    arguments = ("weights", "import", mine, "--model", "extd-fpn-32-prelu")
+    failed(edgeface(*arguments, "--out", mine), "is the input")
+    assert mine.read_text() == "the user's"
 
 
 @dataclass(frozen=True, kw_only=True)
