@@ -22,6 +22,7 @@ ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
 LOSSES = ("quality", "multibox", "drmc")
 PRECISIONS = ("auto", "bf16", "fp32")
 MAX_SIZE_PX = 4096
+MAX_STRETCH = 4.0
 MOST = 10**10
 """largest number of crops or steps of a run"""
 LOG_EVERY = 25
@@ -94,6 +95,11 @@ class AugmentOptions:
         for name, value in asdict(self).items():
             if name.endswith("_share") and not 0 <= value <= 1:
                 raise OptionError(f"{name} must be from 0 to 1, got {value}")
+        if not (1 <= self.stretch <= MAX_STRETCH and 0 <= self.shear <= 1):
+            raise OptionError(
+                f"stretch must be from 1 to {MAX_STRETCH:g} and shear from 0 to 1, got"
+                f" {self.stretch} and {self.shear}"
+            )
         if self.crop not in ("zoom", "s3fd"):
             raise OptionError(f"crop {self.crop!r} is not one of: zoom, s3fd")
 

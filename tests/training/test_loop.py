@@ -231,6 +231,12 @@ def test_shares_of_crops_are_checked(value: float) -> None:
         AugmentOptions(paste_share=value)
 
 
+@pytest.mark.parametrize("wrong", [{"stretch": 0.8}, {"stretch": float("nan")}, {"shear": -0.1}])
+def test_warps_of_crops_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match="stretch must be from 1 to 4 and shear from 0 to 1"):
+        AugmentOptions(**wrong)  # type: ignore[arg-type]
+
+
 def test_schedule() -> None:
     o = TrainOptions(samples=3200, batch=32, warmup=10, decay_share=0.5, lr=1.0, late_share=0.2)
     assert [o.lr_at(s) for s in (0, 4, 9, 49)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
