@@ -15,6 +15,8 @@ TIE = 0.10
 much"""
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+CONFIDENT = 1.96
+"""half the width of a 95 % interval of a normal distribution, in standard deviations"""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import Part, parts_of
 from edgeface.errors import DataError, MissingExtraError
+from edgeface.latency.statistics import CONFIDENT
 from edgeface.predict.features import Basis
 from edgeface.predict.table import LEAST_NETWORKS, LatencyTable
 from edgeface.types import Doubles
@@ -52,8 +53,6 @@ UNUSED = 1e-8
 MISFIT = (1e-6, 1e-1)
 """bounds of the variance of relative errors beyond that of the measurements: standard deviations of
 0.1 % to 30 %"""
-CONFIDENT = 1.96
-"""standard deviations to each side that hold 95 % of a normal distribution"""
 MAX_PARTS = 100_000
 """parts whose features are kept in memory, some kilobytes each"""
 MAX_SPREAD = 0.15

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeface.backends import check_combination
 from edgeface.errors import DataError, EdgefaceError, OptionError, counted
 from edgeface.files import read_regular, write_text
 from edgeface.latency.devices.address import without_options
+from edgeface.latency.statistics import CONFIDENT
 from edgeface.options import parse_size
 from edgeface.schema import from_fields, short, to_fields
 
@@ -120,18 +122,18 @@ class Record:
         """This record combined with ``other``, a later one of an equal network.
 
         Logarithms of the ratios are averaged, weighted by their precision. If they lie further
-        apart than their intervals allow, the interval of the mean is widened accordingly (Birge
-        ratio, R. T. Birge, Phys. Rev. 40, 1932). If one session must not be used, the result is the
-        other record; if both must not, this one.
+        apart than their standard deviations allow, the interval of the mean is widened accordingly
+        (Birge ratio, R. T. Birge, Phys. Rev. 40, 1932). If one session must not be used, the result
+        is the other record; if both must not, this one.
         """
         if self.wrong or other.wrong:
             return self if other.wrong else other
-        spreads = [max(math.log(r.high / r.low) / 2, 1e-6) for r in (self, other)]
-        weights = [spread**-2 for spread in spreads]
+        deviations = [max(math.log(r.high / r.low) / (2 * CONFIDENT), 1e-6) for r in (self, other)]
+        weights = [deviation**-2 for deviation in deviations]
         logs = [math.log(r.ratio) for r in (self, other)]
         mean = math.fsum(w * x for w, x in zip(weights, logs, strict=True)) / sum(weights)
         apart = math.fsum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True)) ** 0.5
-        spread = max(1.0, apart) * sum(weights) ** -0.5
+        spread = CONFIDENT * max(1.0, apart) * sum(weights) ** -0.5
         return dataclasses.replace(
             other, ratio=math.exp(mean), low=math.exp(mean - spread), high=math.exp(mean + spread)
         )
@@ -166,13 +168,17 @@ class LatencyTable:
 
     @property
     def scale_ms(self) -> float:
-        """Time of the reference in the group with the quietest machine: turns ratios into ms."""
-        return min(self.reference_ms)
+        """Median over the groups of the reference's time: turns ratios into ms.
+
+        The time in the quietest group would fall with every quieter one, and all networks with it.
+        """
+        return statistics.median(self.reference_ms)
 
     @property
     def drift(self) -> float:
-        """How much slower than ``scale_ms`` the reference was in the slowest group, as a share."""
-        return max(self.reference_ms) / self.scale_ms - 1
+        """How much longer the reference took in the slowest group than in the fastest, as a
+        share."""
+        return max(self.reference_ms) / min(self.reference_ms) - 1
 
     def ms(self, record: Record) -> float:
         """Network time of ``record`` in ms."""

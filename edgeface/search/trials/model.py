@@ -22,6 +22,7 @@ import numpy as np
 from edgeface.architecture.architecture import Architecture
 from edgeface.architecture.layers import COUNTED_AT, params_of, parts_of
 from edgeface.errors import DataError, MissingExtraError
+from edgeface.latency.statistics import CONFIDENT
 from edgeface.search.scores.macs import (
     by_stage,
     depth,
@@ -44,8 +45,6 @@ LEAST_TRAININGS = 8
 STRIDES = (2, 4, 8, 16, 32)
 LEAST_AP = 1e-3
 """lower bound on AP, that of a network that has learned nothing: the logit needs more than 0"""
-CONFIDENT = 1.96
-"""half the width of a 95 % interval, in standard deviations"""
 
 
 @dataclass(frozen=True)
