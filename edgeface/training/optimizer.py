@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+FEW = 4
+"""largest number of outputs of a convolution that AdamW updates in a run with Muon"""
+
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices of [..., m, n], by Muon's quintic Newton-Schulz iteration.
@@ -80,7 +83,9 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """The optimisers of a run; ``name``: adamw, muon or sgd.
 
-    ``adamw``: AdamW for all parameters. ``muon``: Muon for dense convolutions, AdamW for the rest.
+    ``adamw``: AdamW for all parameters. ``muon``: Muon for dense convolutions of more than
+    :data:`FEW` outputs, AdamW for the rest. So of an edgeface head, AdamW has classes and boxes and
+    Muon has landmarks, of which each cell has 10 values.
     In both, weight decay applies only to matrices. ``sgd``: momentum .9, and everything decays, as
     in the code that the S3FD family was trained with.
     """
@@ -88,7 +93,7 @@ def make_optimizers(
     if name == "sgd":
         return [torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)]
     dense = [
-        p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and p.shape[0] > 4
+        p for p in params if name == "muon" and p.ndim == 4 and p.shape[1] > 1 and len(p) > FEW
     ]
     taken = {id(p) for p in dense}
     rest = [p for p in params if id(p) not in taken]

@@ -22,7 +22,7 @@ ASSIGNERS = ("dynamic", "atss", "compensated", "overlap")
 LOSSES = ("quality", "multibox", "drmc")
 PRECISIONS = ("auto", "bf16", "fp32")
 MAX_SIZE_PX = 4096
-MAX_STRETCH = 4.0
+SHARE = Range(0, 1)
 MOST = 10**10
 """largest number of crops or steps of a run"""
 LOG_EVERY = 25
@@ -33,7 +33,25 @@ OWN = {"distance": ("dynamic", "quality"), "ssd": ("compensated", "multibox")}
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """What the random crop and the colour change draw from."""
+    """What the random crop and the colour change draw from.
+
+    Raises OptionError for a value out of range, such as a scale that would leave crops empty.
+    """
+
+    ranges: ClassVar[dict[str, Range]] = {
+        **dict.fromkeys(("scale_low", "scale_high"), Range(0, 64, open=True)),
+        "large_scale": Range(0, 10**6, open=True),
+        "face_low_px": Range(0, MAX_SIZE_PX, open=True),
+        **dict.fromkeys(("face_high", "large_low", "large_high"), Range(0, 16, open=True)),
+        "min_face_px": Range(0, MAX_SIZE_PX),
+        "brightness": Range(0, 255),
+        "contrast": Range(0, 1),
+        "saturation": Range(0, 1),
+        "hue_degrees": Range(0, 180),
+        "roll_degrees": Range(0, 180),
+        "stretch": Range(1, 4),
+        "shear": Range(0, 1),
+    }
 
     crop: str = "zoom"
     """zoom (from scale_low to scale_high, or by the size of a face), or s3fd (data-anchor sampling,
@@ -92,14 +110,14 @@ class AugmentOptions:
     """largest shear, in px per px"""
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name.endswith("_share") and not 0 <= value <= 1:
-                raise OptionError(f"{name} must be from 0 to 1, got {value}")
-        if not (1 <= self.stretch <= MAX_STRETCH and 0 <= self.shear <= 1):
-            raise OptionError(
-                f"stretch must be from 1 to {MAX_STRETCH:g} and shear from 0 to 1, got"
-                f" {self.stretch} and {self.shear}"
-            )
+        shares = dict.fromkeys((f.name for f in fields(self) if f.name.endswith("_share")), SHARE)
+        for name, accepted in (self.ranges | shares).items():
+            if (value := getattr(self, name)) not in accepted:
+                raise OptionError(f"{name} must be {accepted}, got {value}")
+        for kind in ("scale", "large"):
+            low, high = (getattr(self, f"{kind}_{end}") for end in ("low", "high"))
+            if low > high:
+                raise OptionError(f"{kind}_low is above {kind}_high: {low} and {high}")
         if self.crop not in ("zoom", "s3fd"):
             raise OptionError(f"crop {self.crop!r} is not one of: zoom, s3fd")
 

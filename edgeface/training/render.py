@@ -291,7 +291,8 @@ def light(o: AugmentOptions, size: int, rand: tuple[Tensor, ...]) -> Tensor:
     """Light of each crop, [B, 4]: bend of the tone curve, and a, b, c of the gain.
 
     The tone curve is x + bend x (1 - x), bend from -1 (dark) to 1. The gain of a crop px is a + b x
-    + c y; across the crop it falls from between 1 and 1.5 to between .15 and 1.
+    + c y. Along an axis of the crop it falls from between 1 and 1.5 to between .15 and 1; between
+    opposite corners it changes by up to 1.4 times as much, and may leave these bounds.
     """
     strong, weak, angle = 1 + 0.5 * rand[1], 0.15 + 0.85 * rand[2], rand[3] * 2 * math.pi
     slope = torch.stack([angle.cos(), angle.sin()], 1) * ((strong - weak) / size)[:, None]

@@ -225,15 +225,29 @@ def test_options_are_checked(name: str, value: object) -> None:
         TrainOptions(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [30, -0.1, float("nan")])
-def test_shares_of_crops_are_checked(value: float) -> None:
-    with pytest.raises(OptionError, match="paste_share must be from 0 to 1"):
-        AugmentOptions(paste_share=value)
+NAN = float("nan")
 
 
-@pytest.mark.parametrize("wrong", [{"stretch": 0.8}, {"stretch": float("nan")}, {"shear": -0.1}])
-def test_warps_of_crops_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(OptionError, match="stretch must be from 1 to 4 and shear from 0 to 1"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"paste_share": 30}, "paste_share must be from 0 to 1, got 30"),
+        ({"paste_share": -0.1}, "paste_share must be from 0 to 1"),
+        ({"roll_share": NAN}, "roll_share must be from 0 to 1"),
+        ({"stretch": 0.8}, "stretch must be from 1 to 4"),
+        ({"shear": -0.1}, "shear must be from 0 to 1"),
+        ({"scale_low": 0}, "scale_low must be above 0 to 64"),
+        ({"scale_high": NAN}, "scale_high must be above 0"),
+        ({"scale_low": 3}, "scale_low is above scale_high: 3 and 2"),
+        ({"large_high": 0.5}, "large_low is above large_high"),
+        ({"face_low_px": 0}, "face_low_px must be above 0"),
+        ({"face_high": 0}, "face_high must be above 0"),
+        ({"contrast": NAN}, "contrast must be from 0 to 1"),
+        ({"min_face_px": -5}, "min_face_px must be from 0"),
+    ],
+)
+def test_values_that_give_no_crop_are_refused(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
         AugmentOptions(**wrong)  # type: ignore[arg-type]
 
 
