@@ -22,8 +22,6 @@ from quantize.pipeline import Quantization
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TIE = 1.1
-"""ratio of latencies below which a difference cannot be told from noise"""
 FILES = ("float", "int8")
 FIGURES = {"median": "median", "90 %": "p90", "minimum": "min"}
 PROTOCOL = Protocol(rounds=34, warm_up_s=3.0)
@@ -37,16 +35,23 @@ def measure_latency(done: Quantization, progress: Progress | None = None) -> dic
     return dict(zip(FILES, measure(jobs, PROTOCOL, reference=0, progress=progress), strict=True))
 
 
-def speed_sentence(exact: float, int8: float, machine: str | None = None) -> str:
-    """One sentence on the speed of INT8. ``exact`` and ``int8``: median ms of one run. ``machine``:
-    architecture, by default this computer's."""
-    figures = f"{int8:.1f} against {exact:.1f} ms"
-    if exact >= TIE * int8:
-        return f"INT8 is {exact / int8:.2f} times as fast as float on this CPU ({figures})"
-    verdict = "not faster than" if int8 >= exact else "hardly faster than"
+def speed_sentence(exact: Measurement, int8: Measurement, machine: str | None = None) -> str:
+    """One sentence on the speed of INT8, by the rule of all latency ratios: within 10 % is a tie.
+
+    exact, int8: records of one run; the reference is ``exact``. machine: architecture, by default
+    this computer's.
+    """
+    found = int8.ratio
+    assert found is not None
+    figures = f"{int8.network_ms.median:.1f} against {exact.network_ms.median:.1f} ms"
+    figures += f", ratio {found.value:.2f}, {found.low:.2f} to {found.high:.2f}"
+    figures += "" if exact.valid and int8.valid else "; not to be quoted"
+    if found.verdict == "faster":
+        return f"INT8 is {1 / found.value:.2f} times as fast as float on this CPU ({figures})"
+    verdict = "is slower than float" if found.verdict == "slower" else "and float tie"
     on_x86 = (machine or platform.machine()) in X86
     advice = "it can pay on ARM, so measure there" if on_x86 else "use the float file here"
-    return f"INT8 is {verdict} float on this CPU ({figures}): {advice}"
+    return f"INT8 {verdict} on this CPU ({figures}): {advice}"
 
 
 def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, Any]:
@@ -70,13 +75,8 @@ def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, An
         "accuracy": done.accuracy,
         "drop": drop_points(done.accuracy),
         "latency": {name: record.to_json(samples=False) for name, record in latency.items()},
-        "speed": _speed(latency) if latency else None,
+        "speed": speed_sentence(*(latency[name] for name in FILES)) if latency else None,
     }
-
-
-def _speed(latency: dict[str, Measurement]) -> str:
-    exact, int8 = (latency[name].network_ms.median for name in FILES)
-    return speed_sentence(exact, int8)
 
 
 def drop_points(accuracy: dict[str, Any]) -> dict[str, float | None] | None:
