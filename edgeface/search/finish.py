@@ -128,15 +128,22 @@ def finish(
     if not done:
         return None
     weights, files = run / WEIGHTS, folder / FILES
-    known = _known(options, folder, net, samples, plan)
-    if known is None:
+    found = _known(options, folder, net, samples, plan)
+    if found is None:
         bundle = _file(options, net.size, plan, weights, files, note, on_error, progress, stage)
-        return _measured(options, folder, net, samples, plan, bundle, progress, on_error)
-    if known.valid:
+        found = _measured(options, folder, net, samples, plan, bundle, progress, on_error)
+    elif found.valid:
         note(f"{folder / DETECTOR} is of this training and these photos: nothing is made again")
-        return known
-    timed = _timed(options, Bundle.open(folder / known.bundle), progress)
-    return _kept(folder, dataclasses.replace(known, **_latency(timed)))
+    else:
+        timed = _timed(options, Bundle.open(folder / found.bundle), progress)
+        found = _kept(folder, dataclasses.replace(found, **_latency(timed)))
+    if 0 < options.budget_ms < found.network_ms:
+        note(
+            f"the file takes {found.network_ms:.2f} ms, more than --budget-ms"
+            f" {options.budget_ms:g}: landmarks and layers kept in float take time that the search"
+            " did not measure; search again with a smaller budget"
+        )
+    return found
 
 
 def _known(

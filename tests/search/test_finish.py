@@ -394,6 +394,9 @@ def test_what_was_made_is_not_made_again(
     assert finish() == ["_timed"]
     after = json.loads(path.read_text())
     assert after["network_ms"] < 1e6 and after["ap"] == before["ap"]
+    assert not any("--budget-ms" in line for line in said)
+    assert finish(budget_ms=1e-3) == ["_file", "_timed"]
+    assert f"the file takes {said[-1].split()[3]} ms, more than --budget-ms 0.001" in said[-1]
     assert finish(threads=2)[0] == "_file"
     kept = data / read_annotations(folder / KEPT)[0].path
     kept.touch()
