@@ -75,7 +75,7 @@ def as_json(done: Quantization, latency: dict[str, Measurement]) -> dict[str, An
         "accuracy": done.accuracy,
         "drop": drop_points(done.accuracy),
         "latency": {name: record.to_json(samples=False) for name, record in latency.items()},
-        "speed": speed_sentence(*(latency[name] for name in FILES)) if latency else None,
+        "speed": speed_sentence(latency["float"], latency["int8"]) if latency else None,
     }
 
 

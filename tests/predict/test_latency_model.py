@@ -13,7 +13,8 @@ from networks import with_part
 from edgeface.architecture import Architecture, get_architecture
 from edgeface.architecture.layers import Layer, layers_of, macs_of, parts_of
 from edgeface.errors import DataError
-from edgeface.predict.model import CONFIDENT, LatencyModel
+from edgeface.latency.statistics import CONFIDENT
+from edgeface.predict.model import LatencyModel
 from edgeface.predict.table import LatencyTable, Record, Setting
 from edgeface.search.space import SPACES
 

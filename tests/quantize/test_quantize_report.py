@@ -59,8 +59,8 @@ def test_the_sentence_follows_the_interval_and_says_what_may_not_be_quoted() -> 
 
 def compared(int8_ms: float) -> Measurement:
     """A record whose ratio is to one of 7 ms in the same rounds."""
-    rounds = [[np.array(part) for part in steady(ms)] for ms in (int8_ms, 7.0)]
-    return dataclasses.replace(record(int8_ms), ratio=relative(ratio(*rounds), "float", 1))
+    int8, exact = ([np.array(part) for part in steady(ms)] for ms in (int8_ms, 7.0))
+    return dataclasses.replace(record(int8_ms), ratio=relative(ratio(int8, exact), "float", 1))
 
 
 def test_drop_points() -> None:
