@@ -24,7 +24,7 @@ from edgeface.cli.flags import (
     with_options,
 )
 from edgeface.cli.output import say
-from edgeface.cli.program import Stopped
+from edgeface.cli.program import Stopped, stoppable_by_signals
 from edgeface.cli.terminal import Terminal
 from edgeface.errors import OptionError
 from edgeface.options import MAX_THREADS
@@ -137,7 +137,8 @@ def command(
     require_module("torch", "train", "training")
     from edgeface.training import train_model
 
-    with Terminal(os.environ.get("RANK", "0") == "0", steps=True) as terminal:
+    shows = os.environ.get("RANK", "0") == "0"
+    with stoppable_by_signals(), Terminal(shows, steps=True) as terminal:
         failures = Failures(terminal)
         finished = train_model(
             architecture,

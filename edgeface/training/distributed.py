@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, current_thread, main_thread
@@ -29,22 +29,28 @@ def distributed() -> Iterator[bool]:
 
 
 @contextmanager
-def stop_request(world: int) -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual.
+def stop_request(world: int, at_once: Callable[[], bool]) -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second signal acts as usual, and the first one
+    raises KeyboardInterrupt while ``at_once`` is true.
 
-    With several processes it is never set: they would stop at different steps and wait for each
-    other forever. Nor is it set outside the main thread.
+    A SIGTERM that has a handler already is left to it. With several processes the event is never
+    set: they would stop at different steps and wait for each other forever. Nor is it set outside
+    the main thread.
     """
     stop = Event()
     if world > 1 or current_thread() is not main_thread():
         yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGTERM] is not signal.SIG_DFL:
+        del before[signal.SIGTERM]
 
     def request(*_: object) -> None:
-        stop.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+        if at_once():
+            raise KeyboardInterrupt
+        stop.set()
 
     for number in before:
         signal.signal(number, request)

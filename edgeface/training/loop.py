@@ -18,8 +18,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from edgeface.training.assign import Cells, make_cells
 from edgeface.training.augment import make_batch
 from edgeface.training.batch import Batch
 from edgeface.training.checkpoint import load_checkpoint, read_meta, save_checkpoint
+from edgeface.training.compiling import check_compiler, compile_for_cpu, compiler_errors
 from edgeface.training.dataset import Cache
 from edgeface.training.distributed import stop_request
 from edgeface.training.ema import EMA
@@ -44,7 +43,8 @@ from edgeface.training.log import FIGURES, Log
 from edgeface.training.losses import Loss, shot_losses
 from edgeface.training.optimizer import make_optimizers
 from edgeface.training.options import LOG_EVERY, TrainOptions
-from edgeface.training.process import fast_bf16, hold_freed_memory, make_deterministic
+from edgeface.training.precision import with_precision
+from edgeface.training.process import hold_freed_memory, make_deterministic
 from edgeface.training.resume import CONFIG, check_resumed, fixed, passed_steps
 from edgeface.training.start import CHECKPOINT, WEIGHTS, Fit, checkpoint_of, fill
 from edgeface.types import Progress, unseen
@@ -52,9 +52,6 @@ from edgeface.zoo import save_weights
 
 MAX_GRADIENT = 10.0
 """norm above which gradients are clipped"""
-COMPILED_FROM = 2000
-"""the network is compiled in runs of at least this many steps: they make up for the minute that
-compiling takes"""
 
 
 class Trainer:
@@ -72,17 +69,15 @@ class Trainer:
         device: str = "cpu",
     ) -> None:
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if options.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
-            raise OptionError(
-                "--compile needs a C++ compiler (g++, or what CXX names): or pass --no-compile"
-            )
+        if options.compile:
+            check_compiler()
         if options.batch % self.world:
             raise OptionError(
                 f"--batch {options.batch} cannot be shared equally by {self.world} processes"
             )
         self.architecture, self.layout = architecture, head_layout(architecture)
         self.run, self.device = run, torch.device(device)
-        self.options = _with_precision(
+        self.options = with_precision(
             options.completed(self.layout), max(self.layout.strides), self.checkpoint, self.device
         )
         self.cache = cache if self.device.type == "cpu" else cache.to(self.device)
@@ -92,18 +87,15 @@ class Trainer:
         )
         self.ema = EMA(self.model, self.options.ema)
         if options.compile and self.device.type == "cpu":
-            # Compiled: one pass over the largest tensor of a step instead of two.
-            self.model.normalise.compile(dynamic=False)
-            if self.options.steps >= COMPILED_FROM:
-                # Not the neck: a compiled bilinear resize is slower than torch's own.
-                self.model.backbone.compile(dynamic=False)
-                self.model.head.compile(dynamic=False)
+            compile_for_cpu(self.model, self.options.steps)
         self.optimizers = make_optimizers(
             self.model, self.options.optimizer, self.options.lr, self.options.weight_decay
         )
         self.parameters = list(self.model.parameters())
         self.step = 0
         self._cells: dict[int, Cells] = {}
+        self._compiled: set[int] = set()
+        """crop sides for which the network has been compiled, if it is at all"""
         points = int(cache.landmarks.isfinite().all((1, 2)).sum()) if self.layout.landmarks else 0
         self._config: dict[str, Any] = {
             "architecture": architecture.to_json(),
@@ -194,25 +186,25 @@ class Trainer:
         """Train to the last step, or to step ``until``; True when the last step is reached.
 
         The run folder is written on the way. Ctrl-C (or SIGTERM) finishes the step, saves a
-        checkpoint and returns False; a second one stops at once. Raises TrainingError at a loss
-        that is not finite; what was saved before stays.
+        checkpoint and returns False; a second one stops at once, and so does the first in a step
+        that compiles, which takes long: nothing is lost by it. Raises TrainingError at a loss that
+        is not finite, and if the compiler fails; what was saved before stays.
         """
         make_deterministic()
         hold_freed_memory()
         steps = min(self.options.steps, until or self.options.steps)
         if self.rank == 0:
             write_text(self.run / CONFIG, json.dumps(self._config, indent=1))
-        with stop_request(self.world) as stop:
+        with stop_request(self.world, lambda: self._compiles) as stop:
             log = Log(self.run, self.step, len(self.cache), enabled=self.rank == 0)
             figures: list[Tensor] = []
-            if self.options.compile and self.step < steps:
-                progress("compiling the network", 0, 0)
             while self.step < steps and not stop.is_set():
-                start = time.perf_counter()
-                batch = self.crops(self.step)
-                log.waited += time.perf_counter() - start
-                figures.append(self.optimise(batch))
-                self.step += 1
+                try:
+                    figures.append(self._next(log, progress))
+                except KeyboardInterrupt:
+                    if self._compiles:
+                        return False
+                    raise
                 if self._due(LOG_EVERY, self.options.checkpoint_every, self.options.snapshot_every):
                     log.add(self.step, self.options, self._finite(figures))
                     figures.clear()
@@ -223,6 +215,28 @@ class Trainer:
         if self.rank == 0 and not kept:  # the weights of a finished run may have been deleted
             self._save_checkpoint()
         return self.step == self.options.steps
+
+    @property
+    def _compiles(self) -> bool:
+        """Does this step compile the network?"""
+        return self.options.compile and self.options.size_at(self.step) not in self._compiled
+
+    def _next(self, log: Log, progress: Progress) -> Tensor:
+        """Run the next step; return its figures."""
+        start = time.perf_counter()
+        batch = self.crops(self.step)
+        log.waited += time.perf_counter() - start
+        if self._compiles:
+            progress("compiling the network", 0, 0)
+            if self._compiled and self.rank == 0:  # a Ctrl-C while it compiles loses nothing
+                self._save_checkpoint()
+            with compiler_errors():
+                figures = self.optimise(batch)
+            self._compiled.add(batch.images.shape[-1])
+        else:
+            figures = self.optimise(batch)
+        self.step += 1
+        return figures
 
     def _due(self, *every: int) -> bool:
         return self.step == self.options.steps or any(self.step % n == 0 for n in every)
@@ -361,33 +375,3 @@ class Trainer:
             self.optimizers,
             {"step": self.step, "config": self._config},
         )
-
-
-def _with_precision(
-    options: TrainOptions, coarsest: int, checkpoint: Path, device: torch.device
-) -> TrainOptions:
-    """Replace precision ``auto`` by that of the run's checkpoint, or by the faster one here.
-
-    A run that is resumed elsewhere keeps its precision: with another it would not be the same run.
-    A 3x3 convolution of stride 2 on a map of one pixel has a wrong weight gradient in bf16 on CPUs
-    (torch 2.13), so bf16 needs crops larger than half of the ``coarsest`` stride. Raises
-    OptionError.
-    """
-    fast, large = fast_bf16(device), min(options.size, options.late_size) > coarsest // 2
-    if options.precision == "bf16" and not large:
-        raise OptionError(
-            f"--precision bf16 needs crops of more than {coarsest // 2} px for a network with "
-            f"stride {coarsest}: pass a larger --size and --late-size, or --precision fp32"
-        )
-    if options.precision == "bf16" and not fast:
-        print(
-            "note: --precision bf16 is slow here, a processor without AMX or AVX-512 BF16: "
-            "--precision auto takes what is faster",
-            file=sys.stderr,
-        )
-    if options.precision != "auto":
-        return options
-    if checkpoint.exists():
-        taken = read_meta(checkpoint)["config"]["options"].get("precision", "fp32")
-        return dataclasses.replace(options, precision=taken)
-    return dataclasses.replace(options, precision="bf16" if fast and large else "fp32")

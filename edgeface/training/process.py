@@ -9,8 +9,6 @@ import torch
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """parameters of glibc's mallopt"""
-CPU_BF16 = ("amx_bf16", "avx512_bf16")
-"""torch's names for the instructions that compute bfloat16"""
 
 
 def make_deterministic() -> None:
@@ -33,15 +31,3 @@ def hold_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 64 << 20)):
             mallopt(parameter, value)
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Does the processor compute bfloat16 faster than float32?
-
-    CPUs with AMX or AVX-512 BF16 do, and GPUs with native bfloat16.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    ask = getattr(torch.cpu, "get_capabilities", dict[str, bool])  # missing in an older torch
-    able = ask()
-    return device.type == "cpu" and any(able.get(name) for name in CPU_BF16)

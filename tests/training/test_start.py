@@ -22,12 +22,12 @@ from edgeface.architecture import get_architecture
 from edgeface.cli import main
 from edgeface.errors import ModelError, OptionError, TrainingError
 from edgeface.models import build
-from edgeface.training import loop, open_photos, train_model
+from edgeface.training import compiling, loop, open_photos, train_model
 from edgeface.training.checkpoint import load_checkpoint, read_meta
 from edgeface.training.dataset import Cache
 from edgeface.training.loop import Trainer
 from edgeface.training.options import TrainOptions
-from edgeface.training.process import fast_bf16
+from edgeface.training.precision import fast_bf16
 from edgeface.training.start import branch_options
 from edgeface.zoo import load_weights, save_weights
 
@@ -184,21 +184,21 @@ def test_auto_takes_the_faster_precision_and_a_resume_keeps_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: fast)
+    monkeypatch.setattr("edgeface.training.precision.fast_bf16", lambda device: fast)
     options = replace(SMALL, precision="auto")
     taken = trained(cache, tmp_path / "run", options).options.precision
     assert taken == ("bf16" if fast else "fp32")
     assert (
         json.loads((tmp_path / "run" / "config.json").read_text())["options"]["precision"] == taken
     )
-    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: not fast)
+    monkeypatch.setattr("edgeface.training.precision.fast_bf16", lambda device: not fast)
     elsewhere = Trainer(NET, options, cache, tmp_path / "run")
     elsewhere.resume()
     assert (elsewhere.step, elsewhere.options.precision) == (4, taken)
     other = "fp32" if fast else "bf16"
     with pytest.raises(OptionError, match="precision"):
         Trainer(NET, replace(SMALL, precision=other), cache, tmp_path / "run").resume()
-    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: False)
+    monkeypatch.setattr("edgeface.training.precision.fast_bf16", lambda device: False)
     capsys.readouterr()
     Trainer(NET, replace(SMALL, precision="bf16"), cache, tmp_path / "other")
     assert "note: --precision bf16 is slow here" in capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_bf16_is_not_for_maps_of_one_pixel(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 64 px a network of stride 128 halves a map of one pixel: a wrong gradient in bf16."""
-    monkeypatch.setattr("edgeface.training.loop.fast_bf16", lambda device: True)
+    monkeypatch.setattr("edgeface.training.precision.fast_bf16", lambda device: True)
     net = get_architecture("eresfd-16")
     auto = Trainer(net, replace(SMALL, precision="auto"), cache, tmp_path / "run")
     assert auto.options.precision == "fp32"
@@ -352,7 +352,7 @@ def test_a_compiled_network_learns_what_torchs_own_does(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = trained(cache, tmp_path / "own", replace(SMALL, compile=True))
-    monkeypatch.setattr(loop, "COMPILED_FROM", 1)
+    monkeypatch.setattr(compiling, "COMPILED_FROM", 1)
     compiled = trained(cache, tmp_path / "compiled", replace(SMALL, compile=True))
     assert compiled.model.backbone._compiled_call_impl is not None
     assert own.model.backbone._compiled_call_impl is None
