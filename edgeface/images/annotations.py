@@ -365,7 +365,7 @@ def _numbers(fields: Sequence[str], number: int, fail: Fail) -> list[float]:
             value = float(field)
         except ValueError:
             value = math.nan
-        if not abs(value) < LARGEST:
+        if "_" in field or not abs(value) < LARGEST:  # Python takes 1_0 for 10
             raise fail(
                 number,
                 f"{field[:40]!r} is not a number; accepted: decimal numbers, less than 2^31",

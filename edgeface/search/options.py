@@ -237,11 +237,15 @@ def load_options(folder: Path, device: str = "") -> StudyOptions:
         plain = without_options(known.device)
         same = without_options(device) == plain
         return dataclasses.replace(known, device=device if same else plain)
+    except FileNotFoundError:
+        raise OptionError(
+            f"--resume {folder}: no search to go on with, there is no {path}; begin one with"
+            f" edgeface search --out {shlex.quote(str(folder))}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
-            f"--resume {folder}: no search to go on with, {path} cannot be read "
-            f"({type(error).__name__}); begin one with edgeface search --out"
-            f" {shlex.quote(str(folder))}"
+            f"the search in {folder} cannot go on, {path} cannot be read ({type(error).__name__}):"
+            " choose another --out folder, or put the file back"
         ) from None
     except EdgefaceError as error:
         raise OptionError(

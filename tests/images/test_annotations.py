@@ -116,6 +116,11 @@ BAD_WIDER = {
     "truncated inside a face": ("a.jpg\n1\n1 2 3 4 0 0", "line 3", "6 fields"),
     "not a number": ("a.jpg\n1\n1 x 3 4 0 0 0 0 0 0\n", "line 3", "'x' is not a number"),
     "beyond float32": ("a.jpg\n1\n1 1 1e300 4 0 0 0 0 0 0\n", "line 3", "'1e300' is not a number"),
+    "as Python groups digits": (
+        "a.jpg\n1\n1_0 2 3 4 0 0 0 0 0 0\n",
+        "line 3",
+        "'1_0' is not a number",
+    ),
     "not finite": ("a.jpg\n1\n1 nan 3 4 0 0 0 0 0 0\n", "line 3", "'nan' is not a number"),
     "twice the same image": (f"a.jpg\n1\n{ROW}a.jpg\n1\n{ROW}", "line 4", "second time"),
     "outside the folder": (f"../a.jpg\n1\n{ROW}", "line 1", "no image path"),

@@ -293,6 +293,8 @@ def run(*arguments: str) -> Result:
         ((), "give either --out"),
         (("--out", "{folder}/a", "--resume", "{folder}/a"), "give either --out"),
         (("--resume", "{folder}/none"), "no search to go on with"),
+        (("--out", "{folder}/broken"), "(JSONDecodeError): choose another --out folder"),
+        (("--resume", "{folder}/broken"), "(JSONDecodeError): choose another --out folder"),
         (("--out", "{folder}/a", "--space", "huge"), "unknown space 'huge'"),
         (("--out", "{folder}/a", "--target", "tensorrt"), "tensorrt"),
         (("--out", "{folder}/a", "--size", "100x100"), "multiples of 32"),
@@ -326,6 +328,8 @@ def run(*arguments: str) -> Result:
 )
 def test_command_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("a.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text('{"target":')
     result = run(*(argument.format(folder=tmp_path) for argument in arguments))
     error = result.exception
     assert isinstance(error, EdgefaceError)
