@@ -200,9 +200,9 @@ class Trainer:
             figures: list[Tensor] = []
             while self.step < steps and not stop.is_set():
                 try:
-                    figures.append(self._next(log, progress))
+                    figures.append(self._next(log, figures, progress))
                 except KeyboardInterrupt:
-                    if self._compiles:
+                    if self._compiles and self.world == 1:  # others would wait for this process
                         return False
                     raise
                 if self._due(LOG_EVERY, self.options.checkpoint_every, self.options.snapshot_every):
@@ -221,13 +221,14 @@ class Trainer:
         """Does this step compile the network?"""
         return self.options.compile and self.options.size_at(self.step) not in self._compiled
 
-    def _next(self, log: Log, progress: Progress) -> Tensor:
-        """Run the next step; return its figures."""
+    def _next(self, log: Log, before: list[Tensor], progress: Progress) -> Tensor:
+        """Run the next step; return its figures. before: those of the latest steps."""
         start = time.perf_counter()
         batch = self.crops(self.step)
         log.waited += time.perf_counter() - start
         if self._compiles:
             progress("compiling the network", 0, 0)
+            self._finite(before)
             if self._compiled and self.rank == 0:  # a Ctrl-C while it compiles loses nothing
                 self._save_checkpoint()
             with compiler_errors():
